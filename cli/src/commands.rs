@@ -1,0 +1,63 @@
+//! One file a command. Each has its arguments and a `run`.
+
+pub mod cancel;
+pub mod cluster;
+pub mod config;
+pub mod explain;
+pub mod follow;
+pub mod logs;
+pub mod node;
+pub mod node_start;
+pub mod nodes;
+pub mod ps;
+pub mod run;
+pub mod status;
+pub mod submit;
+pub mod wait;
+
+use std::future::Future;
+
+use stint_sdk::Client;
+
+use crate::Done;
+use crate::args::{Cli, Command, Global};
+use crate::connect;
+use crate::failure::Failure;
+use crate::output::Output;
+
+/// What a command that speaks to a cluster works with.
+pub struct Context {
+    pub client: Client,
+    pub tenant: String,
+    pub output: Output,
+}
+
+/// Runs one command to its end.
+pub fn dispatch(cli: Cli) -> Done {
+    let Cli { global, command } = cli;
+    match command {
+        Command::Run(args) => with_client(&global, |context| run::run(context, args)),
+        Command::Submit(args) => with_client(&global, |context| submit::run(context, args)),
+        Command::Ps(args) => with_client(&global, |context| ps::run(context, args)),
+        Command::Status(args) => with_client(&global, |context| status::run(context, args)),
+        Command::Explain(args) => with_client(&global, |context| explain::run(context, args)),
+        Command::Logs(args) => with_client(&global, |context| logs::run(context, args)),
+        Command::Cancel(args) => with_client(&global, |context| cancel::run(context, args)),
+        Command::Wait(args) => with_client(&global, |context| wait::run(context, args)),
+        Command::Nodes(args) => with_client(&global, |context| nodes::run(context, args)),
+        Command::Node(args) => node::run(&global, args),
+        Command::Cluster(args) => with_client(&global, |context| cluster::run(context, args)),
+        Command::Config(args) => config::run(&Output::new(global.output), args),
+        Command::Demo(args) => crate::demo::run(args),
+    }
+}
+
+/// Runs a client command: one thread is enough for one conversation.
+pub fn with_client<F: Future<Output = Done>>(global: &Global, command: impl FnOnce(Context) -> F) -> Done {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Start)?;
+    runtime.block_on(async {
+        let (tenant, output) = (global.tenant(), Output::new(global.output));
+        command(Context { client: connect::client(global)?, tenant, output }).await
+    })
+}

@@ -1,0 +1,81 @@
+//! `stint explain`: why a task waits.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+use stint_sdk::v1;
+
+use super::Context;
+use crate::Done;
+use crate::table::Table;
+use crate::view::ExplainView;
+
+#[derive(Args, Debug)]
+pub struct ExplainArgs {
+    /// Id or name
+    pub task: String,
+}
+
+pub async fn run(context: Context, args: ExplainArgs) -> Done {
+    let request = v1::ExplainRequest { tenant: context.tenant.clone(), task: args.task.clone() };
+    let reply = ExplainView::from(context.client.explain(request).await?);
+    let color = context.output.color;
+    context.output.show_text(&reply, [args.task], || text(&reply, color))?;
+    Ok(0)
+}
+
+fn text(reply: &ExplainView, color: bool) -> String {
+    let mut text = format!("{}\n", reply.summary);
+    match reply.ahead_in_queue {
+        0 => {}
+        1 => text.push_str("1 task is ahead of it in the queue.\n"),
+        n => {
+            let _ = writeln!(text, "{n} tasks are ahead of it in the queue.");
+        }
+    }
+    if !reply.nodes.is_empty() {
+        let mut table = Table::new(&["NODE", "MISSING"]);
+        for reason in &reply.nodes {
+            table.row(vec![reason.node.as_str().into(), reason.missing.join("; ").into()]);
+        }
+        let _ = write!(text, "\n{}", table.render(color));
+    }
+    if !reply.advice.is_empty() {
+        text.push_str("\nWhat would help:\n");
+        text.extend(reply.advice.iter().map(|line| format!("  - {line}\n")));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::NodeReasonView;
+
+    #[test]
+    fn says_what_each_node_lacks_and_what_helps() {
+        let reason = |name: &str, missing: &[&str]| NodeReasonView {
+            node_id: 1,
+            node: name.into(),
+            missing: missing.iter().map(|m| m.to_string()).collect(),
+        };
+        let reply = ExplainView {
+            summary: "Waits for a GPU.".into(),
+            ahead_in_queue: 2,
+            nodes: vec![reason("a", &["no free GPU", "draining"]), reason("node-b", &["no GPU"])],
+            advice: vec!["resume node a".into()],
+        };
+        let expected = "\
+Waits for a GPU.
+2 tasks are ahead of it in the queue.
+
+NODE    MISSING
+a       no free GPU; draining
+node-b  no GPU
+
+What would help:
+  - resume node a
+";
+        assert_eq!(text(&reply, false), expected);
+    }
+}

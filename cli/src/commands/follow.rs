@@ -1,0 +1,128 @@
+//! Following the output of a task through all its attempts.
+
+use std::io::Write as _;
+
+use stint_sdk::{Client, Error, LogStream, v1};
+
+use crate::failure::Failure;
+use crate::output::talk;
+
+/// The first look at a new task comes soon, since short ones are done by then; later ones less often.
+const FIRST_LOOK_MS: u64 = 100;
+const LATER_LOOK_MS: u64 = 1_000;
+
+/// A task and which of its output to show.
+pub struct Followed {
+    pub tenant: String,
+    pub task: String,
+    /// stdout, stderr; empty = both.
+    pub stream: String,
+}
+
+/// Copies the output of every attempt from `attempt` on, until the task is finished.
+pub async fn follow(client: &Client, followed: &Followed, mut attempt: u32) -> Result<v1::Task, Failure> {
+    loop {
+        let task = attempt_or_end(client, followed, attempt).await?;
+        if task.attempts < attempt {
+            return Ok(task);
+        }
+        if attempt > 1 {
+            talk(&format!("{}: attempt {attempt}", followed.task));
+        }
+        copy_while_it_lasts(client, followed, attempt).await?;
+        attempt += 1;
+    }
+}
+
+/// Copies the output of a followed attempt. A node that cannot be reached, or keeps the output no more, does not end
+/// the following: the attempt may go on, or another one begin elsewhere.
+async fn copy_while_it_lasts(client: &Client, followed: &Followed, attempt: u32) -> Result<(), Failure> {
+    let mut chunks: Option<LogStream> = None;
+    loop {
+        let error = match copy_rest(client, followed, attempt, &mut chunks).await {
+            Ok(()) => return Ok(()),
+            Err(Failure::Call(error)) if may_pass(&error) => error,
+            Err(other) => return Err(other),
+        };
+        if is_over(&look(client, followed, LATER_LOOK_MS).await?.0, attempt) {
+            talk(&format!("the output of attempt {attempt} is not complete: {error}"));
+            return Ok(());
+        }
+    }
+}
+
+async fn copy_rest(
+    client: &Client,
+    followed: &Followed,
+    attempt: u32,
+    chunks: &mut Option<LogStream>,
+) -> Result<(), Failure> {
+    let chunks = match chunks {
+        Some(chunks) => {
+            chunks.reopen().await?;
+            chunks
+        }
+        None => chunks.insert(client.logs(request(followed, attempt, true)).await?),
+    };
+    copy_all(chunks).await
+}
+
+/// Whether the output may be had later, or from a later attempt.
+fn may_pass(error: &Error) -> bool {
+    let gone = matches!(error.code(), Some(tonic::Code::NotFound | tonic::Code::FailedPrecondition));
+    gone || matches!(error, Error::Unreachable { .. })
+}
+
+fn is_over(task: &v1::Task, attempt: u32) -> bool {
+    let ended = |record: &v1::Attempt| record.number == attempt && record.ended_at_ms != 0;
+    task.outcome.is_some() || task.attempts > attempt || task.attempt_records.iter().any(ended)
+}
+
+/// Waits until the attempt has begun or the task is finished.
+async fn attempt_or_end(client: &Client, followed: &Followed, attempt: u32) -> Result<v1::Task, Failure> {
+    let mut wait_ms = FIRST_LOOK_MS;
+    loop {
+        let (task, finished) = look(client, followed, wait_ms).await?;
+        if finished || task.attempts >= attempt {
+            return Ok(task);
+        }
+        tokio::time::sleep(stint_sdk::limits::WAIT_PAUSE).await;
+        wait_ms = LATER_LOOK_MS;
+    }
+}
+
+/// The task as it is at its end, or after `wait_ms`; and whether it is finished.
+async fn look(client: &Client, followed: &Followed, wait_ms: u64) -> Result<(v1::Task, bool), Failure> {
+    let (tenant, tasks) = (followed.tenant.clone(), vec![followed.task.clone()]);
+    let request = v1::WaitRequest { tenant, tasks, timeout_ms: wait_ms, any: false };
+    let reply = client.wait(request).await?;
+    let task = reply.tasks.into_iter().next();
+    let task = task.ok_or_else(|| Failure::Failed("the cluster answered without the task".into()))?;
+    Ok((task, reply.finished))
+}
+
+/// Copies the output of one attempt: stdout to stdout, stderr to stderr.
+pub async fn copy(client: &Client, followed: &Followed, attempt: u32, follow: bool) -> Result<(), Failure> {
+    copy_all(&mut client.logs(request(followed, attempt, follow)).await?).await
+}
+
+fn request(followed: &Followed, attempt: u32, follow: bool) -> v1::LogsRequest {
+    let Followed { tenant, task, stream } = followed;
+    v1::LogsRequest { tenant: tenant.clone(), task: task.clone(), stream: stream.clone(), attempt, follow }
+}
+
+async fn copy_all(chunks: &mut LogStream) -> Result<(), Failure> {
+    while let Some(chunk) = chunks.next().await? {
+        write(&chunk)?;
+    }
+    Ok(())
+}
+
+fn write(chunk: &v1::LogChunk) -> std::io::Result<()> {
+    if chunk.stream == "stderr" {
+        return std::io::stderr().write_all(&chunk.data);
+    }
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(&chunk.data)?;
+    stdout.flush()
+}

@@ -1,0 +1,76 @@
+//! `stint node`: without a sub-command it starts a peer; with one it manages a node of the cluster.
+
+use clap::{Args, Subcommand};
+use stint_sdk::v1;
+
+use super::{Context, node_start, nodes, with_client};
+use crate::Done;
+use crate::args::Global;
+use crate::output::{Format, talk};
+use crate::view::NodeView;
+
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true, after_help = node_start::EXAMPLES)]
+pub struct NodeArgs {
+    #[command(subcommand)]
+    pub command: Option<NodeCommand>,
+    #[command(flatten)]
+    pub start: node_start::StartArgs,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum NodeCommand {
+    /// Start a peer; the same as `stint node` alone
+    #[command(after_help = node_start::EXAMPLES)]
+    Start(Box<node_start::StartArgs>),
+    /// Show one node: resources, GPUs, problems
+    Status(Named),
+    /// Give it no new tasks and move those it runs to other nodes
+    Drain(Named),
+    /// Give it no new tasks; those it runs go on
+    Cordon(Named),
+    /// Give it tasks again
+    Resume(Named),
+    /// Take it out of the cluster for good
+    Remove(Named),
+}
+
+#[derive(Args, Debug)]
+pub struct Named {
+    /// Id or name
+    pub node: String,
+}
+
+pub fn run(global: &Global, args: NodeArgs) -> Done {
+    match args.command {
+        None => node_start::run(args.start),
+        Some(NodeCommand::Start(start)) => node_start::run(*start),
+        Some(NodeCommand::Status(named)) => {
+            with_client(global, async |c| nodes::show_one(c, &named.node).await)
+        }
+        Some(NodeCommand::Drain(named)) => with_client(global, |c| set_mode(c, named.node, "drain")),
+        Some(NodeCommand::Cordon(named)) => with_client(global, |c| set_mode(c, named.node, "cordon")),
+        Some(NodeCommand::Resume(named)) => with_client(global, |c| set_mode(c, named.node, "ready")),
+        Some(NodeCommand::Remove(named)) => with_client(global, |c| remove(c, named.node)),
+    }
+}
+
+async fn set_mode(context: Context, node: String, mode: &str) -> Done {
+    let request = v1::SetNodeModeRequest { node, mode: mode.into() };
+    let node = NodeView::from(context.client.set_node_mode(request).await?);
+    nodes::show(&context, &node)?;
+    if node.state == "draining" && context.output.format == Format::Table {
+        talk(&format!(
+            "{} still runs {} task(s); `stint node status {}` shows when it is drained",
+            node.name, node.running, node.name
+        ));
+    }
+    Ok(0)
+}
+
+async fn remove(context: Context, node: String) -> Done {
+    context.client.remove_node(v1::RemoveNodeRequest { node: node.clone() }).await?;
+    let json = serde_json::json!({ "removed": node });
+    context.output.show_text(&json, [node.clone()], || format!("{node} removed\n"))?;
+    Ok(0)
+}

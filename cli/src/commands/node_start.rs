@@ -1,0 +1,218 @@
+//! `stint node` and `stint node start`: runs one peer until it is told to stop.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use stint_node::config::{Config, Overrides};
+use stint_node::{Ready, StartMode};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{oneshot, watch};
+
+use crate::Done;
+use crate::connect::environment;
+use crate::failure::Failure;
+use crate::output::{print, talk};
+
+pub const EXAMPLES: &str = "\
+Every key of the configuration has a variable (STINT_EXECUTOR_MEMORY) and can be set with --set; a flag wins over a
+variable, a variable over the file. Logs go to stderr; STINT_LOG filters them (info, stint_node=debug).
+
+Examples:
+  stint node --bootstrap                                         the first peer of a new cluster
+  stint node --join 10.0.0.1:7001 --token \"$TOKEN\"               one more peer; `stint cluster join-token` makes tokens
+  stint node --config /etc/stint/stint.toml                      a peer that was started before
+  stint node --config stint.toml --print-config                  every effective value and its origin
+  stint node drain NAME";
+
+/// Changes of state, without the consensus library's running commentary.
+const DEFAULT_LOGS: &str = "info,openraft=warn";
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Start")]
+pub struct StartArgs {
+    /// Configuration file
+    #[arg(long, value_name = "FILE", env = "STINT_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Make a new cluster with this peer as its first
+    #[arg(long, conflicts_with = "join")]
+    pub bootstrap: bool,
+    /// Name of the new cluster
+    #[arg(long, value_name = "NAME", requires = "bootstrap")]
+    pub cluster_name: Option<String>,
+    /// Join the cluster of this peer (host:7001); may be repeated
+    #[arg(long, value_name = "ADDRESS", requires = "token")]
+    pub join: Vec<String>,
+    /// Join token
+    #[arg(long, value_name = "TOKEN", env = "STINT_JOIN_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// Print the effective configuration and exit
+    #[arg(long)]
+    pub print_config: bool,
+    /// How logs are written
+    #[arg(long, value_enum, default_value_t, env = "STINT_LOG_FORMAT")]
+    pub log_format: LogFormat,
+    #[command(flatten)]
+    pub keys: KeyFlags,
+}
+
+/// Flags for the keys that are set most often.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Configuration")]
+pub struct KeyFlags {
+    /// Folder of all data [default: /var/lib/stint, or ~/.local/share/stint when not root]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<String>,
+    /// Name of the node [default: the host's]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Where other peers connect to [default: 0.0.0.0:7001]
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<String>,
+    /// The address that other peers use to reach this one
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+    /// gRPC over TLS; "" for off [default: 127.0.0.1:7002]
+    #[arg(long, value_name = "ADDRESS")]
+    pub api_listen: Option<String>,
+    /// Health and metrics; "" for off [default: 127.0.0.1:9097]
+    #[arg(long, value_name = "ADDRESS")]
+    pub http_listen: Option<String>,
+    /// Runtimes, separated by commas [default: crun,docker]
+    #[arg(long, value_name = "LIST")]
+    pub runtimes: Option<String>,
+    /// Labels, KEY=VALUE, separated by commas
+    #[arg(long, value_name = "LIST")]
+    pub labels: Option<String>,
+    /// Any key of the configuration: --set executor.memory=8GiB; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+impl KeyFlags {
+    fn overrides(&self) -> Result<Overrides, Failure> {
+        let flags = [
+            ("node.data_dir", "--data-dir", &self.data_dir),
+            ("node.name", "--name", &self.name),
+            ("peers.listen", "--listen", &self.listen),
+            ("peers.advertise", "--advertise", &self.advertise),
+            ("api.listen", "--api-listen", &self.api_listen),
+            ("http.listen", "--http-listen", &self.http_listen),
+            ("executor.runtimes", "--runtimes", &self.runtimes),
+            ("executor.labels", "--labels", &self.labels),
+        ];
+        let mut overrides = Overrides::default();
+        for pair in &self.set {
+            let wrong = || Failure::Usage(format!("--set {pair}: write KEY=VALUE, as executor.memory=8GiB"));
+            let (key, value) = pair.split_once('=').ok_or_else(wrong)?;
+            overrides.set(key, "--set", value);
+        }
+        for (key, flag, value) in flags {
+            if let Some(value) = value {
+                overrides.set(key, flag, value);
+            }
+        }
+        Ok(overrides)
+    }
+}
+
+impl StartArgs {
+    /// The effective configuration.
+    pub fn config(&self) -> Result<Config, Failure> {
+        let mut overrides = self.keys.overrides()?;
+        if let Some(name) = &self.cluster_name {
+            overrides.set("cluster.name", "--cluster-name", name);
+        }
+        Ok(Config::load(self.config.as_deref(), &environment(), &overrides)?)
+    }
+
+    fn mode(&self) -> StartMode {
+        match (&self.token, self.bootstrap) {
+            (_, true) => StartMode::Bootstrap,
+            (Some(token), _) if !self.join.is_empty() => {
+                StartMode::Join { addresses: self.join.clone(), token: token.clone() }
+            }
+            _ => StartMode::Resume,
+        }
+    }
+}
+
+pub fn run(args: StartArgs) -> Done {
+    let config = args.config()?;
+    if args.print_config {
+        print(&config.to_toml())?;
+        return Ok(0);
+    }
+    for problem in config.check() {
+        talk(&format!("warning: {problem}"));
+    }
+    start_logs(args.log_format)?;
+    let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.max(2))
+        .enable_all()
+        .build()
+        .map_err(Failure::Start)?;
+    runtime.block_on(serve(config, args.mode()))
+}
+
+async fn serve(config: Config, mode: StartMode) -> Done {
+    let (stop, stopped) = watch::channel(false);
+    let (ready, is_ready) = oneshot::channel();
+    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::Start)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::Start)?;
+    tokio::spawn(async move {
+        if let Ok(ready) = is_ready.await {
+            tell(&ready);
+        }
+    });
+    let mut serving = std::pin::pin!(stint_node::serve(config, mode, Some(ready), stopped));
+    tokio::select! {
+        end = &mut serving => return Ok(end.map(|()| 0)?),
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    talk("stopping; a second signal stops at once");
+    let _ = stop.send(true);
+    tokio::select! {
+        end = serving => Ok(end.map(|()| 0)?),
+        _ = terminate.recv() => Err(Failure::Failed("stopped by a second signal".into())),
+        _ = interrupt.recv() => Err(Failure::Failed("stopped by a second signal".into())),
+    }
+}
+
+fn tell(ready: &Ready) {
+    talk(&format!("node {} is ready on unix:{}", ready.node_id, ready.socket.display()));
+    if let Some(api) = ready.api {
+        let credentials = ready.credentials.display();
+        talk(&format!("gRPC over TLS on https://{api}; credentials in {credentials}"));
+    }
+    if let Some(http) = ready.http {
+        talk(&format!("health and metrics on http://{http}"));
+    }
+}
+
+/// Logs to stderr, filtered by `STINT_LOG`.
+pub fn start_logs(format: LogFormat) -> Result<(), Failure> {
+    use std::io::IsTerminal as _;
+    let filter = std::env::var("STINT_LOG").unwrap_or_default();
+    let filter = if filter.is_empty() { DEFAULT_LOGS } else { &filter };
+    let filter = tracing_subscriber::EnvFilter::try_new(filter)
+        .map_err(|e| Failure::Usage(format!("STINT_LOG: {e}; write for example info or stint_node=debug")))?;
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(!no_color && std::io::stderr().is_terminal());
+    match format {
+        LogFormat::Text => logs.init(),
+        LogFormat::Json => logs.json().init(),
+    }
+    Ok(())
+}

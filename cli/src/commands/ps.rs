@@ -1,0 +1,103 @@
+//! `stint ps`: lists tasks.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+use stint_sdk::{Client, Error, v1};
+
+use super::Context;
+use crate::Done;
+use crate::output::{Format, talk};
+use crate::table::Table;
+use crate::view::{TaskView, command_line, now_ms};
+
+/// Characters of a command in the table.
+const COMMAND_WIDTH: usize = 48;
+/// In the order of a task's life: one that moves on between two questions is still seen.
+const UNFINISHED: [&str; 3] = ["queued", "running", "stopping"];
+
+const EXAMPLES: &str = "\
+Examples:
+  stint ps                         what waits and runs
+  stint ps --all --limit 1000      also what is finished, newest first
+  stint ps --state running --class gpu -o quiet";
+
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct PsArgs {
+    /// Also finished tasks
+    #[arg(long, short = 'a', conflicts_with = "state")]
+    pub all: bool,
+    /// Only this state: queued, running, stopping or finished
+    #[arg(long, value_name = "STATE")]
+    pub state: Option<String>,
+    /// Only this class
+    #[arg(long, value_name = "CLASS")]
+    pub class: Option<String>,
+    /// At most so many, newest first (10000 at most)
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub limit: u32,
+    /// Only those older than this task id, for the next page
+    #[arg(long, value_name = "ID")]
+    pub before: Option<String>,
+}
+
+pub async fn run(context: Context, args: PsArgs) -> Done {
+    let states = match (&args.state, args.all) {
+        (Some(state), _) => vec![state.as_str()],
+        (None, true) => vec![""],
+        (None, false) => UNFINISHED.to_vec(),
+    };
+    let limit = args.limit.max(1);
+    let (mut tasks, mut more) = list(&context.client, &context.tenant, &args, &states).await?;
+    more |= tasks.len() > limit as usize;
+    tasks.truncate(limit as usize);
+    let ids: Vec<String> = tasks.iter().map(|task| task.id.clone()).collect();
+    context.output.show(&tasks, ids.clone(), || table(&tasks, now_ms()))?;
+    if let (Format::Table, true, Some(last)) = (context.output.format, more, ids.last()) {
+        talk(&format!("there are more: raise --limit, or --before {last}"));
+    }
+    Ok(0)
+}
+
+/// Newest first, each once.
+async fn list(
+    client: &Client,
+    tenant: &str,
+    args: &PsArgs,
+    states: &[&str],
+) -> Result<(Vec<TaskView>, bool), Error> {
+    let mut found = BTreeMap::new();
+    let mut more = false;
+    for state in states {
+        let request = v1::ListTasksRequest {
+            tenant: tenant.into(),
+            state: (*state).into(),
+            limit: args.limit.max(1),
+            before: args.before.clone().unwrap_or_default(),
+            class: args.class.clone().unwrap_or_default(),
+        };
+        let reply = client.list_tasks(request).await?;
+        more |= !reply.next.is_empty();
+        found.extend(reply.tasks.into_iter().map(|task| (task.id.clone(), TaskView::from(task))));
+    }
+    Ok((found.into_values().rev().collect(), more))
+}
+
+/// Tasks as rows.
+pub fn table(tasks: &[TaskView], now_ms: u64) -> Table {
+    let mut table = Table::new(&["ID", "NAME", "CLASS", "STATE", "NODE", "AGE", "RUN", "COMMAND"]);
+    for task in tasks {
+        table.row(vec![
+            task.id.clone().into(),
+            task.name.clone().unwrap_or_default().into(),
+            task.class.clone().into(),
+            task.state_cell(now_ms),
+            task.node.clone().unwrap_or_default().into(),
+            task.age(now_ms).into(),
+            task.run_time(now_ms).into(),
+            command_line(&task.command, COMMAND_WIDTH).into(),
+        ]);
+    }
+    table
+}

@@ -1,0 +1,57 @@
+//! `stint wait`: waits until tasks are finished.
+
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+use stint_sdk::{units, v1};
+
+use super::{Context, ps};
+use crate::Done;
+use crate::failure::{FAILED, WAIT_TIMED_OUT};
+use crate::output::talk;
+use crate::view::{TaskView, now_ms};
+
+const EXAMPLES: &str = "\
+Exits with 0 when every finished task succeeded, with 1 when one did not, with 4 when the time was over before.
+
+Examples:
+  stint wait TASK
+  stint wait --any --timeout 10m TASK TASK";
+
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct WaitArgs {
+    /// Ids or names
+    #[arg(required = true, value_name = "TASK")]
+    pub tasks: Vec<String>,
+    /// Until one of them is finished, not all
+    #[arg(long)]
+    pub any: bool,
+    /// Wait at most so long [default: for ever]
+    #[arg(long, value_name = "DURATION", value_parser = units::parse_duration)]
+    pub timeout: Option<Duration>,
+}
+
+#[derive(Serialize)]
+struct Waited {
+    finished: bool,
+    tasks: Vec<TaskView>,
+}
+
+pub async fn run(context: Context, args: WaitArgs) -> Done {
+    let request =
+        v1::WaitRequest { tenant: context.tenant, tasks: args.tasks, any: args.any, ..Default::default() };
+    let reply = context.client.wait_for(request, args.timeout).await?;
+    let tasks = reply.tasks.into_iter().map(TaskView::from).collect();
+    let waited = Waited { finished: reply.finished, tasks };
+    let done = waited.tasks.iter().filter(|task| task.outcome.is_some());
+    let ids: Vec<String> = done.clone().map(|task| task.id.clone()).collect();
+    let all_succeeded = done.clone().all(TaskView::succeeded);
+    context.output.show(&waited, ids, || ps::table(&waited.tasks, now_ms()))?;
+    if !waited.finished {
+        talk("the wait is over and not every task is finished; `stint explain TASK` says what one waits for");
+        return Ok(WAIT_TIMED_OUT);
+    }
+    Ok(if all_succeeded { 0 } else { FAILED })
+}

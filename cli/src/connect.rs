@@ -1,0 +1,49 @@
+//! From global options to a client.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use stint_node::config::default_data_dir;
+use stint_sdk::{Address, Client, Credentials, Options};
+
+use crate::args::Global;
+use crate::failure::Failure;
+
+/// A client for the addresses and credentials of the command line.
+pub fn client(global: &Global) -> Result<Client, Failure> {
+    let data_dir = default_data_dir(&environment());
+    let mut addresses = Vec::new();
+    for text in global.addresses.iter().filter(|text| !text.is_empty()) {
+        let address = text.parse::<Address>();
+        addresses.push(address.map_err(|e| Failure::Usage(format!("--address: {e}")))?);
+    }
+    if addresses.is_empty() {
+        addresses.push(Address::of_data_dir(&data_dir));
+    }
+    let credentials = credentials(global, data_dir.join("credentials"));
+    let server_name = global.server_name.clone();
+    Ok(Client::new(Options { credentials, server_name, ..Options::to_any(addresses) })?)
+}
+
+/// The folder's files, each replaced by the one that is named; none when nothing is there.
+fn credentials(global: &Global, default_dir: PathBuf) -> Option<Credentials> {
+    let named = global.credentials.is_some() || global.cert.is_some();
+    let dir = global.credentials.clone().unwrap_or(default_dir);
+    if !named && !dir.is_dir() {
+        return None;
+    }
+    let found = Credentials::in_dir(&dir);
+    Some(Credentials {
+        ca: global.ca.clone().unwrap_or(found.ca),
+        cert: global.cert.clone().unwrap_or(found.cert),
+        key: global.key.clone().unwrap_or(found.key),
+    })
+}
+
+/// The environment, as far as it is text.
+pub fn environment() -> BTreeMap<String, String> {
+    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    std::env::vars_os().filter_map(text).collect()
+}

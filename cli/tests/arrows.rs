@@ -1,0 +1,93 @@
+//! Which crate of ours may use which (ARCHITECTURE.md). A new arrow is a decision: change both.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+const ARROWS: &[(&str, &[&str])] = &[
+    ("protocol", &[]),
+    ("scheduler", &["protocol"]),
+    ("raft", &[]),
+    ("executor", &["protocol"]),
+    ("sdk", &["protocol"]),
+    ("node", &["scheduler", "raft", "executor", "protocol", "sdk"]),
+    ("cli", &["sdk", "protocol", "node", "executor"]),
+    ("sim", &["node", "scheduler", "raft", "executor", "protocol"]),
+];
+
+fn manifest(root: &Path, crate_name: &str) -> toml::Table {
+    let path = root.join(crate_name).join("Cargo.toml");
+    std::fs::read_to_string(&path).unwrap().parse().unwrap()
+}
+
+fn ours(manifest: &toml::Table) -> BTreeSet<String> {
+    let tables = ["dependencies", "dev-dependencies", "build-dependencies"];
+    let names = tables.iter().filter_map(|t| manifest.get(*t)?.as_table()).flat_map(|t| t.keys());
+    names.filter_map(|name| name.strip_prefix("stint-")).map(String::from).collect()
+}
+
+#[test]
+fn the_arrows_between_crates_are_the_agreed_ones() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let workspace: toml::Table = std::fs::read_to_string(root.join("Cargo.toml")).unwrap().parse().unwrap();
+    let members: BTreeSet<String> = workspace["workspace"]["members"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| m.as_str().unwrap().to_string())
+        .collect();
+    let known: BTreeMap<&str, BTreeSet<String>> =
+        ARROWS.iter().map(|(name, may)| (*name, may.iter().map(|m| m.to_string()).collect())).collect();
+    assert_eq!(members, known.keys().map(|k| k.to_string()).collect(), "a crate without agreed arrows");
+    for (name, may) in known {
+        let uses = ours(&manifest(root, name));
+        let extra: Vec<_> = uses.difference(&may).collect();
+        assert!(extra.is_empty(), "{name} uses {extra:?}, which the architecture does not allow");
+    }
+}
+
+#[test]
+fn only_raft_names_openraft_and_only_sim_names_turmoil() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    for (name, _) in ARROWS {
+        let manifest = manifest(root, name);
+        let uses = |dependency: &str| {
+            let tables = ["dependencies", "dev-dependencies"];
+            tables.iter().any(|t| manifest.get(*t).and_then(|t| t.get(dependency)).is_some())
+        };
+        assert!(!uses("openraft") || *name == "raft", "{name} names openraft");
+        assert!(!(uses("turmoil") || uses("mad-turmoil")) || *name == "sim", "{name} names turmoil");
+    }
+}
+
+#[test]
+fn the_scheduler_reads_no_clock_and_no_hash_map() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("scheduler/src");
+    let mut folders = vec![root];
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            files += 1;
+            let text = std::fs::read_to_string(&path).unwrap();
+            for word in [
+                "std::thread",
+                "std::fs",
+                "std::net",
+                "tokio",
+                "Instant",
+                "SystemTime",
+                "HashMap",
+                "HashSet",
+                "rand::",
+            ] {
+                assert!(!text.contains(word), "{} names {word}", path.display());
+            }
+        }
+    }
+    assert!(files > 10, "the scheduler's files were not found");
+}

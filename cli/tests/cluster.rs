@@ -1,0 +1,196 @@
+//! The promises of the README, on real processes: three peers on loopback, killed in the middle.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use stint_sdk::v1;
+use support::marks::{QUICK, lives, overlaps};
+use support::{Choices, Cluster, PATIENCE, STINT, Setup, accepted, seed, submit};
+use tokio::time::{Instant, sleep};
+
+fn quick(cluster: &Cluster, seconds: &str, count: u32) -> v1::SubmitRequest {
+    let marks = cluster.root.path().join("marks");
+    submit("cpu_short", &["/bin/sh", "-c", QUICK, "quick", &marks.to_string_lossy(), seconds], count)
+}
+
+/// Every acknowledged task is finished once, has an end mark, and never ran twice at a time.
+fn prove(cluster: &Cluster, ids: &[String], tasks: &[v1::Task]) {
+    let unique: BTreeSet<&String> = ids.iter().collect();
+    assert_eq!(unique.len(), ids.len(), "an id was given twice");
+    assert_eq!(tasks.len(), ids.len(), "an acknowledged task is lost");
+    for task in tasks {
+        let outcome = task.outcome.as_ref().unwrap_or_else(|| panic!("no outcome: {task:?}"));
+        assert_eq!(outcome.status, "succeeded", "{task:#?}");
+    }
+    let lives = lives(&cluster.root.path().join("marks"));
+    let ended: BTreeSet<&String> = lives.iter().filter(|l| l.ended).map(|l| &l.task).collect();
+    let missing: Vec<_> = ids.iter().filter(|id| !ended.contains(id)).collect();
+    assert!(missing.is_empty(), "finished without an end mark: {missing:?}");
+    let overlaps = overlaps(&lives);
+    assert!(overlaps.is_empty(), "two attempts at a time: {overlaps:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kill_9_of_any_peer_loses_nothing() {
+    let mut cluster = Cluster::start(Setup::default()).await;
+    let seed = seed();
+    eprintln!("STINT_TEST_SEED={seed}");
+    let mut choices = Choices(seed);
+    let client = cluster.client();
+    let mut ids = Vec::new();
+    for round in 0..20 {
+        // Ten requests a round from a client that knows all addresses, one kill in the middle of them.
+        let at = choices.below(10);
+        let victim = choices.below(3) as usize;
+        for request in 0..10 {
+            if request == at {
+                cluster.peers[victim].kill().await;
+            }
+            ids.extend(accepted(&client, quick(&cluster, "0.05", 1)).await);
+        }
+        sleep(Duration::from_millis(choices.below(300))).await;
+        cluster.peers[victim].spawn(&[]);
+        cluster.peers[victim].ready().await;
+        eprintln!("round {round}: {} tasks acknowledged", ids.len());
+    }
+    assert_eq!(ids.len(), 200);
+    let tasks = cluster.finish(&ids, PATIENCE * 2).await;
+    prove(&cluster, &ids, &tasks);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_submit_is_accepted_soon_after_the_leader_is_killed() {
+    let mut cluster = Cluster::start(Setup::default()).await;
+    let mut waits = Vec::new();
+    for _ in 0..5 {
+        let leader = cluster.leader().await;
+        let survivor = cluster.client_of((leader + 1) % 3);
+        cluster.peers[leader].kill().await;
+        let killed = Instant::now();
+        accepted(&survivor, submit("cpu_short", &["/bin/true"], 1)).await;
+        waits.push(killed.elapsed());
+        cluster.peers[leader].spawn(&[]);
+        cluster.peers[leader].ready().await;
+        cluster.all_ready().await;
+    }
+    waits.sort();
+    eprintln!("accepted again after {waits:?}");
+    // Release bar (bench/): median 1 s, worst 2 s. A debug build on a busy machine gets twice that.
+    assert!(waits[waits.len() / 2] <= Duration::from_secs(2), "median of {waits:?}");
+    assert!(waits[waits.len() - 1] <= Duration::from_secs(4), "worst of {waits:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_peers_killed_and_restarted_keep_everything() {
+    let mut cluster = Cluster::start(Setup::default()).await;
+    let client = cluster.client();
+    let done = accepted(&client, quick(&cluster, "0", 5)).await;
+    let before = cluster.finish(&done, PATIENCE).await;
+    let running = accepted(&client, quick(&cluster, "2", 4)).await;
+    // A class nobody can run now: still waiting afterwards.
+    let waiting = accepted(&client, submit("gpu", &["/bin/true"], 3)).await;
+    for peer in &mut cluster.peers {
+        peer.kill().await;
+    }
+    for peer in &mut cluster.peers {
+        peer.spawn(&[]);
+    }
+    for peer in &mut cluster.peers {
+        peer.ready().await;
+    }
+    cluster.all_ready().await;
+    let after = cluster.finish(&done, PATIENCE).await;
+    assert_eq!(before, after, "finished tasks keep their results");
+    let tasks = cluster.finish(&running, PATIENCE).await;
+    let ids: Vec<String> = done.into_iter().chain(running).collect();
+    prove(&cluster, &ids, &after.into_iter().chain(tasks).collect::<Vec<_>>());
+    for id in waiting {
+        let task = client.get_task(v1::GetTaskRequest { task: id, ..Default::default() }).await.unwrap();
+        assert_eq!(task.state, "queued");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_peer_gives_the_same_answers() {
+    let cluster = Cluster::start(Setup::default()).await;
+    for place in 0..3 {
+        let own = cluster.client_of(place);
+        let words = ["/bin/sh", "-c", "echo out; echo err >&2; exit 3"];
+        let id = accepted(&own, submit("cpu_short", &words, 1)).await.remove(0);
+        cluster.finish(std::slice::from_ref(&id), PATIENCE).await;
+        for other in 0..3 {
+            let client = cluster.client_of(other);
+            let task =
+                client.get_task(v1::GetTaskRequest { task: id.clone(), ..Default::default() }).await.unwrap();
+            let outcome = task.outcome.expect("finished");
+            assert_eq!((outcome.status.as_str(), outcome.exit_code), ("failed", 3));
+            let mut logs =
+                client.logs(v1::LogsRequest { task: id.clone(), ..Default::default() }).await.unwrap();
+            let (mut out, mut err) = (Vec::new(), Vec::new());
+            while let Some(chunk) = logs.next().await.unwrap() {
+                if chunk.stream == "stdout" { out.extend(chunk.data) } else { err.extend(chunk.data) }
+            }
+            assert_eq!(
+                (out.as_slice(), err.as_slice()),
+                (&b"out\n"[..], &b"err\n"[..]),
+                "through peer {other}"
+            );
+        }
+        let long = accepted(&own, submit("cpu_short", &["sleep", "50"], 1)).await;
+        let other = cluster.client_of((place + 1) % 3);
+        other.cancel(v1::CancelRequest { tasks: long.clone(), ..Default::default() }).await.unwrap();
+        let task = cluster.finish(&long, PATIENCE).await.remove(0);
+        assert_eq!(task.outcome.expect("finished").status, "cancelled");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bad_input_is_refused_with_what_to_change() {
+    let cluster = Cluster::start(Setup { peers: 1, ..Setup::default() }).await;
+    let socket = format!("unix:{}", cluster.peers[0].dir.join("stint.sock").display());
+    let cases: &[(&[&str], &str)] = &[
+        (&["submit", "--class", "cpu_tiny", "--", "true"], "cpu_short, cpu_long, gpu, gpu_slurm"),
+        (&["submit", "--class", "gpu", "--gpus", "2", "--", "true"], "at most 1 whole GPU"),
+        (&["submit", "--class", "cpu_short", "--name", "a/b", "--", "true"], "no '/'"),
+        (&["submit", "--class", "cpu_short", "--name", "../up", "--", "true"], "'..'"),
+        (&["submit", "--class", "cpu_short", "--", ""], "command"),
+        (
+            &["submit", "--class", "cpu_short", "--timeout", "2h", "--", "true"],
+            "over the cap of class cpu_short",
+        ),
+        (&["submit", "--class", "cpu_long", "--runtime", "docker", "--", "true"], "use process, crun, mock"),
+        (&["status", "no-such-task"], "no task"),
+        (&["node", "drain", "nobody"], "no node"),
+    ];
+    for (words, part) in cases {
+        let output =
+            std::process::Command::new(STINT).args(["--address", &socket]).args(*words).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{words:?} was taken");
+        assert!(said.contains(part), "{words:?} says {said:?}, not {part:?}");
+        assert!(!said.contains("panicked"), "{said}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_shows_its_health_and_metrics() {
+    let cluster = Cluster::start(Setup { peers: 1, ..Setup::default() }).await;
+    let get = |path: &str| {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", cluster.peers[0].http)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        text
+    };
+    assert!(get("/healthz").starts_with("HTTP/1.1 200"));
+    assert!(get("/readyz").starts_with("HTTP/1.1 200"));
+    let metrics = get("/metrics");
+    for name in ["stint_tasks_queued{class=\"cpu_short\"} 0", "stint_raft_is_leader 1", "stint_raft_voters 1"]
+    {
+        assert!(metrics.contains(name), "{name} is missing in:\n{metrics}");
+    }
+}

@@ -1,0 +1,389 @@
+//! The real binary against a peer that answers what the test says.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../../sdk/tests/fake/mod.rs"]
+mod fake;
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::process::{Output, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use fake::{Fake, chunk, finished, running};
+use serde_json::Value;
+use stint_sdk::v1;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tonic::Status;
+
+/// No command may take longer, also on a busy machine.
+const AT_MOST: Duration = Duration::from_secs(20);
+
+struct World {
+    folder: TempDir,
+    fake: Arc<Fake>,
+}
+
+impl World {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let fake = Arc::new(Fake::default());
+        fake.serve(&folder.path().join("stint.sock"));
+        Self { folder, fake }
+    }
+
+    /// A world where the task takes these steps.
+    fn with_task(steps: impl IntoIterator<Item = v1::Task>) -> Self {
+        let world = Self::new();
+        *world.fake.task.lock().unwrap() = steps.into_iter().collect::<VecDeque<_>>();
+        world
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = bare(words);
+        command.env("STINT_ADDRESS", format!("unix:{}/stint.sock", self.folder.path().display()));
+        command
+    }
+
+    async fn stint(&self, words: &[&str]) -> Done {
+        Done::of(self.command(words)).await
+    }
+
+    fn spec(&self) -> v1::TaskSpec {
+        self.fake.submits.lock().unwrap().last().unwrap().spec.clone().unwrap()
+    }
+
+    fn write(&self, name: &str, text: &str) -> String {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_string_lossy().into_owned()
+    }
+}
+
+fn bare(words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stint"));
+    command.args(words).env_clear().env("HOME", "/nonexistent").env("PATH", "/usr/bin:/bin");
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+struct Done {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Done {
+    async fn of(mut command: Command) -> Self {
+        let output = tokio::time::timeout(AT_MOST, command.output()).await;
+        Self::from(output.expect("the command did not end").unwrap())
+    }
+
+    async fn after(child: Child) -> Self {
+        let output = tokio::time::timeout(AT_MOST, child.wait_with_output()).await;
+        Self::from(output.expect("the command did not end").unwrap())
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {}", self.stdout))
+    }
+}
+
+impl From<Output> for Done {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+#[tokio::test]
+async fn submit_prints_ids_on_stdout_and_talk_on_stderr() {
+    let world = World::new();
+    let words =
+        ["submit", "--count", "2", "--cpus", "0.5", "--memory", "1GiB", "-e", "A=b=c", "--", "echo", "-n"];
+    let done = world.stint(&words).await;
+    assert_eq!((done.code, done.stdout.as_str()), (0, "task-0\ntask-1\n"), "{}", done.stderr);
+    assert_eq!(done.stderr, "stint: 2 tasks accepted\n");
+    let spec = world.spec();
+    assert_eq!((spec.cpu_milli, spec.memory_bytes, spec.env["A"].as_str()), (500, 1 << 30, "b=c"));
+    assert_eq!(spec.command, ["echo", "-n"]);
+    assert!(!world.fake.keys()[0].is_empty(), "a submit without a key is not safe to repeat");
+}
+
+#[tokio::test]
+async fn submit_in_json_and_quiet() {
+    let world = World::new();
+    let done = world.stint(&["submit", "-o", "json", "--", "true"]).await;
+    assert_eq!(done.json(), serde_json::json!({ "task_ids": ["task-0"], "repeated": false }));
+    let done = world.stint(&["--output", "quiet", "submit", "--", "true"]).await;
+    assert_eq!((done.stdout.as_str(), done.stderr.as_str()), ("task-0\n", ""));
+}
+
+#[tokio::test]
+async fn a_task_file_is_read_and_flags_win_over_it() {
+    let world = World::new();
+    let file =
+        world.write("t.toml", "class = \"gpu\"\ncommand = [\"a\"]\ntimeout = \"15m\"\ntenant = \"team\"\n");
+    let done = world.stint(&["submit", "-f", &file, "--timeout", "90s"]).await;
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    let spec = world.spec();
+    assert_eq!((spec.class.as_str(), spec.timeout_ms), ("gpu", 90_000));
+    assert_eq!(world.fake.submits.lock().unwrap()[0].tenant, "team");
+}
+
+#[tokio::test]
+async fn what_cannot_be_understood_ends_with_2() {
+    let world = World::new();
+    let file = world.write("t.toml", "memroy = \"1GiB\"\n");
+    let cases: [(&[&str], &str); 6] = [
+        (&["submit", "-f", &file], "memroy: unknown key (did you mean \"memory\"?)"),
+        (&["submit", "--timeout", "60", "--", "x"], "unit is missing"),
+        (&["submit", "-e", "A", "--", "x"], "KEY=VALUE"),
+        (&["submit"], "nothing to run"),
+        (&["frobnicate"], "unrecognized subcommand"),
+        (&["--address", "http://x", "ps"], "no plain text"),
+    ];
+    for (words, part) in cases {
+        let done = world.stint(words).await;
+        assert_eq!(done.code, 2, "{words:?}: {}", done.stderr);
+        assert!(done.stderr.contains(part), "{words:?}: {}", done.stderr);
+    }
+    assert_eq!(world.fake.calls(), 0);
+}
+
+#[tokio::test]
+async fn a_refusal_ends_with_1_and_says_why() {
+    let world = World::new();
+    world.fake.fail_next([Status::invalid_argument("timeout: 61000 ms is over the cap")]);
+    let done = world.stint(&["submit", "--", "x"]).await;
+    assert_eq!((done.code, done.stdout.as_str()), (1, ""));
+    assert_eq!(done.stderr, "stint: refused: timeout: 61000 ms is over the cap\n");
+}
+
+#[tokio::test]
+async fn no_peer_ends_with_3_and_says_where_it_looked() {
+    let mut command = bare(&["ps"]);
+    command.env("STINT_ADDRESS", "unix:/nonexistent/stint.sock");
+    let done = Done::of(command).await;
+    assert_eq!(done.code, 3, "{}", done.stderr);
+    let expected = "stint: cannot list tasks: unix:/nonexistent/stint.sock: No such file or directory";
+    assert!(done.stderr.starts_with(expected), "{}", done.stderr);
+}
+
+#[tokio::test]
+async fn run_copies_both_streams_and_ends_as_the_task() {
+    let world = World::with_task([running("task-0", 1), finished(running("task-0", 1), "exited", 7)]);
+    let script = vec![chunk("stdout", 0, "out\n"), chunk("stderr", 0, "err\n"), chunk("stdout", 4, "more\n")];
+    world.fake.logs.lock().unwrap().push_back(script);
+    let done = world.stint(&["run", "--", "x"]).await;
+    assert_eq!((done.code, done.stdout.as_str(), done.stderr.as_str()), (7, "out\nmore\n", "err\n"));
+}
+
+#[tokio::test]
+async fn run_follows_further_attempts() {
+    let (first, second) = (running("task-0", 1), running("task-0", 2));
+    let world = World::with_task([first, second.clone(), finished(second, "exited", 0)]);
+    let logs = [vec![chunk("stdout", 0, "one\n")], vec![chunk("stdout", 0, "two\n")]];
+    world.fake.logs.lock().unwrap().extend(logs);
+    let done = world.stint(&["run", "--", "x"]).await;
+    assert_eq!((done.code, done.stdout.as_str()), (0, "one\ntwo\n"), "{}", done.stderr);
+    assert!(done.stderr.contains("attempt 2"), "{}", done.stderr);
+}
+
+#[tokio::test]
+async fn run_outlives_a_node_whose_output_is_gone() {
+    let (first, second) = (running("task-0", 1), running("task-0", 2));
+    let world = World::with_task([
+        first.clone(),
+        first,
+        second.clone(),
+        second.clone(),
+        finished(second, "exited", 0),
+    ]);
+    let gone = || Err(Status::not_found("node b keeps it no more"));
+    let logs = [
+        vec![chunk("stdout", 0, "one "), gone()],
+        vec![chunk("stdout", 0, "one and "), gone()],
+        vec![chunk("stdout", 0, "two\n")],
+    ];
+    world.fake.logs.lock().unwrap().extend(logs);
+    let done = world.stint(&["run", "--", "x"]).await;
+    assert_eq!((done.code, done.stdout.as_str()), (0, "one and two\n"), "{}", done.stderr);
+    assert!(done.stderr.contains("attempt 1 is not complete: refused: node b keeps"), "{}", done.stderr);
+}
+
+#[tokio::test]
+async fn run_says_what_ended_a_task_that_did_not_end_itself() {
+    let world = World::with_task([finished(running("task-0", 1), "timed_out", 124)]);
+    let done = world.stint(&["run", "--", "x"]).await;
+    assert_eq!((done.code, done.stderr.as_str()), (124, "stint: task-0 failed (timed_out)\n"));
+}
+
+#[tokio::test]
+async fn run_ends_with_125_when_stint_failed() {
+    let world = World::new();
+    world.fake.fail_next([Status::resource_exhausted("the queue is full")]);
+    let done = world.stint(&["run", "--", "x"]).await;
+    assert_eq!((done.code, done.stderr.as_str()), (125, "stint: refused: the queue is full\n"));
+}
+
+async fn interrupt(child: &Child) {
+    let id = child.id().expect("still running").to_string();
+    assert!(Command::new("kill").args(["-INT", &id]).status().await.unwrap().success());
+}
+
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let deadline = tokio::time::Instant::now() + AT_MOST;
+    while !holds() {
+        assert!(tokio::time::Instant::now() < deadline, "{what} did not happen");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn ctrl_c_cancels_the_task_and_waits_for_its_end() {
+    let world = World::with_task([running("task-0", 0)]);
+    let cancelled = finished(running("task-0", 0), "cancelled", 130);
+    *world.fake.after_cancel.lock().unwrap() = Some(cancelled);
+    let child = world.command(&["run", "--", "x"]).spawn().unwrap();
+    until("following", || world.fake.calls() >= 2).await;
+    interrupt(&child).await;
+    let done = Done::after(child).await;
+    assert_eq!(done.code, 130, "{}", done.stderr);
+    assert!(done.stderr.contains("cancelling task-0"), "{}", done.stderr);
+    assert_eq!(world.fake.cancels.lock().unwrap()[0].tasks, ["task-0"]);
+}
+
+#[tokio::test]
+async fn a_second_ctrl_c_leaves_at_once_and_says_the_id() {
+    let world = World::with_task([running("task-0", 0)]);
+    let child = world.command(&["run", "--", "x"]).spawn().unwrap();
+    until("following", || world.fake.calls() >= 2).await;
+    interrupt(&child).await;
+    until("cancelling", || !world.fake.cancels.lock().unwrap().is_empty()).await;
+    interrupt(&child).await;
+    let done = Done::after(child).await;
+    assert_eq!(done.code, 130, "{}", done.stderr);
+    assert!(done.stderr.ends_with("stint: left; see `stint status task-0`\n"), "{}", done.stderr);
+}
+
+#[tokio::test]
+async fn wait_tells_success_failure_and_time_over_apart() {
+    let cases = [
+        (finished(running("t", 1), "exited", 0), 0),
+        (finished(running("t", 1), "exited", 3), 1),
+        (running("t", 1), 4),
+    ];
+    for (task, code) in cases {
+        let world = World::with_task([task]);
+        let done = world.stint(&["wait", "--timeout", "200ms", "-o", "json", "t"]).await;
+        assert_eq!(done.code, code, "{}", done.stderr);
+        assert_eq!(done.json()["finished"], code != 4);
+    }
+}
+
+#[tokio::test]
+async fn ps_shows_what_is_unfinished_newest_first() {
+    let world = World::new();
+    let mut queued = running("b", 0);
+    queued.name = "later".into();
+    let tasks = vec![running("a", 1), queued, finished(running("c", 1), "exited", 0)];
+    *world.fake.tasks.lock().unwrap() = tasks;
+    let done = world.stint(&["ps", "-o", "quiet"]).await;
+    assert_eq!(done.stdout, "b\na\n");
+    let done = world.stint(&["ps", "--all", "-o", "json"]).await;
+    assert_eq!(done.json()[0]["outcome"]["status"], "succeeded");
+    assert_eq!(done.json()[1]["name"], "later");
+    let done = world.stint(&["ps"]).await;
+    let lines: Vec<Vec<&str>> = done.stdout.lines().map(|l| l.split_whitespace().collect()).collect();
+    assert_eq!(lines[0], ["ID", "NAME", "CLASS", "STATE", "NODE", "AGE", "RUN", "COMMAND"]);
+    assert_eq!(lines[1][..5], ["b", "later", "cpu_short", "queued", "-"]);
+    assert!(!done.stdout.contains('\x1b'), "no color into a pipe");
+}
+
+#[tokio::test]
+async fn logs_of_a_task_that_has_not_started_say_so() {
+    let world = World::with_task([running("t", 0)]);
+    let done = world.stint(&["logs", "t"]).await;
+    assert_eq!((done.code, done.stdout.as_str()), (1, ""));
+    assert!(done.stderr.contains("stint explain t"), "{}", done.stderr);
+}
+
+#[tokio::test]
+async fn logs_are_copied_as_they_are() {
+    let world = World::with_task([finished(running("t", 2), "exited", 0)]);
+    world.fake.logs.lock().unwrap().push_back(vec![chunk("stdout", 0, "no newline")]);
+    let done = world.stint(&["logs", "--stdout", "t"]).await;
+    assert_eq!((done.code, done.stdout.as_str(), done.stderr.as_str()), (0, "no newline", ""));
+}
+
+#[tokio::test]
+async fn nodes_are_managed_by_name() {
+    let world = World::new();
+    let node =
+        v1::Node { id: 1, name: "a".into(), state: "draining".into(), running: 2, ..Default::default() };
+    *world.fake.nodes.lock().unwrap() = vec![node];
+    let done = world.stint(&["node", "drain", "a"]).await;
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert!(done.stderr.contains("still runs 2 task(s)"), "{}", done.stderr);
+    assert_eq!(world.stint(&["node", "resume", "a"]).await.code, 0);
+    let modes: Vec<String> = world.fake.modes.lock().unwrap().iter().map(|m| m.mode.clone()).collect();
+    assert_eq!(modes, ["drain", "ready"]);
+    assert_eq!(world.stint(&["node", "status", "a", "-o", "json"]).await.json()["state"], "draining");
+    let done = world.stint(&["node", "status", "zz"]).await;
+    assert_eq!((done.code, done.stderr.contains("`stint nodes` lists them")), (1, true));
+    assert_eq!(world.stint(&["node", "remove", "a"]).await.stdout, "a removed\n");
+    assert_eq!(world.stint(&["nodes", "-o", "quiet"]).await.stdout, "1\n");
+}
+
+#[tokio::test]
+async fn the_cluster_commands_print_data_alone_on_stdout() {
+    let world = World::new();
+    assert_eq!(world.stint(&["cluster", "join-token", "--valid", "2h"]).await.stdout, "token-1\n");
+    assert_eq!(world.stint(&["cluster", "transfer-leader"]).await.stdout, "node 2 leads\n");
+    let status = world.stint(&["cluster", "status", "-o", "json"]).await.json();
+    assert_eq!((&status["leader_id"], status["peers"].is_array()), (&Value::Null, true));
+    assert_eq!(world.stint(&["explain", "t", "-o", "json"]).await.json()["ahead_in_queue"], 0);
+    let cancelled = world.stint(&["cancel", "a", "b", "-o", "json"]).await;
+    assert_eq!((cancelled.code, cancelled.json().is_array()), (0, true));
+}
+
+async fn config_check(file: &Path) -> Done {
+    Done::of(bare(&["config", "check", "--config", &file.to_string_lossy()])).await
+}
+
+#[tokio::test]
+async fn a_configuration_is_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("stint.toml");
+    std::fs::write(&file, "[peers]\nadvertise = \"n1:7001\"\n[http]\nlisten = \"0.0.0.0:9097\"\n").unwrap();
+    let done = config_check(&file).await;
+    assert_eq!(done.code, 0, "{}{}", done.stdout, done.stderr);
+    assert!(done.stdout.contains("warning: ") && done.stdout.ends_with("is valid\n"), "{}", done.stdout);
+    std::fs::write(&file, "[peers]\nadvertise = \"n1:7001\"\n\n[node]\nnmae = 1\n").unwrap();
+    let done = config_check(&file).await;
+    assert_eq!(done.code, 2);
+    let expected = format!("error: {}:5: node.nmae: unknown key (did you mean \"name\"?)\n", file.display());
+    assert_eq!(done.stdout, expected);
+}
+
+#[tokio::test]
+async fn the_effective_configuration_says_where_each_value_is_from() {
+    let mut command =
+        bare(&["node", "--advertise", "n1:7001", "--set", "executor.slots=3", "--print-config"]);
+    command.env("STINT_NODE_NAME", "n1");
+    let done = Done::of(command).await;
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    for line in [
+        "name = \"n1\"  # variable STINT_NODE_NAME",
+        "slots = 3  # flag --set",
+        "advertise = \"n1:7001\"  # flag --advertise",
+        "profile = \"fast\"  # default",
+    ] {
+        assert!(done.stdout.lines().any(|l| l == line), "{line} is not in\n{}", done.stdout);
+    }
+}

@@ -1,0 +1,265 @@
+//! Whole clusters of real processes on loopback, for tests. Every process a test starts ends with it.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
+
+pub mod marks;
+
+use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use stint_sdk::{Address, Client, Options, v1};
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep};
+
+pub const STINT: &str = env!("CARGO_BIN_EXE_stint");
+/// How long anything in a test may take before it counts as hung.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// One peer.
+pub struct Peer {
+    pub name: String,
+    pub dir: PathBuf,
+    pub http: u16,
+    process: Option<Child>,
+}
+
+/// A cluster and its folder.
+pub struct Cluster {
+    pub root: TempDir,
+    pub peers: Vec<Peer>,
+}
+
+/// What a test changes of the configuration.
+#[derive(Clone)]
+pub struct Setup {
+    pub peers: usize,
+    pub lease_ttl: &'static str,
+    /// GPUs of each peer, by its place.
+    pub gpus: Vec<Vec<&'static str>>,
+    pub runtimes: &'static str,
+    pub cpus: u32,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { peers: 3, lease_ttl: "4s", gpus: Vec::new(), runtimes: "\"process\", \"mock\"", cpus: 8 }
+    }
+}
+
+impl Cluster {
+    pub async fn start(setup: Setup) -> Self {
+        let root = tempfile::Builder::new().prefix("stint-test-").tempdir().unwrap();
+        let ports = free_ports(setup.peers);
+        let https = free_tcp_ports(setup.peers);
+        let mut cluster = Self { root, peers: Vec::new() };
+        for (index, port) in ports.iter().enumerate() {
+            let name = format!("t{}", index + 1);
+            let dir = cluster.root.path().join(&name);
+            std::fs::create_dir_all(&dir).unwrap();
+            std::fs::write(dir.join("stint.toml"), config(&setup, index, &name, &dir, *port, https[index]))
+                .unwrap();
+            cluster.peers.push(Peer { name, dir, http: https[index], process: None });
+        }
+        cluster.peers[0].spawn(&["--bootstrap"]);
+        cluster.peers[0].ready().await;
+        let token = cluster.client_of(0).create_join_token(Duration::from_secs(600)).await.unwrap().token;
+        let first = format!("127.0.0.1:{}", ports[0]);
+        for peer in &mut cluster.peers[1..] {
+            peer.spawn(&["--join", &first, "--token", &token]);
+        }
+        for peer in &mut cluster.peers {
+            peer.ready().await;
+        }
+        cluster.all_ready().await;
+        cluster
+    }
+
+    /// A client that knows every address.
+    pub fn client(&self) -> Client {
+        let addresses = self.peers.iter().map(|p| Address::of_data_dir(&p.dir)).collect();
+        Client::new(Options::to_any(addresses)).unwrap()
+    }
+
+    /// A client that knows one peer only.
+    pub fn client_of(&self, peer: usize) -> Client {
+        Client::new(Options::to(Address::of_data_dir(&self.peers[peer].dir))).unwrap()
+    }
+
+    /// Until every node reports.
+    pub async fn all_ready(&self) {
+        let client = self.client();
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let nodes = client.list_nodes().await.unwrap();
+            if nodes.len() == self.peers.len() && nodes.iter().all(|n| n.state == "ready") {
+                return;
+            }
+            assert!(Instant::now() < until, "not all peers are ready: {nodes:#?}");
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// The place of the leader among the peers.
+    pub async fn leader(&self) -> usize {
+        let status = self.client().cluster_status().await.unwrap();
+        let name = &status.peers.iter().find(|p| p.id == status.leader_id).expect("a leader").name;
+        self.peers.iter().position(|p| p.name == *name).expect("the leader is one of ours")
+    }
+
+    /// Until all tasks are finished; answers them.
+    pub async fn finish(&self, ids: &[String], patience: Duration) -> Vec<v1::Task> {
+        let client = self.client();
+        let until = Instant::now() + patience;
+        loop {
+            let request =
+                v1::WaitRequest { tasks: ids.to_vec(), timeout_ms: 5_000, ..v1::WaitRequest::default() };
+            let reply = client.wait(request).await.unwrap();
+            if reply.finished {
+                return reply.tasks;
+            }
+            let open: Vec<_> = reply.tasks.iter().filter(|t| t.state != "finished").take(3).collect();
+            assert!(Instant::now() < until, "tasks do not finish, for example {open:#?}");
+        }
+    }
+}
+
+impl Peer {
+    pub fn spawn(&mut self, arguments: &[&str]) {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.join("log")).unwrap();
+        let child = Command::new(STINT)
+            .arg("node")
+            .arg("--config")
+            .arg(self.dir.join("stint.toml"))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn();
+        self.process = Some(child.unwrap());
+    }
+
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().and_then(|p| p.id())
+    }
+
+    pub async fn ready(&mut self) {
+        let until = Instant::now() + PATIENCE;
+        let client = Client::new(Options {
+            try_timeout: Duration::from_secs(2),
+            call_timeout: Duration::from_secs(2),
+            ..Options::to(Address::of_data_dir(&self.dir))
+        });
+        let client = client.unwrap();
+        loop {
+            if let Some(Ok(Some(status))) = self.process.as_mut().map(|p| p.try_wait()) {
+                panic!("peer {} ended ({status}):\n{}", self.name, self.log());
+            }
+            if self.dir.join("stint.sock").exists() && client.cluster_status().await.is_ok() {
+                return;
+            }
+            assert!(Instant::now() < until, "peer {} does not answer:\n{}", self.name, self.log());
+            sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// SIGKILL; returns when the process is gone.
+    pub async fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().await.unwrap();
+        }
+    }
+
+    /// The exit status of a peer that ends by itself.
+    pub async fn exit(&mut self) -> std::process::ExitStatus {
+        let mut process = self.process.take().expect("the peer runs");
+        tokio::time::timeout(PATIENCE, process.wait()).await.expect("the peer does not end").unwrap()
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+    }
+}
+
+/// Sends a signal to a process this test started.
+pub fn signal(pid: u32, name: &str) {
+    let status =
+        std::process::Command::new("kill").arg(format!("-{name}")).arg(pid.to_string()).status().unwrap();
+    assert!(status.success(), "kill -{name} {pid}");
+}
+
+fn free_ports(count: usize) -> Vec<u16> {
+    let sockets: Vec<UdpSocket> = (0..count).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+    sockets.iter().map(|s| s.local_addr().unwrap().port()).collect()
+}
+
+fn free_tcp_ports(count: usize) -> Vec<u16> {
+    let bind = |_| std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let sockets: Vec<std::net::TcpListener> = (0..count).map(bind).collect();
+    sockets.iter().map(|s| s.local_addr().unwrap().port()).collect()
+}
+
+fn config(setup: &Setup, index: usize, name: &str, dir: &Path, port: u16, http: u16) -> String {
+    let (dir, runtimes, cpus) = (dir.display(), setup.runtimes, setup.cpus);
+    let mut text = format!(
+        "[node]\nname = \"{name}\"\ndata_dir = \"{dir}\"\n\
+         [peers]\nlisten = \"127.0.0.1:{port}\"\nadvertise = \"127.0.0.1:{port}\"\n\
+         [api]\nlisten = \"\"\n[http]\nlisten = \"127.0.0.1:{http}\"\n\
+         [executor]\nruntimes = [{runtimes}]\ncpus = {cpus}\nmemory = \"16GiB\"\n"
+    );
+    match setup.gpus.get(index) {
+        Some(gpus) if !gpus.is_empty() => {
+            for id in gpus {
+                text +=
+                    &format!("[[executor.gpu]]\nid = \"{id}\"\nmodel = \"Test GPU\"\nmemory = \"80GiB\"\n");
+            }
+        }
+        _ => text += "gpus = \"none\"\n",
+    }
+    for class in ["cpu_short", "cpu_long", "gpu"] {
+        let ttl = setup.lease_ttl;
+        text += &format!(
+            "[classes.{class}]\nruntimes = [\"process\", \"crun\", \"mock\"]\nlease_ttl = \"{ttl}\"\n"
+        );
+    }
+    text
+}
+
+/// A request for `count` tasks of `class` that run `words`.
+pub fn submit(class: &str, words: &[&str], count: u32) -> v1::SubmitRequest {
+    let spec = v1::TaskSpec {
+        class: class.into(),
+        command: words.iter().map(|w| w.to_string()).collect(),
+        cpu_milli: 500,
+        memory_bytes: 32 << 20,
+        ..v1::TaskSpec::default()
+    };
+    v1::SubmitRequest { spec: Some(spec), count, ..v1::SubmitRequest::default() }
+}
+
+/// The ids of tasks that were acknowledged.
+pub async fn accepted(client: &Client, request: v1::SubmitRequest) -> Vec<String> {
+    client.submit(request).await.expect("the submit is acknowledged").task_ids
+}
+
+/// A number from the system for choices that need not repeat; printed by whoever uses it.
+pub fn seed() -> u64 {
+    let given = std::env::var("STINT_TEST_SEED").ok().and_then(|s| s.parse().ok());
+    given.unwrap_or_else(|| std::process::id().into())
+}
+
+/// A small generator for choices in tests (SplitMix64).
+pub struct Choices(pub u64);
+
+impl Choices {
+    pub fn below(&mut self, most: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % most
+    }
+}

@@ -1,0 +1,301 @@
+//! What the node knows about its attempts, shared by the handles and the tasks of a client.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use stint_protocol::{AttemptEnd, BootMs, EndKind, LeaseId, Runtime};
+use tokio::sync::{Notify, mpsc};
+
+use crate::host::{HostEvent, HostHealth, HostSettings, Sandbox};
+use crate::layout::Layout;
+use crate::logs;
+use crate::wire::{Hello, ToShim};
+
+/// Where an attempt is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Where {
+    /// On its way to the watchdog, not sent yet.
+    Queued,
+    /// Sent to the watchdog.
+    Sent,
+    /// In this process: mock, or refused.
+    Here,
+}
+
+/// An attempt that has not ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    pub started: bool,
+    pub stopping: bool,
+    pub deadline: BootMs,
+    pub place: Where,
+}
+
+/// The changing part.
+#[derive(Default)]
+pub struct State {
+    pub running: BTreeMap<LeaseId, Entry>,
+    pub ended: BTreeMap<LeaseId, AttemptEnd>,
+    pub outbox: Vec<ToShim>,
+    pub hello: Option<Hello>,
+    pub accounted: bool,
+    /// Why there is no watchdog at the moment.
+    pub link_problem: Option<String>,
+    /// Acknowledged attempts whose folders are kept, oldest first.
+    pub kept: VecDeque<(SystemTime, LeaseId)>,
+    pub closing: bool,
+    /// Messages were taken from the outbox and are not written yet.
+    pub writing: bool,
+    mock_marked: bool,
+}
+
+/// Everything the handles and tasks of one client share.
+pub struct Shared {
+    pub settings: HostSettings,
+    pub layout: Layout,
+    /// Absolute path of crun, when it is there.
+    pub crun: Option<PathBuf>,
+    pub wake: Notify,
+    events: mpsc::Sender<HostEvent>,
+    state: Mutex<State>,
+}
+
+impl Shared {
+    pub fn new(settings: HostSettings, layout: Layout, events: mpsc::Sender<HostEvent>) -> Self {
+        let crun = find_program(&settings.crun_path);
+        Self { settings, layout, crun, wake: Notify::new(), events, state: Mutex::default() }
+    }
+
+    /// The state. No code panics while it holds it, so a poisoned lock is as good as any.
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues a message for the watchdog.
+    pub fn send(&self, message: ToShim) {
+        self.lock().outbox.push(message);
+        self.wake.notify_one();
+    }
+
+    /// Notes an attempt; false when it is known already.
+    pub fn begin(&self, lease: LeaseId, deadline: BootMs, place: Where) -> bool {
+        let mut state = self.lock();
+        if state.running.contains_key(&lease) || state.ended.contains_key(&lease) {
+            return false;
+        }
+        state.running.insert(lease, Entry { started: false, stopping: false, deadline, place });
+        true
+    }
+
+    /// Notes renewals and queues them; gives those of mock attempts.
+    pub fn renew(&self, renewals: Vec<(LeaseId, BootMs)>) -> Vec<(LeaseId, BootMs)> {
+        let (mut state, mut here) = (self.lock(), Vec::new());
+        for (lease, deadline) in renewals {
+            let Some(entry) = state.running.get_mut(&lease) else { continue };
+            entry.deadline = entry.deadline.max(deadline);
+            match entry.place {
+                Where::Here => here.push((lease, deadline)),
+                Where::Queued | Where::Sent => state.outbox.push(ToShim::Renew(lease, deadline)),
+            }
+        }
+        drop(state);
+        self.wake.notify_one();
+        here
+    }
+
+    /// Notes that an attempt is being stopped; says where it is.
+    pub fn stopping(&self, lease: LeaseId) -> Option<Where> {
+        let mut state = self.lock();
+        let entry = state.running.get_mut(&lease)?;
+        entry.stopping = true;
+        Some(entry.place)
+    }
+
+    /// Forgets ends that the cluster has recorded.
+    pub fn acknowledge(&self, leases: &[LeaseId]) {
+        let (mut state, now) = (self.lock(), SystemTime::now());
+        for lease in leases {
+            if state.ended.remove(lease).is_some() {
+                state.outbox.push(ToShim::Acknowledge(*lease));
+                state.kept.push_back((now, *lease));
+            }
+        }
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Takes over what the watchdog of an earlier node holds. No events: the node asks.
+    pub fn adopt(&self, hello: &Hello, accounted: bool) {
+        let folders = logs::ended_folders(&self.layout);
+        let mut state = self.lock();
+        state.accounted = accounted;
+        for held in &hello.held {
+            let place = Where::Sent;
+            let entry =
+                Entry { started: held.started, stopping: held.stopping, deadline: held.deadline, place };
+            state.running.insert(held.lease, entry);
+        }
+        state.ended = hello.ended.iter().map(|end| (end.lease, end.clone())).collect();
+        let kept = folders
+            .into_iter()
+            .filter(|(_, l)| !state.running.contains_key(l) && !state.ended.contains_key(l))
+            .collect();
+        state.kept = kept;
+        state.hello = Some(hello.clone());
+    }
+
+    /// Compares what is known with what a newly connected watchdog says; gives what has happened meanwhile.
+    pub fn reconcile(&self, hello: &Hello) -> Vec<HostEvent> {
+        let (mut state, mut events) = (self.lock(), Vec::new());
+        for held in &hello.held {
+            if let Some(entry) = state.running.get_mut(&held.lease) {
+                entry.stopping |= held.stopping;
+                if held.started && !entry.started && !held.stopping {
+                    events.push(HostEvent::Started { lease: held.lease, at: crate::boot_now() });
+                }
+            }
+        }
+        for end in &hello.ended {
+            if state.running.contains_key(&end.lease) {
+                events.push(HostEvent::Ended(end.clone()));
+            } else if !state.ended.contains_key(&end.lease) {
+                // Acknowledged before, but the watchdog did not hear it.
+                state.outbox.push(ToShim::Acknowledge(end.lease));
+            }
+        }
+        let known = |lease: &LeaseId| {
+            hello.held.iter().any(|h| h.lease == *lease) || hello.ended.iter().any(|e| e.lease == *lease)
+        };
+        for (lease, _) in state.running.iter().filter(|(l, e)| e.place == Where::Sent && !known(l)) {
+            // The watchdog writes its journal before it clones, so an attempt it does not know never ran.
+            let message = "the watchdog ended before it could start it".to_owned();
+            events.push(HostEvent::Ended(AttemptEnd {
+                lease: *lease,
+                kind: EndKind::Lost,
+                message,
+                run_ms: 0,
+            }));
+        }
+        state.hello = Some(hello.clone());
+        state.link_problem = None;
+        events
+    }
+
+    /// Notes what has happened and tells the node, waiting while it does not take more.
+    pub async fn publish(&self, mut events: Vec<HostEvent>) {
+        {
+            let mut state = self.lock();
+            events.retain(|event| state.take_note(event));
+        }
+        for event in events {
+            if self.events.send(event).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Leaves a mark, since a restart cannot know which mock attempts this process ran.
+    pub fn mark_mock(&self) -> std::io::Result<()> {
+        let mut state = self.lock();
+        if !state.mock_marked {
+            std::fs::write(self.layout.mock_mark(), "mock attempts end with their node\n")?;
+            state.mock_marked = true;
+        }
+        Ok(())
+    }
+
+    /// Why a runtime cannot be used here, and what to do.
+    pub fn runtime_problem(&self, runtime: Runtime) -> Option<String> {
+        if !self.settings.runtimes.contains(&runtime) {
+            return Some(format!("the runtime {runtime} is not enabled on this node: add it to runtimes"));
+        }
+        let pid_namespaces =
+            self.lock().hello.as_ref().is_some_and(|h| h.sandbox == Sandbox::PidNamespace && h.own_proc);
+        match runtime {
+            Runtime::Mock | Runtime::Process => None,
+            Runtime::Crun if self.crun.is_none() => Some(format!(
+                "crun was not found as {}: install it (Debian: apt install crun) or set crun_path",
+                self.settings.crun_path.display()
+            )),
+            Runtime::Crun if crate::sys::effective_ids().0 != 0 => {
+                Some("crun runs as root only for now: start the node as root or use another runtime".into())
+            }
+            Runtime::Crun if !pid_namespaces => Some(
+                "crun needs pid namespaces and a mountable /proc, which this host does not permit".into(),
+            ),
+            Runtime::Crun => None,
+            Runtime::Docker | Runtime::Slurm => {
+                Some(format!("the runtime {runtime} is not built into this executor yet"))
+            }
+        }
+    }
+
+    pub fn health(&self) -> HostHealth {
+        let runtimes =
+            self.settings.runtimes.iter().map(|r| (*r, self.runtime_problem(*r).map_or(Ok(()), Err)));
+        let runtimes = runtimes.collect();
+        let state = self.lock();
+        let hello = state.hello.as_ref();
+        let mut problems: Vec<String> = hello.map(|h| h.problems.clone()).unwrap_or_default();
+        let sandbox = if self.settings.sandbox {
+            hello.map_or(Sandbox::None, |h| h.sandbox)
+        } else {
+            problems.push(
+                "the sandbox is off: programs of the process runtime have no memory limit, see the host's processes, \
+                 and out-of-memory is not told apart"
+                    .into(),
+            );
+            Sandbox::None
+        };
+        problems.extend(state.link_problem.clone());
+        HostHealth { sandbox, runtimes, accounted: state.accounted, problems }
+    }
+}
+
+impl State {
+    /// Updates what is known; false when the event is not news.
+    fn take_note(&mut self, event: &HostEvent) -> bool {
+        match event {
+            HostEvent::Started { lease, .. } => match self.running.get_mut(lease) {
+                Some(entry) => !std::mem::replace(&mut entry.started, true),
+                None => false,
+            },
+            HostEvent::Ended(end) => {
+                let news = self.running.remove(&end.lease).is_some();
+                if news {
+                    self.ended.insert(end.lease, end.clone());
+                }
+                news
+            }
+        }
+    }
+
+    /// Takes what is to be sent, noting which attempts are on their way now.
+    pub fn take_outbox(&mut self) -> Vec<ToShim> {
+        for message in &self.outbox {
+            if let ToShim::Start(order) = message
+                && let Some(entry) = self.running.get_mut(&order.lease)
+            {
+                entry.place = Where::Sent;
+            }
+        }
+        self.writing = !self.outbox.is_empty();
+        std::mem::take(&mut self.outbox)
+    }
+
+    /// Whether the watchdog has got everything, or there is none to get it.
+    pub fn is_flushed(&self) -> bool {
+        (self.outbox.is_empty() && !self.writing) || self.link_problem.is_some()
+    }
+}
+
+/// A program's absolute path, searched in PATH when it has no `/`.
+fn find_program(name: &std::path::Path) -> Option<PathBuf> {
+    if name.components().count() > 1 {
+        return name.is_file().then(|| name.to_owned());
+    }
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|p| p.is_file())
+}

@@ -1,0 +1,230 @@
+//! The door between a node and the machine that executes its attempts.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+
+use minicbor::{Decode, Encode};
+use stint_protocol::{AttemptEnd, BootMs, GpuInfo, LeaseId, Runtime, SharedSpec, Tenant};
+
+use crate::gpu::GpuSource;
+
+/// What one attempt needs to be started.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    pub lease: LeaseId,
+    pub tenant: Tenant,
+    /// Resolved: no field asks for a default any more.
+    pub spec: SharedSpec,
+    /// Chosen by the node among what class and host offer.
+    pub runtime: Runtime,
+    pub gpus: Vec<GpuInfo>,
+    /// When the lease ends; the attempt is dead and reaped by then.
+    pub deadline: BootMs,
+    /// Variables the node sets (`STINT_TASK_ID`, `STINT_ATTEMPT`, …); they win over the task's own.
+    pub env: BTreeMap<String, String>,
+}
+
+/// Why a node stops an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum StopReason {
+    #[n(0)]
+    Cancelled,
+    /// The cluster took the lease back.
+    #[n(1)]
+    LeaseOver,
+    #[n(2)]
+    Drained,
+}
+
+/// What happened on the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostEvent {
+    /// The program runs since `at`.
+    Started { lease: LeaseId, at: BootMs },
+    /// The attempt has provably stopped: its pid namespace or cgroup was seen empty.
+    Ended(AttemptEnd),
+}
+
+/// An attempt that has not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Held {
+    #[n(0)]
+    pub lease: LeaseId,
+    #[n(1)]
+    pub started: bool,
+    #[n(2)]
+    pub stopping: bool,
+    #[n(3)]
+    pub deadline: BootMs,
+}
+
+/// DOOR: an execution host. Real: `HostClient`. A simulated one lives in the `sim` crate.
+pub trait Host: Send + Sync + 'static {
+    /// Starts an attempt. Never blocks; what comes of it arrives as events. A lease that is already held or has
+    /// ended is left as it is.
+    fn start(&self, launch: Launch);
+    /// Lets leases run until later. Deadlines only grow; a shorter one counts after the old has run out.
+    fn renew(&self, renewals: Vec<(LeaseId, BootMs)>);
+    /// TERM now, KILL after the task's grace or at the end of its lease. Unknown leases are ignored.
+    fn stop(&self, lease: LeaseId, reason: StopReason);
+    /// The cluster recorded these ends: they need not be kept any longer.
+    fn acknowledge(&self, leases: Vec<LeaseId>);
+    /// What runs or is being stopped now.
+    fn held(&self) -> Vec<Held>;
+    /// What has ended and was not acknowledged yet.
+    fn unacknowledged(&self) -> Vec<AttemptEnd>;
+    /// A piece of an attempt's output from `offset`, `max` bytes at most.
+    fn read_log(&self, lease: LeaseId, stream: LogStream, offset: u64, max: usize) -> LogFuture;
+    /// What this host can do, and what it lacks.
+    fn health(&self) -> HostHealth;
+}
+
+/// The answer to `Host::read_log`.
+pub type LogFuture = Pin<Box<dyn Future<Output = Result<LogChunk, LogError>> + Send>>;
+
+/// One of the two outputs of a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogStream {
+    Stdout,
+    Stderr,
+}
+
+impl LogStream {
+    /// The file's name in the attempt's folder.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LogStream::Stdout => "stdout",
+            LogStream::Stderr => "stderr",
+        }
+    }
+}
+
+/// A piece of output.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct LogChunk {
+    /// What the program wrote; where the size cap dropped something, one line says how much.
+    pub bytes: Vec<u8>,
+    /// Where to read on.
+    pub next_offset: u64,
+    /// The attempt has ended and everything was read.
+    pub complete: bool,
+}
+
+/// Why a log cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    #[error(
+        "no output of attempt {0} is kept on this node: it never ran here, or its folder was removed after keep_ended"
+    )]
+    NotFound(LeaseId),
+    #[error("reading the output of attempt {lease}")]
+    Read {
+        lease: LeaseId,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// What ends an attempt as a whole on this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Sandbox {
+    /// Each attempt has its own pid namespace, which dies with its init, which dies with the watchdog.
+    #[n(0)]
+    PidNamespace,
+    /// Each attempt has its own cgroup, which the watchdog empties.
+    #[n(1)]
+    Cgroup,
+    /// Session, process group and adopted children only: good enough for trusted programs, not for class `gpu`.
+    #[n(2)]
+    None,
+}
+
+/// What this host can do, and what it lacks.
+#[derive(Clone, Debug)]
+pub struct HostHealth {
+    pub sandbox: Sandbox,
+    /// For each enabled runtime: usable, or why not and what to do.
+    pub runtimes: BTreeMap<Runtime, Result<(), String>>,
+    /// False when something from before this process started could not be accounted for: start a new incarnation.
+    pub accounted: bool,
+    /// What is not enforced or does not work, in words for the operator.
+    pub problems: Vec<String>,
+}
+
+/// How much of ended attempts is kept (acknowledged ones only; others are always kept).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeepEnded {
+    pub count: usize,
+    pub age_ms: u64,
+}
+
+impl Default for KeepEnded {
+    /// A thousand attempts, a day.
+    fn default() -> Self {
+        Self { count: 1000, age_ms: 24 * 3_600_000 }
+    }
+}
+
+/// How a node uses its host.
+#[derive(Clone, Debug)]
+pub struct HostSettings {
+    pub data_dir: PathBuf,
+    /// Starts the watchdog, for example `[current_exe, "shim"]`; arguments are appended.
+    pub shim_command: Vec<OsString>,
+    /// Own pid and mount namespace for each attempt, memory limit by cgroup. Off: session and process group only.
+    pub sandbox: bool,
+    /// Runtimes the operator enabled.
+    pub runtimes: Vec<Runtime>,
+    pub crun_path: PathBuf,
+    /// Time between KILL and the end of a lease: covers killing and reaping.
+    pub kill_margin_ms: u64,
+    /// Bytes kept of each output stream; 0 = no cap.
+    pub max_log_bytes: u64,
+    pub keep_ended: KeepEnded,
+    pub gpus: GpuSource,
+}
+
+impl HostSettings {
+    /// The defaults: sandboxed, process and mock runtimes on, no GPUs.
+    pub fn new(data_dir: PathBuf, shim_command: Vec<OsString>) -> Self {
+        Self {
+            data_dir,
+            shim_command,
+            sandbox: true,
+            runtimes: vec![Runtime::Process, Runtime::Mock],
+            crun_path: "crun".into(),
+            kill_margin_ms: crate::limits::KILL_MARGIN_MS,
+            max_log_bytes: crate::limits::LOG_BYTES,
+            keep_ended: KeepEnded::default(),
+            gpus: GpuSource::None,
+        }
+    }
+}
+
+/// Why the execution host could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    #[error("making the folder {path}")]
+    Folder {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("starting the watchdog with {command:?}: {problem}; its messages are in {log}")]
+    StartShim { command: String, problem: String, log: PathBuf },
+    #[error("talking to the watchdog at {path}")]
+    Connect {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error(
+        "the watchdog at {path} speaks another version ({theirs}, this is {ours}): let its attempts end, then stop it"
+    )]
+    Version { path: PathBuf, theirs: u32, ours: u32 },
+}

@@ -1,0 +1,88 @@
+//! Where the executor keeps its files under the node's data folder.
+
+use std::path::{Path, PathBuf};
+
+use stint_protocol::{LeaseId, TaskId};
+
+/// The executor's folder `{data_dir}/executor`.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    root: PathBuf,
+}
+
+/// The watchdog's socket inside the executor's folder.
+pub const SOCKET: &str = "shim.sock";
+
+impl Layout {
+    pub fn new(data_dir: &Path) -> Self {
+        Self { root: data_dir.join("executor") }
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.root.join(SOCKET)
+    }
+
+    /// Locked by the living watchdog.
+    pub fn lock(&self) -> PathBuf {
+        self.root.join("shim.lock")
+    }
+
+    /// What the watchdog complains about.
+    pub fn shim_log(&self) -> PathBuf {
+        self.root.join("shim.log")
+    }
+
+    pub fn journal(&self) -> PathBuf {
+        self.root.join("spool/journal")
+    }
+
+    /// Says that mock attempts ran, which no restart can account for.
+    pub fn mock_mark(&self) -> PathBuf {
+        self.root.join("mock-used")
+    }
+
+    pub fn attempts(&self) -> PathBuf {
+        self.root.join("attempts")
+    }
+
+    pub fn attempt(&self, lease: LeaseId) -> PathBuf {
+        self.attempts().join(folder_name(lease))
+    }
+
+    /// State of crun.
+    pub fn crun_state(&self) -> PathBuf {
+        self.root.join("crun")
+    }
+
+    /// Folders to make before the first start.
+    pub fn folders(&self) -> [PathBuf; 4] {
+        [self.root.clone(), self.root.join("spool"), self.attempts(), self.crun_state()]
+    }
+}
+
+/// The name of an attempt's folder: `{task}-{attempt}`.
+pub fn folder_name(lease: LeaseId) -> String {
+    format!("{}-{}", lease.task, lease.attempt)
+}
+
+/// The lease of a folder's name.
+pub fn parse_folder_name(name: &str) -> Option<LeaseId> {
+    let (task, attempt) = name.rsplit_once('-')?;
+    Some(LeaseId { task: task.parse::<TaskId>().ok()?, attempt: attempt.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folder_names_read_back() {
+        let lease = LeaseId { task: TaskId(0x1234_5678), attempt: 17 };
+        assert_eq!(parse_folder_name(&folder_name(lease)), Some(lease));
+        assert_eq!(parse_folder_name("lost+found"), None);
+    }
+}

@@ -1,0 +1,38 @@
+//! Runs attempts on this host. The node process talks to one small watchdog process (`stint shim`) that spawns the
+//! attempts, holds their deadlines, kills what was not renewed and spools their ends on disk until the cluster
+//! recorded them. Knows no scheduling and no network.
+//!
+//! What each side does:
+//!
+//! | node ([`HostClient`]) | watchdog ([`shim`]) |
+//! |---|---|
+//! | starts the watchdog, finds it again after a restart | outlives the node, dies with nothing to hold |
+//! | sends start, renew, stop, acknowledge | clones, executes, reaps; pid namespaces and cgroups |
+//! | reads logs, keeps them small, removes old work folders | journal of what began and ended |
+//! | mock runtime | process and crun runtimes |
+//!
+//! What remains, and cannot be cured here: a machine that is paused as a whole (a virtual machine, a frozen
+//! hypervisor) keeps its attempts past their deadline until it continues; then the watchdog kills them at once,
+//! because CLOCK_BOOTTIME went on. With `sandbox` off, a program that daemonises, leaves its session *and* wipes its
+//! environment while its watchdog is killed is not found again.
+
+mod client;
+mod clock;
+mod gpu;
+mod host;
+mod layout;
+mod limits;
+mod logs;
+mod mock;
+pub mod shim;
+mod sys;
+pub mod watchdog;
+mod wire;
+
+pub use client::HostClient;
+pub use clock::boot_now;
+pub use gpu::{GpuError, GpuLocks, GpuSource, detect_gpus, lock_gpus};
+pub use host::{
+    Held, Host, HostError, HostEvent, HostHealth, HostSettings, KeepEnded, Launch, LogChunk, LogError,
+    LogFuture, LogStream, Sandbox, StopReason,
+};

@@ -1,0 +1,37 @@
+//! The executor's bounds, with unit and reason.
+
+/// Default time between KILL and the end of a lease, in milliseconds: a namespace of a few thousand processes is gone
+/// in well under this on a loaded machine.
+pub const KILL_MARGIN_MS: u64 = 500;
+/// Default bytes kept of each output stream.
+pub const LOG_BYTES: u64 = 64 * 1024 * 1024;
+/// Bytes of the beginning of a stream that the cap never drops: what a program says first explains most failures.
+pub const LOG_HEAD_BYTES: u64 = 64 * 1024;
+/// Bytes of one answer to `read_log` at most.
+pub const LOG_CHUNK_BYTES: usize = 1024 * 1024;
+/// How often the size of running logs is looked at, in milliseconds.
+pub const LOG_CHECK_MS: u64 = 1000;
+/// Bytes of one frame between node and watchdog: ten thousand renewals, or a few hundred starts with large commands.
+pub const FRAME_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes of messages put into one frame, so that the other side can begin while more is coming.
+pub const FRAME_TARGET_BYTES: usize = 256 * 1024;
+/// Unsent bytes after which the watchdog drops a node that does not read; it gets everything anew when it is back.
+pub const SHIM_BACKLOG_BYTES: usize = 64 * 1024 * 1024;
+/// Attempts one watchdog holds at once: its shared board has this many slots.
+pub const ATTEMPTS: usize = 16_384;
+/// A watchdog with nothing to hold and no node leaves after this, in milliseconds.
+pub const SHIM_IDLE_MS: u64 = 60_000;
+/// KILL is repeated in this distance until the attempt is gone, in milliseconds (a fork may race with a kill).
+pub const KILL_AGAIN_MS: u64 = 50;
+/// A watchdog that answers nothing for this long is killed and replaced, in milliseconds; what it ran dies with it.
+pub const SHIM_HUNG_MS: u64 = 5_000;
+/// How long a starting watchdog may take until it listens, in milliseconds.
+pub const SHIM_START_MS: u64 = 10_000;
+/// The journal is rewritten when it has grown over this and is mostly acknowledged, in bytes.
+pub const JOURNAL_BYTES: u64 = 1024 * 1024;
+/// Ends lie unsynced for this long at most, in milliseconds. Only a crash of the whole machine can lose them.
+pub const JOURNAL_SYNC_MS: u64 = 200;
+/// Processes and threads of one attempt, where a pids cgroup is there: stops fork bombs.
+pub const PIDS: u64 = 4096;
+/// Files of a tenant's program are private to it.
+pub const UMASK: u32 = 0o077;

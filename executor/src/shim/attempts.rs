@@ -1,0 +1,493 @@
+//! The attempts a watchdog holds: started, stopped, reaped, ended.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::Ordering::SeqCst;
+
+use stint_protocol::limits::clip;
+use stint_protocol::{AttemptEnd, BootMs, EndKind, LeaseId};
+
+use crate::host::Held;
+use crate::layout::Layout;
+use crate::limits;
+use crate::shim::bundle;
+use crate::shim::cgroup::Cgroup;
+use crate::shim::journal::{Journal, Trace};
+use crate::shim::probe::{Ability, children_file};
+use crate::shim::recover::{LABEL, Leftovers, label_of};
+use crate::shim::verdict::{Evidence, judge};
+use crate::sys;
+use crate::sys::spawn::{Child, Phase, Program, Spawner};
+use crate::watchdog::{Action, Limits, Watchdog, Why};
+use crate::wire::{FromShim, Mode, Order};
+
+#[derive(Debug)]
+struct Attempt {
+    order: Order,
+    slot: u32,
+    child: Child,
+    trace: Trace,
+    contained: bool,
+    cgroup: Option<Cgroup>,
+    announced: bool,
+    /// Set when the watchdog's child was reaped; others of the attempt may still be there.
+    gone: Option<Gone>,
+}
+
+/// The program has ended: what was known then.
+#[derive(Clone, Copy, Debug)]
+struct Gone {
+    status: i32,
+    why: Option<Why>,
+    at: BootMs,
+}
+
+/// All attempts of one watchdog.
+pub struct Attempts {
+    layout: Layout,
+    spawner: Spawner,
+    pub ability: Ability,
+    pub watchdog: Watchdog,
+    pub journal: Journal,
+    running: BTreeMap<LeaseId, Attempt>,
+    by_pid: HashMap<i32, LeaseId>,
+    by_slot: Vec<Option<LeaseId>>,
+    free_slots: Vec<u32>,
+    leftovers: Leftovers,
+    ended: BTreeMap<LeaseId, AttemptEnd>,
+    /// Cgroups that could not be removed yet: the kernel still takes their last process apart.
+    doomed: Vec<Cgroup>,
+    children: Option<File>,
+    /// News for the node.
+    pub news: Vec<FromShim>,
+    pub accounted: bool,
+}
+
+impl Attempts {
+    /// Takes over what the journal tells.
+    pub fn open(layout: &Layout, mut spawner: Spawner) -> io::Result<Self> {
+        let ability = Ability::probe(layout, &mut spawner);
+        let (journal, past) = Journal::open(&layout.journal())?;
+        let mut this = Self {
+            layout: layout.clone(),
+            spawner,
+            watchdog: Watchdog::default(),
+            journal,
+            running: BTreeMap::new(),
+            by_pid: HashMap::new(),
+            by_slot: Vec::new(),
+            free_slots: Vec::new(),
+            leftovers: Leftovers::find(&past.open, &ability.cgroups),
+            ability,
+            ended: past.ended,
+            doomed: Vec::new(),
+            children: File::open(children_file()).ok(),
+            news: Vec::new(),
+            accounted: !(past.other_boot || past.torn),
+        };
+        this.sweep_leftovers();
+        Ok(this)
+    }
+
+    /// Whether there is something to stay for.
+    pub fn is_empty(&self) -> bool {
+        self.running.is_empty() && self.leftovers.is_empty()
+    }
+
+    pub fn held(&self) -> Vec<Held> {
+        let running = self.running.iter().map(|(lease, attempt)| Held {
+            lease: *lease,
+            started: attempt.announced,
+            stopping: attempt.gone.is_some() || self.watchdog.stopping(*lease).is_some(),
+            deadline: self.watchdog.deadline(*lease).unwrap_or(attempt.order.deadline),
+        });
+        let left = self.leftovers.leases().map(|lease| Held {
+            lease,
+            started: true,
+            stopping: true,
+            deadline: BootMs::default(),
+        });
+        running.chain(left).collect()
+    }
+
+    pub fn ended(&self) -> Vec<AttemptEnd> {
+        self.ended.values().cloned().collect()
+    }
+
+    /// Starts a batch: one journal write before, one after.
+    pub fn start(&mut self, orders: Vec<Order>) {
+        let mut fresh = Vec::with_capacity(orders.len());
+        for order in orders {
+            let known = self.running.contains_key(&order.lease)
+                || self.ended.contains_key(&order.lease)
+                || self.leftovers.holds(order.lease);
+            if !known {
+                self.journal.begun(order.lease);
+                fresh.push(order);
+            }
+        }
+        let written = self.journal.flush();
+        for (index, order) in fresh.into_iter().enumerate() {
+            match &written {
+                Ok(()) => self.start_one(order),
+                Err(e) => self.refuse(
+                    order.lease,
+                    EndKind::StartFailed,
+                    format!("writing the watchdog's journal: {e}"),
+                ),
+            }
+            if index % 32 == 31 {
+                self.tick();
+            }
+        }
+    }
+
+    fn start_one(&mut self, order: Order) {
+        let lease = order.lease;
+        let before = sys::boot_now();
+        let mut limits = Limits {
+            deadline: order.deadline,
+            grace_ms: order.grace_ms,
+            kill_margin_ms: order.kill_margin_ms,
+            run_timeout_ms: order.run_timeout_ms,
+            started_at: before,
+        };
+        if !Watchdog::may_start(&limits, before) {
+            return self.refuse(lease, EndKind::Lost, "its lease was over before it could be started".into());
+        }
+        let started = self.cgroup_for(&order).and_then(|cgroup| match self.spawn(&order, cgroup.as_ref()) {
+            Ok((slot, child, contained)) => Ok((slot, child, contained, cgroup)),
+            Err(e) => {
+                self.doomed.extend(cgroup);
+                Err(e)
+            }
+        });
+        let (slot, child, contained, cgroup) = match started {
+            Ok(started) => started,
+            Err(e) => return self.refuse(lease, EndKind::StartFailed, e),
+        };
+        let trace = Trace { pid: child.pid, before, after: sys::boot_now() };
+        self.journal.running(lease, trace);
+        limits.started_at = trace.after;
+        self.watchdog.start(lease, limits);
+        self.by_pid.insert(child.pid, lease);
+        self.by_slot[slot as usize] = Some(lease);
+        let announced = !contained && Phase::of(self.spawner.slot(slot)) == Phase::Running;
+        if announced {
+            self.news.push(FromShim::Started(lease, trace.after));
+        }
+        let attempt = Attempt { order, slot, child, trace, contained, cgroup, announced, gone: None };
+        self.running.insert(lease, attempt);
+    }
+
+    fn cgroup_for(&self, order: &Order) -> Result<Option<Cgroup>, String> {
+        if order.mode == Mode::Direct || !self.ability.cgroups.can_kill() {
+            return Ok(None);
+        }
+        let cgroup = self.ability.cgroups.create(order.lease, order.memory_bytes, order.cpu_milli);
+        cgroup.map(Some).map_err(|e| format!("making its cgroup: {e}"))
+    }
+
+    fn spawn(&mut self, order: &Order, cgroup: Option<&Cgroup>) -> Result<(u32, Child, bool), String> {
+        let mut program = program_for(&self.layout, order, cgroup);
+        if order.mode == Mode::Crun {
+            if self.ability.namespaces.is_none() {
+                return Err("the crun runtime needs pid namespaces, which this host does not permit".into());
+            }
+            let container =
+                bundle::make(&self.layout, order).map_err(|e| format!("making the crun bundle: {e}"))?;
+            program.container = Some(container);
+        }
+        let slot = self.take_slot().ok_or("the watchdog holds as many attempts as it can")?;
+        let namespaces = self.ability.namespaces.filter(|_| order.mode != Mode::Direct);
+        let child = match namespaces {
+            Some(namespaces) => self.spawner.contained(slot, &program, namespaces),
+            None => self.spawner.direct(slot, &program),
+        };
+        match child {
+            Ok(child) => Ok((slot, child, namespaces.is_some())),
+            Err(e) => {
+                self.free_slots.push(slot);
+                Err(format!("starting the process: {e}"))
+            }
+        }
+    }
+
+    fn take_slot(&mut self) -> Option<u32> {
+        if let Some(slot) = self.free_slots.pop() {
+            return Some(slot);
+        }
+        let slot = self.by_slot.len();
+        if slot >= limits::ATTEMPTS {
+            return None;
+        }
+        self.by_slot.push(None);
+        Some(slot as u32)
+    }
+
+    fn refuse(&mut self, lease: LeaseId, kind: EndKind, message: String) {
+        self.record(AttemptEnd { lease, kind, message: clip(message), run_ms: 0 });
+    }
+
+    fn record(&mut self, end: AttemptEnd) {
+        self.journal.ended(&end, sys::boot_now());
+        self.news.push(FromShim::Ended(end.clone()));
+        self.ended.insert(end.lease, end);
+    }
+
+    /// The cluster has recorded the end.
+    pub fn acknowledge(&mut self, lease: LeaseId) {
+        if self.ended.remove(&lease).is_some() {
+            self.journal.acknowledged(lease);
+        }
+    }
+
+    /// Inits tell by their slot's number that their program runs.
+    pub fn on_notices(&mut self, bytes: &[u8]) {
+        for notice in bytes.chunks_exact(4) {
+            let Ok(notice) = notice.try_into() else { continue };
+            let slot = u32::from_ne_bytes(notice);
+            if let Some(lease) = self.by_slot.get(slot as usize).copied().flatten() {
+                self.announce(lease);
+            }
+        }
+    }
+
+    fn announce(&mut self, lease: LeaseId) {
+        let Some(attempt) = self.running.get_mut(&lease) else { return };
+        let at = BootMs(self.spawner.slot(attempt.slot).started.load(SeqCst));
+        if !attempt.announced && at.0 > 0 {
+            attempt.announced = true;
+            self.news.push(FromShim::Started(lease, at));
+        }
+    }
+
+    /// Does what is due by the clock.
+    pub fn tick(&mut self) {
+        for action in self.watchdog.tick(sys::boot_now()) {
+            match action {
+                Action::Term(lease, _) => self.term(lease),
+                Action::Kill(lease, _) => self.kill(lease),
+            }
+        }
+    }
+
+    fn term(&self, lease: LeaseId) {
+        let Some(attempt) = self.running.get(&lease).filter(|a| a.gone.is_none()) else { return };
+        if attempt.contained {
+            // Its init passes TERM on to the program's process group.
+            sys::pidfd_signal(&attempt.child.pidfd, libc::SIGTERM);
+        } else {
+            sys::kill_group(attempt.child.pid, libc::SIGTERM);
+        }
+    }
+
+    fn kill(&self, lease: LeaseId) {
+        let Some(attempt) = self.running.get(&lease) else { return };
+        if attempt.gone.is_none() {
+            sys::pidfd_signal(&attempt.child.pidfd, libc::SIGKILL);
+            if !attempt.contained {
+                sys::kill_group(attempt.child.pid, libc::SIGKILL);
+            }
+        }
+        if let Some(cgroup) = attempt.cgroup.as_ref().filter(|_| !attempt.contained) {
+            cgroup.kill();
+        }
+    }
+
+    /// Reaps every child that has exited, then ends the attempts of which nothing is left.
+    pub fn reap(&mut self) {
+        while let Some(pid) = sys::peek_exited() {
+            let lease = self.by_pid.get(&pid).copied();
+            if let Some(attempt) = lease.and_then(|l| self.running.get(&l))
+                && !attempt.contained
+            {
+                // While its leader is not reaped the group's number cannot come to mean another group.
+                sys::kill_group(pid, libc::SIGKILL);
+            }
+            let Some(status) = sys::reap(pid) else { break };
+            match lease {
+                Some(lease) => self.on_leader_gone(lease, pid, status),
+                None => drop(self.journal.on_reaped(pid)),
+            }
+        }
+        self.settle();
+    }
+
+    fn on_leader_gone(&mut self, lease: LeaseId, pid: i32, status: i32) {
+        self.by_pid.remove(&pid);
+        self.announce(lease);
+        let why = self.watchdog.stopped_by(lease);
+        if let Some(attempt) = self.running.get_mut(&lease) {
+            attempt.gone = Some(Gone { status, why, at: sys::boot_now() });
+            if attempt.contained {
+                // The init of a pid namespace is reaped only after the kernel has emptied the namespace.
+                self.finish(lease);
+            }
+        }
+    }
+
+    /// Ends attempts whose program is gone and of which no other process is left; kills what is left.
+    pub fn settle(&mut self) {
+        let gone: Vec<LeaseId> =
+            self.running.iter().filter(|(_, a)| a.gone.is_some()).map(|(lease, _)| *lease).collect();
+        if gone.is_empty() {
+            return;
+        }
+        let (labelled, unknown) = self.kill_orphans();
+        for lease in gone {
+            let cgroup = self.running.get(&lease).and_then(|a| a.cgroup.as_ref());
+            let empty = cgroup.is_none_or(Cgroup::is_empty);
+            if !empty {
+                self.kill(lease);
+            } else if !unknown && !labelled.contains(&lease) {
+                self.finish(lease);
+            }
+        }
+    }
+
+    /// Whether something must be looked at again soon although no signal will tell.
+    pub fn is_unsettled(&self) -> bool {
+        !self.leftovers.is_empty()
+            || !self.doomed.is_empty()
+            || self.running.values().any(|a| a.gone.is_some())
+    }
+
+    /// Kills adopted children of attempts whose program is gone, and those that nobody can name. Says whose were there.
+    fn kill_orphans(&self) -> (Vec<LeaseId>, bool) {
+        let (mut labelled, mut unknown) = (Vec::new(), false);
+        for pid in self.adopted_children() {
+            let lease = label_of(pid, &self.layout.attempts());
+            let running = lease.and_then(|l| self.running.get(&l)).is_some_and(|a| a.gone.is_none());
+            if running {
+                continue;
+            }
+            sys::kill_child(pid, libc::SIGKILL);
+            match lease {
+                Some(lease) => labelled.push(lease),
+                None => unknown = true,
+            }
+        }
+        (labelled, unknown)
+    }
+
+    fn adopted_children(&self) -> Vec<i32> {
+        let Some(file) = &self.children else { return Vec::new() };
+        let mut text = Vec::new();
+        let mut part = [0u8; 4096];
+        while let Ok(read @ 1..) = file.read_at(&mut part, text.len() as u64) {
+            text.extend_from_slice(&part[..read]);
+        }
+        let text = String::from_utf8_lossy(&text);
+        let pids = text.split_whitespace().filter_map(|p| p.parse().ok());
+        pids.filter(|pid| !self.by_pid.contains_key(pid) && !self.journal.is_syncing(*pid)).collect()
+    }
+
+    fn finish(&mut self, lease: LeaseId) {
+        let Some(attempt) = self.running.remove(&lease) else { return };
+        self.watchdog.exited(lease);
+        let Some(gone) = attempt.gone else { return };
+        let slot = self.spawner.slot(attempt.slot);
+        let oom_kills = attempt.cgroup.as_ref().map_or(0, Cgroup::oom_kills);
+        let (kind, message) = judge(&Evidence {
+            order: &attempt.order,
+            slot,
+            child_status: gone.status,
+            contained: attempt.contained,
+            why: gone.why,
+            oom_kills,
+            crun_log: &bundle::log_file(&self.layout, lease),
+        });
+        let (started, ended) = (slot.started.load(SeqCst), slot.ended.load(SeqCst));
+        let run_ms = match started {
+            0 => 0,
+            _ if ended > 0 => ended.saturating_sub(started),
+            _ => gone.at.0.saturating_sub(started),
+        };
+        if attempt.order.mode == Mode::Crun {
+            bundle::remove(&self.layout, lease);
+        }
+        self.by_slot[attempt.slot as usize] = None;
+        self.free_slots.push(attempt.slot);
+        self.doomed.extend(attempt.cgroup.filter(|c| !c.remove()));
+        self.record(AttemptEnd { lease, kind, message, run_ms });
+    }
+
+    /// Looks again at what could not be finished at once.
+    pub fn sweep(&mut self) {
+        self.doomed.retain(|cgroup| !cgroup.remove());
+        self.sweep_leftovers();
+        self.settle();
+    }
+
+    fn sweep_leftovers(&mut self) {
+        if self.leftovers.is_empty() {
+            return;
+        }
+        for lease in self.leftovers.sweep(&self.layout) {
+            bundle::remove(&self.layout, lease);
+            if !self.ended.contains_key(&lease) {
+                let message = "its watchdog was killed; everything of the attempt was seen gone".to_owned();
+                self.record(AttemptEnd { lease, kind: EndKind::Lost, message, run_ms: 0 });
+            }
+        }
+    }
+
+    /// Stops everything, for a node that goes for good.
+    pub fn stop_all(&mut self) {
+        for lease in self.running.keys() {
+            self.watchdog.stop(*lease, Why::Drained);
+        }
+    }
+
+    /// Writes the journal; shortens it when most of it is history.
+    pub fn write_journal(&mut self) -> io::Result<()> {
+        if self.journal.is_long(self.ended.len() + self.running.len()) {
+            let open = self.running.iter().map(|(lease, a)| (*lease, Some(a.trace)));
+            let open = open.chain(self.leftovers.leases().map(|lease| (lease, None))).collect();
+            return self.journal.rewrite(&open, self.ended.values());
+        }
+        self.journal.flush()
+    }
+}
+
+fn c_string(text: &str) -> CString {
+    // A spec with NUL characters is refused at the border; cutting there is the least surprise for anything else.
+    CString::new(text.split('\0').next().unwrap_or("")).unwrap_or_default()
+}
+
+fn c_path(path: &Path) -> CString {
+    CString::new(path.as_os_str().as_bytes()).unwrap_or_default()
+}
+
+fn program_for(layout: &Layout, order: &Order, cgroup: Option<&Cgroup>) -> Program {
+    let folder = layout.attempt(order.lease);
+    let name = order.command.first().map_or("", String::as_str);
+    let mut environment: Vec<CString> = order.environment.iter().map(|e| c_string(e)).collect();
+    environment.push(c_string(&format!("{LABEL}={}", folder.display())));
+    Program {
+        work: c_path(&folder.join("work")),
+        stdout: c_path(&folder.join("stdout")),
+        stderr: c_path(&folder.join("stderr")),
+        folder: c_path(&folder),
+        candidates: candidates(name, &order.environment),
+        arguments: order.command.iter().map(|a| c_string(a)).collect(),
+        environment,
+        cgroups: cgroup.map(Cgroup::doors).unwrap_or_default(),
+        container: None,
+    }
+}
+
+/// Where a program of this name may lie: the name itself when it is a path, else the folders of the task's PATH.
+fn candidates(name: &str, environment: &[String]) -> Vec<CString> {
+    if name.contains('/') {
+        return vec![c_string(name)];
+    }
+    let path = environment.iter().find_map(|e| e.strip_prefix("PATH=")).unwrap_or("");
+    path.split(':').filter(|f| !f.is_empty()).map(|folder| c_string(&format!("{folder}/{name}"))).collect()
+}

@@ -1,0 +1,299 @@
+//! Cgroups of attempts: memory, pids and CPU limits, the out-of-memory count, and killing by cgroup. Speaks version 2
+//! and version 1 with one controller per hierarchy (also the hybrid layout of both).
+
+use std::ffi::CString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use stint_protocol::LeaseId;
+
+use crate::layout::folder_name;
+use crate::limits;
+use crate::sys;
+
+/// Where this host's cgroups for attempts are made.
+#[derive(Debug, Default)]
+pub struct Cgroups {
+    /// Our folder in each hierarchy that is used.
+    parents: Vec<Parent>,
+    /// What cannot be enforced, in words for the operator.
+    pub problems: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+struct Parent {
+    path: PathBuf,
+    version: Version,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    /// All controllers in one hierarchy.
+    Two,
+    /// One controller of version 1.
+    Memory,
+    Pids,
+    Cpu,
+}
+
+/// The cgroup of one attempt: one folder in each hierarchy.
+#[derive(Clone, Debug)]
+pub struct Cgroup {
+    folders: Vec<(PathBuf, Version)>,
+}
+
+impl Cgroups {
+    /// Finds what this host offers and makes a folder of ours for this data folder.
+    pub fn find(label: &str) -> Self {
+        let mut found = Self::default();
+        let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        for (mount, version) in hierarchies(&mounts) {
+            let path = Path::new(mount).join(own_group(&own, version)).join(format!("stint-{label}"));
+            match prepare(&path, version) {
+                Ok(()) => found.parents.push(Parent { path, version }),
+                Err(e) => found.problems.push(format!("no cgroup at {}: {e}", path.display())),
+            }
+        }
+        if !found.limits_memory() {
+            found.problems.push(
+                "memory limits are not enforced and out-of-memory is not told apart: no writable memory cgroup".into(),
+            );
+        }
+        found
+    }
+
+    pub fn limits_memory(&self) -> bool {
+        self.parents.iter().any(|p| matches!(p.version, Version::Two | Version::Memory))
+    }
+
+    /// Whether an attempt can be killed and seen empty by its cgroup.
+    pub fn can_kill(&self) -> bool {
+        !self.parents.is_empty()
+    }
+
+    /// Makes an attempt's cgroup with its limits.
+    pub fn create(&self, lease: LeaseId, memory_bytes: u64, cpu_milli: u64) -> io::Result<Cgroup> {
+        let mut cgroup = Cgroup { folders: Vec::with_capacity(self.parents.len()) };
+        for parent in &self.parents {
+            let folder = parent.path.join(folder_name(lease));
+            match fs::create_dir(&folder) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                    cgroup.remove();
+                    return Err(e);
+                }
+                _ => {}
+            }
+            cgroup.folders.push((folder.clone(), parent.version));
+            if let Err(e) = set_limits(&folder, parent.version, memory_bytes, cpu_milli) {
+                cgroup.remove();
+                return Err(e);
+            }
+        }
+        Ok(cgroup)
+    }
+
+    /// The cgroup an earlier watchdog made for an attempt.
+    pub fn existing(&self, lease: LeaseId) -> Option<Cgroup> {
+        let folders: Vec<_> = self
+            .parents
+            .iter()
+            .map(|p| (p.path.join(folder_name(lease)), p.version))
+            .filter(|(folder, _)| folder.is_dir())
+            .collect();
+        (!folders.is_empty()).then_some(Cgroup { folders })
+    }
+
+    /// Every attempt that has a cgroup of ours.
+    pub fn leases(&self) -> Vec<LeaseId> {
+        let mut leases: Vec<LeaseId> = Vec::new();
+        for parent in &self.parents {
+            let entries = fs::read_dir(&parent.path).into_iter().flatten().flatten();
+            leases.extend(entries.filter_map(|e| crate::layout::parse_folder_name(e.file_name().to_str()?)));
+        }
+        leases.sort();
+        leases.dedup();
+        leases
+    }
+
+    /// Removes our own folders when nothing is in them.
+    pub fn remove(&self) {
+        for parent in &self.parents {
+            let _ = fs::remove_dir(&parent.path);
+        }
+    }
+}
+
+impl Cgroup {
+    /// The files a process writes `0` into to enter.
+    pub fn doors(&self) -> Vec<CString> {
+        let path = |folder: &PathBuf| {
+            CString::new(folder.join("cgroup.procs").into_os_string().into_encoded_bytes())
+        };
+        self.folders.iter().filter_map(|(folder, _)| path(folder).ok()).collect()
+    }
+
+    /// Processes the kernel killed in it for memory.
+    pub fn oom_kills(&self) -> u64 {
+        self.folders.iter().map(|(folder, version)| oom_kills(folder, *version)).max().unwrap_or(0)
+    }
+
+    /// Whether no process is left in it.
+    pub fn is_empty(&self) -> bool {
+        self.folders.iter().all(|(folder, _)| processes(folder).is_empty())
+    }
+
+    /// Kills everything in it; repeat until it is empty.
+    pub fn kill(&self) {
+        for (folder, version) in &self.folders {
+            if *version == Version::Two && fs::write(folder.join("cgroup.kill"), "1").is_ok() {
+                continue;
+            }
+            for pid in processes(folder) {
+                // Read again after the handle is open: only a process that is still in the cgroup is killed.
+                if let Ok(handle) = sys::pidfd_open(pid)
+                    && processes(folder).contains(&pid)
+                {
+                    sys::pidfd_signal(&handle, libc::SIGKILL);
+                }
+            }
+        }
+    }
+
+    /// Removes it; false when something keeps it.
+    pub fn remove(&self) -> bool {
+        let gone = |folder: &PathBuf| match fs::remove_dir(folder) {
+            Ok(()) => true,
+            Err(e) => e.kind() == io::ErrorKind::NotFound,
+        };
+        // All are tried, also after one that is kept.
+        self.folders.iter().filter(|(folder, _)| !gone(folder)).count() == 0
+    }
+}
+
+/// The mount points to use: version 2 when it has the memory controller, else the hierarchies of version 1.
+fn hierarchies(mounts: &str) -> Vec<(&str, Version)> {
+    let mut found = Vec::new();
+    for line in mounts.lines() {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let [_, mount, kind, options, ..] = fields[..] else { continue };
+        let has = |controller: &str| options.split(',').any(|o| o == controller);
+        match kind {
+            "cgroup2" => {
+                let controllers =
+                    fs::read_to_string(Path::new(mount).join("cgroup.controllers")).unwrap_or_default();
+                if controllers.split_whitespace().any(|c| c == "memory") {
+                    return vec![(mount, Version::Two)];
+                }
+            }
+            "cgroup" if has("memory") => found.push((mount, Version::Memory)),
+            "cgroup" if has("pids") => found.push((mount, Version::Pids)),
+            "cgroup" if has("cpu") => found.push((mount, Version::Cpu)),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// This process's own cgroup in a hierarchy, without the leading `/`. In version 2 attempts go beside it, since a
+/// cgroup that hands controllers on may not hold processes itself.
+fn own_group(own: &str, version: Version) -> String {
+    let controller = match version {
+        Version::Two => "",
+        Version::Memory => "memory",
+        Version::Pids => "pids",
+        Version::Cpu => "cpu",
+    };
+    let path = own.lines().find_map(|line| {
+        let mut fields = line.splitn(3, ':');
+        let (_, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
+        controllers.split(',').any(|c| c == controller).then_some(path)
+    });
+    let path = path.unwrap_or("/").trim_start_matches('/');
+    match version {
+        Version::Two => path.rsplit_once('/').map_or("", |(parent, _)| parent).to_owned(),
+        _ => path.to_owned(),
+    }
+}
+
+fn prepare(path: &Path, version: Version) -> io::Result<()> {
+    if version == Version::Two {
+        let parent = path.parent().unwrap_or(path);
+        hand_on_controllers(parent)?;
+        fs::create_dir_all(path)?;
+        return hand_on_controllers(path);
+    }
+    fs::create_dir_all(path)
+}
+
+fn hand_on_controllers(path: &Path) -> io::Result<()> {
+    for controller in ["+memory", "+pids", "+cpu"] {
+        let result = fs::write(path.join("cgroup.subtree_control"), controller);
+        if controller == "+memory" {
+            result?;
+        }
+    }
+    Ok(())
+}
+
+fn set_limits(folder: &Path, version: Version, memory_bytes: u64, cpu_milli: u64) -> io::Result<()> {
+    let put = |file: &str, value: u64| fs::write(folder.join(file), value.to_string());
+    let optional = |result: io::Result<()>| match result {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    };
+    const PERIOD_US: u64 = 100_000;
+    let quota = (cpu_milli * PERIOD_US / 1000).max(1000);
+    match version {
+        Version::Two => {
+            put("memory.max", memory_bytes.max(1))?;
+            optional(put("memory.swap.max", 0))?;
+            optional(put("memory.oom.group", 1))?;
+            optional(put("pids.max", limits::PIDS))?;
+            optional(fs::write(folder.join("cpu.max"), format!("{quota} {PERIOD_US}")))
+        }
+        Version::Memory => {
+            put("memory.limit_in_bytes", memory_bytes.max(4096))?;
+            optional(put("memory.memsw.limit_in_bytes", memory_bytes.max(4096)))
+        }
+        Version::Pids => put("pids.max", limits::PIDS),
+        Version::Cpu => optional(put("cpu.cfs_quota_us", quota)),
+    }
+}
+
+fn oom_kills(folder: &Path, version: Version) -> u64 {
+    let file = match version {
+        Version::Two => "memory.events",
+        Version::Memory => "memory.oom_control",
+        Version::Pids | Version::Cpu => return 0,
+    };
+    let text = fs::read_to_string(folder.join(file)).unwrap_or_default();
+    text.lines().find_map(|l| l.strip_prefix("oom_kill ")).and_then(|n| n.trim().parse().ok()).unwrap_or(0)
+}
+
+fn processes(folder: &Path) -> Vec<i32> {
+    let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+    text.lines().filter_map(|l| l.parse().ok()).filter(|pid| *pid > 1).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hierarchies_of_version_1_are_found_in_a_hybrid_layout() {
+        let mounts = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\ncgroup /c/memory cgroup rw,memory 0 0\n\
+                      cgroup /c/cpuacct cgroup rw,cpuacct 0 0\ncgroup /c/cpu cgroup rw,cpu 0 0\n\
+                      cgroup2 /c/none cgroup2 rw 0 0\n";
+        assert_eq!(hierarchies(mounts), [("/c/memory", Version::Memory), ("/c/cpu", Version::Cpu)]);
+    }
+
+    #[test]
+    fn attempts_go_under_our_own_group_or_beside_it_in_version_2() {
+        let own = "8:pids:/\n4:memory:/a/b\n0::/system.slice/stint.service\n";
+        assert_eq!(own_group(own, Version::Memory), "a/b");
+        assert_eq!(own_group(own, Version::Pids), "");
+        assert_eq!(own_group(own, Version::Two), "system.slice");
+    }
+}

@@ -1,0 +1,280 @@
+//! What began, what ended, what the cluster has recorded: one append-only file that outlives node and watchdog.
+//!
+//! Records are written at once (so they survive the death of every process) and synced by a forked helper within
+//! `JOURNAL_SYNC_MS`: the watchdog itself never waits for a disk. Only a crash of the whole machine can lose the last
+//! records, and then the node starts a new incarnation anyway.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use minicbor::{Decode, Encode};
+use stint_protocol::{AttemptEnd, BootMs, LeaseId};
+
+use crate::limits;
+use crate::sys;
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+enum Record {
+    /// The boot of the machine during which the following records were written.
+    #[n(0)]
+    Boot(#[n(0)] String),
+    /// About to be cloned.
+    #[n(1)]
+    Begun(#[n(0)] LeaseId),
+    /// Cloned as this process at this time.
+    #[n(2)]
+    Running(#[n(0)] LeaseId, #[n(1)] Trace),
+    #[n(3)]
+    Ended(#[n(0)] AttemptEnd),
+    #[n(4)]
+    Acknowledged(#[n(0)] LeaseId),
+}
+
+/// How to find the process of an attempt again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Trace {
+    #[n(0)]
+    pub pid: i32,
+    /// Clock before and after the clone.
+    #[n(1)]
+    pub before: BootMs,
+    #[n(2)]
+    pub after: BootMs,
+}
+
+/// What a journal says when it is read.
+#[derive(Debug, Default)]
+pub struct Past {
+    /// Begun and not ended.
+    pub open: BTreeMap<LeaseId, Option<Trace>>,
+    /// Ended and not acknowledged.
+    pub ended: BTreeMap<LeaseId, AttemptEnd>,
+    /// The machine was restarted since: nothing of it runs.
+    pub other_boot: bool,
+    /// The file does not end where a record ends.
+    pub torn: bool,
+}
+
+/// The open journal.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+    buffer: Vec<u8>,
+    size: u64,
+    boot: String,
+    /// Since when written records wait for a sync.
+    dirty_since: Option<BootMs>,
+    syncing: Option<i32>,
+}
+
+impl Journal {
+    /// Reads what is there and goes on in a fresh file that holds only what still matters.
+    pub fn open(path: &Path) -> io::Result<(Self, Past)> {
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let boot = boot.trim().to_owned();
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(e) => return Err(e),
+        };
+        let past = replay(&bytes, &boot);
+        let mut journal = Self {
+            path: path.to_owned(),
+            file: OpenOptions::new().create(true).append(true).open(path)?,
+            buffer: Vec::new(),
+            size: 0,
+            boot,
+            dirty_since: None,
+            syncing: None,
+        };
+        journal.rewrite(&past.open, past.ended.values())?;
+        Ok((journal, past))
+    }
+
+    pub fn begun(&mut self, lease: LeaseId) {
+        self.put(&Record::Begun(lease));
+    }
+
+    pub fn running(&mut self, lease: LeaseId, trace: Trace) {
+        self.put(&Record::Running(lease, trace));
+    }
+
+    pub fn ended(&mut self, end: &AttemptEnd, now: BootMs) {
+        self.put(&Record::Ended(end.clone()));
+        self.dirty_since.get_or_insert(now);
+    }
+
+    pub fn acknowledged(&mut self, lease: LeaseId) {
+        self.put(&Record::Acknowledged(lease));
+    }
+
+    /// Hands the buffered records to the kernel.
+    pub fn flush(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        self.size += self.buffer.len() as u64;
+        let result = self.file.write_all(&self.buffer);
+        self.buffer.clear();
+        result
+    }
+
+    /// When `sync` wants to be called.
+    pub fn sync_at(&self) -> Option<BootMs> {
+        if self.syncing.is_some() {
+            None
+        } else {
+            self.dirty_since.map(|since| since.plus(limits::JOURNAL_SYNC_MS))
+        }
+    }
+
+    /// Lets a forked helper sync the file.
+    pub fn sync(&mut self) {
+        if self.syncing.is_some() || self.dirty_since.is_none() {
+            return;
+        }
+        match sys::fork() {
+            Ok(sys::Fork::Child) => {
+                let _ = self.file.sync_data();
+                sys::exit_now(0)
+            }
+            Ok(sys::Fork::Parent(pid)) => {
+                self.syncing = Some(pid);
+                self.dirty_since = None;
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// A child was reaped; true when it was the helper that syncs.
+    pub fn on_reaped(&mut self, pid: i32) -> bool {
+        let mine = self.syncing == Some(pid);
+        if mine {
+            self.syncing = None;
+        }
+        mine
+    }
+
+    /// Whether this child is the helper that syncs.
+    pub fn is_syncing(&self, pid: i32) -> bool {
+        self.syncing == Some(pid)
+    }
+
+    /// Whether most of the file can go, given how many ends still wait.
+    pub fn is_long(&self, waiting: usize) -> bool {
+        self.size > limits::JOURNAL_BYTES && (waiting as u64) < self.size / 1024
+    }
+
+    /// Replaces the file by one that holds only these.
+    pub fn rewrite<'a>(
+        &mut self,
+        open: &BTreeMap<LeaseId, Option<Trace>>,
+        ended: impl Iterator<Item = &'a AttemptEnd>,
+    ) -> io::Result<()> {
+        self.buffer.clear();
+        self.put(&Record::Boot(self.boot.clone()));
+        for (lease, trace) in open {
+            self.put(&Record::Begun(*lease));
+            if let Some(trace) = trace {
+                self.put(&Record::Running(*lease, *trace));
+            }
+        }
+        for end in ended {
+            self.put(&Record::Ended(end.clone()));
+        }
+        let fresh = self.path.with_extension("new");
+        let mut file = OpenOptions::new().create(true).write(true).truncate(true).open(&fresh)?;
+        file.write_all(&self.buffer)?;
+        std::fs::rename(&fresh, &self.path)?;
+        self.size = self.buffer.len() as u64;
+        self.buffer.clear();
+        self.file = OpenOptions::new().append(true).open(&self.path)?;
+        Ok(())
+    }
+
+    fn put(&mut self, record: &Record) {
+        let start = self.buffer.len();
+        self.buffer.extend_from_slice(&[0; 8]);
+        let _ = minicbor::encode(record, &mut self.buffer);
+        let body = &self.buffer[start + 8..];
+        let (length, sum) = (body.len() as u32, crc32c::crc32c(body));
+        self.buffer[start..start + 4].copy_from_slice(&length.to_be_bytes());
+        self.buffer[start + 4..start + 8].copy_from_slice(&sum.to_be_bytes());
+    }
+}
+
+fn replay(bytes: &[u8], boot: &str) -> Past {
+    let mut past = Past::default();
+    let mut at = 0;
+    while at < bytes.len() {
+        let Some((record, next)) = read_record(bytes, at) else {
+            past.torn = true;
+            break;
+        };
+        at = next;
+        match record {
+            Record::Boot(written) => past.other_boot = written != boot,
+            Record::Begun(lease) => drop(past.open.insert(lease, None)),
+            Record::Running(lease, trace) => drop(past.open.insert(lease, Some(trace))),
+            Record::Ended(end) => {
+                past.open.remove(&end.lease);
+                past.ended.insert(end.lease, end);
+            }
+            Record::Acknowledged(lease) => drop(past.ended.remove(&lease)),
+        }
+    }
+    past
+}
+
+fn read_record(bytes: &[u8], at: usize) -> Option<(Record, usize)> {
+    let number = |from: usize| Some(u32::from_be_bytes(bytes.get(from..from + 4)?.try_into().ok()?));
+    let (length, sum) = (number(at)? as usize, number(at + 4)?);
+    let body = bytes.get(at + 8..at + 8 + length)?;
+    if crc32c::crc32c(body) != sum {
+        return None;
+    }
+    Some((minicbor::decode(body).ok()?, at + 8 + length))
+}
+
+#[cfg(test)]
+mod tests {
+    use stint_protocol::{EndKind, TaskId};
+
+    use super::*;
+
+    fn lease(n: u128) -> LeaseId {
+        LeaseId { task: TaskId(n), attempt: 1 }
+    }
+
+    fn end(n: u128) -> AttemptEnd {
+        AttemptEnd { lease: lease(n), kind: EndKind::Exited(0), message: String::new(), run_ms: 1 }
+    }
+
+    #[test]
+    fn a_journal_reads_back_also_with_a_torn_tail() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        let (mut journal, past) = Journal::open(&path).unwrap();
+        assert!(past.open.is_empty() && !past.other_boot && !past.torn);
+        let trace = Trace { pid: 7, before: BootMs(1), after: BootMs(2) };
+        for n in 1..=3 {
+            journal.begun(lease(n));
+        }
+        journal.running(lease(1), trace);
+        journal.ended(&end(2), BootMs(5));
+        journal.ended(&end(3), BootMs(5));
+        journal.acknowledged(lease(3));
+        journal.flush().unwrap();
+        let (_, past) = Journal::open(&path).unwrap();
+        assert_eq!(past.open, BTreeMap::from([(lease(1), Some(trace))]));
+        assert_eq!(past.ended, BTreeMap::from([(lease(2), end(2))]));
+
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() - 3]).unwrap();
+        let (_, past) = Journal::open(&path).unwrap();
+        assert!(past.torn && past.open.len() == 1 && past.ended.is_empty());
+    }
+}

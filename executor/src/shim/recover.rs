@@ -1,0 +1,129 @@
+//! What an earlier watchdog left behind: found by journal, process, cgroup and label; killed, and reported as lost only
+//! after nothing of it was seen any more.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use stint_protocol::LeaseId;
+
+use crate::layout::{Layout, parse_folder_name};
+use crate::shim::cgroup::{Cgroup, Cgroups};
+use crate::shim::journal::Trace;
+use crate::sys;
+
+/// Marks every process of an attempt: the path of the attempt's folder.
+pub const LABEL: &str = "STINT_ATTEMPT_FOLDER";
+
+/// One attempt of an earlier watchdog.
+#[derive(Debug)]
+struct Leftover {
+    process: Option<OwnedFd>,
+    cgroup: Option<Cgroup>,
+}
+
+/// All attempts of earlier watchdogs that may still run.
+#[derive(Debug, Default)]
+pub struct Leftovers {
+    attempts: BTreeMap<LeaseId, Leftover>,
+}
+
+impl Leftovers {
+    /// Opens a handle on whatever is left of `open` and of our cgroups.
+    pub fn find(open: &BTreeMap<LeaseId, Option<Trace>>, cgroups: &Cgroups) -> Self {
+        let mut leases: BTreeSet<LeaseId> = open.keys().copied().collect();
+        leases.extend(cgroups.leases());
+        let leftover = |lease: LeaseId| {
+            let process = open.get(&lease).copied().flatten().and_then(|trace| find_process(&trace));
+            (lease, Leftover { process, cgroup: cgroups.existing(lease) })
+        };
+        Self { attempts: leases.into_iter().map(leftover).collect() }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.attempts.is_empty()
+    }
+
+    pub fn leases(&self) -> impl Iterator<Item = LeaseId> + '_ {
+        self.attempts.keys().copied()
+    }
+
+    pub fn holds(&self, lease: LeaseId) -> bool {
+        self.attempts.contains_key(&lease)
+    }
+
+    /// Kills what is left; gives the attempts of which nothing is.
+    pub fn sweep(&mut self, layout: &Layout) -> Vec<LeaseId> {
+        let labelled = kill_labelled(&layout.attempts(), |_| true);
+        let mut gone = Vec::new();
+        for (lease, leftover) in &self.attempts {
+            if leftover.is_gone() && !labelled.contains(lease) {
+                gone.push(*lease);
+            }
+        }
+        for lease in &gone {
+            self.attempts.remove(lease);
+        }
+        gone
+    }
+}
+
+impl Leftover {
+    /// Kills it and says whether nothing is left.
+    fn is_gone(&self) -> bool {
+        if let Some(process) = &self.process
+            && !sys::pidfd_exited(process)
+        {
+            sys::pidfd_signal(process, libc::SIGKILL);
+            return false;
+        }
+        let Some(cgroup) = &self.cgroup else { return true };
+        if !cgroup.is_empty() {
+            cgroup.kill();
+            return false;
+        }
+        cgroup.remove()
+    }
+}
+
+/// A handle on the process of a trace, when it still is the same process: the start times agree.
+fn find_process(trace: &Trace) -> Option<OwnedFd> {
+    const TICKS_TO_MS: u64 = 10;
+    const SLACK_MS: u64 = 2 * TICKS_TO_MS;
+    let handle = sys::pidfd_open(trace.pid).ok()?;
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", trace.pid)).ok()?;
+    // After the name in parentheses come the fields from the third on; the 22nd is the start time in ticks.
+    let started: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
+    let started_ms = started * TICKS_TO_MS;
+    let same = started_ms + SLACK_MS >= trace.before.0 && started_ms <= trace.after.0 + SLACK_MS;
+    same.then_some(handle)
+}
+
+/// Kills every process that carries the label of an attempt in `attempts` that `wanted` names; says which it found.
+fn kill_labelled(attempts: &Path, wanted: impl Fn(LeaseId) -> bool) -> BTreeSet<LeaseId> {
+    let mut found = BTreeSet::new();
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    for pid in processes.filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok()) {
+        let Some(lease) = label_of(pid, attempts).filter(|l| wanted(*l)) else { continue };
+        if let Ok(handle) = sys::pidfd_open(pid)
+            && label_of(pid, attempts) == Some(lease)
+        {
+            sys::pidfd_signal(&handle, libc::SIGKILL);
+            found.insert(lease);
+        }
+    }
+    found
+}
+
+/// The attempt a process belongs to, as its environment says.
+pub fn label_of(pid: i32, attempts: &Path) -> Option<LeaseId> {
+    let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let prefix = format!("{LABEL}=");
+    let value = environment.split(|b| *b == 0).find_map(|v| v.strip_prefix(prefix.as_bytes()))?;
+    let folder = Path::new(std::ffi::OsStr::from_bytes(value));
+    if folder.parent() != Some(attempts) {
+        return None;
+    }
+    parse_folder_name(folder.file_name()?.to_str()?)
+}

@@ -1,0 +1,280 @@
+//! The watchdog's loop: one socket, one timer, signals; never blocks on anything else.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use stint_protocol::BootMs;
+
+use crate::layout::{Layout, SOCKET};
+use crate::limits;
+use crate::shim::attempts::Attempts;
+use crate::sys;
+use crate::sys::spawn::Spawner;
+use crate::watchdog::Why;
+use crate::wire::{FromShim, Hello, ToShim, VERSION, put_frames, take_frames};
+
+/// How often unfinished business is looked at, in milliseconds.
+const SWEEP_MS: u64 = 20;
+
+/// The node at the other end of the socket.
+struct Node {
+    stream: UnixStream,
+    inbox: Vec<u8>,
+    outbox: Vec<u8>,
+}
+
+/// The running watchdog.
+pub struct Server {
+    listener: UnixListener,
+    signals: OwnedFd,
+    timer: OwnedFd,
+    armed: Option<BootMs>,
+    notices: OwnedFd,
+    node: Option<Node>,
+    attempts: Attempts,
+    idle_ms: u64,
+    idle_since: BootMs,
+    leaving: bool,
+}
+
+impl Server {
+    /// Opens everything; after this the socket can be connected to.
+    pub fn open(layout: &Layout, idle_ms: u64) -> io::Result<Self> {
+        let signals = sys::signal_fd(&[libc::SIGCHLD, libc::SIGTERM])?;
+        sys::become_subreaper()?;
+        let board = sys::Board::new(limits::ATTEMPTS)?;
+        let (notices, notice) = sys::pipe()?;
+        let mut spawner = Spawner::new(board, notice)?;
+        let mut problems = Vec::new();
+        if let Err(e) = sys::lock_memory() {
+            problems.push(format!(
+                "the watchdog's memory is not locked ({e}): raise LimitMEMLOCK; it may page under pressure"
+            ));
+        }
+        spawner.reset_oom_score = std::fs::write("/proc/self/oom_score_adj", "-900").is_ok();
+        let mut attempts = Attempts::open(layout, spawner)?;
+        attempts.ability.problems.extend(problems);
+        Ok(Self {
+            listener: listen(layout)?,
+            signals,
+            timer: sys::boot_timer()?,
+            armed: None,
+            notices,
+            node: None,
+            attempts,
+            idle_ms,
+            idle_since: sys::boot_now(),
+            leaving: false,
+        })
+    }
+
+    /// Runs until there is nothing to stay for.
+    pub fn run(&mut self) -> io::Result<()> {
+        while !self.may_leave() {
+            self.arm()?;
+            self.turn();
+            if let Err(e) = self.attempts.write_journal() {
+                eprintln!("stint shim: writing the journal: {e}");
+            }
+            self.tell_news();
+        }
+        self.attempts.ability.cgroups.remove();
+        Ok(())
+    }
+
+    fn turn(&mut self) {
+        let mut fds = vec![
+            (self.signals.as_raw_fd(), false),
+            (self.timer.as_raw_fd(), false),
+            (self.notices.as_raw_fd(), false),
+            (self.listener.as_raw_fd(), false),
+        ];
+        if let Some(node) = &self.node {
+            fds.push((node.stream.as_raw_fd(), !node.outbox.is_empty()));
+        }
+        let ready = sys::wait_ready(&fds, -1);
+        if ready[1] {
+            sys::drain(&self.timer);
+            self.armed = None;
+        }
+        self.attempts.tick();
+        if ready[2] {
+            let notices = sys::drain(&self.notices);
+            self.attempts.on_notices(&notices);
+        }
+        if ready[0] {
+            self.on_signals();
+        }
+        if ready[1] {
+            self.attempts.sweep();
+            if self.attempts.journal.sync_at().is_some_and(|at| at <= sys::boot_now()) {
+                self.attempts.journal.sync();
+            }
+        }
+        if ready.get(4) == Some(&true) {
+            self.on_node_ready();
+        }
+        if ready[3] {
+            self.accept();
+        }
+    }
+
+    fn on_signals(&mut self) {
+        if sys::take_signals(&self.signals).contains(&libc::SIGTERM) {
+            self.leave();
+        }
+        self.attempts.reap();
+    }
+
+    fn leave(&mut self) {
+        self.leaving = true;
+        self.attempts.stop_all();
+    }
+
+    fn may_leave(&mut self) -> bool {
+        if !self.attempts.is_empty() {
+            self.idle_since = sys::boot_now();
+            return false;
+        }
+        if self.leaving {
+            return true;
+        }
+        if self.node.is_some() {
+            self.idle_since = sys::boot_now();
+            return false;
+        }
+        sys::boot_now().since(self.idle_since) >= self.idle_ms
+    }
+
+    /// Sets the timer to the next time at which something is due.
+    fn arm(&mut self) -> io::Result<()> {
+        let idle = self.node.is_none().then(|| self.idle_since.plus(self.idle_ms));
+        let soon = self.attempts.is_unsettled().then(|| sys::boot_now().plus(SWEEP_MS));
+        let times = [self.attempts.watchdog.next_wake(), self.attempts.journal.sync_at(), idle, soon];
+        let Some(next) = times.into_iter().flatten().min() else { return Ok(()) };
+        // A timer that fires too early costs one turn; setting it anew for every attempt costs more.
+        if self.armed.is_none_or(|armed| next < armed) {
+            sys::set_timer(&self.timer, Some(next))?;
+            self.armed = Some(next);
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self) {
+        let Ok((stream, _)) = self.listener.accept() else { return };
+        let own = sys::effective_ids().0;
+        let allowed = sys::peer_credentials(&stream).is_ok_and(|(_, user)| user == own || user == 0);
+        if !allowed || stream.set_nonblocking(true).is_err() {
+            return;
+        }
+        // A later node replaces an earlier one: only one process at a time holds the node's data folder.
+        self.attempts.news.clear();
+        let hello = FromShim::Hello(Hello {
+            version: VERSION,
+            held: self.attempts.held(),
+            ended: self.attempts.ended(),
+            accounted: self.attempts.accounted,
+            sandbox: self.attempts.ability.sandbox(),
+            own_proc: self.attempts.ability.namespaces.is_some_and(|n| n.own_proc),
+            memory_limits: self.attempts.ability.cgroups.limits_memory(),
+            problems: self.attempts.ability.problems.clone(),
+        });
+        let mut outbox = Vec::new();
+        put_frames(&mut outbox, &[hello]);
+        self.node = Some(Node { stream, inbox: Vec::new(), outbox });
+        self.send();
+    }
+
+    fn on_node_ready(&mut self) {
+        let Some(node) = &mut self.node else { return };
+        let open = read_all(&mut node.stream, &mut node.inbox);
+        match take_frames::<ToShim>(&mut node.inbox) {
+            Ok(messages) => self.on_messages(messages),
+            Err(e) => {
+                eprintln!("stint shim: dropping the node's connection: {e}");
+                self.node = None;
+            }
+        }
+        if !open {
+            self.node = None;
+        }
+        self.send();
+    }
+
+    fn on_messages(&mut self, messages: Vec<ToShim>) {
+        let (mut orders, mut others) = (Vec::new(), Vec::new());
+        for message in messages {
+            match message {
+                ToShim::Start(order) => orders.push(order),
+                other => others.push(other),
+            }
+        }
+        // A node that starts attempts has its new incarnation by now; one that restarts later need not make another.
+        self.attempts.accounted |= !orders.is_empty();
+        self.attempts.start(orders);
+        for message in others {
+            match message {
+                ToShim::Start(_) => {}
+                ToShim::Renew(lease, deadline) => self.attempts.watchdog.renew(lease, deadline),
+                ToShim::Stop(lease, reason) => self.attempts.watchdog.stop(lease, Why::from(reason)),
+                ToShim::Acknowledge(lease) => self.attempts.acknowledge(lease),
+                ToShim::Ping => self.attempts.news.push(FromShim::Pong),
+                ToShim::Leave => self.leave(),
+            }
+        }
+        self.attempts.tick();
+    }
+
+    fn tell_news(&mut self) {
+        if self.attempts.news.is_empty() {
+            return;
+        }
+        let news = std::mem::take(&mut self.attempts.news);
+        if let Some(node) = &mut self.node {
+            put_frames(&mut node.outbox, &news);
+            self.send();
+        }
+    }
+
+    fn send(&mut self) {
+        let Some(node) = &mut self.node else { return };
+        while !node.outbox.is_empty() {
+            match sys::send(&node.stream, &node.outbox) {
+                Ok(0) => break,
+                Ok(sent) => drop(node.outbox.drain(..sent)),
+                Err(_) => return self.node = None,
+            }
+        }
+        if node.outbox.len() > limits::SHIM_BACKLOG_BYTES {
+            self.node = None;
+        }
+    }
+}
+
+/// Reads what is there; false when the other end has closed.
+fn read_all(stream: &mut UnixStream, inbox: &mut Vec<u8>) -> bool {
+    let mut part = [0u8; 64 * 1024];
+    loop {
+        match stream.read(&mut part) {
+            Ok(0) => return false,
+            Ok(read) => inbox.extend_from_slice(&part[..read]),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return true,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+/// Listens through a descriptor of the folder, since the path of a socket may have 107 bytes only.
+fn listen(layout: &Layout) -> io::Result<UnixListener> {
+    match std::fs::remove_file(layout.socket()) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let folder = File::open(layout.root())?;
+    let listener = UnixListener::bind(format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd()))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}

@@ -1,0 +1,118 @@
+//! How an attempt has ended, from what its init, its exit status, its cgroup and the watchdog say.
+
+use std::io;
+use std::path::Path;
+use std::sync::atomic::Ordering::SeqCst;
+
+use stint_protocol::EndKind;
+use stint_protocol::limits::clip;
+
+use crate::sys::Slot;
+use crate::sys::spawn::{Phase, Step};
+use crate::watchdog::Why;
+use crate::wire::Order;
+
+/// Everything there is to judge by.
+pub struct Evidence<'a> {
+    pub order: &'a Order,
+    pub slot: &'a Slot,
+    /// Raw wait status of the watchdog's child: the program, or the init of its namespace.
+    pub child_status: i32,
+    pub contained: bool,
+    pub why: Option<Why>,
+    pub oom_kills: u64,
+    /// crun's messages.
+    pub crun_log: &'a Path,
+}
+
+/// The kind of end and what a user needs to know beyond it.
+pub fn judge(evidence: &Evidence<'_>) -> (EndKind, String) {
+    if let Some(why) = evidence.why {
+        return (why.end_kind(), stopped_message(why, evidence.order));
+    }
+    let (kind, message) = match Phase::of(evidence.slot) {
+        Phase::Failed => return not_started(evidence),
+        Phase::Exited => from_status(evidence.slot.status.load(SeqCst)),
+        _ if !evidence.contained => from_status(evidence.child_status),
+        Phase::Running => {
+            let (kind, _) = from_status(evidence.child_status);
+            (kind, "the init of its sandbox was killed from outside".to_owned())
+        }
+        Phase::Nothing => (EndKind::StartFailed, "it was killed while it was being started".to_owned()),
+    };
+    if evidence.oom_kills > 0 && kind != EndKind::Exited(0) {
+        let asked = evidence.order.memory_bytes;
+        return (
+            EndKind::OutOfMemory,
+            format!(
+                "the kernel killed it for memory at its limit of {asked} bytes: ask for more with memory_bytes"
+            ),
+        );
+    }
+    (kind, message)
+}
+
+fn stopped_message(why: Why, order: &Order) -> String {
+    match why {
+        Why::TimedOut => format!("ran longer than its timeout of {} ms", order.run_timeout_ms),
+        Why::Cancelled => "cancelled".into(),
+        Why::LeaseOver => {
+            "its lease was over: the node did not renew it in time or had to give it back".into()
+        }
+        Why::Drained => "stopped because its node drains".into(),
+    }
+}
+
+fn from_status(status: i32) -> (EndKind, String) {
+    if libc::WIFSIGNALED(status) {
+        (EndKind::Signalled(libc::WTERMSIG(status)), String::new())
+    } else {
+        (EndKind::Exited(libc::WEXITSTATUS(status)), String::new())
+    }
+}
+
+fn not_started(evidence: &Evidence<'_>) -> (EndKind, String) {
+    let step = Step::of(evidence.slot);
+    let number = evidence.slot.errno.load(SeqCst);
+    let error = io::Error::from_raw_os_error(number);
+    let name = evidence.order.command.first().map_or("", String::as_str);
+    match step {
+        Step::Exec => exec_failure(name, number, &error),
+        Step::CrunCreate | Step::CrunStart => crun_failure(step, number, evidence.crun_log),
+        _ => (EndKind::StartFailed, clip(format!("{} failed: {error}", step.as_str()))),
+    }
+}
+
+fn exec_failure(name: &str, number: i32, error: &io::Error) -> (EndKind, String) {
+    let advice = match number {
+        libc::ENOENT if name.contains('/') => "no such file on the node (or its interpreter is missing)",
+        libc::ENOENT => "command not found in PATH on the node: give its full path or set PATH in env",
+        libc::EACCES => {
+            "permission denied: is the file executable (chmod +x) and its file system not noexec?"
+        }
+        libc::ENOEXEC => "not a program this machine can run: a script needs a first line such as #!/bin/sh",
+        libc::E2BIG => "arguments and environment are too long for the kernel",
+        libc::EISDIR | libc::ELOOP | libc::ENAMETOOLONG | libc::EINVAL => "not a program",
+        _ => return (EndKind::StartFailed, clip(format!("executing {name:?} failed: {error}"))),
+    };
+    (EndKind::NotRunnable, clip(format!("{name:?}: {advice}")))
+}
+
+fn crun_failure(step: Step, status: i32, log: &Path) -> (EndKind, String) {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let said: Vec<&str> = text.lines().filter_map(message_of_log_line).collect();
+    let words = said.join("; ");
+    let users_fault = ["executable", "exec format", "invalid rootfs", "rootfs"]
+        .iter()
+        .any(|part| words.to_lowercase().contains(part));
+    let kind = if users_fault { EndKind::NotRunnable } else { EndKind::StartFailed };
+    let shown = if words.is_empty() { format!("exit status {status}") } else { words };
+    (kind, clip(format!("{}: {shown}", step.as_str())))
+}
+
+/// The message of a line as crun logs it: `2026-01-02T03:04:05.678901Z: message`.
+fn message_of_log_line(line: &str) -> Option<&str> {
+    let line = line.trim();
+    let message = line.split_once("Z: ").map_or(line, |(_, message)| message);
+    (!message.is_empty()).then_some(message)
+}

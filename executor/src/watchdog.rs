@@ -1,0 +1,434 @@
+//! The watchdog's core: which attempt must be told to end or be killed, when, and why. Pure: time is handed in, so the
+//! simulator runs the same code.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use stint_protocol::{BootMs, EndKind, LeaseId};
+
+use crate::host::StopReason;
+use crate::limits::KILL_AGAIN_MS;
+
+/// Why an attempt is being stopped. The first reason stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    TimedOut,
+    Cancelled,
+    /// The lease ran out or was taken back.
+    LeaseOver,
+    Drained,
+}
+
+impl Why {
+    /// How an attempt that was stopped for this reason has ended.
+    pub fn end_kind(self) -> EndKind {
+        match self {
+            Why::TimedOut => EndKind::TimedOut,
+            Why::Cancelled => EndKind::Cancelled,
+            Why::LeaseOver => EndKind::Lost,
+            Why::Drained => EndKind::Drained,
+        }
+    }
+}
+
+impl From<StopReason> for Why {
+    fn from(reason: StopReason) -> Self {
+        match reason {
+            StopReason::Cancelled => Why::Cancelled,
+            StopReason::LeaseOver => Why::LeaseOver,
+            StopReason::Drained => Why::Drained,
+        }
+    }
+}
+
+/// What must be done to an attempt now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    Term(LeaseId, Why),
+    /// Repeated until the attempt is reported as exited.
+    Kill(LeaseId, Why),
+}
+
+/// The times of one attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// End of the lease: dead and reaped by then.
+    pub deadline: BootMs,
+    /// Time between TERM and KILL.
+    pub grace_ms: u64,
+    /// Time between KILL and the end of the lease.
+    pub kill_margin_ms: u64,
+    /// Longest run time, counted from `started_at`.
+    pub run_timeout_ms: u64,
+    pub started_at: BootMs,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Running,
+    /// TERM was sent; KILL follows at `kill_at` or at the end of the lease.
+    Terminating {
+        why: Why,
+        kill_at: BootMs,
+    },
+    /// KILL was sent, last at `at`.
+    Killing {
+        why: Why,
+        at: BootMs,
+    },
+}
+
+#[derive(Debug)]
+struct Guarded {
+    limits: Limits,
+    phase: Phase,
+    /// Stop asked for and not yet acted upon.
+    asked: Option<Why>,
+    wake: BootMs,
+}
+
+impl Guarded {
+    /// When KILL is due for the lease's sake, whatever else happens.
+    fn lease_kill(&self) -> BootMs {
+        self.limits.deadline.minus(self.limits.kill_margin_ms)
+    }
+
+    fn lease_term(&self) -> BootMs {
+        self.lease_kill().minus(self.limits.grace_ms)
+    }
+
+    fn run_term(&self) -> BootMs {
+        self.limits.started_at.plus(self.limits.run_timeout_ms)
+    }
+
+    fn next_wake(&self) -> BootMs {
+        match self.phase {
+            Phase::Running if self.asked.is_some() => BootMs(0),
+            Phase::Running => self.lease_term().min(self.run_term()),
+            Phase::Terminating { kill_at, .. } => kill_at.min(self.lease_kill()),
+            Phase::Killing { at, .. } => at.plus(KILL_AGAIN_MS),
+        }
+    }
+
+    /// The reason to stop now, if there is one.
+    fn due(&self, now: BootMs) -> Option<Why> {
+        if let Some(why) = self.asked {
+            return Some(why);
+        }
+        if now >= self.run_term() && self.run_term() <= self.lease_term() {
+            return Some(Why::TimedOut);
+        }
+        if now >= self.lease_term() {
+            return Some(Why::LeaseOver);
+        }
+        (now >= self.run_term()).then_some(Why::TimedOut)
+    }
+
+    fn step(&mut self, lease: LeaseId, now: BootMs) -> Option<Action> {
+        match self.phase {
+            Phase::Running => {
+                let why = self.due(now)?;
+                if now >= self.lease_kill() {
+                    self.phase = Phase::Killing { why, at: now };
+                    return Some(Action::Kill(lease, why));
+                }
+                self.phase = Phase::Terminating { why, kill_at: now.plus(self.limits.grace_ms) };
+                Some(Action::Term(lease, why))
+            }
+            Phase::Terminating { why, kill_at } if now >= kill_at.min(self.lease_kill()) => {
+                self.phase = Phase::Killing { why, at: now };
+                Some(Action::Kill(lease, why))
+            }
+            Phase::Killing { why, at } if now >= at.plus(KILL_AGAIN_MS) => {
+                self.phase = Phase::Killing { why, at: now };
+                Some(Action::Kill(lease, why))
+            }
+            _ => None,
+        }
+    }
+
+    fn why(&self) -> Option<Why> {
+        match self.phase {
+            Phase::Running => self.asked,
+            Phase::Terminating { why, .. } | Phase::Killing { why, .. } => Some(why),
+        }
+    }
+}
+
+/// The deadlines of all attempts of one host.
+#[derive(Debug, Default)]
+pub struct Watchdog {
+    attempts: BTreeMap<LeaseId, Guarded>,
+    /// When each attempt wants to be looked at.
+    wakes: BTreeSet<(BootMs, LeaseId)>,
+}
+
+impl Watchdog {
+    /// Whether an attempt may still be started at `now`: its lease has time left before stopping would begin.
+    pub fn may_start(limits: &Limits, now: BootMs) -> bool {
+        now < limits.deadline.minus(limits.kill_margin_ms).minus(limits.grace_ms)
+    }
+
+    /// Begins to guard an attempt; one that is already guarded stays as it is.
+    pub fn start(&mut self, lease: LeaseId, limits: Limits) {
+        if self.attempts.contains_key(&lease) {
+            return;
+        }
+        let guarded = Guarded { limits, phase: Phase::Running, asked: None, wake: BootMs(0) };
+        self.attempts.insert(lease, guarded);
+        self.reschedule(lease);
+    }
+
+    /// The lease runs until `deadline`. Only a later one counts: a shorter one would shorten a promise already given.
+    pub fn renew(&mut self, lease: LeaseId, deadline: BootMs) {
+        if let Some(guarded) = self.attempts.get_mut(&lease)
+            && deadline > guarded.limits.deadline
+        {
+            guarded.limits.deadline = deadline;
+            self.reschedule(lease);
+        }
+    }
+
+    /// Stops an attempt; the action comes from the next `tick`.
+    pub fn stop(&mut self, lease: LeaseId, why: Why) {
+        if let Some(guarded) = self.attempts.get_mut(&lease) {
+            guarded.asked.get_or_insert(why);
+            self.reschedule(lease);
+        }
+    }
+
+    /// The attempt is gone. Says why it was being stopped, none when it ended by itself.
+    pub fn exited(&mut self, lease: LeaseId) -> Option<Why> {
+        let why = self.stopped_by(lease);
+        let guarded = self.attempts.remove(&lease)?;
+        self.wakes.remove(&(guarded.wake, lease));
+        why
+    }
+
+    /// What must be done now, in order of urgency. An attempt gets at most one action a tick.
+    pub fn tick(&mut self, now: BootMs) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let due: Vec<LeaseId> =
+            self.wakes.iter().take_while(|(wake, _)| *wake <= now).map(|(_, lease)| *lease).collect();
+        for lease in due {
+            if let Some(guarded) = self.attempts.get_mut(&lease) {
+                actions.extend(guarded.step(lease, now));
+            }
+            self.reschedule(lease);
+        }
+        actions
+    }
+
+    /// When `tick` wants to be called next.
+    pub fn next_wake(&self) -> Option<BootMs> {
+        self.wakes.first().map(|(wake, _)| *wake)
+    }
+
+    /// When the lease of an attempt ends.
+    pub fn deadline(&self, lease: LeaseId) -> Option<BootMs> {
+        self.attempts.get(&lease).map(|g| g.limits.deadline)
+    }
+
+    /// Why an attempt is being stopped, if it is.
+    pub fn stopping(&self, lease: LeaseId) -> Option<Why> {
+        self.attempts.get(&lease).and_then(Guarded::why)
+    }
+
+    /// Why an attempt was told to end; none while only asked for and not acted upon.
+    pub fn stopped_by(&self, lease: LeaseId) -> Option<Why> {
+        match self.attempts.get(&lease)?.phase {
+            Phase::Running => None,
+            Phase::Terminating { why, .. } | Phase::Killing { why, .. } => Some(why),
+        }
+    }
+
+    /// The leases that are guarded.
+    pub fn leases(&self) -> impl Iterator<Item = LeaseId> + '_ {
+        self.attempts.keys().copied()
+    }
+
+    /// Whether nothing is guarded.
+    pub fn is_empty(&self) -> bool {
+        self.attempts.is_empty()
+    }
+
+    fn reschedule(&mut self, lease: LeaseId) {
+        if let Some(guarded) = self.attempts.get_mut(&lease) {
+            self.wakes.remove(&(guarded.wake, lease));
+            guarded.wake = guarded.next_wake();
+            self.wakes.insert((guarded.wake, lease));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use stint_protocol::TaskId;
+
+    use super::*;
+
+    fn lease(n: u128) -> LeaseId {
+        LeaseId { task: TaskId(n), attempt: 1 }
+    }
+
+    fn limits(deadline: u64) -> Limits {
+        Limits {
+            deadline: BootMs(deadline),
+            grace_ms: 200,
+            kill_margin_ms: 100,
+            run_timeout_ms: 100_000,
+            started_at: BootMs(0),
+        }
+    }
+
+    #[test]
+    fn a_lease_that_is_not_renewed_ends_inside_itself() {
+        let (mut dog, a) = (Watchdog::default(), lease(1));
+        dog.start(a, limits(1000));
+        assert_eq!(dog.next_wake(), Some(BootMs(700)));
+        assert_eq!(dog.tick(BootMs(699)), []);
+        assert_eq!(dog.tick(BootMs(700)), [Action::Term(a, Why::LeaseOver)]);
+        assert_eq!(dog.tick(BootMs(899)), []);
+        assert_eq!(dog.tick(BootMs(900)), [Action::Kill(a, Why::LeaseOver)]);
+        assert_eq!(dog.tick(BootMs(950)), [Action::Kill(a, Why::LeaseOver)], "repeated until it is gone");
+        assert_eq!(dog.exited(a), Some(Why::LeaseOver));
+        assert_eq!(dog.next_wake(), None);
+    }
+
+    #[test]
+    fn renewals_extend_and_never_shorten() {
+        let (mut dog, a) = (Watchdog::default(), lease(1));
+        dog.start(a, limits(1000));
+        dog.renew(a, BootMs(2000));
+        dog.renew(a, BootMs(1500));
+        assert_eq!(dog.deadline(a), Some(BootMs(2000)));
+        assert_eq!(dog.tick(BootMs(1699)), []);
+        assert_eq!(dog.tick(BootMs(1700)), [Action::Term(a, Why::LeaseOver)]);
+        dog.renew(a, BootMs(5000));
+        assert_eq!(
+            dog.tick(BootMs(1900)),
+            [Action::Kill(a, Why::LeaseOver)],
+            "a late renewal does not save it"
+        );
+    }
+
+    #[test]
+    fn the_first_reason_stays() {
+        let (mut dog, a) = (Watchdog::default(), lease(1));
+        dog.start(a, Limits { run_timeout_ms: 300, ..limits(10_000) });
+        assert_eq!(dog.tick(BootMs(300)), [Action::Term(a, Why::TimedOut)]);
+        dog.stop(a, Why::Cancelled);
+        assert_eq!(dog.tick(BootMs(500)), [Action::Kill(a, Why::TimedOut)]);
+        assert_eq!(dog.exited(a), Some(Why::TimedOut));
+    }
+
+    #[test]
+    fn a_program_that_ends_before_it_was_told_to_ended_by_itself() {
+        let (mut dog, a) = (Watchdog::default(), lease(1));
+        dog.start(a, limits(1000));
+        dog.stop(a, Why::Cancelled);
+        assert_eq!(dog.exited(a), None);
+    }
+
+    #[test]
+    fn a_slept_through_deadline_kills_without_grace() {
+        let (mut dog, a) = (Watchdog::default(), lease(1));
+        dog.start(a, limits(1000));
+        assert_eq!(dog.tick(BootMs(60_000)), [Action::Kill(a, Why::LeaseOver)]);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Start(u8, u64, u64),
+        Renew(u8, u64),
+        Stop(u8),
+        Exit(u8),
+        Pass(u64),
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            (0..4u8, 1..3000u64, 1..4000u64).prop_map(|(l, d, r)| Op::Start(l, d, r)),
+            (0..4u8, 1..3000u64).prop_map(|(l, d)| Op::Renew(l, d)),
+            (0..4u8).prop_map(Op::Stop),
+            (0..4u8).prop_map(Op::Exit),
+            (1..500u64).prop_map(Op::Pass),
+        ]
+    }
+
+    /// The model: the latest deadline promised, and whether KILL was seen.
+    #[derive(Default)]
+    struct Model {
+        now: u64,
+        running: BTreeMap<LeaseId, (u64, bool)>,
+    }
+
+    impl Model {
+        /// Lets time pass from wake to wake, as the shim does.
+        fn pass(&mut self, dog: &mut Watchdog, until: u64) -> Result<(), TestCaseError> {
+            while self.now < until {
+                let wake = dog.next_wake().map_or(until, |w| w.0.max(self.now));
+                self.now = wake.min(until);
+                for action in dog.tick(BootMs(self.now)) {
+                    if let Action::Kill(l, _) = action {
+                        self.running.get_mut(&l).expect("only what runs is killed").1 = true;
+                    }
+                }
+                for (l, (deadline, killed)) in &self.running {
+                    prop_assert!(
+                        *killed || self.now <= deadline.saturating_sub(100).max(1),
+                        "{l} at {}",
+                        self.now
+                    );
+                }
+                if wake >= until {
+                    break;
+                }
+                if dog.next_wake() == Some(BootMs(self.now)) {
+                    return Err(TestCaseError::fail("tick must make progress"));
+                }
+            }
+            self.now = until;
+            Ok(())
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_runs_past_its_deadline(ops in proptest::collection::vec(op(), 1..60)) {
+            let (mut dog, mut model) = (Watchdog::default(), Model::default());
+            for op in ops {
+                match op {
+                    Op::Start(l, length, run) => {
+                        let l = lease(l.into());
+                        let limits = Limits {
+                            deadline: BootMs(model.now + length), grace_ms: 200, kill_margin_ms: 100,
+                            run_timeout_ms: run, started_at: BootMs(model.now),
+                        };
+                        if Watchdog::may_start(&limits, BootMs(model.now)) {
+                            dog.start(l, limits);
+                            model.running.entry(l).or_insert((model.now + length, false));
+                        }
+                    }
+                    Op::Renew(l, length) => {
+                        let deadline = model.now + length;
+                        dog.renew(lease(l.into()), BootMs(deadline));
+                        if let Some(entry) = model.running.get_mut(&lease(l.into())) {
+                            entry.0 = entry.0.max(deadline);
+                            prop_assert_eq!(dog.deadline(lease(l.into())), Some(BootMs(entry.0)));
+                        }
+                    }
+                    Op::Stop(l) => dog.stop(lease(l.into()), Why::Cancelled),
+                    Op::Exit(l) => {
+                        dog.exited(lease(l.into()));
+                        model.running.remove(&lease(l.into()));
+                    }
+                    Op::Pass(ms) => {
+                        let until = model.now + ms;
+                        model.pass(&mut dog, until)?;
+                    }
+                }
+            }
+        }
+    }
+}

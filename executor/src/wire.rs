@@ -1,0 +1,184 @@
+//! What node and watchdog say to each other: frames of `[length u32][CBOR array of messages]` over a unix socket.
+
+use minicbor::{Decode, Encode};
+use stint_protocol::{AttemptEnd, BootMs, LeaseId};
+
+use crate::host::{Held, Sandbox, StopReason};
+use crate::limits;
+
+/// Grows when a message changes its meaning.
+pub const VERSION: u32 = 1;
+
+/// How the watchdog runs an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Mode {
+    /// Session and process group only.
+    #[n(0)]
+    Direct,
+    /// Namespaces and cgroup, as far as the host permits.
+    #[n(1)]
+    Sandboxed,
+    /// A crun container.
+    #[n(2)]
+    Crun,
+}
+
+/// One attempt to be started. The environment is complete and closed.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Order {
+    #[n(0)]
+    pub lease: LeaseId,
+    #[n(1)]
+    pub mode: Mode,
+    #[n(2)]
+    pub command: Vec<String>,
+    /// `NAME=value`.
+    #[n(3)]
+    pub environment: Vec<String>,
+    #[n(4)]
+    pub deadline: BootMs,
+    #[n(5)]
+    pub grace_ms: u64,
+    #[n(6)]
+    pub kill_margin_ms: u64,
+    #[n(7)]
+    pub run_timeout_ms: u64,
+    #[n(8)]
+    pub memory_bytes: u64,
+    #[n(9)]
+    pub cpu_milli: u64,
+    /// Root file system for crun; none = the host's, read-only.
+    #[n(10)]
+    pub image: Option<String>,
+    /// Absolute path of crun.
+    #[n(11)]
+    pub crun: Option<String>,
+    /// Indexes of GPU device files.
+    #[n(12)]
+    pub gpus: Vec<u32>,
+}
+
+/// From the node to the watchdog.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum ToShim {
+    #[n(0)]
+    Start(#[n(0)] Order),
+    #[n(1)]
+    Renew(#[n(0)] LeaseId, #[n(1)] BootMs),
+    #[n(2)]
+    Stop(#[n(0)] LeaseId, #[n(1)] StopReason),
+    #[n(3)]
+    Acknowledge(#[n(0)] LeaseId),
+    #[n(4)]
+    Ping,
+    /// The node goes and wants nothing to outlive it: stop everything, leave when empty.
+    #[n(5)]
+    Leave,
+}
+
+/// What the watchdog says first on every connection.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Hello {
+    #[n(0)]
+    pub version: u32,
+    #[n(1)]
+    pub held: Vec<Held>,
+    #[n(2)]
+    pub ended: Vec<AttemptEnd>,
+    #[n(3)]
+    pub accounted: bool,
+    /// What ends a sandboxed attempt as a whole here.
+    #[n(4)]
+    pub sandbox: Sandbox,
+    #[n(5)]
+    pub own_proc: bool,
+    /// Memory limits are enforced.
+    #[n(6)]
+    pub memory_limits: bool,
+    #[n(7)]
+    pub problems: Vec<String>,
+}
+
+/// From the watchdog to the node.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum FromShim {
+    #[n(0)]
+    Hello(#[n(0)] Hello),
+    #[n(1)]
+    Started(#[n(0)] LeaseId, #[n(1)] BootMs),
+    #[n(2)]
+    Ended(#[n(0)] AttemptEnd),
+    #[n(3)]
+    Pong,
+}
+
+/// Appends messages to `out` as frames.
+pub fn put_frames<T: Encode<()>>(out: &mut Vec<u8>, messages: &[T]) {
+    let mut rest = messages.iter().peekable();
+    while rest.peek().is_some() {
+        let start = out.len();
+        out.extend_from_slice(&[0; 4]);
+        let mut encoder = minicbor::Encoder::new(&mut *out);
+        let _ = encoder.begin_array();
+        while let Some(message) = rest.peek() {
+            let _ = encoder.encode(message);
+            rest.next();
+            if encoder.writer().len() - start > limits::FRAME_TARGET_BYTES {
+                break;
+            }
+        }
+        let _ = encoder.end();
+        let length = (out.len() - start - 4) as u32;
+        out[start..start + 4].copy_from_slice(&length.to_be_bytes());
+    }
+}
+
+/// Why bytes are not a frame of ours.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    #[error("a frame of {0} bytes is over the limit")]
+    TooLong(usize),
+    #[error("a frame does not decode: {0}")]
+    Malformed(#[from] minicbor::decode::Error),
+}
+
+/// Takes all whole frames off the front of `bytes`.
+pub fn take_frames<T: for<'b> Decode<'b, ()>>(bytes: &mut Vec<u8>) -> Result<Vec<T>, FrameError> {
+    let mut messages = Vec::new();
+    let mut at = 0;
+    while let Some(head) = bytes.get(at..at + 4).and_then(|h| <[u8; 4]>::try_from(h).ok()) {
+        let length = u32::from_be_bytes(head) as usize;
+        if length > limits::FRAME_BYTES {
+            return Err(FrameError::TooLong(length));
+        }
+        let Some(body) = bytes.get(at + 4..at + 4 + length) else { break };
+        messages.extend(minicbor::decode::<Vec<T>>(body)?);
+        at += 4 + length;
+    }
+    bytes.drain(..at);
+    Ok(messages)
+}
+
+#[cfg(test)]
+mod tests {
+    use stint_protocol::TaskId;
+
+    use super::*;
+
+    #[test]
+    fn frames_survive_being_cut_anywhere() {
+        let messages: Vec<ToShim> = (0..20_000)
+            .map(|n| ToShim::Renew(LeaseId { task: TaskId(n), attempt: 1 }, BootMs(n as u64)))
+            .collect();
+        let mut bytes = Vec::new();
+        put_frames(&mut bytes, &messages);
+        let (mut inbox, mut got) = (Vec::new(), Vec::new());
+        for part in bytes.chunks(7777) {
+            inbox.extend_from_slice(part);
+            got.extend(take_frames::<ToShim>(&mut inbox).unwrap());
+        }
+        assert_eq!(got, messages);
+        assert!(inbox.is_empty());
+    }
+}

@@ -1,0 +1,227 @@
+//! What survives and what dies when node, watchdog or both are killed, stopped or replaced.
+
+mod support;
+
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use stint_executor::{Host, LogStream, StopReason, boot_now};
+use stint_protocol::{EndKind, LeaseId, Runtime, TaskId};
+use support::{Rig, assert_kind, odd_seconds, processes_with, shell, signal, task, wait_until};
+
+const WAYS: [bool; 2] = [true, false];
+
+/// The node of the tests below, in a process of its own: starts what the environment says and waits to be killed.
+#[tokio::test]
+async fn node_process() {
+    let Ok(folder) = std::env::var("STINT_TEST_NODE") else { return };
+    let mut rig = Rig::new(std::env::var("STINT_TEST_SANDBOX").is_ok_and(|v| v == "true"));
+    rig.settings.data_dir = folder.into();
+    let client = rig.open().await;
+    let mut launch = shell(&std::env::var("STINT_TEST_SCRIPT").unwrap());
+    launch.lease = far_lease();
+    launch.deadline = boot_now().plus(std::env::var("STINT_TEST_LEASE_MS").unwrap().parse().unwrap());
+    client.host.start(launch);
+    tokio::time::sleep(Duration::from_secs(120)).await;
+}
+
+fn far_lease() -> LeaseId {
+    LeaseId { task: TaskId(0xfa), attempt: 1 }
+}
+
+fn start_node(rig: &Rig, script: &str, lease_ms: u64) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["node_process", "--exact", "--nocapture"])
+        .env("STINT_TEST_NODE", rig.folder.path())
+        .env("STINT_TEST_SANDBOX", rig.settings.sandbox.to_string())
+        .env("STINT_TEST_SCRIPT", script)
+        .env("STINT_TEST_LEASE_MS", lease_ms.to_string())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+fn sleeping(word: &str) -> bool {
+    !processes_with(&format!("sleep\0{word}")).is_empty()
+}
+
+#[tokio::test]
+async fn a_stopped_node_cannot_keep_an_attempt_alive() {
+    for sandbox in WAYS {
+        let rig = Rig::new(sandbox);
+        let word = odd_seconds();
+        let mut node = start_node(&rig, &format!("trap '' TERM; sleep {word} & sleep {word}"), 3000);
+        wait_until("the attempt runs", || sleeping(&word)).await;
+        let latest = boot_now().plus(3000);
+        signal(node.id() as i32, libc::SIGSTOP);
+        wait_until("the lease has ended the attempt", || !sleeping(&word)).await;
+        assert!(boot_now() <= latest, "inside its lease");
+        node.kill().unwrap();
+        node.wait().unwrap();
+        let mut client = rig.open().await;
+        if client.host.unacknowledged().is_empty() {
+            // Killed, and not reaped yet.
+            client.end(far_lease()).await;
+        }
+        let ends = client.host.unacknowledged();
+        assert_eq!(ends.len(), 1);
+        assert_kind(&ends[0], EndKind::Lost);
+    }
+}
+
+#[tokio::test]
+async fn a_killed_node_is_followed_by_one_that_adopts() {
+    for sandbox in WAYS {
+        let rig = Rig::new(sandbox);
+        let word = odd_seconds();
+        let mut node = start_node(&rig, &format!("echo before; sleep {word}"), 60_000);
+        wait_until("the attempt runs", || sleeping(&word)).await;
+        node.kill().unwrap();
+        node.wait().unwrap();
+        let mut client = rig.open().await;
+        assert!(client.host.health().accounted);
+        let held = client.host.held();
+        assert!(
+            held.len() == 1 && held[0].lease == far_lease() && held[0].started && !held[0].stopping,
+            "{held:?}"
+        );
+        client.host.stop(far_lease(), StopReason::Cancelled);
+        assert_kind(&client.end(far_lease()).await, EndKind::Cancelled);
+        assert_eq!(client.log(far_lease(), LogStream::Stdout).await, "before\n");
+        assert!(!sleeping(&word));
+    }
+}
+
+#[tokio::test]
+async fn ends_while_no_node_was_there_are_delivered_and_forgotten_once_acknowledged() {
+    for sandbox in WAYS {
+        let rig = Rig::new(sandbox);
+        let mut client = rig.open().await;
+        let gate = rig.folder.path().join("gate");
+        let launch = shell(&format!("while [ ! -e {} ]; do sleep 0.01; done; exit 7", gate.display()));
+        let lease = launch.lease;
+        client.host.start(launch);
+        client.started(lease).await;
+        client.host.shutdown(false).await;
+        std::fs::write(&gate, "").unwrap();
+        let shim = rig.shim_pid();
+
+        let journal = rig.executor().join("spool/journal");
+        let size = std::fs::metadata(&journal).unwrap().len();
+        wait_until("the end is in the journal", || std::fs::metadata(&journal).unwrap().len() > size).await;
+        // Both gone: the spool is all that is left.
+        rig.kill_shim();
+        wait_until("the watchdog is gone", || rig.shim_pid() != shim).await;
+
+        let client = rig.open().await;
+        let ends = client.host.unacknowledged();
+        assert_eq!((ends.len(), ends[0].lease), (1, lease));
+        assert_kind(&ends[0], EndKind::Exited(7));
+        assert!(client.host.health().accounted);
+        client.host.acknowledge(vec![lease]);
+        client.host.shutdown(false).await;
+        let last = rig.open().await;
+        assert_eq!(last.host.unacknowledged(), []);
+    }
+}
+
+#[tokio::test]
+async fn what_a_killed_watchdog_ran_dies_and_is_reported_lost_after_it_is_gone() {
+    for sandbox in WAYS {
+        let rig = Rig::new(sandbox);
+        let mut client = rig.open().await;
+        let word = odd_seconds();
+        let launch = shell(&format!("trap '' TERM; (setsid sleep {word} &); sleep {word}"));
+        let lease = launch.lease;
+        client.host.start(launch);
+        client.started(lease).await;
+        wait_until("the attempt runs", || processes_with(&format!("sleep\0{word}")).len() == 2).await;
+        rig.kill_shim();
+        assert_kind(&client.end(lease).await, EndKind::Lost);
+        assert!(!sleeping(&word), "seen gone before it was told");
+        // The next watchdog works.
+        assert_kind(&client.run(&["/bin/true"]).await, EndKind::Exited(0));
+        assert!(client.host.health().accounted);
+    }
+}
+
+#[tokio::test]
+async fn node_and_watchdog_killed_together_leave_nothing() {
+    for sandbox in WAYS {
+        let rig = Rig::new(sandbox);
+        let word = odd_seconds();
+        let mut node =
+            start_node(&rig, &format!("trap '' TERM; (setsid sleep {word} &); sleep {word}"), 60_000);
+        wait_until("the attempt runs", || processes_with(&format!("sleep\0{word}")).len() == 2).await;
+        node.kill().unwrap();
+        node.wait().unwrap();
+        rig.kill_shim();
+        if sandbox {
+            wait_until("the namespace is gone without anybody's help", || !sleeping(&word)).await;
+        }
+        let mut client = rig.open().await;
+        if client.host.unacknowledged().is_empty() {
+            client.end(far_lease()).await;
+        }
+        assert_kind(&client.host.unacknowledged()[0], EndKind::Lost);
+        assert!(!sleeping(&word));
+    }
+}
+
+#[tokio::test]
+async fn a_hung_watchdog_is_replaced() {
+    let rig = Rig::new(true);
+    let mut client = rig.open().await;
+    let word = odd_seconds();
+    let launch = task(&["sleep", &word]);
+    let lease = launch.lease;
+    client.host.start(launch);
+    client.started(lease).await;
+    let shim = rig.shim_pid().unwrap();
+    signal(shim, libc::SIGSTOP);
+    assert_kind(&client.end(lease).await, EndKind::Lost);
+    assert!(!sleeping(&word));
+    assert_ne!(rig.shim_pid(), Some(shim));
+}
+
+#[tokio::test]
+async fn a_watchdog_without_work_and_node_leaves() {
+    let mut rig = Rig::new(true);
+    rig.settings.shim_command =
+        vec![env!("CARGO_BIN_EXE_stint-shim").into(), "--idle-ms".into(), "100".into()];
+    let client = rig.open().await;
+    assert!(rig.shim_pid().is_some());
+    drop(client);
+    wait_until("it has left", || rig.shim_pid().is_none()).await;
+}
+
+#[tokio::test]
+async fn shutting_down_with_kill_leaves_nothing() {
+    for sandbox in WAYS {
+        let rig = Rig::new(sandbox);
+        let mut client = rig.open().await;
+        let word = odd_seconds();
+        let launch = task(&["sleep", &word]);
+        let lease = launch.lease;
+        client.host.start(launch);
+        client.started(lease).await;
+        client.host.shutdown(true).await;
+        wait_until("the watchdog has left", || rig.shim_pid().is_none()).await;
+        assert!(!sleeping(&word));
+        let next = rig.open().await;
+        assert_kind(&next.host.unacknowledged()[0], EndKind::Drained);
+    }
+}
+
+#[tokio::test]
+async fn mock_attempts_end_with_their_node_and_say_so() {
+    let rig = Rig::new(true);
+    let client = rig.open().await;
+    client.host.start(support::launch(support::spec(&["hang"]), Runtime::Mock));
+    wait_until("the mock runs", || rig.executor().join("mock-used").exists()).await;
+    drop(client);
+    let next = rig.open().await;
+    assert!(!next.host.health().accounted, "the next node cannot know what ran: new incarnation");
+    assert_eq!(next.host.held(), []);
+}

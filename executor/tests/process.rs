@@ -1,0 +1,274 @@
+//! The process runtime on real processes, sandboxed and not.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use stint_executor::{Host, LogError, LogStream, Sandbox, StopReason, boot_now};
+use stint_protocol::{EndKind, Runtime};
+use support::{Rig, assert_kind, launch, lease, odd_seconds, processes_with, shell, spec, task, wait_until};
+
+/// Both ways in which the process runtime contains an attempt.
+const WAYS: [bool; 2] = [true, false];
+
+#[tokio::test]
+async fn exits_and_signals_are_told_exactly() {
+    for sandbox in WAYS {
+        let rig = Rig::new(sandbox);
+        let mut client = rig.open().await;
+        assert_kind(&client.run(&["/bin/true"]).await, EndKind::Exited(0));
+        assert_kind(&client.run(&["false"]).await, EndKind::Exited(1));
+        for code in [3, 126, 127, 137, 255] {
+            assert_kind(&client.run(&["sh", "-c", &format!("exit {code}")]).await, EndKind::Exited(code));
+        }
+        for signal in [9, 11, 15, 6] {
+            let end = client.run(&["sh", "-c", &format!("kill -{signal} $$")]).await;
+            assert_kind(&end, EndKind::Signalled(signal));
+        }
+        assert_eq!(client.host.held(), []);
+        assert_eq!(client.host.unacknowledged().len(), 11);
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_executed_is_told_apart_from_exit_codes() {
+    for sandbox in WAYS {
+        let rig = Rig::new(sandbox);
+        let mut client = rig.open().await;
+        let script = rig.folder.path().join("script");
+        std::fs::write(&script, "echo no interpreter line").unwrap();
+        let path = script.to_str().unwrap();
+        let cases = [
+            ("stint-no-such-command", "command not found"),
+            ("/no/such/file", "no such file"),
+            (path, "permission denied"),
+            ("/etc", "permission denied"),
+        ];
+        for (name, part) in cases {
+            let end = client.run(&[name]).await;
+            assert_kind(&end, EndKind::NotRunnable);
+            assert!(end.message.contains(part), "{end:?}");
+        }
+        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let end = client.run(&[path]).await;
+        assert_kind(&end, EndKind::NotRunnable);
+        assert!(end.message.contains("#!/bin/sh"), "{end:?}");
+        assert!(client.started.is_empty(), "none of them ever ran");
+    }
+}
+
+#[tokio::test]
+async fn a_program_that_ignores_term_is_killed_after_its_grace() {
+    for sandbox in WAYS {
+        let rig = Rig::new(sandbox);
+        let mut client = rig.open().await;
+        let mut stubborn = spec(&["sh", "-c", "trap '' TERM; while :; do sleep 0.05; done"]);
+        stubborn.timeout_ms = 300;
+        let launch = launch(stubborn, Runtime::Process);
+        let (lease, began) = (launch.lease, Instant::now());
+        client.host.start(launch);
+        assert_kind(&client.end(lease).await, EndKind::TimedOut);
+        assert!(began.elapsed() >= Duration::from_millis(600), "timeout and grace: {:?}", began.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn a_stopped_program_may_clean_up() {
+    for sandbox in WAYS {
+        let rig = Rig::new(sandbox);
+        let mut client = rig.open().await;
+        let launch = shell("trap 'echo cleaned; exit 0' TERM; echo ready; while :; do sleep 0.02; done");
+        let lease = launch.lease;
+        client.host.start(launch);
+        client.started(lease).await;
+        let stdout = rig.executor().join(format!("attempts/{}-1/stdout", lease.task));
+        wait_until("the trap is set", || std::fs::read_to_string(&stdout).is_ok_and(|t| t.contains("ready")))
+            .await;
+        client.host.stop(lease, StopReason::Cancelled);
+        assert!(client.host.held()[0].stopping);
+        client.host.stop(lease, StopReason::Drained);
+        assert_kind(&client.end(lease).await, EndKind::Cancelled);
+        assert_eq!(client.log(lease, LogStream::Stdout).await, "ready\ncleaned\n");
+    }
+}
+
+#[tokio::test]
+async fn nothing_of_an_attempt_outlives_it() {
+    for sandbox in WAYS {
+        let rig = Rig::new(sandbox);
+        let mut client = rig.open().await;
+        let word = odd_seconds();
+        // A child, a grandchild in a session of its own, and one that its parent abandoned.
+        let script = format!(
+            "sleep {word} & setsid sh -c 'sleep {word} & sleep {word}' & (setsid sleep {word} &) ; \
+             while [ $(ps ax | grep -c 'slee[p] {word}') -lt 4 ]; do sleep 0.01; done; exit 5"
+        );
+        let launch = shell(&script);
+        let lease = launch.lease;
+        client.host.start(launch);
+        assert_kind(&client.end(lease).await, EndKind::Exited(5));
+        assert_eq!(processes_with(&word), Vec::<i32>::new(), "when the end is told, everything is gone");
+    }
+}
+
+#[tokio::test]
+async fn attempts_that_are_killed_take_their_daemons_along() {
+    for sandbox in WAYS {
+        let rig = Rig::new(sandbox);
+        let mut client = rig.open().await;
+        let word = odd_seconds();
+        let launch = shell(&format!("(setsid sleep {word} &); trap '' TERM; sleep {word}"));
+        let lease = launch.lease;
+        client.host.start(launch);
+        client.started(lease).await;
+        wait_until("the daemon runs", || processes_with(&format!("sleep\0{word}")).len() == 2).await;
+        client.host.stop(lease, StopReason::Drained);
+        assert_kind(&client.end(lease).await, EndKind::Drained);
+        assert_eq!(processes_with(&word), Vec::<i32>::new());
+    }
+}
+
+#[tokio::test]
+async fn leases_end_in_time_and_renewals_extend_them() {
+    for sandbox in WAYS {
+        let rig = Rig::new(sandbox);
+        let mut client = rig.open().await;
+        let mut kept = shell("trap '' TERM; while :; do sleep 0.05; done");
+        kept.deadline = boot_now().plus(1500);
+        let mut let_go = kept.clone();
+        let_go.lease = lease();
+        let_go.env.clear();
+        let deadline = let_go.deadline;
+        let (kept, let_go) =
+            ((kept.lease, client.host.start(kept)).0, (let_go.lease, client.host.start(let_go)).0);
+        client.host.renew(vec![(kept, boot_now().plus(60_000))]);
+        client.host.renew(vec![(kept, boot_now().plus(100))]);
+        assert_kind(&client.end(let_go).await, EndKind::Lost);
+        assert!(boot_now() <= deadline, "stopping is inside the lease");
+        let held = client.host.held();
+        assert!(held.len() == 1 && held[0].lease == kept && !held[0].stopping, "{held:?}");
+        client.host.stop(kept, StopReason::Cancelled);
+        assert_kind(&client.end(kept).await, EndKind::Cancelled);
+
+        let mut late = task(&["/bin/true"]);
+        late.deadline = boot_now().plus(100);
+        let late = (late.lease, client.host.start(late)).0;
+        assert_kind(&client.end(late).await, EndKind::Lost);
+        assert!(!client.started.contains(&late), "no start without time left");
+    }
+}
+
+#[tokio::test]
+async fn the_environment_is_closed() {
+    for sandbox in WAYS {
+        let rig = Rig::new(sandbox);
+        let mut client = rig.open().await;
+        let mut spec = spec(&[
+            "sh",
+            "-c",
+            "pwd; env | sort; ls /proc/self/fd | wc -l; umask; grep -E 'NoNewPrivs|SigIgn|SigBlk' /proc/self/status; \
+             cat /proc/self/oom_score_adj; echo to stderr >&2; cat",
+        ]);
+        spec.env.insert("MINE".into(), "1".into());
+        let launch = launch(spec, Runtime::Process);
+        let lease = launch.lease;
+        client.host.start(launch);
+        assert_kind(&client.end(lease).await, EndKind::Exited(0));
+        let text = client.log(lease, LogStream::Stdout).await;
+        let lines: Vec<&str> = text.lines().collect();
+        let work = rig.executor().join(format!("attempts/{}-1/work", lease.task));
+        assert_eq!(lines[0], work.to_str().unwrap());
+        let expected = [
+            "CUDA_VISIBLE_DEVICES=",
+            "HOME=",
+            "LANG=C.UTF-8",
+            "MINE=1",
+            "NVIDIA_VISIBLE_DEVICES=void",
+            "PATH=",
+            "PWD=",
+            "STINT_ATTEMPT=1",
+            "STINT_ATTEMPT_FOLDER=",
+            "STINT_TASK_ID=",
+            "TMPDIR=",
+        ];
+        let names = &lines[1..12];
+        assert!(names.iter().zip(expected).all(|(line, start)| line.starts_with(start)), "{text}");
+        // The three standard streams and the folder that `ls` reads.
+        assert_eq!(lines[12..14], ["4", "0077"], "{text}");
+        for (line, value) in lines[14..17].iter().zip([
+            "SigBlk:\t0000000000000000",
+            "SigIgn:\t0000000000000000",
+            "NoNewPrivs:\t1",
+        ]) {
+            assert_eq!(*line, value);
+        }
+        assert_eq!(lines[17], "0", "{text}");
+        assert_eq!(client.log(lease, LogStream::Stderr).await, "to stderr\n");
+        let unknown = client.host.read_log(support::lease(), LogStream::Stdout, 0, 10).await;
+        assert!(matches!(unknown, Err(LogError::NotFound(_))));
+    }
+}
+
+#[tokio::test]
+async fn a_sandboxed_program_sees_only_itself() {
+    let rig = Rig::new(true);
+    let mut client = rig.open().await;
+    if client.host.health().sandbox != Sandbox::PidNamespace {
+        println!("SKIPPED a_sandboxed_program_sees_only_itself: no pid namespaces on this host");
+        return;
+    }
+    let launch = shell("ls -d /proc/[0-9]* | wc -l; kill -9 1; echo still here");
+    let lease = launch.lease;
+    client.host.start(launch);
+    assert_kind(&client.end(lease).await, EndKind::Exited(0));
+    let text = client.log(lease, LogStream::Stdout).await;
+    let processes: u32 = text.lines().next().unwrap().trim().parse().unwrap();
+    assert!(processes <= 4 && text.ends_with("still here\n"), "{text}");
+}
+
+#[tokio::test]
+async fn out_of_memory_is_told_apart() {
+    let rig = Rig::new(true);
+    let mut client = rig.open().await;
+    if client.host.health().problems.iter().any(|p| p.contains("memory limits are not enforced")) {
+        println!("SKIPPED out_of_memory_is_told_apart: no writable memory cgroup on this host");
+        return;
+    }
+    let mut hungry = spec(&["sh", "-c", "tail /dev/zero"]);
+    hungry.memory_bytes = 16 * 1024 * 1024;
+    let launch = launch(hungry, Runtime::Process);
+    let lease = launch.lease;
+    client.host.start(launch);
+    let end = client.end(lease).await;
+    assert_kind(&end, EndKind::OutOfMemory);
+    assert!(end.message.contains("16777216"), "{end:?}");
+    assert_kind(&client.run(&["sh", "-c", "kill -9 $$"]).await, EndKind::Signalled(9));
+}
+
+#[tokio::test]
+async fn many_short_tasks_all_end_and_their_folders_go() {
+    for sandbox in WAYS {
+        let mut rig = Rig::new(sandbox);
+        rig.settings.keep_ended.count = 10;
+        let mut client = rig.open().await;
+        let leases: Vec<_> = (0..200)
+            .map(|_| {
+                let launch = task(&["/bin/true"]);
+                let lease = launch.lease;
+                client.host.start(launch);
+                lease
+            })
+            .collect();
+        client.until(|c| c.ends.len() == 200, "200 ends").await;
+        assert!(client.ends.values().all(|e| e.kind == EndKind::Exited(0)), "{:?}", client.ends);
+        assert_eq!(client.started.len(), 200);
+        client.host.acknowledge(leases);
+        assert_eq!(client.host.unacknowledged(), []);
+        let folders = || std::fs::read_dir(rig.executor().join("attempts")).unwrap().count();
+        let began = Instant::now();
+        while folders() > 10 {
+            assert!(began.elapsed() < support::PATIENCE, "old folders are removed");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}

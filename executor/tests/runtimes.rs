@@ -1,0 +1,149 @@
+//! The mock and crun runtimes, and refusals.
+
+mod support;
+
+use std::time::Instant;
+
+use stint_executor::{Host, LogStream, StopReason};
+use stint_protocol::{EndKind, Runtime};
+use support::{Client, Rig, assert_kind, launch, odd_seconds, processes_with, spec, wait_until};
+
+#[tokio::test]
+async fn mock_attempts_do_what_their_words_say() {
+    let rig = Rig::new(true);
+    let mut client = rig.open().await;
+    let cases = [
+        ("", EndKind::Exited(0)),
+        ("exit=3", EndKind::Exited(3)),
+        ("run=20ms signal=9", EndKind::Signalled(9)),
+        ("fail_start", EndKind::StartFailed),
+        ("sleep 1", EndKind::NotRunnable),
+    ];
+    for (words, kind) in cases {
+        let words: Vec<&str> = words.split_whitespace().collect();
+        let launch = launch(spec(&words), Runtime::Mock);
+        let lease = launch.lease;
+        client.host.start(launch);
+        assert_kind(&client.end(lease).await, kind);
+    }
+    let hang = launch(spec(&["hang"]), Runtime::Mock);
+    let lease = hang.lease;
+    client.host.start(hang);
+    client.started(lease).await;
+    client.host.stop(lease, StopReason::Cancelled);
+    assert_kind(&client.end(lease).await, EndKind::Cancelled);
+}
+
+#[tokio::test]
+async fn mock_attempts_are_cheap() {
+    let rig = Rig::new(true);
+    let mut client = rig.open().await;
+    let began = Instant::now();
+    for _ in 0..20_000 {
+        client.host.start(launch(spec(&[]), Runtime::Mock));
+    }
+    client.until(|c| c.ends.len() == 20_000, "20,000 ends").await;
+    println!("MEASURED mock: {:.0} attempts a second", 20_000.0 / began.elapsed().as_secs_f64());
+}
+
+#[tokio::test]
+async fn runtimes_that_are_not_there_are_refused_with_advice() {
+    let mut rig = Rig::new(true);
+    rig.settings.runtimes = vec![Runtime::Mock, Runtime::Crun, Runtime::Docker];
+    rig.settings.crun_path = "/no/such/crun".into();
+    let mut client = rig.open().await;
+    for (runtime, part) in [
+        (Runtime::Process, "add it to runtimes"),
+        (Runtime::Crun, "crun_path"),
+        (Runtime::Docker, "not built"),
+    ] {
+        let launch = launch(spec(&["/bin/true"]), runtime);
+        let lease = launch.lease;
+        client.host.start(launch);
+        let end = client.end(lease).await;
+        assert_kind(&end, EndKind::StartFailed);
+        assert!(end.message.contains(part), "{end:?}");
+    }
+    let health = client.host.health();
+    assert!(health.runtimes[&Runtime::Mock].is_ok() && health.runtimes[&Runtime::Crun].is_err());
+}
+
+/// A rig and client when crun can be used here.
+async fn with_crun(test: &str) -> Option<(Rig, Client)> {
+    let rig = Rig::new(true);
+    let client = rig.open().await;
+    if let Err(why) = &client.host.health().runtimes[&Runtime::Crun] {
+        println!("SKIPPED {test}: {why}");
+        return None;
+    }
+    Some((rig, client))
+}
+
+async fn crun(client: &mut Client, command: &[&str]) -> (EndKind, String, String) {
+    let launch = launch(spec(command), Runtime::Crun);
+    let lease = launch.lease;
+    client.host.start(launch);
+    let end = client.end(lease).await;
+    let text = match client.host.read_log(lease, LogStream::Stdout, 0, 100_000).await {
+        Ok(chunk) => String::from_utf8_lossy(&chunk.bytes).into_owned(),
+        Err(e) => e.to_string(),
+    };
+    (end.kind, end.message, text)
+}
+
+#[tokio::test]
+async fn crun_tells_exits_signals_and_errors_apart() {
+    let Some((rig, mut client)) = with_crun("crun_tells_exits_signals_and_errors_apart").await else {
+        return;
+    };
+    let (kind, message, text) =
+        crun(&mut client, &["sh", "-c", "pwd; id -u; echo x > file && ls; exit 3"]).await;
+    assert_eq!((kind, text.as_str()), (EndKind::Exited(3), "/work\n65534\nfile\n"), "{message}");
+    let (kind, message, _) = crun(&mut client, &["sh", "-c", "sh -c 'kill -9 $$'; exit 137"]).await;
+    assert_eq!(kind, EndKind::Exited(137), "{message}");
+    let (kind, message, _) = crun(&mut client, &["stint-no-such-command"]).await;
+    assert_eq!(kind, EndKind::NotRunnable, "{message}");
+    assert!(message.contains("stint-no-such-command"), "{message}");
+    let (kind, message, _) = crun(&mut client, &["/etc/passwd"]).await;
+    assert_eq!(kind, EndKind::NotRunnable, "{message}");
+    let (kind, _, text) =
+        crun(&mut client, &["sh", "-c", "touch /usr/x /etc/x; cat /etc/shadow; ls -d /proc/[0-9]* | wc -l"])
+            .await;
+    assert_eq!((kind, text.trim()), (EndKind::Exited(0), "3"), "read-only, unprivileged and alone");
+    let state = std::fs::read_dir(rig.executor().join("crun")).unwrap().count();
+    assert_eq!(state, 0, "nothing of crun's state is left");
+}
+
+#[tokio::test]
+async fn crun_containers_are_stopped_limited_and_die_with_the_watchdog() {
+    let Some((rig, mut client)) =
+        with_crun("crun_containers_are_stopped_limited_and_die_with_the_watchdog").await
+    else {
+        return;
+    };
+    let word = odd_seconds();
+    let sleeping = || !processes_with(&format!("sleep\0{word}")).is_empty();
+    let mut slow = spec(&["sleep", &word]);
+    slow.timeout_ms = 500;
+    let slow = launch(slow, Runtime::Crun);
+    let lease = slow.lease;
+    client.host.start(slow);
+    assert_kind(&client.end(lease).await, EndKind::TimedOut);
+    assert!(!sleeping());
+
+    let mut hungry = spec(&["sh", "-c", "tail /dev/zero"]);
+    hungry.memory_bytes = 32 * 1024 * 1024;
+    let hungry = launch(hungry, Runtime::Crun);
+    let lease = hungry.lease;
+    client.host.start(hungry);
+    assert_kind(&client.end(lease).await, EndKind::OutOfMemory);
+
+    let long = launch(spec(&["sleep", &word]), Runtime::Crun);
+    let lease = long.lease;
+    client.host.start(long);
+    client.started(lease).await;
+    wait_until("the container runs", sleeping).await;
+    rig.kill_shim();
+    assert_kind(&client.end(lease).await, EndKind::Lost);
+    assert!(!sleeping());
+}

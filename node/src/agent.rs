@@ -1,0 +1,185 @@
+//! The executing side of a node: reports what it holds, does what the orders say.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use stint_executor::{Host, HostEvent, Launch, StopReason};
+use stint_protocol::{BootMs, Incarnation, LeaseId, NodeId, Nonce};
+use stint_scheduler::RegisterNode;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{sleep, timeout};
+
+use crate::clock::Clock;
+use crate::limits;
+use crate::peers::Later;
+use crate::wire::{Grant, Launching, Orders, Report, ReportAnswer};
+
+/// Door to whoever leads.
+pub trait LeaderLink: Send + Sync + 'static {
+    /// Sends a report to the leader; an error when there is none or it did not answer.
+    fn report(&self, report: Report) -> Later<Result<ReportAnswer, String>>;
+}
+
+/// One node as an executor.
+pub struct Agent {
+    pub node: NodeId,
+    pub incarnation: Incarnation,
+    pub nonce: Nonce,
+    pub host: Arc<dyn Host>,
+    pub clock: Arc<dyn Clock>,
+    pub link: Arc<dyn LeaderLink>,
+    /// What it offers, sent when the leader asks.
+    pub offer: RegisterNode,
+    /// Set while the node stops: nothing new starts.
+    pub closing: Arc<AtomicBool>,
+}
+
+/// What has been heard so far.
+#[derive(Default)]
+struct Heard {
+    sequence: u64,
+    term: u64,
+    answered: u64,
+}
+
+impl Agent {
+    /// Reports until the task is dropped.
+    pub async fn run(self, mut events: mpsc::Receiver<HostEvent>) {
+        let news = Arc::new(Notify::new());
+        let bell = news.clone();
+        let listener = tokio::spawn(async move {
+            while let Some(event) = events.recv().await {
+                if matches!(event, HostEvent::Ended(_)) {
+                    bell.notify_one();
+                }
+            }
+        });
+        let mut heard = Heard::default();
+        let mut register = true;
+        let mut at_once = false;
+        loop {
+            let report = self.report(&mut heard, register, at_once);
+            let holds = report.hold_ms > 0;
+            let sent = report.sent;
+            let call = timeout(limits::REPORT_DEADLINE, self.link.report(report));
+            // News cut a held report short; one that brings news is never cut.
+            let answer = tokio::select! {
+                answer = call => answer.unwrap_or_else(|_| Err("the leader did not answer".into())),
+                () = news.notified(), if holds => {
+                    at_once = true;
+                    continue;
+                }
+            };
+            at_once = false;
+            match answer {
+                Ok(ReportAnswer::Orders(orders)) => {
+                    register = false;
+                    at_once = orders.more;
+                    self.obey(orders, sent, &mut heard);
+                }
+                Ok(ReportAnswer::Register) => register = true,
+                Ok(ReportAnswer::NotLeader(_)) => sleep(limits::RETRY_PAUSE).await,
+                Ok(ReportAnswer::Stale(why)) => {
+                    tracing::error!(%why, "this node may not execute; stopping what it holds");
+                    self.stop_everything();
+                    listener.abort();
+                    return;
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "no leader took the report");
+                    sleep(limits::RETRY_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn report(&self, heard: &mut Heard, register: bool, at_once: bool) -> Report {
+        heard.sequence += 1;
+        // The clock first: what is true of the lists below is true of a later moment.
+        let sent = self.clock.boot();
+        let mut ends = self.host.unacknowledged();
+        let unreported: BTreeSet<LeaseId> =
+            ends.iter().skip(limits::ENDS_PER_REPORT).map(|e| e.lease).collect();
+        ends.truncate(limits::ENDS_PER_REPORT);
+        let hold = !(at_once || register || !ends.is_empty());
+        let mut held: Vec<(LeaseId, bool)> = self.host.held().iter().map(|h| (h.lease, h.stopping)).collect();
+        held.extend(unreported.into_iter().map(|lease| (lease, true)));
+        Report {
+            node: self.node,
+            incarnation: self.incarnation,
+            nonce: self.nonce,
+            sequence: heard.sequence,
+            sent,
+            register: register.then(|| self.offer.clone()),
+            held,
+            ends,
+            hold_ms: if hold { limits::REPORT_HOLD.as_millis() as u64 } else { 0 },
+        }
+    }
+
+    /// Does what fresh orders say; others are dropped (DESIGN §5, rule 6).
+    fn obey(&self, orders: Orders, sent: BootMs, heard: &mut Heard) {
+        let mine = orders.incarnation == self.incarnation && orders.nonce == self.nonce;
+        let fresh =
+            orders.term >= heard.term && orders.answers == heard.sequence && orders.answers > heard.answered;
+        if !mine || !fresh {
+            tracing::debug!(term = orders.term, answers = orders.answers, "orders dropped");
+            return;
+        }
+        heard.term = orders.term;
+        heard.answered = orders.answers;
+        self.host.acknowledge(orders.recorded.clone());
+        let held: BTreeMap<LeaseId, bool> = self.host.held().iter().map(|h| (h.lease, h.stopping)).collect();
+        let granted: BTreeSet<LeaseId> = orders.grants.iter().map(|g| g.lease).collect();
+        let renewals = orders.grants.iter().filter(|g| held.contains_key(&g.lease));
+        self.host.renew(renewals.map(|g| (g.lease, sent.plus(g.ttl_ms))).collect());
+        for (lease, stopping) in &held {
+            if !granted.contains(lease) && !stopping {
+                self.host.stop(*lease, StopReason::LeaseOver);
+            }
+        }
+        for grant in orders.grants {
+            self.follow(grant, sent, &held);
+        }
+    }
+
+    fn follow(&self, grant: Grant, sent: BootMs, held: &BTreeMap<LeaseId, bool>) {
+        let deadline = sent.plus(grant.ttl_ms);
+        match (held.get(&grant.lease), grant.launch) {
+            (Some(false), _) if grant.cancelled => self.host.stop(grant.lease, StopReason::Cancelled),
+            (None, Some(launch)) if !self.closing.load(Ordering::SeqCst) => {
+                // An attempt starts only while its lease has time left.
+                if self.clock.boot() < deadline.minus(grant.kill_margin_ms) {
+                    self.host.start(self.launch(grant.lease, launch, deadline));
+                    if grant.cancelled {
+                        self.host.stop(grant.lease, StopReason::Cancelled);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn launch(&self, lease: LeaseId, launching: Launching, deadline: BootMs) -> Launch {
+        let mut env = BTreeMap::from([
+            ("STINT_TASK_ID".to_string(), lease.task.to_string()),
+            ("STINT_ATTEMPT".to_string(), lease.attempt.to_string()),
+            ("STINT_INDEX".to_string(), launching.index.to_string()),
+            ("STINT_TENANT".to_string(), launching.tenant.to_string()),
+            ("STINT_CLASS".to_string(), launching.spec.class.to_string()),
+            ("STINT_NODE_ID".to_string(), self.node.to_string()),
+        ]);
+        if let Some(name) = launching.name {
+            env.insert("STINT_TASK_NAME".to_string(), name.to_string());
+        }
+        let Launching { tenant, spec, runtime, gpus, .. } = launching;
+        Launch { lease, tenant, spec, runtime, gpus, deadline, env }
+    }
+
+    fn stop_everything(&self) {
+        for held in self.host.held() {
+            self.host.stop(held.lease, StopReason::LeaseOver);
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! Puts a peer together from its doors: the same for a real peer and a simulated one.
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use stint_protocol::NodeId;
+use stint_raft::{OpenError, Raft, Settings};
+
+use crate::clock::{Chance, Clock};
+use crate::leader::{Leader, LeaderQueue};
+use crate::node::Node;
+use crate::peers::{self, Peers};
+use crate::pki::{self, Authority, Identity, PkiError};
+use crate::reports::Reports;
+use crate::requests::Requests;
+use crate::shared::{NodeMachine, Shared};
+use crate::transport::RaftTransport;
+
+/// What a peer is made of. Log storage is in `settings`; the execution host comes later, to `Node::host`.
+pub struct Parts {
+    pub id: NodeId,
+    pub cluster: String,
+    pub authority: Authority,
+    pub identity: Identity,
+    /// The log's folder.
+    pub log: PathBuf,
+    pub settings: Settings,
+    /// Client and server side of the connections between peers.
+    pub endpoint: quinn::Endpoint,
+    pub clock: Arc<dyn Clock>,
+    pub chance: Arc<Chance>,
+}
+
+/// Why a peer could not be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum AssembleError {
+    #[error("the log cannot be used: {0}")]
+    Log(#[from] OpenError),
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    #[error("QUIC: {0}")]
+    Quic(String),
+}
+
+/// A peer that serves nobody yet: `peers::serve` and `Leader::run` bring it to life.
+pub async fn assemble(parts: Parts) -> Result<(Arc<Node>, LeaderQueue), AssembleError> {
+    let Parts { id, cluster, authority, identity, log, settings, endpoint, clock, chance } = parts;
+    let server =
+        peers::server_config(pki::peer_server(&authority, &identity)?).map_err(AssembleError::Quic)?;
+    endpoint.set_server_config(Some(server));
+    let client = pki::peer_client(&authority, &identity)?;
+    let peers = Arc::new(Peers::new(endpoint, client).map_err(AssembleError::Quic)?);
+    let shared = Shared::new(clock.clone());
+    let transport = Arc::new(RaftTransport(peers.clone()));
+    let raft = Raft::open(id.0, log, settings, NodeMachine(shared.clone()), transport).await?;
+    let (leader, queue) = Leader::new(raft.clone(), shared.clone(), clock.clone());
+    let reports = Reports { leader: leader.clone(), shared: shared.clone(), clock: clock.clone() };
+    let requests = Requests { leader: leader.clone(), shared: shared.clone(), clock: clock.clone() };
+    let host = OnceLock::new();
+    let node =
+        Node { id, cluster, raft, shared, leader, peers, clock, chance, host, authority, reports, requests };
+    Ok((Arc::new(node), queue))
+}

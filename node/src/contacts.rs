@@ -1,0 +1,151 @@
+//! What the leader alone knows, and loses with its office: who reported when, and when each lease is over
+//! by its own waiting (DESIGN §5, rules 1, 5 and 6). Pure: times come in.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use stint_protocol::{BootMs, LeaseId, NodeId, Nonce};
+use stint_scheduler::{Settings, State};
+
+use crate::limits;
+
+/// The leader's clocks for one term of office.
+pub struct Contacts {
+    /// When this peer's own-term entry was applied: every lease is counted afresh from here.
+    since: BootMs,
+    heard: BTreeMap<NodeId, (BootMs, Nonce)>,
+    over_at: BTreeMap<LeaseId, BootMs>,
+    /// Decided to revoke: never renewed again, before the log agrees.
+    revoked: BTreeSet<LeaseId>,
+}
+
+/// How long after the last possible renewal a lease may still be held: its length, what two clocks may drift
+/// apart over it, and the margin.
+fn full_length(settings: &Settings, ttl_ms: u64) -> u64 {
+    ttl_ms + ttl_ms / limits::DRIFT_DIVISOR + settings.lease_margin_ms
+}
+
+impl Contacts {
+    /// A new office.
+    pub fn new(since: BootMs) -> Self {
+        Self { since, heard: BTreeMap::new(), over_at: BTreeMap::new(), revoked: BTreeSet::new() }
+    }
+
+    /// A report came in. Registering counts as contact.
+    pub fn heard(&mut self, node: NodeId, nonce: Nonce, now: BootMs) {
+        self.heard.insert(node, (now, nonce));
+    }
+
+    /// Nodes that may get work. A new leader gives each known node the time of one contact to report.
+    pub fn reachable(&self, now: BootMs) -> BTreeSet<NodeId> {
+        let fresh = |(at, _): &&(BootMs, Nonce)| now.since(*at) <= limits::CONTACT_MS;
+        self.heard.iter().filter(|(_, heard)| fresh(heard)).map(|(node, _)| *node).collect()
+    }
+
+    /// Whether the lease may be renewed by orders sent now; if so, the leader waits for the whole length anew.
+    pub fn renew(&mut self, settings: &Settings, lease: LeaseId, ttl_ms: u64, now: BootMs) -> bool {
+        if self.revoked.contains(&lease) || self.over_at.get(&lease).is_some_and(|at| *at <= now) {
+            return false;
+        }
+        let over = now.plus(full_length(settings, ttl_ms));
+        let at = self.over_at.entry(lease).or_insert(over);
+        *at = (*at).max(over);
+        true
+    }
+
+    /// Leases that ran out. Deciding so stops their renewal at once.
+    pub fn expire(&mut self, state: &State, now: BootMs) -> Vec<LeaseId> {
+        let held: BTreeSet<LeaseId> = state.leases().map(|(_, lease)| lease).collect();
+        self.over_at.retain(|lease, _| held.contains(lease));
+        self.revoked.retain(|lease| held.contains(lease));
+        for lease in &held {
+            let Some(task) = state.task(lease.task) else { continue };
+            let settings = state.settings();
+            let length = full_length(settings, settings.class(task.spec.class).lease_ttl_ms);
+            // First seen: it may have been granted at any time up to now.
+            self.over_at.entry(*lease).or_insert(now.max(self.since).plus(length));
+        }
+        let over: Vec<LeaseId> = self.over_at.iter().filter(|(_, at)| **at <= now).map(|(l, _)| *l).collect();
+        self.revoked.extend(over.iter().copied());
+        over
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stint_protocol::TaskId;
+
+    use super::*;
+
+    const LEASE: LeaseId = LeaseId { task: TaskId(1 << 16), attempt: 1 };
+
+    fn settings() -> Settings {
+        Settings { lease_margin_ms: 1_000, ..Settings::default() }
+    }
+
+    #[test]
+    fn the_leader_waits_longer_than_the_lease() {
+        let mut contacts = Contacts::new(BootMs(0));
+        assert!(contacts.renew(&settings(), LEASE, 10_000, BootMs(50)));
+        assert_eq!(contacts.over_at[&LEASE], BootMs(50 + 10_000 + 100 + 1_000));
+    }
+
+    #[test]
+    fn a_lease_that_is_over_or_revoked_is_never_renewed() {
+        let mut contacts = Contacts::new(BootMs(0));
+        contacts.renew(&settings(), LEASE, 10_000, BootMs(0));
+        assert!(!contacts.renew(&settings(), LEASE, 10_000, BootMs(11_100)));
+        contacts.revoked.insert(LEASE);
+        assert!(!contacts.renew(&settings(), LEASE, 10_000, BootMs(5)));
+    }
+
+    #[test]
+    fn silent_nodes_get_nothing() {
+        let mut contacts = Contacts::new(BootMs(0));
+        contacts.heard(NodeId(1), Nonce(1), BootMs(1_000));
+        assert!(contacts.reachable(BootMs(1_000 + limits::CONTACT_MS)).contains(&NodeId(1)));
+        assert!(contacts.reachable(BootMs(1_001 + limits::CONTACT_MS)).is_empty());
+    }
+
+    #[test]
+    fn a_new_leader_counts_leases_afresh() {
+        use stint_protocol::*;
+        use stint_scheduler::*;
+        let mut state = State::default();
+        let mut run = |command| apply(&mut state, Stamped { now: TimeMs(1), command }).unwrap();
+        run(Command::Configure(settings()));
+        run(Command::Admit(Admit { disk: [1; 16], name: "a".into(), address: "a:1".into(), token: None }));
+        let offer = NodeOffer {
+            resources: Resources { cpu_milli: 4_000, memory_bytes: 8 << 30 },
+            runtimes: vec![Runtime::Process],
+            classes: vec![Class::CpuShort],
+            slots: 4,
+            ..NodeOffer::default()
+        };
+        let (node, incarnation, nonce) = (NodeId(1), Incarnation(1), Nonce(1));
+        run(Command::RegisterNode(RegisterNode { node, incarnation, nonce, offer, problems: vec![] }));
+        let spec = TaskSpec::new(Class::CpuShort, vec!["true".into()]);
+        let spec = SharedSpec::new(spec.resolve(&ClassRules::default_for(Class::CpuShort)).unwrap());
+        let tenant = Tenant::default_tenant();
+        let submit = Submit {
+            tenant,
+            first: LEASE.task,
+            count: 1,
+            name: None,
+            spec,
+            key: None,
+            digest: 0,
+            key_made_ms: None,
+        };
+        run(Command::Submit(submit));
+        let made = plan(&state, &PlanInput { reachable: [node].into() });
+        apply(&mut state, Stamped { now: TimeMs(1), command: Command::CommitPlan(made) }).unwrap();
+
+        let ttl = settings().class(Class::CpuShort).lease_ttl_ms;
+        let mut contacts = Contacts::new(BootMs(500));
+        assert!(contacts.expire(&state, BootMs(500)).is_empty());
+        let length = full_length(&settings(), ttl);
+        assert!(contacts.expire(&state, BootMs(500 + length - 1)).is_empty());
+        assert_eq!(contacts.expire(&state, BootMs(500 + length)), vec![LEASE]);
+        assert!(!contacts.renew(&settings(), LEASE, ttl, BootMs(500 + length)));
+    }
+}

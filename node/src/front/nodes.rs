@@ -1,0 +1,89 @@
+//! Nodes and peers as users see them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use stint_protocol::{NodeId, v1};
+use stint_raft::Status as RaftStatus;
+use stint_scheduler::{Node, NodeMode, State};
+
+use crate::wire::LeaderView;
+
+/// A node with its use and its state.
+pub fn node(state: &State, node: &Node, raft: &RaftStatus, view: &LeaderView) -> v1::Node {
+    let reachable: BTreeSet<NodeId> = view.reachable.iter().copied().collect();
+    v1::Node {
+        id: node.id.0,
+        name: node.name.clone(),
+        address: node.address.clone(),
+        state: node_state(node, reachable.contains(&node.id)).into(),
+        role: role(node.id, raft, view.leader).into(),
+        cpu_milli: node.offer.resources.cpu_milli,
+        cpu_used_milli: node.used.cpu_milli,
+        memory_bytes: node.offer.resources.memory_bytes,
+        memory_used_bytes: node.used.memory_bytes,
+        running: node.running,
+        slots: node.offer.slots,
+        gpus: gpus(state, node),
+        runtimes: node.offer.runtimes.iter().map(|r| r.to_string()).collect(),
+        classes: node.offer.classes.iter().map(|c| c.to_string()).collect(),
+        labels: node.offer.labels.clone().into_iter().collect(),
+        problems: node.problems.clone(),
+    }
+}
+
+fn node_state(node: &Node, reachable: bool) -> &'static str {
+    match node.mode {
+        _ if node.incarnation.0 == 0 => "joining",
+        _ if !reachable => "lost",
+        NodeMode::Ready => "ready",
+        NodeMode::Cordoned => "cordoned",
+        NodeMode::Draining if node.running == 0 => "drained",
+        NodeMode::Draining => "draining",
+    }
+}
+
+fn role(node: NodeId, raft: &RaftStatus, leader: NodeId) -> &'static str {
+    match () {
+        () if node == leader => "leader",
+        () if raft.voters.contains_key(&node.0) => "voter",
+        () if raft.learners.contains_key(&node.0) => "learner",
+        () => "worker",
+    }
+}
+
+fn gpus(state: &State, node: &Node) -> Vec<v1::Gpu> {
+    let one = |gpu: &stint_protocol::GpuInfo| {
+        let record = state.gpu(&gpu.id);
+        let holder = record.and_then(|r| r.holder);
+        let shared = record.is_some_and(|r| r.offered_by.len() > 1);
+        let word = match (holder, shared) {
+            (_, true) => "conflict",
+            (Some(_), _) => "leased",
+            (None, _) => "free",
+        };
+        v1::Gpu {
+            id: gpu.id.to_string(),
+            model: gpu.model.clone(),
+            memory_bytes: gpu.memory_bytes,
+            state: word.into(),
+            holder: holder.map(|l| l.to_string()).unwrap_or_default(),
+        }
+    };
+    node.offer.gpus.iter().map(one).collect()
+}
+
+/// The members of the log's replication.
+pub fn peers(state: &State, raft: &RaftStatus, view: &LeaderView) -> Vec<v1::Peer> {
+    let lag: BTreeMap<NodeId, u64> = view.lag.iter().copied().collect();
+    let one = |(id, info): (&u64, &stint_raft::PeerInfo)| {
+        let node = NodeId(*id);
+        v1::Peer {
+            id: *id,
+            name: state.node(node).map(|n| n.name.clone()).unwrap_or_default(),
+            address: info.addr.clone(),
+            role: role(node, raft, view.leader).into(),
+            lag: lag.get(&node).copied(),
+        }
+    };
+    raft.voters.iter().chain(&raft.learners).map(one).collect()
+}

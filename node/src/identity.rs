@@ -1,0 +1,193 @@
+//! The data folder: who this peer is, across restarts. A wiped folder is another peer.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use stint_protocol::{DiskId, Incarnation, NodeId};
+
+use crate::pki::{ADMIN_NAME, Authority, Identity, PEER_NAME, PkiError, node_name};
+
+/// The data folder could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    #[error("{action} {path}: {source}")]
+    Io { action: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("the data folder {0} is in use by another stint process: stop that one, or set another data_dir")]
+    InUse(PathBuf),
+    #[error("{0} is damaged ({1}); restore it from a backup, or remove the data folder and join anew")]
+    Damaged(PathBuf, String),
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+}
+
+/// What `identity.toml` holds.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Record {
+    disk: String,
+    #[serde(default)]
+    node: Option<u64>,
+    #[serde(default)]
+    cluster: Option<String>,
+    #[serde(default)]
+    incarnation: u64,
+    /// The first peer of a new cluster, until that cluster is configured.
+    #[serde(default)]
+    founding: bool,
+    /// Peers that were asked to join, until this one is a member.
+    #[serde(default)]
+    joining: Vec<String>,
+}
+
+/// An opened data folder, locked for this process.
+pub struct DataDir {
+    pub path: PathBuf,
+    record: Record,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Opens or makes the folder; `random` names a new one.
+    pub fn open(path: &Path, random: u128) -> Result<Self, IdentityError> {
+        make_dir(path)?;
+        let lock_path = path.join("lock");
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock_path);
+        let lock = lock.map_err(io("opening", &lock_path))?;
+        if lock.try_lock().is_err() {
+            return Err(IdentityError::InUse(path.into()));
+        }
+        let file = path.join("identity.toml");
+        let record = match fs::read_to_string(&file) {
+            Ok(text) => toml::from_str(&text).map_err(|e| IdentityError::Damaged(file, e.to_string()))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Record { disk: DiskId(random).to_string(), ..Record::default() }
+            }
+            Err(source) => return Err(IdentityError::Io { action: "reading", path: file, source }),
+        };
+        let dir = Self { path: path.into(), record, _lock: lock };
+        dir.save()?;
+        Ok(dir)
+    }
+
+    /// The folder's random identity.
+    pub fn disk(&self) -> Result<DiskId, IdentityError> {
+        let wrong = |e: std::num::ParseIntError| {
+            IdentityError::Damaged(self.path.join("identity.toml"), e.to_string())
+        };
+        u128::from_str_radix(&self.record.disk, 16).map(DiskId).map_err(wrong)
+    }
+
+    /// The node it belongs to, once it belongs to one.
+    pub fn node(&self) -> Option<NodeId> {
+        self.record.node.map(NodeId)
+    }
+
+    /// The name of its cluster.
+    pub fn cluster(&self) -> Option<&str> {
+        self.record.cluster.as_deref()
+    }
+
+    /// Whether the cluster it founds is not configured yet.
+    pub fn founding(&self) -> bool {
+        self.record.founding
+    }
+
+    /// Peers to ask for membership; empty once it is a member.
+    pub fn joining(&self) -> &[String] {
+        &self.record.joining
+    }
+
+    /// It is a member of a configured cluster now.
+    pub fn settled(&mut self) -> Result<(), IdentityError> {
+        self.record.founding = false;
+        self.record.joining.clear();
+        self.save()
+    }
+
+    /// Makes the folder that of `node`; its certificates come from the authority. `joining` names the peers of
+    /// an existing cluster; none = it founds one.
+    pub fn become_node(
+        &mut self,
+        node: NodeId,
+        cluster: &str,
+        authority: &Authority,
+        joining: &[String],
+    ) -> Result<(), IdentityError> {
+        let pki = self.path.join("pki");
+        make_dir(&pki)?;
+        write_secret(&pki.join("ca.pem"), &authority.certificate)?;
+        write_secret(&pki.join("ca-key.pem"), &authority.key)?;
+        let own = authority.issue(&[&node_name(node), PEER_NAME, "localhost"])?;
+        write_secret(&pki.join("node.pem"), &own.certificate)?;
+        write_secret(&pki.join("node-key.pem"), &own.key)?;
+        let credentials = self.credentials();
+        make_dir(&credentials)?;
+        let admin = authority.issue(&[ADMIN_NAME])?;
+        write_secret(&credentials.join("ca.pem"), &authority.certificate)?;
+        write_secret(&credentials.join("admin.pem"), &admin.certificate)?;
+        write_secret(&credentials.join("admin-key.pem"), &admin.key)?;
+        self.record.node = Some(node.0);
+        self.record.cluster = Some(cluster.into());
+        self.record.founding = joining.is_empty();
+        self.record.joining = joining.to_vec();
+        self.save()
+    }
+
+    /// Where the administrator's certificate lies.
+    pub fn credentials(&self) -> PathBuf {
+        self.path.join("credentials")
+    }
+
+    /// The authority and this node's certificate.
+    pub fn certificates(&self) -> Result<(Authority, Identity), IdentityError> {
+        let read = |name: &str| {
+            let path = self.path.join("pki").join(name);
+            fs::read_to_string(&path).map_err(io("reading", &path))
+        };
+        let authority = Authority { certificate: read("ca.pem")?, key: read("ca-key.pem")? };
+        Ok((authority, Identity { certificate: read("node.pem")?, key: read("node-key.pem")? }))
+    }
+
+    /// The life of this node as an executor: the last one, or a new one, kept on disk before it is used.
+    pub fn incarnation(&mut self, accounted: bool) -> Result<Incarnation, IdentityError> {
+        if !accounted || self.record.incarnation == 0 {
+            self.record.incarnation += 1;
+            self.save()?;
+        }
+        Ok(Incarnation(self.record.incarnation))
+    }
+
+    fn save(&self) -> Result<(), IdentityError> {
+        let path = self.path.join("identity.toml");
+        let text =
+            toml::to_string(&self.record).map_err(|e| IdentityError::Damaged(path.clone(), e.to_string()))?;
+        write_secret(&path, &text)
+    }
+}
+
+fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> IdentityError {
+    let path = path.to_path_buf();
+    move |source| IdentityError::Io { action, path, source }
+}
+
+fn make_dir(path: &Path) -> Result<(), IdentityError> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io("making", path))
+}
+
+/// Replaces a file as a whole: write beside it, sync, rename, sync the folder.
+fn write_secret(path: &Path, text: &str) -> Result<(), IdentityError> {
+    let beside = path.with_extension("new");
+    let mut file = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(&beside)
+        .map_err(io("opening", &beside))?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(io("writing", &beside))?;
+    fs::rename(&beside, path).map_err(io("renaming", &beside))?;
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    File::open(folder).and_then(|f| f.sync_all()).map_err(io("syncing", folder))
+}

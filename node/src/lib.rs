@@ -1,0 +1,27 @@
+//! One peer of a Stint cluster: fronts, leader loop, agent loop, doors and configuration. The only place where
+//! scheduler, raft and executor meet. Only `front` knows outward protocols.
+
+pub mod agent;
+pub mod assemble;
+pub mod clock;
+pub mod config;
+mod contacts;
+mod front;
+mod identity;
+mod join;
+pub mod leader;
+mod limits;
+mod metrics;
+pub mod node;
+pub mod peers;
+pub mod pki;
+pub mod reports;
+pub mod requests;
+pub mod shared;
+mod start;
+mod transport;
+pub mod wire;
+
+pub use identity::IdentityError;
+pub use join::JoinError;
+pub use start::{NodeError, Ready, StartMode, serve};

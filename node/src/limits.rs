@@ -1,0 +1,46 @@
+//! Bounds of a node's queues, messages and waits, each with its unit and its reason.
+
+use std::time::Duration;
+
+/// Bytes of one message between peers: a full log entry, a snapshot chunk, with room for framing.
+pub const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+/// Requests that may wait for the leader's next entry; beyond it submits are pushed back.
+pub const PROPOSALS: usize = 4_096;
+/// Bytes of commands in one entry: under the log's entry bound with room for the plan.
+pub const BATCH_BYTES: usize = 512 * 1024;
+/// Commands in one entry, so that applying one never takes long.
+pub const BATCH_COMMANDS: usize = 1_024;
+/// How long a request looks for a leader before it answers `unavailable`.
+pub const REQUEST_DEADLINE: Duration = Duration::from_secs(8);
+/// One try at forwarding a request: shorter than the whole, so that a dead leader is found out.
+pub const FORWARD_DEADLINE: Duration = Duration::from_secs(3);
+/// Pause before a request that found no leader tries again: a fraction of an election.
+pub const RETRY_PAUSE: Duration = Duration::from_millis(25);
+/// How long the leader holds a report that brings no news: the heartbeat of nodes, a tenth of a short lease.
+pub const REPORT_HOLD: Duration = Duration::from_millis(1_000);
+/// A report's answer beyond its hold: covers a commit with slow disks.
+pub const REPORT_DEADLINE: Duration = Duration::from_millis(2_500);
+/// A node silent for this long gets no new work (three missed reports).
+pub const CONTACT_MS: u64 = 3_500;
+/// How often the leader looks for leases that ran out.
+pub const EXPIRY_TICK: Duration = Duration::from_millis(200);
+/// Wait for a quorum's confirmation of leadership.
+pub const BARRIER_DEADLINE: Duration = Duration::from_secs(2);
+/// Longest that one wait request is held open (clients ask again).
+pub const WAIT_MOST: Duration = Duration::from_secs(30);
+/// Bytes of log read at once.
+pub const LOG_CHUNK_BYTES: usize = 256 * 1024;
+/// How long a log read waits for new bytes while following.
+pub const LOG_WAIT: Duration = Duration::from_secs(5);
+/// How often a followed log is looked at; a slow reader never slows a task.
+pub const LOG_POLL: Duration = Duration::from_millis(40);
+/// Ends of one report: the rest goes with the next.
+pub const ENDS_PER_REPORT: usize = 1_024;
+/// Launches in one answer to a report: the rest goes with the next.
+pub const LAUNCHES_PER_ORDERS: usize = 512;
+/// Voters of a cluster at most; further peers join as learners.
+pub const VOTERS: usize = 7;
+/// State time may run ahead of elapsed boot time by this much an entry, in milliseconds (DESIGN §5).
+pub const TIME_JUMP_MS: u64 = 1_000;
+/// Drift between two hosts' clocks that leases allow for: one part in a hundred.
+pub const DRIFT_DIVISOR: u64 = 100;

@@ -1,0 +1,85 @@
+//! Metrics in Prometheus text: names and help in one place, units in the names, no ids in labels.
+
+use prometheus::{Encoder, GaugeVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use stint_protocol::Class;
+
+use crate::node::Node;
+
+/// What `/metrics` answers: a look at this peer's applied state and its part in the log.
+pub fn render(node: &Node) -> Result<String, prometheus::Error> {
+    let registry = Registry::new();
+    tasks(&registry, node)?;
+    raft(&registry, node)?;
+    resources(&registry, node)?;
+    let mut out = Vec::new();
+    TextEncoder::new().encode(&registry.gather(), &mut out)?;
+    Ok(String::from_utf8_lossy(&out).into_owned())
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str, value: i64) -> Result<(), prometheus::Error> {
+    let gauge = IntGauge::new(name, help)?;
+    gauge.set(value);
+    registry.register(Box::new(gauge))
+}
+
+fn tasks(registry: &Registry, node: &Node) -> Result<(), prometheus::Error> {
+    let state = node.shared.view().state;
+    let queued = IntGaugeVec::new(
+        Opts::new("stint_tasks_queued", "Tasks that wait for a node, by class"),
+        &["class"],
+    )?;
+    for class in Class::ALL {
+        queued.with_label_values(&[class.as_str()]).set(state.queued(class) as i64);
+    }
+    registry.register(Box::new(queued))?;
+    gauge(
+        registry,
+        "stint_tasks_waiting",
+        "Tasks that wait for a node or for a retry",
+        state.waiting() as i64,
+    )?;
+    gauge(
+        registry,
+        "stint_attempts_leased",
+        "Attempts under a lease in the cluster",
+        state.running() as i64,
+    )?;
+    gauge(registry, "stint_tasks_finished", "Tasks that ever finished", state.finished_total() as i64)
+}
+
+fn raft(registry: &Registry, node: &Node) -> Result<(), prometheus::Error> {
+    let status = node.raft.status();
+    gauge(registry, "stint_raft_term", "The Raft term", status.term as i64)?;
+    gauge(
+        registry,
+        "stint_raft_applied_index",
+        "Last log entry applied",
+        node.shared.view().at.index as i64,
+    )?;
+    gauge(
+        registry,
+        "stint_raft_last_log_index",
+        "Last log entry stored",
+        status.last_log.unwrap_or(0) as i64,
+    )?;
+    gauge(registry, "stint_raft_is_leader", "1 while this peer leads", i64::from(node.leader.leads()))?;
+    gauge(registry, "stint_raft_voters", "Voters of the cluster", status.voters.len() as i64)
+}
+
+fn resources(registry: &Registry, node: &Node) -> Result<(), prometheus::Error> {
+    let state = node.shared.view().state;
+    let Some(own) = state.node(node.id) else { return Ok(()) };
+    let cpu = GaugeVec::new(Opts::new("stint_node_cpu_cores", "Cores of this node"), &["kind"])?;
+    cpu.with_label_values(&["offered"]).set(own.offer.resources.cpu_milli as f64 / 1000.0);
+    cpu.with_label_values(&["leased"]).set(own.used.cpu_milli as f64 / 1000.0);
+    registry.register(Box::new(cpu))?;
+    let memory = IntGaugeVec::new(Opts::new("stint_node_memory_bytes", "Memory of this node"), &["kind"])?;
+    memory.with_label_values(&["offered"]).set(own.offer.resources.memory_bytes as i64);
+    memory.with_label_values(&["leased"]).set(own.used.memory_bytes as i64);
+    registry.register(Box::new(memory))?;
+    let held = own.offer.gpus.iter().filter(|g| state.gpu(&g.id).is_some_and(|r| r.holder.is_some())).count();
+    let gpus = IntGaugeVec::new(Opts::new("stint_node_gpus", "GPUs of this node"), &["kind"])?;
+    gpus.with_label_values(&["offered"]).set(own.offer.gpus.len() as i64);
+    gpus.with_label_values(&["leased"]).set(held as i64);
+    registry.register(Box::new(gpus))
+}

@@ -1,0 +1,281 @@
+//! The connections between peers: QUIC with mutual TLS, one stream a call, a deadline on every call.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{Connection, Endpoint, TransportConfig, VarInt};
+use rustls::pki_types::CertificateDer;
+use stint_protocol::NodeId;
+use tokio::time::timeout;
+
+use crate::limits;
+use crate::pki::{self, PEER_NAME};
+use crate::wire::Kind;
+
+/// A boxed future, for doors.
+pub type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// A call to a peer that brought no answer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CallError {
+    #[error("peer {0} cannot be reached: {1}")]
+    Unreachable(String, String),
+    #[error("peer {0} did not answer within {1:?}")]
+    TimedOut(String, Duration),
+    #[error("peer {0} refused the call: {1}")]
+    Refused(String, String),
+}
+
+/// Who calls.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    certificate: Option<CertificateDer<'static>>,
+}
+
+impl Caller {
+    /// Whether it holds a certificate of a peer of this cluster.
+    pub fn is_peer(&self) -> bool {
+        self.certificate.as_ref().is_some_and(|c| pki::carries(c, PEER_NAME))
+    }
+
+    /// Whether it holds the certificate of this node.
+    pub fn is_node(&self, node: NodeId) -> bool {
+        self.certificate.as_ref().is_some_and(|c| pki::carries(c, &pki::node_name(node)))
+    }
+}
+
+/// Serves what peers call.
+pub trait Handler: Send + Sync + 'static {
+    /// Answers one call, or says why not.
+    fn handle(self: Arc<Self>, caller: Caller, kind: Kind, body: Bytes) -> Later<Result<Bytes, String>>;
+}
+
+/// Where a peer listens, and which name its certificate must carry.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PeerAddress {
+    pub address: String,
+    pub name: String,
+}
+
+impl PeerAddress {
+    /// A member.
+    pub fn node(node: NodeId, address: &str) -> Self {
+        Self { address: address.into(), name: pki::node_name(node) }
+    }
+
+    /// Any peer of the cluster at this address.
+    pub fn any(address: &str) -> Self {
+        Self { address: address.into(), name: PEER_NAME.into() }
+    }
+}
+
+/// A connection, made once for all that wait for it.
+type Slot = Arc<tokio::sync::Mutex<Option<Connection>>>;
+
+/// The client side of one endpoint.
+pub struct Peers {
+    endpoint: Endpoint,
+    config: quinn::ClientConfig,
+    slots: Mutex<BTreeMap<PeerAddress, Slot>>,
+}
+
+/// Settings of a connection: a dead peer is noticed within two seconds.
+fn transport() -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    transport
+        .max_idle_timeout(Some(VarInt::from_u32(2_000).into()))
+        .keep_alive_interval(Some(Duration::from_millis(500)))
+        .max_concurrent_bidi_streams(VarInt::from_u32(4_096))
+        .max_concurrent_uni_streams(VarInt::from_u32(0));
+    transport
+}
+
+/// QUIC settings of the server side.
+pub fn server_config(tls: rustls::ServerConfig) -> Result<quinn::ServerConfig, String> {
+    let crypto = QuicServerConfig::try_from(tls).map_err(|e| e.to_string())?;
+    let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    config.transport_config(Arc::new(transport()));
+    Ok(config)
+}
+
+impl Peers {
+    /// The client side of `endpoint`.
+    pub fn new(endpoint: Endpoint, tls: rustls::ClientConfig) -> Result<Self, String> {
+        let crypto = QuicClientConfig::try_from(tls).map_err(|e| e.to_string())?;
+        let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+        config.transport_config(Arc::new(transport()));
+        Ok(Self { endpoint, config, slots: Mutex::new(BTreeMap::new()) })
+    }
+
+    /// Calls a peer. An error does not say whether the peer acted on the call.
+    pub async fn call(
+        &self,
+        to: &PeerAddress,
+        kind: Kind,
+        body: Bytes,
+        deadline: Duration,
+    ) -> Result<Bytes, CallError> {
+        let slot = self.slot(to);
+        let result = timeout(deadline, self.exchange(&slot, to, kind, body)).await;
+        result.unwrap_or_else(|_| {
+            self.forget_if_silent(&slot);
+            Err(CallError::TimedOut(to.address.clone(), deadline))
+        })
+    }
+
+    fn slot(&self, to: &PeerAddress) -> Slot {
+        let mut slots = self.slots.lock().unwrap_or_else(|e| e.into_inner());
+        slots.entry(to.clone()).or_default().clone()
+    }
+
+    /// After a call timed out: a connection over which nothing comes back is given up (QUIC's idle timeout
+    /// does it within two seconds), so that a peer's new process is found.
+    fn forget_if_silent(&self, slot: &Slot) {
+        if let Ok(mut held) = slot.try_lock()
+            && held.as_ref().is_some_and(|c| c.close_reason().is_some())
+        {
+            *held = None;
+        }
+    }
+
+    async fn exchange(
+        &self,
+        slot: &Slot,
+        to: &PeerAddress,
+        kind: Kind,
+        body: Bytes,
+    ) -> Result<Bytes, CallError> {
+        let unreachable = |e: String| CallError::Unreachable(to.address.clone(), e);
+        let connection = self.connection(slot, to).await?;
+        let (mut send, mut receive) = match connection.open_bi().await {
+            Ok(streams) => streams,
+            Err(error) => {
+                self.drop_connection(slot, &connection).await;
+                return Err(unreachable(error.to_string()));
+            }
+        };
+        if kind == Kind::RaftSnapshot {
+            // Votes and heartbeats go first. A failure here shows in the write below.
+            let _ = send.set_priority(-1);
+        }
+        let written = async {
+            send.write_all(&[kind as u8]).await?;
+            send.write_chunk(body).await?;
+            Ok::<(), quinn::WriteError>(())
+        };
+        if let Err(error) = written.await {
+            self.drop_connection(slot, &connection).await;
+            return Err(unreachable(error.to_string()));
+        }
+        // Fails only on a stream that was reset, which the read shows.
+        let _ = send.finish();
+        let answer =
+            receive.read_to_end(limits::MESSAGE_BYTES).await.map_err(|e| unreachable(e.to_string()))?;
+        split_answer(to, answer.into())
+    }
+
+    async fn connection(&self, slot: &Slot, to: &PeerAddress) -> Result<Connection, CallError> {
+        let unreachable = |e: String| CallError::Unreachable(to.address.clone(), e);
+        let mut held = slot.lock().await;
+        if let Some(connection) = held.as_ref().filter(|c| c.close_reason().is_none()) {
+            return Ok(connection.clone());
+        }
+        let address = resolve(&to.address).await.map_err(unreachable)?;
+        let connecting = self.endpoint.connect_with(self.config.clone(), address, &to.name);
+        let connection = connecting
+            .map_err(|e| unreachable(e.to_string()))?
+            .await
+            .map_err(|e| unreachable(e.to_string()))?;
+        *held = Some(connection.clone());
+        Ok(connection)
+    }
+
+    async fn drop_connection(&self, slot: &Slot, broken: &Connection) {
+        let mut held = slot.lock().await;
+        if held.as_ref().is_some_and(|c| c.stable_id() == broken.stable_id()) {
+            *held = None;
+        }
+    }
+
+    /// Tells every peer that this process goes.
+    pub fn close(&self) {
+        self.endpoint.close(VarInt::from_u32(0), b"stopping");
+    }
+}
+
+async fn resolve(address: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = address.parse() {
+        return Ok(address);
+    }
+    let mut found = tokio::net::lookup_host(address).await.map_err(|e| format!("{address}: {e}"))?;
+    found.next().ok_or_else(|| format!("{address} has no address"))
+}
+
+/// First byte of an answer: 0 = what follows is the answer, 1 = why there is none.
+fn split_answer(to: &PeerAddress, answer: Bytes) -> Result<Bytes, CallError> {
+    match answer.first() {
+        Some(0) => Ok(answer.slice(1..)),
+        Some(_) => {
+            Err(CallError::Refused(to.address.clone(), String::from_utf8_lossy(&answer[1..]).into_owned()))
+        }
+        None => Err(CallError::Refused(to.address.clone(), "an empty answer".into())),
+    }
+}
+
+/// Accepts connections until the endpoint closes.
+pub async fn serve(endpoint: Endpoint, handler: Arc<dyn Handler>) {
+    while let Some(incoming) = endpoint.accept().await {
+        let handler = handler.clone();
+        tokio::spawn(async move {
+            match incoming.await {
+                Ok(connection) => serve_connection(connection, handler).await,
+                Err(error) => tracing::debug!(%error, "a peer's handshake failed"),
+            }
+        });
+    }
+}
+
+async fn serve_connection(connection: Connection, handler: Arc<dyn Handler>) {
+    let certificates =
+        connection.peer_identity().and_then(|i| i.downcast::<Vec<CertificateDer<'static>>>().ok());
+    let caller = Caller { certificate: certificates.and_then(|c| c.first().cloned()) };
+    while let Ok((send, receive)) = connection.accept_bi().await {
+        tokio::spawn(serve_call(send, receive, caller.clone(), handler.clone()));
+    }
+}
+
+async fn serve_call(
+    mut send: quinn::SendStream,
+    mut receive: quinn::RecvStream,
+    caller: Caller,
+    handler: Arc<dyn Handler>,
+) {
+    let answer = match receive.read_to_end(limits::MESSAGE_BYTES).await {
+        Ok(request) => dispatch(request.into(), caller, handler).await,
+        Err(error) => Err(format!("the request cannot be read: {error}")),
+    };
+    let (status, body) = match answer {
+        Ok(body) => (0, body),
+        Err(why) => (1, Bytes::from(why)),
+    };
+    // A caller that is gone does not want the answer.
+    if send.write_all(&[status]).await.is_ok() && send.write_chunk(body).await.is_ok() {
+        let _ = send.finish();
+    }
+}
+
+async fn dispatch(request: Bytes, caller: Caller, handler: Arc<dyn Handler>) -> Result<Bytes, String> {
+    let number = *request.first().ok_or("an empty request")?;
+    let kind =
+        Kind::from_number(number).ok_or_else(|| format!("call {number} is not known to this version"))?;
+    if kind != Kind::Join && !caller.is_peer() {
+        return Err("only a peer of this cluster may call this".into());
+    }
+    handler.handle(caller, kind, request.slice(1..)).await
+}

@@ -1,0 +1,212 @@
+//! The cluster's certificate authority, made at bootstrap, and the certificates it issues. Every peer holds
+//! the authority's key: there is no head node.
+
+use std::sync::Arc;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ED25519,
+};
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use sha2::{Digest, Sha256};
+use stint_protocol::NodeId;
+
+/// The name in every peer's certificate.
+pub const PEER_NAME: &str = "peer.stint";
+/// The name in the administrator's certificate.
+pub const ADMIN_NAME: &str = "admin.stint";
+const ALPN: &[u8] = b"stint-peer/1";
+
+/// A certificate or key could not be made or read.
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    #[error("making a certificate: {0}")]
+    Make(#[from] rcgen::Error),
+    #[error("reading a certificate or key: {0}")]
+    Read(#[from] rustls::pki_types::pem::Error),
+    #[error("TLS settings: {0}")]
+    Tls(#[from] rustls::Error),
+    #[error("TLS client verification: {0}")]
+    Verifier(#[from] rustls::server::VerifierBuilderError),
+}
+
+/// The name in the certificate of one node.
+pub fn node_name(node: NodeId) -> String {
+    format!("node-{node}.stint")
+}
+
+/// The certificate authority, as PEM texts.
+#[derive(Clone, minicbor::Encode, minicbor::Decode)]
+pub struct Authority {
+    #[n(0)]
+    pub certificate: String,
+    #[n(1)]
+    pub key: String,
+}
+
+/// A certificate with its key, as PEM texts.
+pub struct Identity {
+    pub certificate: String,
+    pub key: String,
+}
+
+impl Authority {
+    /// A new authority with an Ed25519 key, valid for a century (a cluster's life).
+    pub fn make() -> Result<Self, PkiError> {
+        let key = KeyPair::generate_for(&PKCS_ED25519)?;
+        let certificate = authority_params()?.self_signed(&key)?.pem();
+        Ok(Self { certificate, key: key.serialize_pem() })
+    }
+
+    /// Issues a certificate for these names.
+    pub fn issue(&self, names: &[&str]) -> Result<Identity, PkiError> {
+        let issuer = Issuer::new(authority_params()?, KeyPair::from_pem(&self.key)?);
+        let key = KeyPair::generate_for(&PKCS_ED25519)?;
+        let names: Vec<String> = names.iter().map(|n| n.to_string()).collect();
+        let mut params = CertificateParams::new(names.clone())?;
+        set_validity(&mut params);
+        params.distinguished_name.push(DnType::CommonName, names.first().cloned().unwrap_or_default());
+        params.use_authority_key_identifier_extension = true;
+        Ok(Identity { certificate: params.signed_by(&key, &issuer)?.pem(), key: key.serialize_pem() })
+    }
+
+    /// SHA-256 of the certificate: what a join token carries, so that a joiner knows whom it talks to.
+    pub fn fingerprint(&self) -> Result<[u8; 32], PkiError> {
+        Ok(Sha256::digest(CertificateDer::from_pem_slice(self.certificate.as_bytes())?).into())
+    }
+
+    fn roots(&self) -> Result<Arc<RootCertStore>, PkiError> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.certificate.as_bytes())?)?;
+        Ok(Arc::new(roots))
+    }
+}
+
+fn authority_params() -> Result<CertificateParams, PkiError> {
+    let mut params = CertificateParams::new(Vec::<String>::new())?;
+    set_validity(&mut params);
+    params.distinguished_name.push(DnType::CommonName, "Stint cluster authority");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(params)
+}
+
+fn set_validity(params: &mut CertificateParams) {
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2120, 1, 1);
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+impl Identity {
+    fn chain(&self, authority: &Authority) -> Result<Vec<CertificateDer<'static>>, PkiError> {
+        let own = CertificateDer::from_pem_slice(self.certificate.as_bytes())?;
+        let root = CertificateDer::from_pem_slice(authority.certificate.as_bytes())?;
+        Ok(vec![own, root])
+    }
+
+    fn private_key(&self) -> Result<PrivateKeyDer<'static>, PkiError> {
+        Ok(PrivateKeyDer::from_pem_slice(self.key.as_bytes())?)
+    }
+}
+
+/// TLS of a peer's server side. A caller without a certificate is let in, to ask to join and nothing else.
+pub fn peer_server(authority: &Authority, identity: &Identity) -> Result<ServerConfig, PkiError> {
+    let verifier = WebPkiClientVerifier::builder_with_provider(authority.roots()?, provider())
+        .allow_unauthenticated()
+        .build()?;
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(identity.chain(authority)?, identity.private_key()?)?;
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(config)
+}
+
+/// TLS of a peer's client side.
+pub fn peer_client(authority: &Authority, identity: &Identity) -> Result<ClientConfig, PkiError> {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_root_certificates(authority.roots()?)
+        .with_client_auth_cert(identity.chain(authority)?, identity.private_key()?)?;
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(config)
+}
+
+/// TLS of a joiner, who knows nothing of the cluster but its authority's fingerprint.
+pub fn joining_client(fingerprint: [u8; 32]) -> Result<ClientConfig, PkiError> {
+    let verifier = Arc::new(FingerprintVerifier { fingerprint, provider: provider() });
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(config)
+}
+
+/// Whether a certificate, verified already, carries this name.
+pub fn carries(certificate: &CertificateDer<'_>, name: &str) -> bool {
+    let Ok(parsed) = rustls::server::ParsedCertificate::try_from(certificate) else { return false };
+    let Ok(name) = ServerName::try_from(name) else { return false };
+    rustls::client::verify_server_name(&parsed, &name).is_ok()
+}
+
+/// Trusts the chain whose root has the expected fingerprint, and nothing else.
+#[derive(Debug)]
+struct FingerprintVerifier {
+    fingerprint: [u8; 32],
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for FingerprintVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let expected = |c: &&CertificateDer<'_>| Sha256::digest(c).as_slice() == self.fingerprint;
+        let Some(root) = intermediates.iter().find(expected) else {
+            let text = "the peer's cluster is not the one that made the join token";
+            return Err(rustls::Error::General(text.into()));
+        };
+        let mut roots = RootCertStore::empty();
+        roots.add(root.clone().into_owned())?;
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone())
+            .build()
+            .map_err(|e| rustls::Error::General(e.to_string()))?;
+        verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,238 @@
+//! The leader's side of requests: each becomes commands, a question to Raft, or a change of the membership.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use stint_protocol::{NodeId, TimeMs};
+use stint_raft::{BarrierError, MembershipError, PeerInfo};
+use stint_scheduler::{Admit, Change, Command, NodeMode, Rejection, Submit};
+
+use crate::clock::Clock;
+use crate::leader::{Leader, NotDone};
+use crate::limits;
+use crate::shared::Shared;
+use crate::wire::{ForwardAnswer, LeaderView, Refusal, RefusalCode, Reply, Request, SubmitRequest};
+
+/// Answers requests where the leader is.
+pub struct Requests {
+    pub leader: Arc<Leader>,
+    pub shared: Arc<Shared>,
+    pub clock: Arc<dyn Clock>,
+}
+
+enum Failed {
+    Refused(Refusal),
+    NotLeader,
+}
+
+impl From<Refusal> for Failed {
+    fn from(refusal: Refusal) -> Self {
+        Failed::Refused(refusal)
+    }
+}
+
+impl From<NotDone> for Failed {
+    fn from(not_done: NotDone) -> Self {
+        match not_done {
+            NotDone::NotLeader => Failed::NotLeader,
+            NotDone::Full => {
+                Refusal::new(RefusalCode::Full, "the leader's queue is full: retry in a moment").into()
+            }
+            NotDone::Unknown(why) => Refusal::new(RefusalCode::Unknown, why).into(),
+        }
+    }
+}
+
+impl From<BarrierError> for Failed {
+    fn from(error: BarrierError) -> Self {
+        match error {
+            BarrierError::NotLeader { .. } => Failed::NotLeader,
+            other => Refusal::new(RefusalCode::Unavailable, other.to_string()).into(),
+        }
+    }
+}
+
+impl From<MembershipError> for Failed {
+    fn from(error: MembershipError) -> Self {
+        let code = match error {
+            MembershipError::NotLeader { .. } => return Failed::NotLeader,
+            MembershipError::Unknown(_) | MembershipError::TimedOut => RefusalCode::Unknown,
+            MembershipError::InProgress | MembershipError::NotCaughtUp { .. } | MembershipError::Stopped => {
+                RefusalCode::Unavailable
+            }
+            MembershipError::UnknownPeer(_) => RefusalCode::NotFound,
+            _ => RefusalCode::Conflict,
+        };
+        Refusal::new(code, error.to_string()).into()
+    }
+}
+
+impl From<Rejection> for Failed {
+    fn from(rejection: Rejection) -> Self {
+        let code = match rejection {
+            Rejection::UnknownTask(_) | Rejection::UnknownNode(_) => RefusalCode::NotFound,
+            Rejection::BadCount { .. } => RefusalCode::Invalid,
+            Rejection::KeysFull(_) | Rejection::TooManyTasks { .. } | Rejection::SpecsTooLarge { .. } => {
+                RefusalCode::Full
+            }
+            Rejection::BadJoinToken => RefusalCode::Denied,
+            Rejection::KeyTooOld(_) => RefusalCode::Unknown,
+            _ => RefusalCode::Conflict,
+        };
+        Refusal::new(code, rejection.to_string()).into()
+    }
+}
+
+impl Requests {
+    /// Answers one request, if this peer leads.
+    pub async fn answer(&self, request: Request) -> ForwardAnswer {
+        if !self.leader.leads() {
+            return self.not_leader();
+        }
+        match self.carry_out(request).await {
+            Ok(reply) => ForwardAnswer::Reply(reply),
+            Err(Failed::Refused(refusal)) => ForwardAnswer::Refused(refusal),
+            Err(Failed::NotLeader) => self.not_leader(),
+        }
+    }
+
+    fn not_leader(&self) -> ForwardAnswer {
+        let known = self.leader.raft.status().leader_info();
+        ForwardAnswer::NotLeader(known.map(|(id, info)| (NodeId(id), info.addr)))
+    }
+
+    async fn carry_out(&self, request: Request) -> Result<Reply, Failed> {
+        match request {
+            Request::Submit(submit) => self.submit(submit).await,
+            Request::Cancel(tasks) => self.all(tasks.into_iter().map(Command::Cancel).collect()).await,
+            Request::SetNodeMode { node, mode } => self.set_mode(node, mode).await,
+            Request::RemoveNode(node) => self.remove_node(node).await,
+            Request::CreateJoinToken { hash, valid_ms } => self.join_token(*hash, valid_ms).await,
+            Request::ReadIndex => Ok(Reply::Index(self.leader.raft.barrier(limits::BARRIER_DEADLINE).await?)),
+            Request::LeaderView => self.view().await,
+            Request::Admit { token, disk, name, address } => self.admit(*token, *disk, name, address).await,
+            Request::Enlist(node) => self.enlist(node).await,
+            Request::TransferLeader(to) => self.transfer(to).await,
+        }
+    }
+
+    async fn one(&self, command: Command) -> Result<Vec<Change>, Failed> {
+        let results = self.leader.propose(vec![command]).await?;
+        let missing = || Failed::from(NotDone::Unknown("the entry gave no result".into()));
+        Ok(results.into_iter().next().ok_or_else(missing)??)
+    }
+
+    /// Carries out all; the first refusal is the answer, the others are done all the same.
+    async fn all(&self, commands: Vec<Command>) -> Result<Reply, Failed> {
+        for part in commands.chunks(limits::BATCH_COMMANDS) {
+            for result in self.leader.propose(part.to_vec()).await? {
+                result?;
+            }
+        }
+        Ok(Reply::Done { index: self.shared.view().at.index })
+    }
+
+    async fn submit(&self, request: SubmitRequest) -> Result<Reply, Failed> {
+        let SubmitRequest { tenant, first, count, name, spec, key, digest, key_made_ms } = request;
+        let submit = Submit { tenant, first, count, name, spec, key, digest, key_made_ms };
+        let changes = self.one(Command::Submit(submit)).await?;
+        let submitted = changes.into_iter().find_map(|change| match change {
+            Change::Submitted { first, count, repeated } => Some(Reply::Submitted { first, count, repeated }),
+            _ => None,
+        });
+        submitted.ok_or_else(|| NotDone::Unknown("the submit gave no tasks".into()).into())
+    }
+
+    async fn set_mode(&self, node: NodeId, mode: NodeMode) -> Result<Reply, Failed> {
+        self.all(vec![Command::SetNodeMode { node, mode }]).await
+    }
+
+    /// Out of the executing nodes first, then out of the membership: a voter leaves a quorum behind.
+    async fn remove_node(&self, node: NodeId) -> Result<Reply, Failed> {
+        let status = self.leader.raft.status();
+        if status.id == node.0 {
+            let words = "the leader does not remove itself: `stint cluster transfer-leader` first";
+            return Err(Refusal::new(RefusalCode::Conflict, words).into());
+        }
+        let reply = self.all(vec![Command::RemoveNode(node)]).await?;
+        match self.leader.raft.remove(node.0).await {
+            Ok(()) | Err(MembershipError::UnknownPeer(_)) => Ok(reply),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn join_token(&self, hash: [u8; 32], valid_ms: u64) -> Result<Reply, Failed> {
+        let changes = self.one(Command::AddJoinToken { hash, valid_ms }).await?;
+        let expires = changes.iter().find_map(|change| match change {
+            Change::JoinTokenAdded { expires_ms } => Some(TimeMs(*expires_ms)),
+            _ => None,
+        });
+        Ok(Reply::JoinToken { expires: expires.unwrap_or_default() })
+    }
+
+    async fn view(&self) -> Result<Reply, Failed> {
+        let index = self.leader.raft.barrier(limits::BARRIER_DEADLINE).await?;
+        let now = self.clock.boot();
+        let Some((_, reachable)) = self.leader.in_office(|contacts| contacts.reachable(now)) else {
+            return Err(Failed::NotLeader);
+        };
+        let status = self.leader.raft.status();
+        Ok(Reply::LeaderView(LeaderView {
+            leader: NodeId(status.id),
+            index,
+            reachable: reachable.into_iter().collect(),
+            lag: status.lag.into_iter().filter_map(|(peer, lag)| Some((NodeId(peer), lag?))).collect(),
+            alarms: self.leader.alarms(),
+        }))
+    }
+
+    async fn admit(
+        &self,
+        token: [u8; 32],
+        disk: [u8; 16],
+        name: String,
+        address: String,
+    ) -> Result<Reply, Failed> {
+        let changes = self.one(Command::Admit(Admit { disk, name, address, token: Some(token) })).await?;
+        let admitted = changes.iter().find_map(|change| match change {
+            Change::Admitted { node, .. } => Some(Reply::Admitted(*node)),
+            _ => None,
+        });
+        admitted.ok_or_else(|| NotDone::Unknown("the entry admitted nobody".into()).into())
+    }
+
+    /// Makes an admitted peer a learner and, when it has caught up, a voter.
+    async fn enlist(&self, node: NodeId) -> Result<Reply, Failed> {
+        let view = self.shared.view();
+        let Some(record) = view.state.node(node) else {
+            return Err(Rejection::UnknownNode(node).into());
+        };
+        let info = PeerInfo { addr: record.address.clone(), disk_id: disk_text(&record.disk) };
+        let status = self.leader.raft.status();
+        let done = Reply::Done { index: view.at.index };
+        match status.voters.get(&node.0) {
+            Some(known) if *known == info => return Ok(done),
+            Some(known) if known.disk_id == info.disk_id => {
+                self.leader.raft.update_peer(node.0, info).await?;
+                return Ok(done);
+            }
+            _ => {}
+        }
+        self.leader.raft.add_learner(node.0, info).await?;
+        if status.voters.len() < limits::VOTERS {
+            self.leader.raft.promote(node.0).await?;
+        }
+        Ok(done)
+    }
+
+    async fn transfer(&self, to: Option<NodeId>) -> Result<Reply, Failed> {
+        self.leader.raft.transfer_leadership(to.map(|n| n.0), Duration::from_secs(2)).await?;
+        let leader = self.leader.raft.status().leader.or(to.map(|n| n.0));
+        Ok(Reply::Leader(NodeId(leader.unwrap_or_default())))
+    }
+}
+
+/// A data folder's id as the membership keeps it: 32 hexadecimal digits.
+pub fn disk_text(disk: &[u8; 16]) -> String {
+    disk.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,160 @@
+//! The state as this peer has applied it, and who waits for it to change.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use minicbor::{Decode, Encode};
+use stint_protocol::{BootMs, NodeId, TimeMs};
+use stint_raft::{Machine, Position};
+use stint_scheduler::{Change, Command, Rejection, Stamped, State, apply, decode_snapshot, encode_snapshot};
+use tokio::sync::{Notify, watch};
+
+use crate::clock::Clock;
+
+/// What one log entry holds: commands with one time.
+#[derive(Clone, Debug, Encode, Decode)]
+pub struct Entry {
+    #[n(0)]
+    pub now: TimeMs,
+    #[n(1)]
+    pub commands: Vec<Command>,
+}
+
+/// What became of an entry's commands, one by one.
+pub type Results = Vec<Result<Vec<Change>, Rejection>>;
+
+/// Shared between the state machine's task and everything that reads.
+pub struct Shared {
+    inner: Mutex<Inner>,
+    applied: watch::Sender<u64>,
+    /// Wakes a held report of a node when its orders may have changed.
+    orders: Mutex<BTreeMap<NodeId, Arc<Notify>>>,
+    /// Wakes the leader's loop when there may be something to plan.
+    pub plan: Notify,
+    clock: Arc<dyn Clock>,
+}
+
+struct Inner {
+    state: State,
+    at: Position,
+    /// This host's boot time when the last entry was applied in this process.
+    last_entry: Option<BootMs>,
+    touched: Vec<NodeId>,
+}
+
+/// The state at one moment, cheap to take.
+pub struct View {
+    pub state: State,
+    pub at: Position,
+    pub last_entry: Option<BootMs>,
+}
+
+impl Shared {
+    /// An empty state.
+    pub fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
+        let inner = Inner {
+            state: State::default(),
+            at: Position { index: 0, term: 0 },
+            last_entry: None,
+            touched: Vec::new(),
+        };
+        Arc::new(Self {
+            inner: Mutex::new(inner),
+            applied: watch::Sender::new(0),
+            orders: Mutex::new(BTreeMap::new()),
+            plan: Notify::new(),
+            clock,
+        })
+    }
+
+    /// The state now.
+    pub fn view(&self) -> View {
+        let inner = self.lock();
+        View { state: inner.state.clone(), at: inner.at, last_entry: inner.last_entry }
+    }
+
+    /// Follows the applied index.
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
+    /// What a held report of `node` waits on.
+    pub fn orders_changed(&self, node: NodeId) -> Arc<Notify> {
+        let mut orders = self.orders.lock().unwrap_or_else(|e| e.into_inner());
+        orders.entry(node).or_default().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(|e| e.into_inner())
+    }
+
+    fn wake(&self, touched: Vec<NodeId>) {
+        for node in touched {
+            self.orders_changed(node).notify_waiters();
+        }
+        self.plan.notify_one();
+    }
+}
+
+/// Drives `Shared` from the log.
+pub struct NodeMachine(pub Arc<Shared>);
+
+impl Machine for NodeMachine {
+    type Reply = Results;
+
+    fn apply(&mut self, at: Position, data: &[u8]) -> Results {
+        let entry: Entry = minicbor::decode(data).unwrap_or_else(|e| {
+            panic!("log entry {} cannot be read ({e}): was it written by a newer stint?", at.index)
+        });
+        let mut inner = self.0.lock();
+        let inner = &mut *inner;
+        let one = |command| apply(&mut inner.state, Stamped { now: entry.now, command });
+        let results: Results = entry.commands.into_iter().map(one).collect();
+        let changes = results.iter().flatten().flatten();
+        inner.touched.extend(changes.filter_map(concerned));
+        inner.at = at;
+        inner.last_entry = Some(self.0.clock.boot());
+        results
+    }
+
+    fn advance(&mut self, at: Position) {
+        self.0.lock().at = at;
+    }
+
+    fn batch_done(&mut self) {
+        let (index, touched) = {
+            let mut inner = self.0.lock();
+            (inner.at.index, std::mem::take(&mut inner.touched))
+        };
+        self.0.applied.send_replace(index);
+        self.0.wake(touched);
+    }
+
+    fn capture(&self) -> Box<dyn FnOnce() -> Vec<u8> + Send> {
+        let state = self.0.view().state;
+        Box::new(move || encode_snapshot(&state))
+    }
+
+    fn restore(&mut self, at: Position, bytes: &[u8]) -> Result<(), String> {
+        let state = decode_snapshot(bytes).map_err(|e| e.to_string())?;
+        let touched = state.nodes().map(|n| n.id).collect();
+        {
+            let mut inner = self.0.lock();
+            inner.state = state;
+            inner.at = at;
+        }
+        self.0.applied.send_replace(at.index);
+        self.0.wake(touched);
+        Ok(())
+    }
+}
+
+/// The node whose orders a change concerns.
+fn concerned(change: &Change) -> Option<NodeId> {
+    match change {
+        Change::Leased { node, .. } | Change::StopAsked { node, .. } | Change::NodeChanged { node } => {
+            Some(*node)
+        }
+        _ => None,
+    }
+}

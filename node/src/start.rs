@@ -1,0 +1,224 @@
+//! Starts one peer from its configuration, and stops it.
+
+mod executor;
+mod fronts;
+mod membership;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::{Endpoint, EndpointConfig, TokioRuntime};
+use stint_protocol::NodeId;
+use stint_raft::{Profile, Settings as RaftSettings, SyncDelay};
+use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
+
+use crate::assemble::{AssembleError, Parts, assemble};
+use crate::clock::{Chance, Clock, HostClock};
+use crate::config::{Config, RaftProfile};
+use crate::identity::{DataDir, IdentityError};
+use crate::join::{JoinError, JoinToken, join};
+use crate::leader::LeaderQueue;
+use crate::node::Node;
+use crate::peers;
+use crate::pki::{self, Authority};
+
+/// How long a leader may take to hand over before it stops all the same.
+const HAND_OVER: Duration = Duration::from_secs(2);
+
+/// What a peer starts as.
+pub enum StartMode {
+    /// Its data folder says who it is.
+    Resume,
+    /// The first peer of a new cluster. On a folder that has a node already: as `Resume`.
+    Bootstrap,
+    /// A new peer of an existing cluster. On a folder that has a node already: as `Resume`.
+    Join { addresses: Vec<String>, token: String },
+}
+
+/// Where a started peer can be reached.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    pub node_id: u64,
+    pub peers: SocketAddr,
+    pub api: Option<SocketAddr>,
+    pub http: Option<SocketAddr>,
+    pub socket: PathBuf,
+    /// Folder with `ca.pem`, `admin.pem` and `admin-key.pem`.
+    pub credentials: PathBuf,
+}
+
+/// Why a peer did not start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(
+        "{0} belongs to no cluster yet: start with --bootstrap for a new cluster, or with --join ADDRESS --token TOKEN"
+    )]
+    NoCluster(PathBuf),
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    #[error(transparent)]
+    Pki(#[from] pki::PkiError),
+    #[error("TLS of the API: {0}")]
+    ApiTls(String),
+    #[error(transparent)]
+    Assemble(#[from] AssembleError),
+    #[error("listening on {what} {address}: {source}")]
+    Listen { what: &'static str, address: String, source: std::io::Error },
+    #[error("the executor cannot start: {0}")]
+    Executor(String),
+    #[error("this peer did not become a member of its cluster: {0}")]
+    Membership(String),
+    #[error("the log failed, so this peer stops (it never retries a failed write): {0}")]
+    LogFailed(String),
+}
+
+/// Runs a peer until `stop` is raised or its log fails.
+pub async fn serve(
+    config: Config,
+    mode: StartMode,
+    ready: Option<oneshot::Sender<Ready>>,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), NodeError> {
+    let chance = Arc::new(Chance::from_system());
+    let clock: Arc<dyn Clock> = Arc::new(HostClock);
+    let mut dir = DataDir::open(&config.node.data_dir, chance.bits())?;
+    let (endpoint, local) = bind(config.peers.listen)?;
+    let advertise = with_port(&config.peers.advertise, local);
+    settle_identity(&mut dir, &config, mode, &endpoint, &advertise).await?;
+    let (node, queue) = open_node(&dir, &config, &endpoint, clock, chance).await?;
+
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(peers::serve(endpoint, node.clone()));
+    tasks.spawn(node.leader.clone().run(queue));
+    membership::settle(&node, &mut dir, &config, &advertise, &mut stop).await?;
+    let executing = executor::start(&node, &mut dir, &config, &mut tasks).await?;
+    let node = executing.node;
+    let fronts = fronts::start(&node, &config, &mut tasks).await?;
+    tracing::info!(node = node.id.0, address = %advertise, "peer is up");
+    let peer = Ready {
+        node_id: node.id.0,
+        peers: local,
+        api: fronts.api,
+        http: fronts.http,
+        socket: config.api.socket.clone(),
+        credentials: dir.credentials(),
+    };
+    if let Some(ready) = ready {
+        // Whoever started this peer may not care.
+        let _ = ready.send(peer);
+    }
+    let failed = tokio::select! {
+        _ = stop.wait_for(|stopped| *stopped) => None,
+        why = node.raft.fatal() => Some(why),
+    };
+    executing.closing.store(true, std::sync::atomic::Ordering::SeqCst);
+    if failed.is_none() {
+        hand_over(&node).await;
+    }
+    tasks.shutdown().await;
+    if let Some(host) = executing.host {
+        host.shutdown(false).await;
+    }
+    node.raft.stop().await;
+    node.peers.close();
+    match failed {
+        Some(why) => Err(NodeError::LogFailed(why)),
+        None => Ok(()),
+    }
+}
+
+fn bind(listen: SocketAddr) -> Result<(Endpoint, SocketAddr), NodeError> {
+    let failed = |source| NodeError::Listen { what: "peers", address: listen.to_string(), source };
+    let socket = std::net::UdpSocket::bind(listen).map_err(failed)?;
+    let endpoint =
+        Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime)).map_err(failed)?;
+    let local = endpoint.local_addr().map_err(failed)?;
+    Ok((endpoint, local))
+}
+
+/// The advertised address; port 0 stands for the port that was bound.
+fn with_port(advertise: &str, local: SocketAddr) -> String {
+    match advertise.strip_suffix(":0") {
+        Some(host) => format!("{host}:{}", local.port()),
+        None => advertise.into(),
+    }
+}
+
+/// After this the data folder says which node it is.
+async fn settle_identity(
+    dir: &mut DataDir,
+    config: &Config,
+    mode: StartMode,
+    endpoint: &Endpoint,
+    advertise: &str,
+) -> Result<(), NodeError> {
+    if let Some(node) = dir.node() {
+        tracing::info!(%node, "going on as the node this data folder belongs to");
+        return Ok(());
+    }
+    match mode {
+        StartMode::Resume => Err(NodeError::NoCluster(dir.path.clone())),
+        StartMode::Bootstrap => {
+            dir.become_node(NodeId(1), &config.cluster.name, &Authority::make()?, &[])?;
+            Ok(())
+        }
+        StartMode::Join { addresses, token } => {
+            let token: JoinToken = token.parse()?;
+            let disk = dir.disk()?.0.to_be_bytes();
+            let admitted =
+                join(endpoint.clone(), &addresses, &token, disk, &config.node.name, advertise).await?;
+            dir.become_node(admitted.node, &admitted.cluster, &admitted.authority, &addresses)?;
+            Ok(())
+        }
+    }
+}
+
+async fn open_node(
+    dir: &DataDir,
+    config: &Config,
+    endpoint: &Endpoint,
+    clock: Arc<dyn Clock>,
+    chance: Arc<Chance>,
+) -> Result<(Arc<Node>, LeaderQueue), NodeError> {
+    let id = dir.node().ok_or_else(|| NodeError::NoCluster(dir.path.clone()))?;
+    let cluster = dir.cluster().unwrap_or_default().to_string();
+    let (authority, identity) = dir.certificates()?;
+    let settings = raft_settings(config, &cluster, dir)?;
+    let log = dir.path.join("raft");
+    let endpoint = endpoint.clone();
+    let parts = Parts { id, cluster, authority, identity, log, settings, endpoint, clock, chance };
+    Ok(assemble(parts).await?)
+}
+
+fn raft_settings(config: &Config, cluster: &str, dir: &DataDir) -> Result<RaftSettings, NodeError> {
+    let mut settings = RaftSettings::new(cluster);
+    settings.disk_id = Some(dir.disk()?.to_string());
+    settings.snapshot_every_entries = config.raft.snapshot_every_entries;
+    settings.profile = match config.raft.profile {
+        RaftProfile::Fast => Profile::Fast,
+        RaftProfile::Lan => Profile::Lan,
+        RaftProfile::Tight => Profile::Tight,
+        RaftProfile::Wan => Profile::Wan,
+    };
+    if config.raft.extra_sync_delay_ms > 0 {
+        settings.sync_delay = SyncDelay::fixed(Duration::from_millis(config.raft.extra_sync_delay_ms));
+    }
+    Ok(settings)
+}
+
+/// A leader that stops leaves the lead to another voter first.
+async fn hand_over(node: &Node) {
+    if !node.leader.leads() || node.raft.status().voters.len() < 2 {
+        return;
+    }
+    match timeout(HAND_OVER, node.raft.transfer_leadership(None, HAND_OVER)).await {
+        Ok(Ok(())) => tracing::info!("handed the lead over"),
+        Ok(Err(error)) => tracing::warn!(%error, "could not hand the lead over"),
+        Err(_) => tracing::warn!("handing the lead over took too long"),
+    }
+}

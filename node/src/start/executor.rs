@@ -1,0 +1,151 @@
+//! The executing side of a peer: its host, what it offers, and the agent.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use stint_executor::{GpuLocks, Host};
+use stint_executor::{GpuSource, HostClient, HostHealth, HostSettings, Sandbox, detect_gpus, lock_gpus};
+use stint_protocol::{Class, GpuInfo, Incarnation, NodeOffer, Nonce, Resources, Runtime};
+use stint_scheduler::RegisterNode;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::NodeError;
+use crate::agent::Agent;
+use crate::config::{Config, Gpus};
+use crate::identity::DataDir;
+use crate::node::{Link, Node};
+
+/// Host events on their way to the agent: it only counts them as news.
+const EVENTS_AHEAD: usize = 4_096;
+
+/// The executing side, once started.
+pub struct Executing {
+    pub node: Arc<Node>,
+    pub host: Option<HostClient>,
+    pub closing: Arc<AtomicBool>,
+    /// Keeps the devices this node offers from other nodes of the machine.
+    _gpu_locks: Option<GpuLocks>,
+}
+
+/// Opens the host and starts the agent, unless the configuration says that this peer executes nothing.
+pub async fn start(
+    node: &Arc<Node>,
+    dir: &mut DataDir,
+    config: &Config,
+    tasks: &mut JoinSet<()>,
+) -> Result<Executing, NodeError> {
+    let closing = Arc::new(AtomicBool::new(false));
+    if !config.executor.enabled {
+        return Ok(Executing { node: node.clone(), host: None, closing, _gpu_locks: None });
+    }
+    let failed = |e: &dyn std::fmt::Display| NodeError::Executor(e.to_string());
+    let (sender, events) = mpsc::channel(EVENTS_AHEAD);
+    let source = match &config.executor.gpus {
+        Gpus::Auto => GpuSource::Nvml,
+        Gpus::None => GpuSource::None,
+        Gpus::Listed(gpus) => GpuSource::Fixed(gpus.clone()),
+    };
+    let settings = host_settings(config, source.clone())?;
+    let host = HostClient::open(settings, sender).await.map_err(|e| failed(&e))?;
+    let health = host.health();
+    let mut problems = health.problems.clone();
+    let (gpus, locks) = gpus(&source, &mut problems).map_err(|e| failed(&e))?;
+    for problem in &problems {
+        tracing::warn!(%problem, "this node is limited");
+    }
+    let incarnation = dir.incarnation(health.accounted)?;
+    let nonce = Nonce(node.chance.bits() as u64);
+    let offer = offer(config, &health, gpus, &mut problems);
+    let register = RegisterNode { node: node.id, incarnation, nonce, offer, problems };
+    let door: Arc<dyn Host> = Arc::new(host.clone());
+    // Nobody reads it before the fronts start.
+    let _ = node.host.set(door.clone());
+    tasks.spawn(agent(node, door, register, incarnation, closing.clone()).run(events));
+    Ok(Executing { node: node.clone(), host: Some(host), closing, _gpu_locks: Some(locks) })
+}
+
+fn agent(
+    node: &Arc<Node>,
+    host: Arc<dyn Host>,
+    offer: RegisterNode,
+    incarnation: Incarnation,
+    closing: Arc<AtomicBool>,
+) -> Agent {
+    let nonce = offer.nonce;
+    Agent {
+        node: node.id,
+        incarnation,
+        nonce,
+        host,
+        clock: node.clock.clone(),
+        link: Arc::new(Link(node.clone())),
+        offer,
+        closing,
+    }
+}
+
+fn host_settings(config: &Config, gpus: GpuSource) -> Result<HostSettings, NodeError> {
+    let own =
+        std::env::current_exe().map_err(|e| NodeError::Executor(format!("finding this program: {e}")))?;
+    let mut settings = HostSettings::new(config.node.data_dir.clone(), vec![own.into(), "shim".into()]);
+    settings.sandbox = config.executor.sandbox;
+    settings.runtimes = config.executor.runtimes.clone();
+    settings.crun_path = config.executor.crun_path.clone();
+    settings.kill_margin_ms = config.executor.kill_margin_ms;
+    settings.max_log_bytes = config.executor.max_log_bytes;
+    settings.gpus = gpus;
+    Ok(settings)
+}
+
+/// The devices this node offers: those of the machine that no other node of it offers already.
+fn gpus(
+    source: &GpuSource,
+    problems: &mut Vec<String>,
+) -> Result<(Vec<GpuInfo>, GpuLocks), stint_executor::GpuError> {
+    let (offered, taken, locks) = lock_gpus(&lock_folder(), detect_gpus(source)?);
+    problems.extend(taken);
+    Ok((offered, locks))
+}
+
+/// The same for every node of the machine that one user runs.
+fn lock_folder() -> PathBuf {
+    let own = std::env::var_os("XDG_RUNTIME_DIR").map(|dir| PathBuf::from(dir).join("stint"));
+    let machine = PathBuf::from("/run/stint");
+    if machine.is_dir() || std::fs::create_dir(&machine).is_ok() { machine } else { own.unwrap_or(machine) }
+}
+
+/// What the host can keep of what the configuration promises.
+fn offer(config: &Config, health: &HostHealth, gpus: Vec<GpuInfo>, problems: &mut Vec<String>) -> NodeOffer {
+    let mut runtimes: Vec<Runtime> = Vec::new();
+    for (runtime, usable) in &health.runtimes {
+        match usable {
+            Ok(()) => runtimes.push(*runtime),
+            Err(why) => problems.push(format!("runtime {runtime}: {why}")),
+        }
+    }
+    let mut classes = config.executor.classes.clone();
+    if health.sandbox == Sandbox::None && classes.contains(&Class::Gpu) && !mock_only(&runtimes) {
+        classes.retain(|c| *c != Class::Gpu);
+        problems.push(
+            "class gpu is not offered: neither pid namespaces nor cgroups can end an attempt as a whole"
+                .into(),
+        );
+    }
+    NodeOffer {
+        resources: Resources {
+            cpu_milli: config.executor.cpu_milli,
+            memory_bytes: config.executor.memory_bytes,
+        },
+        gpus,
+        runtimes,
+        classes,
+        labels: config.executor.labels.clone(),
+        slots: config.executor.slots,
+    }
+}
+
+fn mock_only(runtimes: &[Runtime]) -> bool {
+    runtimes == [Runtime::Mock]
+}

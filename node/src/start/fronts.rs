@@ -1,0 +1,116 @@
+//! Listeners of a peer's fronts.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::net::{TcpListener, UnixListener};
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+
+use super::NodeError;
+use crate::config::Config;
+use crate::front::{http, native};
+use crate::node::Node;
+use crate::pki::{self, ADMIN_NAME};
+
+/// Addresses that were bound.
+pub struct Fronts {
+    pub api: Option<SocketAddr>,
+    pub http: Option<SocketAddr>,
+}
+
+/// Starts every front that the configuration names.
+pub async fn start(node: &Arc<Node>, config: &Config, tasks: &mut JoinSet<()>) -> Result<Fronts, NodeError> {
+    serve_socket(node, &config.api.socket, tasks)?;
+    let api = match config.api.listen {
+        Some(address) => Some(serve_api(node, config, address, tasks).await?),
+        None => None,
+    };
+    let http = match config.http.listen {
+        Some(address) => Some(serve_http(node, address, tasks).await?),
+        None => None,
+    };
+    Ok(Fronts { api, http })
+}
+
+/// The local administrator's door: who may open the socket may do everything.
+fn serve_socket(node: &Arc<Node>, path: &Path, tasks: &mut JoinSet<()>) -> Result<(), NodeError> {
+    let failed = |source| NodeError::Listen { what: "socket", address: path.display().to_string(), source };
+    match std::fs::remove_file(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    let server = Server::builder().add_service(native::service(node.clone()));
+    tasks.spawn(async move {
+        if let Err(error) = server.serve_with_incoming(UnixListenerStream::new(listener)).await {
+            tracing::error!(%error, "the socket front ended");
+        }
+    });
+    Ok(())
+}
+
+async fn bind(what: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), NodeError> {
+    let failed = |source| NodeError::Listen { what, address: address.to_string(), source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let local = listener.local_addr().map_err(failed)?;
+    Ok((listener, local))
+}
+
+/// TCP, under mutual TLS: only the administrator's certificate opens it.
+async fn serve_api(
+    node: &Arc<Node>,
+    config: &Config,
+    address: SocketAddr,
+    tasks: &mut JoinSet<()>,
+) -> Result<SocketAddr, NodeError> {
+    let (listener, local) = bind("api", address).await?;
+    let host = config.peers.advertise.rsplit_once(':').map_or("localhost", |(host, _)| host);
+    let own = node.authority.issue(&["localhost", "127.0.0.1", host, &pki::node_name(node.id)])?;
+    let tls = ServerTlsConfig::new()
+        .identity(Identity::from_pem(own.certificate, own.key))
+        .client_ca_root(Certificate::from_pem(&node.authority.certificate));
+    let checked =
+        tonic::service::interceptor::InterceptedService::new(native::service(node.clone()), only_admin);
+    let builder = Server::builder().tls_config(tls);
+    let mut builder = builder.map_err(|e| NodeError::ApiTls(e.to_string()))?;
+    let server = builder.add_service(checked);
+    tasks.spawn(async move {
+        if let Err(error) = server.serve_with_incoming(TcpListenerStream::new(listener)).await {
+            tracing::error!(%error, "the API front ended");
+        }
+    });
+    Ok(local)
+}
+
+fn only_admin(request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {
+    let certificates = request.peer_certs();
+    let admin = certificates.and_then(|c| c.first().cloned()).is_some_and(|c| pki::carries(&c, ADMIN_NAME));
+    if admin {
+        Ok(request)
+    } else {
+        Err(tonic::Status::permission_denied(
+            "use the administrator's certificate from the credentials folder of a peer",
+        ))
+    }
+}
+
+async fn serve_http(
+    node: &Arc<Node>,
+    address: SocketAddr,
+    tasks: &mut JoinSet<()>,
+) -> Result<SocketAddr, NodeError> {
+    let (listener, local) = bind("http", address).await?;
+    let routes = http::routes(node.clone());
+    tasks.spawn(async move {
+        if let Err(error) = axum::serve(listener, routes).await {
+            tracing::error!(%error, "the HTTP front ended");
+        }
+    });
+    Ok(local)
+}

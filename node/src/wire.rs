@@ -1,0 +1,372 @@
+//! What peers say to each other beyond Raft: reports and orders, forwarded requests, log reads, joining.
+//! Fields are numbered and only added.
+
+use minicbor::bytes::ByteVec;
+use minicbor::{Decode, Encode};
+use stint_protocol::{
+    AttemptEnd, BootMs, GpuInfo, IdempotencyKey, Incarnation, LeaseId, NodeId, Nonce, Runtime, SharedSpec,
+    TaskId, TaskName, Tenant, TimeMs,
+};
+use stint_scheduler::{NodeMode, RegisterNode};
+
+use crate::pki::Authority;
+
+/// The subject of a call; numbers are never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    RaftControl = 1,
+    RaftAppend = 2,
+    RaftSnapshot = 3,
+    Report = 4,
+    Forward = 5,
+    ReadLog = 6,
+    Join = 7,
+}
+
+impl Kind {
+    /// The kind of a number.
+    pub fn from_number(number: u8) -> Option<Self> {
+        use Kind::*;
+        [RaftControl, RaftAppend, RaftSnapshot, Report, Forward, ReadLog, Join]
+            .into_iter()
+            .find(|k| *k as u8 == number)
+    }
+}
+
+/// A node's account of itself: heartbeat, request for orders, and news.
+#[derive(Clone, Debug, Encode, Decode)]
+pub struct Report {
+    #[n(0)]
+    pub node: NodeId,
+    #[n(1)]
+    pub incarnation: Incarnation,
+    #[n(2)]
+    pub nonce: Nonce,
+    /// Grows with each report of a process; orders that answer an older one are dropped.
+    #[n(3)]
+    pub sequence: u64,
+    /// The node's clock when this was sent: leases are counted from here.
+    #[n(4)]
+    pub sent: BootMs,
+    /// Given when the leader has not seen this process yet, or the offer changed.
+    #[n(5)]
+    pub register: Option<RegisterNode>,
+    /// Every attempt it has not reported as ended, and whether it is being stopped.
+    #[n(6)]
+    pub held: Vec<(LeaseId, bool)>,
+    /// Attempts that have provably stopped and are not acknowledged.
+    #[n(7)]
+    pub ends: Vec<AttemptEnd>,
+    /// The leader may hold its answer for this long while there is no news, in milliseconds.
+    #[n(8)]
+    pub hold_ms: u64,
+}
+
+/// What an attempt needs to start.
+#[derive(Clone, Debug, Encode, Decode)]
+pub struct Launching {
+    #[n(0)]
+    pub tenant: Tenant,
+    #[n(1)]
+    pub spec: SharedSpec,
+    #[n(2)]
+    pub runtime: Runtime,
+    #[n(3)]
+    pub gpus: Vec<GpuInfo>,
+    #[n(4)]
+    pub index: u32,
+    #[n(5)]
+    pub name: Option<TaskName>,
+}
+
+/// A lease, renewed until `ttl_ms` after the report that is answered was sent.
+#[derive(Clone, Debug, Encode, Decode)]
+pub struct Grant {
+    #[n(0)]
+    pub lease: LeaseId,
+    #[n(1)]
+    pub ttl_ms: u64,
+    #[n(2)]
+    pub kill_margin_ms: u64,
+    /// A user asked to cancel it: stop it, but keep it accounted for until it has stopped.
+    #[n(3)]
+    pub cancelled: bool,
+    /// Given when the report did not name the lease as held.
+    #[n(4)]
+    pub launch: Option<Launching>,
+}
+
+/// What the node should hold: everything else that it holds must stop.
+#[derive(Clone, Debug, Encode, Decode)]
+pub struct Orders {
+    #[n(0)]
+    pub term: u64,
+    #[n(1)]
+    pub incarnation: Incarnation,
+    #[n(2)]
+    pub nonce: Nonce,
+    #[n(3)]
+    pub answers: u64,
+    #[n(4)]
+    pub grants: Vec<Grant>,
+    /// Ends that are recorded: the node may forget them.
+    #[n(5)]
+    pub recorded: Vec<LeaseId>,
+    /// More launches are waiting: report again at once.
+    #[n(6)]
+    pub more: bool,
+}
+
+/// The answer to a report.
+#[derive(Clone, Debug, Encode, Decode)]
+pub enum ReportAnswer {
+    #[n(0)]
+    Orders(#[n(0)] Orders),
+    /// Another peer leads, if known.
+    #[n(1)]
+    NotLeader(#[n(0)] Option<NodeId>),
+    /// Say who you are first.
+    #[n(2)]
+    Register,
+    /// A newer process of this node exists, or the node was removed: stop everything.
+    #[n(3)]
+    Stale(#[n(0)] String),
+}
+
+/// A client's request as forwarded to the leader.
+#[derive(Clone, Debug, Encode, Decode)]
+pub enum Request {
+    #[n(0)]
+    Submit(#[n(0)] SubmitRequest),
+    #[n(1)]
+    Cancel(#[n(0)] Vec<TaskId>),
+    #[n(2)]
+    SetNodeMode {
+        #[n(0)]
+        node: NodeId,
+        #[n(1)]
+        mode: NodeMode,
+    },
+    #[n(3)]
+    RemoveNode(#[n(0)] NodeId),
+    #[n(4)]
+    CreateJoinToken {
+        #[n(0)]
+        hash: minicbor::bytes::ByteArray<32>,
+        #[n(1)]
+        valid_ms: u64,
+    },
+    /// The index that a linearizable read must have applied.
+    #[n(5)]
+    ReadIndex,
+    /// What only the leader knows: who reports, who lags.
+    #[n(6)]
+    LeaderView,
+    #[n(7)]
+    Admit {
+        #[n(0)]
+        token: minicbor::bytes::ByteArray<32>,
+        #[n(1)]
+        disk: minicbor::bytes::ByteArray<16>,
+        #[n(2)]
+        name: String,
+        #[n(3)]
+        address: String,
+    },
+    /// Make an admitted peer, which runs by now, a learner and then a voter.
+    #[n(8)]
+    Enlist(#[n(0)] NodeId),
+    #[n(9)]
+    TransferLeader(#[n(0)] Option<NodeId>),
+}
+
+/// A submit, checked and resolved by the peer that took it.
+#[derive(Clone, Debug, Encode, Decode)]
+pub struct SubmitRequest {
+    #[n(0)]
+    pub tenant: Tenant,
+    #[n(1)]
+    pub first: TaskId,
+    #[n(2)]
+    pub count: u32,
+    #[n(3)]
+    pub name: Option<TaskName>,
+    #[n(4)]
+    pub spec: SharedSpec,
+    #[n(5)]
+    pub key: Option<IdempotencyKey>,
+    #[n(6)]
+    pub digest: u64,
+    #[n(7)]
+    pub key_made_ms: Option<u64>,
+}
+
+/// Answers to requests.
+#[derive(Clone, Debug, Encode, Decode)]
+pub enum Reply {
+    #[n(0)]
+    Submitted {
+        #[n(0)]
+        first: TaskId,
+        #[n(1)]
+        count: u32,
+        #[n(2)]
+        repeated: bool,
+    },
+    /// Done; visible to a peer that has applied this index.
+    #[n(1)]
+    Done {
+        #[n(0)]
+        index: u64,
+    },
+    #[n(2)]
+    JoinToken {
+        #[n(0)]
+        expires: TimeMs,
+    },
+    #[n(3)]
+    Index(#[n(0)] u64),
+    #[n(4)]
+    LeaderView(#[n(0)] LeaderView),
+    #[n(5)]
+    Admitted(#[n(0)] NodeId),
+    #[n(6)]
+    Leader(#[n(0)] NodeId),
+}
+
+/// What the leader alone knows.
+#[derive(Clone, Debug, Encode, Decode)]
+pub struct LeaderView {
+    #[n(0)]
+    pub leader: NodeId,
+    #[n(1)]
+    pub index: u64,
+    #[n(2)]
+    pub reachable: Vec<NodeId>,
+    #[n(3)]
+    pub lag: Vec<(NodeId, u64)>,
+    #[n(4)]
+    pub alarms: Vec<String>,
+}
+
+/// What kind of refusal: each front has one code for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum RefusalCode {
+    #[n(0)]
+    Invalid,
+    #[n(1)]
+    NotFound,
+    #[n(2)]
+    Conflict,
+    #[n(3)]
+    Full,
+    /// Nothing was done; try again or another peer.
+    #[n(4)]
+    Unavailable,
+    /// It may or may not have been done.
+    #[n(5)]
+    Unknown,
+    #[n(6)]
+    Denied,
+}
+
+/// Why a request was not served, in words for the user.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    #[n(0)]
+    pub code: RefusalCode,
+    #[n(1)]
+    pub message: String,
+}
+
+impl Refusal {
+    /// A refusal with its code and words.
+    pub fn new(code: RefusalCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+/// The answer to a forwarded request.
+#[derive(Clone, Debug, Encode, Decode)]
+pub enum ForwardAnswer {
+    #[n(0)]
+    Reply(#[n(0)] Reply),
+    #[n(1)]
+    Refused(#[n(0)] Refusal),
+    /// Nothing was done: another peer leads, if known, at this address.
+    #[n(2)]
+    NotLeader(#[n(0)] Option<(NodeId, String)>),
+}
+
+/// Reads output that this node keeps.
+#[derive(Clone, Debug, Encode, Decode)]
+pub struct ReadLog {
+    #[n(0)]
+    pub lease: LeaseId,
+    #[n(1)]
+    pub stderr: bool,
+    #[n(2)]
+    pub offset: u64,
+    /// Wait for new bytes up to this long, in milliseconds.
+    #[n(3)]
+    pub wait_ms: u64,
+}
+
+/// Output that was read.
+#[derive(Clone, Debug, Encode, Decode)]
+pub enum LogAnswer {
+    #[n(0)]
+    Chunk {
+        #[n(0)]
+        bytes: ByteVec,
+        #[n(1)]
+        next_offset: u64,
+        #[n(2)]
+        complete: bool,
+    },
+    #[n(1)]
+    Failed(#[n(0)] String),
+}
+
+/// A data folder asks to become a node.
+#[derive(Clone, Debug, Encode, Decode)]
+pub struct Join {
+    #[n(0)]
+    pub secret: ByteVec,
+    #[n(1)]
+    pub disk: minicbor::bytes::ByteArray<16>,
+    #[n(2)]
+    pub name: String,
+    #[n(3)]
+    pub address: String,
+}
+
+/// What an admitted node gets.
+#[derive(Clone, Encode, Decode)]
+pub enum JoinAnswer {
+    #[n(0)]
+    Admitted {
+        #[n(0)]
+        node: NodeId,
+        #[n(1)]
+        authority: Authority,
+        #[n(2)]
+        cluster: String,
+    },
+    #[n(1)]
+    Refused(#[n(0)] Refusal),
+}
+
+/// Encodes a message; writing to memory cannot fail.
+pub fn encode<T: Encode<()>>(message: &T) -> bytes::Bytes {
+    let bytes = minicbor::to_vec(message);
+    bytes.unwrap_or_else(|never: minicbor::encode::Error<_>| panic!("encoding to memory: {never}")).into()
+}
+
+/// Decodes a message of a peer.
+pub fn decode<'b, T: Decode<'b, ()>>(bytes: &'b [u8]) -> Result<T, String> {
+    minicbor::decode(bytes).map_err(|e| format!("a peer's message cannot be read: {e}"))
+}

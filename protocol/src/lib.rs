@@ -1,0 +1,28 @@
+//! The words every crate of Stint shares: ids, times, resources, task specs, outcomes, limits, and the
+//! published wire contracts (`proto/`, behind the feature `grpc`). No behaviour beyond checking input.
+
+pub mod class;
+pub mod ids;
+pub mod limits;
+pub mod outcome;
+pub mod resources;
+pub mod task;
+pub mod time;
+
+/// The native gRPC API, generated from `proto/stint.proto`.
+#[cfg(feature = "grpc")]
+pub mod v1 {
+    #![allow(missing_docs, clippy::all, unused_qualifications)]
+    tonic::include_proto!("stint.v1");
+    /// The compiled descriptors, for gRPC reflection.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/stint.bin"));
+}
+
+pub use class::{Class, ClassRules, Runtime};
+pub use ids::{
+    DiskId, GpuId, IdempotencyKey, Incarnation, InvalidName, LeaseId, NodeId, Nonce, TaskId, TaskName, Tenant,
+};
+pub use outcome::{AttemptEnd, EndKind, Outcome};
+pub use resources::{GpuInfo, GpuRequest, NodeOffer, Resources};
+pub use task::{InvalidSpec, OnLost, RetryPolicy, SharedSpec, TaskSpec};
+pub use time::{BootMs, TimeMs};

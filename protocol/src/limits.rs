@@ -1,0 +1,53 @@
+//! Every bound on what crosses a border, with its unit and its reason.
+
+/// Bytes of a tenant's name: a DNS label, so that it can be one.
+pub const TENANT_BYTES: usize = 63;
+/// Bytes of a task's name: fits a file name together with an attempt number.
+pub const TASK_NAME_BYTES: usize = 128;
+/// Bytes of an idempotency key: two UUIDs and some words.
+pub const IDEMPOTENCY_KEY_BYTES: usize = 128;
+/// Bytes of a GPU's id: NVIDIA's MIG UUIDs have about 50.
+pub const GPU_ID_BYTES: usize = 96;
+/// Arguments of a command.
+pub const COMMAND_ARGUMENTS: usize = 1024;
+/// Bytes of a command and its environment together: a quarter of a log entry, so that a batch still fits.
+pub const COMMAND_AND_ENVIRONMENT_BYTES: usize = 256 * 1024;
+/// Variables of a task's environment.
+pub const ENVIRONMENT_VARIABLES: usize = 1024;
+/// Labels a task may require or a node may offer.
+pub const LABELS: usize = 64;
+/// Bytes of one label's key or value.
+pub const LABEL_BYTES: usize = 128;
+/// Attempts a retry policy may ask for.
+pub const MAX_ATTEMPTS: u32 = 100;
+/// Longest backoff between two attempts, in milliseconds: one hour.
+pub const MAX_BACKOFF_MS: u64 = 3_600_000;
+/// Tasks of one submit request: a million-element sweep is 100 requests.
+pub const TASKS_PER_SUBMIT: u32 = 10_000;
+/// Tasks that may wait or run in the whole cluster (DESIGN §11).
+pub const LIVE_TASKS: u64 = 1_000_000;
+/// Bytes of specs that may wait or run in the whole cluster (DESIGN §11).
+pub const LIVE_SPEC_BYTES: u64 = 512 * 1024 * 1024;
+/// Bytes of one log entry (DESIGN §11).
+pub const ENTRY_BYTES: usize = 1024 * 1024;
+/// Bytes of a message that tells a user why something ended.
+pub const MESSAGE_BYTES: usize = 4096;
+/// Attempts whose record a task keeps in the replicated state; older ones are counted only.
+pub const ATTEMPT_RECORDS: usize = 8;
+/// Idempotency keys remembered at most; when full, submits with a key are refused, never forgotten early.
+pub const IDEMPOTENCY_KEYS: usize = 1_000_000;
+/// How long an idempotency key lives at least, in milliseconds (DESIGN §5).
+pub const DEDUPE_WINDOW_MS: u64 = 24 * 3_600_000;
+/// Losses of its node after which a task fails as `crash_loop` (DESIGN §5, rule 10).
+pub const CRASH_LOOP_LOSSES: u32 = 3;
+/// Tasks one page of a listing shows at most.
+pub const LIST_PAGE: usize = 10_000;
+
+/// Cuts a message at `MESSAGE_BYTES`, on a character's border.
+pub fn clip(mut message: String) -> String {
+    if message.len() > MESSAGE_BYTES {
+        let end = (0..=MESSAGE_BYTES).rev().find(|i| message.is_char_boundary(*i)).unwrap_or(0);
+        message.truncate(end);
+    }
+    message
+}

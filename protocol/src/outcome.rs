@@ -1,0 +1,123 @@
+//! How attempts and tasks end, told apart.
+
+use minicbor::{Decode, Encode};
+
+use crate::ids::LeaseId;
+use crate::time::TimeMs;
+
+/// How one attempt ended.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum EndKind {
+    /// The program ended by itself with this code.
+    #[n(0)]
+    Exited(#[n(0)] i32),
+    /// A signal ended it that Stint did not send.
+    #[n(1)]
+    Signalled(#[n(0)] i32),
+    /// Its run time was over.
+    #[n(2)]
+    TimedOut,
+    /// The kernel killed it for memory.
+    #[n(3)]
+    OutOfMemory,
+    /// A user cancelled it.
+    #[n(4)]
+    Cancelled,
+    /// Its lease ran out or its node lost it; it has provably stopped.
+    #[n(5)]
+    Lost,
+    /// It could not be started for a reason that lies with the node (retried).
+    #[n(6)]
+    StartFailed,
+    /// It cannot be started as specified: command not found, not executable, bad image (not retried).
+    #[n(7)]
+    NotRunnable,
+    /// A rule forbids it (not retried).
+    #[n(8)]
+    Denied,
+    /// It was stopped because its node drains or stops (retried, does not count).
+    #[n(9)]
+    Drained,
+}
+
+impl EndKind {
+    /// The word users see.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            EndKind::Exited(_) => "exited",
+            EndKind::Signalled(_) => "signalled",
+            EndKind::TimedOut => "timed_out",
+            EndKind::OutOfMemory => "oom_killed",
+            EndKind::Cancelled => "cancelled",
+            EndKind::Lost => "lost",
+            EndKind::StartFailed => "start_failed",
+            EndKind::NotRunnable => "not_runnable",
+            EndKind::Denied => "denied",
+            EndKind::Drained => "drained",
+        }
+    }
+}
+
+/// A node's report that an attempt has stopped: its processes are gone.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct AttemptEnd {
+    #[n(0)]
+    pub lease: LeaseId,
+    #[n(1)]
+    pub kind: EndKind,
+    /// What a user needs to know beyond the kind; at most `limits::MESSAGE_BYTES`.
+    #[n(2)]
+    pub message: String,
+    /// Run time of the program, in milliseconds; 0 when it never started.
+    #[n(3)]
+    pub run_ms: u64,
+}
+
+/// The recorded end of a task; never changes.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Outcome {
+    #[n(0)]
+    pub kind: EndKind,
+    #[n(1)]
+    pub message: String,
+    #[n(2)]
+    pub finished_at: TimeMs,
+    /// The attempt that decided it; 0 when none ran.
+    #[n(3)]
+    pub attempt: u32,
+    #[n(4)]
+    pub run_ms: u64,
+    /// True when the task was given up as `crash_loop`.
+    #[n(5)]
+    pub crash_loop: bool,
+}
+
+impl Outcome {
+    /// Whether the task did what it was asked to.
+    pub fn succeeded(&self) -> bool {
+        self.kind == EndKind::Exited(0)
+    }
+
+    /// The word users see: `succeeded`, `failed` or `cancelled`.
+    pub fn as_str(&self) -> &'static str {
+        match self.kind {
+            EndKind::Exited(0) => "succeeded",
+            EndKind::Cancelled => "cancelled",
+            _ => "failed",
+        }
+    }
+
+    /// The exit code `stint run` passes on: the program's own, 128 + signal, 124 for a timeout, 137 for memory,
+    /// 130 when cancelled, 127 when not runnable, 125 for everything that is not the program's doing.
+    pub fn exit_code(&self) -> i32 {
+        match self.kind {
+            EndKind::Exited(code) => code,
+            EndKind::Signalled(signal) => 128 + signal,
+            EndKind::TimedOut => 124,
+            EndKind::OutOfMemory => 137,
+            EndKind::Cancelled => 130,
+            EndKind::NotRunnable => 127,
+            EndKind::Lost | EndKind::StartFailed | EndKind::Denied | EndKind::Drained => 125,
+        }
+    }
+}

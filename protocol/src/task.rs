@@ -1,0 +1,413 @@
+//! What a user asks for. Checked once, by `TaskSpec::check`; inside, a spec is right by construction.
+
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use minicbor::{Decode, Encode};
+use serde::{Deserialize, Serialize};
+
+use crate::class::{Class, ClassRules, Runtime};
+use crate::limits;
+use crate::resources::{GpuRequest, Resources};
+
+/// What to do when an attempt is lost with its node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cbor(index_only)]
+#[serde(rename_all = "snake_case")]
+pub enum OnLost {
+    #[n(0)]
+    #[default]
+    Retry,
+    #[n(1)]
+    Fail,
+}
+
+/// When and how often a failed attempt is repeated. Lost and drained attempts do not count.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetryPolicy {
+    /// Attempts that may fail by infrastructure before the task does (env-runner §14.2: 3).
+    #[n(0)]
+    pub max_attempts: u32,
+    /// First wait between two attempts, in milliseconds.
+    #[n(1)]
+    pub backoff_ms: u64,
+    /// Longest wait, in milliseconds; the wait doubles up to it.
+    #[n(2)]
+    pub max_backoff_ms: u64,
+    /// Also repeat when the program itself fails (exit code, signal, memory, timeout).
+    #[n(3)]
+    pub retry_failures: bool,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self { max_attempts: 3, backoff_ms: 500, max_backoff_ms: 30_000, retry_failures: false }
+    }
+}
+
+impl RetryPolicy {
+    /// The wait before the next attempt after `failures` counted failures (from 1), in milliseconds.
+    pub fn backoff_after(&self, failures: u32) -> u64 {
+        let doubled = 1u64.checked_shl(failures.saturating_sub(1).min(32)).unwrap_or(u64::MAX);
+        self.backoff_ms.saturating_mul(doubled).min(self.max_backoff_ms)
+    }
+}
+
+/// One piece of work as submitted. Amounts of 0 mean: the class's default.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskSpec {
+    #[n(0)]
+    pub class: Class,
+    /// Program and arguments; no shell.
+    #[n(1)]
+    pub command: Vec<String>,
+    /// None: any runtime that the class and the node offer.
+    #[n(2)]
+    #[serde(default)]
+    pub runtime: Option<Runtime>,
+    /// Docker reference, or a folder with a root file system for crun; none = the host's, read-only.
+    #[n(3)]
+    #[serde(default)]
+    pub image: Option<String>,
+    #[n(4)]
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// Thousandths of a core.
+    #[n(5)]
+    #[serde(default)]
+    pub cpu_milli: u64,
+    #[n(6)]
+    #[serde(default)]
+    pub memory_bytes: u64,
+    #[n(7)]
+    #[serde(default)]
+    pub gpus: Option<GpuRequest>,
+    /// Longest run time of one attempt, in milliseconds.
+    #[n(8)]
+    #[serde(default)]
+    pub timeout_ms: u64,
+    /// 0 to 100; higher runs first. 50 when unset.
+    #[n(9)]
+    #[serde(default = "default_priority")]
+    pub priority: u8,
+    #[n(10)]
+    #[serde(default)]
+    pub retry: RetryPolicy,
+    #[n(11)]
+    #[serde(default)]
+    pub on_lost: OnLost,
+    /// Labels the node must have, with these values.
+    #[n(12)]
+    #[serde(default)]
+    pub constraints: BTreeMap<String, String>,
+    /// Time between TERM and KILL when the attempt is stopped, in milliseconds.
+    #[n(13)]
+    #[serde(default = "default_grace")]
+    pub stop_grace_ms: u64,
+}
+
+fn default_priority() -> u8 {
+    50
+}
+
+fn default_grace() -> u64 {
+    2_000
+}
+
+/// Why a spec was refused, and what to change.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {problem}")]
+pub struct InvalidSpec {
+    pub field: &'static str,
+    pub problem: String,
+}
+
+fn refuse(field: &'static str, problem: impl Into<String>) -> Result<(), InvalidSpec> {
+    Err(InvalidSpec { field, problem: problem.into() })
+}
+
+impl TaskSpec {
+    /// A spec of this class that runs `command`, with every default.
+    pub fn new(class: Class, command: Vec<String>) -> Self {
+        Self {
+            class,
+            command,
+            runtime: None,
+            image: None,
+            env: BTreeMap::new(),
+            cpu_milli: 0,
+            memory_bytes: 0,
+            gpus: None,
+            timeout_ms: 0,
+            priority: default_priority(),
+            retry: RetryPolicy::default(),
+            on_lost: OnLost::default(),
+            constraints: BTreeMap::new(),
+            stop_grace_ms: default_grace(),
+        }
+    }
+
+    /// Fills in the class's defaults and checks everything; the result needs no further check.
+    pub fn resolve(mut self, rules: &ClassRules) -> Result<Self, InvalidSpec> {
+        if self.cpu_milli == 0 {
+            self.cpu_milli = u64::from(rules.default_cpu_milli);
+        }
+        if self.memory_bytes == 0 {
+            self.memory_bytes = rules.default_memory_bytes;
+        }
+        if self.timeout_ms == 0 {
+            self.timeout_ms = rules.default_timeout_ms;
+        }
+        if self.gpus.is_none() && rules.default_gpus > 0 {
+            self.gpus = Some(GpuRequest { count: rules.default_gpus, ..GpuRequest::default() });
+        }
+        self.check_command()?;
+        self.check_maps()?;
+        self.check_class(rules)?;
+        self.check_numbers(rules)?;
+        Ok(self)
+    }
+
+    /// CPU and memory of one attempt.
+    pub fn resources(&self) -> Resources {
+        Resources { cpu_milli: self.cpu_milli, memory_bytes: self.memory_bytes }
+    }
+
+    /// Whole GPUs of one attempt.
+    pub fn gpu_count(&self) -> u32 {
+        self.gpus.as_ref().map_or(0, |g| g.count)
+    }
+
+    /// Bytes it takes in memory, about; for the bound on live specs.
+    pub fn weight(&self) -> u64 {
+        let words = self.command.iter().map(|w| w.len() + 24).sum::<usize>();
+        let pairs =
+            self.env.iter().chain(&self.constraints).map(|(k, v)| k.len() + v.len() + 48).sum::<usize>();
+        (200 + words + pairs) as u64
+    }
+
+    fn check_command(&self) -> Result<(), InvalidSpec> {
+        let first_empty = self.command.first().is_none_or(|c| c.trim().is_empty());
+        if first_empty && self.image.is_none() {
+            return refuse(
+                "command",
+                "is empty: give a program and its arguments, for example [\"/bin/true\"]",
+            );
+        }
+        if self.command.len() > limits::COMMAND_ARGUMENTS {
+            return refuse(
+                "command",
+                format!("has {} words; {} at most", self.command.len(), limits::COMMAND_ARGUMENTS),
+            );
+        }
+        let texts = self.command.iter().chain(self.env.keys()).chain(self.env.values());
+        if texts.clone().any(|t| t.contains('\0')) {
+            return refuse("command", "holds a NUL character in a word or a variable; take it out");
+        }
+        let bytes: usize = texts.map(String::len).sum();
+        if bytes > limits::COMMAND_AND_ENVIRONMENT_BYTES {
+            let most = limits::COMMAND_AND_ENVIRONMENT_BYTES;
+            return refuse(
+                "command",
+                format!("and env take {bytes} bytes; {most} at most: pass large data as a file"),
+            );
+        }
+        Ok(())
+    }
+
+    fn check_maps(&self) -> Result<(), InvalidSpec> {
+        if self.env.len() > limits::ENVIRONMENT_VARIABLES {
+            return refuse(
+                "env",
+                format!("has {} variables; {} at most", self.env.len(), limits::ENVIRONMENT_VARIABLES),
+            );
+        }
+        if let Some(bad) = self.env.keys().find(|k| k.is_empty() || k.contains('=')) {
+            return refuse("env", format!("{bad:?} cannot be a variable's name: not empty, no '='"));
+        }
+        if let Some(taken) = self.env.keys().find(|k| k.starts_with("STINT_")) {
+            return refuse(
+                "env",
+                format!("{taken:?} is set by Stint itself: choose a name that does not start with STINT_"),
+            );
+        }
+        let long = |t: &String| t.is_empty() || t.len() > limits::LABEL_BYTES;
+        if self.constraints.len() > limits::LABELS || self.constraints.keys().any(long) {
+            return refuse(
+                "constraints",
+                format!("{} labels of 1 to {} bytes at most", limits::LABELS, limits::LABEL_BYTES),
+            );
+        }
+        Ok(())
+    }
+
+    fn check_class(&self, rules: &ClassRules) -> Result<(), InvalidSpec> {
+        let class = self.class;
+        let allowed: Vec<&str> = rules.runtimes.iter().map(|r| r.as_str()).collect();
+        match self.runtime {
+            Some(runtime) if !rules.runtimes.contains(&runtime) => {
+                return refuse(
+                    "runtime",
+                    format!("class {class} does not run with {runtime}: use {}", allowed.join(", ")),
+                );
+            }
+            _ => {}
+        }
+        let asked = self.gpu_count();
+        if asked > rules.max_gpus {
+            let most = rules.max_gpus;
+            let advice = if most == 0 {
+                "use class gpu for one whole GPU"
+            } else {
+                "ask for fewer, or let the operator raise max_gpus of the class"
+            };
+            return refuse(
+                "gpus",
+                format!("class {class} gets at most {most} whole GPU(s), {asked} asked: {advice}"),
+            );
+        }
+        if rules.default_gpus > 0 && asked == 0 {
+            return refuse(
+                "gpus",
+                format!("class {class} gets {} whole GPU(s); for none use a cpu class", rules.default_gpus),
+            );
+        }
+        Ok(())
+    }
+
+    fn check_numbers(&self, rules: &ClassRules) -> Result<(), InvalidSpec> {
+        if self.timeout_ms > rules.max_timeout_ms {
+            let (asked, most) = (self.timeout_ms, rules.max_timeout_ms);
+            return refuse(
+                "timeout",
+                format!(
+                    "{asked} ms is over the cap of class {} ({most} ms): ask for less or use another class",
+                    self.class
+                ),
+            );
+        }
+        if self.priority > 100 {
+            return refuse("priority", format!("{} is outside 0 to 100", self.priority));
+        }
+        if !(1..=limits::MAX_ATTEMPTS).contains(&self.retry.max_attempts) {
+            return refuse(
+                "retry.max_attempts",
+                format!("{} is outside 1 to {}", self.retry.max_attempts, limits::MAX_ATTEMPTS),
+            );
+        }
+        if self.retry.max_backoff_ms > limits::MAX_BACKOFF_MS {
+            return refuse(
+                "retry.max_backoff_ms",
+                format!("is over {} ms (one hour)", limits::MAX_BACKOFF_MS),
+            );
+        }
+        let most_grace = rules.lease_ttl_ms / 2;
+        if self.stop_grace_ms > most_grace {
+            return refuse(
+                "stop_grace_ms",
+                format!("{} is over {most_grace} ms, half of the class's lease", self.stop_grace_ms),
+            );
+        }
+        Ok(())
+    }
+}
+
+/// A spec shared by all tasks of one submit: 10,000 repetitions hold it once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedSpec(Arc<TaskSpec>);
+
+impl SharedSpec {
+    /// Shares `spec`.
+    pub fn new(spec: TaskSpec) -> Self {
+        Self(Arc::new(spec))
+    }
+
+    /// Whether both are the same allocation.
+    pub fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Deref for SharedSpec {
+    type Target = TaskSpec;
+    fn deref(&self) -> &TaskSpec {
+        &self.0
+    }
+}
+
+impl<C> Encode<C> for SharedSpec {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        e: &mut minicbor::Encoder<W>,
+        ctx: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        (*self.0).encode(e, ctx)
+    }
+}
+
+impl<'b, C> Decode<'b, C> for SharedSpec {
+    fn decode(d: &mut minicbor::Decoder<'b>, ctx: &mut C) -> Result<Self, minicbor::decode::Error> {
+        TaskSpec::decode(d, ctx).map(Self::new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(spec: TaskSpec) -> Result<TaskSpec, InvalidSpec> {
+        let rules = ClassRules::default_for(spec.class);
+        spec.resolve(&rules)
+    }
+
+    fn words(text: &str) -> Vec<String> {
+        text.split_whitespace().map(String::from).collect()
+    }
+
+    #[test]
+    fn defaults_come_from_the_class() {
+        let spec = resolve(TaskSpec::new(Class::Gpu, words("train --fast"))).unwrap();
+        assert_eq!((spec.cpu_milli, spec.gpu_count(), spec.timeout_ms), (2000, 1, 600_000));
+    }
+
+    #[test]
+    fn refusals_say_what_to_change() {
+        let mut two_gpus = TaskSpec::new(Class::Gpu, words("train"));
+        two_gpus.gpus = Some(GpuRequest { count: 2, ..GpuRequest::default() });
+        let mut slow = TaskSpec::new(Class::CpuShort, words("x"));
+        slow.timeout_ms = 61_000;
+        let mut wrong_runtime = TaskSpec::new(Class::CpuLong, words("x"));
+        wrong_runtime.runtime = Some(Runtime::Process);
+        let mut own_variable = TaskSpec::new(Class::CpuShort, words("x"));
+        own_variable.env.insert("STINT_TASK".into(), "1".into());
+        let cases = [
+            (TaskSpec::new(Class::CpuShort, vec![]), "command: is empty"),
+            (TaskSpec::new(Class::CpuShort, words("a\0b")), "NUL"),
+            (two_gpus, "at most 1 whole GPU(s), 2 asked"),
+            (slow, "over the cap of class cpu_short (60000 ms)"),
+            (wrong_runtime, "use crun, docker, mock"),
+            (own_variable, "set by Stint itself"),
+        ];
+        for (spec, part) in cases {
+            let message = resolve(spec).unwrap_err().to_string();
+            assert!(message.contains(part), "{message:?} does not say {part:?}");
+        }
+    }
+
+    #[test]
+    fn backoff_doubles_up_to_its_cap() {
+        let policy = RetryPolicy::default();
+        let waits: Vec<u64> = [1, 2, 3, 7, 8, 60].iter().map(|n| policy.backoff_after(*n)).collect();
+        assert_eq!(waits, [500, 1000, 2000, 30_000, 30_000, 30_000]);
+    }
+
+    #[test]
+    fn a_stored_spec_reads_back_and_ignores_fields_of_later_versions() {
+        let spec = resolve(TaskSpec::new(Class::CpuShort, words("echo hi"))).unwrap();
+        let bytes = minicbor::to_vec(&spec).unwrap();
+        assert_eq!(minicbor::decode::<TaskSpec>(&bytes).unwrap(), spec);
+    }
+}

@@ -1,0 +1,40 @@
+//! openraft made ours: a durable log, snapshots and membership for one replicated state machine.
+//!
+//! It knows nothing of tasks: a [`Machine`] applies opaque entries. No openraft type is part of its interface. What
+//! differs between a real peer and a simulated one comes in from outside: [`Disk`], [`Transport`] and the seed.
+//!
+//! What holds: an entry whose proposal was answered survives any crash of any minority, and of all peers at once if
+//! their disks keep what they synced; a restarted leader never takes its term again without an election; a storage
+//! failure ends the peer and is never retried; damage of stored data is an error that names the file, never silent loss.
+
+mod codec;
+mod error;
+mod log;
+mod machine;
+mod membership;
+mod raft;
+mod settings;
+mod snapshot;
+mod status;
+mod store;
+mod transfer;
+mod transport;
+mod types;
+mod wire;
+
+#[cfg(test)]
+extern crate self as stint_raft;
+#[cfg(test)]
+mod suite_test;
+#[cfg(test)]
+#[path = "../tests/support/memory_disk.rs"]
+mod test_disk;
+
+pub use error::{BarrierError, HandleError, MembershipError, OpenError, ProposeError, TransportError};
+pub use log::disk::{Disk, DiskFile, OpenMode, RealDisk};
+pub use machine::{Capture, Machine};
+pub use raft::Raft;
+pub use settings::{Profile, Settings, SyncDelay, Timing};
+pub use status::{Role, Status, StatusWatch};
+pub use transport::{CallClass, CallFuture, Transport};
+pub use types::{PeerId, PeerInfo, Position};

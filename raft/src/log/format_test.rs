@@ -1,0 +1,147 @@
+//! The stored and sent forms, byte for byte. A change here breaks data folders and mixed clusters: make a new version.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use openraft::raft::{AppendEntriesRequest, VoteRequest};
+
+use super::record::{Bookmarks, Frame, Record};
+use super::segment::header;
+use crate::types::{
+    Entry, EntryPayload, LeaderId, LogId, Membership, Payload, PeerInfo, SnapshotMeta, StoredMembership, Vote,
+};
+use crate::wire::{self, Answer, AppendAnswer, ChunkAnswer, ChunkCode, Envelope, Request};
+
+fn id(index: u64) -> LogId {
+    LogId { leader_id: LeaderId { term: 3, node_id: 2 }, index }
+}
+
+fn vote() -> Vote {
+    Vote { leader_id: LeaderId { term: 3, node_id: 2 }, committed: true }
+}
+
+fn membership() -> Membership {
+    let info = |n: u64| PeerInfo { addr: format!("h{n}:1"), disk_id: format!("d{n}") };
+    let peers = BTreeMap::from([(1, info(1)), (2, info(2))]);
+    Membership::new(vec![BTreeSet::from([1])], peers).unwrap()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn framed(record: &Record) -> String {
+    let mut bytes = Vec::new();
+    record.encode().frame(5, 64, 32, &mut bytes);
+    // A frame is only valid in its own place.
+    let mut segment = vec![0; 64];
+    segment.extend_from_slice(&bytes);
+    let frame = Frame::parse(5, &segment, 64).unwrap();
+    assert_eq!((frame.record().unwrap(), frame.len, frame.synced_to), (record.clone(), bytes.len(), 32));
+    assert!(Frame::parse(6, &segment, 64).is_none(), "of another segment");
+    assert!(Frame::parse(5, &bytes, 0).is_none(), "at another offset");
+    for at in 0..bytes.len().min(16 + record_len(&bytes)) {
+        let mut damaged = segment.clone();
+        damaged[64 + at] ^= 1;
+        assert!(Frame::parse(5, &damaged, 64).is_none(), "byte {at} is not checked");
+    }
+    hex(&bytes)
+}
+
+fn record_len(frame: &[u8]) -> usize {
+    u32::from_le_bytes(frame[..4].try_into().unwrap()) as usize
+}
+
+#[test]
+fn a_segment_header_keeps_its_form() {
+    assert_eq!(hex(&header(5)), "5354494e544c4f47010000000000000005000000000000000542912a00000000");
+}
+
+#[test]
+fn records_keep_their_form() {
+    let normal = EntryPayload::Normal(Payload(Bytes::from_static(b"hi")));
+    let state = Bookmarks { vote: Some(vote()), purged: Some(id(1)), committed: None, last: Some(id(4)) };
+    let records = [
+        (Record::Sealed, "000000002000000001010000cd25954e"),
+        (Record::State(state), "0e0000002000000002010000fbc6721284830302f583030201f6830302040000"),
+        (
+            Record::Entry(Entry { log_id: id(7), payload: EntryPayload::Blank }),
+            "080000002000000003010000386339b68283030207820080",
+        ),
+        (
+            Record::Entry(Entry { log_id: id(7), payload: normal }),
+            "0b0000002000000003010000edad2fc282830302078201814268690000000000",
+        ),
+        (
+            Record::Entry(Entry { log_id: id(7), payload: EntryPayload::Membership(membership()) }),
+            "2100000020000000030100003d019f4a828303020782028182818101a201826468313a3162643102826468323a3162643200000000000000",
+        ),
+        (Record::Vote(vote()), "040000002000000004010000d920e7da830302f500000000"),
+        (Record::Committed(Some(id(7))), "050000002000000005010000c883e23f8183030207000000"),
+        (Record::Purged(id(7)), "04000000200000000601000015c5ca5a8303020700000000"),
+        (Record::Truncated(None), "01000000200000000701000096ced50c8000000000000000"),
+    ];
+    for (record, expected) in records {
+        assert_eq!(framed(&record), expected, "{record:?}");
+    }
+}
+
+#[test]
+fn requests_and_answers_keep_their_form() {
+    let envelope = |request| Envelope { cluster: "c".into(), from: 1, to: 2, to_disk: "d2".into(), request };
+    let entries = vec![Entry { log_id: id(7), payload: EntryPayload::Blank }];
+    let append =
+        AppendEntriesRequest { vote: vote(), prev_log_id: Some(id(6)), entries, leader_commit: Some(id(5)) };
+    let ballot = VoteRequest::new(vote(), Some(id(7)));
+    let chunk = ChunkCode {
+        vote: vote().into(),
+        last: Some(id(7).into()),
+        membership: (&StoredMembership::new(Some(id(0)), membership())).into(),
+        total: 3,
+        total_crc: 9,
+        offset: 1,
+        bytes: Payload(Bytes::from_static(b"yz")),
+        crc: 8,
+    };
+    let requests = [
+        (
+            Request::Append(append.into()),
+            "01856163010262643282008184830302f58303020681828303020782008083030205",
+        ),
+        (Request::Vote(ballot.clone().into()), "01856163010262643282018183830302f583030207f4"),
+        (Request::PreVote(ballot.into()), "01856163010262643282028183830302f583030207f4"),
+        (
+            Request::Chunk(chunk),
+            "01856163010262643282048188830302f583030207828303020082818101a201826468313a3162643102826468323a3162643203090142797a08",
+        ),
+    ];
+    for (request, expected) in requests {
+        let envelope = envelope(request);
+        let bytes = wire::encode(&envelope);
+        assert_eq!(hex(&bytes), expected, "{envelope:?}");
+        assert_eq!(wire::decode::<Envelope>(&bytes).unwrap(), envelope);
+    }
+    let answers = [
+        (Answer::Append(AppendAnswer::Success), "01820081820080"),
+        (Answer::Append(AppendAnswer::HigherVote(vote().into())), "01820081820381830302f5"),
+        (Answer::Chunk(ChunkAnswer::Next(4)), "0182038182008104"),
+        (Answer::Chunk(ChunkAnswer::Damaged), "01820381820280"),
+    ];
+    for (answer, expected) in answers {
+        let bytes = wire::encode(&answer);
+        assert_eq!(hex(&bytes), expected, "{answer:?}");
+        assert_eq!(wire::decode::<Answer>(&bytes).unwrap(), answer);
+    }
+}
+
+#[test]
+fn a_snapshot_head_keeps_its_form() {
+    let meta = SnapshotMeta {
+        last_log_id: Some(id(7)),
+        last_membership: StoredMembership::new(Some(id(0)), membership()),
+    };
+    assert_eq!(
+        hex(&crate::snapshot::head(&meta, b"body")),
+        "5354494e54534e5001000000290000005e4c4941000000008483030207828303020082818101a201826468313a3162643102826468323a31626432041a263fc950"
+    );
+}

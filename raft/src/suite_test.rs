@@ -1,0 +1,61 @@
+//! openraft's own conformance suite on the real store.
+
+use std::sync::{Arc, Mutex};
+
+use openraft::testing::log::{StoreBuilder, Suite};
+use openraft::{StorageError, alias};
+
+use crate::log::Log;
+use crate::machine::{Applier, Capture, Growth, Machine};
+use crate::settings::Settings;
+use crate::snapshot::Snapshots;
+use crate::store::Store;
+use crate::types::{Position, Types, seeded};
+
+/// A machine that keeps what it was given.
+#[derive(Default)]
+struct Kept(Arc<Mutex<Vec<u8>>>);
+
+impl Machine for Kept {
+    type Reply = ();
+
+    fn apply(&mut self, _at: Position, data: &[u8]) {
+        self.0.lock().unwrap().extend_from_slice(data);
+    }
+
+    fn advance(&mut self, _at: Position) {}
+
+    fn batch_done(&mut self) {}
+
+    fn capture(&self) -> Capture {
+        let bytes = self.0.lock().unwrap().clone();
+        Box::new(move || bytes)
+    }
+
+    fn restore(&mut self, _at: Position, bytes: &[u8]) -> Result<(), String> {
+        *self.0.lock().unwrap() = bytes.to_vec();
+        Ok(())
+    }
+}
+
+struct RealStore;
+
+impl StoreBuilder<Types, Store, Applier<Kept>, tempfile::TempDir> for RealStore {
+    async fn build(&self) -> Result<(tempfile::TempDir, Store, Applier<Kept>), StorageError<Types>> {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings { segment_bytes: 4096, entry_cache_bytes: 512, ..Settings::new("suite") };
+        let log = Log::open(&dir.path().join("log"), &settings).unwrap();
+        let snapshot_dir = dir.path().join("snapshots");
+        Snapshots::any(settings.disk.as_ref(), &snapshot_dir).unwrap();
+        let snapshots = Snapshots::open(settings.disk.clone(), snapshot_dir, false, log.queue()).unwrap();
+        let applier = Applier::new(Kept::default(), Arc::new(snapshots), Growth::new(u64::MAX));
+        Ok((dir, Store(Arc::new(log)), applier))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn openraft_log_suite_passes_on_the_real_store() {
+    let suite = Suite::<Types, Store, Applier<Kept>, RealStore, tempfile::TempDir>::test_all(RealStore);
+    let result: Result<(), alias::ErrorSourceOf<Types>> = seeded(7, suite).await.map_err(|e| panic!("{e}"));
+    result.unwrap();
+}

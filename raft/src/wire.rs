@@ -1,0 +1,312 @@
+//! Requests and answers between peers: one version byte, then CBOR with numbered fields. A golden test guards the form.
+
+use bytes::Bytes;
+use minicbor::{Decode, Encode};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+
+use crate::codec::{self, EntryCode, LogIdCode, StoredMembershipCode, VoteCode};
+use crate::error::HandleError;
+use crate::types::{LogId, Payload, PeerId, SnapshotMeta, Types};
+
+/// The version written by this crate; others are refused.
+pub(crate) const WIRE_VERSION: u8 = 1;
+
+/// What every request says about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Envelope {
+    #[n(0)]
+    pub cluster: String,
+    #[n(1)]
+    pub from: PeerId,
+    #[n(2)]
+    pub to: PeerId,
+    /// The data folder that the membership knows the receiver by.
+    #[n(3)]
+    pub to_disk: String,
+    #[n(4)]
+    pub request: Request,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum Request {
+    #[n(0)]
+    Append(#[n(0)] AppendCode),
+    #[n(1)]
+    Vote(#[n(0)] VoteRequestCode),
+    #[n(2)]
+    PreVote(#[n(0)] VoteRequestCode),
+    #[n(3)]
+    Transfer(#[n(0)] TransferCode),
+    #[n(4)]
+    Chunk(#[n(0)] ChunkCode),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct AppendCode {
+    #[n(0)]
+    vote: VoteCode,
+    #[n(1)]
+    previous: Option<LogIdCode>,
+    #[n(2)]
+    entries: Vec<EntryCode>,
+    #[n(3)]
+    committed: Option<LogIdCode>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct VoteRequestCode {
+    #[n(0)]
+    vote: VoteCode,
+    #[n(1)]
+    last: Option<LogIdCode>,
+    #[n(2)]
+    transfer: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct TransferCode {
+    #[n(0)]
+    from_leader: VoteCode,
+    #[n(1)]
+    to: PeerId,
+    #[n(2)]
+    last: Option<LogIdCode>,
+}
+
+/// A piece of a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct ChunkCode {
+    #[n(0)]
+    pub vote: VoteCode,
+    #[n(1)]
+    pub last: Option<LogIdCode>,
+    #[n(2)]
+    pub membership: StoredMembershipCode,
+    /// Length and CRC32C of the whole snapshot.
+    #[n(3)]
+    pub total: u64,
+    #[n(4)]
+    pub total_crc: u32,
+    #[n(5)]
+    pub offset: u64,
+    #[n(6)]
+    pub bytes: Payload,
+    /// CRC32C of `bytes`.
+    #[n(7)]
+    pub crc: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum Answer {
+    #[n(0)]
+    Append(#[n(0)] AppendAnswer),
+    #[n(1)]
+    Vote(#[n(0)] VoteAnswer),
+    #[n(2)]
+    Transfer(#[n(0)] TransferAnswer),
+    #[n(3)]
+    Chunk(#[n(0)] ChunkAnswer),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum AppendAnswer {
+    #[n(0)]
+    Success,
+    #[n(1)]
+    Partial(#[n(0)] Option<LogIdCode>),
+    #[n(2)]
+    Conflict,
+    #[n(3)]
+    HigherVote(#[n(0)] VoteCode),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct VoteAnswer {
+    #[n(0)]
+    vote: VoteCode,
+    #[n(1)]
+    granted: bool,
+    #[n(2)]
+    last: Option<LogIdCode>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum TransferAnswer {
+    #[n(0)]
+    Accepted,
+    #[n(1)]
+    VoteChanged {
+        #[n(0)]
+        expected: VoteCode,
+        #[n(1)]
+        actual: VoteCode,
+    },
+    #[n(2)]
+    NotFlushed {
+        #[n(0)]
+        expected: Option<LogIdCode>,
+        #[n(1)]
+        actual: Option<LogIdCode>,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum ChunkAnswer {
+    /// Go on from this offset.
+    #[n(0)]
+    Next(#[n(0)] u64),
+    /// The snapshot is installed (or refused for a higher vote, which this is).
+    #[n(1)]
+    Done(#[n(0)] VoteCode),
+    /// The bytes received do not add up to the snapshot: begin again.
+    #[n(2)]
+    Damaged,
+}
+
+fn id(code: Option<LogIdCode>) -> Option<LogId> {
+    code.map(Into::into)
+}
+
+fn code(id: Option<LogId>) -> Option<LogIdCode> {
+    id.map(Into::into)
+}
+
+impl From<AppendEntriesRequest<Types>> for AppendCode {
+    fn from(rpc: AppendEntriesRequest<Types>) -> Self {
+        Self {
+            vote: rpc.vote.into(),
+            previous: code(rpc.prev_log_id),
+            entries: rpc.entries.iter().map(Into::into).collect(),
+            committed: code(rpc.leader_commit),
+        }
+    }
+}
+
+impl From<AppendCode> for AppendEntriesRequest<Types> {
+    fn from(wire: AppendCode) -> Self {
+        Self {
+            vote: wire.vote.into(),
+            prev_log_id: id(wire.previous),
+            entries: wire.entries.into_iter().map(Into::into).collect(),
+            leader_commit: id(wire.committed),
+        }
+    }
+}
+
+impl From<AppendEntriesResponse<Types>> for AppendAnswer {
+    fn from(response: AppendEntriesResponse<Types>) -> Self {
+        match response {
+            AppendEntriesResponse::Success => Self::Success,
+            AppendEntriesResponse::PartialSuccess(last) => Self::Partial(code(last)),
+            AppendEntriesResponse::Conflict => Self::Conflict,
+            AppendEntriesResponse::HigherVote(vote) => Self::HigherVote(vote.into()),
+        }
+    }
+}
+
+impl From<AppendAnswer> for AppendEntriesResponse<Types> {
+    fn from(answer: AppendAnswer) -> Self {
+        match answer {
+            AppendAnswer::Success => Self::Success,
+            AppendAnswer::Partial(last) => Self::PartialSuccess(id(last)),
+            AppendAnswer::Conflict => Self::Conflict,
+            AppendAnswer::HigherVote(vote) => Self::HigherVote(vote.into()),
+        }
+    }
+}
+
+impl From<VoteRequest<Types>> for VoteRequestCode {
+    fn from(rpc: VoteRequest<Types>) -> Self {
+        Self { vote: rpc.vote.into(), last: code(rpc.last_log_id), transfer: rpc.leadership_transfer }
+    }
+}
+
+impl From<VoteRequestCode> for VoteRequest<Types> {
+    fn from(wire: VoteRequestCode) -> Self {
+        Self { vote: wire.vote.into(), last_log_id: id(wire.last), leadership_transfer: wire.transfer }
+    }
+}
+
+impl From<VoteResponse<Types>> for VoteAnswer {
+    fn from(response: VoteResponse<Types>) -> Self {
+        Self { vote: response.vote.into(), granted: response.vote_granted, last: code(response.last_log_id) }
+    }
+}
+
+impl From<VoteAnswer> for VoteResponse<Types> {
+    fn from(answer: VoteAnswer) -> Self {
+        Self { vote: answer.vote.into(), vote_granted: answer.granted, last_log_id: id(answer.last) }
+    }
+}
+
+impl From<TransferLeaderRequest<Types>> for TransferCode {
+    fn from(rpc: TransferLeaderRequest<Types>) -> Self {
+        Self {
+            from_leader: (*rpc.from_leader()).into(),
+            to: *rpc.to_node_id(),
+            last: code(rpc.last_log_id().copied()),
+        }
+    }
+}
+
+impl From<TransferCode> for TransferLeaderRequest<Types> {
+    fn from(wire: TransferCode) -> Self {
+        Self::new(wire.from_leader.into(), wire.to, id(wire.last))
+    }
+}
+
+impl From<TransferLeaderResponse<Types>> for TransferAnswer {
+    fn from(response: TransferLeaderResponse<Types>) -> Self {
+        match response {
+            Ok(()) => Self::Accepted,
+            Err(TransferLeaderError::VoteChanged { expected, actual }) => {
+                Self::VoteChanged { expected: expected.into(), actual: actual.into() }
+            }
+            Err(TransferLeaderError::LogNotFlushed { expected, actual }) => {
+                Self::NotFlushed { expected: code(expected), actual: code(actual) }
+            }
+        }
+    }
+}
+
+impl From<TransferAnswer> for TransferLeaderResponse<Types> {
+    fn from(answer: TransferAnswer) -> Self {
+        match answer {
+            TransferAnswer::Accepted => Ok(()),
+            TransferAnswer::VoteChanged { expected, actual } => {
+                Err(TransferLeaderError::VoteChanged { expected: expected.into(), actual: actual.into() })
+            }
+            TransferAnswer::NotFlushed { expected, actual } => {
+                Err(TransferLeaderError::LogNotFlushed { expected: id(expected), actual: id(actual) })
+            }
+        }
+    }
+}
+
+impl ChunkCode {
+    pub(crate) fn meta(&self) -> SnapshotMeta {
+        SnapshotMeta { last_log_id: id(self.last), last_membership: self.membership.clone().into() }
+    }
+}
+
+pub(crate) fn encode<T: Encode<()>>(message: &T) -> Bytes {
+    let mut bytes = vec![WIRE_VERSION];
+    codec::encode_into(message, &mut bytes);
+    bytes.into()
+}
+
+pub(crate) fn decode<'a, T: Decode<'a, ()>>(bytes: &'a [u8]) -> Result<T, HandleError> {
+    match bytes.split_first() {
+        None => Err(HandleError::Malformed("it is empty".into())),
+        Some((&WIRE_VERSION, body)) => {
+            minicbor::decode(body).map_err(|e| HandleError::Malformed(e.to_string()))
+        }
+        Some((other, _)) => {
+            let what = format!("it has version {other}, this peer speaks {WIRE_VERSION}");
+            Err(HandleError::Malformed(what))
+        }
+    }
+}

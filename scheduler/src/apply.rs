@@ -1,0 +1,68 @@
+//! The one way the state changes: a command in, changes or a rejection out.
+
+mod cancel;
+mod join;
+mod lease;
+mod node;
+mod submit;
+
+pub(crate) use submit::share_of_spec;
+
+use minicbor::{Decode, Encode};
+use stint_protocol::TimeMs;
+
+use crate::command::{Change, Command, Rejection};
+use crate::retention;
+use crate::state::State;
+
+/// A command with the leader's time.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Stamped {
+    #[n(0)]
+    pub now: TimeMs,
+    #[n(1)]
+    pub command: Command,
+}
+
+/// Applies one command. A rejection leaves the state as it was but for the passing of time.
+///
+/// Equal states and commands give equal states and answers on every replica.
+pub fn apply(state: &mut State, stamped: Stamped) -> Result<Vec<Change>, Rejection> {
+    let mut changes = Vec::new();
+    state.time = state.time.max(stamped.now);
+    promote_due(state);
+    let result = dispatch(state, stamped.command, &mut changes);
+    retention::sweep(state);
+    result.map(|()| changes)
+}
+
+fn dispatch(state: &mut State, command: Command, changes: &mut Vec<Change>) -> Result<(), Rejection> {
+    match command {
+        Command::Configure(settings) => join::configure(state, settings, changes),
+        Command::Submit(submit) => submit::submit(state, submit, changes),
+        Command::Cancel(task) => cancel::cancel(state, task, changes),
+        Command::RegisterNode(register) => node::register(state, register, changes),
+        Command::RecordEnds { node, ends } => lease::record_ends(state, node, ends, changes),
+        Command::CommitPlan(plan) => lease::commit_plan(state, plan, changes),
+        Command::ExpireLeases(leases) => lease::expire(state, leases, changes),
+        Command::SetNodeMode { node, mode } => node::set_mode(state, node, mode, changes),
+        Command::RemoveNode(node) => node::remove(state, node, changes),
+        Command::Admit(admit) => join::admit(state, admit, changes),
+        Command::AddJoinToken { hash, valid_ms } => join::add_token(state, hash, valid_ms, changes),
+        Command::Tick => Ok(()),
+    }
+}
+
+/// Retries whose wait is over take their place in the queue.
+fn promote_due(state: &mut State) {
+    while let Some((due, id)) = state.delayed.get_min().copied() {
+        if due > state.time {
+            return;
+        }
+        state.delayed.remove(&(due, id));
+        if let Some(task) = state.tasks.get(&id) {
+            let key = state.queue_key(id, task);
+            state.queue.insert(key);
+        }
+    }
+}

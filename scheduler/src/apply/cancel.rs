@@ -1,0 +1,38 @@
+//! Cancelling: a waiting task ends at once, a running one when its attempt has stopped.
+
+use std::sync::Arc;
+
+use stint_protocol::{EndKind, LeaseId, Outcome, TaskId};
+
+use crate::apply::lease;
+use crate::command::{Change, Rejection};
+use crate::state::State;
+use crate::task::TaskState;
+
+pub(super) fn cancel(state: &mut State, id: TaskId, changes: &mut Vec<Change>) -> Result<(), Rejection> {
+    if state.history.contains_key(&id) {
+        return Ok(());
+    }
+    let Some(task) = state.tasks.get_mut(&id) else {
+        return Err(Rejection::UnknownTask(id));
+    };
+    let attempt = task.fields.attempts;
+    match &mut Arc::make_mut(task).fields.state {
+        TaskState::Leased(leased) => {
+            leased.cancelled = true;
+            changes.push(Change::StopAsked { lease: LeaseId { task: id, attempt }, node: leased.node });
+        }
+        TaskState::Queued { .. } => {
+            let outcome = Outcome {
+                kind: EndKind::Cancelled,
+                message: "cancelled while it waited".into(),
+                finished_at: state.time,
+                attempt: 0,
+                run_ms: 0,
+                crash_loop: false,
+            };
+            lease::finish(state, id, outcome, changes);
+        }
+    }
+    Ok(())
+}

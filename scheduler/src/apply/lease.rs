@@ -1,0 +1,233 @@
+//! Leases: granted by a plan, ended by a node's report or by running out.
+
+use std::sync::Arc;
+
+use stint_protocol::{AttemptEnd, EndKind, LeaseId, NodeId, OnLost, Outcome, TaskId, TimeMs, limits};
+
+use crate::apply::submit::share_of_spec;
+use crate::command::{Change, Rejection};
+use crate::plan::{Assignment, Plan, assignment_holds};
+use crate::state::State;
+use crate::task::{AttemptRecord, FinishedFields, FinishedTask, Leased, Task, TaskState};
+
+/// Grants each assignment that still holds; the others are dropped one by one.
+pub(super) fn commit_plan(state: &mut State, plan: Plan, changes: &mut Vec<Change>) -> Result<(), Rejection> {
+    for assignment in plan.assignments {
+        if assignment_holds(state, &assignment) {
+            grant(state, assignment, changes);
+        }
+    }
+    Ok(())
+}
+
+fn grant(state: &mut State, assignment: Assignment, changes: &mut Vec<Change>) {
+    let Assignment { task: id, node, incarnation, runtime, gpus } = assignment;
+    let since = state.time;
+    let Some(task) = state.tasks.get(&id) else { return };
+    let key = state.queue_key(id, task);
+    state.queue.remove(&key);
+    let Some(task) = state.tasks.get_mut(&id).map(Arc::make_mut) else { return };
+    task.fields.attempts += 1;
+    let lease = LeaseId { task: id, attempt: task.fields.attempts };
+    let need = task.spec.resources();
+    for gpu in &gpus {
+        if let Some(record) = state.gpus.get_mut(gpu) {
+            assert!(record.holder.is_none(), "GPU {gpu} would get a second holder, {lease}");
+            record.holder = Some(lease);
+        }
+    }
+    task.fields.state =
+        TaskState::Leased(Leased { node, incarnation, since, runtime, gpus, cancelled: false });
+    if let Some(record) = state.nodes.get_mut(&node).map(Arc::make_mut) {
+        record.used = record.used.plus(&need);
+        record.running += 1;
+    }
+    state.leases.insert((node, lease));
+    changes.push(Change::Leased { lease, node });
+}
+
+/// Records what a node says has stopped. Reports of leases it does not hold are stale and change nothing.
+pub(super) fn record_ends(
+    state: &mut State,
+    node: NodeId,
+    ends: Vec<AttemptEnd>,
+    changes: &mut Vec<Change>,
+) -> Result<(), Rejection> {
+    for end in ends {
+        if state.leases.contains(&(node, end.lease)) {
+            end_attempt(state, node, end, changes);
+        }
+    }
+    Ok(())
+}
+
+/// The leader waited long enough: these attempts have provably stopped (DESIGN §5, rule 3).
+pub(super) fn expire(
+    state: &mut State,
+    leases: Vec<LeaseId>,
+    changes: &mut Vec<Change>,
+) -> Result<(), Rejection> {
+    for lease in leases {
+        let holder = state.tasks.get(&lease.task).and_then(|t| t.leased()).map(|l| l.node);
+        let Some(node) = holder else { continue };
+        if !state.leases.contains(&(node, lease)) {
+            continue;
+        }
+        let name = state.nodes.get(&node).map_or_else(|| node.to_string(), |n| n.name.clone());
+        let message = format!("node {name} did not renew its lease: the attempt was stopped with it");
+        end_attempt(state, node, AttemptEnd { lease, kind: EndKind::Lost, message, run_ms: 0 }, changes);
+    }
+    Ok(())
+}
+
+fn end_attempt(state: &mut State, node: NodeId, end: AttemptEnd, changes: &mut Vec<Change>) {
+    let Some(released) = release(state, node, end.lease) else { return };
+    changes.push(Change::Released { lease: end.lease, node });
+    let now = state.time;
+    let Some(task) = state.tasks.get_mut(&end.lease.task).map(Arc::make_mut) else { return };
+    record_attempt(task, &released, &end, now);
+    match decide(end.lease.task, task, &released, end, now) {
+        Next::Finish(outcome, id) => finish(state, id, outcome, changes),
+        Next::Retry(id, not_before) => requeue(state, id, not_before, changes),
+    }
+}
+
+/// Takes the lease from its task, its node and its GPUs.
+fn release(state: &mut State, node: NodeId, lease: LeaseId) -> Option<Leased> {
+    let task = state.tasks.get(&lease.task)?;
+    let leased = task.leased()?.clone();
+    let need = task.spec.resources();
+    state.leases.remove(&(node, lease))?;
+    if let Some(record) = state.nodes.get_mut(&node).map(Arc::make_mut) {
+        record.used = record.used.minus(&need);
+        record.running = record.running.saturating_sub(1);
+    }
+    for gpu in &leased.gpus {
+        let Some(record) = state.gpus.get_mut(gpu) else { continue };
+        record.holder = None;
+        if record.unused() {
+            state.gpus.remove(gpu);
+        }
+    }
+    Some(leased)
+}
+
+fn record_attempt(task: &mut Task, leased: &Leased, end: &AttemptEnd, now: TimeMs) {
+    let record = AttemptRecord {
+        number: end.lease.attempt,
+        node: leased.node,
+        leased_at: leased.since,
+        ended_at: now,
+        end: end.kind.clone(),
+        message: end.message.clone(),
+        gpus: leased.gpus.clone(),
+        run_ms: end.run_ms,
+    };
+    if task.fields.records.len() >= limits::ATTEMPT_RECORDS {
+        task.fields.records.remove(0);
+    }
+    task.fields.records.push(record);
+}
+
+enum Next {
+    Finish(Outcome, TaskId),
+    Retry(TaskId, TimeMs),
+}
+
+/// What follows the end of an attempt (env-runner §14.2 for what is retried).
+fn decide(id: TaskId, task: &mut Task, leased: &Leased, end: AttemptEnd, now: TimeMs) -> Next {
+    let mut outcome = Outcome {
+        kind: end.kind,
+        message: end.message,
+        finished_at: now,
+        attempt: end.lease.attempt,
+        run_ms: end.run_ms,
+        crash_loop: false,
+    };
+    if leased.cancelled && !outcome.succeeded() {
+        outcome.kind = EndKind::Cancelled;
+        return Next::Finish(outcome, id);
+    }
+    let policy = &task.spec.retry;
+    match outcome.kind {
+        EndKind::Exited(0) | EndKind::NotRunnable | EndKind::Denied | EndKind::Cancelled => {
+            Next::Finish(outcome, id)
+        }
+        EndKind::Drained => Next::Retry(id, now),
+        EndKind::Lost => {
+            task.fields.losses += 1;
+            outcome.crash_loop = task.fields.losses >= limits::CRASH_LOOP_LOSSES;
+            if outcome.crash_loop {
+                let losses = task.fields.losses;
+                outcome.message =
+                    format!("crash_loop: lost its node {losses} times; last: {}", outcome.message);
+            }
+            let give_up = outcome.crash_loop || task.spec.on_lost == OnLost::Fail;
+            if give_up { Next::Finish(outcome, id) } else { Next::Retry(id, now) }
+        }
+        EndKind::Exited(_)
+        | EndKind::Signalled(_)
+        | EndKind::TimedOut
+        | EndKind::OutOfMemory
+        | EndKind::StartFailed => {
+            task.fields.failures += 1;
+            let infrastructure = outcome.kind == EndKind::StartFailed;
+            let again =
+                (infrastructure || policy.retry_failures) && task.fields.failures < policy.max_attempts;
+            let wait = policy.backoff_after(task.fields.failures);
+            let wait = wait + jitter(id, task.fields.failures, wait);
+            if again { Next::Retry(id, now.plus(wait)) } else { Next::Finish(outcome, id) }
+        }
+    }
+}
+
+/// Up to a quarter of the wait, from the task's id: the same on every replica, different between tasks.
+fn jitter(id: TaskId, failures: u32, wait: u64) -> u64 {
+    let mixed = ((id.0 >> 64) as u64 ^ id.0 as u64 ^ u64::from(failures)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 32) % (wait / 4 + 1)
+}
+
+fn requeue(state: &mut State, id: TaskId, not_before: TimeMs, changes: &mut Vec<Change>) {
+    let since = state.time;
+    let Some(task) = state.tasks.get_mut(&id).map(Arc::make_mut) else { return };
+    task.fields.state = TaskState::Queued { since, not_before };
+    let Some(task) = state.tasks.get(&id) else { return };
+    if not_before > since {
+        state.delayed.insert((not_before, id));
+    } else {
+        let key = state.queue_key(id, task);
+        state.queue.insert(key);
+    }
+    changes.push(Change::Queued { task: id });
+}
+
+/// Records the outcome, once: the task leaves the live state for the history.
+pub(super) fn finish(state: &mut State, id: TaskId, outcome: Outcome, changes: &mut Vec<Change>) {
+    let Some(task) = state.tasks.remove(&id) else { return };
+    let key = state.queue_key(id, &task);
+    state.queue.remove(&key);
+    if let TaskState::Queued { not_before, .. } = task.fields.state {
+        state.delayed.remove(&(not_before, id));
+    }
+    state.spec_bytes = state.spec_bytes.saturating_sub(share_of_spec(&task));
+    let task = Arc::unwrap_or_clone(task);
+    if let Some(key) = task.fields.key
+        && let Some(record) = state.keys.get_mut(&(task.fields.tenant.clone(), key))
+    {
+        record.live = record.live.saturating_sub(1);
+    }
+    let fields = FinishedFields {
+        tenant: task.fields.tenant,
+        name: task.fields.name,
+        index: task.fields.index,
+        submitted_at: task.fields.submitted_at,
+        attempts: task.fields.attempts,
+        records: task.fields.records.into(),
+        outcome: outcome.clone(),
+    };
+    state.finished_order.insert((outcome.finished_at, id));
+    state.finished_total += 1;
+    let known = state.history.insert(id, Arc::new(FinishedTask { spec: task.spec, fields }));
+    assert!(known.is_none(), "task {id} would get a second outcome");
+    changes.push(Change::Finished { task: id, outcome });
+}

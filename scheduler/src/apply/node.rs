@@ -1,0 +1,83 @@
+//! Nodes as executors: registration, drain, removal.
+
+use std::sync::Arc;
+
+use stint_protocol::{GpuId, NodeId};
+
+use crate::command::{Change, RegisterNode, Rejection};
+use crate::node::{Node, NodeMode, offers};
+use crate::state::State;
+
+/// Takes what a node's process offers. Leases of an earlier incarnation stay until they run out (rule 4).
+pub(super) fn register(
+    state: &mut State,
+    register: RegisterNode,
+    changes: &mut Vec<Change>,
+) -> Result<(), Rejection> {
+    let id = register.node;
+    let Some(node) = state.nodes.get_mut(&id).map(Arc::make_mut) else {
+        return Err(Rejection::UnknownNode(id));
+    };
+    if register.incarnation < node.incarnation {
+        return Err(Rejection::StaleNode { node: id });
+    }
+    let before: Vec<GpuId> = node.offer.gpus.iter().map(|g| g.id.clone()).collect();
+    node.incarnation = register.incarnation;
+    node.nonce = register.nonce;
+    node.offer = register.offer;
+    node.problems = register.problems;
+    let node = node.clone();
+    withdraw_gpus(state, id, before.into_iter().filter(|g| !offers(&node.offer, g)).collect());
+    offer_gpus(state, &node);
+    changes.push(Change::NodeChanged { node: id });
+    Ok(())
+}
+
+fn offer_gpus(state: &mut State, node: &Node) {
+    for gpu in &node.offer.gpus {
+        let mut record = state.gpus.get(&gpu.id).cloned().unwrap_or_default();
+        record.offered_by.retain(|(by, _)| *by != node.id);
+        record.offered_by.push((node.id, gpu.clone()));
+        record.offered_by.sort_by_key(|(by, _)| *by);
+        state.gpus.insert(gpu.id.clone(), record);
+    }
+}
+
+fn withdraw_gpus(state: &mut State, node: NodeId, gpus: Vec<GpuId>) {
+    for gpu in gpus {
+        let Some(record) = state.gpus.get_mut(&gpu) else { continue };
+        record.offered_by.retain(|(by, _)| *by != node);
+        if record.unused() {
+            state.gpus.remove(&gpu);
+        }
+    }
+}
+
+pub(super) fn set_mode(
+    state: &mut State,
+    id: NodeId,
+    mode: NodeMode,
+    changes: &mut Vec<Change>,
+) -> Result<(), Rejection> {
+    let Some(node) = state.nodes.get_mut(&id) else {
+        return Err(Rejection::UnknownNode(id));
+    };
+    Arc::make_mut(node).mode = mode;
+    changes.push(Change::NodeChanged { node: id });
+    Ok(())
+}
+
+/// Forgets a node that holds nothing.
+pub(super) fn remove(state: &mut State, id: NodeId, changes: &mut Vec<Change>) -> Result<(), Rejection> {
+    let Some(node) = state.nodes.get(&id).cloned() else {
+        return Err(Rejection::UnknownNode(id));
+    };
+    let leases = state.leases_of(id).count();
+    if leases > 0 {
+        return Err(Rejection::NodeHoldsLeases { node: id, leases });
+    }
+    withdraw_gpus(state, id, node.offer.gpus.iter().map(|g| g.id.clone()).collect());
+    state.nodes.remove(&id);
+    changes.push(Change::NodeChanged { node: id });
+    Ok(())
+}

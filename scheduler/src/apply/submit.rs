@@ -1,0 +1,136 @@
+//! Accepting tasks.
+
+use std::sync::Arc;
+
+use stint_protocol::limits;
+use stint_protocol::{TaskId, TaskName};
+
+use crate::command::{Change, Rejection, Submit};
+use crate::state::{KeyRecord, State};
+use crate::task::{Task, TaskFields, TaskState};
+
+pub(super) fn submit(state: &mut State, submit: Submit, changes: &mut Vec<Change>) -> Result<(), Rejection> {
+    if let Some(change) = known_request(state, &submit)? {
+        changes.push(change);
+        return Ok(());
+    }
+    let names = check(state, &submit)?;
+    remember_key(state, &submit);
+    for (index, name) in (0..submit.count).zip(names) {
+        accept(state, &submit, index, name);
+    }
+    changes.push(Change::Submitted { first: submit.first, count: submit.count, repeated: false });
+    Ok(())
+}
+
+/// The id of the `index`th task of a submit.
+fn nth(first: TaskId, index: u32) -> TaskId {
+    TaskId(first.0 + u128::from(index))
+}
+
+/// A repetition of a request that was accepted answers with the first one's tasks.
+fn known_request(state: &State, submit: &Submit) -> Result<Option<Change>, Rejection> {
+    let Some(key) = &submit.key else { return Ok(None) };
+    match state.keys.get(&(submit.tenant.clone(), key.clone())) {
+        Some(known) if known.digest == submit.digest => {
+            Ok(Some(Change::Submitted { first: known.first, count: known.count, repeated: true }))
+        }
+        Some(known) => Err(Rejection::KeyReused { key: key.clone(), first: known.first }),
+        None => {
+            let oldest = state.time.0.saturating_sub(limits::DEDUPE_WINDOW_MS);
+            let too_old = submit.key_made_ms.is_some_and(|made| made < oldest);
+            if too_old { Err(Rejection::KeyTooOld(key.clone())) } else { Ok(None) }
+        }
+    }
+}
+
+/// Every bound and every name, before anything changes. Answers the tasks' names.
+fn check(state: &State, submit: &Submit) -> Result<Vec<Option<TaskName>>, Rejection> {
+    let most = limits::TASKS_PER_SUBMIT;
+    if !(1..=most).contains(&submit.count) {
+        return Err(Rejection::BadCount { asked: submit.count, most });
+    }
+    let live = state.tasks.len() as u64;
+    if live + u64::from(submit.count) > state.settings.max_live_tasks {
+        return Err(Rejection::TooManyTasks {
+            live,
+            asked: submit.count,
+            most: state.settings.max_live_tasks,
+        });
+    }
+    let bytes = state.spec_bytes + submit.spec.weight();
+    if bytes > limits::LIVE_SPEC_BYTES {
+        return Err(Rejection::SpecsTooLarge { bytes, most: limits::LIVE_SPEC_BYTES });
+    }
+    if submit.key.is_some() && state.keys.len() >= limits::IDEMPOTENCY_KEYS {
+        return Err(Rejection::KeysFull(state.keys.len()));
+    }
+    let last = nth(submit.first, submit.count - 1);
+    let taken = state.tasks.range(submit.first..=last).next().map(|(id, _)| *id);
+    let taken = taken.or_else(|| state.history.range(submit.first..=last).next().map(|(id, _)| *id));
+    if let Some(id) = taken {
+        return Err(Rejection::IdTaken(id));
+    }
+    names(state, submit)
+}
+
+fn names(state: &State, submit: &Submit) -> Result<Vec<Option<TaskName>>, Rejection> {
+    let Some(base) = &submit.name else {
+        return Ok(vec![None; submit.count as usize]);
+    };
+    let one = |index: u32| -> Result<Option<TaskName>, Rejection> {
+        let name =
+            if submit.count == 1 { Ok(base.clone()) } else { TaskName::new(&format!("{base}-{index}")) };
+        // A front refuses names that leave no room for the index.
+        let Ok(name) = name else { return Ok(None) };
+        match state.named(&submit.tenant, &name) {
+            Some(holder) => Err(Rejection::NameTaken { name, holder }),
+            None => Ok(Some(name)),
+        }
+    };
+    (0..submit.count).map(one).collect()
+}
+
+fn remember_key(state: &mut State, submit: &Submit) {
+    let Some(key) = &submit.key else { return };
+    let record = KeyRecord {
+        first: submit.first,
+        count: submit.count,
+        digest: submit.digest,
+        at: state.time,
+        live: submit.count,
+    };
+    state.keys.insert((submit.tenant.clone(), key.clone()), record);
+    state.key_order.insert((state.time, submit.tenant.clone(), key.clone()));
+}
+
+fn accept(state: &mut State, submit: &Submit, index: u32, name: Option<TaskName>) {
+    let id = nth(submit.first, index);
+    let fields = TaskFields {
+        tenant: submit.tenant.clone(),
+        name: name.clone(),
+        index,
+        sequence: state.next_sequence,
+        submitted_at: state.time,
+        state: TaskState::Queued { since: state.time, not_before: state.time },
+        attempts: 0,
+        failures: 0,
+        losses: 0,
+        records: Vec::new(),
+        key: submit.key.clone(),
+    };
+    let task = Task { spec: submit.spec.clone(), fields };
+    state.next_sequence += 1;
+    state.spec_bytes += share_of_spec(&task);
+    if let Some(name) = name {
+        state.names.insert((submit.tenant.clone(), name), id);
+    }
+    let key = state.queue_key(id, &task);
+    state.queue.insert(key);
+    state.tasks.insert(id, Arc::new(task));
+}
+
+/// Each task accounts for a record; the first of a submit also for the spec that all share.
+pub(crate) fn share_of_spec(task: &Task) -> u64 {
+    if task.fields.index == 0 { task.spec.weight() } else { 64 }
+}

@@ -1,0 +1,200 @@
+//! What may be asked of the state machine, and what comes of it.
+
+use minicbor::{Decode, Encode};
+use stint_protocol::{
+    AttemptEnd, IdempotencyKey, Incarnation, LeaseId, NodeId, NodeOffer, Nonce, Outcome, SharedSpec, TaskId,
+    TaskName, Tenant,
+};
+
+use crate::node::NodeMode;
+use crate::plan::Plan;
+use crate::settings::Settings;
+
+/// Accept `count` tasks of one spec, named `first`, `first + 1`, …
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Submit {
+    #[n(0)]
+    pub tenant: Tenant,
+    /// Low 16 bits are zero: the tasks' ids count from here.
+    #[n(1)]
+    pub first: TaskId,
+    #[n(2)]
+    pub count: u32,
+    #[n(3)]
+    pub name: Option<TaskName>,
+    /// Resolved against the class's rules by the peer that took the submit.
+    #[n(4)]
+    pub spec: SharedSpec,
+    #[n(5)]
+    pub key: Option<IdempotencyKey>,
+    /// Digest of the request as sent, to tell a repetition from another request under the same key.
+    #[n(6)]
+    pub digest: u64,
+    /// When the key was made, for keys that say so (milliseconds since 1970): too old ones are refused.
+    #[n(7)]
+    pub key_made_ms: Option<u64>,
+}
+
+/// A process says who it is and what it offers.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct RegisterNode {
+    #[n(0)]
+    pub node: NodeId,
+    #[n(1)]
+    pub incarnation: Incarnation,
+    #[n(2)]
+    pub nonce: Nonce,
+    #[n(3)]
+    pub offer: NodeOffer,
+    /// What does not work on it, in words.
+    #[n(4)]
+    pub problems: Vec<String>,
+}
+
+/// Let a data folder join as a node.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Admit {
+    /// Random identity of the data folder.
+    #[n(0)]
+    pub disk: [u8; 16],
+    #[n(1)]
+    pub name: String,
+    #[n(2)]
+    pub address: String,
+    /// SHA-256 of the join token; none only for the peer that bootstraps.
+    #[n(3)]
+    pub token: Option<[u8; 32]>,
+}
+
+/// Commands. Numbers are never reused.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Command {
+    #[n(0)]
+    Configure(#[n(0)] Settings),
+    #[n(1)]
+    Submit(#[n(0)] Submit),
+    #[n(2)]
+    Cancel(#[n(0)] TaskId),
+    #[n(3)]
+    RegisterNode(#[n(0)] RegisterNode),
+    /// Attempts that have provably stopped, as their node reports.
+    #[n(4)]
+    RecordEnds {
+        #[n(0)]
+        node: NodeId,
+        #[n(1)]
+        ends: Vec<AttemptEnd>,
+    },
+    #[n(5)]
+    CommitPlan(#[n(0)] Plan),
+    /// Leases that ran out by the leader's waiting (DESIGN §5, rules 1 and 5).
+    #[n(6)]
+    ExpireLeases(#[n(0)] Vec<LeaseId>),
+    #[n(7)]
+    SetNodeMode {
+        #[n(0)]
+        node: NodeId,
+        #[n(1)]
+        mode: NodeMode,
+    },
+    #[n(8)]
+    RemoveNode(#[n(0)] NodeId),
+    #[n(9)]
+    Admit(#[n(0)] Admit),
+    #[n(10)]
+    AddJoinToken {
+        #[n(0)]
+        hash: [u8; 32],
+        /// From the time of the entry, in milliseconds.
+        #[n(1)]
+        valid_ms: u64,
+    },
+    /// Nothing but the passing of time: due retries and retention.
+    #[n(11)]
+    Tick,
+}
+
+/// What a command changed; the node turns these into wake-ups and answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    Submitted {
+        first: TaskId,
+        count: u32,
+        repeated: bool,
+    },
+    Leased {
+        lease: LeaseId,
+        node: NodeId,
+    },
+    /// A node must stop an attempt.
+    StopAsked {
+        lease: LeaseId,
+        node: NodeId,
+    },
+    /// An attempt's lease is over; its resources are free.
+    Released {
+        lease: LeaseId,
+        node: NodeId,
+    },
+    Queued {
+        task: TaskId,
+    },
+    Finished {
+        task: TaskId,
+        outcome: Outcome,
+    },
+    NodeChanged {
+        node: NodeId,
+    },
+    Admitted {
+        node: NodeId,
+        known: bool,
+    },
+    JoinTokenAdded {
+        expires_ms: u64,
+    },
+    Configured,
+}
+
+/// Why a command was refused: data, the same on every replica.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    #[error("task {0} is not known: it may be finished and past its retention, or was never submitted")]
+    UnknownTask(TaskId),
+    #[error(
+        "the name {name} is taken by task {holder}: choose another, or wait until that task leaves the history"
+    )]
+    NameTaken { name: TaskName, holder: TaskId },
+    #[error("idempotency key {key} was used for another request (its first task is {first}): use a new key")]
+    KeyReused { key: IdempotencyKey, first: TaskId },
+    #[error(
+        "idempotency key {0} is too old to be known: whether its request was accepted cannot be said; look before you submit again"
+    )]
+    KeyTooOld(IdempotencyKey),
+    #[error("the table of idempotency keys is full ({0}): submit without a key, or retry later")]
+    KeysFull(usize),
+    #[error(
+        "{live} tasks wait or run, {asked} more would pass the bound of {most}: retry when some have finished"
+    )]
+    TooManyTasks { live: u64, asked: u32, most: u64 },
+    #[error(
+        "the specs of waiting and running tasks take {bytes} bytes, over the bound of {most}: retry when some have finished"
+    )]
+    SpecsTooLarge { bytes: u64, most: u64 },
+    #[error("a submit takes 1 to {most} tasks, not {asked}")]
+    BadCount { asked: u32, most: u32 },
+    #[error("task id {0} is in use already")]
+    IdTaken(TaskId),
+    #[error("node {0} is not a member of this cluster")]
+    UnknownNode(NodeId),
+    #[error("node {node} is a newer process already; this one is out of date and must stop")]
+    StaleNode { node: NodeId },
+    #[error("node {node} still holds {leases} lease(s): drain it and wait, or wait until they run out")]
+    NodeHoldsLeases { node: NodeId, leases: usize },
+    #[error("the join token is not valid or has expired: make a new one with `stint cluster join-token`")]
+    BadJoinToken,
+    #[error("this cluster is configured already")]
+    AlreadyConfigured,
+    #[error("{0} is the name of another node: set another with [node] name")]
+    NodeNameTaken(String),
+}

@@ -1,0 +1,165 @@
+//! Why a task waits, on which node, and what would let it start. Only reads.
+
+use std::collections::BTreeSet;
+
+use stint_protocol::{NodeId, TaskId};
+
+use crate::node::Node;
+use crate::plan::{Missing, choose_runtime, missing};
+use crate::state::State;
+use crate::task::{Task, TaskState};
+
+/// What one node lacks for the task; empty = it fits there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeReason {
+    pub node: NodeId,
+    pub name: String,
+    pub missing: Vec<String>,
+}
+
+/// The answer of `stint explain`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    pub summary: String,
+    pub nodes: Vec<NodeReason>,
+    /// What would unblock it.
+    pub advice: Vec<String>,
+    /// Tasks of its class that come first.
+    pub ahead: u64,
+}
+
+/// Explains a known task; none when it is not known.
+pub fn explain(state: &State, id: TaskId, reachable: &BTreeSet<NodeId>) -> Option<Explanation> {
+    if let Some(done) = state.finished(id) {
+        let outcome = &done.fields.outcome;
+        return Some(told(format!("finished: {} ({})", outcome.as_str(), outcome.kind.as_str())));
+    }
+    let task = state.task(id)?;
+    match &task.fields.state {
+        TaskState::Leased(leased) => {
+            let node = state.node(leased.node).map_or("?", |n| n.name.as_str());
+            let what = if leased.cancelled { "is being stopped" } else { "holds its lease" };
+            Some(told(format!("attempt {} {what} on node {node}", task.fields.attempts)))
+        }
+        TaskState::Queued { not_before, .. } if *not_before > state.time() => {
+            let wait = not_before.since(state.time());
+            Some(told(format!("waits {wait} ms more before its next attempt ({})", last_end(task))))
+        }
+        TaskState::Queued { .. } => Some(explain_waiting(state, id, task, reachable)),
+    }
+}
+
+fn told(summary: String) -> Explanation {
+    Explanation { summary, nodes: Vec::new(), advice: Vec::new(), ahead: 0 }
+}
+
+fn last_end(task: &Task) -> String {
+    let last = task.fields.records.last();
+    last.map_or_else(String::new, |r| format!("attempt {} ended as {}", r.number, r.end.as_str()))
+}
+
+fn explain_waiting(state: &State, id: TaskId, task: &Task, reachable: &BTreeSet<NodeId>) -> Explanation {
+    let views: Vec<(&Node, Vec<Lack>)> =
+        state.nodes().map(|node| (&**node, lacks(state, node, task, reachable))).collect();
+    let own_place = state.queue_key(id, task);
+    let ahead = state.queued_keys(task.spec.class).take_while(|key| **key < own_place).count() as u64;
+    let nodes = views.iter().map(|(node, lacks)| NodeReason {
+        node: node.id,
+        name: node.name.clone(),
+        missing: lacks.iter().map(Lack::words).collect(),
+    });
+    Explanation {
+        summary: summary(task, &views, ahead),
+        nodes: nodes.collect(),
+        advice: advice(task, &views),
+        ahead,
+    }
+}
+
+enum Lack {
+    Unreachable,
+    Of(Missing),
+}
+
+impl Lack {
+    fn words(&self) -> String {
+        match self {
+            Lack::Unreachable => "does not report to the leader".into(),
+            Lack::Of(missing) => missing.to_string(),
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        matches!(self, Lack::Of(missing) if missing.is_busy())
+    }
+}
+
+fn lacks(state: &State, node: &Node, task: &Task, reachable: &BTreeSet<NodeId>) -> Vec<Lack> {
+    let mut lacks: Vec<Lack> = Vec::new();
+    if !reachable.contains(&node.id) {
+        lacks.push(Lack::Unreachable);
+    }
+    lacks.extend(missing(state, node, &task.spec).into_iter().map(Lack::Of));
+    if let Err(runtime) = choose_runtime(state, node, &task.spec) {
+        lacks.push(Lack::Of(runtime));
+    }
+    lacks
+}
+
+fn summary(task: &Task, views: &[(&Node, Vec<Lack>)], ahead: u64) -> String {
+    let class = task.spec.class;
+    if views.is_empty() {
+        return "no node is a member of this cluster".into();
+    }
+    if views.iter().any(|(_, lacks)| lacks.is_empty()) {
+        return format!("a node fits; it starts with the next plan ({ahead} of class {class} come first)");
+    }
+    let only_busy = |(_, lacks): &&(&Node, Vec<Lack>)| lacks.iter().all(Lack::is_busy);
+    match views.iter().filter(only_busy).count() {
+        0 => format!("no node of {} can ever take it as things are", views.len()),
+        busy => format!(
+            "{busy} of {} nodes can take it, all busy now; {ahead} of class {class} come first",
+            views.len()
+        ),
+    }
+}
+
+fn advice(task: &Task, views: &[(&Node, Vec<Lack>)]) -> Vec<String> {
+    if views.iter().any(|(_, lacks)| lacks.is_empty()) {
+        return Vec::new();
+    }
+    let single = views.iter().filter(|(_, lacks)| lacks.len() == 1);
+    let mut lines: Vec<String> = single.map(|(node, lacks)| unblock(node, &lacks[0])).collect();
+    if lines.is_empty() {
+        lines.push(format!(
+            "add a node that offers class {} with what it asks for, or ask for less",
+            task.spec.class
+        ));
+    }
+    lines
+}
+
+fn unblock(node: &Node, lack: &Lack) -> String {
+    let name = &node.name;
+    match lack {
+        Lack::Unreachable => format!("would start if node {name} were back"),
+        Lack::Of(Missing::Cordoned | Missing::Draining) => {
+            format!("would start on {name} after `stint node resume {name}`")
+        }
+        Lack::Of(Missing::Label { key, wanted, .. }) => {
+            format!("would start on {name} if it had label {key}={wanted}")
+        }
+        Lack::Of(Missing::Class(class)) => {
+            format!("would start on {name} if its config offered class {class}")
+        }
+        Lack::Of(Missing::Runtime(runtimes)) => {
+            let words: Vec<&str> = runtimes.iter().map(|r| r.as_str()).collect();
+            format!("would start on {name} if it offered one of: {}", words.join(", "))
+        }
+        Lack::Of(missing @ Missing::Gpus { need, free, .. }) if missing.is_busy() => {
+            format!("would start on {name} if {} GPU(s) were freed", need - free)
+        }
+        Lack::Of(missing) if missing.is_busy() => format!("would start on {name} when a task there ends"),
+        Lack::Of(missing) => format!("{name}: {missing}"),
+    }
+}

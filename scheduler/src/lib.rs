@@ -1,0 +1,26 @@
+//! The replicated state machine of Stint and its decisions. Pure: it knows no clock, thread, file, socket,
+//! async runtime, random source or hash-map order. `apply` is the one way the state changes; `plan` and
+//! `explain` only read.
+
+mod apply;
+mod check;
+mod command;
+mod explain;
+mod node;
+mod plan;
+mod retention;
+mod settings;
+mod snapshot;
+mod state;
+mod task;
+
+pub use apply::{Stamped, apply};
+pub use check::check;
+pub use command::{Admit, Change, Command, RegisterNode, Rejection, Submit};
+pub use explain::{Explanation, NodeReason, explain};
+pub use node::{GpuRecord, Node, NodeMode};
+pub use plan::{Assignment, Plan, PlanInput, plan};
+pub use settings::{Placement, Settings};
+pub use snapshot::{SnapshotError, decode_snapshot, digest, encode_snapshot};
+pub use state::State;
+pub use task::{AttemptRecord, FinishedTask, Leased, Task, TaskState};

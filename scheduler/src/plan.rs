@@ -1,0 +1,100 @@
+//! Placement: which waiting task starts where. Only reads; `CommitPlan` is checked again when applied.
+
+mod filter;
+mod score;
+mod sheet;
+
+use std::collections::BTreeSet;
+
+use minicbor::{Decode, Encode};
+use stint_protocol::{Class, GpuId, Incarnation, NodeId, Runtime, SharedSpec, TaskId};
+
+use crate::state::State;
+use crate::task::TaskState;
+
+pub(crate) use filter::{Missing, choose_runtime, missing};
+use sheet::Sheet;
+
+/// Waiting tasks of one class that a plan looks at without placing one: bounds the cost of a plan when the
+/// queue is long and nothing in it fits. Tasks of a shape that was tried already are not counted twice.
+const BACKFILL_WINDOW: usize = 512;
+/// Places in the queue that a plan walks over at most, for each class.
+const SCAN_LIMIT: usize = 16_384;
+/// Assignments of one plan: keeps its entry well under a megabyte.
+const PLAN_LIMIT: usize = 4_096;
+
+/// One task onto one node.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Assignment {
+    #[n(0)]
+    pub task: TaskId,
+    #[n(1)]
+    pub node: NodeId,
+    #[n(2)]
+    pub incarnation: Incarnation,
+    #[n(3)]
+    pub runtime: Runtime,
+    #[n(4)]
+    pub gpus: Vec<GpuId>,
+}
+
+/// Assignments, each independent of the others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Plan {
+    #[n(0)]
+    pub assignments: Vec<Assignment>,
+}
+
+/// What the leader knows beyond the replicated state.
+#[derive(Clone, Debug, Default)]
+pub struct PlanInput {
+    /// Nodes that reported lately and may get work.
+    pub reachable: BTreeSet<NodeId>,
+}
+
+/// Chooses what starts now: by class, then priority, then age.
+pub fn plan(state: &State, input: &PlanInput) -> Plan {
+    let mut sheet = Sheet::open(state, &input.reachable);
+    let mut plan = Plan::default();
+    for class in Class::ALL {
+        plan_class(state, class, &mut sheet, &mut plan);
+    }
+    plan
+}
+
+fn plan_class(state: &State, class: Class, sheet: &mut Sheet, plan: &mut Plan) {
+    if !sheet.serves(class) {
+        return;
+    }
+    // Shapes that fit nowhere now: a task of the same shape cannot fit either.
+    let mut blocked: Vec<SharedSpec> = Vec::new();
+    for key in state.queued_keys(class).take(SCAN_LIMIT) {
+        if plan.assignments.len() >= PLAN_LIMIT || blocked.len() >= BACKFILL_WINDOW || !sheet.has_room() {
+            return;
+        }
+        let Some(task) = state.task(key.task) else { continue };
+        if blocked.iter().rev().any(|spec| spec.same(&task.spec)) {
+            continue;
+        }
+        match sheet.place(state, key.task, &task.spec) {
+            Some(assignment) => plan.assignments.push(assignment),
+            None => blocked.push(task.spec.clone()),
+        }
+    }
+}
+
+/// Whether an assignment is still right, against the state as it is when the plan is applied.
+pub(crate) fn assignment_holds(state: &State, assignment: &Assignment) -> bool {
+    let Some(task) = state.task(assignment.task) else { return false };
+    let Some(node) = state.node(assignment.node) else { return false };
+    let waits =
+        matches!(task.fields.state, TaskState::Queued { not_before, .. } if not_before <= state.time());
+    let same_life = node.incarnation == assignment.incarnation;
+    let gpus_free =
+        assignment.gpus.iter().all(|g| state.gpu(g).is_some_and(|r| r.free_on(node.id).is_some()));
+    let distinct: BTreeSet<&GpuId> = assignment.gpus.iter().collect();
+    let count_right =
+        distinct.len() == assignment.gpus.len() && assignment.gpus.len() == task.spec.gpu_count() as usize;
+    let lacks = filter::missing_but_gpus(node, &task.spec, &node.free(), node.free_slots());
+    waits && same_life && gpus_free && count_right && lacks.is_empty()
+}

@@ -1,0 +1,146 @@
+//! Why a node cannot take a task. The same reasons serve placing and explaining.
+
+use std::fmt;
+
+use stint_protocol::{Class, Resources, Runtime, TaskSpec};
+
+use crate::node::{Node, NodeMode};
+use crate::state::State;
+
+/// One thing a node lacks for a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Missing {
+    NotRegistered,
+    Cordoned,
+    Draining,
+    Class(Class),
+    Runtime(Vec<Runtime>),
+    Label { key: String, wanted: String, has: Option<String> },
+    Slots { most: u32 },
+    Cpu { need: u64, free: u64, total: u64 },
+    Memory { need: u64, free: u64, total: u64 },
+    Gpus { need: u32, free: u32, fitting: u32, total: u32 },
+}
+
+impl Missing {
+    /// Whether it passes by itself when other tasks end.
+    pub(crate) fn is_busy(&self) -> bool {
+        match self {
+            Missing::Slots { most } => *most > 0,
+            Missing::Cpu { need, total, .. } | Missing::Memory { need, total, .. } => need <= total,
+            Missing::Gpus { need, fitting, .. } => need <= fitting,
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cores = |milli: &u64| *milli as f64 / 1000.0;
+        let mib = |bytes: &u64| bytes / (1024 * 1024);
+        match self {
+            Missing::NotRegistered => write!(f, "has not offered to run anything yet"),
+            Missing::Cordoned => write!(f, "is cordoned"),
+            Missing::Draining => write!(f, "is draining"),
+            Missing::Class(class) => write!(f, "does not offer class {class}"),
+            Missing::Runtime(wanted) => {
+                let words: Vec<&str> = wanted.iter().map(|r| r.as_str()).collect();
+                write!(f, "offers none of the runtimes {}", words.join(", "))
+            }
+            Missing::Label { key, wanted, has: Some(has) } => write!(f, "label {key} is {has}, not {wanted}"),
+            Missing::Label { key, wanted, has: None } => write!(f, "has no label {key}={wanted}"),
+            Missing::Slots { most } => write!(f, "all {most} slots are taken"),
+            Missing::Cpu { need, free, total } => {
+                write!(f, "{} of {} cores free, {} needed", cores(free), cores(total), cores(need))
+            }
+            Missing::Memory { need, free, total } => {
+                write!(f, "{} of {} MiB memory free, {} needed", mib(free), mib(total), mib(need))
+            }
+            Missing::Gpus { need, free, fitting, total } => {
+                write!(f, "{free} of {total} GPUs free and fitting ({fitting} fit at all), {need} needed")
+            }
+        }
+    }
+}
+
+/// Everything `node` lacks for `spec`; empty = it fits now.
+pub(crate) fn missing(state: &State, node: &Node, spec: &TaskSpec) -> Vec<Missing> {
+    let mut lacks = missing_but_gpus(node, spec, &node.free(), node.free_slots());
+    lacks.extend(missing_gpus(state, node, spec));
+    lacks
+}
+
+/// What `node` lacks when `free` and `slots` are what is left of it.
+pub(crate) fn missing_but_gpus(node: &Node, spec: &TaskSpec, free: &Resources, slots: u32) -> Vec<Missing> {
+    let mut lacks = Vec::new();
+    if node.incarnation.0 == 0 {
+        lacks.push(Missing::NotRegistered);
+        return lacks;
+    }
+    match node.mode {
+        NodeMode::Ready => {}
+        NodeMode::Cordoned => lacks.push(Missing::Cordoned),
+        NodeMode::Draining => lacks.push(Missing::Draining),
+    }
+    if !node.offer.classes.contains(&spec.class) {
+        lacks.push(Missing::Class(spec.class));
+    }
+    for (key, wanted) in &spec.constraints {
+        let has = node.offer.labels.get(key);
+        if has != Some(wanted) {
+            lacks.push(Missing::Label { key: key.clone(), wanted: wanted.clone(), has: has.cloned() });
+        }
+    }
+    lacks.extend(missing_amounts(node, spec, free, slots));
+    lacks
+}
+
+fn missing_amounts(node: &Node, spec: &TaskSpec, free: &Resources, slots: u32) -> Vec<Missing> {
+    let mut lacks = Vec::new();
+    let (need, total) = (spec.resources(), node.offer.resources);
+    if slots == 0 {
+        lacks.push(Missing::Slots { most: node.offer.slots });
+    }
+    if need.cpu_milli > free.cpu_milli {
+        lacks.push(Missing::Cpu { need: need.cpu_milli, free: free.cpu_milli, total: total.cpu_milli });
+    }
+    if need.memory_bytes > free.memory_bytes {
+        lacks.push(Missing::Memory {
+            need: need.memory_bytes,
+            free: free.memory_bytes,
+            total: total.memory_bytes,
+        });
+    }
+    lacks
+}
+
+fn missing_gpus(state: &State, node: &Node, spec: &TaskSpec) -> Option<Missing> {
+    let request = spec.gpus.as_ref().filter(|r| r.count > 0)?;
+    let fitting = node.offer.gpus.iter().filter(|g| request.accepts(g));
+    let free = |id| state.gpu(id).is_some_and(|r| r.free_on(node.id).is_some());
+    let free = fitting.clone().filter(|g| free(&g.id)).count() as u32;
+    let fitting = fitting.count() as u32;
+    let total = node.offer.gpus.len() as u32;
+    (free < request.count).then_some(Missing::Gpus { need: request.count, free, fitting, total })
+}
+
+/// The runtime a node would use: the task's own choice, else the first of the class's that the node offers.
+pub(crate) fn choose_runtime(state: &State, node: &Node, spec: &TaskSpec) -> Result<Runtime, Missing> {
+    let wanted = match spec.runtime {
+        Some(runtime) => vec![runtime],
+        None => suited(&state.settings().class(spec.class).runtimes, spec),
+    };
+    wanted.iter().copied().find(|r| node.offer.runtimes.contains(r)).ok_or(Missing::Runtime(wanted))
+}
+
+/// Of a class's runtimes those that can run a spec which names none: Docker needs an image, a process has
+/// none, and only a task that asks for it is mocked.
+fn suited(class: &[Runtime], spec: &TaskSpec) -> Vec<Runtime> {
+    let suits = |runtime: &Runtime| match runtime {
+        Runtime::Docker => spec.image.is_some(),
+        Runtime::Process => spec.image.is_none(),
+        Runtime::Mock => false,
+        Runtime::Crun | Runtime::Slurm => true,
+    };
+    class.iter().copied().filter(suits).collect()
+}

@@ -1,0 +1,57 @@
+//! What is forgotten, and when: finished tasks by number and age, idempotency keys by age.
+
+use stint_protocol::{TaskId, limits};
+
+use crate::state::State;
+
+/// Things forgotten with one command at most, so that no single entry is slow. More than any command adds
+/// but a large `RecordEnds`, whose surplus goes with the next ones.
+const SWEEP_PER_COMMAND: usize = 256;
+
+pub(crate) fn sweep(state: &mut State) {
+    for _ in 0..SWEEP_PER_COMMAND {
+        if !forget_oldest_task(state) {
+            break;
+        }
+    }
+    for _ in 0..SWEEP_PER_COMMAND {
+        if !forget_oldest_key(state) {
+            break;
+        }
+    }
+}
+
+fn forget_oldest_task(state: &mut State) -> bool {
+    let Some((finished_at, id)) = state.finished_order.get_min().copied() else { return false };
+    let too_many = state.history.len() as u64 > state.settings.keep_finished;
+    let too_old = state.time.since(finished_at) > state.settings.keep_finished_ms;
+    if too_many || too_old {
+        state.finished_order.remove(&(finished_at, id));
+        forget(state, id);
+    }
+    too_many || too_old
+}
+
+fn forget(state: &mut State, id: TaskId) {
+    let Some(task) = state.history.remove(&id) else { return };
+    if let Some(name) = &task.fields.name {
+        state.names.remove(&(task.fields.tenant.clone(), name.clone()));
+    }
+}
+
+/// A key lives at least `DEDUPE_WINDOW_MS` and as long as one of its tasks is not finished (DESIGN §5).
+fn forget_oldest_key(state: &mut State) -> bool {
+    let Some((at, tenant, key)) = state.key_order.get_min().cloned() else { return false };
+    if state.time.since(at) <= limits::DEDUPE_WINDOW_MS {
+        return false;
+    }
+    state.key_order.remove(&(at, tenant.clone(), key.clone()));
+    let owner = (tenant, key);
+    if state.keys.get(&owner).is_some_and(|record| record.live > 0) {
+        // Looked at again a window later.
+        state.key_order.insert((state.time, owner.0, owner.1));
+    } else {
+        state.keys.remove(&owner);
+    }
+    true
+}

@@ -1,0 +1,182 @@
+//! The replicated state: metadata only, in copy-on-write maps, so that a capture costs nothing.
+
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+use minicbor::{Decode, Encode};
+use stint_protocol::{Class, GpuId, IdempotencyKey, LeaseId, NodeId, TaskId, TaskName, Tenant, TimeMs};
+
+use crate::node::{GpuRecord, Node};
+use crate::settings::Settings;
+use crate::task::{FinishedTask, Task};
+
+/// A place in the queue: class, then priority (higher first), then age.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct QueueKey {
+    pub class: Class,
+    pub rank: u8,
+    pub sequence: u64,
+    pub task: TaskId,
+}
+
+/// What is remembered of a submit under an idempotency key.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct KeyRecord {
+    #[n(0)]
+    pub first: TaskId,
+    #[n(1)]
+    pub count: u32,
+    #[n(2)]
+    pub digest: u64,
+    #[n(3)]
+    pub at: TimeMs,
+    /// Its tasks that are not finished.
+    #[n(4)]
+    pub live: u32,
+}
+
+/// Everything the cluster agrees on. Cloning is cheap (shared structure).
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    pub(crate) configured: bool,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) time: TimeMs,
+    pub(crate) next_sequence: u64,
+    pub(crate) next_node: u64,
+    /// Tasks that ever finished.
+    pub(crate) finished_total: u64,
+    pub(crate) spec_bytes: u64,
+    pub(crate) tasks: OrdMap<TaskId, Arc<Task>>,
+    pub(crate) history: OrdMap<TaskId, Arc<FinishedTask>>,
+    pub(crate) nodes: OrdMap<NodeId, Arc<Node>>,
+    pub(crate) keys: OrdMap<(Tenant, IdempotencyKey), KeyRecord>,
+    pub(crate) join_tokens: OrdMap<[u8; 32], TimeMs>,
+    // Indexes: all of them re-derived by `check`.
+    pub(crate) queue: OrdSet<QueueKey>,
+    pub(crate) delayed: OrdSet<(TimeMs, TaskId)>,
+    pub(crate) leases: OrdSet<(NodeId, LeaseId)>,
+    pub(crate) gpus: OrdMap<GpuId, GpuRecord>,
+    pub(crate) names: OrdMap<(Tenant, TaskName), TaskId>,
+    pub(crate) finished_order: OrdSet<(TimeMs, TaskId)>,
+    pub(crate) key_order: OrdSet<(TimeMs, Tenant, IdempotencyKey)>,
+}
+
+impl State {
+    /// Whether the cluster has its settings.
+    pub fn configured(&self) -> bool {
+        self.configured
+    }
+
+    /// The replicated settings.
+    pub fn settings(&self) -> &Arc<Settings> {
+        &self.settings
+    }
+
+    /// The time of the last applied entry.
+    pub fn time(&self) -> TimeMs {
+        self.time
+    }
+
+    /// A task that waits or runs.
+    pub fn task(&self, id: TaskId) -> Option<&Arc<Task>> {
+        self.tasks.get(&id)
+    }
+
+    /// A task that finished and is still kept.
+    pub fn finished(&self, id: TaskId) -> Option<&Arc<FinishedTask>> {
+        self.history.get(&id)
+    }
+
+    /// The tenant of a known task.
+    pub fn tenant_of(&self, id: TaskId) -> Option<&Tenant> {
+        let live = self.tasks.get(&id).map(|t| &t.fields.tenant);
+        live.or_else(|| self.history.get(&id).map(|t| &t.fields.tenant))
+    }
+
+    /// The task of this name.
+    pub fn named(&self, tenant: &Tenant, name: &TaskName) -> Option<TaskId> {
+        self.names.get(&(tenant.clone(), name.clone())).copied()
+    }
+
+    /// Live tasks older than `before`, newest first.
+    pub fn tasks_before(&self, before: TaskId) -> impl Iterator<Item = (TaskId, &Arc<Task>)> {
+        self.tasks.range(..before).rev().map(|(id, task)| (*id, task))
+    }
+
+    /// Finished tasks older than `before`, newest first.
+    pub fn finished_before(&self, before: TaskId) -> impl Iterator<Item = (TaskId, &Arc<FinishedTask>)> {
+        self.history.range(..before).rev().map(|(id, task)| (*id, task))
+    }
+
+    /// One node.
+    pub fn node(&self, id: NodeId) -> Option<&Arc<Node>> {
+        self.nodes.get(&id)
+    }
+
+    /// Every node, by id.
+    pub fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.nodes.values()
+    }
+
+    /// The leases of one node.
+    pub fn leases_of(&self, node: NodeId) -> impl Iterator<Item = LeaseId> + '_ {
+        let first = LeaseId { task: TaskId(0), attempt: 0 };
+        let last = LeaseId { task: TaskId(u128::MAX), attempt: u32::MAX };
+        self.leases.range((node, first)..=(node, last)).map(|(_, lease)| *lease)
+    }
+
+    /// Every lease with its node.
+    pub fn leases(&self) -> impl Iterator<Item = (NodeId, LeaseId)> + '_ {
+        self.leases.iter().copied()
+    }
+
+    /// One GPU.
+    pub fn gpu(&self, id: &GpuId) -> Option<&GpuRecord> {
+        self.gpus.get(id)
+    }
+
+    /// Tasks that wait for a node now, of one class.
+    pub fn queued(&self, class: Class) -> usize {
+        self.queued_keys(class).count()
+    }
+
+    /// Tasks that wait: for a node, or for the time of their retry.
+    pub fn waiting(&self) -> usize {
+        self.queue.len() + self.delayed.len()
+    }
+
+    /// Attempts under a lease.
+    pub fn running(&self) -> usize {
+        self.leases.len()
+    }
+
+    /// Tasks that ever finished, forgotten ones included.
+    pub fn finished_total(&self) -> u64 {
+        self.finished_total
+    }
+
+    /// When the next waiting retry is due.
+    pub fn next_due(&self) -> Option<TimeMs> {
+        self.delayed.get_min().map(|(at, _)| *at)
+    }
+
+    /// Whether a join token's hash is valid now.
+    pub fn join_token_valid(&self, hash: &[u8; 32]) -> bool {
+        self.join_tokens.get(hash).is_some_and(|expires| *expires > self.time)
+    }
+
+    pub(crate) fn queued_keys(&self, class: Class) -> impl Iterator<Item = &QueueKey> {
+        let lowest = QueueKey { class, rank: 0, sequence: 0, task: TaskId(0) };
+        let highest = QueueKey { class, rank: u8::MAX, sequence: u64::MAX, task: TaskId(u128::MAX) };
+        self.queue.range(lowest..=highest)
+    }
+
+    pub(crate) fn queue_key(&self, id: TaskId, task: &Task) -> QueueKey {
+        QueueKey {
+            class: task.spec.class,
+            rank: u8::MAX - task.spec.priority,
+            sequence: task.fields.sequence,
+            task: id,
+        }
+    }
+}

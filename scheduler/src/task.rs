@@ -1,0 +1,136 @@
+//! The record of a task, while it lives and after its end.
+
+use minicbor::{Decode, Encode};
+use stint_protocol::{
+    EndKind, GpuId, IdempotencyKey, Incarnation, NodeId, Outcome, Runtime, SharedSpec, TaskName, Tenant,
+    TimeMs,
+};
+
+/// What only a leased task has.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Leased {
+    #[n(0)]
+    pub node: NodeId,
+    #[n(1)]
+    pub incarnation: Incarnation,
+    #[n(2)]
+    pub since: TimeMs,
+    #[n(3)]
+    pub runtime: Runtime,
+    #[n(4)]
+    pub gpus: Vec<GpuId>,
+    /// A user asked to cancel it; its node has been or will be told.
+    #[n(5)]
+    pub cancelled: bool,
+}
+
+/// Where a live task stands. A finished one is a `FinishedTask` in the history.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum TaskState {
+    /// `not_before` is in the future while a retry waits.
+    #[n(0)]
+    Queued {
+        #[n(0)]
+        since: TimeMs,
+        #[n(1)]
+        not_before: TimeMs,
+    },
+    #[n(1)]
+    Leased(#[n(0)] Leased),
+}
+
+/// One attempt that ended.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct AttemptRecord {
+    #[n(0)]
+    pub number: u32,
+    #[n(1)]
+    pub node: NodeId,
+    #[n(2)]
+    pub leased_at: TimeMs,
+    #[n(3)]
+    pub ended_at: TimeMs,
+    #[n(4)]
+    pub end: EndKind,
+    #[n(5)]
+    pub message: String,
+    #[n(6)]
+    pub gpus: Vec<GpuId>,
+    #[n(7)]
+    pub run_ms: u64,
+}
+
+/// A task that waits or runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Task {
+    pub spec: SharedSpec,
+    pub fields: TaskFields,
+}
+
+/// A live task but for its spec, which snapshots store once for all tasks that share it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct TaskFields {
+    #[n(0)]
+    pub tenant: Tenant,
+    #[n(1)]
+    pub name: Option<TaskName>,
+    /// Its place in its submit, from 0.
+    #[n(2)]
+    pub index: u32,
+    /// Order of submits in the cluster: age.
+    #[n(3)]
+    pub sequence: u64,
+    #[n(4)]
+    pub submitted_at: TimeMs,
+    #[n(5)]
+    pub state: TaskState,
+    /// Attempts begun; the current one's number.
+    #[n(6)]
+    pub attempts: u32,
+    /// Attempts that count against the retry policy.
+    #[n(7)]
+    pub failures: u32,
+    /// Attempts lost with their node.
+    #[n(8)]
+    pub losses: u32,
+    #[n(9)]
+    pub records: Vec<AttemptRecord>,
+    #[n(10)]
+    pub key: Option<IdempotencyKey>,
+}
+
+/// A task whose outcome is recorded; never changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FinishedTask {
+    pub spec: SharedSpec,
+    pub fields: FinishedFields,
+}
+
+/// A finished task but for its spec.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct FinishedFields {
+    #[n(0)]
+    pub tenant: Tenant,
+    #[n(1)]
+    pub name: Option<TaskName>,
+    #[n(2)]
+    pub index: u32,
+    #[n(3)]
+    pub submitted_at: TimeMs,
+    #[n(4)]
+    pub attempts: u32,
+    #[n(5)]
+    pub records: Box<[AttemptRecord]>,
+    #[n(6)]
+    pub outcome: Outcome,
+}
+
+impl Task {
+    /// The lease's facts, when leased.
+    pub fn leased(&self) -> Option<&Leased> {
+        match &self.fields.state {
+            TaskState::Leased(leased) => Some(leased),
+            TaskState::Queued { .. } => None,
+        }
+    }
+}

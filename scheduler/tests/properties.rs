@@ -1,0 +1,214 @@
+//! Random histories: every invariant after every command, replicas equal, snapshots faithful, nothing lost.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use proptest::prelude::*;
+use stint_protocol::*;
+use stint_scheduler::*;
+
+/// A step that is turned into a command against the state as it is.
+#[derive(Clone, Debug)]
+enum Step {
+    Submit { class: usize, count: u32, priority: u8, key: Option<u8>, retry: bool },
+    Cancel(usize),
+    Register { node: u64, slots: u32, gpus: u8, new_life: bool },
+    Plan { reachable: u8 },
+    End { pick: usize, kind: usize },
+    StaleEnd { pick: usize },
+    Expire(usize),
+    Mode { node: u64, mode: usize },
+    Remove(u64),
+    Wait(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..3usize, 1..6u32, 0..100u8, proptest::option::of(0..4u8), any::<bool>())
+            .prop_map(|(class, count, priority, key, retry)| Step::Submit { class, count, priority, key, retry }),
+        1 => (0..64usize).prop_map(Step::Cancel),
+        2 => (1..5u64, 0..4u32, 0..16u8, any::<bool>())
+            .prop_map(|(node, slots, gpus, new_life)| Step::Register { node, slots, gpus, new_life }),
+        5 => any::<u8>().prop_map(|reachable| Step::Plan { reachable }),
+        6 => (0..64usize, 0..9usize).prop_map(|(pick, kind)| Step::End { pick, kind }),
+        1 => (0..64usize).prop_map(|pick| Step::StaleEnd { pick }),
+        1 => (0..64usize).prop_map(Step::Expire),
+        1 => (1..5u64, 0..3usize).prop_map(|(node, mode)| Step::Mode { node, mode }),
+        1 => (1..5u64).prop_map(Step::Remove),
+        2 => (0..100_000u64).prop_map(Step::Wait),
+    ]
+}
+
+struct Run {
+    state: State,
+    replica: State,
+    now: u64,
+    submits: u128,
+    accepted: u64,
+}
+
+impl Run {
+    fn new() -> Self {
+        let mut run =
+            Run { state: State::default(), replica: State::default(), now: 5_000, submits: 0, accepted: 0 };
+        let mut settings = Settings { keep_finished: 50, ..Settings::default() };
+        settings.classes[Class::CpuLong as usize].runtimes.insert(0, Runtime::Process);
+        run.apply(Command::Configure(settings)).unwrap();
+        run.apply(Command::AddJoinToken { hash: [1; 32], valid_ms: u64::MAX / 2 }).unwrap();
+        for node in 1..5u8 {
+            let admit = Admit {
+                disk: [node; 16],
+                name: format!("n{node}"),
+                address: "a:1".into(),
+                token: Some([1; 32]),
+            };
+            run.apply(Command::Admit(admit)).unwrap();
+        }
+        run
+    }
+
+    fn apply(&mut self, command: Command) -> Result<Vec<Change>, Rejection> {
+        let stamped = Stamped { now: TimeMs(self.now), command };
+        let bytes = minicbor::to_vec(&stamped).unwrap();
+        let result = apply(&mut self.state, stamped);
+        let same = apply(&mut self.replica, minicbor::decode(&bytes).unwrap());
+        assert_eq!(result, same, "a replica answers otherwise");
+        check(&self.state).unwrap();
+        result
+    }
+
+    fn a_lease(&self, pick: usize) -> Option<(NodeId, LeaseId)> {
+        let leases: Vec<_> = self.state.leases().collect();
+        leases.get(pick % leases.len().max(1)).copied()
+    }
+
+    fn take(&mut self, step: Step) {
+        let before = self.state.finished_total();
+        let mut finished = 0;
+        if let Some(command) = self.command(step) {
+            let changes = self.apply(command).unwrap_or_default();
+            for change in &changes {
+                match change {
+                    Change::Submitted { count, repeated: false, .. } => self.accepted += u64::from(*count),
+                    Change::Finished { .. } => finished += 1,
+                    _ => {}
+                }
+            }
+        }
+        assert_eq!(self.state.finished_total(), before + finished);
+        let known = (self.state.waiting() + self.state.running()) as u64 + self.state.finished_total();
+        assert_eq!(known, self.accepted, "an accepted task is neither waiting, running nor finished");
+    }
+
+    fn command(&mut self, step: Step) -> Option<Command> {
+        match step {
+            Step::Submit { class, count, priority, key, retry } => {
+                let mut spec = TaskSpec::new(Class::ALL[class], vec!["true".into()]);
+                spec.priority = priority;
+                spec.retry.retry_failures = retry;
+                let spec = spec.resolve(self.state.settings().class(Class::ALL[class])).unwrap();
+                self.submits += 1;
+                Some(Command::Submit(Submit {
+                    tenant: Tenant::default_tenant(),
+                    first: TaskId(self.submits << 16),
+                    count,
+                    name: None,
+                    digest: u64::from(count),
+                    spec: SharedSpec::new(spec),
+                    key: key.map(|k| IdempotencyKey::new(&format!("k{k}")).unwrap()),
+                    key_made_ms: None,
+                }))
+            }
+            Step::Cancel(pick) => {
+                let ids: Vec<TaskId> = self.state.tasks_before(TaskId(u128::MAX)).map(|(id, _)| id).collect();
+                ids.get(pick % ids.len().max(1)).map(|id| Command::Cancel(*id))
+            }
+            Step::Register { node, slots, gpus, new_life } => {
+                let known = self.state.node(NodeId(node))?;
+                let life = known.incarnation.0.max(1) + u64::from(new_life);
+                Some(Command::RegisterNode(register(node, life, slots, gpus)))
+            }
+            Step::Plan { reachable } => {
+                let reachable = (1..5u64).filter(|n| reachable & (1 << n) != 0).map(NodeId).collect();
+                let plan = plan(&self.state, &PlanInput { reachable });
+                let count = plan.assignments.len();
+                let leases = self.state.running();
+                self.apply(Command::CommitPlan(plan)).unwrap();
+                assert_eq!(self.state.running(), leases + count, "a fresh plan lost assignments");
+                None
+            }
+            Step::End { pick, kind } => {
+                let (node, lease) = self.a_lease(pick)?;
+                Some(Command::RecordEnds { node, ends: vec![end(lease, kind)] })
+            }
+            Step::StaleEnd { pick } => {
+                let (node, mut lease) = self.a_lease(pick)?;
+                lease.attempt += 1;
+                Some(Command::RecordEnds { node, ends: vec![end(lease, 0)] })
+            }
+            Step::Expire(pick) => self.a_lease(pick).map(|(_, lease)| Command::ExpireLeases(vec![lease])),
+            Step::Mode { node, mode } => {
+                let mode = [NodeMode::Ready, NodeMode::Cordoned, NodeMode::Draining][mode];
+                Some(Command::SetNodeMode { node: NodeId(node), mode })
+            }
+            Step::Remove(node) => Some(Command::RemoveNode(NodeId(node))),
+            Step::Wait(ms) => {
+                self.now += ms;
+                Some(Command::Tick)
+            }
+        }
+    }
+}
+
+fn register(node: u64, life: u64, slots: u32, gpus: u8) -> RegisterNode {
+    let gpu = |n: u8| GpuInfo {
+        id: GpuId::new(&format!("G{n}")).unwrap(),
+        model: "x".into(),
+        memory_bytes: 1,
+        index: 0,
+    };
+    let offer = NodeOffer {
+        resources: Resources { cpu_milli: 4_000, memory_bytes: 6 << 30 },
+        gpus: (0..4).filter(|n| gpus & (1 << n) != 0).map(gpu).collect(),
+        runtimes: vec![Runtime::Process, Runtime::Crun],
+        classes: Class::ALL.to_vec(),
+        slots,
+        ..NodeOffer::default()
+    };
+    RegisterNode {
+        node: NodeId(node),
+        incarnation: Incarnation(life),
+        nonce: Nonce(life),
+        offer,
+        problems: vec![],
+    }
+}
+
+fn end(lease: LeaseId, kind: usize) -> AttemptEnd {
+    use EndKind::*;
+    let kinds =
+        [Exited(0), Exited(1), Signalled(9), TimedOut, OutOfMemory, Lost, StartFailed, NotRunnable, Drained];
+    AttemptEnd { lease, kind: kinds[kind].clone(), message: String::new(), run_ms: 1 }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn random_histories_keep_every_invariant(steps in proptest::collection::vec(step(), 1..120)) {
+        let mut run = Run::new();
+        for step in steps {
+            run.take(step);
+        }
+        prop_assert_eq!(digest(&run.state), digest(&run.replica));
+        let bytes = encode_snapshot(&run.state);
+        let mut restored = decode_snapshot(&bytes).unwrap();
+        prop_assert_eq!(digest(&restored), digest(&run.state));
+        // It goes on as the one it was taken from.
+        let all = PlanInput { reachable: (1..5).map(NodeId).collect() };
+        let later = Stamped { now: TimeMs(run.now + 100_000), command: Command::Tick };
+        apply(&mut restored, later.clone()).unwrap();
+        apply(&mut run.state, later).unwrap();
+        prop_assert_eq!(plan(&restored, &all), plan(&run.state, &all));
+    }
+}

@@ -1,0 +1,305 @@
+//! Plays a script against the state machine, with `check` after every command.
+#![allow(dead_code, clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+use stint_protocol::*;
+use stint_scheduler::*;
+
+pub struct Story {
+    pub state: State,
+    now: u64,
+    submits: u128,
+    down: BTreeSet<NodeId>,
+}
+
+impl Default for Story {
+    fn default() -> Self {
+        let mut story = Self { state: State::default(), now: 1_000, submits: 0, down: BTreeSet::new() };
+        story.apply(Command::Configure(Settings::default())).unwrap();
+        story
+    }
+}
+
+impl Story {
+    /// Commands stand behind `> `; all else is replaced by what they give.
+    pub fn play(script: &str) -> String {
+        let mut story = Story::default();
+        let mut out = String::new();
+        for line in script.lines() {
+            if line.starts_with('#') {
+                writeln!(out, "{line}").unwrap();
+            } else if let Some(command) = line.strip_prefix("> ") {
+                writeln!(out, "{line}\n{}", story.line(command)).unwrap();
+            }
+        }
+        out
+    }
+
+    pub fn apply(&mut self, command: Command) -> Result<Vec<Change>, Rejection> {
+        let result = apply(&mut self.state, Stamped { now: TimeMs(self.now), command });
+        check(&self.state).unwrap();
+        result
+    }
+
+    pub fn advance(&mut self, ms: u64) {
+        self.now += ms;
+    }
+
+    pub fn input(&self) -> PlanInput {
+        let up = self.state.nodes().map(|n| n.id).filter(|id| !self.down.contains(id));
+        PlanInput { reachable: up.collect() }
+    }
+
+    fn line(&mut self, line: &str) -> String {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let rest = &words[1..];
+        match words[0] {
+            "wait" => {
+                self.now += rest[0].parse::<u64>().unwrap();
+                self.show(Command::Tick)
+            }
+            "node" => self.node(rest),
+            "token" => {
+                self.show(Command::AddJoinToken { hash: [rest[0].parse().unwrap(); 32], valid_ms: 60_000 })
+            }
+            "join" => self.join(rest),
+            "submit" => self.submit(rest),
+            "plan" => {
+                let plan = plan(&self.state, &self.input());
+                self.show(Command::CommitPlan(plan))
+            }
+            "end" => self.end(rest),
+            "expire" => self.show(Command::ExpireLeases(vec![lease(rest[0], rest[1])])),
+            "cancel" => self.show(Command::Cancel(task(rest[0]))),
+            "mode" => self.mode(rest),
+            "remove" => self.show(Command::RemoveNode(node(rest[0]))),
+            "down" => {
+                self.down.insert(node(rest[0]));
+                "  -".into()
+            }
+            "up" => {
+                self.down.remove(&node(rest[0]));
+                "  -".into()
+            }
+            "explain" => self.explain(rest),
+            "show" => self.show_task(task(rest[0])),
+            other => panic!("no such command: {other}"),
+        }
+    }
+
+    fn show(&mut self, command: Command) -> String {
+        match self.apply(command) {
+            Err(rejection) => format!("  refused: {rejection}"),
+            Ok(changes) if changes.is_empty() => "  -".into(),
+            Ok(changes) => changes.iter().map(|c| format!("  {}", change(c))).collect::<Vec<_>>().join("\n"),
+        }
+    }
+
+    /// `node N [incarnation=I] [cpus=C] [slots=S] [gpus=a,b] [label=k:v] [runtimes=…]`: joins if new, registers.
+    fn node(&mut self, words: &[&str]) -> String {
+        let id = node(words[0]);
+        if self.state.node(id).is_none() {
+            let disk = [id.0 as u8; 16];
+            let token = (id.0 > 1).then_some([9; 32]);
+            if token.is_some() {
+                self.apply(Command::AddJoinToken { hash: [9; 32], valid_ms: 1_000 }).unwrap();
+            }
+            let admit = Admit { disk, name: format!("n{id}"), address: format!("10.0.0.{id}:7001"), token };
+            self.apply(Command::Admit(admit)).unwrap();
+        }
+        let get = |key: &str, default: &str| {
+            let found = words[1..].iter().find_map(|w| w.strip_prefix(&format!("{key}=")));
+            found.unwrap_or(default).to_string()
+        };
+        let gpus = get("gpus", "");
+        let gpu = |(index, id): (usize, &str)| GpuInfo {
+            id: GpuId::new(id).unwrap(),
+            model: "NVIDIA H200".into(),
+            memory_bytes: 141 << 30,
+            index: index as u32,
+        };
+        let mut offer = NodeOffer {
+            resources: Resources {
+                cpu_milli: get("cpus", "4").parse::<u64>().unwrap() * 1000,
+                memory_bytes: 64 << 30,
+            },
+            gpus: gpus.split(',').filter(|g| !g.is_empty()).enumerate().map(gpu).collect(),
+            runtimes: get("runtimes", "process,crun").split(',').map(|r| r.parse().unwrap()).collect(),
+            classes: Class::ALL.into_iter().filter(|c| *c != Class::GpuSlurm).collect(),
+            slots: get("slots", "8").parse().unwrap(),
+            ..NodeOffer::default()
+        };
+        if let Some((k, v)) = get("label", "").split_once(':') {
+            offer.labels.insert(k.into(), v.into());
+        }
+        let incarnation = Incarnation(get("incarnation", "1").parse().unwrap());
+        self.show(Command::RegisterNode(RegisterNode {
+            node: id,
+            incarnation,
+            nonce: Nonce(1),
+            offer,
+            problems: vec![],
+        }))
+    }
+
+    fn join(&mut self, words: &[&str]) -> String {
+        let disk = [words[0].parse().unwrap(); 16];
+        let token = words[2].parse().ok().map(|t: u8| [t; 32]);
+        self.show(Command::Admit(Admit {
+            disk,
+            name: words[1].into(),
+            address: "10.9.9.9:7001".into(),
+            token,
+        }))
+    }
+
+    /// `submit CLASS [count=N] [name=X] [key=K] [priority=P] [gpus=G] [cpus=C] [retry] [fail] [constraint=k:v]`
+    fn submit(&mut self, words: &[&str]) -> String {
+        let mut spec = TaskSpec::new(words[0].parse().unwrap(), vec!["true".into()]);
+        let (mut count, mut name, mut key, mut made) = (1, None, None, None);
+        for word in &words[1..] {
+            match word.split_once('=').unwrap_or((word, "")) {
+                ("count", n) => count = n.parse().unwrap(),
+                ("name", n) => name = Some(TaskName::new(n).unwrap()),
+                ("key", k) => key = Some(IdempotencyKey::new(k).unwrap()),
+                ("made", at) => made = Some(at.parse().unwrap()),
+                ("priority", p) => spec.priority = p.parse().unwrap(),
+                ("gpus", g) => {
+                    spec.gpus = Some(GpuRequest { count: g.parse().unwrap(), ..GpuRequest::default() })
+                }
+                ("cpus", c) => spec.cpu_milli = c.parse::<u64>().unwrap() * 1000,
+                ("retry", _) => spec.retry.retry_failures = true,
+                ("fail", _) => spec.on_lost = OnLost::Fail,
+                ("constraint", kv) => {
+                    let (k, v) = kv.split_once(':').unwrap();
+                    spec.constraints.insert(k.into(), v.into());
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let digest = spec.weight() ^ u64::from(spec.priority) ^ (u64::from(count) << 32);
+        let spec = match spec.clone().resolve(self.state.settings().class(spec.class)) {
+            Ok(spec) => SharedSpec::new(spec),
+            Err(error) => return format!("  refused: {error}"),
+        };
+        self.submits += 1;
+        let first = TaskId(self.submits << 16);
+        let tenant = Tenant::default_tenant();
+        self.show(Command::Submit(Submit {
+            tenant,
+            first,
+            count,
+            name,
+            spec,
+            key,
+            digest,
+            key_made_ms: made,
+        }))
+    }
+
+    /// `end NODE TASK ATTEMPT KIND`
+    fn end(&mut self, words: &[&str]) -> String {
+        let kind = match words[3].split_once('=').unwrap_or((words[3], "0")) {
+            ("exit", code) => EndKind::Exited(code.parse().unwrap()),
+            ("signal", signal) => EndKind::Signalled(signal.parse().unwrap()),
+            ("timeout", _) => EndKind::TimedOut,
+            ("oom", _) => EndKind::OutOfMemory,
+            ("cancelled", _) => EndKind::Cancelled,
+            ("lost", _) => EndKind::Lost,
+            ("start_failed", _) => EndKind::StartFailed,
+            ("not_runnable", _) => EndKind::NotRunnable,
+            ("drained", _) => EndKind::Drained,
+            other => panic!("{other:?}"),
+        };
+        let end = AttemptEnd { lease: lease(words[1], words[2]), kind, message: String::new(), run_ms: 5 };
+        self.show(Command::RecordEnds { node: node(words[0]), ends: vec![end] })
+    }
+
+    fn mode(&mut self, words: &[&str]) -> String {
+        let mode = match words[1] {
+            "ready" => NodeMode::Ready,
+            "cordon" => NodeMode::Cordoned,
+            _ => NodeMode::Draining,
+        };
+        self.show(Command::SetNodeMode { node: node(words[0]), mode })
+    }
+
+    fn explain(&mut self, words: &[&str]) -> String {
+        let Some(explanation) = explain(&self.state, task(words[0]), &self.input().reachable) else {
+            return "  unknown".into();
+        };
+        let mut out = format!("  {}", explanation.summary);
+        for node in explanation.nodes {
+            write!(out, "\n  {}: {}", node.name, node.missing.join("; ")).unwrap();
+        }
+        for line in explanation.advice {
+            write!(out, "\n  advice: {line}").unwrap();
+        }
+        out
+    }
+
+    fn show_task(&mut self, id: TaskId) -> String {
+        if let Some(done) = self.state.finished(id) {
+            let o = &done.fields.outcome;
+            return format!(
+                "  finished {} as {:?}, attempts {}, message {:?}",
+                o.as_str(),
+                o.kind,
+                done.fields.attempts,
+                o.message
+            );
+        }
+        match self.state.task(id) {
+            None => "  unknown".into(),
+            Some(t) => format!(
+                "  {:?}, attempts {}, failures {}, losses {}",
+                t.fields.state, t.fields.attempts, t.fields.failures, t.fields.losses
+            ),
+        }
+    }
+}
+
+/// `2.3` is the fourth task of the second submit.
+pub fn task(word: &str) -> TaskId {
+    let (submit, index) = word.split_once('.').unwrap_or((word, "0"));
+    TaskId((submit.parse::<u128>().unwrap() << 16) + index.parse::<u128>().unwrap())
+}
+
+fn short(id: TaskId) -> String {
+    let (submit, index) = (id.0 >> 16, id.0 & 0xffff);
+    if index == 0 { submit.to_string() } else { format!("{submit}.{index}") }
+}
+
+fn node(word: &str) -> NodeId {
+    NodeId(word.parse().unwrap())
+}
+
+fn lease(task_word: &str, attempt: &str) -> LeaseId {
+    LeaseId { task: task(task_word), attempt: attempt.parse().unwrap() }
+}
+
+fn change(change: &Change) -> String {
+    match change {
+        Change::Submitted { first, count, repeated } => {
+            format!("submitted {} x{count}{}", short(*first), if *repeated { " (repeated)" } else { "" })
+        }
+        Change::Leased { lease, node } => format!("leased {}#{} to {node}", short(lease.task), lease.attempt),
+        Change::StopAsked { lease, node } => {
+            format!("stop {}#{} on {node}", short(lease.task), lease.attempt)
+        }
+        Change::Released { lease, node } => {
+            format!("released {}#{} on {node}", short(lease.task), lease.attempt)
+        }
+        Change::Queued { task } => format!("queued {}", short(*task)),
+        Change::Finished { task, outcome } => format!(
+            "finished {} {} ({:?}) by attempt {}",
+            short(*task),
+            outcome.as_str(),
+            outcome.kind,
+            outcome.attempt
+        ),
+        other => format!("{other:?}"),
+    }
+}

@@ -1,0 +1,156 @@
+//! One call with its failover: tries the addresses in turn, starting with the one that answered last, until one
+//! gives an answer that counts, the rounds are over or the time is.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use stint_protocol::v1::stint_client::StintClient;
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tonic::transport::Channel;
+use tonic::{Code, Request, Response, Status};
+
+use crate::address::Address;
+use crate::error::{Error, Try};
+use crate::limits;
+
+/// The peers of one client.
+pub(crate) struct Peers {
+    peers: Vec<Peer>,
+    /// Index of the peer that answered last.
+    preferred: AtomicUsize,
+}
+
+pub(crate) struct Peer {
+    pub(crate) address: Address,
+    pub(crate) stub: StintClient<Channel>,
+}
+
+/// What to call and how long it may take.
+#[derive(Clone, Copy)]
+pub(crate) struct Operation {
+    /// A verb and its object: "cancel tasks".
+    pub(crate) name: &'static str,
+    /// One try at one address.
+    pub(crate) try_timeout: Duration,
+    /// All tries together.
+    pub(crate) call_timeout: Duration,
+}
+
+impl Peers {
+    pub(crate) fn new(peers: Vec<Peer>) -> Self {
+        Self { peers, preferred: AtomicUsize::new(0) }
+    }
+
+    /// Sends `request` until it is answered or refused, or the bounds are reached.
+    pub(crate) async fn call<T, R, F, Fut>(
+        &self,
+        operation: Operation,
+        request: T,
+        send: F,
+    ) -> Result<R, Error>
+    where
+        T: Clone,
+        F: Fn(StintClient<Channel>, Request<T>) -> Fut,
+        Fut: Future<Output = Result<Response<R>, Status>>,
+    {
+        let give_up = Instant::now() + operation.call_timeout;
+        let mut tried = BTreeMap::new();
+        for round in 0..limits::ROUNDS {
+            if !pause_before(round, &tried, give_up).await {
+                break;
+            }
+            for index in self.in_order() {
+                let peer = &self.peers[index];
+                let start = Instant::now();
+                let until = give_up.min(start + operation.try_timeout);
+                let sent = send(peer.stub.clone(), Request::new(request.clone()));
+                match timeout_at(until, sent).await {
+                    Ok(Ok(response)) => {
+                        self.preferred.store(index, Ordering::Relaxed);
+                        return Ok(response.into_inner());
+                    }
+                    Ok(Err(status)) => {
+                        tried.insert(index, judge(operation, peer, status)?);
+                    }
+                    // Cut short by the end of the call: an earlier problem there says more.
+                    Err(_) if until == give_up => {
+                        tried.entry(index).or_insert_with(|| timed_out(peer, start));
+                    }
+                    Err(_) => {
+                        tried.insert(index, timed_out(peer, start));
+                    }
+                }
+                tracing::debug!(operation = operation.name, address = %peer.address, round, "try failed");
+            }
+        }
+        Err(Error::Unreachable { operation: operation.name, tried: tried.into_values().collect() })
+    }
+
+    /// The address that answered last.
+    pub(crate) fn last_good(&self) -> &Address {
+        &self.peers[self.preferred.load(Ordering::Relaxed)].address
+    }
+
+    fn in_order(&self) -> impl Iterator<Item = usize> + use<> {
+        let (first, count) = (self.preferred.load(Ordering::Relaxed), self.peers.len());
+        (0..count).map(move |step| (first + step) % count)
+    }
+}
+
+/// Waits between two rounds; false when the rounds or the time are over.
+async fn pause_before(round: u32, tried: &BTreeMap<usize, Try>, give_up: Instant) -> bool {
+    if round == 0 {
+        return true;
+    }
+    let no_contact = tried.values().all(|t| !t.connected);
+    if no_contact && round >= limits::ROUNDS_WITHOUT_CONTACT {
+        return false;
+    }
+    let resume = Instant::now() + limits::FIRST_BACKOFF * 2u32.pow(round - 1);
+    if resume >= give_up {
+        return false;
+    }
+    sleep_until(resume).await;
+    true
+}
+
+/// Only "not now" and broken connections are worth another address; every other answer is the cluster's.
+fn judge(operation: Operation, peer: &Peer, status: Status) -> Result<Try, Error> {
+    let local = std::error::Error::source(&status).is_some();
+    let not_now = matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded);
+    if !local && !not_now {
+        return Err(refused(operation.name, &peer.address, &status));
+    }
+    let connected = !(local && status.code() == Code::Unavailable);
+    Ok(Try { address: peer.address.clone(), problem: innermost(&status), connected })
+}
+
+/// Whether a failed stream is worth another address.
+pub(crate) fn is_transient(status: &Status) -> bool {
+    std::error::Error::source(status).is_some()
+        || matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded)
+}
+
+pub(crate) fn refused(operation: &'static str, address: &Address, status: &Status) -> Error {
+    let text = if status.message().is_empty() { status.code().description() } else { status.message() };
+    let message = text.chars().take(limits::MESSAGE_BYTES).collect();
+    Error::Refused { operation, address: address.clone(), code: status.code(), message }
+}
+
+fn timed_out(peer: &Peer, start: Instant) -> Try {
+    let problem = format!("no answer within {:.1} s", start.elapsed().as_secs_f64());
+    Try { address: peer.address.clone(), problem, connected: true }
+}
+
+/// The cause at the bottom: "No such file or directory" says more than "transport error".
+pub(crate) fn innermost(status: &Status) -> String {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(status);
+    let mut text = status.message().to_string();
+    while let Some(error) = cause {
+        text = error.to_string();
+        cause = error.source();
+    }
+    if text.is_empty() { status.code().description().into() } else { text }
+}

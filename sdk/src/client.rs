@@ -1,0 +1,230 @@
+//! The client: how it is set up, and one method for each call of the native API.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::TryRng as _;
+use stint_protocol::v1;
+use stint_protocol::v1::stint_client::StintClient;
+use tonic::transport::{ClientTlsConfig, Endpoint};
+
+use crate::address::Address;
+use crate::call::{Operation, Peer, Peers};
+use crate::credentials::Credentials;
+use crate::error::Error;
+use crate::limits;
+use crate::logs::LogStream;
+
+/// Where the cluster is and how long to wait for it.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Tried in turn, starting with the one that answered last.
+    pub addresses: Vec<Address>,
+    /// Needed for `https://` addresses.
+    pub credentials: Option<Credentials>,
+    /// The name to expect in a peer's certificate; none = the host of its address.
+    pub server_name: Option<String>,
+    /// Opening one connection.
+    pub connect_timeout: Duration,
+    /// One try at one address.
+    pub try_timeout: Duration,
+    /// One call with all its tries.
+    pub call_timeout: Duration,
+}
+
+impl Options {
+    /// One address, no credentials, the limits of `limits`.
+    pub fn to(address: Address) -> Self {
+        Self::to_any(vec![address])
+    }
+
+    /// Several addresses of one cluster.
+    pub fn to_any(addresses: Vec<Address>) -> Self {
+        Self {
+            addresses,
+            credentials: None,
+            server_name: None,
+            connect_timeout: limits::CONNECT_TIMEOUT,
+            try_timeout: limits::TRY_TIMEOUT,
+            call_timeout: limits::CALL_TIMEOUT,
+        }
+    }
+
+    fn tls(&self) -> Result<Option<ClientTlsConfig>, Error> {
+        let Some(credentials) = &self.credentials else { return Ok(None) };
+        let tls = credentials.load()?;
+        Ok(Some(match &self.server_name {
+            Some(name) => tls.domain_name(name),
+            None => tls,
+        }))
+    }
+}
+
+/// A handle on a cluster; clones share their connections. Must be used inside a tokio runtime.
+#[derive(Clone)]
+pub struct Client {
+    pub(crate) peers: Arc<Peers>,
+    try_timeout: Duration,
+    call_timeout: Duration,
+}
+
+impl Client {
+    /// Reads the credentials and sets the addresses up; connects with the first call.
+    pub fn new(options: Options) -> Result<Self, Error> {
+        if options.addresses.is_empty() {
+            return Err(Error::NoAddress);
+        }
+        let needs_tls = options.addresses.iter().any(Address::needs_credentials);
+        let tls = if needs_tls { options.tls()? } else { None };
+        let peers: Result<Vec<Peer>, Error> =
+            options.addresses.iter().map(|address| peer(address, tls.as_ref(), &options)).collect();
+        Ok(Self {
+            peers: Arc::new(Peers::new(peers?)),
+            try_timeout: options.try_timeout,
+            call_timeout: options.call_timeout,
+        })
+    }
+
+    /// Submits tasks. Always with an idempotency key, so that a repeated try cannot start them twice.
+    pub async fn submit(&self, mut request: v1::SubmitRequest) -> Result<v1::SubmitReply, Error> {
+        if request.idempotency_key.is_empty() {
+            request.idempotency_key = new_key()?;
+        }
+        let operation = self.operation("submit tasks");
+        self.peers.call(operation, request, |mut s, r| async move { s.submit(r).await }).await
+    }
+
+    /// One task by id or name, with its attempts.
+    pub async fn get_task(&self, request: v1::GetTaskRequest) -> Result<v1::Task, Error> {
+        let operation = self.operation("read the task");
+        self.peers.call(operation, request, |mut s, r| async move { s.get_task(r).await }).await
+    }
+
+    /// One page of tasks, newest first.
+    pub async fn list_tasks(&self, request: v1::ListTasksRequest) -> Result<v1::ListTasksReply, Error> {
+        let operation = self.operation("list tasks");
+        self.peers.call(operation, request, |mut s, r| async move { s.list_tasks(r).await }).await
+    }
+
+    /// One wait of at most 30 s; `wait_for` waits longer.
+    pub async fn wait(&self, request: v1::WaitRequest) -> Result<v1::WaitReply, Error> {
+        let asked = match request.timeout_ms {
+            0 => limits::WAIT_PAGE,
+            ms => Duration::from_millis(ms).min(limits::WAIT_PAGE),
+        };
+        let mut operation = self.operation("wait for tasks");
+        operation.try_timeout += asked;
+        operation.call_timeout += asked + limits::WAIT_SLACK;
+        self.peers.call(operation, request, |mut s, r| async move { s.wait(r).await }).await
+    }
+
+    /// Waits until the tasks are finished (or one of them, with `any`), or `at_most` is over; none = for ever.
+    pub async fn wait_for(
+        &self,
+        mut request: v1::WaitRequest,
+        at_most: Option<Duration>,
+    ) -> Result<v1::WaitReply, Error> {
+        let start = Instant::now();
+        loop {
+            let left = at_most.map(|most| most.saturating_sub(start.elapsed()));
+            let page = left.unwrap_or(limits::WAIT_PAGE).min(limits::WAIT_PAGE);
+            request.timeout_ms = (page.as_millis() as u64).max(1);
+            let reply = self.wait(request.clone()).await?;
+            if reply.finished || at_most.is_some_and(|most| start.elapsed() >= most) {
+                return Ok(reply);
+            }
+            tokio::time::sleep(limits::WAIT_PAUSE).await;
+        }
+    }
+
+    /// Asks for the end of tasks; their records tell when they have stopped.
+    pub async fn cancel(&self, request: v1::CancelRequest) -> Result<v1::CancelReply, Error> {
+        let operation = self.operation("cancel tasks");
+        self.peers.call(operation, request, |mut s, r| async move { s.cancel(r).await }).await
+    }
+
+    /// Why a task waits.
+    pub async fn explain(&self, request: v1::ExplainRequest) -> Result<v1::ExplainReply, Error> {
+        let operation = self.operation("explain the task");
+        self.peers.call(operation, request, |mut s, r| async move { s.explain(r).await }).await
+    }
+
+    /// The output of one attempt. A stream of a named attempt is taken up again at another address when its
+    /// connection breaks, without a byte lost or repeated; one of "the latest" attempt (0) is not.
+    pub async fn logs(&self, request: v1::LogsRequest) -> Result<LogStream, Error> {
+        LogStream::open(self.clone(), request).await
+    }
+
+    /// Every node of the cluster.
+    pub async fn list_nodes(&self) -> Result<Vec<v1::Node>, Error> {
+        let operation = self.operation("list nodes");
+        let send = |mut s: StintClient<_>, r| async move { s.list_nodes(r).await };
+        Ok(self.peers.call(operation, v1::ListNodesRequest {}, send).await?.nodes)
+    }
+
+    /// Sets a node to `ready`, `cordon` or `drain`.
+    pub async fn set_node_mode(&self, request: v1::SetNodeModeRequest) -> Result<v1::Node, Error> {
+        let operation = self.operation("set the node's mode");
+        self.peers.call(operation, request, |mut s, r| async move { s.set_node_mode(r).await }).await
+    }
+
+    /// Takes a node out of the cluster for good.
+    pub async fn remove_node(&self, request: v1::RemoveNodeRequest) -> Result<(), Error> {
+        let operation = self.operation("remove the node");
+        self.peers.call(operation, request, |mut s, r| async move { s.remove_node(r).await }).await?;
+        Ok(())
+    }
+
+    /// The cluster as the peer that answers sees it.
+    pub async fn cluster_status(&self) -> Result<v1::ClusterStatusReply, Error> {
+        let operation = self.operation("read the cluster's status");
+        let send = |mut s: StintClient<_>, r| async move { s.cluster_status(r).await };
+        self.peers.call(operation, v1::ClusterStatusRequest {}, send).await
+    }
+
+    /// A token with which one more node may join. A repeated try may make a second one; both run out.
+    pub async fn create_join_token(&self, valid: Duration) -> Result<v1::CreateJoinTokenReply, Error> {
+        let operation = self.operation("create a join token");
+        let request = v1::CreateJoinTokenRequest { valid_ms: valid.as_millis() as u64 };
+        self.peers.call(operation, request, |mut s, r| async move { s.create_join_token(r).await }).await
+    }
+
+    /// Hands the leadership to `node` (id or name; empty = any other voter); returns the new leader's id.
+    pub async fn transfer_leader(&self, node: &str) -> Result<u64, Error> {
+        let operation = self.operation("transfer the leadership");
+        let request = v1::TransferLeaderRequest { node: node.into() };
+        let send = |mut s: StintClient<_>, r| async move { s.transfer_leader(r).await };
+        Ok(self.peers.call(operation, request, send).await?.leader_id)
+    }
+
+    pub(crate) fn operation(&self, name: &'static str) -> Operation {
+        Operation { name, try_timeout: self.try_timeout, call_timeout: self.call_timeout }
+    }
+}
+
+fn peer(address: &Address, tls: Option<&ClientTlsConfig>, options: &Options) -> Result<Peer, Error> {
+    let setup = |e: tonic::transport::Error| Error::Setup { address: address.clone(), problem: cause(&e) };
+    let mut endpoint = Endpoint::from_shared(address.to_string()).map_err(setup)?;
+    if address.needs_credentials() {
+        let tls = tls.ok_or_else(|| Error::CredentialsNeeded { address: address.clone() })?;
+        endpoint = endpoint.tls_config(tls.clone()).map_err(setup)?;
+    }
+    let channel = endpoint
+        .connect_timeout(options.connect_timeout)
+        .http2_keep_alive_interval(limits::KEEP_ALIVE)
+        .keep_alive_timeout(limits::KEEP_ALIVE_TIMEOUT)
+        .connect_lazy();
+    let stub = StintClient::new(channel).max_decoding_message_size(limits::ANSWER_BYTES);
+    Ok(Peer { address: address.clone(), stub })
+}
+
+fn cause(error: &tonic::transport::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), |s| s.to_string())
+}
+
+/// 128 random bits: unique without asking anyone.
+fn new_key() -> Result<String, Error> {
+    let mut bits = [0u8; 16];
+    rand::rngs::SysRng.try_fill_bytes(&mut bits).map_err(|e| Error::NoRandomness(e.to_string()))?;
+    Ok(format!("sdk-{:032x}", u128::from_be_bytes(bits)))
+}

@@ -1,0 +1,64 @@
+//! What can go wrong with a call: it could not be set up, no peer answered, or a peer refused.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use tonic::Code;
+
+use crate::address::{Address, InvalidAddress};
+
+/// A failed operation: what was attempted, where, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    InvalidAddress(#[from] InvalidAddress),
+    #[error("no address of a peer was given: name at least one, for example unix:/var/lib/stint/stint.sock")]
+    NoAddress,
+    #[error("{address} needs a client certificate: give the folder with ca.pem, admin.pem and admin-key.pem")]
+    CredentialsNeeded { address: Address },
+    #[error("cannot read {}: {source}; copy the credentials from {{data_dir}}/credentials of a peer", path.display())]
+    Credentials { path: PathBuf, source: std::io::Error },
+    #[error("cannot use {address}: {problem}; check the address and the certificates")]
+    Setup { address: Address, problem: String },
+    #[error("cannot make an idempotency key: the system gives no random numbers ({0}); give a key yourself")]
+    NoRandomness(String),
+    /// No address gave an answer that counts. What was asked may have been done or not.
+    #[error(
+        "cannot {operation}: {}; check that a peer runs there and that the cluster has a leader",
+        list(tried)
+    )]
+    Unreachable { operation: &'static str, tried: Vec<Try> },
+    /// A peer answered no; repeating it as it is will not help.
+    #[error("refused: {message}")]
+    Refused { operation: &'static str, address: Address, code: Code, message: String },
+}
+
+impl Error {
+    /// The gRPC code of a refusal.
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Error::Refused { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+}
+
+/// The last problem at one address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Try {
+    pub address: Address,
+    pub problem: String,
+    /// False when no connection came about, so that nothing can have been done there.
+    pub connected: bool,
+}
+
+impl fmt::Display for Try {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.address, self.problem)
+    }
+}
+
+fn list(tried: &[Try]) -> String {
+    let shown: Vec<String> = tried.iter().map(Try::to_string).collect();
+    shown.join("; ")
+}
