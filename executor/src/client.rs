@@ -177,26 +177,42 @@ impl Host for HostClient {
     }
 
     fn read_log(&self, lease: LeaseId, stream: LogStream, offset: u64, max: usize) -> LogFuture {
-        let place = self.shared.lock().running.get(&lease).map(|e| e.place);
-        let path = self.shared.layout.attempt(lease).join(stream.as_str());
+        let shared = self.shared.clone();
         Box::pin(async move {
-            // Whether it runs is asked before the file is read: what it wrote before it ended is then in the file.
-            let read = move || logs::read(&path, offset, max, place.is_none());
-            let result =
-                tokio::task::spawn_blocking(read).await.unwrap_or_else(|e| Err(std::io::Error::other(e)));
-            match result {
-                Ok(chunk) => Ok(chunk),
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound && place.is_some() => {
-                    Ok(LogChunk { next_offset: offset, ..LogChunk::default() })
-                }
-                Err(e) if e.kind() == std::io::ErrorKind::NotFound => Err(LogError::NotFound(lease)),
-                Err(source) => Err(LogError::Read { lease, source }),
-            }
+            let read = move || read_log(&shared, lease, stream, offset, max);
+            let crashed = |e| Err(LogError::Read { lease, source: std::io::Error::other(e) });
+            tokio::task::spawn_blocking(read).await.unwrap_or_else(crashed)
         })
     }
 
     fn health(&self) -> HostHealth {
         self.shared.health()
+    }
+}
+
+/// Reads a piece of an attempt's output wherever it is at the moment.
+fn read_log(
+    shared: &Shared,
+    lease: LeaseId,
+    stream: LogStream,
+    offset: u64,
+    max: usize,
+) -> Result<LogChunk, LogError> {
+    loop {
+        // Whether it has ended is asked before the file is read: what it wrote until then is in the file.
+        let (folder, ended) = shared.output_folder(lease);
+        let result = logs::read(&folder.join(stream.as_str()), offset, max, ended);
+        if shared.output_folder(lease).0 != folder {
+            // It moved while it was read. Its home may be another attempt's by now, whose output must not be shown.
+            continue;
+        }
+        let nothing = LogChunk { bytes: Vec::new(), next_offset: offset, complete: ended };
+        return match result {
+            Ok(chunk) => Ok(chunk),
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(LogError::Read { lease, source: e }),
+            Err(_) if !ended || shared.left_nothing(lease) => Ok(nothing),
+            Err(_) => Err(LogError::NotFound(lease)),
+        };
     }
 }
 

@@ -53,14 +53,25 @@ impl Layout {
         self.attempts().join(folder_name(lease))
     }
 
+    /// Folders in which attempts run. An attempt that leaves anything takes its folder along to `attempts`; one that
+    /// leaves nothing hands it to the next: making files is the slowest part of starting a short program on a disk
+    /// that is being synced.
+    pub fn homes(&self) -> PathBuf {
+        self.root.join("homes")
+    }
+
+    pub fn home(&self, number: u32) -> PathBuf {
+        self.homes().join(number.to_string())
+    }
+
     /// State of crun.
     pub fn crun_state(&self) -> PathBuf {
         self.root.join("crun")
     }
 
     /// Folders to make before the first start.
-    pub fn folders(&self) -> [PathBuf; 4] {
-        [self.root.clone(), self.root.join("spool"), self.attempts(), self.crun_state()]
+    pub fn folders(&self) -> [PathBuf; 5] {
+        [self.root.clone(), self.root.join("spool"), self.attempts(), self.homes(), self.crun_state()]
     }
 }
 

@@ -8,6 +8,7 @@
 mod attempts;
 mod bundle;
 mod cgroup;
+mod homes;
 mod journal;
 mod probe;
 mod recover;

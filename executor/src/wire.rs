@@ -83,7 +83,8 @@ pub struct Hello {
     #[n(0)]
     pub version: u32,
     #[n(1)]
-    pub held: Vec<Held>,
+    /// With the number of the home each runs in; none: in its own folder.
+    pub held: Vec<(Held, Option<u32>)>,
     #[n(2)]
     pub ended: Vec<AttemptEnd>,
     #[n(3)]
@@ -106,7 +107,7 @@ pub enum FromShim {
     #[n(0)]
     Hello(#[n(0)] Hello),
     #[n(1)]
-    Started(#[n(0)] LeaseId, #[n(1)] BootMs),
+    Started(#[n(0)] LeaseId, #[n(1)] BootMs, #[n(2)] Option<u32>),
     #[n(2)]
     Ended(#[n(0)] AttemptEnd),
     #[n(3)]

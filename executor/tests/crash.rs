@@ -1,5 +1,7 @@
 //! What survives and what dies when node, watchdog or both are killed, stopped or replaced.
 
+#![allow(clippy::unwrap_used)] // a failed set-up fails the test
+
 mod support;
 
 use std::process::{Child, Command, Stdio};
@@ -104,11 +106,10 @@ async fn ends_while_no_node_was_there_are_delivered_and_forgotten_once_acknowled
         client.host.start(launch);
         client.started(lease).await;
         client.host.shutdown(false).await;
-        std::fs::write(&gate, "").unwrap();
         let shim = rig.shim_pid();
-
         let journal = rig.executor().join("spool/journal");
         let size = std::fs::metadata(&journal).unwrap().len();
+        std::fs::write(&gate, "").unwrap();
         wait_until("the end is in the journal", || std::fs::metadata(&journal).unwrap().len() > size).await;
         // Both gone: the spool is all that is left.
         rig.kill_shim();

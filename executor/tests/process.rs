@@ -81,9 +81,7 @@ async fn a_stopped_program_may_clean_up() {
         let lease = launch.lease;
         client.host.start(launch);
         client.started(lease).await;
-        let stdout = rig.executor().join(format!("attempts/{}-1/stdout", lease.task));
-        wait_until("the trap is set", || std::fs::read_to_string(&stdout).is_ok_and(|t| t.contains("ready")))
-            .await;
+        client.until_output(lease, "ready").await;
         client.host.stop(lease, StopReason::Cancelled);
         assert!(client.host.held()[0].stopping);
         client.host.stop(lease, StopReason::Drained);
@@ -176,8 +174,8 @@ async fn the_environment_is_closed() {
         assert_kind(&client.end(lease).await, EndKind::Exited(0));
         let text = client.log(lease, LogStream::Stdout).await;
         let lines: Vec<&str> = text.lines().collect();
-        let work = rig.executor().join(format!("attempts/{}-1/work", lease.task));
-        assert_eq!(lines[0], work.to_str().unwrap());
+        let homes = rig.executor().join("homes");
+        assert!(lines[0].starts_with(homes.to_str().unwrap()) && lines[0].ends_with("/work"), "{text}");
         let expected = [
             "CUDA_VISIBLE_DEVICES=",
             "HOME=",
@@ -253,7 +251,7 @@ async fn many_short_tasks_all_end_and_their_folders_go() {
         let mut client = rig.open().await;
         let leases: Vec<_> = (0..200)
             .map(|_| {
-                let launch = task(&["/bin/true"]);
+                let launch = task(&["/bin/echo", "hello"]);
                 let lease = launch.lease;
                 client.host.start(launch);
                 lease
@@ -270,5 +268,29 @@ async fn many_short_tasks_all_end_and_their_folders_go() {
             assert!(began.elapsed() < support::PATIENCE, "old folders are removed");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+}
+
+#[tokio::test]
+async fn silent_attempts_hand_their_folders_on_and_others_keep_theirs() {
+    for sandbox in WAYS {
+        let rig = Rig::new(sandbox);
+        let mut client = rig.open().await;
+        let homes = || std::fs::read_dir(rig.executor().join("homes")).unwrap().count();
+        for _ in 0..20 {
+            let end = client.run(&["/bin/true"]).await;
+            assert_eq!(client.log(end.lease, LogStream::Stdout).await, "");
+            client.host.acknowledge(vec![end.lease]);
+            assert_eq!(client.log(end.lease, LogStream::Stderr).await, "");
+        }
+        assert_eq!(homes(), 1, "one after the other in the same home");
+        let wrote = client.run(&["sh", "-c", "echo mine; touch file"]).await.lease;
+        assert_eq!(homes(), 0, "what an attempt leaves moves to its own folder");
+        assert!(rig.executor().join(format!("attempts/{}-1/work/file", wrote.task)).exists());
+        let chmodded = client.run(&["sh", "-c", "chmod 777 ."]).await.lease;
+        client.host.acknowledge(vec![wrote, chmodded]);
+        let fresh = client.run(&["sh", "-c", "ls; stat -c %a ."]).await.lease;
+        assert_eq!(client.log(fresh, LogStream::Stdout).await, "700\n");
+        assert_eq!(client.log(wrote, LogStream::Stdout).await, "mine\n");
     }
 }

@@ -41,6 +41,23 @@ struct Heard {
     sequence: u64,
     term: u64,
     answered: u64,
+    /// For each lease, how long after a report it runs before its watchdog begins to stop it, in milliseconds.
+    windows: BTreeMap<LeaseId, u64>,
+}
+
+impl Heard {
+    /// A report may be held for a third of the shortest window, so that one lost report loses no attempt.
+    fn hold_ms(&self) -> u64 {
+        let longest = limits::REPORT_HOLD.as_millis() as u64;
+        self.windows.values().map(|window| window / 3).min().unwrap_or(longest).min(longest)
+    }
+
+    fn note_window(&mut self, grant: &Grant) {
+        // A task may use half of its lease to stop; what was adopted after a restart counts as if it did.
+        let grace = grant.launch.as_ref().map_or(grant.ttl_ms / 2, |launch| launch.spec.stop_grace_ms);
+        let window = grant.ttl_ms.saturating_sub(grace + grant.kill_margin_ms);
+        self.windows.entry(grant.lease).or_insert(window);
+    }
 }
 
 impl Agent {
@@ -114,7 +131,7 @@ impl Agent {
             register: register.then(|| self.offer.clone()),
             held,
             ends,
-            hold_ms: if hold { limits::REPORT_HOLD.as_millis() as u64 } else { 0 },
+            hold_ms: if hold { heard.hold_ms() } else { 0 },
         }
     }
 
@@ -132,6 +149,8 @@ impl Agent {
         self.host.acknowledge(orders.recorded.clone());
         let held: BTreeMap<LeaseId, bool> = self.host.held().iter().map(|h| (h.lease, h.stopping)).collect();
         let granted: BTreeSet<LeaseId> = orders.grants.iter().map(|g| g.lease).collect();
+        heard.windows.retain(|lease, _| granted.contains(lease));
+        orders.grants.iter().for_each(|grant| heard.note_window(grant));
         let renewals = orders.grants.iter().filter(|g| held.contains_key(&g.lease));
         self.host.renew(renewals.map(|g| (g.lease, sent.plus(g.ttl_ms))).collect());
         for (lease, stopping) in &held {

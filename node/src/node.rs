@@ -113,17 +113,27 @@ impl Node {
         if self.leader.leads() {
             return Ok(self.requests.answer(request.clone()).await);
         }
-        let Some(address) = self.leader_address() else {
-            return Err(Refusal::new(RefusalCode::Unavailable, "no leader is known"));
-        };
-        let body = self.peers.call(&address, Kind::Forward, encode(request), limits::FORWARD_DEADLINE).await;
-        let body = body.map_err(|e| Refusal::new(RefusalCode::Unknown, e.to_string()))?;
+        let body = self.call_leader(Kind::Forward, encode(request), limits::FORWARD_DEADLINE).await;
+        let body = body.map_err(|e| Refusal::new(RefusalCode::Unknown, e))?;
         decode(&body).map_err(|e| Refusal::new(RefusalCode::Unknown, e))
     }
 
-    fn leader_address(&self) -> Option<PeerAddress> {
+    /// Calls the leader; gives up at once when another peer leads, or none is known any more.
+    async fn call_leader(&self, kind: Kind, body: Bytes, deadline: Duration) -> Result<Bytes, String> {
+        let mut watch = self.raft.watch();
+        let Some((leader, address)) = self.leader_address() else {
+            return Err("no leader is known".into());
+        };
+        let replaced = async { while watch.changed().await.leader == Some(leader.0) {} };
+        tokio::select! {
+            answer = self.peers.call(&address, kind, body, deadline) => answer.map_err(|e| e.to_string()),
+            () = replaced => Err(format!("node {leader} does not lead any more")),
+        }
+    }
+
+    fn leader_address(&self) -> Option<(NodeId, PeerAddress)> {
         let (leader, info) = self.raft.status().leader_info().filter(|(id, _)| *id != self.id.0)?;
-        Some(PeerAddress::node(NodeId(leader), &info.addr))
+        Some((NodeId(leader), PeerAddress::node(NodeId(leader), &info.addr)))
     }
 
     /// The state, no older than this call: every peer gives the same answers.
@@ -290,10 +300,8 @@ impl LeaderLink for Link {
             if node.leader.leads() {
                 return Ok(node.reports.on_report(report).await);
             }
-            let address = node.leader_address().ok_or("no leader is known")?;
-            let body =
-                node.peers.call(&address, Kind::Report, encode(&report), limits::REPORT_DEADLINE).await;
-            decode(&body.map_err(|e| e.to_string())?)
+            let body = node.call_leader(Kind::Report, encode(&report), limits::REPORT_DEADLINE).await?;
+            decode(&body)
         })
     }
 }

@@ -115,7 +115,11 @@ async fn power_loss(seed: u64, change: fn(&mut Settings)) -> (usize, String) {
     for text in &acknowledged {
         assert!(texts.contains(text), "seed {seed}: {text} was acknowledged and is gone");
     }
-    (acknowledged.len(), format!("{texts:?} {:?} {:?}", cluster.raft(2).status(), cluster.ledger(3)))
+    let trace = format!("{texts:?} {:?} {:?}", cluster.raft(2).status(), cluster.ledger(3));
+    for id in 1..=3 {
+        cluster.stop(id).await;
+    }
+    (acknowledged.len(), trace)
 }
 
 /// Proposes until the power goes; what was acknowledged by then.

@@ -1,1 +1,24 @@
-//! sim
+//! Simulates a whole cluster in one process: real nodes, real openraft, real quinn, on virtual time, a virtual network,
+//! disks and machines that fail by a seed; checkers watch from outside. One process a seed (see `main`): ids of tokio's
+//! tasks are counted by process.
+
+mod checkers;
+mod clock;
+mod cluster;
+mod dice;
+mod disk;
+mod faults;
+mod host;
+mod membership;
+mod network;
+mod oracle;
+mod panics;
+mod peer;
+mod plant;
+mod trace;
+mod workload;
+mod world;
+
+pub use oracle::{Severity, Violation};
+pub use plant::Plant;
+pub use world::{Report, run};

@@ -217,7 +217,7 @@ name = "demo"
     );
     for class in ["cpu_short", "cpu_long", "gpu"] {
         text += &format!(
-            "[classes.{class}]\nruntimes = [\"process\", \"crun\", \"docker\"]\nlease_ttl = \"4s\"\n"
+            "[classes.{class}]\nruntimes = [\"process\", \"crun\", \"docker\"]\nlease_ttl = \"6s\"\n"
         );
     }
     text

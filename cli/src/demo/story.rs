@@ -156,5 +156,18 @@ fn verdict(ids: &[String], finished: &[v1::Task], file: &Path) -> Result<u8, Fai
         return Ok(0);
     }
     line("THIS SHOULD NOT BE: please report it with the `log` files of the peers.")?;
+    for task in finished {
+        let Some(outcome) = task.outcome.as_ref().filter(|o| o.status != "succeeded") else { continue };
+        line(&format!(
+            "{} {}: {} after {} attempts: {}",
+            task.class, task.id, outcome.kind, task.attempts, outcome.message
+        ))?;
+        for attempt in &task.attempt_records {
+            line(&format!(
+                "    {} on {}: {} {}",
+                attempt.number, attempt.node_name, attempt.end, attempt.message
+            ))?;
+        }
+    }
     Ok(FAILED)
 }

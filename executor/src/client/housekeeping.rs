@@ -24,7 +24,7 @@ pub async fn run(shared: Arc<Shared>) {
         let work = move || {
             for lease in running {
                 for stream in [LogStream::Stdout, LogStream::Stderr] {
-                    let path = shared.layout.attempt(lease).join(stream.as_str());
+                    let path = shared.output_folder(lease).0.join(stream.as_str());
                     if let Err(error) = logs::keep_small(&path, shared.settings.max_log_bytes)
                         && error.kind() != std::io::ErrorKind::NotFound
                     {

@@ -189,7 +189,7 @@ async fn session(shared: &Shared, connection: Connection) -> String {
         let mut messages = rest;
         loop {
             pulse.unanswered.store(0, SeqCst);
-            let events = messages.into_iter().filter_map(event).collect::<Vec<_>>();
+            let events = messages.into_iter().filter_map(|m| event(shared, m)).collect::<Vec<_>>();
             if !events.is_empty() {
                 pulse.publishing.store(true, SeqCst);
                 shared.publish(events).await;
@@ -222,9 +222,12 @@ async fn session(shared: &Shared, connection: Connection) -> String {
     }
 }
 
-fn event(message: FromShim) -> Option<HostEvent> {
+fn event(shared: &Shared, message: FromShim) -> Option<HostEvent> {
     match message {
-        FromShim::Started(lease, at) => Some(HostEvent::Started { lease, at }),
+        FromShim::Started(lease, at, home) => {
+            shared.moved_in(lease, home);
+            Some(HostEvent::Started { lease, at })
+        }
         FromShim::Ended(end) => Some(HostEvent::Ended(end)),
         FromShim::Hello(_) | FromShim::Pong => None,
     }

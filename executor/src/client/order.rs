@@ -19,13 +19,7 @@ pub fn make(shared: &Shared, launch: &Launch) -> Order {
         _ if shared.settings.sandbox => Mode::Sandboxed,
         _ => Mode::Direct,
     };
-    let work = match mode {
-        Mode::Crun => "/work".to_owned(),
-        Mode::Direct | Mode::Sandboxed => {
-            shared.layout.attempt(launch.lease).join("work").display().to_string()
-        }
-    };
-    let environment = environment(launch, &work, mode);
+    let environment = environment(launch, mode);
     Order {
         lease: launch.lease,
         mode,
@@ -44,11 +38,16 @@ pub fn make(shared: &Shared, launch: &Launch) -> Order {
 }
 
 /// Nothing of the node's own environment; the task's over the defaults, and Stint's over the task's.
-fn environment(launch: &Launch, work: &str, mode: Mode) -> BTreeMap<String, String> {
-    let temporary = if mode == Mode::Crun { "/tmp" } else { work };
-    let defaults = [("PATH", PATH), ("HOME", work), ("TMPDIR", temporary), ("LANG", "C.UTF-8")];
-    let mut all: BTreeMap<String, String> =
-        defaults.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+/// Without a container HOME and TMPDIR are the work folder, which the watchdog chooses.
+fn environment(launch: &Launch, mode: Mode) -> BTreeMap<String, String> {
+    let inside: &[(&str, &str)] =
+        if mode == Mode::Crun { &[("HOME", "/work"), ("TMPDIR", "/tmp")] } else { &[] };
+    let defaults = [("PATH", PATH), ("LANG", "C.UTF-8")];
+    let mut all: BTreeMap<String, String> = defaults
+        .iter()
+        .chain(inside)
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
     all.extend(launch.spec.env.clone());
     let ids: Vec<&str> = launch.gpus.iter().map(|g| g.id.as_str()).collect();
     // Without GPUs both say so: a program must not take a device that belongs to another attempt.

@@ -31,6 +31,8 @@ pub struct Entry {
     pub stopping: bool,
     pub deadline: BootMs,
     pub place: Where,
+    /// The home it runs in, once the watchdog has said so.
+    pub home: Option<u32>,
 }
 
 /// The changing part.
@@ -85,7 +87,7 @@ impl Shared {
         if state.running.contains_key(&lease) || state.ended.contains_key(&lease) {
             return false;
         }
-        state.running.insert(lease, Entry { started: false, stopping: false, deadline, place });
+        state.running.insert(lease, Entry { started: false, stopping: false, deadline, place, home: None });
         true
     }
 
@@ -103,6 +105,30 @@ impl Shared {
         drop(state);
         self.wake.notify_one();
         here
+    }
+
+    /// Notes in which home an attempt runs.
+    pub fn moved_in(&self, lease: LeaseId, home: Option<u32>) {
+        if let Some(entry) = self.lock().running.get_mut(&lease) {
+            entry.home = home;
+        }
+    }
+
+    /// Where the output of an attempt is now, and whether it has ended.
+    pub fn output_folder(&self, lease: LeaseId) -> (PathBuf, bool) {
+        let state = self.lock();
+        let entry = state.running.get(&lease);
+        let folder = match entry.and_then(|e| e.home) {
+            Some(home) => self.layout.home(home),
+            None => self.layout.attempt(lease),
+        };
+        (folder, entry.is_none())
+    }
+
+    /// Whether an attempt without a folder is known to have ended here: then it left nothing.
+    pub fn left_nothing(&self, lease: LeaseId) -> bool {
+        let state = self.lock();
+        state.ended.contains_key(&lease) || state.kept.iter().any(|(_, kept)| *kept == lease)
     }
 
     /// Notes that an attempt is being stopped; says where it is.
@@ -131,10 +157,15 @@ impl Shared {
         let folders = logs::ended_folders(&self.layout);
         let mut state = self.lock();
         state.accounted = accounted;
-        for held in &hello.held {
-            let place = Where::Sent;
-            let entry =
-                Entry { started: held.started, stopping: held.stopping, deadline: held.deadline, place };
+        for (held, home) in &hello.held {
+            let (place, home) = (Where::Sent, *home);
+            let entry = Entry {
+                started: held.started,
+                stopping: held.stopping,
+                deadline: held.deadline,
+                place,
+                home,
+            };
             state.running.insert(held.lease, entry);
         }
         state.ended = hello.ended.iter().map(|end| (end.lease, end.clone())).collect();
@@ -149,8 +180,9 @@ impl Shared {
     /// Compares what is known with what a newly connected watchdog says; gives what has happened meanwhile.
     pub fn reconcile(&self, hello: &Hello) -> Vec<HostEvent> {
         let (mut state, mut events) = (self.lock(), Vec::new());
-        for held in &hello.held {
+        for (held, home) in &hello.held {
             if let Some(entry) = state.running.get_mut(&held.lease) {
+                entry.home = *home;
                 entry.stopping |= held.stopping;
                 if held.started && !entry.started && !held.stopping {
                     events.push(HostEvent::Started { lease: held.lease, at: crate::boot_now() });
@@ -166,7 +198,7 @@ impl Shared {
             }
         }
         let known = |lease: &LeaseId| {
-            hello.held.iter().any(|h| h.lease == *lease) || hello.ended.iter().any(|e| e.lease == *lease)
+            hello.held.iter().any(|(h, _)| h.lease == *lease) || hello.ended.iter().any(|e| e.lease == *lease)
         };
         for (lease, _) in state.running.iter().filter(|(l, e)| e.place == Where::Sent && !known(l)) {
             // The watchdog writes its journal before it clones, so an attempt it does not know never ran.

@@ -1,6 +1,6 @@
 //! The attempts a watchdog holds: started, stopped, reaped, ended.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::CString;
 use std::fs::File;
 use std::io;
@@ -17,7 +17,8 @@ use crate::layout::Layout;
 use crate::limits;
 use crate::shim::bundle;
 use crate::shim::cgroup::Cgroup;
-use crate::shim::journal::{Journal, Trace};
+use crate::shim::homes::Homes;
+use crate::shim::journal::{Journal, Open, Trace};
 use crate::shim::probe::{Ability, children_file};
 use crate::shim::recover::{LABEL, Leftovers, label_of};
 use crate::shim::verdict::{Evidence, judge};
@@ -29,6 +30,8 @@ use crate::wire::{FromShim, Mode, Order};
 #[derive(Debug)]
 struct Attempt {
     order: Order,
+    /// None: in its own folder from the beginning.
+    home: Option<u32>,
     slot: u32,
     child: Child,
     trace: Trace,
@@ -59,6 +62,7 @@ pub struct Attempts {
     by_slot: Vec<Option<LeaseId>>,
     free_slots: Vec<u32>,
     leftovers: Leftovers,
+    homes: Homes,
     ended: BTreeMap<LeaseId, AttemptEnd>,
     /// Cgroups that could not be removed yet: the kernel still takes their last process apart.
     doomed: Vec<Cgroup>,
@@ -73,7 +77,9 @@ impl Attempts {
     pub fn open(layout: &Layout, mut spawner: Spawner) -> io::Result<Self> {
         let ability = Ability::probe(layout, &mut spawner);
         let (journal, past) = Journal::open(&layout.journal())?;
+        let taken: BTreeSet<u32> = past.open.values().filter_map(|open| open.home).collect();
         let mut this = Self {
+            homes: Homes::find(layout, &taken),
             layout: layout.clone(),
             spawner,
             watchdog: Watchdog::default(),
@@ -99,18 +105,19 @@ impl Attempts {
         self.running.is_empty() && self.leftovers.is_empty()
     }
 
-    pub fn held(&self) -> Vec<Held> {
-        let running = self.running.iter().map(|(lease, attempt)| Held {
-            lease: *lease,
-            started: attempt.announced,
-            stopping: attempt.gone.is_some() || self.watchdog.stopping(*lease).is_some(),
-            deadline: self.watchdog.deadline(*lease).unwrap_or(attempt.order.deadline),
+    /// What has not ended, with the home it runs in.
+    pub fn held(&self) -> Vec<(Held, Option<u32>)> {
+        let running = self.running.iter().map(|(lease, attempt)| {
+            let held = Held {
+                lease: *lease,
+                started: attempt.announced,
+                stopping: attempt.gone.is_some() || self.watchdog.stopping(*lease).is_some(),
+                deadline: self.watchdog.deadline(*lease).unwrap_or(attempt.order.deadline),
+            };
+            (held, attempt.home)
         });
-        let left = self.leftovers.leases().map(|lease| Held {
-            lease,
-            started: true,
-            stopping: true,
-            deadline: BootMs::default(),
+        let left = self.leftovers.leases().map(|(lease, home)| {
+            (Held { lease, started: true, stopping: true, deadline: BootMs::default() }, home)
         });
         running.chain(left).collect()
     }
@@ -127,19 +134,21 @@ impl Attempts {
                 || self.ended.contains_key(&order.lease)
                 || self.leftovers.holds(order.lease);
             if !known {
-                self.journal.begun(order.lease);
-                fresh.push(order);
+                // A container's files belong to another user, so its folder is not handed on.
+                let home = (order.mode != Mode::Crun).then(|| self.homes.take());
+                self.journal.begun(order.lease, home);
+                fresh.push((order, home));
             }
         }
         let written = self.journal.flush();
-        for (index, order) in fresh.into_iter().enumerate() {
+        for (index, (order, home)) in fresh.into_iter().enumerate() {
             match &written {
-                Ok(()) => self.start_one(order),
-                Err(e) => self.refuse(
-                    order.lease,
-                    EndKind::StartFailed,
-                    format!("writing the watchdog's journal: {e}"),
-                ),
+                Ok(()) => self.start_one(order, home),
+                Err(e) => {
+                    self.give_back(order.lease, home);
+                    let message = format!("writing the watchdog's journal: {e}");
+                    self.refuse(order.lease, EndKind::StartFailed, message);
+                }
             }
             if index % 32 == 31 {
                 self.tick();
@@ -147,7 +156,7 @@ impl Attempts {
         }
     }
 
-    fn start_one(&mut self, order: Order) {
+    fn start_one(&mut self, order: Order, home: Option<u32>) {
         let lease = order.lease;
         let before = sys::boot_now();
         let mut limits = Limits {
@@ -158,18 +167,23 @@ impl Attempts {
             started_at: before,
         };
         if !Watchdog::may_start(&limits, before) {
+            self.give_back(lease, home);
             return self.refuse(lease, EndKind::Lost, "its lease was over before it could be started".into());
         }
-        let started = self.cgroup_for(&order).and_then(|cgroup| match self.spawn(&order, cgroup.as_ref()) {
-            Ok((slot, child, contained)) => Ok((slot, child, contained, cgroup)),
-            Err(e) => {
-                self.doomed.extend(cgroup);
-                Err(e)
-            }
-        });
+        let started =
+            self.cgroup_for(&order).and_then(|cgroup| match self.spawn(&order, home, cgroup.as_ref()) {
+                Ok((slot, child, contained)) => Ok((slot, child, contained, cgroup)),
+                Err(e) => {
+                    self.doomed.extend(cgroup);
+                    Err(e)
+                }
+            });
         let (slot, child, contained, cgroup) = match started {
             Ok(started) => started,
-            Err(e) => return self.refuse(lease, EndKind::StartFailed, e),
+            Err(e) => {
+                self.give_back(lease, home);
+                return self.refuse(lease, EndKind::StartFailed, e);
+            }
         };
         let trace = Trace { pid: child.pid, before, after: sys::boot_now() };
         self.journal.running(lease, trace);
@@ -179,10 +193,17 @@ impl Attempts {
         self.by_slot[slot as usize] = Some(lease);
         let announced = !contained && Phase::of(self.spawner.slot(slot)) == Phase::Running;
         if announced {
-            self.news.push(FromShim::Started(lease, trace.after));
+            self.news.push(FromShim::Started(lease, trace.after, home));
         }
-        let attempt = Attempt { order, slot, child, trace, contained, cgroup, announced, gone: None };
+        let attempt = Attempt { order, home, slot, child, trace, contained, cgroup, announced, gone: None };
         self.running.insert(lease, attempt);
+    }
+
+    /// Nothing ran in the home of this attempt.
+    fn give_back(&mut self, lease: LeaseId, home: Option<u32>) {
+        if let Some(home) = home {
+            self.homes.leave(&self.layout, lease, home);
+        }
     }
 
     fn cgroup_for(&self, order: &Order) -> Result<Option<Cgroup>, String> {
@@ -193,8 +214,13 @@ impl Attempts {
         cgroup.map(Some).map_err(|e| format!("making its cgroup: {e}"))
     }
 
-    fn spawn(&mut self, order: &Order, cgroup: Option<&Cgroup>) -> Result<(u32, Child, bool), String> {
-        let mut program = program_for(&self.layout, order, cgroup);
+    fn spawn(
+        &mut self,
+        order: &Order,
+        home: Option<u32>,
+        cgroup: Option<&Cgroup>,
+    ) -> Result<(u32, Child, bool), String> {
+        let mut program = program_for(&self.layout, order, home, cgroup);
         if order.mode == Mode::Crun {
             if self.ability.namespaces.is_none() {
                 return Err("the crun runtime needs pid namespaces, which this host does not permit".into());
@@ -244,6 +270,7 @@ impl Attempts {
     pub fn acknowledge(&mut self, lease: LeaseId) {
         if self.ended.remove(&lease).is_some() {
             self.journal.acknowledged(lease);
+            self.homes.hand_on(lease);
         }
     }
 
@@ -263,7 +290,7 @@ impl Attempts {
         let at = BootMs(self.spawner.slot(attempt.slot).started.load(SeqCst));
         if !attempt.announced && at.0 > 0 {
             attempt.announced = true;
-            self.news.push(FromShim::Started(lease, at));
+            self.news.push(FromShim::Started(lease, at, attempt.home));
         }
     }
 
@@ -412,6 +439,9 @@ impl Attempts {
         if attempt.order.mode == Mode::Crun {
             bundle::remove(&self.layout, lease);
         }
+        if let Some(home) = attempt.home {
+            self.homes.leave(&self.layout, lease, home);
+        }
         self.by_slot[attempt.slot as usize] = None;
         self.free_slots.push(attempt.slot);
         self.doomed.extend(attempt.cgroup.filter(|c| !c.remove()));
@@ -429,8 +459,11 @@ impl Attempts {
         if self.leftovers.is_empty() {
             return;
         }
-        for lease in self.leftovers.sweep(&self.layout) {
+        for (lease, home) in self.leftovers.sweep(&self.layout) {
             bundle::remove(&self.layout, lease);
+            if let Some(home) = home {
+                self.homes.leave(&self.layout, lease, home);
+            }
             if !self.ended.contains_key(&lease) {
                 let message = "its watchdog was killed; everything of the attempt was seen gone".to_owned();
                 self.record(AttemptEnd { lease, kind: EndKind::Lost, message, run_ms: 0 });
@@ -448,8 +481,10 @@ impl Attempts {
     /// Writes the journal; shortens it when most of it is history.
     pub fn write_journal(&mut self) -> io::Result<()> {
         if self.journal.is_long(self.ended.len() + self.running.len()) {
-            let open = self.running.iter().map(|(lease, a)| (*lease, Some(a.trace)));
-            let open = open.chain(self.leftovers.leases().map(|lease| (lease, None))).collect();
+            let running = |a: &Attempt| Open { home: a.home, trace: Some(a.trace) };
+            let open = self.running.iter().map(|(lease, a)| (*lease, running(a)));
+            let left = self.leftovers.leases().map(|(lease, home)| (lease, Open { home, trace: None }));
+            let open = open.chain(left).collect();
             return self.journal.rewrite(&open, self.ended.values());
         }
         self.journal.flush()
@@ -465,11 +500,16 @@ fn c_path(path: &Path) -> CString {
     CString::new(path.as_os_str().as_bytes()).unwrap_or_default()
 }
 
-fn program_for(layout: &Layout, order: &Order, cgroup: Option<&Cgroup>) -> Program {
-    let folder = layout.attempt(order.lease);
+fn program_for(layout: &Layout, order: &Order, home: Option<u32>, cgroup: Option<&Cgroup>) -> Program {
+    let folder = home.map_or_else(|| layout.attempt(order.lease), |number| layout.home(number));
     let name = order.command.first().map_or("", String::as_str);
     let mut environment: Vec<CString> = order.environment.iter().map(|e| c_string(e)).collect();
-    environment.push(c_string(&format!("{LABEL}={}", folder.display())));
+    environment.push(c_string(&format!("{LABEL}={}", layout.attempt(order.lease).display())));
+    for name in ["HOME=", "TMPDIR="] {
+        if !order.environment.iter().any(|e| e.starts_with(name)) {
+            environment.push(c_string(&format!("{name}{}/work", folder.display())));
+        }
+    }
     Program {
         work: c_path(&folder.join("work")),
         stdout: c_path(&folder.join("stdout")),

@@ -78,7 +78,7 @@ impl Cgroups {
         let mut cgroup = Cgroup { folders: Vec::with_capacity(self.parents.len()) };
         for parent in &self.parents {
             let folder = parent.path.join(folder_name(lease));
-            match fs::create_dir(&folder) {
+            match make_folder(&folder, parent) {
                 Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
                     cgroup.remove();
                     return Err(e);
@@ -122,6 +122,17 @@ impl Cgroups {
         for parent in &self.parents {
             let _ = fs::remove_dir(&parent.path);
         }
+    }
+}
+
+/// Makes the folder; also when ours was removed meanwhile, as the last watchdog of a wiped data folder does.
+fn make_folder(folder: &Path, parent: &Parent) -> io::Result<()> {
+    match fs::create_dir(folder) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            prepare(&parent.path, parent.version)?;
+            fs::create_dir(folder)
+        }
+        made => made,
     }
 }
 

@@ -20,9 +20,9 @@ enum Record {
     /// The boot of the machine during which the following records were written.
     #[n(0)]
     Boot(#[n(0)] String),
-    /// About to be cloned.
+    /// About to be cloned, in this home.
     #[n(1)]
-    Begun(#[n(0)] LeaseId),
+    Begun(#[n(0)] LeaseId, #[n(1)] Option<u32>),
     /// Cloned as this process at this time.
     #[n(2)]
     Running(#[n(0)] LeaseId, #[n(1)] Trace),
@@ -44,11 +44,19 @@ pub struct Trace {
     pub after: BootMs,
 }
 
+/// What is known about an attempt that has not ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Open {
+    pub home: Option<u32>,
+    /// None: it may never have been cloned.
+    pub trace: Option<Trace>,
+}
+
 /// What a journal says when it is read.
 #[derive(Debug, Default)]
 pub struct Past {
     /// Begun and not ended.
-    pub open: BTreeMap<LeaseId, Option<Trace>>,
+    pub open: BTreeMap<LeaseId, Open>,
     /// Ended and not acknowledged.
     pub ended: BTreeMap<LeaseId, AttemptEnd>,
     /// The machine was restarted since: nothing of it runs.
@@ -94,8 +102,8 @@ impl Journal {
         Ok((journal, past))
     }
 
-    pub fn begun(&mut self, lease: LeaseId) {
-        self.put(&Record::Begun(lease));
+    pub fn begun(&mut self, lease: LeaseId, home: Option<u32>) {
+        self.put(&Record::Begun(lease, home));
     }
 
     pub fn running(&mut self, lease: LeaseId, trace: Trace) {
@@ -171,15 +179,15 @@ impl Journal {
     /// Replaces the file by one that holds only these.
     pub fn rewrite<'a>(
         &mut self,
-        open: &BTreeMap<LeaseId, Option<Trace>>,
+        open: &BTreeMap<LeaseId, Open>,
         ended: impl Iterator<Item = &'a AttemptEnd>,
     ) -> io::Result<()> {
         self.buffer.clear();
         self.put(&Record::Boot(self.boot.clone()));
-        for (lease, trace) in open {
-            self.put(&Record::Begun(*lease));
-            if let Some(trace) = trace {
-                self.put(&Record::Running(*lease, *trace));
+        for (lease, open) in open {
+            self.put(&Record::Begun(*lease, open.home));
+            if let Some(trace) = open.trace {
+                self.put(&Record::Running(*lease, trace));
             }
         }
         for end in ended {
@@ -217,8 +225,8 @@ fn replay(bytes: &[u8], boot: &str) -> Past {
         at = next;
         match record {
             Record::Boot(written) => past.other_boot = written != boot,
-            Record::Begun(lease) => drop(past.open.insert(lease, None)),
-            Record::Running(lease, trace) => drop(past.open.insert(lease, Some(trace))),
+            Record::Begun(lease, home) => drop(past.open.insert(lease, Open { home, trace: None })),
+            Record::Running(lease, trace) => past.open.entry(lease).or_default().trace = Some(trace),
             Record::Ended(end) => {
                 past.open.remove(&end.lease);
                 past.ended.insert(end.lease, end);
@@ -261,7 +269,7 @@ mod tests {
         assert!(past.open.is_empty() && !past.other_boot && !past.torn);
         let trace = Trace { pid: 7, before: BootMs(1), after: BootMs(2) };
         for n in 1..=3 {
-            journal.begun(lease(n));
+            journal.begun(lease(n), Some(4));
         }
         journal.running(lease(1), trace);
         journal.ended(&end(2), BootMs(5));
@@ -269,7 +277,7 @@ mod tests {
         journal.acknowledged(lease(3));
         journal.flush().unwrap();
         let (_, past) = Journal::open(&path).unwrap();
-        assert_eq!(past.open, BTreeMap::from([(lease(1), Some(trace))]));
+        assert_eq!(past.open, BTreeMap::from([(lease(1), Open { home: Some(4), trace: Some(trace) })]));
         assert_eq!(past.ended, BTreeMap::from([(lease(2), end(2))]));
 
         let bytes = std::fs::read(&path).unwrap();

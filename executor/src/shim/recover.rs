@@ -10,10 +10,10 @@ use stint_protocol::LeaseId;
 
 use crate::layout::{Layout, parse_folder_name};
 use crate::shim::cgroup::{Cgroup, Cgroups};
-use crate::shim::journal::Trace;
+use crate::shim::journal::{Open, Trace};
 use crate::sys;
 
-/// Marks every process of an attempt: the path of the attempt's folder.
+/// Marks every process of an attempt: the path at which what it leaves will be found.
 pub const LABEL: &str = "STINT_ATTEMPT_FOLDER";
 
 /// One attempt of an earlier watchdog.
@@ -21,6 +21,7 @@ pub const LABEL: &str = "STINT_ATTEMPT_FOLDER";
 struct Leftover {
     process: Option<OwnedFd>,
     cgroup: Option<Cgroup>,
+    home: Option<u32>,
 }
 
 /// All attempts of earlier watchdogs that may still run.
@@ -31,12 +32,13 @@ pub struct Leftovers {
 
 impl Leftovers {
     /// Opens a handle on whatever is left of `open` and of our cgroups.
-    pub fn find(open: &BTreeMap<LeaseId, Option<Trace>>, cgroups: &Cgroups) -> Self {
+    pub fn find(open: &BTreeMap<LeaseId, Open>, cgroups: &Cgroups) -> Self {
         let mut leases: BTreeSet<LeaseId> = open.keys().copied().collect();
         leases.extend(cgroups.leases());
         let leftover = |lease: LeaseId| {
-            let process = open.get(&lease).copied().flatten().and_then(|trace| find_process(&trace));
-            (lease, Leftover { process, cgroup: cgroups.existing(lease) })
+            let process = open.get(&lease).and_then(|open| open.trace).and_then(|trace| find_process(&trace));
+            let home = open.get(&lease).and_then(|open| open.home);
+            (lease, Leftover { process, cgroup: cgroups.existing(lease), home })
         };
         Self { attempts: leases.into_iter().map(leftover).collect() }
     }
@@ -45,8 +47,9 @@ impl Leftovers {
         self.attempts.is_empty()
     }
 
-    pub fn leases(&self) -> impl Iterator<Item = LeaseId> + '_ {
-        self.attempts.keys().copied()
+    /// The attempts and the homes they ran in.
+    pub fn leases(&self) -> impl Iterator<Item = (LeaseId, Option<u32>)> + '_ {
+        self.attempts.iter().map(|(lease, leftover)| (*lease, leftover.home))
     }
 
     pub fn holds(&self, lease: LeaseId) -> bool {
@@ -54,15 +57,15 @@ impl Leftovers {
     }
 
     /// Kills what is left; gives the attempts of which nothing is.
-    pub fn sweep(&mut self, layout: &Layout) -> Vec<LeaseId> {
+    pub fn sweep(&mut self, layout: &Layout) -> Vec<(LeaseId, Option<u32>)> {
         let labelled = kill_labelled(&layout.attempts(), |_| true);
         let mut gone = Vec::new();
         for (lease, leftover) in &self.attempts {
             if leftover.is_gone() && !labelled.contains(lease) {
-                gone.push(*lease);
+                gone.push((*lease, leftover.home));
             }
         }
-        for lease in &gone {
+        for (lease, _) in &gone {
             self.attempts.remove(lease);
         }
         gone

@@ -208,6 +208,8 @@ impl Server {
         for message in messages {
             match message {
                 ToShim::Start(order) => orders.push(order),
+                // First, since it frees a home for the starts.
+                ToShim::Acknowledge(lease) => self.attempts.acknowledge(lease),
                 other => others.push(other),
             }
         }
@@ -216,10 +218,9 @@ impl Server {
         self.attempts.start(orders);
         for message in others {
             match message {
-                ToShim::Start(_) => {}
+                ToShim::Start(_) | ToShim::Acknowledge(_) => {}
                 ToShim::Renew(lease, deadline) => self.attempts.watchdog.renew(lease, deadline),
                 ToShim::Stop(lease, reason) => self.attempts.watchdog.stop(lease, Why::from(reason)),
-                ToShim::Acknowledge(lease) => self.attempts.acknowledge(lease),
                 ToShim::Ping => self.attempts.news.push(FromShim::Pong),
                 ToShim::Leave => self.leave(),
             }

@@ -1,5 +1,5 @@
 //! A host in a temporary folder, with a watchdog of its own.
-#![allow(dead_code)] // each test file uses a part
+#![allow(dead_code, clippy::unwrap_used)] // each test file uses a part; a failed set-up fails the test
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -125,6 +125,19 @@ impl Client {
         let lease = launch.lease;
         self.host.start(launch);
         self.end(lease).await
+    }
+
+    /// Waits until a running attempt has written something.
+    pub async fn until_output(&self, lease: LeaseId, part: &str) {
+        let began = Instant::now();
+        loop {
+            let chunk = self.host.read_log(lease, LogStream::Stdout, 0, 10_000).await.unwrap();
+            if String::from_utf8_lossy(&chunk.bytes).contains(part) {
+                return;
+            }
+            assert!(began.elapsed() < PATIENCE, "waited in vain for the output {part:?}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     pub async fn log(&self, lease: LeaseId, stream: LogStream) -> String {

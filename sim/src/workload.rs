@@ -1,0 +1,240 @@
+//! Clients: submit, repeat, cancel and read through any peer, and go to another when one does not answer.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use stint_node::node::{NewTasks, Node};
+use stint_node::wire::{Refusal, RefusalCode, Request};
+use stint_protocol::{Class, IdempotencyKey, RetryPolicy, TaskId, TaskSpec, Tenant};
+use tokio::time::sleep;
+
+use crate::dice::Dice;
+use crate::oracle::{Oracle, Severity};
+use crate::peer::Peer;
+
+/// How long a client waits for an answer before it asks another peer, in milliseconds: beyond a peer's own deadline.
+const PATIENCE_MS: u64 = 12_000;
+/// How often a peer looks for requests.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// What a client asks for. The same request can be made again.
+#[derive(Clone, Debug)]
+pub enum Ask {
+    Submit(Submit),
+    Cancel(TaskId),
+    /// A linearizable read that must show these tasks.
+    Read(Vec<TaskId>),
+}
+
+/// One submit.
+#[derive(Clone, Debug)]
+pub struct Submit {
+    key: String,
+    class: Class,
+    count: u32,
+    priority: u8,
+    retry_failures: bool,
+    grace_ms: u64,
+}
+
+/// What came of it.
+enum Answer {
+    Submitted { first: TaskId, count: u32, repeated: bool },
+    Done,
+    Refused(Refusal),
+}
+
+/// Requests and answers on their way between clients and peers.
+#[derive(Clone)]
+pub struct Desk {
+    trays: Arc<Mutex<Trays>>,
+    oracle: Oracle,
+}
+
+#[derive(Default)]
+struct Trays {
+    asked: BTreeMap<u64, VecDeque<(u64, Ask)>>,
+    answered: Vec<(u64, Answer)>,
+}
+
+impl Desk {
+    /// Nothing asked yet.
+    pub fn new(oracle: Oracle) -> Self {
+        Self { trays: Arc::default(), oracle }
+    }
+
+    fn trays(&self) -> MutexGuard<'_, Trays> {
+        self.trays.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn ask(&self, peer: u64, number: u64, ask: Ask) {
+        self.trays().asked.entry(peer).or_default().push_back((number, ask));
+    }
+
+    fn answers(&self) -> Vec<(u64, Answer)> {
+        std::mem::take(&mut self.trays().answered)
+    }
+
+    /// The front of one peer: takes requests until its process dies. What waits here when it comes up is from clients
+    /// that gave up on the process before.
+    pub async fn serve(self, peer: u64, node: Arc<Node>) {
+        self.trays().asked.remove(&peer);
+        loop {
+            let asked = self.trays().asked.remove(&peer).unwrap_or_default();
+            for (number, ask) in asked {
+                let (desk, node) = (self.clone(), node.clone());
+                tokio::spawn(async move {
+                    let answer = desk.carry_out(&node, ask).await.unwrap_or_else(Answer::Refused);
+                    desk.trays().answered.push((number, answer));
+                });
+            }
+            sleep(LOOK).await;
+        }
+    }
+
+    async fn carry_out(&self, node: &Node, ask: Ask) -> Result<Answer, Refusal> {
+        match ask {
+            Ask::Submit(submit) => {
+                let (first, count, repeated) = node.submit(submit.tasks()).await?;
+                Ok(Answer::Submitted { first, count, repeated })
+            }
+            Ask::Cancel(task) => node.ask(Request::Cancel(vec![task])).await.map(|_| Answer::Done),
+            Ask::Read(tasks) => {
+                let state = node.read().await?;
+                self.oracle.on_read(&tasks, &state);
+                Ok(Answer::Done)
+            }
+        }
+    }
+}
+
+impl Submit {
+    fn drawn(number: u64, dice: &mut Dice) -> Self {
+        Self {
+            key: format!("client-{number}"),
+            class: *dice.pick(&[Class::CpuShort, Class::CpuShort, Class::CpuLong, Class::Gpu, Class::Gpu]),
+            count: if dice.one_in(4) { dice.between(2, 4) as u32 } else { 1 },
+            priority: dice.below(101) as u8,
+            retry_failures: dice.one_in(2),
+            grace_ms: dice.between(0, 1_500),
+        }
+    }
+
+    fn tasks(&self) -> NewTasks {
+        let mut spec = TaskSpec::new(self.class, vec!["simulated".into()]);
+        spec.cpu_milli = 1_000;
+        spec.memory_bytes = 1 << 30;
+        spec.priority = self.priority;
+        spec.stop_grace_ms = self.grace_ms;
+        spec.retry =
+            RetryPolicy { backoff_ms: 200, retry_failures: self.retry_failures, ..RetryPolicy::default() };
+        let key = IdempotencyKey::new(&self.key).ok();
+        NewTasks { tenant: Tenant::default_tenant(), name: None, spec, count: self.count, key }
+    }
+}
+
+/// A request that has no answer yet.
+struct Open {
+    ask: Ask,
+    peer: u64,
+    life: u64,
+    asked_ms: u64,
+    /// It was acknowledged before: the answer must be the same one.
+    again: bool,
+}
+
+/// All clients.
+pub struct Workload {
+    desk: Desk,
+    oracle: Oracle,
+    dice: Dice,
+    open: BTreeMap<u64, Open>,
+    next: u64,
+    next_at_ms: u64,
+}
+
+impl Workload {
+    /// Clients that begin when they are asked to.
+    pub fn new(desk: Desk, oracle: Oracle, dice: Dice) -> Self {
+        Self { desk, oracle, dice, open: BTreeMap::new(), next: 0, next_at_ms: 0 }
+    }
+
+    /// Requests without an answer.
+    pub fn open(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Something new now and then.
+    pub fn begin_some(&mut self, now_ms: u64, peers: &[Peer]) {
+        if now_ms < self.next_at_ms {
+            return;
+        }
+        self.next_at_ms = now_ms + self.dice.between(50, 900);
+        let known = self.oracle.acknowledged();
+        let ask = match self.dice.below(10) {
+            0 if !known.is_empty() => Ask::Cancel(*self.dice.pick(&known)),
+            1 | 2 => Ask::Read(known),
+            _ => Ask::Submit(Submit::drawn(self.next, &mut self.dice)),
+        };
+        self.begin(ask, false, now_ms, peers);
+    }
+
+    fn begin(&mut self, ask: Ask, again: bool, now_ms: u64, peers: &[Peer]) {
+        let number = self.next;
+        self.next += 1;
+        self.send(number, ask, again, now_ms, peers);
+    }
+
+    fn send(&mut self, number: u64, ask: Ask, again: bool, now_ms: u64, peers: &[Peer]) {
+        let to = self.dice.pick(peers);
+        let (peer, life) = (to.id(), to.life());
+        self.desk.ask(peer, number, ask.clone());
+        self.open.insert(number, Open { ask, peer, life, asked_ms: now_ms, again });
+    }
+
+    /// Takes answers, and asks again where none will come.
+    pub fn follow_up(&mut self, now_ms: u64, peers: &[Peer]) {
+        for (number, answer) in self.desk.answers() {
+            if let Some(open) = self.open.remove(&number) {
+                self.on_answer(number, open, answer, now_ms, peers);
+            }
+        }
+        let life_of = |id: u64| peers.iter().find(|peer| peer.id() == id).map_or(0, Peer::life);
+        let gone = |open: &Open| open.life != life_of(open.peer) || open.asked_ms + PATIENCE_MS < now_ms;
+        let again: Vec<u64> = self.open.iter().filter(|(_, open)| gone(open)).map(|(n, _)| *n).collect();
+        for number in again {
+            if let Some(open) = self.open.remove(&number) {
+                self.send(number, open.ask, open.again, now_ms, peers);
+            }
+        }
+    }
+
+    fn on_answer(&mut self, number: u64, open: Open, answer: Answer, now_ms: u64, peers: &[Peer]) {
+        match (&open.ask, answer) {
+            (Ask::Submit(submit), Answer::Submitted { first, count, repeated }) => {
+                self.oracle.on_acknowledged(&submit.key, first, count);
+                if open.again && !repeated {
+                    let what = format!("{} was acknowledged twice as new", submit.key);
+                    self.oracle.violate(Severity::Safety, "one answer a request", what);
+                }
+                if !open.again && self.dice.one_in(6) {
+                    self.begin(open.ask, true, now_ms, peers);
+                }
+            }
+            (_, Answer::Refused(refusal)) if is_passing(refusal.code) => {
+                self.send(number, open.ask, open.again, now_ms, peers);
+            }
+            (ask, Answer::Refused(refusal)) => {
+                let what = format!("{ask:?} was refused: {refusal}");
+                self.oracle.violate(Severity::Safety, "a right request is not refused", what);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether the same request may do better later.
+fn is_passing(code: RefusalCode) -> bool {
+    matches!(code, RefusalCode::Unavailable | RefusalCode::Unknown | RefusalCode::Full)
+}
