@@ -30,6 +30,11 @@ impl Contacts {
         Self { since, heard: BTreeMap::new(), over_at: BTreeMap::new(), revoked: BTreeSet::new() }
     }
 
+    /// When this office began.
+    pub fn since(&self) -> BootMs {
+        self.since
+    }
+
     /// A report came in. Registering counts as contact.
     pub fn heard(&mut self, node: NodeId, nonce: Nonce, now: BootMs) {
         self.heard.insert(node, (now, nonce));

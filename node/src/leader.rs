@@ -174,12 +174,12 @@ impl Leader {
         let view = self.shared.view();
         let office = self.in_office(|contacts| {
             let expired = if expiry { contacts.expire(&view.state, now) } else { Vec::new() };
-            (expired, contacts.reachable(now))
+            (expired, contacts.reachable(now), contacts.since())
         });
-        let Some((_, (expired, reachable))) = office else {
+        let Some((_, (expired, reachable, since))) = office else {
             return refuse(batch, &NotDone::NotLeader);
         };
-        let (stamp, may_plan) = self.stamp(&view, now);
+        let (stamp, may_plan) = self.stamp(&view, now, since);
         let mut commands: Vec<Command> = batch.iter().flat_map(|p| p.commands.iter().cloned()).collect();
         if !expired.is_empty() {
             tracing::warn!(count = expired.len(), "leases ran out");
@@ -214,11 +214,13 @@ impl Leader {
 
     /// The entry's time, and whether it may be planned by. It may run ahead of elapsed boot time by at most
     /// `TIME_JUMP_MS` an entry; a clock that jumped further raises an alarm (DESIGN §5, "The log's side").
-    fn stamp(&self, view: &View, now: BootMs) -> (TimeMs, bool) {
+    fn stamp(&self, view: &View, now: BootMs, since: BootMs) -> (TimeMs, bool) {
         let wall = self.clock.wall();
         let mut alarm = self.alarm.lock().unwrap_or_else(|e| e.into_inner());
-        let latest =
-            view.last_entry.map(|last| view.state.time().plus(now.since(last) + limits::TIME_JUMP_MS));
+        // Entries applied before this office may be much older than their application here (an outage, a
+        // restart's replay): only this office's own entries say how much time has passed.
+        let own = view.last_entry.filter(|last| *last > since);
+        let latest = own.map(|last| view.state.time().plus(now.since(last) + limits::TIME_JUMP_MS));
         match latest {
             Some(latest) if wall > latest && view.state.configured() => {
                 let ahead = wall.since(latest);

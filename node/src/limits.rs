@@ -24,6 +24,8 @@ pub const REPORT_DEADLINE: Duration = Duration::from_millis(2_500);
 pub const CONTACT_MS: u64 = 3_500;
 /// How often the leader looks for leases that ran out.
 pub const EXPIRY_TICK: Duration = Duration::from_millis(200);
+/// A handshake with a peer; shorter than an operator's patience, longer than any handshake on a busy machine.
+pub const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 /// Wait for a quorum's confirmation of leadership.
 pub const BARRIER_DEADLINE: Duration = Duration::from_secs(2);
 /// Longest that one wait request is held open (clients ask again).

@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::Shared;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{Connection, Endpoint, TransportConfig, VarInt};
 use rustls::pki_types::CertificateDer;
@@ -75,20 +77,22 @@ impl PeerAddress {
     }
 }
 
-/// A connection, made once for all that wait for it.
-type Slot = Arc<tokio::sync::Mutex<Option<Connection>>>;
+/// A connection being made, or made: one attempt for all that wait for it, and no caller's deadline cuts it short
+/// (a heartbeat's is shorter than a handshake).
+type Attempt = Shared<Later<Result<Connection, String>>>;
 
 /// The client side of one endpoint.
 pub struct Peers {
     endpoint: Endpoint,
     config: quinn::ClientConfig,
-    slots: Mutex<BTreeMap<PeerAddress, Slot>>,
+    attempts: Mutex<BTreeMap<PeerAddress, Attempt>>,
 }
 
-/// Settings of a connection: a dead peer is noticed within two seconds.
+/// Settings of a connection: a dead peer is noticed within two seconds, and a lost first packet is sent again soon.
 fn transport() -> TransportConfig {
     let mut transport = TransportConfig::default();
     transport
+        .initial_rtt(Duration::from_millis(30))
         .max_idle_timeout(Some(VarInt::from_u32(2_000).into()))
         .keep_alive_interval(Some(Duration::from_millis(500)))
         .max_concurrent_bidi_streams(VarInt::from_u32(4_096))
@@ -110,7 +114,7 @@ impl Peers {
         let crypto = QuicClientConfig::try_from(tls).map_err(|e| e.to_string())?;
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
         config.transport_config(Arc::new(transport()));
-        Ok(Self { endpoint, config, slots: Mutex::new(BTreeMap::new()) })
+        Ok(Self { endpoint, config, attempts: Mutex::new(BTreeMap::new()) })
     }
 
     /// Calls a peer. An error does not say whether the peer acted on the call.
@@ -121,58 +125,20 @@ impl Peers {
         body: Bytes,
         deadline: Duration,
     ) -> Result<Bytes, CallError> {
-        let slot = self.slot(to);
-        let result = timeout(deadline, self.exchange(&slot, to, kind, body)).await;
-        result.unwrap_or_else(|_| {
-            self.forget_if_silent(&slot);
-            Err(CallError::TimedOut(to.address.clone(), deadline))
-        })
+        let result = timeout(deadline, self.exchange(to, kind, body)).await;
+        result.unwrap_or_else(|_| Err(CallError::TimedOut(to.address.clone(), deadline)))
     }
 
-    fn slot(&self, to: &PeerAddress) -> Slot {
-        let mut slots = self.slots.lock().unwrap_or_else(|e| e.into_inner());
-        slots.entry(to.clone()).or_default().clone()
-    }
-
-    /// After a call timed out: a connection over which nothing comes back is given up (QUIC's idle timeout
-    /// does it within two seconds), so that a peer's new process is found.
-    fn forget_if_silent(&self, slot: &Slot) {
-        if let Ok(mut held) = slot.try_lock()
-            && held.as_ref().is_some_and(|c| c.close_reason().is_some())
-        {
-            *held = None;
-        }
-    }
-
-    async fn exchange(
-        &self,
-        slot: &Slot,
-        to: &PeerAddress,
-        kind: Kind,
-        body: Bytes,
-    ) -> Result<Bytes, CallError> {
+    async fn exchange(&self, to: &PeerAddress, kind: Kind, body: Bytes) -> Result<Bytes, CallError> {
         let unreachable = |e: String| CallError::Unreachable(to.address.clone(), e);
-        let connection = self.connection(slot, to).await?;
-        let (mut send, mut receive) = match connection.open_bi().await {
-            Ok(streams) => streams,
-            Err(error) => {
-                self.drop_connection(slot, &connection).await;
-                return Err(unreachable(error.to_string()));
-            }
-        };
+        let connection = self.attempt(to).await.map_err(unreachable)?;
+        let (mut send, mut receive) = connection.open_bi().await.map_err(|e| unreachable(e.to_string()))?;
         if kind == Kind::RaftSnapshot {
             // Votes and heartbeats go first. A failure here shows in the write below.
             let _ = send.set_priority(-1);
         }
-        let written = async {
-            send.write_all(&[kind as u8]).await?;
-            send.write_chunk(body).await?;
-            Ok::<(), quinn::WriteError>(())
-        };
-        if let Err(error) = written.await {
-            self.drop_connection(slot, &connection).await;
-            return Err(unreachable(error.to_string()));
-        }
+        send.write_all(&[kind as u8]).await.map_err(|e| unreachable(e.to_string()))?;
+        send.write_chunk(body).await.map_err(|e| unreachable(e.to_string()))?;
         // Fails only on a stream that was reset, which the read shows.
         let _ = send.finish();
         let answer =
@@ -180,33 +146,42 @@ impl Peers {
         split_answer(to, answer.into())
     }
 
-    async fn connection(&self, slot: &Slot, to: &PeerAddress) -> Result<Connection, CallError> {
-        let unreachable = |e: String| CallError::Unreachable(to.address.clone(), e);
-        let mut held = slot.lock().await;
-        if let Some(connection) = held.as_ref().filter(|c| c.close_reason().is_none()) {
-            return Ok(connection.clone());
+    /// The connection that is up or being made, or a new attempt.
+    fn attempt(&self, to: &PeerAddress) -> Attempt {
+        let mut attempts = self.attempts.lock().unwrap_or_else(|e| e.into_inner());
+        let usable = |attempt: &&Attempt| match attempt.peek() {
+            None => true,
+            Some(made) => made.as_ref().is_ok_and(|c| c.close_reason().is_none()),
+        };
+        if let Some(attempt) = attempts.get(to).filter(usable) {
+            return attempt.clone();
         }
-        let address = resolve(&to.address).await.map_err(unreachable)?;
-        let connecting = self.endpoint.connect_with(self.config.clone(), address, &to.name);
-        let connection = connecting
-            .map_err(|e| unreachable(e.to_string()))?
-            .await
-            .map_err(|e| unreachable(e.to_string()))?;
-        *held = Some(connection.clone());
-        Ok(connection)
-    }
-
-    async fn drop_connection(&self, slot: &Slot, broken: &Connection) {
-        let mut held = slot.lock().await;
-        if held.as_ref().is_some_and(|c| c.stable_id() == broken.stable_id()) {
-            *held = None;
-        }
+        let (endpoint, config, peer) = (self.endpoint.clone(), self.config.clone(), to.clone());
+        let task = tokio::spawn(async move {
+            let made = timeout(limits::CONNECT_DEADLINE, connect(endpoint, config, peer)).await;
+            made.unwrap_or_else(|_| Err("the handshake took too long".into()))
+        });
+        let joined: Later<Result<Connection, String>> =
+            Box::pin(async move { task.await.unwrap_or_else(|_| Err("this peer is stopping".into())) });
+        let attempt = joined.shared();
+        attempts.insert(to.clone(), attempt.clone());
+        attempt
     }
 
     /// Tells every peer that this process goes.
     pub fn close(&self) {
         self.endpoint.close(VarInt::from_u32(0), b"stopping");
     }
+}
+
+async fn connect(
+    endpoint: Endpoint,
+    config: quinn::ClientConfig,
+    to: PeerAddress,
+) -> Result<Connection, String> {
+    let address = resolve(&to.address).await?;
+    let connecting = endpoint.connect_with(config, address, &to.name).map_err(|e| e.to_string())?;
+    connecting.await.map_err(|e| e.to_string())
 }
 
 async fn resolve(address: &str) -> Result<SocketAddr, String> {

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use minicbor::{Decode, Decoder, Encode, Encoder};
 
 use crate::types::{
-    Entry, EntryPayload, LeaderId, LogId, Membership, Payload, PeerId, PeerInfo, StoredMembership, Vote,
+    CommittedLeaderId, Entry, EntryPayload, LeaderId, LogId, Membership, Payload, PeerId, PeerInfo,
+    StoredMembership, Vote,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -16,8 +17,6 @@ pub(crate) struct LogIdCode {
     #[n(0)]
     term: u64,
     #[n(1)]
-    node: PeerId,
-    #[n(2)]
     index: u64,
 }
 
@@ -92,25 +91,25 @@ impl<'b, C> Decode<'b, C> for Payload {
 
 impl From<LogId> for LogIdCode {
     fn from(id: LogId) -> Self {
-        Self { term: id.leader_id.term, node: id.leader_id.node_id, index: id.index }
+        Self { term: id.leader_id.term, index: id.index }
     }
 }
 
 impl From<LogIdCode> for LogId {
     fn from(code: LogIdCode) -> Self {
-        LogId { leader_id: LeaderId { term: code.term, node_id: code.node }, index: code.index }
+        LogId { leader_id: CommittedLeaderId::new(code.term), index: code.index }
     }
 }
 
 impl From<Vote> for VoteCode {
     fn from(vote: Vote) -> Self {
-        Self { term: vote.leader_id.term, node: vote.leader_id.node_id, committed: vote.committed }
+        Self { term: vote.leader_id.term, node: vote.leader_id.voted_for, committed: vote.committed }
     }
 }
 
 impl From<VoteCode> for Vote {
     fn from(code: VoteCode) -> Self {
-        Vote { leader_id: LeaderId { term: code.term, node_id: code.node }, committed: code.committed }
+        Vote { leader_id: LeaderId { term: code.term, voted_for: code.node }, committed: code.committed }
     }
 }
 

@@ -108,10 +108,13 @@ openraft::declare_raft_types!(
         R = Outcome,
         NodeId = PeerId,
         Node = PeerInfo,
+        // At most one leader a term, as Raft has it; the default lets a term have several, one after another.
+        LeaderId = openraft::impls::leader_id_std::LeaderId<u64, PeerId>,
         AsyncRuntime = DeterministicRng<TokioRuntime>,
 );
 
 pub(crate) type LeaderId = openraft::alias::LeaderIdOf<Types>;
+pub(crate) type CommittedLeaderId = openraft::alias::CommittedLeaderIdOf<Types>;
 pub(crate) type LogId = openraft::alias::LogIdOf<Types>;
 pub(crate) type Vote = openraft::alias::VoteOf<Types>;
 pub(crate) type Entry = openraft::alias::EntryOf<Types>;

@@ -8,7 +8,7 @@ pub const USAGE: &str = "usage:
   stint-sim seed S [--quiet] [--plant P]           simulate one seed, print its trace and hash
   stint-sim twice S [--plant P]                    simulate it in two processes and compare the bytes
   stint-sim run --seeds N [--from S] [--jobs J] [--plant P]
-plants: late_kill, lying_disk, leader_restore, false_account";
+plants: late_kill, lying_disk, leader_restore, false_account, slow_clock";
 
 /// What to do.
 pub enum Args {

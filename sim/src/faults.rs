@@ -77,8 +77,8 @@ impl Faults {
     /// Drawn as time goes on; the first ones come soon after `from_ms`.
     pub fn new(seed: u64, from_ms: u64) -> Self {
         let mut lanes = vec![
-            Lane::new(MACHINES, 6_000, 5_000, Dice::new(seed, 0x3001)),
-            Lane::new(LINKS, 8_000, 4_000, Dice::new(seed, 0x3002)),
+            Lane::new(MACHINES, 9_000, 5_000, Dice::new(seed, 0x3001)),
+            Lane::new(LINKS, 12_000, 4_000, Dice::new(seed, 0x3002)),
             Lane::new(WEATHER, 5_000, 6_000, Dice::new(seed, 0x3003)),
         ];
         for lane in &mut lanes {

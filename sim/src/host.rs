@@ -225,8 +225,8 @@ impl Attempt {
 impl Program {
     fn drawn(dice: &mut Dice, now: BootMs) -> Self {
         let run_ms = match dice.below(10) {
-            0..=4 => dice.between(1, 800),
-            5..=7 => dice.between(800, 4_000),
+            0..=3 => dice.between(1, 800),
+            4..=6 => dice.between(800, 4_000),
             _ => dice.between(4_000, 12_000),
         };
         let end = match dice.below(10) {

@@ -60,9 +60,9 @@ fn first_commands() -> Vec<Command> {
 fn settings() -> Settings {
     let rules = |class| ClassRules {
         runtimes: vec![Runtime::Mock],
-        default_timeout_ms: 8_000,
+        default_timeout_ms: 10_000,
         max_timeout_ms: 10_000,
-        lease_ttl_ms: if class == Class::Gpu { 6_000 } else { 5_000 },
+        lease_ttl_ms: if class == Class::Gpu { 5_000 } else { 4_000 },
         ..ClassRules::default_for(class)
     };
     Settings {

@@ -13,12 +13,14 @@ pub enum Plant {
     LeaderRestore,
     /// A machine that lost power says it can account for what it ran.
     FalseAccount,
+    /// The clock of one machine runs a third too slow, far beyond the drift that leases allow for.
+    SlowClock,
 }
 
 impl Plant {
     /// Every one.
-    pub const ALL: [Plant; 4] =
-        [Plant::LateKill, Plant::LyingDisk, Plant::LeaderRestore, Plant::FalseAccount];
+    pub const ALL: [Plant; 5] =
+        [Plant::LateKill, Plant::LyingDisk, Plant::LeaderRestore, Plant::FalseAccount, Plant::SlowClock];
 
     /// The word of the command line.
     pub fn as_str(self) -> &'static str {
@@ -27,6 +29,7 @@ impl Plant {
             Plant::LyingDisk => "lying_disk",
             Plant::LeaderRestore => "leader_restore",
             Plant::FalseAccount => "false_account",
+            Plant::SlowClock => "slow_clock",
         }
     }
 }

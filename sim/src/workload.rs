@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use stint_node::node::{NewTasks, Node};
 use stint_node::wire::{Refusal, RefusalCode, Request};
-use stint_protocol::{Class, IdempotencyKey, RetryPolicy, TaskId, TaskSpec, Tenant};
+use stint_protocol::{Class, IdempotencyKey, RetryPolicy, Runtime, TaskId, TaskSpec, Tenant};
 use tokio::time::sleep;
 
 use crate::dice::Dice;
@@ -123,6 +123,7 @@ impl Submit {
 
     fn tasks(&self) -> NewTasks {
         let mut spec = TaskSpec::new(self.class, vec!["simulated".into()]);
+        spec.runtime = Some(Runtime::Mock);
         spec.cpu_milli = 1_000;
         spec.memory_bytes = 1 << 30;
         spec.priority = self.priority;

@@ -11,7 +11,7 @@ use super::segment::{segment_name, segment_number};
 use super::*;
 use crate::settings::SyncDelay;
 use crate::test_disk::{Dice, Faults, MemoryDisk, seeds};
-use crate::types::{EntryPayload, LeaderId, Payload};
+use crate::types::{CommittedLeaderId, EntryPayload, LeaderId, Payload};
 
 const DIR: &str = "/data/log";
 
@@ -27,7 +27,7 @@ fn settings(disk: &MemoryDisk) -> Settings {
 }
 
 fn id(term: u64, index: u64) -> LogId {
-    LogId { leader_id: LeaderId { term, node_id: 1 }, index }
+    LogId { leader_id: CommittedLeaderId::new(term), index }
 }
 
 fn entry(id: LogId, bytes: usize) -> Entry {
@@ -36,7 +36,7 @@ fn entry(id: LogId, bytes: usize) -> Entry {
 }
 
 fn vote(term: u64) -> Vote {
-    Vote { leader_id: LeaderId { term, node_id: 1 }, committed: false }
+    Vote { leader_id: LeaderId { term, voted_for: 1 }, committed: false }
 }
 
 /// What the log must hold.

@@ -8,16 +8,17 @@ use openraft::raft::{AppendEntriesRequest, VoteRequest};
 use super::record::{Bookmarks, Frame, Record};
 use super::segment::header;
 use crate::types::{
-    Entry, EntryPayload, LeaderId, LogId, Membership, Payload, PeerInfo, SnapshotMeta, StoredMembership, Vote,
+    CommittedLeaderId, Entry, EntryPayload, LeaderId, LogId, Membership, Payload, PeerInfo, SnapshotMeta,
+    StoredMembership, Vote,
 };
 use crate::wire::{self, Answer, AppendAnswer, ChunkAnswer, ChunkCode, Envelope, Request};
 
 fn id(index: u64) -> LogId {
-    LogId { leader_id: LeaderId { term: 3, node_id: 2 }, index }
+    LogId { leader_id: CommittedLeaderId::new(3), index }
 }
 
 fn vote() -> Vote {
-    Vote { leader_id: LeaderId { term: 3, node_id: 2 }, committed: true }
+    Vote { leader_id: LeaderId { term: 3, voted_for: 2 }, committed: true }
 }
 
 fn membership() -> Membership {
@@ -63,22 +64,22 @@ fn records_keep_their_form() {
     let state = Bookmarks { vote: Some(vote()), purged: Some(id(1)), committed: None, last: Some(id(4)) };
     let records = [
         (Record::Sealed, "000000002000000001010000cd25954e"),
-        (Record::State(state), "0e0000002000000002010000fbc6721284830302f583030201f6830302040000"),
+        (Record::State(state), "0c00000020000000020100000b79d9c284830302f5820301f682030400000000"),
         (
             Record::Entry(Entry { log_id: id(7), payload: EntryPayload::Blank }),
-            "080000002000000003010000386339b68283030207820080",
+            "07000000200000000301000006c491308282030782008000",
         ),
         (
             Record::Entry(Entry { log_id: id(7), payload: normal }),
-            "0b0000002000000003010000edad2fc282830302078201814268690000000000",
+            "0a00000020000000030100006f74333082820307820181426869000000000000",
         ),
         (
             Record::Entry(Entry { log_id: id(7), payload: EntryPayload::Membership(membership()) }),
-            "2100000020000000030100003d019f4a828303020782028182818101a201826468313a3162643102826468323a3162643200000000000000",
+            "200000002000000003010000d84033588282030782028182818101a201826468313a3162643102826468323a31626432",
         ),
         (Record::Vote(vote()), "040000002000000004010000d920e7da830302f500000000"),
-        (Record::Committed(Some(id(7))), "050000002000000005010000c883e23f8183030207000000"),
-        (Record::Purged(id(7)), "04000000200000000601000015c5ca5a8303020700000000"),
+        (Record::Committed(Some(id(7))), "040000002000000005010000b71c2d038182030700000000"),
+        (Record::Purged(id(7)), "0300000020000000060100001bf0013b8203070000000000"),
         (Record::Truncated(None), "01000000200000000701000096ced50c8000000000000000"),
     ];
     for (record, expected) in records {
@@ -104,15 +105,12 @@ fn requests_and_answers_keep_their_form() {
         crc: 8,
     };
     let requests = [
-        (
-            Request::Append(append.into()),
-            "01856163010262643282008184830302f58303020681828303020782008083030205",
-        ),
-        (Request::Vote(ballot.clone().into()), "01856163010262643282018183830302f583030207f4"),
-        (Request::PreVote(ballot.into()), "01856163010262643282028183830302f583030207f4"),
+        (Request::Append(append.into()), "01856163010262643282008184830302f58203068182820307820080820305"),
+        (Request::Vote(ballot.clone().into()), "01856163010262643282018183830302f5820307f4"),
+        (Request::PreVote(ballot.into()), "01856163010262643282028183830302f5820307f4"),
         (
             Request::Chunk(chunk),
-            "01856163010262643282048188830302f583030207828303020082818101a201826468313a3162643102826468323a3162643203090142797a08",
+            "01856163010262643282048188830302f58203078282030082818101a201826468313a3162643102826468323a3162643203090142797a08",
         ),
     ];
     for (request, expected) in requests {
@@ -142,6 +140,6 @@ fn a_snapshot_head_keeps_its_form() {
     };
     assert_eq!(
         hex(&crate::snapshot::head(&meta, b"body")),
-        "5354494e54534e5001000000290000005e4c4941000000008483030207828303020082818101a201826468313a3162643102826468323a31626432041a263fc950"
+        "5354494e54534e500100000027000000ec8c2ca200000000848203078282030082818101a201826468313a3162643102826468323a31626432041a263fc950"
     );
 }
