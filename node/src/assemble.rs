@@ -50,7 +50,7 @@ pub async fn assemble(parts: Parts) -> Result<(Arc<Node>, LeaderQueue), Assemble
     endpoint.set_server_config(Some(server));
     let client = pki::peer_client(&authority, &identity)?;
     let peers = Arc::new(Peers::new(endpoint, client).map_err(AssembleError::Quic)?);
-    let shared = Shared::new(clock.clone());
+    let shared = Shared::new();
     let transport = Arc::new(RaftTransport(peers.clone()));
     let raft = Raft::open(id.0, log, settings, NodeMachine(shared.clone()), transport).await?;
     let (leader, queue) = Leader::new(raft.clone(), shared.clone(), clock.clone());

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use stint_protocol::{BootMs, LeaseId, NodeId, Nonce};
+use stint_protocol::{BootMs, LeaseId, NodeId, Nonce, TimeMs};
 use stint_scheduler::{Settings, State};
 
 use crate::limits;
@@ -16,6 +16,8 @@ pub struct Contacts {
     over_at: BTreeMap<LeaseId, BootMs>,
     /// Decided to revoke: never renewed again, before the log agrees.
     revoked: BTreeSet<LeaseId>,
+    /// The last entry's time and when it was stamped with it: wall and boot clock of one moment.
+    stamped: Option<(TimeMs, BootMs)>,
 }
 
 /// How long after the last possible renewal a lease may still be held: its length, what two clocks may drift
@@ -27,12 +29,24 @@ fn full_length(settings: &Settings, ttl_ms: u64) -> u64 {
 impl Contacts {
     /// A new office.
     pub fn new(since: BootMs) -> Self {
-        Self { since, heard: BTreeMap::new(), over_at: BTreeMap::new(), revoked: BTreeSet::new() }
+        Self {
+            since,
+            heard: BTreeMap::new(),
+            over_at: BTreeMap::new(),
+            revoked: BTreeSet::new(),
+            stamped: None,
+        }
     }
 
-    /// When this office began.
-    pub fn since(&self) -> BootMs {
-        self.since
+    /// The latest time that an entry may be stamped with now. None before the first entry of this office: how old
+    /// the entries before it are, nobody can say (an outage, a restart's replay, a commit that took long).
+    pub fn latest_stamp(&self, now: BootMs) -> Option<TimeMs> {
+        self.stamped.map(|(time, at)| time.plus(now.since(at) + limits::TIME_JUMP_MS))
+    }
+
+    /// An entry was stamped.
+    pub fn stamped(&mut self, time: TimeMs, now: BootMs) {
+        self.stamped = Some((time, now));
     }
 
     /// A report came in. Registering counts as contact.
@@ -101,6 +115,14 @@ mod tests {
         assert!(!contacts.renew(&settings(), LEASE, 10_000, BootMs(11_100)));
         contacts.revoked.insert(LEASE);
         assert!(!contacts.renew(&settings(), LEASE, 10_000, BootMs(5)));
+    }
+
+    #[test]
+    fn time_may_jump_a_second_beyond_what_passed_since_the_last_stamp() {
+        let mut contacts = Contacts::new(BootMs(50_000));
+        assert_eq!(contacts.latest_stamp(BootMs(60_000)), None, "nobody knows how old the log is");
+        contacts.stamped(TimeMs(1_000_000), BootMs(60_000));
+        assert_eq!(contacts.latest_stamp(BootMs(67_000)), Some(TimeMs(1_008_000)));
     }
 
     #[test]

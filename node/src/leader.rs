@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use stint_protocol::{BootMs, NodeId, TimeMs};
+use stint_protocol::{NodeId, TimeMs};
 use stint_raft::{ProposeError, Raft, Role};
 use stint_scheduler::{Command, PlanInput, Stamped, State, apply, plan};
 use tokio::sync::{mpsc, oneshot};
@@ -174,12 +174,12 @@ impl Leader {
         let view = self.shared.view();
         let office = self.in_office(|contacts| {
             let expired = if expiry { contacts.expire(&view.state, now) } else { Vec::new() };
-            (expired, contacts.reachable(now), contacts.since())
+            (expired, contacts.reachable(now), contacts.latest_stamp(now))
         });
-        let Some((_, (expired, reachable, since))) = office else {
+        let Some((_, (expired, reachable, latest))) = office else {
             return refuse(batch, &NotDone::NotLeader);
         };
-        let (stamp, may_plan) = self.stamp(&view, now, since);
+        let (stamp, may_plan) = self.stamp(&view, latest);
         let mut commands: Vec<Command> = batch.iter().flat_map(|p| p.commands.iter().cloned()).collect();
         if !expired.is_empty() {
             tracing::warn!(count = expired.len(), "leases ran out");
@@ -192,6 +192,7 @@ impl Leader {
             *planned = Some(seen);
         }
         if !commands.is_empty() {
+            self.in_office(|contacts| contacts.stamped(stamp, now));
             self.write(batch, Entry { now: stamp, commands }).await;
         }
     }
@@ -214,13 +215,9 @@ impl Leader {
 
     /// The entry's time, and whether it may be planned by. It may run ahead of elapsed boot time by at most
     /// `TIME_JUMP_MS` an entry; a clock that jumped further raises an alarm (DESIGN §5, "The log's side").
-    fn stamp(&self, view: &View, now: BootMs, since: BootMs) -> (TimeMs, bool) {
+    fn stamp(&self, view: &View, latest: Option<TimeMs>) -> (TimeMs, bool) {
         let wall = self.clock.wall();
         let mut alarm = self.alarm.lock().unwrap_or_else(|e| e.into_inner());
-        // Entries applied before this office may be much older than their application here (an outage, a
-        // restart's replay): only this office's own entries say how much time has passed.
-        let own = view.last_entry.filter(|last| *last > since);
-        let latest = own.map(|last| view.state.time().plus(now.since(last) + limits::TIME_JUMP_MS));
         match latest {
             Some(latest) if wall > latest && view.state.configured() => {
                 let ahead = wall.since(latest);

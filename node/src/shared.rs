@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use minicbor::{Decode, Encode};
-use stint_protocol::{BootMs, NodeId, TimeMs};
+use stint_protocol::{NodeId, TimeMs};
 use stint_raft::{Machine, Position};
 use stint_scheduler::{Change, Command, Rejection, Stamped, State, apply, decode_snapshot, encode_snapshot};
 use tokio::sync::{Notify, watch};
-
-use crate::clock::Clock;
 
 /// What one log entry holds: commands with one time.
 #[derive(Clone, Debug, Encode, Decode)]
@@ -31,14 +29,11 @@ pub struct Shared {
     orders: Mutex<BTreeMap<NodeId, Arc<Notify>>>,
     /// Wakes the leader's loop when there may be something to plan.
     pub plan: Notify,
-    clock: Arc<dyn Clock>,
 }
 
 struct Inner {
     state: State,
     at: Position,
-    /// This host's boot time when the last entry was applied in this process.
-    last_entry: Option<BootMs>,
     touched: Vec<NodeId>,
 }
 
@@ -46,31 +41,25 @@ struct Inner {
 pub struct View {
     pub state: State,
     pub at: Position,
-    pub last_entry: Option<BootMs>,
 }
 
 impl Shared {
     /// An empty state.
-    pub fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
-        let inner = Inner {
-            state: State::default(),
-            at: Position { index: 0, term: 0 },
-            last_entry: None,
-            touched: Vec::new(),
-        };
+    pub fn new() -> Arc<Self> {
+        let inner =
+            Inner { state: State::default(), at: Position { index: 0, term: 0 }, touched: Vec::new() };
         Arc::new(Self {
             inner: Mutex::new(inner),
             applied: watch::Sender::new(0),
             orders: Mutex::new(BTreeMap::new()),
             plan: Notify::new(),
-            clock,
         })
     }
 
     /// The state now.
     pub fn view(&self) -> View {
         let inner = self.lock();
-        View { state: inner.state.clone(), at: inner.at, last_entry: inner.last_entry }
+        View { state: inner.state.clone(), at: inner.at }
     }
 
     /// Follows the applied index.
@@ -113,7 +102,6 @@ impl Machine for NodeMachine {
         let changes = results.iter().flatten().flatten();
         inner.touched.extend(changes.filter_map(concerned));
         inner.at = at;
-        inner.last_entry = Some(self.0.clock.boot());
         results
     }
 

@@ -222,7 +222,10 @@ impl<M: Machine> Raft<M> {
 
     /// Where this peer stands now. Cheap.
     pub fn status(&self) -> Status {
-        Status::of(&self.0.core.metrics().borrow_watched(), self.lease(), self.is_stopped())
+        // First: it borrows the metrics too, and a second borrow under the first would wait for a writer that waits
+        // for the first.
+        let stopped = self.is_stopped();
+        Status::of(&self.0.core.metrics().borrow_watched(), self.lease(), stopped)
     }
 
     /// Tells of changes of role, term, leader and membership from now on.

@@ -489,3 +489,46 @@ async fn a_single_peer_on_a_real_disk_restarts() {
     raft.barrier(Duration::from_secs(5)).await.unwrap();
     raft.stop().await;
 }
+
+/// Whoever looks at a peer while it works must not stop it: `status` once borrowed the metrics twice, and a writer
+/// between the two borrows stopped both for good.
+#[test]
+fn looking_at_a_busy_peer_never_stops_it() {
+    let (done, finished) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(propose_under_observation());
+        done.send(()).unwrap();
+    });
+    let patience = Duration::from_secs(60);
+    finished.recv_timeout(patience).expect("the peer hangs, or its test failed");
+}
+
+async fn propose_under_observation() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings::new("watched");
+    let ledger = support::SharedLedger::default();
+    let raft = Raft::open(1, folder.path().into(), settings, ledger, Arc::new(Nobody)).await.unwrap();
+    raft.bootstrap(info(1)).await.unwrap();
+    let mut watch = raft.watch();
+    while raft.status().role != Role::Leader {
+        watch.changed().await;
+    }
+    let over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let look = |_| {
+        let (raft, over) = (raft.clone(), over.clone());
+        std::thread::spawn(move || {
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                raft.status();
+            }
+        })
+    };
+    let lookers: Vec<_> = (0..3).map(look).collect();
+    for n in 0..300 {
+        raft.propose(Bytes::from(n.to_string())).await.unwrap();
+    }
+    over.store(true, std::sync::atomic::Ordering::Relaxed);
+    lookers.into_iter().for_each(|looker| looker.join().unwrap());
+    raft.stop().await;
+}

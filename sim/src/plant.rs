@@ -13,7 +13,7 @@ pub enum Plant {
     LeaderRestore,
     /// A machine that lost power says it can account for what it ran.
     FalseAccount,
-    /// The clock of one machine runs a third too slow, far beyond the drift that leases allow for.
+    /// The clock of one machine runs at half speed, far beyond the drift that leases allow for.
     SlowClock,
 }
 

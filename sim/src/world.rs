@@ -188,7 +188,7 @@ impl<'a> World<'a> {
 
 fn clock(id: u64, plant: Option<Plant>, time: &WorldTime, dice: &mut Dice) -> MachineClock {
     let usual = dice.between(0, 2 * DRIFT_PPM) as i64 - DRIFT_PPM as i64;
-    let drift = if plant == Some(Plant::SlowClock) && id == 2 { -333_333 } else { usual };
+    let drift = if plant == Some(Plant::SlowClock) && id == 2 { -500_000 } else { usual };
     let wall_offset_ms = dice.between(0, 600) as i64 - 300;
     MachineClock::new(time.clone(), drift, wall_offset_ms, dice.between(1_000, 100_000))
 }
