@@ -167,17 +167,19 @@ impl Agent {
         let deadline = sent.plus(grant.ttl_ms);
         match (held.get(&grant.lease), grant.launch) {
             (Some(false), _) if grant.cancelled => self.host.stop(grant.lease, StopReason::Cancelled),
-            (None, Some(launch)) if !self.closing.load(Ordering::SeqCst) => {
-                // An attempt starts only while its lease has time left.
-                if self.clock.boot() < deadline.minus(grant.kill_margin_ms) {
-                    self.host.start(self.launch(grant.lease, launch, deadline));
-                    if grant.cancelled {
-                        self.host.stop(grant.lease, StopReason::Cancelled);
-                    }
+            (None, Some(launch)) if self.may_start(deadline, grant.kill_margin_ms) => {
+                self.host.start(self.launch(grant.lease, launch, deadline));
+                if grant.cancelled {
+                    self.host.stop(grant.lease, StopReason::Cancelled);
                 }
             }
             _ => {}
         }
+    }
+
+    /// An attempt starts only while its lease has time left, and not on a node that stops.
+    fn may_start(&self, deadline: BootMs, kill_margin_ms: u64) -> bool {
+        !self.closing.load(Ordering::SeqCst) && self.clock.boot() < deadline.minus(kill_margin_ms)
     }
 
     fn launch(&self, lease: LeaseId, launching: Launching, deadline: BootMs) -> Launch {

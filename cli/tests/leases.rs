@@ -1,0 +1,115 @@
+//! What the leases promise when a node, its watchdog, or both are stopped while tasks of class gpu run: the second
+//! attempt starts after the last sign of life of the first, and no device ever has two holders.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::time::Duration;
+
+use stint_sdk::v1;
+use support::marks::{Life, WORKER, lives, overlaps};
+use support::{Cluster, PATIENCE, Setup, accepted, signal, submit};
+use tokio::time::{Instant, sleep};
+
+/// Longer than the lease of these clusters (4 s) with all its margins.
+const LONGER_THAN_A_LEASE: Duration = Duration::from_secs(8);
+
+/// Two of three peers have a device each; the names are this test process's own, devices are locked by machine.
+async fn cluster_with_gpus() -> Cluster {
+    let own = std::process::id();
+    let name = |n: u32| -> &'static str { Box::leak(format!("GPU-test-{own}-{n}").into_boxed_str()) };
+    Cluster::start(Setup { gpus: vec![vec![name(1)], vec![name(2)], vec![]], ..Setup::default() }).await
+}
+
+fn work(cluster: &Cluster, seconds: &str, count: u32) -> v1::SubmitRequest {
+    let marks = cluster.root.path().join("marks");
+    submit("gpu", &["/bin/sh", "-c", WORKER, "worker", &marks.to_string_lossy(), seconds], count)
+}
+
+fn marks(cluster: &Cluster) -> Vec<Life> {
+    lives(&cluster.root.path().join("marks"))
+}
+
+/// Until both devices are at work; answers the task and the place of the peer that runs it, other than the leader.
+async fn both_at_work(cluster: &Cluster) -> (String, usize) {
+    let until = Instant::now() + PATIENCE;
+    while marks(cluster).len() < 2 {
+        assert!(Instant::now() < until, "the tasks do not start");
+        sleep(Duration::from_millis(20)).await;
+    }
+    let nodes = cluster.client().list_nodes().await.unwrap();
+    let life = marks(cluster).remove(0);
+    let name = &nodes.iter().find(|n| n.id.to_string() == life.node).expect("a known node").name;
+    (life.task, cluster.peers.iter().position(|p| p.name == *name).expect("one of ours"))
+}
+
+fn watchdog_of(cluster: &Cluster, peer: usize) -> u32 {
+    let pattern = format!("stint shim --data-dir {}", cluster.peers[peer].dir.display());
+    let output = std::process::Command::new("pgrep").args(["-f", &pattern]).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).lines().next().expect("a watchdog").parse().unwrap()
+}
+
+/// All finished; the task that was hit had a second attempt that began after the first had ended.
+async fn prove(cluster: &Cluster, ids: &[String], hit: &str) {
+    let tasks = cluster.finish(ids, PATIENCE * 2).await;
+    for task in &tasks {
+        assert_eq!(task.outcome.as_ref().expect("finished").status, "succeeded", "{task:#?}");
+    }
+    let lives = marks(cluster);
+    let of_hit: Vec<&Life> = lives.iter().filter(|l| l.task == hit).collect();
+    assert!(of_hit.len() >= 2, "the attempt that was hit was not repeated: {of_hit:#?}");
+    for pair in of_hit.windows(2) {
+        assert!(pair[1].start > pair[0].last, "attempt {} began while its predecessor ran", pair[1].attempt);
+    }
+    let overlaps = overlaps(&lives);
+    assert!(overlaps.is_empty(), "two holders: {overlaps:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_paused_for_longer_than_its_leases() {
+    let cluster = cluster_with_gpus().await;
+    let client = cluster.client();
+    let mut ids = accepted(&client, work(&cluster, "3", 2)).await;
+    let (hit, place) = both_at_work(&cluster).await;
+    let pid = cluster.peers[place].pid().expect("it runs");
+    signal(pid, "STOP");
+    sleep(LONGER_THAN_A_LEASE).await;
+    signal(pid, "CONT");
+    cluster.all_ready().await;
+    // The woken node's device is used again.
+    ids.extend(accepted(&client, work(&cluster, "1", 4)).await);
+    prove(&cluster, &ids, &hit).await;
+    let device =
+        marks(&cluster).iter().find(|l| l.task == hit && l.attempt == 1).expect("it ran").gpu.clone();
+    let users = marks(&cluster).iter().filter(|l| l.gpu == device).count();
+    assert!(users >= 2, "the woken node's device was not used again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_killed_and_never_comes_back() {
+    let mut cluster = cluster_with_gpus().await;
+    let ids = accepted(&cluster.client(), work(&cluster, "6", 2)).await;
+    let (hit, place) = both_at_work(&cluster).await;
+    cluster.peers[place].kill().await;
+    prove(&cluster, &ids, &hit).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_the_watchdog_is_killed() {
+    let cluster = cluster_with_gpus().await;
+    let ids = accepted(&cluster.client(), work(&cluster, "3", 2)).await;
+    let (hit, place) = both_at_work(&cluster).await;
+    signal(watchdog_of(&cluster, place), "KILL");
+    prove(&cluster, &ids, &hit).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn node_and_watchdog_are_killed() {
+    let mut cluster = cluster_with_gpus().await;
+    let ids = accepted(&cluster.client(), work(&cluster, "3", 2)).await;
+    let (hit, place) = both_at_work(&cluster).await;
+    let watchdog = watchdog_of(&cluster, place);
+    cluster.peers[place].kill().await;
+    signal(watchdog, "KILL");
+    prove(&cluster, &ids, &hit).await;
+}
