@@ -1,0 +1,163 @@
+#!/usr/bin/env python3
+"""Benchmarks of a whole cluster on this machine, as ratios in one run.
+
+    cargo build --release && python3 bench/cluster.py [--sync-delay-ms 2]
+
+Starts one peer, then three, on loopback; each figure is the median of its rounds.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import socket
+import statistics
+import subprocess
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+STINT = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "stint"
+PATIENCE_S = 120
+
+
+def free_ports(count):
+    sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(count)]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+class Cluster:
+    """Peers of one cluster; ends them when left."""
+
+    def __init__(self, peers, sandbox, sync_delay_ms):
+        self.root = pathlib.Path(tempfile.mkdtemp(prefix="stint-bench-"))
+        self.processes = []
+        self.dirs = [self.root / f"b{n + 1}" for n in range(peers)]
+        for folder, port in zip(self.dirs, free_ports(peers)):
+            folder.mkdir()
+            (folder / "stint.toml").write_text(
+                f'[node]\nname = "{folder.name}"\ndata_dir = "{folder}"\n'
+                f'[peers]\nlisten = "127.0.0.1:{port}"\nadvertise = "127.0.0.1:{port}"\n'
+                '[api]\nlisten = ""\n[http]\nlisten = ""\n'
+                f"[raft]\nextra_sync_delay_ms = {sync_delay_ms}\n"
+                f'[executor]\nruntimes = ["process", "mock"]\nsandbox = {str(sandbox).lower()}\n'
+                'cpus = 1000\nmemory = "1000GiB"\nslots = 512\ngpus = "none"\n'
+            )
+            self.port = port if len(self.processes) == 0 else self.port
+            if not self.processes:
+                self.first = port
+                self.spawn(folder, "--bootstrap")
+                self.ready(1)
+                token = json.loads(self.stint("--output", "json", "cluster", "join-token"))["token"]
+            else:
+                self.spawn(folder, "--join", f"127.0.0.1:{self.first}", "--token", token)
+        self.ready(peers)
+
+    def spawn(self, folder, *words):
+        log = open(folder / "log", "ab")
+        command = [STINT, "node", "--config", folder / "stint.toml", *words]
+        self.processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log))
+
+    def stint(self, *words, check=True):
+        address = f"unix:{self.dirs[0]}/stint.sock"
+        return subprocess.run([STINT, "--address", address, *words], check=check, capture_output=True, text=True).stdout
+
+    def ready(self, peers):
+        until = time.monotonic() + PATIENCE_S
+        while time.monotonic() < until:
+            out = self.stint("--output", "json", "nodes", check=False)
+            if out and sum(n["state"] == "ready" for n in json.loads(out)) == peers:
+                return
+            time.sleep(0.05)
+        raise SystemExit("the cluster does not come up: see " + str(self.root))
+
+    def finished(self):
+        return json.loads(self.stint("--output", "json", "cluster", "status"))["finished"]
+
+    def burst(self, count, *task):
+        """Seconds from submitting `count` tasks until all are finished."""
+        before = self.finished()
+        begun = time.monotonic()
+        for part in range(0, count, 10_000):
+            words = ["submit", "--count", str(min(10_000, count - part)), *task]
+            subprocess.run([STINT, "--address", f"unix:{self.dirs[0]}/stint.sock", *words], check=True, stdout=subprocess.DEVNULL)
+        while self.finished() < before + count:
+            if time.monotonic() - begun > PATIENCE_S:
+                raise SystemExit("tasks do not finish: see " + str(self.root))
+            time.sleep(0.02)
+        return time.monotonic() - begun
+
+    def memory_mib(self):
+        def rss(process):
+            status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+            return int(next(l.split()[1] for l in status.splitlines() if l.startswith("VmRSS"))) / 1024
+
+        return max(rss(p) for p in self.processes)
+
+    def close(self):
+        for process in self.processes:
+            process.terminate()
+        for process in self.processes:
+            process.wait(timeout=PATIENCE_S)
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+def xargs(count, *program):
+    begun = time.monotonic()
+    numbers = "\n" * count
+    subprocess.run(["xargs", "-P4", "-d", "\n", "-I{}", *program], input=numbers.replace("\n", "x\n"), text=True, check=True)
+    return time.monotonic() - begun
+
+
+def median(measure, rounds):
+    return statistics.median(measure() for _ in range(rounds))
+
+
+def latency(cluster, rounds):
+    times = []
+    for _ in range(rounds):
+        begun = time.monotonic()
+        cluster.stint("run", "--class", "cpu_short", "--cpus", "0.1", "--memory", "16MiB", "--", "/bin/true")
+        times.append((time.monotonic() - begun) * 1000)
+    times.sort()
+    return statistics.median(times), times[int(len(times) * 0.99)]
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--sync-delay-ms", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    mock = ["--class", "cpu_short", "--runtime", "mock", "--cpus", "0.1", "--memory", "1MiB", "--", "run=0ms"]
+    true = ["--class", "cpu_short", "--cpus", "0.1", "--memory", "16MiB", "--", "/bin/true"]
+    print(f"sync delay {args.sync_delay_ms} ms, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    for peers in (1, 3):
+        cluster = Cluster(peers, sandbox=False, sync_delay_ms=args.sync_delay_ms)
+        try:
+            print(f"peers {peers}: fresh and idle, largest peer {cluster.memory_mib():.0f} MiB")
+            seconds = median(lambda: cluster.burst(10_000, *mock), args.rounds)
+            print(f"peers {peers}: 10,000 mock tasks {seconds:.2f} s = {10_000 / seconds:,.0f}/s")
+            ratios = [cluster.burst(1_000, *true) / xargs(1_000, "/bin/true") for _ in range(args.rounds)]
+            print(f"peers {peers}: 1,000 /bin/true, sandbox off, {statistics.median(ratios):.2f} x xargs -P4 ({ratios[-1]:.2f} last)")
+            p50, p99 = latency(cluster, 50)
+            print(f"peers {peers}: one `stint run /bin/true` p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+            cluster.burst(100_000 - 10_000 * args.rounds - 1_000 * args.rounds, *mock)
+            print(f"peers {peers}: after about 100,000 finished tasks, largest peer {cluster.memory_mib():.0f} MiB")
+        finally:
+            cluster.close()
+        cluster = Cluster(peers, sandbox=True, sync_delay_ms=args.sync_delay_ms)
+        try:
+            ratios = [cluster.burst(1_000, *true) / xargs(1_000, "unshare", "-pfm", "/bin/true") for _ in range(args.rounds)]
+            print(f"peers {peers}: 1,000 /bin/true, sandboxed, {statistics.median(ratios):.2f} x xargs -P4 unshare -pfm")
+        finally:
+            cluster.close()
+
+
+if __name__ == "__main__":
+    main()
