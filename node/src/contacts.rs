@@ -12,12 +12,24 @@ use crate::limits;
 pub struct Contacts {
     /// When this peer's own-term entry was applied: every lease is counted afresh from here.
     since: BootMs,
+    /// The state's time then.
+    begun: TimeMs,
     heard: BTreeMap<NodeId, (BootMs, Nonce)>,
     over_at: BTreeMap<LeaseId, BootMs>,
     /// Decided to revoke: never renewed again, before the log agrees.
     revoked: BTreeSet<LeaseId>,
     /// The last entry's time and when it was stamped with it: wall and boot clock of one moment.
     stamped: Option<(TimeMs, BootMs)>,
+}
+
+/// The times an entry may be stamped with: a leader's clock that is behind does not hold the cluster's time up, one
+/// that jumped ahead does not drag it along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StampRange {
+    pub earliest: TimeMs,
+    /// None before the first entry of an office: how old the entries before it are, nobody can say (an outage, a
+    /// restart's replay, a commit that took long).
+    pub latest: Option<TimeMs>,
 }
 
 /// How long after the last possible renewal a lease may still be held: its length, what two clocks may drift
@@ -27,10 +39,11 @@ fn full_length(settings: &Settings, ttl_ms: u64) -> u64 {
 }
 
 impl Contacts {
-    /// A new office.
-    pub fn new(since: BootMs) -> Self {
+    /// A new office, begun at this time of the cluster.
+    pub fn new(since: BootMs, begun: TimeMs) -> Self {
         Self {
             since,
+            begun,
             heard: BTreeMap::new(),
             over_at: BTreeMap::new(),
             revoked: BTreeSet::new(),
@@ -38,10 +51,15 @@ impl Contacts {
         }
     }
 
-    /// The latest time that an entry may be stamped with now. None before the first entry of this office: how old
-    /// the entries before it are, nobody can say (an outage, a restart's replay, a commit that took long).
-    pub fn latest_stamp(&self, now: BootMs) -> Option<TimeMs> {
-        self.stamped.map(|(time, at)| time.plus(now.since(at) + limits::TIME_JUMP_MS))
+    /// What an entry may be stamped with now.
+    pub fn stamp_range(&self, now: BootMs) -> StampRange {
+        match self.stamped {
+            Some((time, at)) => {
+                let earliest = time.plus(now.since(at));
+                StampRange { earliest, latest: Some(earliest.plus(limits::TIME_JUMP_MS)) }
+            }
+            None => StampRange { earliest: self.begun.plus(now.since(self.since)), latest: None },
+        }
     }
 
     /// An entry was stamped.
@@ -103,14 +121,14 @@ mod tests {
 
     #[test]
     fn the_leader_waits_longer_than_the_lease() {
-        let mut contacts = Contacts::new(BootMs(0));
+        let mut contacts = Contacts::new(BootMs(0), TimeMs(0));
         assert!(contacts.renew(&settings(), LEASE, 10_000, BootMs(50)));
         assert_eq!(contacts.over_at[&LEASE], BootMs(50 + 10_000 + 100 + 1_000));
     }
 
     #[test]
     fn a_lease_that_is_over_or_revoked_is_never_renewed() {
-        let mut contacts = Contacts::new(BootMs(0));
+        let mut contacts = Contacts::new(BootMs(0), TimeMs(0));
         contacts.renew(&settings(), LEASE, 10_000, BootMs(0));
         assert!(!contacts.renew(&settings(), LEASE, 10_000, BootMs(11_100)));
         contacts.revoked.insert(LEASE);
@@ -118,16 +136,18 @@ mod tests {
     }
 
     #[test]
-    fn time_may_jump_a_second_beyond_what_passed_since_the_last_stamp() {
-        let mut contacts = Contacts::new(BootMs(50_000));
-        assert_eq!(contacts.latest_stamp(BootMs(60_000)), None, "nobody knows how old the log is");
+    fn time_goes_on_with_boot_time_and_may_jump_a_second_beyond_it() {
+        let mut contacts = Contacts::new(BootMs(50_000), TimeMs(900_000));
+        let range = contacts.stamp_range(BootMs(60_000));
+        assert_eq!(range, StampRange { earliest: TimeMs(910_000), latest: None });
         contacts.stamped(TimeMs(1_000_000), BootMs(60_000));
-        assert_eq!(contacts.latest_stamp(BootMs(67_000)), Some(TimeMs(1_008_000)));
+        let range = contacts.stamp_range(BootMs(67_000));
+        assert_eq!(range, StampRange { earliest: TimeMs(1_007_000), latest: Some(TimeMs(1_008_000)) });
     }
 
     #[test]
     fn silent_nodes_get_nothing() {
-        let mut contacts = Contacts::new(BootMs(0));
+        let mut contacts = Contacts::new(BootMs(0), TimeMs(0));
         contacts.heard(NodeId(1), Nonce(1), BootMs(1_000));
         assert!(contacts.reachable(BootMs(1_000 + limits::CONTACT_MS)).contains(&NodeId(1)));
         assert!(contacts.reachable(BootMs(1_001 + limits::CONTACT_MS)).is_empty());
@@ -168,7 +188,7 @@ mod tests {
         apply(&mut state, Stamped { now: TimeMs(1), command: Command::CommitPlan(made) }).unwrap();
 
         let ttl = settings().class(Class::CpuShort).lease_ttl_ms;
-        let mut contacts = Contacts::new(BootMs(500));
+        let mut contacts = Contacts::new(BootMs(500), TimeMs(1));
         assert!(contacts.expire(&state, BootMs(500)).is_empty());
         let length = full_length(&settings(), ttl);
         assert!(contacts.expire(&state, BootMs(500 + length - 1)).is_empty());

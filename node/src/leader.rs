@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::clock::Clock;
-use crate::contacts::Contacts;
+use crate::contacts::{Contacts, StampRange};
 use crate::limits;
 use crate::shared::{Entry, NodeMachine, Results, Shared, View};
 use crate::wire::encode;
@@ -92,13 +92,15 @@ impl Leader {
         let status = self.raft.status();
         let leads = status.role == Role::Leader;
         let mut office = self.office.lock().unwrap_or_else(|e| e.into_inner());
-        if !leads || self.shared.view().at.term != status.term {
+        let view = self.shared.view();
+        if !leads || view.at.term != status.term {
             *office = None;
             return None;
         }
         if office.as_ref().is_none_or(|o| o.term != status.term) {
             tracing::info!(term = status.term, "this peer leads");
-            *office = Some(Office { term: status.term, contacts: Contacts::new(self.clock.boot()) });
+            let contacts = Contacts::new(self.clock.boot(), view.state.time());
+            *office = Some(Office { term: status.term, contacts });
         }
         office.as_mut().map(|o| (o.term, act(&mut o.contacts)))
     }
@@ -174,12 +176,12 @@ impl Leader {
         let view = self.shared.view();
         let office = self.in_office(|contacts| {
             let expired = if expiry { contacts.expire(&view.state, now) } else { Vec::new() };
-            (expired, contacts.reachable(now), contacts.latest_stamp(now))
+            (expired, contacts.reachable(now), contacts.stamp_range(now))
         });
-        let Some((_, (expired, reachable, latest))) = office else {
+        let Some((_, (expired, reachable, range))) = office else {
             return refuse(batch, &NotDone::NotLeader);
         };
-        let (stamp, may_plan) = self.stamp(&view, latest);
+        let (stamp, may_plan) = self.stamp(&view, range);
         let mut commands: Vec<Command> = batch.iter().flat_map(|p| p.commands.iter().cloned()).collect();
         if !expired.is_empty() {
             tracing::warn!(count = expired.len(), "leases ran out");
@@ -193,16 +195,20 @@ impl Leader {
         }
         if !commands.is_empty() {
             self.in_office(|contacts| contacts.stamped(stamp, now));
-            self.write(batch, Entry { now: stamp, commands }).await;
+            if !self.write(batch, Entry { now: stamp, commands }).await {
+                *planned = None;
+            }
         }
     }
 
-    async fn write(&self, batch: Vec<Proposal>, entry: Entry) {
+    /// Whether the entry is known to be applied.
+    async fn write(&self, batch: Vec<Proposal>, entry: Entry) -> bool {
         let begun = self.ticket();
         match self.raft.propose(encode(&entry)).await {
             Ok(results) => {
                 self.confirmed.fetch_max(begun, Ordering::SeqCst);
                 answer(batch, results);
+                return true;
             }
             Err(ProposeError::NotLeader { .. } | ProposeError::Stopped) => refuse(batch, &NotDone::NotLeader),
             Err(ProposeError::Busy) => refuse(batch, &NotDone::Full),
@@ -211,14 +217,16 @@ impl Leader {
                 refuse(batch, &NotDone::Unknown(error.to_string()));
             }
         }
+        false
     }
 
     /// The entry's time, and whether it may be planned by. It may run ahead of elapsed boot time by at most
     /// `TIME_JUMP_MS` an entry; a clock that jumped further raises an alarm (DESIGN §5, "The log's side").
-    fn stamp(&self, view: &View, latest: Option<TimeMs>) -> (TimeMs, bool) {
-        let wall = self.clock.wall();
+    /// A clock that is behind does not hold the cluster's time up: it goes on with boot time.
+    fn stamp(&self, view: &View, range: StampRange) -> (TimeMs, bool) {
+        let wall = self.clock.wall().max(view.state.time()).max(range.earliest);
         let mut alarm = self.alarm.lock().unwrap_or_else(|e| e.into_inner());
-        match latest {
+        match range.latest {
             Some(latest) if wall > latest && view.state.configured() => {
                 let ahead = wall.since(latest);
                 if alarm.is_none() {

@@ -70,7 +70,11 @@ async fn serve_api(
     tasks: &mut JoinSet<()>,
 ) -> Result<SocketAddr, NodeError> {
     let (listener, local) = bind("api", address).await?;
-    let host = config.peers.advertise.rsplit_once(':').map_or("localhost", |(host, _)| host.trim_matches(['[', ']']));
+    let host = config
+        .peers
+        .advertise
+        .rsplit_once(':')
+        .map_or("localhost", |(host, _)| host.trim_matches(['[', ']']));
     let own = node.authority.issue(&["localhost", "127.0.0.1", host, &pki::node_name(node.id)])?;
     let tls = ServerTlsConfig::new()
         .identity(Identity::from_pem(own.certificate, own.key))
