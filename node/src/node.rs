@@ -97,7 +97,9 @@ impl Node {
                 }
                 Ok(ForwardAnswer::Refused(refusal)) => last = refusal,
                 Ok(ForwardAnswer::NotLeader(_)) => {}
-                Err(error) => last = error,
+                // Once a try may have been carried out, that is what the client must know.
+                Err(error) if last.code != RefusalCode::Unknown || error.code == last.code => last = error,
+                Err(_) => {}
             }
             if Instant::now() + limits::RETRY_PAUSE >= until {
                 let waited = limits::REQUEST_DEADLINE.as_secs();
@@ -113,21 +115,22 @@ impl Node {
         if self.leader.leads() {
             return Ok(self.requests.answer(request.clone()).await);
         }
-        let body = self.call_leader(Kind::Forward, encode(request), limits::FORWARD_DEADLINE).await;
-        let body = body.map_err(|e| Refusal::new(RefusalCode::Unknown, e))?;
+        let body = self.call_leader(Kind::Forward, encode(request), limits::FORWARD_DEADLINE).await?;
         decode(&body).map_err(|e| Refusal::new(RefusalCode::Unknown, e))
     }
 
-    /// Calls the leader; gives up at once when another peer leads, or none is known any more.
-    async fn call_leader(&self, kind: Kind, body: Bytes, deadline: Duration) -> Result<Bytes, String> {
+    /// Calls the leader; gives up at once when another peer leads, or none is known any more. `Unavailable`: the
+    /// call was never sent.
+    async fn call_leader(&self, kind: Kind, body: Bytes, deadline: Duration) -> Result<Bytes, Refusal> {
         let mut watch = self.raft.watch();
         let Some((leader, address)) = self.leader_address() else {
-            return Err("no leader is known".into());
+            return Err(Refusal::new(RefusalCode::Unavailable, "no leader is known"));
         };
+        let unknown = |why: String| Refusal::new(RefusalCode::Unknown, why);
         let replaced = async { while watch.changed().await.leader == Some(leader.0) {} };
         tokio::select! {
-            answer = self.peers.call(&address, kind, body, deadline) => answer.map_err(|e| e.to_string()),
-            () = replaced => Err(format!("node {leader} does not lead any more")),
+            answer = self.peers.call(&address, kind, body, deadline) => answer.map_err(|e| unknown(e.to_string())),
+            () = replaced => Err(unknown(format!("node {leader} does not lead any more"))),
         }
     }
 
@@ -300,8 +303,8 @@ impl LeaderLink for Link {
             if node.leader.leads() {
                 return Ok(node.reports.on_report(report).await);
             }
-            let body = node.call_leader(Kind::Report, encode(&report), limits::REPORT_DEADLINE).await?;
-            decode(&body)
+            let body = node.call_leader(Kind::Report, encode(&report), limits::REPORT_DEADLINE).await;
+            decode(&body.map_err(|e| e.to_string())?)
         })
     }
 }
