@@ -20,6 +20,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 STINT = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "stint"
 PATIENCE_S = 120
+KILLS = 20
 
 
 def free_ports(count):
@@ -49,23 +50,22 @@ class Cluster:
                 f'[executor]\nruntimes = ["process", "mock"]\nsandbox = {str(sandbox).lower()}\n'
                 'cpus = 1000\nmemory = "1000GiB"\nslots = 512\ngpus = "none"\n'
             )
-            self.port = port if len(self.processes) == 0 else self.port
             if not self.processes:
                 self.first = port
-                self.spawn(folder, "--bootstrap")
+                self.processes.append(self.spawn(folder, "--bootstrap"))
                 self.ready(1)
                 token = json.loads(self.stint("--output", "json", "cluster", "join-token"))["token"]
             else:
-                self.spawn(folder, "--join", f"127.0.0.1:{self.first}", "--token", token)
+                self.processes.append(self.spawn(folder, "--join", f"127.0.0.1:{self.first}", "--token", token))
         self.ready(peers)
 
     def spawn(self, folder, *words):
         log = open(folder / "log", "ab")
         command = [STINT, "node", "--config", folder / "stint.toml", *words]
-        self.processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log))
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
 
     def stint(self, *words, check=True):
-        address = f"unix:{self.dirs[0]}/stint.sock"
+        address = ",".join(f"unix:{folder}/stint.sock" for folder in self.dirs)
         return subprocess.run([STINT, "--address", address, *words], check=check, capture_output=True, text=True).stdout
 
     def ready(self, peers):
@@ -100,6 +100,25 @@ class Cluster:
 
         return max(rss(p) for p in self.processes)
 
+    def leader(self):
+        """The place of the leading peer."""
+        status = json.loads(self.stint("--output", "json", "cluster", "status"))
+        name = next(p["name"] for p in status["peers"] if p["id"] == status["leader_id"])
+        return next(n for n, folder in enumerate(self.dirs) if folder.name == name)
+
+    def failover(self, *task):
+        """Seconds from kill -9 of the leader until a submit through a surviving peer is accepted."""
+        place = self.leader()
+        survivor = self.dirs[(place + 1) % len(self.dirs)]
+        self.processes[place].kill()
+        begun = time.monotonic()
+        subprocess.run([STINT, "--address", f"unix:{survivor}/stint.sock", "submit", *task], check=True, capture_output=True)
+        took = time.monotonic() - begun
+        self.processes[place].wait()
+        self.processes[place] = self.spawn(self.dirs[place])
+        self.ready(len(self.dirs))
+        return took
+
     def close(self):
         for process in self.processes:
             process.terminate()
@@ -133,10 +152,29 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--sync-delay-ms", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=["speed", "failover"])
     args = parser.parse_args()
+    print(f"sync delay {args.sync_delay_ms} ms, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    if args.only != "failover":
+        speed(args)
+    if args.only != "speed":
+        failover(args)
+
+
+def failover(args):
+    cluster = Cluster(3, sandbox=True, sync_delay_ms=args.sync_delay_ms)
+    try:
+        task = ["--class", "cpu_short", "--runtime", "mock", "--cpus", "0.1", "--memory", "1MiB", "--", "run=0ms"]
+        times = sorted(cluster.failover(*task) for _ in range(KILLS))
+        low, middle, high = times[0], statistics.median(times), times[-1]
+        print(f"{KILLS} kills of the leader: a submit is accepted again after {low:.2f} s, median {middle:.2f} s, worst {high:.2f} s")
+    finally:
+        cluster.close()
+
+
+def speed(args):
     mock = ["--class", "cpu_short", "--runtime", "mock", "--cpus", "0.1", "--memory", "1MiB", "--", "run=0ms"]
     true = ["--class", "cpu_short", "--cpus", "0.1", "--memory", "16MiB", "--", "/bin/true"]
-    print(f"sync delay {args.sync_delay_ms} ms, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     for peers in (1, 3):
         cluster = Cluster(peers, sandbox=False, sync_delay_ms=args.sync_delay_ms)
         try:

@@ -11,9 +11,9 @@ use support::marks::{QUICK, lives, overlaps};
 use support::{Choices, Cluster, PATIENCE, STINT, Setup, accepted, seed, submit};
 use tokio::time::{Instant, sleep};
 
-fn quick(cluster: &Cluster, seconds: &str, count: u32) -> v1::SubmitRequest {
+fn quick(cluster: &Cluster, hundredths: &str, count: u32) -> v1::SubmitRequest {
     let marks = cluster.root.path().join("marks");
-    submit("cpu_short", &["/bin/sh", "-c", QUICK, "quick", &marks.to_string_lossy(), seconds], count)
+    submit("cpu_short", &["/bin/sh", "-c", QUICK, "quick", &marks.to_string_lossy(), hundredths], count)
 }
 
 /// Every acknowledged task is finished once, has an end mark, and never ran twice at a time.
@@ -49,7 +49,7 @@ async fn kill_9_of_any_peer_loses_nothing() {
             if request == at {
                 cluster.peers[victim].kill().await;
             }
-            ids.extend(accepted(&client, quick(&cluster, "0.05", 1)).await);
+            ids.extend(accepted(&client, quick(&cluster, "5", 1)).await);
         }
         sleep(Duration::from_millis(choices.below(300))).await;
         cluster.peers[victim].spawn(&[]);
@@ -89,7 +89,7 @@ async fn all_peers_killed_and_restarted_keep_everything() {
     let client = cluster.client();
     let done = accepted(&client, quick(&cluster, "0", 5)).await;
     let before = cluster.finish(&done, PATIENCE).await;
-    let running = accepted(&client, quick(&cluster, "2", 4)).await;
+    let running = accepted(&client, quick(&cluster, "200", 4)).await;
     // A class nobody can run now: still waiting afterwards.
     let waiting = accepted(&client, submit("gpu", &["/bin/true"], 3)).await;
     for peer in &mut cluster.peers {

@@ -8,17 +8,24 @@ use std::time::Duration;
 
 use stint_sdk::v1;
 use support::marks::{Life, WORKER, lives, overlaps};
-use support::{Cluster, PATIENCE, Setup, accepted, signal, submit};
+use support::{Cluster, PATIENCE, Setup, accepted, netns, signal, submit};
 use tokio::time::{Instant, sleep};
 
 /// Longer than the lease of these clusters (4 s) with all its margins.
 const LONGER_THAN_A_LEASE: Duration = Duration::from_secs(8);
 
-/// Two of three peers have a device each; the names are this test process's own, devices are locked by machine.
+/// Two of three peers have a device each, and each peer a pid and a network namespace of its own; the names are this test process's own, devices are locked by machine.
 async fn cluster_with_gpus() -> Cluster {
     let own = std::process::id();
     let name = |n: u32| -> &'static str { Box::leak(format!("GPU-test-{own}-{n}").into_boxed_str()) };
-    Cluster::start(Setup { gpus: vec![vec![name(1)], vec![name(2)], vec![]], ..Setup::default() }).await
+    let gpus = vec![vec![name(1)], vec![name(2)], vec![]];
+    let missing = netns::missing();
+    if let Some(why) = &missing {
+        eprintln!("the peers share this machine's namespaces: {why}");
+    }
+    let cluster = Cluster::start(Setup { gpus, namespaces: missing.is_none(), ..Setup::default() }).await;
+    assert!(cluster.peers.iter().filter_map(|peer| peer.place.as_ref()).all(netns::Place::is_apart));
+    cluster
 }
 
 fn work(cluster: &Cluster, seconds: &str, count: u32) -> v1::SubmitRequest {

@@ -2,12 +2,14 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
 pub mod marks;
+pub mod netns;
 
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use netns::{Network, Place};
 use stint_sdk::{Address, Client, Options, v1};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
@@ -24,12 +26,15 @@ pub struct Peer {
     pub dir: PathBuf,
     pub http: u16,
     process: Option<Child>,
+    /// Namespaces of its own, where the test wants them.
+    pub place: Option<Place>,
 }
 
-/// A cluster and its folder.
+/// A cluster and its folder. Peers first: they end before the network between them.
 pub struct Cluster {
-    pub root: TempDir,
     pub peers: Vec<Peer>,
+    network: Option<Network>,
+    pub root: TempDir,
 }
 
 /// What a test changes of the configuration.
@@ -41,11 +46,23 @@ pub struct Setup {
     pub gpus: Vec<Vec<&'static str>>,
     pub runtimes: &'static str,
     pub cpus: u32,
+    /// Each peer in a pid and a network namespace of its own.
+    pub namespaces: bool,
+    /// More lines for the configuration of each peer, by its place.
+    pub more: fn(usize) -> String,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { peers: 3, lease_ttl: "4s", gpus: Vec::new(), runtimes: "\"process\", \"mock\"", cpus: 8 }
+        Self {
+            peers: 3,
+            lease_ttl: "4s",
+            gpus: Vec::new(),
+            runtimes: "\"process\", \"mock\"",
+            cpus: 8,
+            namespaces: false,
+            more: |_| String::new(),
+        }
     }
 }
 
@@ -54,21 +71,28 @@ impl Cluster {
         let root = tempfile::Builder::new().prefix("stint-test-").tempdir().unwrap();
         let ports = free_ports(setup.peers);
         let https = free_tcp_ports(setup.peers);
-        let mut cluster = Self { root, peers: Vec::new() };
+        let network = setup.namespaces.then(Network::new);
+        let mut cluster = Self { peers: Vec::new(), network, root };
+        let mut addresses = Vec::new();
         for (index, port) in ports.iter().enumerate() {
             let name = format!("t{}", index + 1);
             let dir = cluster.root.path().join(&name);
             std::fs::create_dir_all(&dir).unwrap();
-            std::fs::write(dir.join("stint.toml"), config(&setup, index, &name, &dir, *port, https[index]))
-                .unwrap();
-            cluster.peers.push(Peer { name, dir, http: https[index], process: None });
+            let place = cluster.network.as_ref().map(|network| network.place(index + 1));
+            let address = match &place {
+                Some(place) => format!("{}:{}", place.address, netns::PORT),
+                None => format!("127.0.0.1:{port}"),
+            };
+            let text = config(&setup, index, &name, &dir, &address, https[index]);
+            std::fs::write(dir.join("stint.toml"), text).unwrap();
+            addresses.push(address);
+            cluster.peers.push(Peer { name, dir, http: https[index], process: None, place });
         }
         cluster.peers[0].spawn(&["--bootstrap"]);
         cluster.peers[0].ready().await;
         let token = cluster.client_of(0).create_join_token(Duration::from_secs(600)).await.unwrap().token;
-        let first = format!("127.0.0.1:{}", ports[0]);
         for peer in &mut cluster.peers[1..] {
-            peer.spawn(&["--join", &first, "--token", &token]);
+            peer.spawn(&["--join", &addresses[0], "--token", &token]);
         }
         for peer in &mut cluster.peers {
             peer.ready().await;
@@ -129,7 +153,12 @@ impl Cluster {
 impl Peer {
     pub fn spawn(&mut self, arguments: &[&str]) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.join("log")).unwrap();
-        let child = Command::new(STINT)
+        let words = match &self.place {
+            Some(place) => place.enter(Path::new(STINT)),
+            None => vec![STINT.to_owned()],
+        };
+        let child = Command::new(&words[0])
+            .args(&words[1..])
             .arg("node")
             .arg("--config")
             .arg(self.dir.join("stint.toml"))
@@ -142,8 +171,10 @@ impl Peer {
         self.process = Some(child.unwrap());
     }
 
+    /// The node's process, as the machine counts.
     pub fn pid(&self) -> Option<u32> {
-        self.process.as_ref().and_then(|p| p.id())
+        let started = self.process.as_ref().and_then(|p| p.id());
+        if self.place.is_some() { started.map(Place::inside) } else { started }
     }
 
     pub async fn ready(&mut self) {
@@ -168,9 +199,9 @@ impl Peer {
 
     /// SIGKILL; returns when the process is gone.
     pub async fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.kill().await.unwrap();
-        }
+        let Some(pid) = self.pid() else { return };
+        signal(pid, "KILL");
+        self.exit().await;
     }
 
     /// The exit status of a peer that ends by itself.
@@ -202,11 +233,11 @@ fn free_tcp_ports(count: usize) -> Vec<u16> {
     sockets.iter().map(|s| s.local_addr().unwrap().port()).collect()
 }
 
-fn config(setup: &Setup, index: usize, name: &str, dir: &Path, port: u16, http: u16) -> String {
+fn config(setup: &Setup, index: usize, name: &str, dir: &Path, address: &str, http: u16) -> String {
     let (dir, runtimes, cpus) = (dir.display(), setup.runtimes, setup.cpus);
     let mut text = format!(
         "[node]\nname = \"{name}\"\ndata_dir = \"{dir}\"\n\
-         [peers]\nlisten = \"127.0.0.1:{port}\"\nadvertise = \"127.0.0.1:{port}\"\n\
+         [peers]\nlisten = \"{address}\"\nadvertise = \"{address}\"\n\
          [api]\nlisten = \"\"\n[http]\nlisten = \"127.0.0.1:{http}\"\n\
          [executor]\nruntimes = [{runtimes}]\ncpus = {cpus}\nmemory = \"16GiB\"\n"
     );
@@ -225,7 +256,7 @@ fn config(setup: &Setup, index: usize, name: &str, dir: &Path, port: u16, http: 
             "[classes.{class}]\nruntimes = [\"process\", \"crun\", \"mock\"]\nlease_ttl = \"{ttl}\"\n"
         );
     }
-    text
+    text + &(setup.more)(index)
 }
 
 /// A request for `count` tasks of `class` that run `words`.
