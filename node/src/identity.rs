@@ -13,7 +13,7 @@ use crate::pki::{ADMIN_NAME, Authority, Identity, PEER_NAME, PkiError, node_name
 /// The data folder could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    #[error("{action} {path}: {source}")]
+    #[error("{action} {path}: {source}{}", stint_raft::advice(source))]
     Io { action: &'static str, path: PathBuf, source: std::io::Error },
     #[error("the data folder {0} is in use by another stint process: stop that one, or set another data_dir")]
     InUse(PathBuf),

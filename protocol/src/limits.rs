@@ -40,6 +40,12 @@ pub const IDEMPOTENCY_KEYS: usize = 1_000_000;
 pub const DEDUPE_WINDOW_MS: u64 = 24 * 3_600_000;
 /// Losses of its node after which a task fails as `crash_loop` (DESIGN §5, rule 10).
 pub const CRASH_LOOP_LOSSES: u32 = 3;
+/// Starts of one task that nodes may fail before it is given up: the nodes' own faults do not count as attempts.
+pub const FAILED_STARTS: u32 = 10;
+/// Tasks in a row that a node fails to start before it gets no more for a while.
+pub const FAILED_STARTS_OF_A_NODE: u32 = 3;
+/// How long it then gets none, in milliseconds; doubled each time a try fails again, up to the second number.
+pub const NODE_HOLD_MS: (u64, u64) = (5_000, 300_000);
 /// Tasks one page of a listing shows at most.
 pub const LIST_PAGE: usize = 10_000;
 

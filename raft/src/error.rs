@@ -49,7 +49,8 @@ impl StorageFailure {
     }
 }
 
-fn advice(source: &io::Error) -> &'static str {
+/// What to do about a failed file operation, as the end of a sentence that names it; empty where there is nothing to say.
+pub fn advice(source: &io::Error) -> &'static str {
     match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             ". The disk is full: free space on it, then start this peer again; nothing it confirmed is lost"

@@ -30,7 +30,9 @@ mod suite_test;
 #[path = "../tests/support/memory_disk.rs"]
 mod test_disk;
 
-pub use error::{BarrierError, HandleError, MembershipError, OpenError, ProposeError, TransportError};
+pub use error::{
+    BarrierError, HandleError, MembershipError, OpenError, ProposeError, TransportError, advice,
+};
 pub use log::disk::{Disk, DiskFile, OpenMode, RealDisk};
 pub use machine::{Capture, Machine};
 pub use raft::Raft;

@@ -146,6 +146,7 @@ fn unblock(node: &Node, lack: &Lack) -> String {
         Lack::Of(Missing::Cordoned | Missing::Draining) => {
             format!("would start on {name} after `stint node resume {name}`")
         }
+        Lack::Of(Missing::Held { .. }) => format!("would start on {name} once it can start tasks again"),
         Lack::Of(Missing::Label { key, wanted, .. }) => {
             format!("would start on {name} if it had label {key}={wanted}")
         }

@@ -1,7 +1,10 @@
 //! The record of a node as a member and an executor, and of the GPUs it offers.
 
 use minicbor::{Decode, Encode};
-use stint_protocol::{GpuId, GpuInfo, Incarnation, LeaseId, NodeId, NodeOffer, Nonce, Resources};
+use stint_protocol::{
+    AttemptEnd, EndKind, GpuId, GpuInfo, Incarnation, LeaseId, NodeId, NodeOffer, Nonce, Resources, TaskId,
+    TimeMs, limits,
+};
 
 /// What the operator wants of a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -45,6 +48,52 @@ pub struct Node {
     pub used: Resources,
     #[n(10)]
     pub running: u32,
+    /// None while what it is given starts.
+    #[n(11)]
+    #[cbor(default)]
+    pub trouble: Option<Trouble>,
+}
+
+/// A node that fails to start what it is given: after some tasks in a row it is held, so that it does not draw and
+/// fail the whole queue; then tried with one task at a time.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Trouble {
+    /// Tasks in a row that it failed to start, each counted once.
+    #[n(0)]
+    pub tasks: u32,
+    #[n(1)]
+    pub last: TaskId,
+    /// Why the last one did not start.
+    #[n(2)]
+    pub message: String,
+    /// It gets nothing before this.
+    #[n(3)]
+    pub until: TimeMs,
+    /// Times it was held in a row.
+    #[n(4)]
+    pub holds: u32,
+    /// When the last start failed.
+    #[n(5)]
+    pub at: TimeMs,
+}
+
+impl Trouble {
+    /// One more failed start, of this task.
+    fn worse(known: Option<Self>, task: TaskId, message: String, now: TimeMs) -> Self {
+        let mut trouble = match known {
+            Some(known) if known.last == task => Self { message, at: now, ..known },
+            Some(known) => Self { tasks: known.tasks + 1, last: task, message, at: now, ..known },
+            None => Self { tasks: 1, last: task, message, until: TimeMs(0), holds: 0, at: now },
+        };
+        let tried = trouble.holds > 0 && trouble.until <= now;
+        if tried || (trouble.holds == 0 && trouble.tasks >= limits::FAILED_STARTS_OF_A_NODE) {
+            let (first_ms, most_ms) = limits::NODE_HOLD_MS;
+            let doubled = first_ms.saturating_mul(1 << trouble.holds.min(32));
+            trouble.until = now.plus(doubled.min(most_ms));
+            trouble.holds += 1;
+        }
+        trouble
+    }
 }
 
 impl Node {
@@ -53,9 +102,35 @@ impl Node {
         self.offer.resources.minus(&self.used)
     }
 
-    /// Attempts it can take beyond those it has.
+    /// Attempts it can take beyond those it has. One that was held is tried with one.
     pub fn free_slots(&self) -> u32 {
-        self.offer.slots.saturating_sub(self.running)
+        let slots = if self.on_trial() { self.offer.slots.min(1) } else { self.offer.slots };
+        slots.saturating_sub(self.running)
+    }
+
+    /// Whether it was held, and has not shown since that it can start a task.
+    pub fn on_trial(&self) -> bool {
+        self.trouble.as_ref().is_some_and(|trouble| trouble.holds > 0)
+    }
+
+    /// Why it gets nothing now, when that is for failed starts.
+    pub fn held(&self, now: TimeMs) -> Option<&Trouble> {
+        self.trouble.as_ref().filter(|trouble| trouble.until > now)
+    }
+
+    /// An attempt ended here that had been leased at `since`.
+    pub(crate) fn note_end(&mut self, end: &AttemptEnd, since: TimeMs, now: TimeMs) {
+        match end.kind {
+            EndKind::StartFailed => {
+                let known = self.trouble.take();
+                self.trouble = Some(Trouble::worse(known, end.lease.task, end.message.clone(), now));
+            }
+            // It says nothing about starting.
+            EndKind::Lost | EndKind::Denied | EndKind::Cancelled | EndKind::Drained => {}
+            // What was started before the trouble says nothing either.
+            _ if self.trouble.as_ref().is_some_and(|trouble| since > trouble.at) => self.trouble = None,
+            _ => {}
+        }
     }
 }
 

@@ -76,7 +76,7 @@ fn plan_class(state: &State, class: Class, sheet: &mut Sheet, plan: &mut Plan) {
         if blocked.iter().rev().any(|spec| spec.same(&task.spec)) {
             continue;
         }
-        match sheet.place(state, key.task, &task.spec) {
+        match sheet.place(state, key.task, task) {
             Some(assignment) => plan.assignments.push(assignment),
             None => blocked.push(task.spec.clone()),
         }
@@ -89,7 +89,7 @@ pub(crate) fn assignment_holds(state: &State, assignment: &Assignment) -> bool {
     let Some(node) = state.node(assignment.node) else { return false };
     let waits =
         matches!(task.fields.state, TaskState::Queued { not_before, .. } if not_before <= state.time());
-    let same_life = node.incarnation == assignment.incarnation;
+    let same_life = node.incarnation == assignment.incarnation && node.held(state.time()).is_none();
     let gpus_free =
         assignment.gpus.iter().all(|g| state.gpu(g).is_some_and(|r| r.free_on(node.id).is_some()));
     let distinct: BTreeSet<&GpuId> = assignment.gpus.iter().collect();

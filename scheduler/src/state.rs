@@ -155,9 +155,11 @@ impl State {
         self.finished_total
     }
 
-    /// When the next waiting retry is due.
+    /// When the next waiting retry, or the next held node, is due.
     pub fn next_due(&self) -> Option<TimeMs> {
-        self.delayed.get_min().map(|(at, _)| *at)
+        let retry = self.delayed.get_min().map(|(at, _)| *at);
+        let held = self.nodes.values().filter_map(|node| node.held(self.time)).map(|held| held.until);
+        retry.into_iter().chain(held).min()
     }
 
     /// Whether a join token's hash is valid now.

@@ -97,6 +97,18 @@ pub struct TaskFields {
     pub records: Vec<AttemptRecord>,
     #[n(10)]
     pub key: Option<IdempotencyKey>,
+    /// Starts that nodes failed; no attempts by the retry policy.
+    #[n(11)]
+    #[cbor(default)]
+    pub failed_starts: u32,
+}
+
+impl TaskFields {
+    /// Whether this node failed to start it since it last ran anywhere: another one is tried first.
+    pub(crate) fn failed_to_start_on(&self, node: NodeId) -> bool {
+        let lately = self.records.iter().rev().take_while(|record| record.end == EndKind::StartFailed);
+        lately.into_iter().any(|record| record.node == node)
+    }
 }
 
 /// A task whose outcome is recorded; never changes.

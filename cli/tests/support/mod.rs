@@ -68,7 +68,11 @@ impl Default for Setup {
 
 impl Cluster {
     pub async fn start(setup: Setup) -> Self {
-        let root = tempfile::Builder::new().prefix("stint-test-").tempdir().unwrap();
+        Self::start_in(tempfile::Builder::new().prefix("stint-test-").tempdir().unwrap(), setup).await
+    }
+
+    /// In a folder that the test has prepared.
+    pub async fn start_in(root: TempDir, setup: Setup) -> Self {
         let ports = free_ports(setup.peers);
         let https = free_tcp_ports(setup.peers);
         let network = setup.namespaces.then(Network::new);
@@ -152,7 +156,7 @@ impl Cluster {
 
 impl Peer {
     pub fn spawn(&mut self, arguments: &[&str]) {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.join("log")).unwrap();
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_file()).unwrap();
         let words = match &self.place {
             Some(place) => place.enter(Path::new(STINT)),
             None => vec![STINT.to_owned()],
@@ -204,6 +208,11 @@ impl Peer {
         self.exit().await;
     }
 
+    /// Whether its process is there.
+    pub fn runs(&mut self) -> bool {
+        self.process.as_mut().is_some_and(|process| process.try_wait().unwrap().is_none())
+    }
+
     /// The exit status of a peer that ends by itself.
     pub async fn exit(&mut self) -> std::process::ExitStatus {
         let mut process = self.process.take().expect("the peer runs");
@@ -211,7 +220,19 @@ impl Peer {
     }
 
     pub fn log(&self) -> String {
-        std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
+        std::fs::read_to_string(self.log_file()).unwrap_or_default()
+    }
+
+    /// Beside the data folder, whose disk may be full.
+    fn log_file(&self) -> PathBuf {
+        self.dir.with_extension("log")
+    }
+
+    /// What it said so far; from now on `log` tells only what comes later.
+    pub fn log_and_forget(&self) -> String {
+        let said = self.log();
+        std::fs::remove_file(self.log_file()).unwrap();
+        said
     }
 }
 

@@ -15,7 +15,7 @@ pub fn node(state: &State, node: &Node, raft: &RaftStatus, view: &LeaderView) ->
         id: node.id.0,
         name: node.name.clone(),
         address: node.address.clone(),
-        state: node_state(node, reachable.contains(&node.id)).into(),
+        state: node_state(state, node, reachable.contains(&node.id)).into(),
         role: role(node.id, raft, view.leader).into(),
         cpu_milli: node.offer.resources.cpu_milli,
         cpu_used_milli: node.used.cpu_milli,
@@ -27,14 +27,22 @@ pub fn node(state: &State, node: &Node, raft: &RaftStatus, view: &LeaderView) ->
         runtimes: node.offer.runtimes.iter().map(|r| r.to_string()).collect(),
         classes: node.offer.classes.iter().map(|c| c.to_string()).collect(),
         labels: node.offer.labels.clone().into_iter().collect(),
-        problems: node.problems.clone(),
+        problems: node.problems.iter().cloned().chain(held(state, node)).collect(),
     }
 }
 
-fn node_state(node: &Node, reachable: bool) -> &'static str {
+fn held(state: &State, node: &Node) -> Option<String> {
+    let held = node.held(state.time())?;
+    let seconds = held.until.since(state.time()).div_ceil(1000);
+    let tasks = held.tasks;
+    Some(format!("failed to start the last {tasks} tasks, tried again in {seconds} s: {}", held.message))
+}
+
+fn node_state(state: &State, node: &Node, reachable: bool) -> &'static str {
     match node.mode {
         _ if node.incarnation.0 == 0 => "joining",
         _ if !reachable => "lost",
+        NodeMode::Ready if node.held(state.time()).is_some() => "held",
         NodeMode::Ready => "ready",
         NodeMode::Cordoned => "cordoned",
         NodeMode::Draining if node.running == 0 => "drained",

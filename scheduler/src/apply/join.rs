@@ -68,6 +68,7 @@ fn new_node(id: NodeId, admit: Admit) -> Node {
         problems: Vec::new(),
         used: Resources::default(),
         running: 0,
+        trouble: None,
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use stint_protocol::{AttemptEnd, EndKind, LeaseId, NodeId, OnLost, Outcome, TaskId, TimeMs, limits};
+use stint_protocol::{
+    AttemptEnd, EndKind, LeaseId, NodeId, OnLost, Outcome, RetryPolicy, TaskId, TimeMs, limits,
+};
 
 use crate::apply::submit::share_of_spec;
 use crate::command::{Change, Rejection};
@@ -86,6 +88,9 @@ fn end_attempt(state: &mut State, node: NodeId, end: AttemptEnd, changes: &mut V
     let now = state.time;
     let Some(task) = state.tasks.get_mut(&end.lease.task).map(Arc::make_mut) else { return };
     record_attempt(task, &released, &end, now);
+    if let Some(node) = state.nodes.get_mut(&node).map(Arc::make_mut) {
+        node.note_end(&end, released.since, now);
+    }
     match decide(end.lease.task, task, &released, end, now) {
         Next::Finish(outcome, id) => finish(state, id, outcome, changes),
         Next::Retry(id, not_before) => requeue(state, id, not_before, changes),
@@ -165,20 +170,24 @@ fn decide(id: TaskId, task: &mut Task, leased: &Leased, end: AttemptEnd, now: Ti
             let give_up = outcome.crash_loop || task.spec.on_lost == OnLost::Fail;
             if give_up { Next::Finish(outcome, id) } else { Next::Retry(id, now) }
         }
-        EndKind::Exited(_)
-        | EndKind::Signalled(_)
-        | EndKind::TimedOut
-        | EndKind::OutOfMemory
-        | EndKind::StartFailed => {
+        EndKind::StartFailed => {
+            task.fields.failed_starts += 1;
+            let count = task.fields.failed_starts;
+            let again = count < limits::FAILED_STARTS;
+            if again { retry_after(id, policy, count, now) } else { Next::Finish(outcome, id) }
+        }
+        EndKind::Exited(_) | EndKind::Signalled(_) | EndKind::TimedOut | EndKind::OutOfMemory => {
             task.fields.failures += 1;
-            let infrastructure = outcome.kind == EndKind::StartFailed;
-            let again =
-                (infrastructure || policy.retry_failures) && task.fields.failures < policy.max_attempts;
-            let wait = policy.backoff_after(task.fields.failures);
-            let wait = wait + jitter(id, task.fields.failures, wait);
-            if again { Next::Retry(id, now.plus(wait)) } else { Next::Finish(outcome, id) }
+            let count = task.fields.failures;
+            let again = policy.retry_failures && count < policy.max_attempts;
+            if again { retry_after(id, policy, count, now) } else { Next::Finish(outcome, id) }
         }
     }
+}
+
+fn retry_after(id: TaskId, policy: &RetryPolicy, count: u32, now: TimeMs) -> Next {
+    let wait = policy.backoff_after(count);
+    Next::Retry(id, now.plus(wait + jitter(id, count, wait)))
 }
 
 /// Up to a quarter of the wait, from the task's id: the same on every replica, different between tasks.

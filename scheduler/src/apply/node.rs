@@ -22,6 +22,10 @@ pub(super) fn register(
         return Err(Rejection::StaleNode { node: id });
     }
     let before: Vec<GpuId> = node.offer.gpus.iter().map(|g| g.id.clone()).collect();
+    if node.nonce != register.nonce {
+        // Another process: what kept the last one from starting tasks may be mended.
+        node.trouble = None;
+    }
     node.incarnation = register.incarnation;
     node.nonce = register.nonce;
     node.offer = register.offer;

@@ -116,6 +116,7 @@ fn accept(state: &mut State, submit: &Submit, index: u32, name: Option<TaskName>
         attempts: 0,
         failures: 0,
         losses: 0,
+        failed_starts: 0,
         records: Vec::new(),
         key: submit.key.clone(),
     };

@@ -13,6 +13,8 @@ pub(crate) enum Missing {
     NotRegistered,
     Cordoned,
     Draining,
+    Held { left_ms: u64, tasks: u32, message: String },
+    OnTrial,
     Class(Class),
     Runtime(Vec<Runtime>),
     Label { key: String, wanted: String, has: Option<String> },
@@ -27,6 +29,7 @@ impl Missing {
     pub(crate) fn is_busy(&self) -> bool {
         match self {
             Missing::Slots { most } => *most > 0,
+            Missing::Held { .. } | Missing::OnTrial => true,
             Missing::Cpu { need, total, .. } | Missing::Memory { need, total, .. } => need <= total,
             Missing::Gpus { need, fitting, .. } => need <= fitting,
             _ => false,
@@ -42,6 +45,13 @@ impl fmt::Display for Missing {
             Missing::NotRegistered => write!(f, "has not offered to run anything yet"),
             Missing::Cordoned => write!(f, "is cordoned"),
             Missing::Draining => write!(f, "is draining"),
+            Missing::Held { left_ms, tasks, message } => {
+                let seconds = left_ms.div_ceil(1000);
+                write!(f, "failed to start the last {tasks} tasks, tried again in {seconds} s: {message}")
+            }
+            Missing::OnTrial => {
+                write!(f, "is tried with one task at a time, as it failed to start several in a row")
+            }
             Missing::Class(class) => write!(f, "does not offer class {class}"),
             Missing::Runtime(wanted) => {
                 let words: Vec<&str> = wanted.iter().map(|r| r.as_str()).collect();
@@ -66,6 +76,10 @@ impl fmt::Display for Missing {
 /// Everything `node` lacks for `spec`; empty = it fits now.
 pub(crate) fn missing(state: &State, node: &Node, spec: &TaskSpec) -> Vec<Missing> {
     let mut lacks = missing_but_gpus(node, spec, &node.free(), node.free_slots());
+    if let Some(trouble) = node.held(state.time()) {
+        let left_ms = trouble.until.since(state.time());
+        lacks.push(Missing::Held { left_ms, tasks: trouble.tasks, message: trouble.message.clone() });
+    }
     lacks.extend(missing_gpus(state, node, spec));
     lacks
 }
@@ -98,7 +112,9 @@ pub(crate) fn missing_but_gpus(node: &Node, spec: &TaskSpec, free: &Resources, s
 fn missing_amounts(node: &Node, spec: &TaskSpec, free: &Resources, slots: u32) -> Vec<Missing> {
     let mut lacks = Vec::new();
     let (need, total) = (spec.resources(), node.offer.resources);
-    if slots == 0 {
+    if slots == 0 && node.on_trial() {
+        lacks.push(Missing::OnTrial);
+    } else if slots == 0 {
         lacks.push(Missing::Slots { most: node.offer.slots });
     }
     if need.cpu_milli > free.cpu_milli {

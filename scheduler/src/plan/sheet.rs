@@ -3,13 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use stint_protocol::{Class, GpuId, NodeId, Resources, Runtime, SharedSpec, TaskId, TaskSpec};
+use stint_protocol::{Class, GpuId, NodeId, Resources, Runtime, TaskId, TaskSpec};
 
 use super::Assignment;
 use super::filter::{choose_runtime, missing_but_gpus};
 use super::score::{better, score};
 use crate::node::{Node, NodeMode};
 use crate::state::State;
+use crate::task::Task;
+
+/// Added to the score of a node that has not just failed to start the task: above every difference of scores.
+const UNTRIED: u64 = 10_000;
 
 struct Row {
     node: Arc<Node>,
@@ -26,7 +30,8 @@ pub(crate) struct Sheet {
 impl Sheet {
     pub(crate) fn open(state: &State, reachable: &BTreeSet<NodeId>) -> Self {
         let usable = |node: &&Arc<Node>| {
-            node.mode == NodeMode::Ready && node.free_slots() > 0 && reachable.contains(&node.id)
+            let ready = node.mode == NodeMode::Ready && node.held(state.time()).is_none();
+            ready && node.free_slots() > 0 && reachable.contains(&node.id)
         };
         let rows = state.nodes().filter(usable).map(|node| (node.id, Row::open(state, node))).collect();
         Self { rows }
@@ -41,19 +46,22 @@ impl Sheet {
     }
 
     /// Gives the best node's resources to the task, if any node fits.
-    pub(crate) fn place(&mut self, state: &State, task: TaskId, spec: &SharedSpec) -> Option<Assignment> {
-        let (node, runtime, gpus) = self.best(state, spec)?;
+    pub(crate) fn place(&mut self, state: &State, id: TaskId, task: &Task) -> Option<Assignment> {
+        let (node, runtime, gpus) = self.best(state, task)?;
         let row = self.rows.get_mut(&node)?;
-        row.take(spec, &gpus);
-        Some(Assignment { task, node, incarnation: row.node.incarnation, runtime, gpus })
+        row.take(&task.spec, &gpus);
+        Some(Assignment { task: id, node, incarnation: row.node.incarnation, runtime, gpus })
     }
 
-    fn best(&self, state: &State, spec: &TaskSpec) -> Option<(NodeId, Runtime, Vec<GpuId>)> {
+    fn best(&self, state: &State, task: &Task) -> Option<(NodeId, Runtime, Vec<GpuId>)> {
         let placement = state.settings().placement;
         let mut best: Option<(u64, NodeId, Runtime, Vec<GpuId>)> = None;
         for (id, row) in &self.rows {
-            let Some((runtime, gpus)) = row.fit(state, spec) else { continue };
-            let points = score(placement, &row.node.offer, &row.free, row.slots);
+            let Some((runtime, gpus)) = row.fit(state, &task.spec) else { continue };
+            let mut points = score(placement, &row.node.offer, &row.free, row.slots);
+            if !task.fields.failed_to_start_on(*id) {
+                points += UNTRIED;
+            }
             if best.as_ref().is_none_or(|b| better((points, *id), (b.0, b.1))) {
                 best = Some((points, *id, runtime, gpus));
             }

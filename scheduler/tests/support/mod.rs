@@ -213,7 +213,8 @@ impl Story {
             ("drained", _) => EndKind::Drained,
             other => panic!("{other:?}"),
         };
-        let end = AttemptEnd { lease: lease(words[1], words[2]), kind, message: String::new(), run_ms: 5 };
+        let message = if kind == EndKind::StartFailed { "the disk is full" } else { "" }.to_string();
+        let end = AttemptEnd { lease: lease(words[1], words[2]), kind, message, run_ms: 5 };
         self.show(Command::RecordEnds { node: node(words[0]), ends: vec![end] })
     }
 

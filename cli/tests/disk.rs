@@ -1,0 +1,176 @@
+//! What a full disk, a torn last record and a damaged log do to a real peer: a clear error or recovery, no loss, no
+//! panic, and the others go on.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use stint_sdk::{Client, v1};
+use support::{Cluster, PATIENCE, Setup, accepted, submit};
+use tokio::time::Instant;
+
+/// Two log segments of 16 MiB and some room; a third one fits only while nothing else takes the room.
+const SMALL_DISK: &str = "size=56m";
+
+/// A file system of its own for a peer's data folder. Unmounted when dropped.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(dir: &Path) -> Option<Self> {
+        std::fs::create_dir_all(dir).unwrap();
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", SMALL_DISK, "none"])
+            .arg(dir)
+            .status();
+        mounted.is_ok_and(|status| status.success()).then(|| Self(dir.to_owned()))
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.0.join("filler")
+    }
+
+    /// Takes all that is left.
+    fn fill(&self) {
+        let file = std::fs::File::create(self.filler()).unwrap();
+        let block = vec![1; 64 * 1024];
+        let mut at = 0;
+        while let Ok(written) = file.write_at(&block, at) {
+            at += written as u64;
+            assert!(at < 1 << 30, "the disk does not fill");
+        }
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Its users are gone or going: what is left of the mount goes with them.
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// A task whose description takes about 120 KB in the log.
+fn large() -> v1::SubmitRequest {
+    let mut request = submit("cpu_short", &["run=0ms"], 1);
+    let spec = request.spec.as_mut().unwrap();
+    spec.runtime = "mock".into();
+    spec.env = (0..4).map(|n| (format!("V{n}"), "x".repeat(30_000))).collect();
+    request
+}
+
+/// Every acknowledged task is known through this client, and succeeded.
+async fn all_succeeded(cluster: &Cluster, ids: &[String]) {
+    for task in cluster.finish(ids, PATIENCE).await {
+        assert_eq!(task.outcome.as_ref().expect("finished").status, "succeeded", "{task:#?}");
+    }
+}
+
+async fn submits_until_it_ends(cluster: &mut Cluster, client: &Client, victim: usize) -> Vec<String> {
+    let until = Instant::now() + PATIENCE;
+    let mut ids = Vec::new();
+    while cluster.peers[victim].runs() {
+        ids.extend(accepted(client, large()).await);
+        assert!(Instant::now() < until, "{} tasks did not fill the disk", ids.len());
+    }
+    ids
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_ends_a_peer_with_a_clear_error_and_the_others_go_on() {
+    let root = tempfile::Builder::new().prefix("stint-test-").tempdir().unwrap();
+    let Some(disk) = Disk::mount(&root.path().join("t1")) else {
+        eprintln!("skipped: mounting a small file system needs root");
+        return;
+    };
+    let mut cluster = Cluster::start_in(root, Setup::default()).await;
+    let client = cluster.client();
+    disk.fill();
+    let ids = submits_until_it_ends(&mut cluster, &client, 0).await;
+    let ended = cluster.peers[0].exit().await;
+    let log = cluster.peers[0].log_and_forget();
+    assert_eq!(ended.code(), Some(1), "{log}");
+    assert!(log.contains("The disk is full: free space on it"), "{log}");
+    assert!(!log.contains("panicked"), "{log}");
+
+    // The others go on; the full one says the same when it is started again.
+    let more = accepted(&client, submit("cpu_short", &["/bin/true"], 1)).await;
+    cluster.finish(&more, PATIENCE).await;
+    cluster.peers[0].spawn(&[]);
+    let ended = cluster.peers[0].exit().await;
+    let log = cluster.peers[0].log_and_forget();
+    assert_eq!(ended.code(), Some(1), "{log}");
+    assert!(log.contains("No space left on device") && log.contains("free space"), "{log}");
+    assert!(!log.contains("panicked"), "{log}");
+
+    std::fs::remove_file(disk.filler()).unwrap();
+    cluster.peers[0].spawn(&[]);
+    cluster.peers[0].ready().await;
+    cluster.all_ready().await;
+    all_succeeded(&cluster, &ids).await;
+}
+
+/// Where the records of the log's last segment end: after that its file holds zeros.
+fn end_of_log(dir: &Path) -> (PathBuf, u64) {
+    let mut segments: Vec<PathBuf> =
+        std::fs::read_dir(dir.join("raft/log")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    segments
+        .retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("segment-")));
+    segments.sort();
+    let last = segments.pop().expect("a log has a segment");
+    let bytes = std::fs::read(&last).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).expect("it holds records") as u64 + 1;
+    (last, end)
+}
+
+fn write_at(file: &Path, offset: u64, bytes: &[u8]) {
+    std::fs::OpenOptions::new().write(true).open(file).unwrap().write_all_at(bytes, offset).unwrap();
+}
+
+/// One peer that ran ten tasks and was killed.
+async fn killed_after_ten_tasks() -> (Cluster, Vec<String>) {
+    let mut cluster = Cluster::start(Setup { peers: 1, ..Setup::default() }).await;
+    let ids = accepted(&cluster.client(), submit("cpu_short", &["/bin/true"], 10)).await;
+    all_succeeded(&cluster, &ids).await;
+    cluster.peers[0].kill().await;
+    cluster.peers[0].log_and_forget();
+    (cluster, ids)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_torn_last_record_is_cut_and_everything_confirmed_is_there() {
+    let (mut cluster, ids) = killed_after_ten_tasks().await;
+    let (file, end) = end_of_log(&cluster.peers[0].dir);
+    // The beginning of a record that never reached the disk whole: the head of the one before it.
+    let torn = std::fs::read(&file).unwrap()[64..64 + 40].to_vec();
+    write_at(&file, end.next_multiple_of(8), &torn);
+    cluster.peers[0].spawn(&[]);
+    cluster.peers[0].ready().await;
+    all_succeeded(&cluster, &ids).await;
+    let log = cluster.peers[0].log();
+    assert!(log.contains("torn tail of the log cut"), "{log}");
+    // It can be written on.
+    let more = accepted(&cluster.client(), submit("cpu_short", &["/bin/true"], 1)).await;
+    all_succeeded(&cluster, &more).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damage_inside_the_log_is_refused_with_what_to_do() {
+    let (mut cluster, _) = killed_after_ten_tasks().await;
+    let (file, end) = end_of_log(&cluster.peers[0].dir);
+    let middle = end / 2;
+    let byte = std::fs::read(&file).unwrap()[middle as usize];
+    write_at(&file, middle, &[byte ^ 0x10]);
+    cluster.peers[0].spawn(&[]);
+    let ended = tokio::time::timeout(Duration::from_secs(20), cluster.peers[0].exit()).await.unwrap();
+    let log = cluster.peers[0].log();
+    assert_eq!(ended.code(), Some(1), "{log}");
+    assert!(log.contains("is damaged at byte") && log.contains(&file.display().to_string()), "{log}");
+    assert!(!log.contains("panicked"), "{log}");
+    // Started again it says the same, and the damaged file is as it was.
+    let before = std::fs::read(&file).unwrap();
+    cluster.peers[0].spawn(&[]);
+    assert_eq!(cluster.peers[0].exit().await.code(), Some(1));
+    assert!(before == std::fs::read(&file).unwrap(), "a refused log is not touched");
+}
