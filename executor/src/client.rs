@@ -1,5 +1,6 @@
 //! The node's side: an execution host that talks to the watchdog of this machine.
 
+mod devices;
 mod housekeeping;
 mod link;
 mod order;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stint_protocol::limits::clip;
-use stint_protocol::{AttemptEnd, BootMs, EndKind, LeaseId, Runtime};
+use stint_protocol::{AttemptEnd, BootMs, EndKind, LeaseId, QuarantinedGpu, Runtime};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -67,6 +68,7 @@ impl HostClient {
             tokio::spawn(link::keep(shared.clone(), connection)),
             tokio::spawn(mock::run(shared.clone(), inbox)),
             tokio::spawn(housekeeping::run(shared.clone())),
+            tokio::spawn(devices::watch(shared.clone())),
         ];
         Ok(Self { shared, mock, tasks: Arc::new(Tasks(all)) })
     }
@@ -125,10 +127,11 @@ impl HostClient {
 impl Host for HostClient {
     fn start(&self, launch: Launch) {
         let lease = launch.lease;
-        let place = if matches!(launch.runtime, Runtime::Process | Runtime::Crun) {
-            Where::Queued
-        } else {
-            Where::Here
+        let place = match launch.runtime {
+            Runtime::Mock => Where::Here,
+            _ if devices::must_look(&self.shared, &launch) => Where::Waiting,
+            Runtime::Process | Runtime::Crun => Where::Queued,
+            _ => Where::Here,
         };
         if !self.shared.begin(lease, launch.deadline, place) {
             return;
@@ -136,6 +139,9 @@ impl Host for HostClient {
         match self.shared.runtime_problem(launch.runtime) {
             Some(problem) => self.refuse(lease, EndKind::StartFailed, problem),
             None if launch.runtime == Runtime::Mock => self.start_mock(launch),
+            None if place == Where::Waiting => {
+                tokio::spawn(devices::start_when_free(self.clone(), launch));
+            }
             None => {
                 let order = order::make(&self.shared, &launch);
                 self.shared.send(ToShim::Start(order));
@@ -150,7 +156,9 @@ impl Host for HostClient {
     }
 
     fn stop(&self, lease: LeaseId, reason: StopReason) {
-        match self.shared.stopping(lease) {
+        match self.shared.stopping(lease, reason) {
+            // Whoever waits for its devices finds the reason.
+            Some(Where::Waiting) => {}
             Some(Where::Here) => drop(self.mock.send(ToMock::Stop(lease, reason))),
             Some(_) => self.shared.send(ToShim::Stop(lease, reason)),
             None => {}
@@ -183,6 +191,10 @@ impl Host for HostClient {
             let crashed = |e| Err(LogError::Read { lease, source: std::io::Error::other(e) });
             tokio::task::spawn_blocking(read).await.unwrap_or_else(crashed)
         })
+    }
+
+    fn quarantined(&self) -> Vec<QuarantinedGpu> {
+        self.shared.lock().quarantine.values().cloned().collect()
     }
 
     fn health(&self) -> HostHealth {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 
 use minicbor::{Decode, Encode};
-use stint_protocol::{AttemptEnd, BootMs, GpuInfo, LeaseId, Runtime, SharedSpec, Tenant};
+use stint_protocol::{AttemptEnd, BootMs, GpuInfo, LeaseId, QuarantinedGpu, Runtime, SharedSpec, Tenant};
 
 use crate::gpu::GpuSource;
 
@@ -47,6 +47,8 @@ pub enum HostEvent {
     Started { lease: LeaseId, at: BootMs },
     /// The attempt has provably stopped: its pid namespace or cgroup was seen empty.
     Ended(AttemptEnd),
+    /// `Host::quarantined` answers something else than before.
+    DevicesChanged,
 }
 
 /// An attempt that has not ended.
@@ -79,6 +81,10 @@ pub trait Host: Send + Sync + 'static {
     fn unacknowledged(&self) -> Vec<AttemptEnd>;
     /// A piece of an attempt's output from `offset`, `max` bytes at most.
     fn read_log(&self, lease: LeaseId, stream: LogStream, offset: u64, max: usize) -> LogFuture;
+    /// Devices that somebody else uses: not to be offered now.
+    fn quarantined(&self) -> Vec<QuarantinedGpu> {
+        Vec::new()
+    }
     /// What this host can do, and what it lacks.
     fn health(&self) -> HostHealth;
 }

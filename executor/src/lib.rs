@@ -31,7 +31,7 @@ mod wire;
 
 pub use client::HostClient;
 pub use clock::boot_now;
-pub use gpu::{GpuError, GpuLocks, GpuSource, detect_gpus, lock_gpus};
+pub use gpu::{FixedGpu, GpuError, GpuLocks, GpuSource, detect_gpus, lock_gpus};
 pub use host::{
     Held, Host, HostError, HostEvent, HostHealth, HostSettings, KeepEnded, Launch, LogChunk, LogError,
     LogFuture, LogStream, Sandbox, StopReason,

@@ -33,5 +33,10 @@ pub const JOURNAL_BYTES: u64 = 1024 * 1024;
 pub const JOURNAL_SYNC_MS: u64 = 200;
 /// Processes and threads of one attempt, where a pids cgroup is there: stops fork bombs.
 pub const PIDS: u64 = 4096;
+/// How long an attempt waits until nobody uses its GPU, in milliseconds: a driver takes down a large context in a second
+/// or two. Then the device is quarantined and looked at again in this distance.
+pub const GPU_FREE_MS: u64 = 5_000;
+/// Distance of two looks while an attempt waits, in milliseconds.
+pub const GPU_LOOK_MS: u64 = 100;
 /// Files of a tenant's program are private to it.
 pub const UMASK: u32 = 0o077;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use stint_executor::{Host, HostEvent, Launch, StopReason};
-use stint_protocol::{BootMs, Incarnation, LeaseId, NodeId, Nonce};
+use stint_protocol::{BootMs, Incarnation, LeaseId, NodeId, Nonce, QuarantinedGpu};
 use stint_scheduler::RegisterNode;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, timeout};
@@ -43,6 +43,9 @@ struct Heard {
     answered: u64,
     /// For each lease, how long after a report it runs before its watchdog begins to stop it, in milliseconds.
     windows: BTreeMap<LeaseId, u64>,
+    /// Quarantined devices that the leader knows of, and those that the report on its way tells of.
+    quarantined: Vec<QuarantinedGpu>,
+    telling: Vec<QuarantinedGpu>,
 }
 
 impl Heard {
@@ -67,7 +70,7 @@ impl Agent {
         let bell = news.clone();
         let listener = tokio::spawn(async move {
             while let Some(event) = events.recv().await {
-                if matches!(event, HostEvent::Ended(_)) {
+                if matches!(event, HostEvent::Ended(_) | HostEvent::DevicesChanged) {
                     bell.notify_one();
                 }
             }
@@ -113,6 +116,8 @@ impl Agent {
 
     fn report(&self, heard: &mut Heard, register: bool, at_once: bool) -> Report {
         heard.sequence += 1;
+        heard.telling = self.host.quarantined();
+        let register = register || heard.telling != heard.quarantined;
         // The clock first: what is true of the lists below is true of a later moment.
         let sent = self.clock.boot();
         let mut ends = self.host.unacknowledged();
@@ -128,11 +133,19 @@ impl Agent {
             nonce: self.nonce,
             sequence: heard.sequence,
             sent,
-            register: register.then(|| self.offer.clone()),
+            register: register.then(|| self.offer_without(&heard.telling)),
             held,
             ends,
             hold_ms: if hold { heard.hold_ms() } else { 0 },
         }
+    }
+
+    /// What this node offers while somebody else uses these devices.
+    fn offer_without(&self, quarantined: &[QuarantinedGpu]) -> RegisterNode {
+        let mut register = self.offer.clone();
+        register.offer.gpus.retain(|gpu| quarantined.iter().all(|other| other.info.id != gpu.id));
+        register.offer.quarantined = quarantined.to_vec();
+        register
     }
 
     /// Does what fresh orders say; others are dropped (DESIGN §5, rule 6).
@@ -146,6 +159,7 @@ impl Agent {
         }
         heard.term = orders.term;
         heard.answered = orders.answers;
+        heard.quarantined = std::mem::take(&mut heard.telling);
         self.host.acknowledge(orders.recorded.clone());
         let held: BTreeMap<LeaseId, bool> = self.host.held().iter().map(|h| (h.lease, h.stopping)).collect();
         let granted: BTreeSet<LeaseId> = orders.grants.iter().map(|g| g.lease).collect();

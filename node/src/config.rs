@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use stint_executor::FixedGpu;
 use stint_protocol::limits::{LABEL_BYTES, LABELS};
 use stint_protocol::{Class, ClassRules, GpuId, GpuInfo, Runtime};
 use stint_sdk::{suggest, units};
@@ -107,7 +108,7 @@ pub enum Gpus {
     Auto,
     None,
     /// `[[executor.gpu]]` tables.
-    Listed(Vec<GpuInfo>),
+    Listed(Vec<FixedGpu>),
 }
 
 /// Used at bootstrap only.
@@ -505,10 +506,13 @@ fn section_note(section: &str) -> &'static str {
     }
 }
 
-fn rendered_gpu(gpu: &GpuInfo) -> String {
-    let memory = quote(units::exact_bytes(gpu.memory_bytes));
-    let (id, model) = (quote(gpu.id.as_str()), quote(&gpu.model));
-    format!("{{ id = {id}, model = {model}, memory = {memory}, index = {} }}", gpu.index)
+fn rendered_gpu(gpu: &FixedGpu) -> String {
+    let FixedGpu { info: GpuInfo { id, model, memory_bytes, index }, in_use_file } = gpu;
+    let memory = quote(units::exact_bytes(*memory_bytes));
+    let (id, model) = (quote(id.as_str()), quote(model));
+    let file = in_use_file.as_ref().map(|file| format!(", in_use_file = {}", quote(file.to_string_lossy())));
+    let file = file.unwrap_or_default();
+    format!("{{ id = {id}, model = {model}, memory = {memory}, index = {index}{file} }}")
 }
 
 fn rendered_rules(class: Class, rules: &ClassRules) -> Vec<(String, String)> {
@@ -980,33 +984,35 @@ fn gpu_source(value: &Value) -> Result<Gpus, String> {
     }
 }
 
-fn gpu_tables(value: &Value) -> Result<Vec<GpuInfo>, String> {
+fn gpu_tables(value: &Value) -> Result<Vec<FixedGpu>, String> {
     let tables = value.as_array().ok_or("is a list: write [[executor.gpu]] and its keys below")?;
-    let mut gpus: Vec<GpuInfo> = Vec::new();
+    let mut gpus: Vec<FixedGpu> = Vec::new();
     for (position, table) in tables.iter().enumerate() {
         let table = table.as_table().ok_or("is a list of tables: write [[executor.gpu]]")?;
         let gpu = gpu_table(position, table)?;
-        if gpus.iter().any(|known| known.id == gpu.id) {
-            return Err(format!("the id {:?} stands there twice: each device is listed once", gpu.id));
+        if gpus.iter().any(|known| known.info.id == gpu.info.id) {
+            return Err(format!("the id {:?} stands there twice: each device is listed once", gpu.info.id));
         }
         gpus.push(gpu);
     }
     Ok(gpus)
 }
 
-fn gpu_table(position: usize, table: &toml::Table) -> Result<GpuInfo, String> {
-    let known = ["id", "model", "memory", "index"];
+fn gpu_table(position: usize, table: &toml::Table) -> Result<FixedGpu, String> {
+    let known = ["id", "model", "memory", "index", "in_use_file"];
     if let Some(wrong) = table.keys().find(|key| !known.contains(&key.as_str())) {
         return Err(format!("unknown key {wrong:?}{}", suggest::hint(wrong, known)));
     }
     let id =
         table.get("id").ok_or("an id is missing: write the device's UUID as `nvidia-smi -L` shows it")?;
-    Ok(GpuInfo {
+    let info = GpuInfo {
         id: GpuId::new(&text(id)?).map_err(|e| e.to_string())?,
         model: table.get("model").map(text).transpose()?.unwrap_or_default(),
         memory_bytes: table.get("memory").map(bytes).transpose()?.unwrap_or(0),
         index: table.get("index").map(whole(0, 255)).transpose()?.unwrap_or(position as u64) as u32,
-    })
+    };
+    let in_use_file = table.get("in_use_file").map(text).transpose()?.map(PathBuf::from);
+    Ok(FixedGpu { info, in_use_file })
 }
 
 struct Findings<'a> {

@@ -23,6 +23,6 @@ pub use ids::{
     DiskId, GpuId, IdempotencyKey, Incarnation, InvalidName, LeaseId, NodeId, Nonce, TaskId, TaskName, Tenant,
 };
 pub use outcome::{AttemptEnd, EndKind, Outcome};
-pub use resources::{GpuInfo, GpuRequest, NodeOffer, Resources};
+pub use resources::{GpuInfo, GpuRequest, NodeOffer, QuarantinedGpu, Resources};
 pub use task::{InvalidSpec, OnLost, RetryPolicy, SharedSpec, TaskSpec};
 pub use time::{BootMs, TimeMs};

@@ -84,6 +84,16 @@ pub struct GpuInfo {
     pub index: u32,
 }
 
+/// A GPU of a node that somebody outside Stint uses: not offered until it is free.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct QuarantinedGpu {
+    #[n(0)]
+    pub info: GpuInfo,
+    /// Who uses it, in words.
+    #[n(1)]
+    pub used_by: String,
+}
+
 /// What a node offers as an executor.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct NodeOffer {
@@ -100,4 +110,8 @@ pub struct NodeOffer {
     /// Attempts it runs at once at most.
     #[n(5)]
     pub slots: u32,
+    /// Not among `gpus`.
+    #[n(6)]
+    #[cbor(default)]
+    pub quarantined: Vec<QuarantinedGpu>,
 }

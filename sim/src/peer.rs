@@ -264,6 +264,7 @@ fn offer(id: u64) -> NodeOffer {
         classes: vec![Class::CpuShort, Class::CpuLong, Class::Gpu],
         labels: Default::default(),
         slots: 8,
+        quarantined: Vec::new(),
     }
 }
 

@@ -130,6 +130,11 @@ impl Cluster {
         }
     }
 
+    /// While this file is there, the device counts as used by what it says.
+    pub fn in_use_file(&self, gpu: &str) -> PathBuf {
+        in_use_file(self.root.path(), gpu)
+    }
+
     /// The place of the leader among the peers.
     pub async fn leader(&self) -> usize {
         let status = self.client().cluster_status().await.unwrap();
@@ -254,7 +259,12 @@ fn free_tcp_ports(count: usize) -> Vec<u16> {
     sockets.iter().map(|s| s.local_addr().unwrap().port()).collect()
 }
 
+fn in_use_file(root: &Path, gpu: &str) -> PathBuf {
+    root.join(format!("{gpu}.in-use"))
+}
+
 fn config(setup: &Setup, index: usize, name: &str, dir: &Path, address: &str, http: u16) -> String {
+    let dir_of_all = dir.parent().unwrap();
     let (dir, runtimes, cpus) = (dir.display(), setup.runtimes, setup.cpus);
     let mut text = format!(
         "[node]\nname = \"{name}\"\ndata_dir = \"{dir}\"\n\
@@ -265,8 +275,11 @@ fn config(setup: &Setup, index: usize, name: &str, dir: &Path, address: &str, ht
     match setup.gpus.get(index) {
         Some(gpus) if !gpus.is_empty() => {
             for id in gpus {
-                text +=
-                    &format!("[[executor.gpu]]\nid = \"{id}\"\nmodel = \"Test GPU\"\nmemory = \"80GiB\"\n");
+                let file = in_use_file(dir_of_all, id);
+                let file = file.display();
+                text += &format!(
+                    "[[executor.gpu]]\nid = \"{id}\"\nmodel = \"Test GPU\"\nmemory = \"80GiB\"\nin_use_file = \"{file}\"\n"
+                );
             }
         }
         _ => text += "gpus = \"none\"\n",

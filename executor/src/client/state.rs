@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use stint_protocol::{AttemptEnd, BootMs, EndKind, LeaseId, Runtime};
+use stint_protocol::{AttemptEnd, BootMs, EndKind, LeaseId, QuarantinedGpu, Runtime};
 use tokio::sync::{Notify, mpsc};
 
-use crate::host::{HostEvent, HostHealth, HostSettings, Sandbox};
+use super::devices::Quarantine;
+use crate::gpu::GpuUsers;
+use crate::host::{HostEvent, HostHealth, HostSettings, Sandbox, StopReason};
 use crate::layout::Layout;
 use crate::logs;
 use crate::wire::{Hello, ToShim};
@@ -16,6 +18,8 @@ use crate::wire::{Hello, ToShim};
 /// Where an attempt is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Where {
+    /// Until nobody uses its devices.
+    Waiting,
     /// On its way to the watchdog, not sent yet.
     Queued,
     /// Sent to the watchdog.
@@ -29,6 +33,8 @@ pub enum Where {
 pub struct Entry {
     pub started: bool,
     pub stopping: bool,
+    /// Why it was asked to stop while it waited.
+    pub stop_reason: Option<StopReason>,
     pub deadline: BootMs,
     pub place: Where,
     /// The home it runs in, once the watchdog has said so.
@@ -47,6 +53,7 @@ pub struct State {
     pub link_problem: Option<String>,
     /// Acknowledged attempts whose folders are kept, oldest first.
     pub kept: VecDeque<(SystemTime, LeaseId)>,
+    pub quarantine: Quarantine,
     pub closing: bool,
     /// Messages were taken from the outbox and are not written yet.
     pub writing: bool,
@@ -59,6 +66,7 @@ pub struct Shared {
     pub layout: Layout,
     /// Absolute path of crun, when it is there.
     pub crun: Option<PathBuf>,
+    pub gpu_users: GpuUsers,
     pub wake: Notify,
     events: mpsc::Sender<HostEvent>,
     state: Mutex<State>,
@@ -67,7 +75,8 @@ pub struct Shared {
 impl Shared {
     pub fn new(settings: HostSettings, layout: Layout, events: mpsc::Sender<HostEvent>) -> Self {
         let crun = find_program(&settings.crun_path);
-        Self { settings, layout, crun, wake: Notify::new(), events, state: Mutex::default() }
+        let gpu_users = GpuUsers::of(&settings.gpus);
+        Self { settings, layout, crun, gpu_users, wake: Notify::new(), events, state: Mutex::default() }
     }
 
     /// The state. No code panics while it holds it, so a poisoned lock is as good as any.
@@ -87,7 +96,8 @@ impl Shared {
         if state.running.contains_key(&lease) || state.ended.contains_key(&lease) {
             return false;
         }
-        state.running.insert(lease, Entry { started: false, stopping: false, deadline, place, home: None });
+        let (started, stopping, stop_reason, home) = (false, false, None, None);
+        state.running.insert(lease, Entry { started, stopping, stop_reason, deadline, place, home });
         true
     }
 
@@ -98,6 +108,7 @@ impl Shared {
             let Some(entry) = state.running.get_mut(&lease) else { continue };
             entry.deadline = entry.deadline.max(deadline);
             match entry.place {
+                Where::Waiting => {}
                 Where::Here => here.push((lease, deadline)),
                 Where::Queued | Where::Sent => state.outbox.push(ToShim::Renew(lease, deadline)),
             }
@@ -132,11 +143,34 @@ impl Shared {
     }
 
     /// Notes that an attempt is being stopped; says where it is.
-    pub fn stopping(&self, lease: LeaseId) -> Option<Where> {
+    pub fn stopping(&self, lease: LeaseId, reason: StopReason) -> Option<Where> {
         let mut state = self.lock();
         let entry = state.running.get_mut(&lease)?;
         entry.stopping = true;
+        entry.stop_reason.get_or_insert(reason);
         Some(entry.place)
+    }
+
+    /// Why an attempt was asked to stop.
+    pub fn stop_reason(&self, lease: LeaseId) -> Option<StopReason> {
+        self.lock().running.get(&lease)?.stop_reason
+    }
+
+    /// An attempt has waited for its devices and goes to the watchdog: its deadline by now. None: it is to stop.
+    pub fn leave_wait(&self, lease: LeaseId) -> Option<BootMs> {
+        let mut state = self.lock();
+        let entry = state.running.get_mut(&lease).filter(|entry| !entry.stopping)?;
+        entry.place = Where::Queued;
+        Some(entry.deadline)
+    }
+
+    /// Notes devices that stay in use, and tells the node.
+    pub async fn quarantine(&self, used: Vec<QuarantinedGpu>) {
+        for gpu in used {
+            tracing::warn!(gpu = %gpu.info.id, used_by = %gpu.used_by, "a GPU stays in use: quarantined until it is free");
+            self.lock().quarantine.insert(gpu.info.id.clone(), gpu);
+        }
+        self.publish(vec![HostEvent::DevicesChanged]).await;
     }
 
     /// Forgets ends that the cluster has recorded.
@@ -162,6 +196,7 @@ impl Shared {
             let entry = Entry {
                 started: held.started,
                 stopping: held.stopping,
+                stop_reason: None,
                 deadline: held.deadline,
                 place,
                 home,
@@ -294,6 +329,7 @@ impl State {
                 Some(entry) => !std::mem::replace(&mut entry.started, true),
                 None => false,
             },
+            HostEvent::DevicesChanged => true,
             HostEvent::Ended(end) => {
                 let news = self.running.remove(&end.lease).is_some();
                 if news {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use stint_protocol::{NodeId, v1};
+use stint_protocol::{NodeId, QuarantinedGpu, v1};
 use stint_raft::Status as RaftStatus;
 use stint_scheduler::{Node, NodeMode, State};
 
@@ -27,7 +27,7 @@ pub fn node(state: &State, node: &Node, raft: &RaftStatus, view: &LeaderView) ->
         runtimes: node.offer.runtimes.iter().map(|r| r.to_string()).collect(),
         classes: node.offer.classes.iter().map(|c| c.to_string()).collect(),
         labels: node.offer.labels.clone().into_iter().collect(),
-        problems: node.problems.iter().cloned().chain(held(state, node)).collect(),
+        problems: node.problems.iter().cloned().chain(held(state, node)).chain(quarantined(node)).collect(),
     }
 }
 
@@ -36,6 +36,13 @@ fn held(state: &State, node: &Node) -> Option<String> {
     let seconds = held.until.since(state.time()).div_ceil(1000);
     let tasks = held.tasks;
     Some(format!("failed to start the last {tasks} tasks, tried again in {seconds} s: {}", held.message))
+}
+
+fn quarantined(node: &Node) -> impl Iterator<Item = String> + '_ {
+    let words = |other: &QuarantinedGpu| {
+        format!("GPU {} is quarantined until it is free: {} still uses it", other.info.id, other.used_by)
+    };
+    node.offer.quarantined.iter().map(words)
 }
 
 fn node_state(state: &State, node: &Node, reachable: bool) -> &'static str {
@@ -77,7 +84,14 @@ fn gpus(state: &State, node: &Node) -> Vec<v1::Gpu> {
             holder: holder.map(|l| l.to_string()).unwrap_or_default(),
         }
     };
-    node.offer.gpus.iter().map(one).collect()
+    let quarantined = node.offer.quarantined.iter().map(|other| v1::Gpu {
+        id: other.info.id.to_string(),
+        model: other.info.model.clone(),
+        memory_bytes: other.info.memory_bytes,
+        state: "quarantined".into(),
+        holder: other.used_by.clone(),
+    });
+    node.offer.gpus.iter().map(one).chain(quarantined).collect()
 }
 
 /// The members of the log's replication.

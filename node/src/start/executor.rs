@@ -143,6 +143,7 @@ fn offer(config: &Config, health: &HostHealth, gpus: Vec<GpuInfo>, problems: &mu
         classes,
         labels: config.executor.labels.clone(),
         slots: config.executor.slots,
+        quarantined: Vec::new(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use stint_protocol::{Class, Resources, Runtime, TaskSpec};
+use stint_protocol::{Class, GpuId, QuarantinedGpu, Resources, Runtime, TaskSpec};
 
 use crate::node::{Node, NodeMode};
 use crate::state::State;
@@ -22,6 +22,7 @@ pub(crate) enum Missing {
     Cpu { need: u64, free: u64, total: u64 },
     Memory { need: u64, free: u64, total: u64 },
     Gpus { need: u32, free: u32, fitting: u32, total: u32 },
+    Quarantined { gpu: GpuId, used_by: String },
 }
 
 impl Missing {
@@ -29,7 +30,7 @@ impl Missing {
     pub(crate) fn is_busy(&self) -> bool {
         match self {
             Missing::Slots { most } => *most > 0,
-            Missing::Held { .. } | Missing::OnTrial => true,
+            Missing::Held { .. } | Missing::OnTrial | Missing::Quarantined { .. } => true,
             Missing::Cpu { need, total, .. } | Missing::Memory { need, total, .. } => need <= total,
             Missing::Gpus { need, fitting, .. } => need <= fitting,
             _ => false,
@@ -65,6 +66,9 @@ impl fmt::Display for Missing {
             }
             Missing::Memory { need, free, total } => {
                 write!(f, "{} of {} MiB memory free, {} needed", mib(free), mib(total), mib(need))
+            }
+            Missing::Quarantined { gpu, used_by } => {
+                write!(f, "GPU {gpu} is quarantined: {used_by} still uses it")
             }
             Missing::Gpus { need, free, fitting, total } => {
                 write!(f, "{free} of {total} GPUs free and fitting ({fitting} fit at all), {need} needed")
@@ -130,14 +134,21 @@ fn missing_amounts(node: &Node, spec: &TaskSpec, free: &Resources, slots: u32) -
     lacks
 }
 
-fn missing_gpus(state: &State, node: &Node, spec: &TaskSpec) -> Option<Missing> {
-    let request = spec.gpus.as_ref().filter(|r| r.count > 0)?;
-    let fitting = node.offer.gpus.iter().filter(|g| request.accepts(g));
-    let free = |id| state.gpu(id).is_some_and(|r| r.free_on(node.id).is_some());
-    let free = fitting.clone().filter(|g| free(&g.id)).count() as u32;
-    let fitting = fitting.count() as u32;
-    let total = node.offer.gpus.len() as u32;
-    (free < request.count).then_some(Missing::Gpus { need: request.count, free, fitting, total })
+fn missing_gpus(state: &State, node: &Node, spec: &TaskSpec) -> Vec<Missing> {
+    let Some(request) = spec.gpus.as_ref().filter(|r| r.count > 0) else { return Vec::new() };
+    let offered = node.offer.gpus.iter().filter(|g| request.accepts(g));
+    let is_free = |id| state.gpu(id).is_some_and(|r| r.free_on(node.id).is_some());
+    let free = offered.clone().filter(|g| is_free(&g.id)).count() as u32;
+    if free >= request.count {
+        return Vec::new();
+    }
+    let quarantined: Vec<_> = node.offer.quarantined.iter().filter(|q| request.accepts(&q.info)).collect();
+    let fitting = (offered.count() + quarantined.len()) as u32;
+    let total = (node.offer.gpus.len() + node.offer.quarantined.len()) as u32;
+    let why =
+        |q: &&QuarantinedGpu| Missing::Quarantined { gpu: q.info.id.clone(), used_by: q.used_by.clone() };
+    let lacks = [Missing::Gpus { need: request.count, free, fitting, total }];
+    lacks.into_iter().chain(quarantined.iter().map(why)).collect()
 }
 
 /// The runtime a node would use: the task's own choice, else the first of the class's that the node offers.
