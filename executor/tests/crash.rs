@@ -226,3 +226,17 @@ async fn mock_attempts_end_with_their_node_and_say_so() {
     assert!(!next.host.health().accounted, "the next node cannot know what ran: new incarnation");
     assert_eq!(next.host.held(), []);
 }
+
+#[tokio::test]
+async fn the_watchdog_of_a_wiped_data_folder_leaves_the_cgroups_of_its_successor_alone() {
+    let rig = Rig::new(true);
+    let folder = rig.folder.path().to_str().unwrap().to_owned();
+    rig.open().await.host.shutdown(false).await;
+    let earlier = rig.shim_pid().unwrap();
+    std::fs::remove_dir_all(rig.executor()).unwrap();
+    let mut client = rig.open().await;
+    assert_ne!(rig.shim_pid().unwrap(), earlier, "a wiped folder has a watchdog of its own");
+    signal(earlier, libc::SIGTERM);
+    wait_until("the earlier watchdog is gone", || !processes_with(&folder).contains(&earlier)).await;
+    assert_kind(&client.run(&["/bin/true"]).await, EndKind::Exited(0));
+}
