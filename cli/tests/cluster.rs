@@ -114,6 +114,35 @@ async fn all_peers_killed_and_restarted_keep_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_comes_back_at_another_address_is_found_there() {
+    let mut cluster = Cluster::start(Setup::default()).await;
+    // The leader of now and a follower of now, one after the other.
+    let leader = cluster.leader().await;
+    for moved in [leader, (leader + 1) % 3] {
+        cluster.peers[moved].kill().await;
+        let address = cluster.peers[moved].move_elsewhere();
+        cluster.peers[moved].spawn(&[]);
+        cluster.peers[moved].ready().await;
+        let until = Instant::now() + PATIENCE;
+        let name = cluster.peers[moved].name.clone();
+        loop {
+            let peers = cluster.client().cluster_status().await.unwrap().peers;
+            if peers.iter().any(|peer| peer.name == name && peer.address == address) {
+                break;
+            }
+            assert!(Instant::now() < until, "{address} is not known: {peers:#?}");
+            sleep(Duration::from_millis(20)).await;
+        }
+        cluster.all_ready().await;
+    }
+    // Only these two are left: nothing is accepted unless both are reached at their new addresses.
+    cluster.peers[(leader + 2) % 3].kill().await;
+    let ids = accepted(&cluster.client(), quick(&cluster, "0", 3)).await;
+    let tasks = cluster.finish(&ids, PATIENCE).await;
+    prove(&cluster, &ids, &tasks);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_peer_gives_the_same_answers() {
     let cluster = Cluster::start(Setup::default()).await;
     for place in 0..3 {

@@ -113,6 +113,7 @@ impl Requests {
             Request::Admit { token, disk, name, address } => self.admit(*token, *disk, name, address).await,
             Request::Enlist(node) => self.enlist(node).await,
             Request::TransferLeader(to) => self.transfer(to).await,
+            Request::Readdress { node, address } => self.readdress(node, address).await,
         }
     }
 
@@ -223,6 +224,19 @@ impl Requests {
             self.leader.raft.promote(node.0).await?;
         }
         Ok(done)
+    }
+
+    /// For those who execute and for those who replicate the log: both find the peer at its new address.
+    async fn readdress(&self, node: NodeId, address: String) -> Result<Reply, Failed> {
+        let command = Command::SetNodeAddress { node, address: address.clone() };
+        let reply = self.all(vec![command]).await?;
+        let status = self.leader.raft.status();
+        let known = status.voters.get(&node.0).or_else(|| status.learners.get(&node.0));
+        if let Some(known) = known.filter(|known| known.addr != address) {
+            let info = PeerInfo { addr: address, disk_id: known.disk_id.clone() };
+            self.leader.raft.update_peer(node.0, info).await?;
+        }
+        Ok(reply)
     }
 
     async fn transfer(&self, to: Option<NodeId>) -> Result<Reply, Failed> {

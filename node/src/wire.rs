@@ -179,6 +179,14 @@ pub enum Request {
     Enlist(#[n(0)] NodeId),
     #[n(9)]
     TransferLeader(#[n(0)] Option<NodeId>),
+    /// A member is reached elsewhere from now on.
+    #[n(10)]
+    Readdress {
+        #[n(0)]
+        node: NodeId,
+        #[n(1)]
+        address: String,
+    },
 }
 
 /// A submit, checked and resolved by the peer that took it.

@@ -50,6 +50,7 @@ fn dispatch(state: &mut State, command: Command, changes: &mut Vec<Change>) -> R
         Command::Admit(admit) => join::admit(state, admit, changes),
         Command::AddJoinToken { hash, valid_ms } => join::add_token(state, hash, valid_ms, changes),
         Command::Tick => Ok(()),
+        Command::SetNodeAddress { node, address } => node::set_address(state, node, address, changes),
     }
 }
 

@@ -112,6 +112,14 @@ pub enum Command {
     /// Nothing but the passing of time: due retries and retention.
     #[n(11)]
     Tick,
+    /// A member is reached elsewhere from now on.
+    #[n(12)]
+    SetNodeAddress {
+        #[n(0)]
+        node: NodeId,
+        #[n(1)]
+        address: String,
+    },
 }
 
 /// What a command changed; the node turns these into wake-ups and answers.

@@ -25,7 +25,7 @@ Examples:
   stint node drain NAME";
 
 /// Changes of state, without the consensus library's running commentary.
-const DEFAULT_LOGS: &str = "info,openraft=warn";
+const DEFAULT_LOGS: &str = "info,openraft=error";
 
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Start")]

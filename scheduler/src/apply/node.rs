@@ -71,6 +71,22 @@ pub(super) fn set_mode(
     Ok(())
 }
 
+pub(super) fn set_address(
+    state: &mut State,
+    id: NodeId,
+    address: String,
+    changes: &mut Vec<Change>,
+) -> Result<(), Rejection> {
+    let Some(node) = state.nodes.get_mut(&id) else {
+        return Err(Rejection::UnknownNode(id));
+    };
+    if node.address != address {
+        Arc::make_mut(node).address = address;
+        changes.push(Change::NodeChanged { node: id });
+    }
+    Ok(())
+}
+
 /// Forgets a node that holds nothing.
 pub(super) fn remove(state: &mut State, id: NodeId, changes: &mut Vec<Change>) -> Result<(), Rejection> {
     let Some(node) = state.nodes.get(&id).cloned() else {
