@@ -11,7 +11,7 @@ use stint_scheduler::{Change, Command, NodeMode, Rejection, Settings, Submit};
 
 use super::event::Event;
 use super::leading::{NotDone, Waiter};
-use super::shape::Shape;
+use super::shape::{Pace, Shape};
 use super::world::{World, node_id};
 use crate::dice::Dice;
 
@@ -19,6 +19,9 @@ use crate::dice::Dice;
 const PATIENCE_MS: u64 = 3_000;
 /// Requests without an answer at most: clients that get none do not pile up.
 const OPEN: usize = 40;
+
+/// Tasks that wait at most before clients wait too: what is left at the end must finish soon.
+const WAITING: usize = 20;
 
 /// What a client hears.
 #[derive(Clone, Debug)]
@@ -50,6 +53,12 @@ struct Request {
     again: bool,
 }
 
+impl Request {
+    fn readies(&self, node: usize) -> bool {
+        matches!(&self.asked, Asked::Mode { node: known, mode: NodeMode::Ready } if *known == node)
+    }
+}
+
 /// All clients.
 pub struct Clients {
     dice: Dice,
@@ -59,6 +68,7 @@ pub struct Clients {
     known: Vec<TaskId>,
     most_gpus: u32,
     settings: Settings,
+    pace: Pace,
 }
 
 impl Clients {
@@ -70,6 +80,7 @@ impl Clients {
             known: Vec::new(),
             most_gpus: shape.most_gpus,
             settings: shape.settings.clone(),
+            pace: shape.pace,
         }
     }
 
@@ -103,7 +114,7 @@ impl Clients {
         let named = self.dice.one_in(4);
         Submit {
             tenant: Tenant::new(tenant).unwrap_or_else(|e| panic!("a fixed name: {e}")),
-            first: TaskId(u128::from(number) << 24),
+            first: TaskId(u128::from(number) << 40),
             count,
             name: named.then(|| TaskName::new(&format!("task-{number}"))).and_then(Result::ok),
             spec: SharedSpec::new(spec),
@@ -115,21 +126,23 @@ impl Clients {
 
     fn spec(&mut self) -> TaskSpec {
         let dice = &mut self.dice;
-        let classes = [Class::CpuShort, Class::CpuShort, Class::CpuLong, Class::Gpu, Class::Gpu];
+        let classes = [Class::CpuShort, Class::CpuShort, Class::CpuLong, Class::CpuLong, Class::Gpu];
         let class = *dice.pick(&classes);
         let mut spec = TaskSpec::new(class, vec!["simulated".into()]);
-        spec.runtime = dice.one_in(2).then_some(Runtime::Mock);
-        spec.runtime.get_or_insert(Runtime::Mock);
+        spec.runtime = Some(Runtime::Mock);
         spec.cpu_milli = 250 * dice.between(1, 8);
         spec.memory_bytes = dice.between(256, 2_048) << 20;
         spec.priority = dice.below(101) as u8;
-        spec.timeout_ms = dice.between(2_000, 20_000);
+        spec.timeout_ms = match self.pace {
+            Pace::Long => dice.between(20_000, 100_000),
+            _ => dice.between(2_000, 20_000),
+        };
         spec.stop_grace_ms = dice.between(0, 1_200);
         spec.on_lost = if dice.one_in(5) { OnLost::Fail } else { OnLost::Retry };
         let (backoff_ms, retry_failures) = (dice.between(50, 800), dice.one_in(2));
         spec.retry = RetryPolicy { backoff_ms, retry_failures, ..RetryPolicy::default() };
         if class == Class::Gpu {
-            let count = dice.between(1, u64::from(self.most_gpus)) as u32;
+            let count = if dice.one_in(5) { self.most_gpus } else { 1 };
             spec.gpus = Some(GpuRequest { count, ..GpuRequest::default() });
         } else if dice.one_in(6) {
             let zone = ["a", "b"][dice.below(2) as usize];
@@ -145,18 +158,22 @@ impl World {
         if self.is_healed() {
             return;
         }
-        let pause = self.clients.dice.between(60, 1_100);
-        self.queue.at(self.now + pause, Event::Ask);
-        if self.clients.open() < OPEN {
+        let pause = self.clients.dice.between(30, 450);
+        self.queue.at(self.now + pause * self.shape.pace.stretch().min(2), Event::Ask);
+        if self.clients.open() < OPEN && self.log.state().waiting() < WAITING {
             let asked = self.clients.drawn(self.peers.len());
             let request = self.clients.add(asked, false);
             self.send_request(request);
         }
     }
 
-    /// The operator wants every node to work again.
+    /// The operator wants every node to work again. A request of before may come late and undo it: asked again then.
     pub fn ready_all(&mut self) {
         for node in 0..self.peers.len() {
+            let ready = self.log.state().node(node_id(node)).is_some_and(|n| n.mode == NodeMode::Ready);
+            if ready || self.clients.requests.values().any(|open| open.readies(node)) {
+                continue;
+            }
             let request = self.clients.add(Asked::Mode { node, mode: NodeMode::Ready }, false);
             self.send_request(request);
         }
@@ -232,7 +249,8 @@ impl World {
         };
         if passing {
             if open.attempt == attempt {
-                self.pause_client(request);
+                let full = matches!(reply, Reply::Refused(_));
+                self.pause_client(request, if full { 2_000 } else { 400 });
             }
             return;
         }
@@ -263,11 +281,11 @@ impl World {
         }
     }
 
-    fn pause_client(&mut self, request: u64) {
+    fn pause_client(&mut self, request: u64, most_ms: u64) {
         let Some(open) = self.clients.requests.get_mut(&request) else { return };
         open.attempt += 1;
         let attempt = open.attempt;
-        let pause = self.clients.dice.between(25, 400);
+        let pause = self.clients.dice.between(25, most_ms);
         self.queue.at(self.now + pause, Event::ClientWake { request, attempt });
     }
 

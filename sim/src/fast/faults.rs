@@ -83,6 +83,7 @@ impl World {
         }
         for peer in 0..self.peers.len() {
             self.hosts[peer].ward.late_ms = 0;
+            self.hosts[peer].habits.healed = true;
             self.queue.at(self.now + 10, Event::StartProcess { peer });
         }
         self.ready_all();

@@ -8,7 +8,8 @@ use stint_executor::watchdog::Why;
 use stint_node::agent::core::Act;
 use stint_protocol::{AttemptEnd, BootMs, LeaseId};
 
-use super::ward::{Happening, Ward};
+use super::shape::Pace;
+use super::ward::{Habits, Happening, Ward};
 use crate::dice::Dice;
 
 /// The executing side of one peer's machine. Outlives the peer's process.
@@ -17,7 +18,7 @@ pub struct Host {
     orphans: Ward,
     /// Spooled until acknowledged.
     ends: BTreeMap<LeaseId, AttemptEnd>,
-    kill_margin_ms: u64,
+    pub habits: Habits,
     dice: Dice,
     accounted: bool,
     pub incarnation: u64,
@@ -26,12 +27,12 @@ pub struct Host {
 }
 
 impl Host {
-    pub fn new(kill_margin_ms: u64, dice: Dice) -> Self {
+    pub fn new(kill_margin_ms: u64, pace: Pace, dice: Dice) -> Self {
         Self {
             ward: Ward::default(),
             orphans: Ward::default(),
             ends: BTreeMap::new(),
-            kill_margin_ms,
+            habits: Habits { kill_margin_ms, pace, healed: false },
             dice,
             accounted: true,
             incarnation: 0,
@@ -68,7 +69,7 @@ impl Host {
             Act::Start(launch) => {
                 // A lease that is held or has ended is left as it is.
                 if !self.ward.holds(launch.lease) && !self.ends.contains_key(&launch.lease) {
-                    self.ward.start(launch, self.kill_margin_ms, now, &mut self.dice);
+                    self.ward.start(launch, self.habits, now, &mut self.dice);
                 }
             }
         }
@@ -81,9 +82,9 @@ impl Host {
 
     /// Does what is due; spools the ends of what it still knows of.
     pub fn advance(&mut self, now: BootMs) -> Vec<Happening> {
-        let mut happened = self.ward.advance(now, self.kill_margin_ms, &mut self.dice);
+        let mut happened = self.ward.advance(now, self.habits, &mut self.dice);
         self.spool(&happened, now);
-        happened.extend(self.orphans.advance(now, self.kill_margin_ms, &mut self.dice));
+        happened.extend(self.orphans.advance(now, self.habits, &mut self.dice));
         happened
     }
 

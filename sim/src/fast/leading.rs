@@ -12,6 +12,7 @@ use super::event::Event;
 use super::log::Flight;
 use super::plant::FastPlant;
 use super::sessions::Session;
+use super::shape::Pace;
 use super::world::World;
 
 /// Who waits for what becomes of commands.
@@ -262,6 +263,7 @@ impl World {
     /// How long an entry takes to a majority of the disks, in milliseconds.
     pub fn commit_takes(&mut self) -> u64 {
         match self.trouble.slow_disks_ms {
+            0 if self.shape.pace == Pace::SlowDisks && !self.is_healed() => self.dice.between(100, 1_800),
             0 => self.dice.between(1, 6),
             most => self.dice.between(most / 4, most),
         }

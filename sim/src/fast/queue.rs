@@ -36,18 +36,22 @@ impl Ord for Arranged {
 pub struct Queue {
     heap: BinaryHeap<Reverse<Arranged>>,
     sequence: u64,
+    now: u64,
 }
 
 impl Queue {
-    /// Arranges an event.
+    /// Arranges an event; what should have happened already happens now.
     pub fn at(&mut self, at: u64, event: Event) {
         self.sequence += 1;
+        let at = at.max(self.now);
         self.heap.push(Reverse(Arranged { at, sequence: self.sequence, event }));
     }
 
     /// The next event and its time.
     pub fn next(&mut self) -> Option<(u64, Event)> {
-        self.heap.pop().map(|Reverse(arranged)| (arranged.at, arranged.event))
+        let Reverse(arranged) = self.heap.pop()?;
+        self.now = arranged.at;
+        Some((arranged.at, arranged.event))
     }
 
     pub fn len(&self) -> usize {

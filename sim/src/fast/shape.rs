@@ -21,23 +21,51 @@ pub struct Shape {
     pub offers: Vec<NodeOffer>,
     /// GPUs that one task may ask for.
     pub most_gpus: u32,
+    pub pace: Pace,
+}
+
+/// How fast things go in a seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// Leases of a few seconds.
+    Quick,
+    /// The same, and every entry takes long to a majority of the disks.
+    SlowDisks,
+    /// Long leases, over which clocks drift apart; programs and faults last as long.
+    Long,
+}
+
+impl Pace {
+    fn drawn(dice: &mut Dice) -> Self {
+        match dice.below(8) {
+            0 | 1 => Pace::Long,
+            2 | 3 => Pace::SlowDisks,
+            _ => Pace::Quick,
+        }
+    }
+
+    /// How many times longer than usual faults last.
+    pub fn stretch(self) -> u64 {
+        if self == Pace::Long { 4 } else { 1 }
+    }
 }
 
 impl Shape {
     pub fn drawn(seed: u64) -> Self {
         let mut dice = Dice::new(seed, 0x5001);
+        let pace = Pace::drawn(&mut dice);
         let peers = [5, 5, 5, 5, 5, 5, 3, 4, 6, 7][dice.below(10) as usize];
         let shared = dice.one_in(3);
         let machine_of: Vec<usize> =
             (0..peers).map(|peer| if shared && peer == peers - 1 { peer - 1 } else { peer }).collect();
         let machines = if shared { peers - 1 } else { peers };
-        let clocks = (0..machines).map(|_| clocks(&mut dice)).collect();
+        let clocks = (0..machines).map(|_| clocks(pace, &mut dice)).collect();
         let offers: Vec<NodeOffer> =
             (0..peers).map(|peer| offer(peer, machine_of[peer], shared, &mut dice)).collect();
         let alone = |peer: usize| !shared || peer + 2 < peers;
         let most_gpus = (0..peers).filter(|p| alone(*p)).map(|p| offers[p].gpus.len()).max();
         let most_gpus = most_gpus.unwrap_or(0).clamp(1, 2) as u32;
-        Self { settings: settings(&mut dice), machine_of, clocks, offers, most_gpus }
+        Self { settings: settings(pace, &mut dice), machine_of, clocks, offers, most_gpus, pace }
     }
 
     pub fn peers(&self) -> usize {
@@ -51,8 +79,8 @@ impl Shape {
     }
 }
 
-fn clocks(dice: &mut Dice) -> Clocks {
-    let drift = match dice.below(3) {
+fn clocks(pace: Pace, dice: &mut Dice) -> Clocks {
+    let drift = match dice.below(if pace == Pace::Long { 2 } else { 3 }) {
         0 => DRIFT_PPM as i64,
         1 => -(DRIFT_PPM as i64),
         _ => dice.between(0, 2 * DRIFT_PPM) as i64 - DRIFT_PPM as i64,
@@ -60,8 +88,8 @@ fn clocks(dice: &mut Dice) -> Clocks {
     Clocks::new(drift, dice.between(1_000, 900_000), dice.between(0, 600) as i64 - 300)
 }
 
-/// Short leases, so that many run out; in some seeds long ones, over which clocks drift apart.
-fn settings(dice: &mut Dice) -> Settings {
+/// Short leases, so that many run out; in some seeds long ones.
+fn settings(pace: Pace, dice: &mut Dice) -> Settings {
     let kill_margin_ms = dice.between(200, 600);
     let mut settings = Settings {
         placement: if dice.one_in(2) { Placement::Spread } else { Placement::BinPack },
@@ -71,11 +99,16 @@ fn settings(dice: &mut Dice) -> Settings {
         max_live_tasks: if dice.one_in(4) { dice.between(12, 30) } else { 10_000 },
         ..Settings::default()
     };
-    let long = dice.one_in(5);
+    let short = dice.one_in(2);
     for class in [Class::CpuShort, Class::CpuLong, Class::Gpu] {
         let rules = &mut settings.classes[class as usize];
         rules.runtimes = vec![Runtime::Mock];
-        rules.lease_ttl_ms = if long { dice.between(40_000, 80_000) } else { dice.between(2_500, 8_000) };
+        rules.max_timeout_ms = rules.max_timeout_ms.max(120_000);
+        rules.lease_ttl_ms = match pace {
+            Pace::Long => dice.between(20_000, 30_000),
+            _ if short => dice.between(2_400, 3_500),
+            _ => dice.between(2_500, 8_000),
+        };
     }
     settings.classes[Class::GpuSlurm as usize].lease_ttl_ms = 5_000;
     settings.classes[Class::Gpu as usize].max_gpus = 2;

@@ -6,12 +6,22 @@ use stint_executor::watchdog::{Action, Limits, Watchdog, Why};
 use stint_executor::{Held, Launch};
 use stint_protocol::{BootMs, EndKind, GpuId, LeaseId, SharedSpec};
 
+use super::shape::Pace;
 use crate::dice::Dice;
 
 /// Longest time a start takes, in milliseconds.
 const START_MS: u64 = 400;
 /// What is left of the kill margin when the slowest kill is done, in milliseconds.
 const SPARE_MS: u64 = 5;
+
+/// How a host treats attempts, and how long they take.
+#[derive(Clone, Copy, Debug)]
+pub struct Habits {
+    pub kill_margin_ms: u64,
+    pub pace: Pace,
+    /// Everything was healed: programs that begin from now on end soon.
+    pub healed: bool,
+}
 
 /// What happened to an attempt.
 #[derive(Debug)]
@@ -70,12 +80,12 @@ impl Ward {
         self.attempts.iter().map(one).collect()
     }
 
-    pub fn start(&mut self, launch: Launch, kill_margin_ms: u64, now: BootMs, dice: &mut Dice) {
+    pub fn start(&mut self, launch: Launch, habits: Habits, now: BootMs, dice: &mut Dice) {
         let lease = launch.lease;
         let limits = Limits {
             deadline: launch.deadline,
             grace_ms: launch.spec.stop_grace_ms,
-            kill_margin_ms,
+            kill_margin_ms: habits.kill_margin_ms,
             run_timeout_ms: launch.spec.timeout_ms,
             started_at: now,
         };
@@ -110,11 +120,11 @@ impl Ward {
     }
 
     /// Does what is due.
-    pub fn advance(&mut self, now: BootMs, kill_margin_ms: u64, dice: &mut Dice) -> Vec<Happening> {
+    pub fn advance(&mut self, now: BootMs, habits: Habits, dice: &mut Dice) -> Vec<Happening> {
         let mut happened = Vec::new();
-        self.begin_due(now, kill_margin_ms, dice, &mut happened);
+        self.begin_due(now, habits, dice, &mut happened);
         if self.watchdog.next_wake().is_some_and(|at| at.plus(self.late_ms) <= now) {
-            self.watch(now, kill_margin_ms, dice, &mut happened);
+            self.watch(now, habits.kill_margin_ms, dice, &mut happened);
         }
         let over = |(lease, attempt): (&LeaseId, &Attempt)| Some((*lease, attempt.over(now)?));
         let due: Vec<(LeaseId, EndKind)> = self.attempts.iter().filter_map(over).collect();
@@ -124,7 +134,7 @@ impl Ward {
         happened
     }
 
-    fn begin_due(&mut self, now: BootMs, margin: u64, dice: &mut Dice, happened: &mut Vec<Happening>) {
+    fn begin_due(&mut self, now: BootMs, habits: Habits, dice: &mut Dice, happened: &mut Vec<Happening>) {
         let begins = |attempt: &Attempt| matches!(attempt.phase, Phase::Starting { at } if at <= now);
         let due: Vec<LeaseId> =
             self.attempts.iter().filter(|(_, a)| begins(a)).map(|(lease, _)| *lease).collect();
@@ -137,7 +147,7 @@ impl Ward {
             let limits = Limits {
                 deadline,
                 grace_ms: attempt.launch.spec.stop_grace_ms,
-                kill_margin_ms: margin,
+                kill_margin_ms: habits.kill_margin_ms,
                 run_timeout_ms: attempt.launch.spec.timeout_ms,
                 started_at: now,
             };
@@ -145,7 +155,7 @@ impl Ward {
                 self.end(lease, EndKind::Lost, happened);
                 continue;
             }
-            match Program::drawn(dice, now) {
+            match Program::drawn(dice, now, habits) {
                 Ok(program) => {
                     attempt.phase = Phase::Running(program);
                     let gpus = attempt.launch.gpus.iter().map(|gpu| gpu.id.clone()).collect();
@@ -212,7 +222,7 @@ impl Attempt {
 
 impl Program {
     /// A program, or why it does not come to run.
-    fn drawn(dice: &mut Dice, now: BootMs) -> Result<Self, EndKind> {
+    fn drawn(dice: &mut Dice, now: BootMs, habits: Habits) -> Result<Self, EndKind> {
         let end = match dice.below(24) {
             0 => return Err(EndKind::StartFailed),
             1 if dice.one_in(2) => return Err(EndKind::NotRunnable),
@@ -221,12 +231,13 @@ impl Program {
             5 => EndKind::Signalled(11),
             _ => EndKind::Exited(0),
         };
-        let run_ms = match dice.below(10) {
-            0..=3 => dice.between(1, 800),
-            4..=6 => dice.between(800, 4_000),
+        let run_ms = match dice.below(if habits.healed { 4 } else { 10 }) {
+            0..=5 => dice.between(1, 800),
+            6..=7 => dice.between(800, 4_000),
             _ => dice.between(4_000, 12_000),
         };
-        let ends_at = (!dice.one_in(8)).then(|| now.plus(run_ms));
+        let hangs = dice.one_in(if habits.pace == Pace::Long { 3 } else { 6 }) && !habits.healed;
+        let ends_at = (!hangs).then(|| now.plus(run_ms));
         Ok(Self { since: now, ends_at, end, obeys_term: !dice.one_in(3), dies_at: None })
     }
 }

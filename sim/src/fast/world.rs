@@ -25,7 +25,7 @@ use crate::oracle::Severity;
 pub const COMMANDS: u64 = 200;
 pub const FAULTS: u64 = 20;
 /// Trouble is over by then in any case, in milliseconds.
-const TROUBLE_MS: u64 = 400_000;
+const TROUBLE_MS: u64 = 600_000;
 /// Attempts that run, fail and are repeated, a few times over, beyond the longest lease, in milliseconds.
 const SETTLE_MS: u64 = 240_000;
 /// How often it is looked whether everything is finished, in milliseconds.
@@ -59,7 +59,8 @@ impl World {
         let mut log = Log::new(founding(&shape, &clocks[0]));
         log.frees_on_new_incarnation = plant == Some(FastPlant::ReleaseOnNewIncarnation);
         let host = |peer| {
-            let mut host = Host::new(shape.settings.kill_margin_ms, Dice::new(seed, 0x5100 + peer as u64));
+            let dice = Dice::new(seed, 0x5100 + peer as u64);
+            let mut host = Host::new(shape.settings.kill_margin_ms, shape.pace, dice);
             host.ward.forgets_ends = plant == Some(FastPlant::LateKill);
             host
         };
@@ -182,8 +183,9 @@ impl World {
                 Ok(())
             }
             Some(healed) => {
+                self.ready_all();
                 let Err(why) = self.settled() else { return Err(Ended) };
-                let bound = SETTLE_MS + 3 * self.shape.longest_wait_ms();
+                let bound = SETTLE_MS * self.shape.pace.stretch() + 3 * self.shape.longest_wait_ms();
                 if self.now > healed + bound {
                     let what = format!("not within {bound} ms after healing: {why}");
                     self.referee.violate(Severity::Liveness, "everything finishes after healing", what);
