@@ -143,6 +143,30 @@ async fn a_peer_that_comes_back_at_another_address_is_found_there() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_still_runs_at_the_deadline_of_a_drain_goes_on_elsewhere() {
+    let cluster = Cluster::start(Setup::default()).await;
+    let client = cluster.client();
+    let id = accepted(&client, quick(&cluster, "300", 1)).await.remove(0);
+    let get = || client.get_task(v1::GetTaskRequest { task: id.clone(), ..Default::default() });
+    let until = Instant::now() + PATIENCE;
+    while lives(&cluster.root.path().join("marks")).is_empty() {
+        assert!(Instant::now() < until, "the task does not start");
+        sleep(Duration::from_millis(20)).await;
+    }
+    let first = get().await.unwrap().node_name;
+    let drain = v1::SetNodeModeRequest { node: first.clone(), mode: "drain".into(), within_ms: Some(300) };
+    client.set_node_mode(drain).await.unwrap();
+    let task = cluster.finish(std::slice::from_ref(&id), PATIENCE).await.remove(0);
+    let ends: Vec<(&str, &str)> =
+        task.attempt_records.iter().map(|a| (a.node_name.as_str(), a.end.as_str())).collect();
+    assert_eq!((ends.len(), ends[0]), (2, (first.as_str(), "drained")), "{task:#?}");
+    assert_ne!(ends[1].0, first, "{task:#?}");
+    prove(&cluster, std::slice::from_ref(&id), &[task]);
+    let nodes = client.list_nodes().await.unwrap();
+    assert_eq!(nodes.iter().find(|n| n.name == first).map(|n| n.state.as_str()), Some("drained"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_peer_gives_the_same_answers() {
     let cluster = Cluster::start(Setup::default()).await;
     for place in 0..3 {

@@ -101,6 +101,9 @@ impl Drafts {
         if !expired.is_empty() {
             commands.push(Command::ExpireLeases(expired));
         }
+        if commands.is_empty() && state.drain_due(stamp) {
+            commands.push(Command::Tick);
+        }
         let due = state.next_due().is_some_and(|due| due <= stamp);
         let seen = Planned { index, reachable };
         if ahead_ms.is_none() && (due || !commands.is_empty() || self.planned.as_ref() != Some(&seen)) {

@@ -95,6 +95,7 @@ fn grant(state: &State, lease: LeaseId, task: &Task, leased: &Leased, ttl_ms: u6
         ttl_ms,
         kill_margin_ms: state.settings().kill_margin_ms,
         cancelled: leased.cancelled,
+        drained: leased.drained,
         launch: new.then(launch),
     }
 }
@@ -107,7 +108,8 @@ pub fn has_news(state: &State, report: &Report) -> bool {
     let changed = leases.iter().any(|lease| {
         let leased = state.task(lease.task).and_then(|t| t.leased());
         let current = leased.filter(|l| l.incarnation == report.incarnation);
-        current.is_some_and(|l| held.get(lease).is_none_or(|stopping| l.cancelled && !stopping))
+        current
+            .is_some_and(|l| held.get(lease).is_none_or(|stopping| (l.cancelled || l.drained) && !stopping))
     });
     must_stop || changed
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use stint_protocol::{NodeId, TimeMs};
 use stint_raft::{BarrierError, MembershipError, PeerInfo};
-use stint_scheduler::{Admit, Change, Command, NodeMode, Rejection, Submit};
+use stint_scheduler::{Admit, Change, Command, Rejection, Submit};
 
 use crate::clock::Clock;
 use crate::leader::{Leader, NotDone};
@@ -105,7 +105,9 @@ impl Requests {
         match request {
             Request::Submit(submit) => self.submit(submit).await,
             Request::Cancel(tasks) => self.all(tasks.into_iter().map(Command::Cancel).collect()).await,
-            Request::SetNodeMode { node, mode } => self.set_mode(node, mode).await,
+            Request::SetNodeMode { node, mode, within_ms } => {
+                self.all(vec![Command::SetNodeMode { node, mode, within_ms }]).await
+            }
             Request::RemoveNode(node) => self.remove_node(node).await,
             Request::CreateJoinToken { hash, valid_ms } => self.join_token(*hash, valid_ms).await,
             Request::ReadIndex => Ok(Reply::Index(self.leader.raft.barrier(limits::BARRIER_DEADLINE).await?)),
@@ -142,10 +144,6 @@ impl Requests {
             _ => None,
         });
         submitted.ok_or_else(|| NotDone::Unknown("the submit gave no tasks".into()).into())
-    }
-
-    async fn set_mode(&self, node: NodeId, mode: NodeMode) -> Result<Reply, Failed> {
-        self.all(vec![Command::SetNodeMode { node, mode }]).await
     }
 
     /// Out of the executing nodes first, then out of the membership: a voter leaves a quorum behind.

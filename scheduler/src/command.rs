@@ -96,6 +96,10 @@ pub enum Command {
         node: NodeId,
         #[n(1)]
         mode: NodeMode,
+        /// For a drain: how long what runs there may go on, in milliseconds from the entry's time; none: to its end.
+        #[n(2)]
+        #[cbor(default)]
+        within_ms: Option<u64>,
     },
     #[n(8)]
     RemoveNode(#[n(0)] NodeId),

@@ -188,13 +188,17 @@ impl AgentCore {
         let (lease, deadline) = (grant.lease, at.sent.plus(grant.ttl_ms));
         // An attempt starts only while its lease has time left, and not on a node that stops.
         let may_start = !at.closing && at.now < deadline.minus(grant.kill_margin_ms);
+        let stop = match (grant.cancelled, grant.drained) {
+            (true, _) => Some(Act::Stop(lease, StopReason::Cancelled)),
+            (_, true) => Some(Act::Stop(lease, StopReason::Drained)),
+            _ => None,
+        };
         match (held.get(&lease), grant.launch) {
-            (Some(false), _) if grant.cancelled => acts.push(Act::Stop(lease, StopReason::Cancelled)),
+            (Some(false), _) => acts.extend(stop),
+            // Started also when it is to stop: so its end is reported as that of every other.
             (None, Some(launch)) if may_start => {
                 acts.push(Act::Start(self.launch(lease, launch, deadline)));
-                if grant.cancelled {
-                    acts.push(Act::Stop(lease, StopReason::Cancelled));
-                }
+                acts.extend(stop);
             }
             _ => {}
         }

@@ -211,7 +211,7 @@ impl World {
         let command = match open.asked.clone() {
             Asked::Submit(submit) => Command::Submit(*submit),
             Asked::Cancel(task) => Command::Cancel(task),
-            Asked::Mode { node, mode } => Command::SetNodeMode { node: node_id(node), mode },
+            Asked::Mode { node, mode } => Command::SetNodeMode { node: node_id(node), mode, within_ms: None },
         };
         if self.holds_office(peer) {
             self.propose(peer, vec![command], Waiter::Client { request, attempt });
