@@ -114,6 +114,59 @@ async fn all_peers_killed_and_restarted_keep_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_comes_back_at_another_address_is_found_there() {
+    let mut cluster = Cluster::start(Setup::default()).await;
+    // The leader of now and a follower of now, one after the other.
+    let leader = cluster.leader().await;
+    for moved in [leader, (leader + 1) % 3] {
+        cluster.peers[moved].kill().await;
+        let address = cluster.peers[moved].move_elsewhere();
+        cluster.peers[moved].spawn(&[]);
+        cluster.peers[moved].ready().await;
+        let until = Instant::now() + PATIENCE;
+        let name = cluster.peers[moved].name.clone();
+        loop {
+            let peers = cluster.client().cluster_status().await.unwrap().peers;
+            if peers.iter().any(|peer| peer.name == name && peer.address == address) {
+                break;
+            }
+            assert!(Instant::now() < until, "{address} is not known: {peers:#?}");
+            sleep(Duration::from_millis(20)).await;
+        }
+        cluster.all_ready().await;
+    }
+    // Only these two are left: nothing is accepted unless both are reached at their new addresses.
+    cluster.peers[(leader + 2) % 3].kill().await;
+    let ids = accepted(&cluster.client(), quick(&cluster, "0", 3)).await;
+    let tasks = cluster.finish(&ids, PATIENCE).await;
+    prove(&cluster, &ids, &tasks);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_still_runs_at_the_deadline_of_a_drain_goes_on_elsewhere() {
+    let cluster = Cluster::start(Setup::default()).await;
+    let client = cluster.client();
+    let id = accepted(&client, quick(&cluster, "300", 1)).await.remove(0);
+    let get = || client.get_task(v1::GetTaskRequest { task: id.clone(), ..Default::default() });
+    let until = Instant::now() + PATIENCE;
+    while lives(&cluster.root.path().join("marks")).is_empty() {
+        assert!(Instant::now() < until, "the task does not start");
+        sleep(Duration::from_millis(20)).await;
+    }
+    let first = get().await.unwrap().node_name;
+    let drain = v1::SetNodeModeRequest { node: first.clone(), mode: "drain".into(), within_ms: Some(300) };
+    client.set_node_mode(drain).await.unwrap();
+    let task = cluster.finish(std::slice::from_ref(&id), PATIENCE).await.remove(0);
+    let ends: Vec<(&str, &str)> =
+        task.attempt_records.iter().map(|a| (a.node_name.as_str(), a.end.as_str())).collect();
+    assert_eq!((ends.len(), ends[0]), (2, (first.as_str(), "drained")), "{task:#?}");
+    assert_ne!(ends[1].0, first, "{task:#?}");
+    prove(&cluster, std::slice::from_ref(&id), &[task]);
+    let nodes = client.list_nodes().await.unwrap();
+    assert_eq!(nodes.iter().find(|n| n.name == first).map(|n| n.state.as_str()), Some("drained"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_peer_gives_the_same_answers() {
     let cluster = Cluster::start(Setup::default()).await;
     for place in 0..3 {

@@ -49,7 +49,7 @@ async fn a_device_that_stays_in_use_is_quarantined_until_it_is_free() {
     let second = accepted(&client, shows_its_device()).await;
     for task in cluster.finish(&[first, second].concat(), PATIENCE).await {
         assert_eq!(task.outcome.as_ref().expect("finished").status, "succeeded", "{task:#?}");
-        assert_eq!(task.attempt_records.last().unwrap().gpus, [free.clone()], "{task:#?}");
+        assert_eq!(task.attempt_records.last().unwrap().gpus, std::slice::from_ref(&free), "{task:#?}");
         for failed in task.attempt_records.iter().rev().skip(1) {
             assert!(failed.message.contains("still used by process 4711 left-over"), "{task:#?}");
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use stint_protocol::{NodeId, TimeMs};
 use stint_raft::{BarrierError, MembershipError, PeerInfo};
-use stint_scheduler::{Admit, Change, Command, NodeMode, Rejection, Submit};
+use stint_scheduler::{Admit, Change, Command, Rejection, Submit};
 
 use crate::clock::Clock;
 use crate::leader::{Leader, NotDone};
@@ -105,7 +105,9 @@ impl Requests {
         match request {
             Request::Submit(submit) => self.submit(submit).await,
             Request::Cancel(tasks) => self.all(tasks.into_iter().map(Command::Cancel).collect()).await,
-            Request::SetNodeMode { node, mode } => self.set_mode(node, mode).await,
+            Request::SetNodeMode { node, mode, within_ms } => {
+                self.all(vec![Command::SetNodeMode { node, mode, within_ms }]).await
+            }
             Request::RemoveNode(node) => self.remove_node(node).await,
             Request::CreateJoinToken { hash, valid_ms } => self.join_token(*hash, valid_ms).await,
             Request::ReadIndex => Ok(Reply::Index(self.leader.raft.barrier(limits::BARRIER_DEADLINE).await?)),
@@ -113,6 +115,7 @@ impl Requests {
             Request::Admit { token, disk, name, address } => self.admit(*token, *disk, name, address).await,
             Request::Enlist(node) => self.enlist(node).await,
             Request::TransferLeader(to) => self.transfer(to).await,
+            Request::Readdress { node, address } => self.readdress(node, address).await,
         }
     }
 
@@ -141,10 +144,6 @@ impl Requests {
             _ => None,
         });
         submitted.ok_or_else(|| NotDone::Unknown("the submit gave no tasks".into()).into())
-    }
-
-    async fn set_mode(&self, node: NodeId, mode: NodeMode) -> Result<Reply, Failed> {
-        self.all(vec![Command::SetNodeMode { node, mode }]).await
     }
 
     /// Out of the executing nodes first, then out of the membership: a voter leaves a quorum behind.
@@ -223,6 +222,19 @@ impl Requests {
             self.leader.raft.promote(node.0).await?;
         }
         Ok(done)
+    }
+
+    /// For those who execute and for those who replicate the log: both find the peer at its new address.
+    async fn readdress(&self, node: NodeId, address: String) -> Result<Reply, Failed> {
+        let command = Command::SetNodeAddress { node, address: address.clone() };
+        let reply = self.all(vec![command]).await?;
+        let status = self.leader.raft.status();
+        let known = status.voters.get(&node.0).or_else(|| status.learners.get(&node.0));
+        if let Some(known) = known.filter(|known| known.addr != address) {
+            let info = PeerInfo { addr: address, disk_id: known.disk_id.clone() };
+            self.leader.raft.update_peer(node.0, info).await?;
+        }
+        Ok(reply)
     }
 
     async fn transfer(&self, to: Option<NodeId>) -> Result<Reply, Failed> {

@@ -100,6 +100,7 @@ pub async fn serve(
     tasks.spawn(peers::serve(endpoint, node.clone()));
     tasks.spawn(node.leader.clone().run(queue));
     membership::settle(&node, &mut dir, &config, &advertise, &mut stop).await?;
+    tasks.spawn(membership::readdress(node.clone(), advertise.clone()));
     let executing = executor::start(&node, &mut dir, &config, &mut tasks).await?;
     let node = executing.node;
     let fronts = fronts::start(&node, &config, &mut tasks).await?;

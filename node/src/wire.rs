@@ -95,6 +95,10 @@ pub struct Grant {
     /// Given when the report did not name the lease as held.
     #[n(4)]
     pub launch: Option<Launching>,
+    /// Its node's time to drain is over: as `cancelled`, but it goes on elsewhere.
+    #[n(5)]
+    #[cbor(default)]
+    pub drained: bool,
 }
 
 /// What the node should hold: everything else that it holds must stop.
@@ -147,6 +151,9 @@ pub enum Request {
         node: NodeId,
         #[n(1)]
         mode: NodeMode,
+        #[n(2)]
+        #[cbor(default)]
+        within_ms: Option<u64>,
     },
     #[n(3)]
     RemoveNode(#[n(0)] NodeId),
@@ -179,6 +186,14 @@ pub enum Request {
     Enlist(#[n(0)] NodeId),
     #[n(9)]
     TransferLeader(#[n(0)] Option<NodeId>),
+    /// A member is reached elsewhere from now on.
+    #[n(10)]
+    Readdress {
+        #[n(0)]
+        node: NodeId,
+        #[n(1)]
+        address: String,
+    },
 }
 
 /// A submit, checked and resolved by the peer that took it.

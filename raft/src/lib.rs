@@ -8,6 +8,7 @@
 //! failure ends the peer and is never retried; damage of stored data is an error that names the file, never silent loss.
 
 mod codec;
+mod contact;
 mod error;
 mod log;
 mod machine;

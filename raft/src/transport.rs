@@ -16,6 +16,7 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 
+use crate::contact::Contacts;
 use crate::error::TransportError;
 use crate::settings::{
     SNAPSHOT_CHUNK_BYTES, SNAPSHOT_CHUNK_DEADLINE, SNAPSHOT_INSTALL_DEADLINE, SNAPSHOT_RETRIES, Settings,
@@ -56,6 +57,7 @@ pub(crate) struct Wiring {
     cluster: String,
     transport: Arc<dyn Transport>,
     append_deadline: Duration,
+    contacts: Contacts,
     /// Openraft's own view of the membership, for addresses that change while a connection lives.
     members: OnceLock<openraft::alias::WatchReceiverOf<Types, openraft::RaftMetrics<Types>>>,
 }
@@ -67,6 +69,7 @@ impl Wiring {
             cluster: settings.cluster_name.clone(),
             transport,
             append_deadline: settings.append_deadline(),
+            contacts: Contacts::default(),
             members: OnceLock::new(),
         })
     }
@@ -133,6 +136,10 @@ impl Connection {
         let call = self.wiring.transport.call(self.peer, &info, class, wire::encode(&envelope), deadline);
         // The transport keeps the deadline itself; this one holds also when it does not.
         let answer = tokio::time::timeout(deadline, call).await.unwrap_or(Err(TransportError::TimedOut));
+        match &answer {
+            Ok(_) => self.wiring.contacts.answered(self.peer, &info),
+            Err(error) => self.wiring.contacts.failed(self.peer, &info, error),
+        }
         let answer = answer.map_err(Failure::Transport)?;
         wire::decode(&answer).map_err(|error| Failure::Answer(error.to_string()))
     }

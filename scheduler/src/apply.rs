@@ -31,6 +31,7 @@ pub fn apply(state: &mut State, stamped: Stamped) -> Result<Vec<Change>, Rejecti
     let mut changes = Vec::new();
     state.time = state.time.max(stamped.now);
     promote_due(state);
+    node::stop_drained(state, &mut changes);
     let result = dispatch(state, stamped.command, &mut changes);
     retention::sweep(state);
     result.map(|()| changes)
@@ -45,11 +46,14 @@ fn dispatch(state: &mut State, command: Command, changes: &mut Vec<Change>) -> R
         Command::RecordEnds { node, ends } => lease::record_ends(state, node, ends, changes),
         Command::CommitPlan(plan) => lease::commit_plan(state, plan, changes),
         Command::ExpireLeases(leases) => lease::expire(state, leases, changes),
-        Command::SetNodeMode { node, mode } => node::set_mode(state, node, mode, changes),
+        Command::SetNodeMode { node, mode, within_ms } => {
+            node::set_mode(state, node, mode, within_ms, changes)
+        }
         Command::RemoveNode(node) => node::remove(state, node, changes),
         Command::Admit(admit) => join::admit(state, admit, changes),
         Command::AddJoinToken { hash, valid_ms } => join::add_token(state, hash, valid_ms, changes),
         Command::Tick => Ok(()),
+        Command::SetNodeAddress { node, address } => node::set_address(state, node, address, changes),
     }
 }
 

@@ -12,6 +12,8 @@ pub fn check(state: &State) -> Result<(), String> {
     check_places(state)?;
     check_leases(state)?;
     check_gpus(state)?;
+    let drains: BTreeSet<_> = state.nodes.values().filter_map(|n| Some((n.drain_by?, n.id))).collect();
+    agree("drains", &state.drains.iter().copied().collect(), &drains)?;
     check_names(state)?;
     check_history(state)?;
     check_keys(state)

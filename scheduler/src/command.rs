@@ -96,6 +96,10 @@ pub enum Command {
         node: NodeId,
         #[n(1)]
         mode: NodeMode,
+        /// For a drain: how long what runs there may go on, in milliseconds from the entry's time; none: to its end.
+        #[n(2)]
+        #[cbor(default)]
+        within_ms: Option<u64>,
     },
     #[n(8)]
     RemoveNode(#[n(0)] NodeId),
@@ -112,6 +116,14 @@ pub enum Command {
     /// Nothing but the passing of time: due retries and retention.
     #[n(11)]
     Tick,
+    /// A member is reached elsewhere from now on.
+    #[n(12)]
+    SetNodeAddress {
+        #[n(0)]
+        node: NodeId,
+        #[n(1)]
+        address: String,
+    },
 }
 
 /// What a command changed; the node turns these into wake-ups and answers.

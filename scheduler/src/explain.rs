@@ -7,7 +7,7 @@ use stint_protocol::{NodeId, TaskId};
 use crate::node::Node;
 use crate::plan::{Missing, choose_runtime, missing};
 use crate::state::State;
-use crate::task::{Task, TaskState};
+use crate::task::{Leased, Task, TaskState};
 
 /// What one node lacks for the task; empty = it fits there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +38,11 @@ pub fn explain(state: &State, id: TaskId, reachable: &BTreeSet<NodeId>) -> Optio
     match &task.fields.state {
         TaskState::Leased(leased) => {
             let node = state.node(leased.node).map_or("?", |n| n.name.as_str());
-            let what = if leased.cancelled { "is being stopped" } else { "holds its lease" };
+            let what = match leased {
+                Leased { cancelled: true, .. } => "is being stopped",
+                Leased { drained: true, .. } => "is being stopped, to go on elsewhere,",
+                _ => "holds its lease",
+            };
             Some(told(format!("attempt {} {what} on node {node}", task.fields.attempts)))
         }
         TaskState::Queued { not_before, .. } if *not_before > state.time() => {

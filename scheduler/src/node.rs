@@ -52,6 +52,10 @@ pub struct Node {
     #[n(11)]
     #[cbor(default)]
     pub trouble: Option<Trouble>,
+    /// While it drains: what runs there is stopped then. None: it may run to its end.
+    #[n(12)]
+    #[cbor(default)]
+    pub drain_by: Option<TimeMs>,
 }
 
 /// A node that fails to start what it is given: after some tasks in a row it is held, so that it does not draw and

@@ -181,6 +181,7 @@ fn add_node(state: &mut State, mut node: Node) {
         state.gpus.insert(gpu.id.clone(), record);
     }
     let id: NodeId = node.id;
+    node.drain_by.map(|at| state.drains.insert((at, id)));
     state.nodes.insert(id, Arc::new(node));
 }
 

@@ -54,6 +54,8 @@ pub struct State {
     // Indexes: all of them re-derived by `check`.
     pub(crate) queue: OrdSet<QueueKey>,
     pub(crate) delayed: OrdSet<(TimeMs, TaskId)>,
+    /// Nodes that must be empty by a time.
+    pub(crate) drains: OrdSet<(TimeMs, NodeId)>,
     pub(crate) leases: OrdSet<(NodeId, LeaseId)>,
     pub(crate) gpus: OrdMap<GpuId, GpuRecord>,
     pub(crate) names: OrdMap<(Tenant, TaskName), TaskId>,
@@ -160,6 +162,11 @@ impl State {
         let retry = self.delayed.get_min().map(|(at, _)| *at);
         let held = self.nodes.values().filter_map(|node| node.held(self.time)).map(|held| held.until);
         retry.into_iter().chain(held).min()
+    }
+
+    /// Whether attempts must be stopped by then because their node's time to drain is over.
+    pub fn drain_due(&self, now: TimeMs) -> bool {
+        self.drains.get_min().is_some_and(|(at, _)| *at <= now)
     }
 
     /// Whether a join token's hash is valid now.

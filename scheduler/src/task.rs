@@ -22,6 +22,10 @@ pub struct Leased {
     /// A user asked to cancel it; its node has been or will be told.
     #[n(5)]
     pub cancelled: bool,
+    /// Its node's time to drain is over: it is stopped, to go on elsewhere.
+    #[n(6)]
+    #[cbor(default)]
+    pub drained: bool,
 }
 
 /// Where a live task stands. A finished one is a `FinishedTask` in the history.

@@ -17,7 +17,7 @@ enum Step {
     End { pick: usize, kind: usize },
     StaleEnd { pick: usize },
     Expire(usize),
-    Mode { node: u64, mode: usize },
+    Mode { node: u64, mode: usize, within: Option<u64> },
     Remove(u64),
     Wait(u64),
 }
@@ -33,7 +33,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0..64usize, 0..9usize).prop_map(|(pick, kind)| Step::End { pick, kind }),
         1 => (0..64usize).prop_map(|pick| Step::StaleEnd { pick }),
         1 => (0..64usize).prop_map(Step::Expire),
-        1 => (1..5u64, 0..3usize).prop_map(|(node, mode)| Step::Mode { node, mode }),
+        1 => (1..5u64, 0..3usize, proptest::option::of(0..5_000u64))
+            .prop_map(|(node, mode, within)| Step::Mode { node, mode, within }),
         1 => (1..5u64).prop_map(Step::Remove),
         2 => (0..100_000u64).prop_map(Step::Wait),
     ]
@@ -147,9 +148,9 @@ impl Run {
                 Some(Command::RecordEnds { node, ends: vec![end(lease, 0)] })
             }
             Step::Expire(pick) => self.a_lease(pick).map(|(_, lease)| Command::ExpireLeases(vec![lease])),
-            Step::Mode { node, mode } => {
+            Step::Mode { node, mode, within } => {
                 let mode = [NodeMode::Ready, NodeMode::Cordoned, NodeMode::Draining][mode];
-                Some(Command::SetNodeMode { node: NodeId(node), mode })
+                Some(Command::SetNodeMode { node: NodeId(node), mode, within_ms: within })
             }
             Step::Remove(node) => Some(Command::RemoveNode(NodeId(node))),
             Step::Wait(ms) => {

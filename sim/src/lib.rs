@@ -7,6 +7,7 @@ mod clock;
 mod cluster;
 mod dice;
 mod disk;
+mod fast;
 mod faults;
 mod host;
 mod membership;
@@ -19,6 +20,7 @@ mod trace;
 mod workload;
 mod world;
 
+pub use fast::{FastPlant, FastReport, Sweep, run_fast, sweep};
 pub use oracle::{Severity, Violation};
 pub use plant::Plant;
 pub use world::{Report, run};

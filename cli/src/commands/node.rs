@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 use stint_sdk::v1;
 
+use super::submit::milliseconds;
 use super::{Context, node_start, nodes, with_client};
 use crate::Done;
 use crate::args::Global;
@@ -25,14 +26,23 @@ pub enum NodeCommand {
     Start(Box<node_start::StartArgs>),
     /// Show one node: resources, GPUs, problems
     Status(Named),
-    /// Give it no new tasks and move those it runs to other nodes
-    Drain(Named),
+    /// Give it no new tasks; those it runs may end there, or go on elsewhere after --deadline
+    Drain(DrainArgs),
     /// Give it no new tasks; those it runs go on
     Cordon(Named),
     /// Give it tasks again
     Resume(Named),
     /// Take it out of the cluster for good
     Remove(Named),
+}
+
+#[derive(Args, Debug)]
+pub struct DrainArgs {
+    #[command(flatten)]
+    pub named: Named,
+    /// Stop what still runs after this long, such as 10m; it goes on elsewhere. 0s: at once. Without: let it end
+    #[arg(long, value_name = "DURATION", value_parser = milliseconds)]
+    pub deadline: Option<u64>,
 }
 
 #[derive(Args, Debug)]
@@ -48,15 +58,17 @@ pub fn run(global: &Global, args: NodeArgs) -> Done {
         Some(NodeCommand::Status(named)) => {
             with_client(global, async |c| nodes::show_one(c, &named.node).await)
         }
-        Some(NodeCommand::Drain(named)) => with_client(global, |c| set_mode(c, named.node, "drain")),
-        Some(NodeCommand::Cordon(named)) => with_client(global, |c| set_mode(c, named.node, "cordon")),
-        Some(NodeCommand::Resume(named)) => with_client(global, |c| set_mode(c, named.node, "ready")),
+        Some(NodeCommand::Drain(DrainArgs { named, deadline })) => {
+            with_client(global, |c| set_mode(c, named.node, "drain", deadline))
+        }
+        Some(NodeCommand::Cordon(named)) => with_client(global, |c| set_mode(c, named.node, "cordon", None)),
+        Some(NodeCommand::Resume(named)) => with_client(global, |c| set_mode(c, named.node, "ready", None)),
         Some(NodeCommand::Remove(named)) => with_client(global, |c| remove(c, named.node)),
     }
 }
 
-async fn set_mode(context: Context, node: String, mode: &str) -> Done {
-    let request = v1::SetNodeModeRequest { node, mode: mode.into() };
+async fn set_mode(context: Context, node: String, mode: &str, within_ms: Option<u64>) -> Done {
+    let request = v1::SetNodeModeRequest { node, mode: mode.into(), within_ms };
     let node = NodeView::from(context.client.set_node_mode(request).await?);
     nodes::show(&context, &node)?;
     if node.state == "draining" && context.output.format == Format::Table {

@@ -26,7 +26,7 @@ Examples:
   stint node drain NAME";
 
 /// Changes of state, without the consensus library's running commentary.
-const DEFAULT_LOGS: &str = "info,openraft=warn";
+const DEFAULT_LOGS: &str = "info,openraft=error";
 
 /// How long a peer that has stopped waits for threads that are still in a call to the system.
 const BLOCKED_THREADS: Duration = Duration::from_secs(1);

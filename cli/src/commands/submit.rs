@@ -102,7 +102,7 @@ pub struct TaskFlags {
     pub command: Vec<String>,
 }
 
-fn milliseconds(text: &str) -> Result<u64, units::InvalidAmount> {
+pub fn milliseconds(text: &str) -> Result<u64, units::InvalidAmount> {
     units::parse_duration(text).map(|d| d.as_millis() as u64)
 }
 

@@ -186,6 +186,17 @@ impl Peer {
         if self.place.is_some() { started.map(Place::inside) } else { started }
     }
 
+    /// From its next start on it listens at another address, which is the answer.
+    pub fn move_elsewhere(&self) -> String {
+        let file = self.dir.join("stint.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let port = text.lines().find_map(|line| line.strip_prefix("listen = \"127.0.0.1:")).unwrap();
+        let old = format!("127.0.0.1:{}", port.trim_end_matches('"'));
+        let new = format!("127.0.0.1:{}", free_ports(1)[0]);
+        std::fs::write(&file, text.replace(&old, &new)).unwrap();
+        new
+    }
+
     pub async fn ready(&mut self) {
         let until = Instant::now() + PATIENCE;
         let client = Client::new(Options {

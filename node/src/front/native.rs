@@ -186,7 +186,11 @@ impl Stint for NativeApi {
             }
         };
         let node = find_node(&self.read().await?, &request.node)?;
-        self.ask(wire::Request::SetNodeMode { node, mode }).await?;
+        let within_ms = request.within_ms;
+        if within_ms.is_some() && mode != NodeMode::Draining {
+            return Err(Status::invalid_argument("within_ms is for mode drain only"));
+        }
+        self.ask(wire::Request::SetNodeMode { node, mode, within_ms }).await?;
         Ok(Response::new(self.node_row(node).await?))
     }
 

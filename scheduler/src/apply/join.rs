@@ -69,6 +69,7 @@ fn new_node(id: NodeId, admit: Admit) -> Node {
         used: Resources::default(),
         running: 0,
         trouble: None,
+        drain_by: None,
     }
 }
 

@@ -38,8 +38,15 @@ fn grant(state: &mut State, assignment: Assignment, changes: &mut Vec<Change>) {
             record.holder = Some(lease);
         }
     }
-    task.fields.state =
-        TaskState::Leased(Leased { node, incarnation, since, runtime, gpus, cancelled: false });
+    task.fields.state = TaskState::Leased(Leased {
+        node,
+        incarnation,
+        since,
+        runtime,
+        gpus,
+        cancelled: false,
+        drained: false,
+    });
     if let Some(record) = state.nodes.get_mut(&node).map(Arc::make_mut) {
         record.used = record.used.plus(&need);
         record.running += 1;

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use stint_protocol::{GpuId, NodeId};
+use stint_protocol::{GpuId, LeaseId, NodeId};
 
 use crate::command::{Change, RegisterNode, Rejection};
 use crate::node::{Node, NodeMode, offers};
 use crate::state::State;
+use crate::task::TaskState;
 
 /// Takes what a node's process offers. Leases of an earlier incarnation stay until they run out (rule 4).
 pub(super) fn register(
@@ -61,13 +62,54 @@ pub(super) fn set_mode(
     state: &mut State,
     id: NodeId,
     mode: NodeMode,
+    within_ms: Option<u64>,
+    changes: &mut Vec<Change>,
+) -> Result<(), Rejection> {
+    let Some(node) = state.nodes.get_mut(&id).map(Arc::make_mut) else {
+        return Err(Rejection::UnknownNode(id));
+    };
+    let drains = mode == NodeMode::Draining;
+    let drain_by = within_ms.filter(|_| drains).map(|within| state.time.plus(within));
+    let before = std::mem::replace(&mut node.drain_by, drain_by);
+    node.mode = mode;
+    before.map(|at| state.drains.remove(&(at, id)));
+    drain_by.map(|at| state.drains.insert((at, id)));
+    changes.push(Change::NodeChanged { node: id });
+    stop_drained(state, changes);
+    Ok(())
+}
+
+/// What still runs on a node whose time to drain is over is stopped, to go on elsewhere.
+pub(super) fn stop_drained(state: &mut State, changes: &mut Vec<Change>) {
+    while let Some((at, node)) = state.drains.get_min().copied().filter(|(at, _)| *at <= state.time) {
+        state.drains.remove(&(at, node));
+        if let Some(record) = state.nodes.get_mut(&node).map(Arc::make_mut) {
+            record.drain_by = None;
+        }
+        let leases: Vec<LeaseId> = state.leases_of(node).collect();
+        for lease in leases {
+            let task = state.tasks.get_mut(&lease.task).map(Arc::make_mut);
+            if let Some(TaskState::Leased(leased)) = task.map(|task| &mut task.fields.state) {
+                leased.drained = true;
+                changes.push(Change::StopAsked { lease, node });
+            }
+        }
+    }
+}
+
+pub(super) fn set_address(
+    state: &mut State,
+    id: NodeId,
+    address: String,
     changes: &mut Vec<Change>,
 ) -> Result<(), Rejection> {
     let Some(node) = state.nodes.get_mut(&id) else {
         return Err(Rejection::UnknownNode(id));
     };
-    Arc::make_mut(node).mode = mode;
-    changes.push(Change::NodeChanged { node: id });
+    if node.address != address {
+        Arc::make_mut(node).address = address;
+        changes.push(Change::NodeChanged { node: id });
+    }
     Ok(())
 }
 
@@ -81,6 +123,7 @@ pub(super) fn remove(state: &mut State, id: NodeId, changes: &mut Vec<Change>) -
         return Err(Rejection::NodeHoldsLeases { node: id, leases });
     }
     withdraw_gpus(state, id, node.offer.gpus.iter().map(|g| g.id.clone()).collect());
+    node.drain_by.map(|at| state.drains.remove(&(at, id)));
     state.nodes.remove(&id);
     changes.push(Change::NodeChanged { node: id });
     Ok(())

@@ -218,13 +218,15 @@ impl Story {
         self.show(Command::RecordEnds { node: node(words[0]), ends: vec![end] })
     }
 
+    /// `mode NODE ready|cordon|drain [WITHIN_MS]`
     fn mode(&mut self, words: &[&str]) -> String {
         let mode = match words[1] {
             "ready" => NodeMode::Ready,
             "cordon" => NodeMode::Cordoned,
             _ => NodeMode::Draining,
         };
-        self.show(Command::SetNodeMode { node: node(words[0]), mode })
+        let within_ms = words.get(2).map(|within| within.parse().unwrap());
+        self.show(Command::SetNodeMode { node: node(words[0]), mode, within_ms })
     }
 
     fn explain(&mut self, words: &[&str]) -> String {
