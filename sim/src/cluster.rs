@@ -7,6 +7,7 @@ use stint_raft::Role;
 use turmoil::Sim;
 
 use crate::dice::Dice;
+use crate::event::Event;
 use crate::network::Sky;
 use crate::oracle::Oracle;
 use crate::peer::Peer;
@@ -59,6 +60,7 @@ impl<'a> Cluster<'a> {
         if !self.down.insert(id) {
             return false;
         }
+        self.oracle.tell(Event::PeerDown { peer: id, power });
         let peer = self.peer(id);
         if power {
             peer.power_goes(&mut self.dice);
@@ -72,7 +74,7 @@ impl<'a> Cluster<'a> {
     /// Starts a crashed peer anew.
     pub fn restart(&mut self, id: u64) {
         if self.down.remove(&id) {
-            self.oracle.say(&format!("peer {id} starts anew"));
+            self.oracle.tell(Event::PeerUp { peer: id });
             self.sim.bounce(self.peer(id).host_name());
         }
     }

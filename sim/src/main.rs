@@ -11,7 +11,7 @@ use mad_turmoil::rand::set_rng;
 use mad_turmoil::time::SimClocksGuard;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use stint_sim::Report;
+use stint_sim::{Report, Run};
 
 use crate::args::{Args, SeedArgs};
 
@@ -35,10 +35,10 @@ fn simulate(args: &SeedArgs) -> ExitCode {
     }
     let report = {
         let _clocks = SimClocksGuard::init();
-        stint_sim::run(args.seed, args.plant)
+        stint_sim::run(&Run { seed: args.seed, plant: args.plant, ..Run::default() })
     };
     if !args.quiet {
-        print!("{}", report.trace);
+        print!("{}", report.trace.text());
     }
     println!("{}", last_line(args.seed, &report));
     // What is left of the simulation is not worth taking down.
@@ -46,7 +46,8 @@ fn simulate(args: &SeedArgs) -> ExitCode {
 }
 
 fn last_line(seed: u64, report: &Report) -> String {
-    let Report { hash, simulated_ms, summary, .. } = report;
+    let Report { simulated_ms, summary, trace, .. } = report;
+    let hash = trace.hash();
     let verdict = match &report.violation {
         None => "ok".to_owned(),
         Some(violation) => format!("{:?} \"{}\": {}", violation.severity, violation.rule, violation.what),

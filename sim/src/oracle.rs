@@ -7,6 +7,7 @@ use stint_scheduler::State;
 
 use crate::checkers::{Kept, OneAttempt, OneHolder, OneLeader, SameState};
 use crate::clock::WorldTime;
+use crate::event::Event;
 use crate::trace::Trace;
 
 /// What kind of rule was broken; also the exit code.
@@ -54,7 +55,7 @@ impl Book {
     }
 
     fn violate(&mut self, at_ms: u64, violation: Violation) {
-        self.trace.line(at_ms, &format!("VIOLATION {}: {}", violation.rule, violation.what));
+        self.trace.add(at_ms, Event::Violation { rule: violation.rule, what: violation.what.clone() });
         self.violation.get_or_insert(violation);
     }
 }
@@ -71,7 +72,12 @@ impl Oracle {
 
     /// Adds a line to the trace.
     pub fn say(&self, what: &str) {
-        self.book().trace.line(self.time.ms(), what);
+        self.tell(Event::Said(what.to_owned()));
+    }
+
+    /// Adds an event to the trace.
+    pub fn tell(&self, event: Event) {
+        self.book().trace.add(self.time.ms(), event);
     }
 
     /// A rule was broken.
@@ -89,7 +95,7 @@ impl Oracle {
         let (at, mut book) = (self.time.ms(), self.book());
         let seen = book.one_leader.seen(term, leader);
         if seen == Ok(true) {
-            book.trace.line(at, &format!("term {term} is led by peer {leader}"));
+            book.trace.add(at, Event::Leads { term, peer: leader });
         }
         book.note(at, seen.map(|_| ()), "one leader a term");
     }
@@ -99,7 +105,7 @@ impl Oracle {
         let (at, mut book) = (self.time.ms(), self.book());
         let seen = book.same_state.seen(peer, index, state);
         if let Ok(Some(digest)) = seen {
-            book.trace.line(at, &format!("index {index} is {digest:016x}"));
+            book.trace.add(at, Event::Applied { index, digest });
         }
         book.note(at, seen.map(|_| ()), "same state on every replica");
         let kept = book.kept.seen(state);
@@ -109,7 +115,7 @@ impl Oracle {
     /// A machine begins to run an attempt.
     pub fn on_start(&self, machine: u64, lease: LeaseId, gpus: &[GpuId]) {
         let (at, mut book) = (self.time.ms(), self.book());
-        book.trace.line(at, &format!("machine {machine} runs {lease} {gpus:?}"));
+        book.trace.add(at, Event::Started { machine, lease, gpus: gpus.to_vec() });
         let one = book.one_attempt.started(lease, machine);
         book.note(at, one, "one running attempt a task");
         let holder = book.one_holder.taken(lease, gpus);
@@ -119,7 +125,7 @@ impl Oracle {
     /// An attempt is gone from its machine.
     pub fn on_stop(&self, machine: u64, lease: LeaseId, end: Option<&EndKind>) {
         let (at, mut book) = (self.time.ms(), self.book());
-        book.trace.line(at, &format!("machine {machine} ended {lease} {end:?}"));
+        book.trace.add(at, Event::Ended { machine, lease, end: end.cloned() });
         book.one_attempt.stopped(lease);
         book.one_holder.freed(lease);
     }
@@ -127,7 +133,7 @@ impl Oracle {
     /// A client was told that its submit is kept.
     pub fn on_acknowledged(&self, key: &str, first: TaskId, count: u32) {
         let (at, mut book) = (self.time.ms(), self.book());
-        book.trace.line(at, &format!("acknowledged {key} {first} x {count}"));
+        book.trace.add(at, Event::Acknowledged { key: key.to_owned(), first, count });
         let known = book.kept.acknowledged(key, first, count);
         book.note(at, known, "one answer a request");
     }
@@ -160,9 +166,8 @@ impl Oracle {
         format!("tasks {tasks} attempts {} ended {:?}", book.one_attempt.total(), book.kept.ended())
     }
 
-    /// The trace and its hash.
-    pub fn trace(&self) -> (String, String) {
-        let book = self.book();
-        (book.trace.text().to_owned(), book.trace.hash())
+    /// Everything that happened.
+    pub fn trace(&self) -> Trace {
+        self.book().trace.clone()
     }
 }

@@ -12,6 +12,7 @@ use tokio::time::sleep;
 use crate::dice::Dice;
 use crate::oracle::{Oracle, Severity};
 use crate::peer::Peer;
+use crate::scenario::Workload as Rules;
 
 /// How long a client waits for an answer before it asks another peer, in milliseconds: beyond a peer's own deadline.
 const PATIENCE_MS: u64 = 12_000;
@@ -110,11 +111,12 @@ impl Desk {
 }
 
 impl Submit {
-    fn drawn(number: u64, dice: &mut Dice) -> Self {
+    fn drawn(number: u64, rules: &Rules, dice: &mut Dice) -> Self {
+        let class = dice.weighted(&rules.classes).and_then(|name| name.parse().ok());
         Self {
             key: format!("client-{number}"),
-            class: *dice.pick(&[Class::CpuShort, Class::CpuShort, Class::CpuLong, Class::Gpu, Class::Gpu]),
-            count: if dice.one_in(4) { dice.between(2, 4) as u32 } else { 1 },
+            class: class.unwrap_or(Class::CpuShort),
+            count: if dice.one_in(4) { dice.within(rules.count) as u32 } else { 1 },
             priority: dice.below(101) as u8,
             retry_failures: dice.one_in(2),
             grace_ms: dice.between(0, 1_500),
@@ -147,6 +149,7 @@ struct Open {
 
 /// All clients.
 pub struct Workload {
+    rules: Rules,
     desk: Desk,
     oracle: Oracle,
     dice: Dice,
@@ -157,8 +160,8 @@ pub struct Workload {
 
 impl Workload {
     /// Clients that begin when they are asked to.
-    pub fn new(desk: Desk, oracle: Oracle, dice: Dice) -> Self {
-        Self { desk, oracle, dice, open: BTreeMap::new(), next: 0, next_at_ms: 0 }
+    pub fn new(rules: Rules, desk: Desk, oracle: Oracle, dice: Dice) -> Self {
+        Self { rules, desk, oracle, dice, open: BTreeMap::new(), next: 0, next_at_ms: 0 }
     }
 
     /// Requests without an answer.
@@ -171,12 +174,12 @@ impl Workload {
         if now_ms < self.next_at_ms {
             return;
         }
-        self.next_at_ms = now_ms + self.dice.between(50, 900);
+        self.next_at_ms = now_ms + self.dice.within(self.rules.every_ms);
         let known = self.oracle.acknowledged();
-        let ask = match self.dice.below(10) {
-            0 if !known.is_empty() => Ask::Cancel(*self.dice.pick(&known)),
-            1 | 2 => Ask::Read(known),
-            _ => Ask::Submit(Submit::drawn(self.next, &mut self.dice)),
+        let ask = match self.dice.weighted(&self.rules.requests).map(String::as_str) {
+            Some("cancel") if !known.is_empty() => Ask::Cancel(*self.dice.pick(&known)),
+            Some("read") => Ask::Read(known),
+            _ => Ask::Submit(Submit::drawn(self.next, &self.rules, &mut self.dice)),
         };
         self.begin(ask, false, now_ms, peers);
     }

@@ -1,5 +1,6 @@
 //! One simulation: a cluster comes up, lives through faults under load, is healed, and must finish everything.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use stint_scheduler::digest;
@@ -8,6 +9,7 @@ use turmoil::Builder;
 use crate::clock::{MachineClock, WorldTime};
 use crate::cluster::{CALM_LATENCY_MS, Cluster};
 use crate::dice::Dice;
+use crate::event::{Event, FaultId};
 use crate::faults::Faults;
 use crate::membership::PEERS;
 use crate::network::Sky;
@@ -15,41 +17,39 @@ use crate::oracle::{Oracle, Severity, Violation};
 use crate::panics;
 use crate::peer::{Peer, Surroundings};
 use crate::plant::Plant;
+use crate::scenario::{Scenario, Topology};
+use crate::trace::Trace;
 use crate::workload::{Desk, Workload};
 
-/// One step of virtual time, in milliseconds.
-const STEP_MS: u64 = 2;
-/// A new cluster must be complete by then, in milliseconds.
-const READY_MS: u64 = 20_000;
-/// How long faults and new work come, in milliseconds.
-const TROUBLE_MS: u64 = 30_000;
-/// After healing everything must be finished within this, in milliseconds: a lease that must run out (5 s and its
-/// margin), then attempts of up to 10 s each, a few times over.
-const SETTLE_MS: u64 = 90_000;
-/// Clocks of two machines drift apart by less than the hundredth that leases allow for.
-const DRIFT_PPM: u64 = 4_000;
+/// What is run: which seed of which scenario, and how.
+#[derive(Clone, Debug, Default)]
+pub struct Run {
+    pub seed: u64,
+    pub scenario: Scenario,
+    pub plant: Option<Plant>,
+    /// When given: all other faults of the seed are left out.
+    pub only: Option<BTreeSet<FaultId>>,
+}
 
 /// What came of a seed.
 pub struct Report {
     pub violation: Option<Violation>,
     pub simulated_ms: u64,
     pub summary: String,
-    pub trace: String,
-    pub hash: String,
+    pub trace: Trace,
 }
 
-/// Runs one seed to its end.
-pub fn run(seed: u64, plant: Option<Plant>) -> Report {
+/// Runs one seed to its end. Once a process: ids of tokio's tasks are counted by process.
+pub fn run(run: &Run) -> Report {
     let time = WorldTime::default();
     let oracle = Oracle::new(time.clone());
     panics::watch(oracle.clone());
-    let mut world = World::new(seed, plant, time.clone(), oracle.clone());
+    let mut world = World::new(run, time.clone(), oracle.clone());
     if let Err(Ended) = world.live() {
         oracle.say("ended early");
     }
     let summary = oracle.summary();
-    let (trace, hash) = oracle.trace();
-    Report { violation: oracle.violation(), simulated_ms: time.ms(), summary, trace, hash }
+    Report { violation: oracle.violation(), simulated_ms: time.ms(), summary, trace: oracle.trace() }
 }
 
 /// The simulation is over: the oracle knows why.
@@ -60,15 +60,16 @@ struct World<'a> {
     oracle: Oracle,
     cluster: Cluster<'a>,
     workload: Workload,
-    seed: u64,
+    run: Run,
 }
 
 impl<'a> World<'a> {
-    fn new(seed: u64, plant: Option<Plant>, time: WorldTime, oracle: Oracle) -> Self {
+    fn new(run: &Run, time: WorldTime, oracle: Oracle) -> Self {
+        let Run { seed, scenario, plant, .. } = run.clone();
         let mut sim = Builder::new()
             .epoch(SystemTime::UNIX_EPOCH)
             .rng_seed(seed)
-            .tick_duration(Duration::from_millis(STEP_MS))
+            .tick_duration(Duration::from_millis(scenario.time.step_ms))
             .simulation_duration(Duration::from_secs(3_600))
             .min_message_latency(Duration::from_micros(200))
             .max_message_latency(Duration::from_millis(CALM_LATENCY_MS))
@@ -79,37 +80,37 @@ impl<'a> World<'a> {
             Surroundings { seed, plant, sky: sky.clone(), oracle: oracle.clone(), desk: desk.clone() };
         let mut dice = Dice::new(seed, 0x4000);
         let peers: Vec<Peer> =
-            (1..=PEERS).map(|id| Peer::new(id, clock(id, plant, &time, &mut dice).into(), &around)).collect();
+            (1..=PEERS).map(|id| Peer::new(id, clock(id, run, &time, &mut dice).into(), &around)).collect();
         for peer in &peers {
             let software = peer.clone();
             sim.host(peer.host_name(), move || software.clone().run());
         }
-        let workload = Workload::new(desk, oracle.clone(), Dice::new(seed, 0x4001));
+        let workload = Workload::new(scenario.workload, desk, oracle.clone(), Dice::new(seed, 0x4001));
         let cluster = Cluster::new(sim, peers, sky, oracle.clone(), Dice::new(seed, 0x4002));
-        Self { time, oracle, cluster, workload, seed }
+        Self { time, oracle, cluster, workload, run: run.clone() }
     }
 
     fn live(&mut self) -> Result<(), Ended> {
-        self.until(READY_MS, "the cluster comes up", Self::complete)?;
+        self.until(self.run.scenario.time.ready_ms, "the cluster comes up", Self::complete)?;
         self.oracle.say("the cluster is complete");
         self.trouble()?;
         let healed = self.time.ms();
-        self.until(SETTLE_MS, "everything finishes after healing", Self::settled)?;
+        self.until(self.run.scenario.time.settle_ms, "everything finishes after healing", Self::settled)?;
         self.oracle.say(&format!("settled {} ms after healing", self.time.ms() - healed));
         Ok(())
     }
 
     fn trouble(&mut self) -> Result<(), Ended> {
         let from = self.time.ms();
-        let mut faults = Faults::new(self.seed, from);
-        while self.time.ms() < from + TROUBLE_MS {
+        let mut faults = Faults::new(&self.run.scenario.lanes, self.run.seed, from, self.run.only.clone());
+        while self.time.ms() < from + self.run.scenario.time.trouble_ms {
             let now = self.time.ms();
             faults.step(now, &mut self.cluster);
             self.workload.begin_some(now, &self.cluster.peers);
             self.step()?;
         }
         faults.heal(&mut self.cluster);
-        self.oracle.say("HEALED");
+        self.oracle.tell(Event::Healed);
         Ok(())
     }
 
@@ -186,9 +187,10 @@ impl<'a> World<'a> {
     }
 }
 
-fn clock(id: u64, plant: Option<Plant>, time: &WorldTime, dice: &mut Dice) -> MachineClock {
-    let usual = dice.between(0, 2 * DRIFT_PPM) as i64 - DRIFT_PPM as i64;
-    let drift = if plant == Some(Plant::SlowClock) && id == 2 { -500_000 } else { usual };
-    let wall_offset_ms = dice.between(0, 600) as i64 - 300;
+fn clock(id: u64, run: &Run, time: &WorldTime, dice: &mut Dice) -> MachineClock {
+    let Topology { drift_ppm, wall_offset_ms, .. } = run.scenario.topology;
+    let mut around_zero = |most: u64| dice.between(0, 2 * most) as i64 - most as i64;
+    let (usual, wall_offset_ms) = (around_zero(drift_ppm), around_zero(wall_offset_ms));
+    let drift = if run.plant == Some(Plant::SlowClock) && id == 2 { -500_000 } else { usual };
     MachineClock::new(time.clone(), drift, wall_offset_ms, dice.between(1_000, 100_000))
 }

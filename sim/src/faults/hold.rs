@@ -24,7 +24,6 @@ impl Fault for Hold {
     fn end(&mut self, cluster: &mut Cluster<'_>) {
         if let Some((one, other)) = self.0.take() {
             cluster.sim.release(one, other);
-            cluster.oracle.say("held datagrams released");
         }
     }
 }

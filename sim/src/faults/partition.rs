@@ -48,6 +48,5 @@ impl Fault for Partition {
 
     fn end(&mut self, cluster: &mut Cluster<'_>) {
         self.cut.iter().for_each(|(from, to)| cluster.mend(*from, *to));
-        cluster.oracle.say("cuts mended");
     }
 }
