@@ -49,6 +49,11 @@ pub enum Event {
     PeerUp {
         peer: u64,
     },
+    /// A process ended by itself, as it must when its disk fails; it is started again soon.
+    PeerEnded {
+        peer: u64,
+        why: String,
+    },
     Leads {
         term: u64,
         peer: u64,
@@ -90,6 +95,7 @@ impl fmt::Display for Event {
             Event::PeerDown { peer, power: true } => write!(f, "peer {peer} loses its power"),
             Event::PeerDown { peer, power: false } => write!(f, "peer {peer} is killed"),
             Event::PeerUp { peer } => write!(f, "peer {peer} starts anew"),
+            Event::PeerEnded { peer, why } => write!(f, "peer {peer} ends: {why}"),
             Event::Leads { term, peer } => write!(f, "term {term} is led by peer {peer}"),
             Event::Applied { index, digest } => write!(f, "index {index} is {digest:016x}"),
             Event::Acknowledged { key, first, count } => write!(f, "acknowledged {key} {first} x {count}"),

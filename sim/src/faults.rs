@@ -1,11 +1,17 @@
 //! What goes wrong, one kind a file, and when: lanes of faults one after another, as the scenario says.
 
+mod clock;
 mod crash;
+mod disk;
+mod flap;
 mod hold;
 mod latency;
 mod loss;
 mod one_way;
+mod operator;
 mod partition;
+mod pause;
+mod watchdog;
 
 use std::collections::BTreeSet;
 
@@ -18,6 +24,8 @@ use crate::scenario;
 pub trait Fault {
     /// Begins; answers what was done, in words for the trace.
     fn begin(&mut self, cluster: &mut Cluster<'_>) -> String;
+    /// Goes on; called once a step.
+    fn step(&mut self, _now_ms: u64, _cluster: &mut Cluster<'_>) {}
     /// Takes back what was done.
     fn end(&mut self, cluster: &mut Cluster<'_>);
 }
@@ -35,9 +43,24 @@ const KINDS: &[(&str, Draw)] = &[
     ("one-way", one_way::any),
     ("one-way-from-leader", one_way::from_leader),
     ("one-way-to-leader", one_way::to_leader),
+    ("partition-halves", partition::halves),
+    ("flap", flap::links),
     ("hold", hold::pair),
     ("loss", loss::some),
     ("latency", latency::spike),
+    ("pause", pause::any),
+    ("pause-leader", pause::leader),
+    ("machine-pause", pause::machine),
+    ("clock-jump", clock::jump),
+    ("disk-slow", disk::slow),
+    ("disk-full", disk::full),
+    ("disk-error", disk::failing),
+    ("disk-corrupt-tail", crash::with_garbage),
+    ("watchdog-dead", watchdog::dead),
+    ("watchdog-slow", watchdog::slow),
+    ("drain", operator::drain),
+    ("membership", operator::membership),
+    ("transfer", operator::transfer),
 ];
 
 /// The names that scenarios may use.
@@ -77,6 +100,9 @@ impl Lane {
         }
         if self.now.is_none() && self.next_at_ms <= now_ms {
             self.begin(now_ms, cluster, only);
+        }
+        if let Some(Begun { fault: Some(fault), .. }) = &mut self.now {
+            fault.step(now_ms, cluster);
         }
     }
 

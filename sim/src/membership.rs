@@ -11,39 +11,64 @@ use stint_raft::{MembershipError, PeerInfo};
 use stint_scheduler::{Admit, Command, Placement, Settings};
 use tokio::time::sleep;
 
-use crate::host::KILL_MARGIN_MS;
+use crate::machine::KILL_MARGIN_MS;
 use crate::peer::{Failed, address_of};
 
-/// Peers of a simulated cluster.
-pub const PEERS: u64 = 3;
+/// Voters at most (`stint_node`'s limit).
+pub const VOTERS: u64 = 7;
 const PAUSE: Duration = Duration::from_millis(50);
 /// Adding and promoting a learner, in one call.
 const ENLIST_DEADLINE: Duration = Duration::from_secs(20);
 const TOKEN: [u8; 32] = [7; 32];
 
-/// Returns when this peer is a member of a configured cluster.
-pub async fn settle(node: &Node, disk: [u8; 16]) -> Result<(), Failed> {
-    if node.id.0 == 1 { found(node, disk).await } else { enlist(node).await }
+/// Who belongs to the cluster: nodes 1 to `voters` vote, the next `executors` only execute.
+#[derive(Clone, Copy, Debug)]
+pub struct Members {
+    pub voters: u64,
+    pub executors: u64,
 }
 
-async fn found(node: &Node, disk: [u8; 16]) -> Result<(), Failed> {
-    let info = PeerInfo { addr: address_of(1), disk_id: format!("{:032x}", u128::from_be_bytes(disk)) };
-    match node.raft.bootstrap(info).await {
+impl Members {
+    /// All nodes.
+    pub fn all(self) -> u64 {
+        self.voters + self.executors
+    }
+}
+
+/// Returns when this peer is a member of a configured cluster.
+pub async fn settle(node: &Node, members: &Members) -> Result<(), Failed> {
+    match node.id.0 {
+        1 => found(node, members).await,
+        id if id <= members.voters => enlist(node).await,
+        _ => learn(node).await,
+    }
+}
+
+async fn found(node: &Node, members: &Members) -> Result<(), Failed> {
+    match node.raft.bootstrap(info(1)).await {
         Ok(()) | Err(MembershipError::AlreadyInitialized) => {}
         Err(error) => return Err(error.into()),
     }
     loop {
-        match node.leader.propose(first_commands()).await {
-            Ok(_) => return Ok(()),
+        match node.leader.propose(first_commands(members)).await {
+            Ok(_) => break,
             Err(NotDone::NotLeader) => sleep(PAUSE).await,
             Err(error) => return Err(error.into()),
         }
     }
+    for id in members.voters + 1..=members.all() {
+        node.raft.add_learner(id, info(id)).await?;
+    }
+    Ok(())
 }
 
-fn first_commands() -> Vec<Command> {
+fn info(id: u64) -> PeerInfo {
+    PeerInfo { addr: address_of(id), disk_id: disk_text(id) }
+}
+
+fn first_commands(members: &Members) -> Vec<Command> {
     let admit = |id: u64| Admit {
-        disk: crate::peer::disk_of(id),
+        disk: disk_of(id),
         name: format!("peer-{id}"),
         address: address_of(id),
         token: (id > 1).then_some(TOKEN),
@@ -51,7 +76,7 @@ fn first_commands() -> Vec<Command> {
     let mut commands = vec![Command::Configure(settings())];
     commands.push(Command::Admit(admit(1)));
     commands.push(Command::AddJoinToken { hash: TOKEN, valid_ms: 3_600_000 });
-    commands.extend((2..=PEERS).map(|id| Command::Admit(admit(id))));
+    commands.extend((2..=members.all()).map(|id| Command::Admit(admit(id))));
     commands
 }
 
@@ -88,4 +113,22 @@ async fn enlist(node: &Node) -> Result<(), Failed> {
         }
         sleep(PAUSE).await;
     }
+}
+
+/// The founder adds those that only execute.
+async fn learn(node: &Node) -> Result<(), Failed> {
+    while node.shared.view().state.node(node.id).is_none() {
+        sleep(PAUSE).await;
+    }
+    Ok(())
+}
+
+/// The random id of a peer's data folder.
+fn disk_of(id: u64) -> [u8; 16] {
+    [id as u8; 16]
+}
+
+/// The same as the membership keeps it.
+pub fn disk_text(id: u64) -> String {
+    format!("{:032x}", u128::from_be_bytes(disk_of(id)))
 }

@@ -52,6 +52,8 @@ pub struct Topology {
     pub cpu_milli: u64,
     pub memory_bytes: u64,
     pub slots: u32,
+    /// GPUs that every node offers besides: on one machine with several nodes, a fault of the installation.
+    pub shared_gpus: u32,
     /// Each clock runs wrong by up to this many millionths. Leases allow for 5,000 in each direction.
     pub drift_ppm: u64,
     /// Each wall clock is set wrong by up to this, in milliseconds.
@@ -117,40 +119,66 @@ impl Default for Scenario {
             length_ms: Range(50, length_ms),
             faults: weights(faults),
         };
-        let machines = [("crash", 2), ("crash-leader", 2), ("crash-all", 1)];
-        let links = [
-            ("isolate", 1),
-            ("cut-pair", 1),
-            ("isolate-leader", 1),
-            ("one-way", 1),
-            ("one-way-from-leader", 1),
-            ("one-way-to-leader", 1),
-            ("hold", 1),
-        ];
         Self {
             name: "mixed-chaos".into(),
-            about: "Everything at once: crashes, cuts, loss and delay under a mixed load.".into(),
+            about: "Everything at once: crashes, pauses, cuts, loss, delay, bad disks, wrong clocks, dying watchdogs \
+                    and a busy operator under a mixed load."
+                .into(),
             topology: Topology::default(),
             time: Times::default(),
             workload: Workload::default(),
             lanes: vec![
-                lane("machines", 9_000, 5_000, &machines),
-                lane("links", 12_000, 4_000, &links),
+                lane("machines", 9_000, 5_000, MACHINES),
+                lane("links", 12_000, 4_000, LINKS),
                 lane("weather", 5_000, 6_000, &[("loss", 1), ("latency", 1)]),
+                lane("hardware", 6_000, 5_000, HARDWARE),
+                lane("operator", 8_000, 9_000, &[("drain", 1), ("membership", 2), ("transfer", 2)]),
             ],
         }
     }
 }
 
+const MACHINES: &[(&str, u64)] = &[
+    ("crash", 4),
+    ("crash-leader", 4),
+    ("crash-all", 2),
+    ("pause", 2),
+    ("pause-leader", 3),
+    ("machine-pause", 2),
+    ("disk-corrupt-tail", 1),
+];
+
+const LINKS: &[(&str, u64)] = &[
+    ("isolate", 2),
+    ("cut-pair", 1),
+    ("isolate-leader", 2),
+    ("partition-halves", 2),
+    ("one-way", 1),
+    ("one-way-from-leader", 1),
+    ("one-way-to-leader", 1),
+    ("flap", 2),
+    ("hold", 1),
+];
+
+const HARDWARE: &[(&str, u64)] = &[
+    ("clock-jump", 3),
+    ("disk-slow", 2),
+    ("disk-full", 1),
+    ("disk-error", 1),
+    ("watchdog-dead", 1),
+    ("watchdog-slow", 1),
+];
+
 impl Default for Topology {
     fn default() -> Self {
         Self {
-            voters: Range(3, 3),
-            executors: Range(0, 0),
+            voters: Range(3, 5),
+            executors: Range(0, 2),
             gpus: vec![1, 2, 0],
             cpu_milli: 4_000,
             memory_bytes: 16 << 30,
             slots: 8,
+            shared_gpus: 0,
             drift_ppm: 4_000,
             wall_offset_ms: 300,
         }
@@ -168,7 +196,7 @@ impl Default for Workload {
     fn default() -> Self {
         Self {
             every_ms: Range(50, 900),
-            requests: weights(&[("submit", 7), ("read", 2), ("cancel", 1)]),
+            requests: weights(&[("submit", 14), ("read", 5), ("cancel", 2), ("log", 1)]),
             classes: weights(&[("cpu_short", 2), ("cpu_long", 1), ("gpu", 2)]),
             count: Range(1, 4),
             failing_percent: 20,

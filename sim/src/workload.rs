@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use stint_node::node::{NewTasks, Node};
-use stint_node::wire::{Refusal, RefusalCode, Request};
+use stint_node::node::{NewTasks, Node, log_keeper};
+use stint_node::wire::{LogAnswer, ReadLog, Refusal, RefusalCode, Request};
 use stint_protocol::{Class, IdempotencyKey, RetryPolicy, Runtime, TaskId, TaskSpec, Tenant};
 use tokio::time::sleep;
 
 use crate::dice::Dice;
+use crate::host::output;
+use crate::operator::Operation;
 use crate::oracle::{Oracle, Severity};
 use crate::peer::Peer;
 use crate::scenario::Workload as Rules;
@@ -24,9 +26,16 @@ const LOOK: Duration = Duration::from_millis(5);
 pub enum Ask {
     Submit(Submit),
     Cancel(TaskId),
-    /// A linearizable read that must show these tasks.
-    Read(Vec<TaskId>),
+    /// A linearizable read of everything.
+    Read,
+    /// Output of the last attempt.
+    Log(TaskId),
+    /// The operator's.
+    Operate(Operation),
 }
+
+/// The kinds that scenarios may use.
+pub const REQUESTS: [&str; 4] = ["submit", "read", "cancel", "log"];
 
 /// One submit.
 #[derive(Clone, Debug)]
@@ -101,13 +110,42 @@ impl Desk {
                 Ok(Answer::Submitted { first, count, repeated })
             }
             Ask::Cancel(task) => node.ask(Request::Cancel(vec![task])).await.map(|_| Answer::Done),
-            Ask::Read(tasks) => {
+            Ask::Read => {
+                let floor = self.oracle.on_read_begins();
                 let state = node.read().await?;
-                self.oracle.on_read(&tasks, &state);
+                self.oracle.on_read(floor, &state);
                 Ok(Answer::Done)
             }
+            Ask::Log(task) => self.read_log(node, task).await,
+            Ask::Operate(operation) => operate(node, operation).await,
         }
     }
+
+    /// What is read is what the attempt wrote, or a reason why not.
+    async fn read_log(&self, node: &Node, task: TaskId) -> Result<Answer, Refusal> {
+        let state = node.read().await?;
+        let Some((keeper, lease)) = log_keeper(&state, task, 0) else { return Ok(Answer::Done) };
+        let read = ReadLog { lease, stderr: false, offset: 0, wait_ms: 0 };
+        if let LogAnswer::Chunk { bytes, .. } = node.read_log(keeper, read).await?
+            && **bytes != output(lease)
+        {
+            let what = format!("attempt {lease} wrote {:?}", String::from_utf8_lossy(&bytes));
+            self.oracle.violate(Severity::Safety, "output is that of its attempt", what);
+        }
+        Ok(Answer::Done)
+    }
+}
+
+async fn operate(node: &Node, operation: Operation) -> Result<Answer, Refusal> {
+    if let Some(request) = operation.request() {
+        return node.ask(request).await.map(|_| Answer::Done);
+    }
+    let done = match operation {
+        Operation::Demote(id) => node.raft.demote(id).await,
+        Operation::Evict(id) => node.raft.remove(id).await,
+        _ => Ok(()),
+    };
+    done.map(|()| Answer::Done).map_err(|e| Refusal::new(RefusalCode::Conflict, e.to_string()))
 }
 
 impl Submit {
@@ -178,7 +216,8 @@ impl Workload {
         let known = self.oracle.acknowledged();
         let ask = match self.dice.weighted(&self.rules.requests).map(String::as_str) {
             Some("cancel") if !known.is_empty() => Ask::Cancel(*self.dice.pick(&known)),
-            Some("read") => Ask::Read(known),
+            Some("read") => Ask::Read,
+            Some("log") if !known.is_empty() => Ask::Log(*self.dice.pick(&known)),
             _ => Ask::Submit(Submit::drawn(self.next, &self.rules, &mut self.dice)),
         };
         self.begin(ask, false, now_ms, peers);
@@ -192,9 +231,23 @@ impl Workload {
 
     fn send(&mut self, number: u64, ask: Ask, again: bool, now_ms: u64, peers: &[Peer]) {
         let to = self.dice.pick(peers);
-        let (peer, life) = (to.id(), to.life());
+        self.ask(number, ask, (to.id(), to.life()), again, now_ms);
+    }
+
+    fn ask(&mut self, number: u64, ask: Ask, (peer, life): (u64, u64), again: bool, now_ms: u64) {
         self.desk.ask(peer, number, ask.clone());
         self.open.insert(number, Open { ask, peer, life, asked_ms: now_ms, again });
+    }
+
+    /// The operator asks: once, of any peer, or of this one.
+    pub fn operate(&mut self, operation: Operation, leader: u64, now_ms: u64, peers: &[Peer]) {
+        let number = self.next;
+        self.next += 1;
+        if operation.request().is_some() {
+            return self.send(number, Ask::Operate(operation), false, now_ms, peers);
+        }
+        let life = peers.iter().find(|peer| peer.id() == leader).map_or(0, Peer::life);
+        self.ask(number, Ask::Operate(operation), (leader, life), false, now_ms);
     }
 
     /// Takes answers, and asks again where none will come.
@@ -208,8 +261,10 @@ impl Workload {
         let gone = |open: &Open| open.life != life_of(open.peer) || open.asked_ms + PATIENCE_MS < now_ms;
         let again: Vec<u64> = self.open.iter().filter(|(_, open)| gone(open)).map(|(n, _)| *n).collect();
         for number in again {
-            if let Some(open) = self.open.remove(&number) {
-                self.send(number, open.ask, open.again, now_ms, peers);
+            match self.open.remove(&number) {
+                // The operator looks again, and asks for what is still to be done.
+                Some(Open { ask: Ask::Operate(_), .. }) | None => {}
+                Some(open) => self.send(number, open.ask, open.again, now_ms, peers),
             }
         }
     }
@@ -226,6 +281,10 @@ impl Workload {
                     self.begin(open.ask, true, now_ms, peers);
                 }
             }
+            (Ask::Operate(_), _) => {}
+            (Ask::Cancel(task), Answer::Done) => self.oracle.on_cancelled(*task),
+            // Its keeper is away, or has lost it with its power.
+            (Ask::Log(_), Answer::Refused(_)) => {}
             (_, Answer::Refused(refusal)) if is_passing(refusal.code) => {
                 self.send(number, open.ask, open.again, now_ms, peers);
             }

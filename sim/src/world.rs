@@ -1,6 +1,7 @@
 //! One simulation: a cluster comes up, lives through faults under load, is healed, and must finish everything.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use stint_scheduler::digest;
@@ -11,8 +12,9 @@ use crate::cluster::{CALM_LATENCY_MS, Cluster};
 use crate::dice::Dice;
 use crate::event::{Event, FaultId};
 use crate::faults::Faults;
-use crate::membership::PEERS;
+use crate::membership::Members;
 use crate::network::Sky;
+use crate::operator::Operator;
 use crate::oracle::{Oracle, Severity, Violation};
 use crate::panics;
 use crate::peer::{Peer, Surroundings};
@@ -52,6 +54,9 @@ pub fn run(run: &Run) -> Report {
     Report { violation: oracle.violation(), simulated_ms: time.ms(), summary, trace: oracle.trace() }
 }
 
+/// How often the size of the disks is looked at, in milliseconds.
+const DISK_LOOK_MS: u64 = 500;
+
 /// The simulation is over: the oracle knows why.
 struct Ended;
 
@@ -60,6 +65,9 @@ struct World<'a> {
     oracle: Oracle,
     cluster: Cluster<'a>,
     workload: Workload,
+    members: Members,
+    /// The cluster was complete.
+    up: bool,
     run: Run,
 }
 
@@ -75,24 +83,39 @@ impl<'a> World<'a> {
             .max_message_latency(Duration::from_millis(CALM_LATENCY_MS))
             .udp_capacity(4_096)
             .build();
+        let members = Members {
+            voters: Dice::new(seed, 0x4003).within(scenario.topology.voters),
+            executors: Dice::new(seed, 0x4004).within(scenario.topology.executors),
+        };
         let (sky, desk) = (Sky::default(), Desk::new(oracle.clone()));
-        let around =
-            Surroundings { seed, plant, sky: sky.clone(), oracle: oracle.clone(), desk: desk.clone() };
+        let around = Surroundings {
+            seed,
+            scenario: Arc::new(scenario.clone()),
+            members,
+            plant,
+            sky: sky.clone(),
+            oracle: oracle.clone(),
+            desk: desk.clone(),
+        };
         let mut dice = Dice::new(seed, 0x4000);
-        let peers: Vec<Peer> =
-            (1..=PEERS).map(|id| Peer::new(id, clock(id, run, &time, &mut dice).into(), &around)).collect();
+        let peers: Vec<Peer> = (1..=members.all())
+            .map(|id| Peer::new(id, clock(id, run, &time, &mut dice).into(), &around))
+            .collect();
         for peer in &peers {
-            let software = peer.clone();
-            sim.host(peer.host_name(), move || software.clone().run());
+            let card = peer.card().clone();
+            sim.host(peer.host_name(), move || card.clone().run());
         }
         let workload = Workload::new(scenario.workload, desk, oracle.clone(), Dice::new(seed, 0x4001));
-        let cluster = Cluster::new(sim, peers, sky, oracle.clone(), Dice::new(seed, 0x4002));
-        Self { time, oracle, cluster, workload, run: run.clone() }
+        let operator = Operator::new((1..=members.voters).collect());
+        let cluster = Cluster::new(sim, peers, sky, oracle.clone(), operator);
+        Self { time, oracle, cluster, workload, members, up: false, run: run.clone() }
     }
 
     fn live(&mut self) -> Result<(), Ended> {
         self.until(self.run.scenario.time.ready_ms, "the cluster comes up", Self::complete)?;
-        self.oracle.say("the cluster is complete");
+        self.up = true;
+        let Members { voters, executors } = self.members;
+        self.oracle.say(&format!("the cluster of {voters} voters and {executors} executors is complete"));
         self.trouble()?;
         let healed = self.time.ms();
         self.until(self.run.scenario.time.settle_ms, "everything finishes after healing", Self::settled)?;
@@ -107,6 +130,7 @@ impl<'a> World<'a> {
             let now = self.time.ms();
             faults.step(now, &mut self.cluster);
             self.workload.begin_some(now, &self.cluster.peers);
+            self.operate(now);
             self.step()?;
         }
         faults.heal(&mut self.cluster);
@@ -124,6 +148,7 @@ impl<'a> World<'a> {
         let until = self.time.ms() + bound_ms;
         loop {
             self.step()?;
+            self.operate(self.time.ms());
             if !self.time.ms().is_multiple_of(20) {
                 continue;
             }
@@ -138,26 +163,35 @@ impl<'a> World<'a> {
         }
     }
 
-    fn step(&mut self) -> Result<(), Ended> {
-        if let Err(error) = self.cluster.sim.step() {
-            self.oracle.violate(Severity::Crash, "no peer gives up", error.to_string());
+    /// Lets the operator ask for the next change, once the cluster is there.
+    fn operate(&mut self, now: u64) {
+        if self.up
+            && let Some(operation) = self.cluster.operator.step(now, &self.cluster.peers)
+        {
+            let leader = self.cluster.leader_or_any();
+            self.workload.operate(operation, leader, now, &self.cluster.peers);
         }
-        self.time.set_ms(self.cluster.sim.elapsed().as_millis() as u64);
-        for peer in &self.cluster.peers {
-            peer.machine().advance();
+    }
+
+    fn step(&mut self) -> Result<(), Ended> {
+        let (step, time) = (Duration::from_millis(self.run.scenario.time.step_ms), self.time.clone());
+        self.cluster.step(step, |now_ms| time.set_ms(now_ms));
+        if self.time.ms().is_multiple_of(DISK_LOOK_MS) {
+            self.cluster.peers.iter().for_each(|peer| self.oracle.on_disk(peer.id(), peer.disk().bytes()));
         }
         self.workload.follow_up(self.time.ms(), &self.cluster.peers);
-        if self.oracle.violation().is_some() { Err(Ended) } else { Ok(()) }
+        if self.oracle.is_over() { Err(Ended) } else { Ok(()) }
     }
 
     fn complete(&self) -> Result<(), String> {
+        let Members { voters, .. } = self.members;
         for peer in &self.cluster.peers {
             let node = peer.node().ok_or_else(|| format!("peer {} is not up", peer.id()))?;
-            let voters = node.raft.status().voters.len();
+            let known = node.raft.status().voters.len() as u64;
             let state = node.shared.view().state;
-            let registered = state.nodes().filter(|n| n.incarnation.0 > 0).count();
-            if voters < PEERS as usize || registered < PEERS as usize {
-                return Err(format!("peer {} knows {voters} voters, {registered} nodes", peer.id()));
+            let registered = state.nodes().filter(|n| n.incarnation.0 > 0).count() as u64;
+            if known < voters || registered < self.members.all() {
+                return Err(format!("peer {} knows {known} voters, {registered} nodes", peer.id()));
             }
         }
         Ok(())
@@ -173,6 +207,9 @@ impl<'a> World<'a> {
         }
         if self.oracle.running() > 0 {
             return Err(format!("{} attempts still run", self.oracle.running()));
+        }
+        if !self.cluster.operator.is_content(&self.cluster.peers) {
+            return Err("the membership is not as the operator wants it".into());
         }
         let mut places = Vec::new();
         for peer in &self.cluster.peers {
