@@ -9,45 +9,44 @@ const AHEAD_MS: u64 = 1_000;
 /// Steps of the simulation, rounding.
 const SLACK_MS: u64 = 50;
 
+/// The last entry with a time of its own (changes of the membership have none).
 #[derive(Clone, Copy)]
-struct Seen {
+struct Stamp {
     at: Position,
     time: TimeMs,
-    seen_ms: u64,
-    /// An earlier entry of this term was stamped too: only the first of an office may catch up with any clock.
-    settled: bool,
+    /// It was made after this: the entry before it was seen then.
+    after_ms: u64,
 }
 
-/// The last entries seen, newest last.
+/// The stamps seen, one office after another.
 #[derive(Default)]
 pub struct TimeKeeps {
-    before: Option<Seen>,
-    last: Option<Seen>,
+    last: Option<Stamp>,
+    seen: Option<(Position, u64)>,
 }
 
 impl TimeKeeps {
     /// A replica is the first that shows the state at this index.
     pub fn first_seen(&mut self, at: Position, time: TimeMs, seen_ms: u64) -> Result<(), String> {
-        if self.last.is_some_and(|last| last.at.index >= at.index) {
+        let Some((before, after_ms)) = self.seen else {
+            self.seen = Some((at, seen_ms));
+            return Ok(());
+        };
+        if before.index >= at.index {
             return Ok(());
         }
-        let same_term = self.last.filter(|last| last.at.term == at.term);
-        let stamped = same_term.is_some_and(|last| last.settled || time > last.time);
-        let result = match (self.before, same_term) {
-            (Some(before), Some(last)) if before.at.term == at.term && last.settled => {
-                within(&before, &last, at, time, seen_ms)
-            }
-            _ => Ok(()),
-        };
-        self.before = self.last;
-        self.last = Some(Seen { at, time, seen_ms, settled: stamped });
-        result
+        self.seen = Some((at, seen_ms));
+        if self.last.is_some_and(|last| last.time == time) {
+            return Ok(());
+        }
+        let last = self.last.replace(Stamp { at, time, after_ms });
+        // Only the first of an office may catch up with any clock.
+        last.filter(|last| last.at.term == at.term).map_or(Ok(()), |last| within(&last, at, time, seen_ms))
     }
 }
 
-/// The entry was stamped after the one before `last` was applied.
-fn within(before: &Seen, last: &Seen, at: Position, time: TimeMs, seen_ms: u64) -> Result<(), String> {
-    let elapsed = seen_ms - before.seen_ms;
+fn within(last: &Stamp, at: Position, time: TimeMs, seen_ms: u64) -> Result<(), String> {
+    let elapsed = seen_ms - last.after_ms;
     let entries = at.index - last.at.index;
     let most = elapsed + elapsed / 50 + AHEAD_MS * entries + SLACK_MS;
     let ran = time.since(last.time);
