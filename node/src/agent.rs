@@ -1,19 +1,21 @@
 //! The executing side of a node: reports what it holds, does what the orders say.
 
-use std::collections::{BTreeMap, BTreeSet};
+pub mod core;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use stint_executor::{Host, HostEvent, Launch, StopReason};
-use stint_protocol::{BootMs, Incarnation, LeaseId, NodeId, Nonce};
+use stint_executor::{Host, HostEvent};
+use stint_protocol::{BootMs, Incarnation, NodeId, Nonce};
 use stint_scheduler::RegisterNode;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, timeout};
 
+use crate::agent::core::{Act, AgentCore, Moment, Next};
 use crate::clock::Clock;
 use crate::limits;
 use crate::peers::Later;
-use crate::wire::{Grant, Launching, Orders, Report, ReportAnswer};
+use crate::wire::{Report, ReportAnswer};
 
 /// Door to whoever leads.
 pub trait LeaderLink: Send + Sync + 'static {
@@ -35,31 +37,6 @@ pub struct Agent {
     pub closing: Arc<AtomicBool>,
 }
 
-/// What has been heard so far.
-#[derive(Default)]
-struct Heard {
-    sequence: u64,
-    term: u64,
-    answered: u64,
-    /// For each lease, how long after a report it runs before its watchdog begins to stop it, in milliseconds.
-    windows: BTreeMap<LeaseId, u64>,
-}
-
-impl Heard {
-    /// A report may be held for a third of the shortest window, so that one lost report loses no attempt.
-    fn hold_ms(&self) -> u64 {
-        let longest = limits::REPORT_HOLD.as_millis() as u64;
-        self.windows.values().map(|window| window / 3).min().unwrap_or(longest).min(longest)
-    }
-
-    fn note_window(&mut self, grant: &Grant) {
-        // A task may use half of its lease to stop; what was adopted after a restart counts as if it did.
-        let grace = grant.launch.as_ref().map_or(grant.ttl_ms / 2, |launch| launch.spec.stop_grace_ms);
-        let window = grant.ttl_ms.saturating_sub(grace + grant.kill_margin_ms);
-        self.windows.entry(grant.lease).or_insert(window);
-    }
-}
-
 impl Agent {
     /// Reports until the task is dropped.
     pub async fn run(self, mut events: mpsc::Receiver<HostEvent>) {
@@ -72,135 +49,52 @@ impl Agent {
                 }
             }
         });
-        let mut heard = Heard::default();
-        let mut register = true;
-        let mut at_once = false;
+        let (node, incarnation, nonce) = (self.node, self.incarnation, self.nonce);
+        let mut core = AgentCore::new(RegisterNode { node, incarnation, nonce, ..self.offer.clone() });
         loop {
-            let report = self.report(&mut heard, register, at_once);
-            let holds = report.hold_ms > 0;
-            let sent = report.sent;
+            let report = self.report(&mut core);
+            let (holds, sent) = (report.hold_ms > 0, report.sent);
             let call = timeout(limits::REPORT_DEADLINE, self.link.report(report));
             // News cut a held report short; one that brings news is never cut.
             let answer = tokio::select! {
                 answer = call => answer.unwrap_or_else(|_| Err("the leader did not answer".into())),
                 () = news.notified(), if holds => {
-                    at_once = true;
+                    core.on_news();
                     continue;
                 }
             };
-            at_once = false;
-            match answer {
-                Ok(ReportAnswer::Orders(orders)) => {
-                    register = false;
-                    at_once = orders.more;
-                    self.obey(orders, sent, &mut heard);
-                }
-                Ok(ReportAnswer::Register) => register = true,
-                Ok(ReportAnswer::NotLeader(_)) => sleep(limits::RETRY_PAUSE).await,
-                Ok(ReportAnswer::Stale(why)) => {
-                    tracing::error!(%why, "this node may not execute; stopping what it holds");
-                    self.stop_everything();
+            match self.on_answer(&mut core, answer, sent) {
+                Next::Report => {}
+                Next::Pause => sleep(limits::RETRY_PAUSE).await,
+                Next::Leave => {
                     listener.abort();
                     return;
                 }
-                Err(error) => {
-                    tracing::debug!(%error, "no leader took the report");
-                    sleep(limits::RETRY_PAUSE).await;
-                }
             }
         }
     }
 
-    fn report(&self, heard: &mut Heard, register: bool, at_once: bool) -> Report {
-        heard.sequence += 1;
-        // The clock first: what is true of the lists below is true of a later moment.
+    fn report(&self, core: &mut AgentCore) -> Report {
+        // The clock first, then what ended: see `AgentCore::report`.
         let sent = self.clock.boot();
-        let mut ends = self.host.unacknowledged();
-        let unreported: BTreeSet<LeaseId> =
-            ends.iter().skip(limits::ENDS_PER_REPORT).map(|e| e.lease).collect();
-        ends.truncate(limits::ENDS_PER_REPORT);
-        let hold = !(at_once || register || !ends.is_empty());
-        let mut held: Vec<(LeaseId, bool)> = self.host.held().iter().map(|h| (h.lease, h.stopping)).collect();
-        held.extend(unreported.into_iter().map(|lease| (lease, true)));
-        Report {
-            node: self.node,
-            incarnation: self.incarnation,
-            nonce: self.nonce,
-            sequence: heard.sequence,
-            sent,
-            register: register.then(|| self.offer.clone()),
-            held,
-            ends,
-            hold_ms: if hold { heard.hold_ms() } else { 0 },
-        }
+        let ends = self.host.unacknowledged();
+        core.report(sent, ends, &self.host.held())
     }
 
-    /// Does what fresh orders say; others are dropped (DESIGN §5, rule 6).
-    fn obey(&self, orders: Orders, sent: BootMs, heard: &mut Heard) {
-        let mine = orders.incarnation == self.incarnation && orders.nonce == self.nonce;
-        let fresh =
-            orders.term >= heard.term && orders.answers == heard.sequence && orders.answers > heard.answered;
-        if !mine || !fresh {
-            tracing::debug!(term = orders.term, answers = orders.answers, "orders dropped");
-            return;
-        }
-        heard.term = orders.term;
-        heard.answered = orders.answers;
-        self.host.acknowledge(orders.recorded.clone());
-        let held: BTreeMap<LeaseId, bool> = self.host.held().iter().map(|h| (h.lease, h.stopping)).collect();
-        let granted: BTreeSet<LeaseId> = orders.grants.iter().map(|g| g.lease).collect();
-        heard.windows.retain(|lease, _| granted.contains(lease));
-        orders.grants.iter().for_each(|grant| heard.note_window(grant));
-        let renewals = orders.grants.iter().filter(|g| held.contains_key(&g.lease));
-        self.host.renew(renewals.map(|g| (g.lease, sent.plus(g.ttl_ms))).collect());
-        for (lease, stopping) in &held {
-            if !granted.contains(lease) && !stopping {
-                self.host.stop(*lease, StopReason::LeaseOver);
-            }
-        }
-        for grant in orders.grants {
-            self.follow(grant, sent, &held);
-        }
+    fn on_answer(&self, core: &mut AgentCore, answer: Result<ReportAnswer, String>, sent: BootMs) -> Next {
+        let closing = self.closing.load(Ordering::SeqCst);
+        let moment = Moment { sent, now: self.clock.boot(), closing };
+        let (acts, next) = core.on_answer(answer, moment, &self.host.held());
+        acts.into_iter().for_each(|act| self.carry_out(act));
+        next
     }
 
-    fn follow(&self, grant: Grant, sent: BootMs, held: &BTreeMap<LeaseId, bool>) {
-        let deadline = sent.plus(grant.ttl_ms);
-        match (held.get(&grant.lease), grant.launch) {
-            (Some(false), _) if grant.cancelled => self.host.stop(grant.lease, StopReason::Cancelled),
-            (None, Some(launch)) if self.may_start(deadline, grant.kill_margin_ms) => {
-                self.host.start(self.launch(grant.lease, launch, deadline));
-                if grant.cancelled {
-                    self.host.stop(grant.lease, StopReason::Cancelled);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// An attempt starts only while its lease has time left, and not on a node that stops.
-    fn may_start(&self, deadline: BootMs, kill_margin_ms: u64) -> bool {
-        !self.closing.load(Ordering::SeqCst) && self.clock.boot() < deadline.minus(kill_margin_ms)
-    }
-
-    fn launch(&self, lease: LeaseId, launching: Launching, deadline: BootMs) -> Launch {
-        let mut env = BTreeMap::from([
-            ("STINT_TASK_ID".to_string(), lease.task.to_string()),
-            ("STINT_ATTEMPT".to_string(), lease.attempt.to_string()),
-            ("STINT_INDEX".to_string(), launching.index.to_string()),
-            ("STINT_TENANT".to_string(), launching.tenant.to_string()),
-            ("STINT_CLASS".to_string(), launching.spec.class.to_string()),
-            ("STINT_NODE_ID".to_string(), self.node.to_string()),
-        ]);
-        if let Some(name) = launching.name {
-            env.insert("STINT_TASK_NAME".to_string(), name.to_string());
-        }
-        let Launching { tenant, spec, runtime, gpus, .. } = launching;
-        Launch { lease, tenant, spec, runtime, gpus, deadline, env }
-    }
-
-    fn stop_everything(&self) {
-        for held in self.host.held() {
-            self.host.stop(held.lease, StopReason::LeaseOver);
+    fn carry_out(&self, act: Act) {
+        match act {
+            Act::Acknowledge(leases) => self.host.acknowledge(leases),
+            Act::Renew(renewals) => self.host.renew(renewals),
+            Act::Stop(lease, reason) => self.host.stop(lease, reason),
+            Act::Start(launch) => self.host.start(launch),
         }
     }
 }

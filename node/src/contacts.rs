@@ -7,6 +7,7 @@ use stint_protocol::{BootMs, LeaseId, NodeId, Nonce, TimeMs};
 use stint_scheduler::{Settings, State};
 
 use crate::limits;
+use crate::mutations::{Mutation, planted};
 
 /// The leader's clocks for one term of office.
 pub struct Contacts {
@@ -35,6 +36,9 @@ pub struct StampRange {
 /// How long after the last possible renewal a lease may still be held: its length, what two clocks may drift
 /// apart over it, and the margin.
 fn full_length(settings: &Settings, ttl_ms: u64) -> u64 {
+    if planted(Mutation::SkipDriftMargin) {
+        return ttl_ms;
+    }
     ttl_ms + ttl_ms / limits::DRIFT_DIVISOR + settings.lease_margin_ms
 }
 
@@ -80,7 +84,8 @@ impl Contacts {
 
     /// Whether the lease may be renewed by orders sent now; if so, the leader waits for the whole length anew.
     pub fn renew(&mut self, settings: &Settings, lease: LeaseId, ttl_ms: u64, now: BootMs) -> bool {
-        if self.revoked.contains(&lease) || self.over_at.get(&lease).is_some_and(|at| *at <= now) {
+        let over = self.over_at.get(&lease).is_some_and(|at| *at <= now);
+        if (self.revoked.contains(&lease) || over) && !planted(Mutation::RenewAfterRevoke) {
             return false;
         }
         let over = now.plus(full_length(settings, ttl_ms));

@@ -1,20 +1,20 @@
 //! The leader's loop: coalesces what arrived while the last entry was written, plans, and proposes one entry
 //! at a time. Runs on every peer and rests where there is no office to hold.
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use stint_protocol::{NodeId, TimeMs};
 use stint_raft::{ProposeError, Raft, Role};
-use stint_scheduler::{Command, PlanInput, Stamped, State, apply, plan};
+use stint_scheduler::Command;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::clock::Clock;
-use crate::contacts::{Contacts, StampRange};
+use crate::contacts::Contacts;
 use crate::limits;
-use crate::shared::{Entry, NodeMachine, Results, Shared, View};
+use crate::mutations::{Mutation, planted};
+use crate::office::{Drafts, Office, Outlook, Standing};
+use crate::shared::{Entry, NodeMachine, Results, Shared};
 use crate::wire::encode;
 
 /// Why commands were not carried out.
@@ -32,19 +32,6 @@ struct Proposal {
     commands: Vec<Command>,
     bytes: usize,
     answer: oneshot::Sender<Result<Results, NotDone>>,
-}
-
-/// One term of office of this peer.
-struct Office {
-    term: u64,
-    contacts: Contacts,
-}
-
-/// What the last plan was made of: as long as it is the same, there is nothing new to plan.
-#[derive(Clone, PartialEq, Eq)]
-struct Planned {
-    index: u64,
-    reachable: BTreeSet<NodeId>,
 }
 
 /// The leading side of a peer.
@@ -89,20 +76,17 @@ impl Leader {
     /// Runs `act` on the leader's clocks while this peer holds office: it leads, and an entry of its own term
     /// is applied (DESIGN §5, rule 5). Answers the term and what `act` gave.
     pub fn in_office<R>(&self, act: impl FnOnce(&mut Contacts) -> R) -> Option<(u64, R)> {
+        self.hold(|office| (office.term, act(&mut office.contacts)))
+    }
+
+    /// Runs `act` on this peer's office while it holds one.
+    pub fn hold<R>(&self, act: impl FnOnce(&mut Office) -> R) -> Option<R> {
         let status = self.raft.status();
-        let leads = status.role == Role::Leader;
         let mut office = self.office.lock().unwrap_or_else(|e| e.into_inner());
         let view = self.shared.view();
-        if !leads || view.at.term != status.term {
-            *office = None;
-            return None;
-        }
-        if office.as_ref().is_none_or(|o| o.term != status.term) {
-            tracing::info!(term = status.term, "this peer leads");
-            let contacts = Contacts::new(self.clock.boot(), view.state.time());
-            *office = Some(Office { term: status.term, contacts });
-        }
-        office.as_mut().map(|o| (o.term, act(&mut o.contacts)))
+        let leads = status.role == Role::Leader;
+        let standing = Standing { leads, term: status.term, applied_term: view.at.term };
+        Office::hold(&mut office, standing, self.clock.boot(), view.state.time()).map(act)
     }
 
     /// Whether this peer holds office now.
@@ -125,7 +109,7 @@ impl Leader {
 
     /// Whether a quorum confirmed this leader after the ticket was drawn; asks it once for all who wait.
     pub async fn confirm(&self, ticket: u64) -> bool {
-        if self.confirmed.load(Ordering::SeqCst) > ticket {
+        if self.confirmed.load(Ordering::SeqCst) > ticket || planted(Mutation::RenewWithoutQuorum) {
             return true;
         }
         let _one_at_a_time = self.confirming.lock().await;
@@ -150,7 +134,7 @@ impl Leader {
         let LeaderQueue(mut queue) = queue;
         let mut tick = interval(limits::EXPIRY_TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut planned: Option<Planned> = None;
+        let mut drafts = Drafts::default();
         let mut kept: Option<Proposal> = None;
         loop {
             let mut expiry = false;
@@ -166,37 +150,28 @@ impl Leader {
                 }
             }
             let batch = gather(&mut kept, &mut queue);
-            self.enter(batch, expiry, &mut planned).await;
+            self.enter(batch, expiry, &mut drafts).await;
         }
     }
 
     /// One entry: the batch, what the clock asks for, and the plan that follows from both.
-    async fn enter(&self, batch: Vec<Proposal>, expiry: bool, planned: &mut Option<Planned>) {
+    async fn enter(&self, batch: Vec<Proposal>, expiry: bool, drafts: &mut Drafts) {
         let now = self.clock.boot();
         let view = self.shared.view();
-        let office = self.in_office(|contacts| {
-            let expired = if expiry { contacts.expire(&view.state, now) } else { Vec::new() };
-            (expired, contacts.reachable(now), contacts.stamp_range(now))
-        });
-        let Some((_, (expired, reachable, range))) = office else {
+        let outlook = self.in_office(|contacts| Outlook::of(contacts, &view.state, now, expiry));
+        let Some((_, outlook)) = outlook else {
             return refuse(batch, &NotDone::NotLeader);
         };
-        let (stamp, may_plan) = self.stamp(&view, range);
-        let mut commands: Vec<Command> = batch.iter().flat_map(|p| p.commands.iter().cloned()).collect();
-        if !expired.is_empty() {
-            tracing::warn!(count = expired.len(), "leases ran out");
-            commands.push(Command::ExpireLeases(expired));
+        let commands = batch.iter().flat_map(|p| p.commands.iter().cloned()).collect();
+        let draft = drafts.draft(&view.state, view.at.index, outlook, self.clock.wall(), commands);
+        self.note_ahead(draft.ahead_ms);
+        if draft.expired > 0 {
+            tracing::warn!(count = draft.expired, "leases ran out");
         }
-        let due = view.state.next_due().is_some_and(|due| due <= stamp);
-        let seen = Planned { index: view.at.index, reachable };
-        if may_plan && (due || !commands.is_empty() || planned.as_ref() != Some(&seen)) {
-            commands.extend(plan_after(&view.state, stamp, &commands, &seen.reachable));
-            *planned = Some(seen);
-        }
-        if !commands.is_empty() {
-            self.in_office(|contacts| contacts.stamped(stamp, now));
-            if !self.write(batch, Entry { now: stamp, commands }).await {
-                *planned = None;
+        if !draft.entry.commands.is_empty() {
+            self.in_office(|contacts| contacts.stamped(draft.entry.now, now));
+            if !self.write(batch, draft.entry).await {
+                drafts.forget();
             }
         }
     }
@@ -220,28 +195,16 @@ impl Leader {
         false
     }
 
-    /// The entry's time, and whether it may be planned by. It may run ahead of elapsed boot time by at most
-    /// `TIME_JUMP_MS` an entry; a clock that jumped further raises an alarm (DESIGN §5, "The log's side").
-    /// A clock that is behind does not hold the cluster's time up: it goes on with boot time.
-    fn stamp(&self, view: &View, range: StampRange) -> (TimeMs, bool) {
-        let wall = self.clock.wall().max(view.state.time()).max(range.earliest);
+    /// Raises the alarm while the wall clock is further ahead than an entry may be stamped with.
+    fn note_ahead(&self, ahead_ms: Option<u64>) {
         let mut alarm = self.alarm.lock().unwrap_or_else(|e| e.into_inner());
-        match range.latest {
-            Some(latest) if wall > latest && view.state.configured() => {
-                let ahead = wall.since(latest);
-                if alarm.is_none() {
-                    tracing::error!(ahead_ms = ahead, "the leader's wall clock jumped ahead; not planning");
-                }
-                *alarm = Some(format!(
-                    "the leader's wall clock runs {ahead} ms ahead of the cluster's time: set it right"
-                ));
-                (latest, false)
-            }
-            _ => {
-                *alarm = None;
-                (wall, true)
-            }
+        if let Some(ahead) = ahead_ms.filter(|_| alarm.is_none()) {
+            tracing::error!(ahead_ms = ahead, "the leader's wall clock jumped ahead; not planning");
         }
+        let words = |ahead| {
+            format!("the leader's wall clock runs {ahead} ms ahead of the cluster's time: set it right")
+        };
+        *alarm = ahead_ms.map(words);
     }
 }
 
@@ -259,23 +222,6 @@ fn gather(kept: &mut Option<Proposal>, queue: &mut mpsc::Receiver<Proposal>) -> 
         batch.push(next);
     }
     batch
-}
-
-/// What would be placed once the commands are applied: tried on a copy, so that a task may start with the entry
-/// that accepts it.
-fn plan_after(
-    state: &State,
-    now: TimeMs,
-    commands: &[Command],
-    reachable: &BTreeSet<NodeId>,
-) -> Option<Command> {
-    let mut trial = state.clone();
-    for command in commands.iter().cloned().chain([Command::Tick]) {
-        // A rejection will come again when the entry is applied, and be answered then.
-        let _ = apply(&mut trial, Stamped { now, command });
-    }
-    let plan = plan(&trial, &PlanInput { reachable: reachable.clone() });
-    (!plan.assignments.is_empty()).then_some(Command::CommitPlan(plan))
 }
 
 fn answer(batch: Vec<Proposal>, results: Results) {

@@ -138,7 +138,7 @@ impl Machine for NodeMachine {
 }
 
 /// The node whose orders a change concerns.
-fn concerned(change: &Change) -> Option<NodeId> {
+pub fn concerned(change: &Change) -> Option<NodeId> {
     match change {
         Change::Leased { node, .. } | Change::StopAsked { node, .. } | Change::NodeChanged { node } => {
             Some(*node)

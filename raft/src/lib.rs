@@ -12,6 +12,7 @@ mod error;
 mod log;
 mod machine;
 mod membership;
+pub mod mutations;
 mod raft;
 mod settings;
 mod snapshot;

@@ -11,6 +11,7 @@ mod no_overcommit;
 mod one_attempt;
 mod one_holder;
 mod one_leader;
+mod released;
 mod same_state;
 mod time_keeps;
 
@@ -23,5 +24,6 @@ pub use no_overcommit::NoOvercommit;
 pub use one_attempt::OneAttempt;
 pub use one_holder::OneHolder;
 pub use one_leader::OneLeader;
+pub use released::Released;
 pub use same_state::SameState;
 pub use time_keeps::TimeKeeps;

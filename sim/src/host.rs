@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use stint_executor::{
     Held, Host, HostHealth, Launch, LogChunk, LogError, LogFuture, LogStream, Sandbox, StopReason,
 };
+use stint_node::clock::Clock;
 use stint_protocol::{AttemptEnd, BootMs, LeaseId, Runtime};
 
 use crate::machine::{Attempt, Machine, Phase};
@@ -26,8 +27,12 @@ impl Host for Machine {
 
     fn renew(&self, renewals: Vec<(LeaseId, BootMs)>) {
         let mut inner = self.inner();
+        let now = inner.parts.clock.boot();
         for (lease, deadline) in renewals {
             inner.watchdog.renew(lease, deadline);
+            if inner.watchdog.deadline(lease) == Some(deadline) {
+                inner.parts.oracle.on_given(lease, deadline.since(now));
+            }
             if let Some(launch) = inner.waiting.get_mut(&lease) {
                 launch.deadline = launch.deadline.max(deadline);
             }

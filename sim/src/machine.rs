@@ -222,6 +222,7 @@ impl Inner {
         let lease = launch.lease;
         let at = now.plus(self.parts.dice.between(1, START_MS));
         self.watchdog.start(lease, limits(&launch, launch.deadline, now));
+        self.parts.oracle.on_given(lease, launch.deadline.since(now));
         self.attempts.insert(lease, Attempt { launch, phase: Phase::Starting { at } });
     }
 

@@ -3,6 +3,7 @@
 //! Exit codes: 0 fine, 2 wrong arguments, 10 safety, 11 liveness, 12 not deterministic, 13 crash.
 
 mod args;
+mod fast_commands;
 mod sweep;
 
 use std::process::ExitCode;
@@ -16,12 +17,16 @@ use stint_sim::{Report, Run};
 use crate::args::{Args, SeedArgs};
 
 fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(code) = fast_commands::carry_out(&words) {
+        return code;
+    }
     match args::parse(std::env::args().skip(1)) {
         Ok(Args::Seed(seed)) => simulate(&seed),
         Ok(Args::Twice(seed)) => sweep::twice(&seed),
         Ok(Args::Run(run)) => sweep::run(&run),
         Err(problem) => {
-            eprintln!("{problem}\n\n{}", args::USAGE);
+            eprintln!("{problem}\n\n{}\n{}", args::USAGE, fast_commands::USAGE);
             ExitCode::from(2)
         }
     }

@@ -9,7 +9,7 @@ use stint_scheduler::State;
 
 use crate::checkers::{
     Answers, Fencing, Floor, HonestOutcome, Kept, LogMatching, NoOvercommit, OneAttempt, OneHolder,
-    OneLeader, SameState, TimeKeeps, bounded, deadlines,
+    OneLeader, Released, SameState, TimeKeeps, bounded, deadlines,
 };
 use crate::clock::WorldTime;
 use crate::event::Event;
@@ -67,6 +67,7 @@ struct Book {
     one_attempt: OneAttempt,
     one_holder: OneHolder,
     no_overcommit: NoOvercommit,
+    released: Released,
     fencing: Fencing,
     honest_outcome: HonestOutcome,
     kept: Kept,
@@ -88,7 +89,7 @@ impl Book {
 
     fn runs(&mut self, at: u64, start: &Start) {
         let Start { machine, lease, gpus, needs } = start;
-        let holder = self.one_holder.taken(*lease, *machine, gpus);
+        let holder = self.one_holder.taken(*lease, gpus);
         self.note(at, holder, "one holder a GPU");
         let fits = self.no_overcommit.started(*lease, *machine, *needs);
         self.note(at, fits, "no machine runs more than it offers");
@@ -161,6 +162,8 @@ impl Oracle {
         let news = !matches!(seen, Ok(None));
         book.note(now, seen.map(|_| ()), "same state on every replica");
         if news {
+            let released = book.released.first_seen(state, now);
+            book.note(now, released, "a lease ends when its attempt has stopped");
             self.on_outcomes(now, &mut book, state);
         }
     }
@@ -198,10 +201,25 @@ impl Oracle {
         book.runs(at, start);
     }
 
+    /// A machine was given a lease, or more time of it.
+    pub fn on_given(&self, lease: LeaseId, left_ms: u64) {
+        let until_ms = self.time.ms() + left_ms;
+        self.book().released.given(lease, until_ms);
+    }
+
+    /// A peer acts as the leader.
+    pub fn on_office(&self, peer: u64, term: u64, applied_term: u64) {
+        if term != applied_term {
+            let what = format!("peer {peer} leads term {term} and has applied entries of term {applied_term}");
+            self.violate(Severity::Safety, "an office begins with an entry of its own term", what);
+        }
+    }
+
     /// An attempt has ended; it may never have run.
     pub fn on_end(&self, machine: u64, lease: LeaseId, end: &EndKind, ran: bool) {
         let (at, mut book) = (self.time.ms(), self.book());
         book.honest_outcome.ended(lease, end);
+        book.released.ended(lease);
         if ran {
             book.trace.add(at, Event::Ended { machine, lease, end: Some(end.clone()) });
             book.stops(machine, lease);
@@ -218,9 +236,9 @@ impl Oracle {
     /// A machine is suspended: nothing on it uses anything.
     pub fn on_suspend(&self, machine: u64) {
         let mut book = self.book();
-        book.one_attempt.suspended(machine);
-        book.one_holder.suspended(machine);
-        book.no_overcommit.suspended(machine);
+        for lease in book.one_attempt.suspended(machine) {
+            book.stops(machine, lease);
+        }
     }
 
     /// A suspended machine goes on with these attempts, whose leases have time left.
@@ -291,6 +309,12 @@ impl Oracle {
     /// Attempts that run on machines now.
     pub fn running(&self) -> usize {
         self.book().one_attempt.running()
+    }
+
+    /// A number that changes as long as work gets done.
+    pub fn progress(&self) -> usize {
+        let book = self.book();
+        book.one_attempt.total() + book.kept.outcomes()
     }
 
     /// One line that sums up.

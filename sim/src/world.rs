@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use stint_raft::Role;
 use stint_scheduler::digest;
 use turmoil::Builder;
 
@@ -43,6 +44,9 @@ pub struct Report {
 
 /// Runs one seed to its end. Once a process: ids of tokio's tasks are counted by process.
 pub fn run(run: &Run) -> Report {
+    if let Some(plant) = run.plant {
+        plant.plant();
+    }
     let time = WorldTime::default();
     let oracle = Oracle::new(time.clone());
     panics::watch(oracle.clone());
@@ -56,6 +60,10 @@ pub fn run(run: &Run) -> Report {
 
 /// How often the size of the disks is looked at, in milliseconds.
 const DISK_LOOK_MS: u64 = 500;
+/// How often the world looks whether what it waits for has come, in milliseconds.
+const LOOK_MS: u64 = 20;
+/// After healing everything finishes within so many times the bound, as long as there is progress.
+const LONGEST_QUEUE: u64 = 4;
 
 /// The simulation is over: the oracle knows why.
 struct Ended;
@@ -118,7 +126,7 @@ impl<'a> World<'a> {
         self.oracle.say(&format!("the cluster of {voters} voters and {executors} executors is complete"));
         self.trouble()?;
         let healed = self.time.ms();
-        self.until(self.run.scenario.time.settle_ms, "everything finishes after healing", Self::settled)?;
+        self.settle()?;
         self.oracle.say(&format!("settled {} ms after healing", self.time.ms() - healed));
         Ok(())
     }
@@ -138,6 +146,31 @@ impl<'a> World<'a> {
         Ok(())
     }
 
+    /// Everything finishes: in `settle_ms`, or more where long queues are worked off without a stop.
+    fn settle(&mut self) -> Result<(), Ended> {
+        let (bound_ms, healed) = (self.run.scenario.time.settle_ms, self.time.ms());
+        let mut last = (self.oracle.progress(), healed);
+        loop {
+            self.step()?;
+            let now = self.time.ms();
+            self.operate(now);
+            if self.oracle.progress() != last.0 {
+                last = (self.oracle.progress(), now);
+            }
+            if !now.is_multiple_of(LOOK_MS) {
+                continue;
+            }
+            let Err(why) = self.settled() else { return Ok(()) };
+            let moves = now < last.1 + bound_ms / 3 && now < healed + bound_ms * LONGEST_QUEUE;
+            if now >= healed + bound_ms && !moves {
+                let took = now - healed;
+                let rule = "everything finishes after healing";
+                self.oracle.violate(Severity::Liveness, rule, format!("not within {took} ms: {why}"));
+                return Err(Ended);
+            }
+        }
+    }
+
     /// Steps until `done` holds; it must within `bound_ms`.
     fn until(
         &mut self,
@@ -149,7 +182,7 @@ impl<'a> World<'a> {
         loop {
             self.step()?;
             self.operate(self.time.ms());
-            if !self.time.ms().is_multiple_of(20) {
+            if !self.time.ms().is_multiple_of(LOOK_MS) {
                 continue;
             }
             match done(self) {
@@ -179,8 +212,21 @@ impl<'a> World<'a> {
         if self.time.ms().is_multiple_of(DISK_LOOK_MS) {
             self.cluster.peers.iter().for_each(|peer| self.oracle.on_disk(peer.id(), peer.disk().bytes()));
         }
+        if self.time.ms().is_multiple_of(LOOK_MS) {
+            self.look_at_offices();
+        }
         self.workload.follow_up(self.time.ms(), &self.cluster.peers);
         if self.oracle.is_over() { Err(Ended) } else { Ok(()) }
+    }
+
+    fn look_at_offices(&self) {
+        for peer in &self.cluster.peers {
+            let Some(node) = peer.node() else { continue };
+            let status = node.raft.status();
+            if status.role == Role::Leader && node.leader.leads() {
+                self.oracle.on_office(peer.id(), status.term, node.shared.view().at.term);
+            }
+        }
     }
 
     fn complete(&self) -> Result<(), String> {

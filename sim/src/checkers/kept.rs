@@ -56,6 +56,11 @@ impl Kept {
         self.outcomes.contains_key(&task)
     }
 
+    /// How many outcomes there are.
+    pub fn outcomes(&self) -> usize {
+        self.outcomes.len()
+    }
+
     /// Acknowledged tasks without an outcome.
     pub fn unfinished(&self) -> Vec<TaskId> {
         self.tasks().filter(|id| !self.outcomes.contains_key(id)).collect()

@@ -39,9 +39,4 @@ impl NoOvercommit {
             running.remove(&lease);
         }
     }
-
-    /// Nothing on this machine runs any more.
-    pub fn suspended(&mut self, machine: u64) {
-        self.running.remove(&machine);
-    }
 }

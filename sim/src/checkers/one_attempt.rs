@@ -39,9 +39,13 @@ impl OneAttempt {
         }
     }
 
-    /// Nothing on this machine runs any more.
-    pub fn suspended(&mut self, machine: u64) {
-        self.running.retain(|_, (_, on)| *on != machine);
+    /// Nothing on this machine runs any more. Answers what did.
+    pub fn suspended(&mut self, machine: u64) -> Vec<LeaseId> {
+        let here = self.running.iter().filter(|(_, (_, on))| *on == machine);
+        let leases: Vec<LeaseId> =
+            here.map(|(task, (attempt, _))| LeaseId { task: *task, attempt: *attempt }).collect();
+        leases.iter().for_each(|lease| self.stopped(*lease));
+        leases
     }
 
     /// Attempts that run now.

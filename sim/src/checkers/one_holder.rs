@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use stint_protocol::{GpuId, LeaseId};
 
-/// Which attempt uses each device, and on which machine.
+/// Which attempt uses each device.
 #[derive(Default)]
-pub struct OneHolder(BTreeMap<GpuId, (LeaseId, u64)>);
+pub struct OneHolder(BTreeMap<GpuId, LeaseId>);
 
 impl OneHolder {
     /// An attempt begins to use these devices.
-    pub fn taken(&mut self, lease: LeaseId, machine: u64, gpus: &[GpuId]) -> Result<(), String> {
+    pub fn taken(&mut self, lease: LeaseId, gpus: &[GpuId]) -> Result<(), String> {
         for gpu in gpus {
-            if let Some((holder, _)) = self.0.insert(gpu.clone(), (lease, machine)) {
+            if let Some(holder) = self.0.insert(gpu.clone(), lease) {
                 return Err(format!("GPU {gpu} is taken by attempt {lease} while attempt {holder} uses it"));
             }
         }
@@ -21,11 +21,6 @@ impl OneHolder {
 
     /// An attempt is gone.
     pub fn freed(&mut self, lease: LeaseId) {
-        self.0.retain(|_, (holder, _)| *holder != lease);
-    }
-
-    /// Nothing on this machine runs any more.
-    pub fn suspended(&mut self, machine: u64) {
-        self.0.retain(|_, (_, on)| *on != machine);
+        self.0.retain(|_, holder| *holder != lease);
     }
 }

@@ -1,0 +1,204 @@
+//! The agent's decisions: what it reports, and what it does when it is answered. Pure: time and what the host holds
+//! are handed in, what is to be done comes out. The agent's loop and the fast simulation run the same code.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use stint_executor::{Held, Launch, StopReason};
+use stint_protocol::{AttemptEnd, BootMs, LeaseId};
+use stint_scheduler::RegisterNode;
+
+use crate::limits;
+use crate::mutations::{Mutation, planted};
+use crate::wire::{Grant, Launching, Orders, Report, ReportAnswer};
+
+/// What the host is told, in this order.
+#[derive(Debug)]
+pub enum Act {
+    Acknowledge(Vec<LeaseId>),
+    Renew(Vec<(LeaseId, BootMs)>),
+    Stop(LeaseId, StopReason),
+    Start(Launch),
+}
+
+/// What the agent does after an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    Report,
+    /// Reports after a pause: there was nobody to answer.
+    Pause,
+    /// This process may not execute any more.
+    Leave,
+}
+
+/// The moment an answer came in.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    /// The node's clock when the report that is answered was sent: leases are counted from here.
+    pub sent: BootMs,
+    pub now: BootMs,
+    /// The node stops: nothing new starts.
+    pub closing: bool,
+}
+
+/// One process of a node as an executor.
+pub struct AgentCore {
+    /// Who it is and what it offers, sent when the leader asks.
+    offer: RegisterNode,
+    register: bool,
+    at_once: bool,
+    sequence: u64,
+    term: u64,
+    answered: u64,
+    /// For each lease, how long after a report it runs before its watchdog begins to stop it, in milliseconds.
+    windows: BTreeMap<LeaseId, u64>,
+}
+
+impl AgentCore {
+    /// A process that has not reported yet.
+    pub fn new(offer: RegisterNode) -> Self {
+        Self {
+            offer,
+            register: true,
+            at_once: false,
+            sequence: 0,
+            term: 0,
+            answered: 0,
+            windows: BTreeMap::new(),
+        }
+    }
+
+    /// Something ended: a report that is held is out of date, and the next one is answered at once.
+    pub fn on_news(&mut self) {
+        self.at_once = true;
+    }
+
+    /// The next report. `sent` was read before `ends`, and `ends` before `held`: what is true of the lists is true
+    /// of a later moment.
+    pub fn report(&mut self, sent: BootMs, mut ends: Vec<AttemptEnd>, held: &[Held]) -> Report {
+        self.sequence += 1;
+        let unreported: Vec<LeaseId> = ends.iter().skip(limits::ENDS_PER_REPORT).map(|e| e.lease).collect();
+        ends.truncate(limits::ENDS_PER_REPORT);
+        let hold = !(self.at_once || self.register || !ends.is_empty());
+        let mut held: Vec<(LeaseId, bool)> = held.iter().map(|h| (h.lease, h.stopping)).collect();
+        held.extend(unreported.into_iter().map(|lease| (lease, true)));
+        Report {
+            node: self.offer.node,
+            incarnation: self.offer.incarnation,
+            nonce: self.offer.nonce,
+            sequence: self.sequence,
+            sent,
+            register: self.register.then(|| self.offer.clone()),
+            held,
+            ends,
+            hold_ms: if hold { self.hold_ms() } else { 0 },
+        }
+    }
+
+    /// A report may be held for a third of the shortest window, so that one lost report loses no attempt.
+    fn hold_ms(&self) -> u64 {
+        let longest = limits::REPORT_HOLD.as_millis() as u64;
+        self.windows.values().map(|window| window / 3).min().unwrap_or(longest).min(longest)
+    }
+
+    /// What follows from the answer to the last report; an error when nobody answered.
+    pub fn on_answer(
+        &mut self,
+        answer: Result<ReportAnswer, String>,
+        at: Moment,
+        held: &[Held],
+    ) -> (Vec<Act>, Next) {
+        self.at_once = false;
+        match answer {
+            Ok(ReportAnswer::Orders(orders)) => {
+                self.register = false;
+                self.at_once = orders.more;
+                (self.obey(orders, at, held), Next::Report)
+            }
+            Ok(ReportAnswer::Register) => {
+                self.register = true;
+                (Vec::new(), Next::Report)
+            }
+            Ok(ReportAnswer::NotLeader(_)) => (Vec::new(), Next::Pause),
+            Ok(ReportAnswer::Stale(why)) => {
+                tracing::error!(%why, "this node may not execute; stopping what it holds");
+                let stop = |h: &Held| Act::Stop(h.lease, StopReason::LeaseOver);
+                (held.iter().map(stop).collect(), Next::Leave)
+            }
+            Err(error) => {
+                tracing::debug!(%error, "no leader took the report");
+                (Vec::new(), Next::Pause)
+            }
+        }
+    }
+
+    /// Does what fresh orders say; others are dropped (DESIGN §5, rule 6).
+    pub fn obey(&mut self, orders: Orders, at: Moment, held: &[Held]) -> Vec<Act> {
+        if !self.is_fresh(&orders) {
+            tracing::debug!(term = orders.term, answers = orders.answers, "orders dropped");
+            return Vec::new();
+        }
+        self.term = orders.term;
+        self.answered = orders.answers;
+        let mut acts = vec![Act::Acknowledge(orders.recorded)];
+        let held: BTreeMap<LeaseId, bool> = held.iter().map(|h| (h.lease, h.stopping)).collect();
+        let granted: BTreeSet<LeaseId> = orders.grants.iter().map(|g| g.lease).collect();
+        self.windows.retain(|lease, _| granted.contains(lease));
+        orders.grants.iter().for_each(|grant| self.note_window(grant));
+        let renewals = orders.grants.iter().filter(|g| held.contains_key(&g.lease));
+        acts.push(Act::Renew(renewals.map(|g| (g.lease, at.sent.plus(g.ttl_ms))).collect()));
+        for (lease, stopping) in &held {
+            if !granted.contains(lease) && !stopping {
+                acts.push(Act::Stop(*lease, StopReason::LeaseOver));
+            }
+        }
+        for grant in orders.grants {
+            self.follow(grant, at, &held, &mut acts);
+        }
+        acts
+    }
+
+    fn is_fresh(&self, orders: &Orders) -> bool {
+        let mine = orders.incarnation == self.offer.incarnation && orders.nonce == self.offer.nonce;
+        let latest = orders.answers == self.sequence && orders.answers > self.answered;
+        (mine && latest && orders.term >= self.term) || planted(Mutation::StaleOrders)
+    }
+
+    fn note_window(&mut self, grant: &Grant) {
+        // A task may use half of its lease to stop; what was adopted after a restart counts as if it did.
+        let grace = grant.launch.as_ref().map_or(grant.ttl_ms / 2, |launch| launch.spec.stop_grace_ms);
+        let window = grant.ttl_ms.saturating_sub(grace + grant.kill_margin_ms);
+        self.windows.entry(grant.lease).or_insert(window);
+    }
+
+    fn follow(&self, grant: Grant, at: Moment, held: &BTreeMap<LeaseId, bool>, acts: &mut Vec<Act>) {
+        let (lease, deadline) = (grant.lease, at.sent.plus(grant.ttl_ms));
+        // An attempt starts only while its lease has time left, and not on a node that stops.
+        let may_start = !at.closing && at.now < deadline.minus(grant.kill_margin_ms);
+        match (held.get(&lease), grant.launch) {
+            (Some(false), _) if grant.cancelled => acts.push(Act::Stop(lease, StopReason::Cancelled)),
+            (None, Some(launch)) if may_start => {
+                acts.push(Act::Start(self.launch(lease, launch, deadline)));
+                if grant.cancelled {
+                    acts.push(Act::Stop(lease, StopReason::Cancelled));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn launch(&self, lease: LeaseId, launching: Launching, deadline: BootMs) -> Launch {
+        let mut env = BTreeMap::from([
+            ("STINT_TASK_ID".to_string(), lease.task.to_string()),
+            ("STINT_ATTEMPT".to_string(), lease.attempt.to_string()),
+            ("STINT_INDEX".to_string(), launching.index.to_string()),
+            ("STINT_TENANT".to_string(), launching.tenant.to_string()),
+            ("STINT_CLASS".to_string(), launching.spec.class.to_string()),
+            ("STINT_NODE_ID".to_string(), self.offer.node.to_string()),
+        ]);
+        if let Some(name) = launching.name {
+            env.insert("STINT_TASK_NAME".to_string(), name.to_string());
+        }
+        let Launching { tenant, spec, runtime, gpus, .. } = launching;
+        Launch { lease, tenant, spec, runtime, gpus, deadline, env }
+    }
+}

@@ -1,0 +1,60 @@
+//! Every wrong behaviour that can be planted in this crate: a simulation must catch each one. Without the
+//! feature `mutations`, which no release enables, `planted` is always false and the compiler removes what it guards.
+
+/// A planted wrong behaviour; each has one place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutation {
+    /// A lease that was decided to be over is renewed all the same (`contacts.rs`).
+    RenewAfterRevoke,
+    /// The leader waits for the length of the lease only: no drift, no margin (`contacts.rs`).
+    SkipDriftMargin,
+    /// A peer that leads again goes on with the receipt times of its earlier office (`office.rs`).
+    OldReceiptTimes,
+    /// An entry is stamped with the wall clock, however far it jumped (`office.rs`).
+    WallClockJump,
+    /// A node obeys orders of an earlier term, for another process, or for an earlier report (`agent/core.rs`).
+    StaleOrders,
+    /// A peer that leads acts before an entry of its own term is applied (`office.rs`).
+    ActBeforeOwnTermEntry,
+    /// A node's new incarnation frees the leases of the earlier one at once (`reports.rs`).
+    ReleaseOnNewIncarnation,
+    /// A leader renews leases without asking a quorum (`leader.rs`).
+    RenewWithoutQuorum,
+    /// A read shows what its peer has applied, whoever leads (`node.rs`).
+    StaleRead,
+}
+
+#[cfg(feature = "mutations")]
+mod active {
+    use std::cell::Cell;
+
+    use super::Mutation;
+
+    thread_local! {
+        static PLANTED: Cell<Option<Mutation>> = const { Cell::new(None) };
+    }
+
+    /// Is found in every program that can be made to behave wrongly, and in no other.
+    pub static MARK: &str = "this program can be made to behave wrongly: mutations of stint-node";
+
+    /// Plants a wrong behaviour in this thread, or takes it back.
+    pub fn plant(mutation: Option<Mutation>) {
+        tracing::debug!(?mutation, MARK);
+        PLANTED.set(mutation);
+    }
+
+    /// Whether this wrong behaviour is planted.
+    pub fn planted(mutation: Mutation) -> bool {
+        PLANTED.get() == Some(mutation)
+    }
+}
+
+#[cfg(feature = "mutations")]
+pub use active::{plant, planted};
+
+/// Never.
+#[cfg(not(feature = "mutations"))]
+#[inline(always)]
+pub(crate) const fn planted(_: Mutation) -> bool {
+    false
+}

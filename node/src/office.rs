@@ -1,0 +1,148 @@
+//! What a leader decides from its clocks and its applied state: whether it holds office, what an entry is stamped
+//! with, and what it holds. Pure: the leader's loop and the fast simulation run the same code.
+
+use std::collections::BTreeSet;
+
+use stint_protocol::{BootMs, LeaseId, NodeId, TimeMs};
+use stint_scheduler::{Command, PlanInput, Stamped, State, apply, plan};
+
+use crate::contacts::{Contacts, StampRange};
+use crate::mutations::{Mutation, planted};
+use crate::shared::Entry;
+
+/// One term of office of a peer.
+pub struct Office {
+    pub term: u64,
+    pub contacts: Contacts,
+}
+
+/// Where a peer stands: by its own account, and in its log.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing {
+    /// It believes that it leads.
+    pub leads: bool,
+    /// The term it knows of.
+    pub term: u64,
+    /// The term of the last entry that it has applied.
+    pub applied_term: u64,
+}
+
+impl Office {
+    /// Begins, keeps or ends an office. A peer holds it while it leads and an entry of its own term is applied
+    /// (DESIGN §5, rule 5); each term begins with no receipt times.
+    pub fn hold(office: &mut Option<Office>, at: Standing, now: BootMs, time: TimeMs) -> Option<&mut Office> {
+        let own_term = at.applied_term == at.term || planted(Mutation::ActBeforeOwnTermEntry);
+        if !at.leads || !own_term {
+            if !planted(Mutation::OldReceiptTimes) {
+                *office = None;
+            }
+            return None;
+        }
+        if office.as_ref().is_none_or(|o| o.term != at.term) {
+            tracing::info!(term = at.term, "this peer leads");
+            let kept = office.take().filter(|_| planted(Mutation::OldReceiptTimes));
+            let contacts = kept.map_or_else(|| Contacts::new(now, time), |earlier| earlier.contacts);
+            *office = Some(Office { term: at.term, contacts });
+        }
+        office.as_mut()
+    }
+}
+
+/// What the leader alone knows when it makes an entry.
+pub struct Outlook {
+    pub expired: Vec<LeaseId>,
+    pub reachable: BTreeSet<NodeId>,
+    pub range: StampRange,
+}
+
+impl Outlook {
+    /// As the contacts are now. `expiry`: looks for leases that ran out, which stops their renewal at once.
+    pub fn of(contacts: &mut Contacts, state: &State, now: BootMs, expiry: bool) -> Self {
+        let expired = if expiry { contacts.expire(state, now) } else { Vec::new() };
+        Self { expired, reachable: contacts.reachable(now), range: contacts.stamp_range(now) }
+    }
+}
+
+/// An entry to be proposed, if it holds any command.
+pub struct Draft {
+    pub entry: Entry,
+    /// Leases it ends because they ran out.
+    pub expired: usize,
+    /// How far the wall clock is ahead of what an entry may be stamped with; then nothing is planned.
+    pub ahead_ms: Option<u64>,
+}
+
+/// What the last plan was made of: as long as it is the same, there is nothing new to plan.
+#[derive(Clone, PartialEq, Eq)]
+struct Planned {
+    index: u64,
+    reachable: BTreeSet<NodeId>,
+}
+
+/// Makes entries one after another.
+#[derive(Default)]
+pub struct Drafts {
+    planned: Option<Planned>,
+}
+
+impl Drafts {
+    /// One entry on the state applied up to `index`: the batch, what the clock asks for, and the plan that follows
+    /// from both.
+    pub fn draft(
+        &mut self,
+        state: &State,
+        index: u64,
+        outlook: Outlook,
+        wall: TimeMs,
+        batch: Vec<Command>,
+    ) -> Draft {
+        let Outlook { expired, reachable, range } = outlook;
+        let (stamp, ahead_ms) = stamp(state, wall, range);
+        let (mut commands, expired_count) = (batch, expired.len());
+        if !expired.is_empty() {
+            commands.push(Command::ExpireLeases(expired));
+        }
+        let due = state.next_due().is_some_and(|due| due <= stamp);
+        let seen = Planned { index, reachable };
+        if ahead_ms.is_none() && (due || !commands.is_empty() || self.planned.as_ref() != Some(&seen)) {
+            commands.extend(plan_after(state, stamp, &commands, &seen.reachable));
+            self.planned = Some(seen);
+        }
+        Draft { entry: Entry { now: stamp, commands }, expired: expired_count, ahead_ms }
+    }
+
+    /// Whether the last entry was applied is not known: what it planned is planned again.
+    pub fn forget(&mut self) {
+        self.planned = None;
+    }
+}
+
+/// The entry's time, and how far the wall clock is beyond it. It may run ahead of elapsed boot time by at most
+/// `TIME_JUMP_MS` an entry (DESIGN §5, "The log's side"). A clock that is behind does not hold the cluster's time
+/// up: it goes on with boot time.
+fn stamp(state: &State, wall: TimeMs, range: StampRange) -> (TimeMs, Option<u64>) {
+    let wall = wall.max(state.time()).max(range.earliest);
+    match range.latest {
+        Some(latest) if wall > latest && state.configured() && !planted(Mutation::WallClockJump) => {
+            (latest, Some(wall.since(latest)))
+        }
+        _ => (wall, None),
+    }
+}
+
+/// What would be placed once the commands are applied: tried on a copy, so that a task may start with the entry
+/// that accepts it.
+fn plan_after(
+    state: &State,
+    now: TimeMs,
+    commands: &[Command],
+    reachable: &BTreeSet<NodeId>,
+) -> Option<Command> {
+    let mut trial = state.clone();
+    for command in commands.iter().cloned().chain([Command::Tick]) {
+        // A rejection will come again when the entry is applied, and be answered then.
+        let _ = apply(&mut trial, Stamped { now, command });
+    }
+    let plan = plan(&trial, &PlanInput { reachable: reachable.clone() });
+    (!plan.assignments.is_empty()).then_some(Command::CommitPlan(plan))
+}

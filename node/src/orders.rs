@@ -1,0 +1,113 @@
+//! Orders out of the applied state: who reports, whether there is news for it, and what it is told. Pure: the
+//! leader's side of reports and the fast simulation run the same code.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use stint_protocol::{BootMs, GpuInfo, LeaseId, NodeId};
+use stint_scheduler::{Command, Leased, State, Task};
+
+use crate::contacts::Contacts;
+use crate::limits;
+use crate::office::Office;
+use crate::wire::{Grant, Launching, Orders, Report, ReportAnswer};
+
+/// What has to be done before a report counts as contact.
+#[derive(Debug)]
+pub enum Reporter {
+    /// The process that is registered.
+    Known,
+    /// It says who it is: put this into the log first.
+    Registers(Command),
+    /// It is told this, and nothing else happens.
+    Turned(ReportAnswer),
+}
+
+/// Checks who reports.
+pub fn reporter(state: &State, report: &Report) -> Reporter {
+    let stale = |why: &str| Reporter::Turned(ReportAnswer::Stale(why.into()));
+    let Some(node) = state.node(report.node) else {
+        return stale("this node is not a member of the cluster any more");
+    };
+    if report.incarnation < node.incarnation {
+        return stale("a newer incarnation of this node is registered");
+    }
+    match &report.register {
+        Some(register) => Reporter::Registers(Command::RegisterNode(register.clone())),
+        None if node.nonce != report.nonce || node.incarnation != report.incarnation => {
+            Reporter::Turned(ReportAnswer::Register)
+        }
+        None => Reporter::Known,
+    }
+}
+
+/// Orders from the applied state, which answer this report at `now` by the leader's clock. They renew leases: the
+/// caller saw to it that a quorum confirmed the leader after the report arrived (DESIGN §5, rule 1).
+pub fn make(
+    state: &State,
+    office: &mut Office,
+    now: BootMs,
+    report: &Report,
+    recorded: Vec<LeaseId>,
+) -> Orders {
+    let held: BTreeMap<LeaseId, bool> = report.held.iter().copied().collect();
+    let ended: BTreeSet<LeaseId> = report.ends.iter().map(|e| e.lease).collect();
+    let contacts: &mut Contacts = &mut office.contacts;
+    let (mut grants, mut launches, mut more) = (Vec::new(), 0, false);
+    for lease in state.leases_of(report.node) {
+        let Some(task) = state.task(lease.task) else { continue };
+        let Some(leased) = task.leased().filter(|l| l.incarnation == report.incarnation) else {
+            continue;
+        };
+        let new = !held.contains_key(&lease);
+        if ended.contains(&lease) {
+            continue;
+        }
+        if new && launches >= limits::LAUNCHES_PER_ORDERS {
+            more = true;
+            continue;
+        }
+        let ttl_ms = state.settings().class(task.spec.class).lease_ttl_ms;
+        if contacts.renew(state.settings(), lease, ttl_ms, now) {
+            launches += usize::from(new);
+            grants.push(grant(state, lease, task, leased, ttl_ms, new));
+        }
+    }
+    let (incarnation, nonce, answers) = (report.incarnation, report.nonce, report.sequence);
+    Orders { term: office.term, incarnation, nonce, answers, grants, recorded, more }
+}
+
+fn grant(state: &State, lease: LeaseId, task: &Task, leased: &Leased, ttl_ms: u64, new: bool) -> Grant {
+    let device = |id| {
+        let record = state.gpu(id)?;
+        let own = record.offered_by.iter().find(|(by, _)| *by == leased.node);
+        own.map(|(_, info): &(NodeId, GpuInfo)| info.clone())
+    };
+    let launch = || Launching {
+        tenant: task.fields.tenant.clone(),
+        spec: task.spec.clone(),
+        runtime: leased.runtime,
+        gpus: leased.gpus.iter().filter_map(device).collect(),
+        index: task.fields.index,
+        name: task.fields.name.clone(),
+    };
+    Grant {
+        lease,
+        ttl_ms,
+        kill_margin_ms: state.settings().kill_margin_ms,
+        cancelled: leased.cancelled,
+        launch: new.then(launch),
+    }
+}
+
+/// Whether the node should hear from the leader at once.
+pub fn has_news(state: &State, report: &Report) -> bool {
+    let held: BTreeMap<LeaseId, bool> = report.held.iter().copied().collect();
+    let leases: BTreeSet<LeaseId> = state.leases_of(report.node).collect();
+    let must_stop = held.iter().any(|(lease, stopping)| !leases.contains(lease) && !stopping);
+    let changed = leases.iter().any(|lease| {
+        let leased = state.task(lease.task).and_then(|t| t.leased());
+        let current = leased.filter(|l| l.incarnation == report.incarnation);
+        current.is_some_and(|l| held.get(lease).is_none_or(|stopping| l.cancelled && !stopping))
+    });
+    must_stop || changed
+}

@@ -1,0 +1,54 @@
+//! A lease is taken back only when its attempt has provably stopped: its machine said so, or its deadline is past by most
+//! of the margin that the leader waits beyond it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use stint_protocol::LeaseId;
+use stint_scheduler::State;
+
+/// What the leader waits beyond a deadline at least, in milliseconds: the margin of the simulated cluster less the drift
+/// of two clocks over a lease.
+const MARGIN_MS: u64 = 1_000 - 150;
+
+struct Given {
+    /// When it runs out, by the world's time.
+    until_ms: u64,
+    ended: bool,
+}
+
+/// The leases that reached a machine, and those in force.
+#[derive(Default)]
+pub struct Released {
+    given: BTreeMap<LeaseId, Given>,
+    in_force: BTreeSet<LeaseId>,
+}
+
+impl Released {
+    /// A machine was given a lease, or more time of it.
+    pub fn given(&mut self, lease: LeaseId, until_ms: u64) {
+        let given = self.given.entry(lease).or_insert(Given { until_ms, ended: false });
+        given.until_ms = given.until_ms.max(until_ms);
+    }
+
+    /// A machine says that the attempt is gone.
+    pub fn ended(&mut self, lease: LeaseId) {
+        if let Some(given) = self.given.get_mut(&lease) {
+            given.ended = true;
+        }
+    }
+
+    /// A replica is the first that shows this state.
+    pub fn first_seen(&mut self, state: &State, now_ms: u64) -> Result<(), String> {
+        let in_force: BTreeSet<LeaseId> = state.leases().map(|(_, lease)| lease).collect();
+        let before = std::mem::replace(&mut self.in_force, in_force);
+        for lease in before.difference(&self.in_force) {
+            let Some(given) = self.given.get(lease).filter(|given| !given.ended) else { continue };
+            let least = given.until_ms + MARGIN_MS;
+            if now_ms < least {
+                let early = least - now_ms;
+                return Err(format!("attempt {lease} lost its lease {early} ms before it had surely stopped"));
+            }
+        }
+        Ok(())
+    }
+}

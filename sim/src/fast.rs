@@ -1,0 +1,69 @@
+//! The fast layer: the product's pure parts (state machine, planner, lease rules, orders, the agent's decisions, the
+//! watchdog's core) over an abstract log, with no task, thread or socket; hundreds of seeds a second in one process.
+//!
+//! What is abstract stands for Raft as DESIGN §5 and §10 promise it: a committed entry stays, every new leader has
+//! each, a deposed leader's last entry is kept or lost, and only a quorum can say who leads. The full layer (`world`)
+//! tests that promise itself.
+
+mod checkers;
+mod clients;
+mod clock;
+mod election;
+mod event;
+mod faults;
+mod host;
+mod leading;
+mod log;
+mod machine;
+mod network;
+mod plant;
+mod process;
+mod queue;
+mod referee;
+mod sessions;
+mod shape;
+mod sweep;
+mod trace;
+mod ward;
+mod world;
+
+pub use plant::FastPlant;
+pub use sweep::{Sweep, sweep};
+
+use crate::oracle::Violation;
+use world::World;
+
+/// What came of a seed.
+pub struct FastReport {
+    pub seed: u64,
+    pub violation: Option<Violation>,
+    /// Equal for equal traces.
+    pub hash: u64,
+    /// Empty unless it was asked for.
+    pub trace: String,
+    pub simulated_ms: u64,
+    pub commands: u64,
+    pub faults: u64,
+    pub attempts: usize,
+    pub finished: usize,
+}
+
+/// Runs one seed to its end. Knows nothing but its arguments.
+pub fn run_fast(seed: u64, plant: Option<FastPlant>, keep_trace: bool) -> FastReport {
+    plant::plant_in_product(plant);
+    let mut world = World::new(seed, plant, keep_trace);
+    world.live();
+    plant::plant_in_product(None);
+    let (attempts, finished) = world.referee.counts();
+    FastReport {
+        seed,
+        violation: world.referee.violation.clone(),
+        hash: world.referee.trace.hash(),
+        simulated_ms: world.now,
+        commands: world.log.commands,
+        faults: world.trouble.faults,
+        attempts,
+        finished,
+        trace: world.referee.trace.into_text(),
+    }
+}

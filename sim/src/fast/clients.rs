@@ -1,0 +1,286 @@
+//! Clients: they submit with idempotency keys, cancel, and set nodes' modes, and repeat what was not answered.
+
+use std::collections::BTreeMap;
+
+use stint_node::shared::Results;
+use stint_protocol::{
+    Class, GpuRequest, IdempotencyKey, OnLost, RetryPolicy, Runtime, SharedSpec, TaskId, TaskName, TaskSpec,
+    Tenant,
+};
+use stint_scheduler::{Change, Command, NodeMode, Rejection, Settings, Submit};
+
+use super::event::Event;
+use super::leading::{NotDone, Waiter};
+use super::shape::Shape;
+use super::world::{World, node_id};
+use crate::dice::Dice;
+
+/// How long a client waits for one try, in milliseconds.
+const PATIENCE_MS: u64 = 3_000;
+/// Requests without an answer at most: clients that get none do not pile up.
+const OPEN: usize = 40;
+
+/// What a client hears.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    Submitted {
+        first: TaskId,
+        count: u32,
+        repeated: bool,
+    },
+    Done,
+    /// Nothing was done, or nobody knows: try again.
+    Again,
+    Refused(Box<Rejection>),
+}
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+enum Asked {
+    Submit(Box<Submit>),
+    Cancel(TaskId),
+    Mode { node: usize, mode: NodeMode },
+}
+
+/// A request without an answer.
+struct Request {
+    asked: Asked,
+    attempt: u32,
+    /// It was acknowledged before.
+    again: bool,
+}
+
+/// All clients.
+pub struct Clients {
+    dice: Dice,
+    requests: BTreeMap<u64, Request>,
+    next: u64,
+    /// Ids of tasks that were acknowledged lately, to cancel one.
+    known: Vec<TaskId>,
+    most_gpus: u32,
+    settings: Settings,
+}
+
+impl Clients {
+    pub fn new(seed: u64, shape: &Shape) -> Self {
+        Self {
+            dice: Dice::new(seed, 0x5003),
+            requests: BTreeMap::new(),
+            next: 0,
+            known: Vec::new(),
+            most_gpus: shape.most_gpus,
+            settings: shape.settings.clone(),
+        }
+    }
+
+    pub fn open(&self) -> usize {
+        self.requests.len()
+    }
+
+    fn add(&mut self, asked: Asked, again: bool) -> u64 {
+        self.next += 1;
+        self.requests.insert(self.next, Request { asked, attempt: 0, again });
+        self.next
+    }
+
+    fn drawn(&mut self, peers: usize) -> Asked {
+        match self.dice.below(12) {
+            0 if !self.known.is_empty() => Asked::Cancel(*self.dice.pick(&self.known)),
+            1 => {
+                let modes = [NodeMode::Ready, NodeMode::Ready, NodeMode::Cordoned, NodeMode::Draining];
+                let node = self.dice.below(peers as u64) as usize;
+                Asked::Mode { node, mode: *self.dice.pick(&modes) }
+            }
+            _ => Asked::Submit(Box::new(self.submit())),
+        }
+    }
+
+    fn submit(&mut self) -> Submit {
+        let spec = self.spec();
+        let number = self.next + 1;
+        let count = if self.dice.one_in(4) { self.dice.between(2, 4) as u32 } else { 1 };
+        let tenant = ["default", "blue", "green"][self.dice.below(3) as usize];
+        let named = self.dice.one_in(4);
+        Submit {
+            tenant: Tenant::new(tenant).unwrap_or_else(|e| panic!("a fixed name: {e}")),
+            first: TaskId(u128::from(number) << 24),
+            count,
+            name: named.then(|| TaskName::new(&format!("task-{number}"))).and_then(Result::ok),
+            spec: SharedSpec::new(spec),
+            key: IdempotencyKey::new(&format!("key-{number}")).ok(),
+            digest: number,
+            key_made_ms: None,
+        }
+    }
+
+    fn spec(&mut self) -> TaskSpec {
+        let dice = &mut self.dice;
+        let classes = [Class::CpuShort, Class::CpuShort, Class::CpuLong, Class::Gpu, Class::Gpu];
+        let class = *dice.pick(&classes);
+        let mut spec = TaskSpec::new(class, vec!["simulated".into()]);
+        spec.runtime = dice.one_in(2).then_some(Runtime::Mock);
+        spec.runtime.get_or_insert(Runtime::Mock);
+        spec.cpu_milli = 250 * dice.between(1, 8);
+        spec.memory_bytes = dice.between(256, 2_048) << 20;
+        spec.priority = dice.below(101) as u8;
+        spec.timeout_ms = dice.between(2_000, 20_000);
+        spec.stop_grace_ms = dice.between(0, 1_200);
+        spec.on_lost = if dice.one_in(5) { OnLost::Fail } else { OnLost::Retry };
+        let (backoff_ms, retry_failures) = (dice.between(50, 800), dice.one_in(2));
+        spec.retry = RetryPolicy { backoff_ms, retry_failures, ..RetryPolicy::default() };
+        if class == Class::Gpu {
+            let count = dice.between(1, u64::from(self.most_gpus)) as u32;
+            spec.gpus = Some(GpuRequest { count, ..GpuRequest::default() });
+        } else if dice.one_in(6) {
+            let zone = ["a", "b"][dice.below(2) as usize];
+            spec.constraints.insert("zone".into(), zone.into());
+        }
+        let rules = self.settings.class(class);
+        spec.resolve(rules).unwrap_or_else(|e| panic!("a spec that nobody may submit: {e}"))
+    }
+}
+
+impl World {
+    pub fn on_ask(&mut self) {
+        if self.is_healed() {
+            return;
+        }
+        let pause = self.clients.dice.between(60, 1_100);
+        self.queue.at(self.now + pause, Event::Ask);
+        if self.clients.open() < OPEN {
+            let asked = self.clients.drawn(self.peers.len());
+            let request = self.clients.add(asked, false);
+            self.send_request(request);
+        }
+    }
+
+    /// The operator wants every node to work again.
+    pub fn ready_all(&mut self) {
+        for node in 0..self.peers.len() {
+            let request = self.clients.add(Asked::Mode { node, mode: NodeMode::Ready }, false);
+            self.send_request(request);
+        }
+    }
+
+    /// Sends a try to the leader that some peer knows of.
+    fn send_request(&mut self, request: u64) {
+        let Some(open) = self.clients.requests.get_mut(&request) else { return };
+        open.attempt += 1;
+        let attempt = open.attempt;
+        if let Asked::Submit(submit) = &mut open.asked
+            && attempt > 1
+            && self.clients.dice.one_in(2)
+        {
+            // Another peer makes another id for the same request.
+            submit.first = TaskId(submit.first.0 + (1 << 16));
+        }
+        self.queue.at(self.now + PATIENCE_MS, Event::ClientWake { request, attempt });
+        let via = self.clients.dice.below(self.peers.len() as u64) as usize;
+        let Some((_, leader)) = self.peers[via].belief.filter(|_| self.peers[via].up) else { return };
+        if via != leader && !self.network.open(via, leader) {
+            return;
+        }
+        let [first, second] = self.network.delays(&mut self.clients.dice);
+        for delay in [first, second].into_iter().flatten() {
+            self.queue.at(self.now + delay, Event::RequestArrives { peer: leader, request, attempt });
+        }
+    }
+
+    pub fn on_request_arrives(&mut self, peer: usize, request: u64, attempt: u32) {
+        if !self.peers[peer].up {
+            return;
+        }
+        let Some(open) = self.clients.requests.get(&request) else { return };
+        let command = match open.asked.clone() {
+            Asked::Submit(submit) => Command::Submit(*submit),
+            Asked::Cancel(task) => Command::Cancel(task),
+            Asked::Mode { node, mode } => Command::SetNodeMode { node: node_id(node), mode },
+        };
+        if self.holds_office(peer) {
+            self.propose(peer, vec![command], Waiter::Client { request, attempt });
+        } else {
+            self.client_refused(request, attempt, NotDone::NotLeader);
+        }
+    }
+
+    pub fn client_refused(&mut self, request: u64, attempt: u32, _: NotDone) {
+        self.reply_to_client(request, attempt, Reply::Again);
+    }
+
+    pub fn client_done(&mut self, request: u64, attempt: u32, results: Results) {
+        let reply = match results.into_iter().next() {
+            None => Reply::Again,
+            Some(Err(rejection)) => Reply::Refused(Box::new(rejection)),
+            Some(Ok(changes)) => changes.into_iter().find_map(submitted).unwrap_or(Reply::Done),
+        };
+        self.reply_to_client(request, attempt, reply);
+    }
+
+    fn reply_to_client(&mut self, request: u64, attempt: u32, reply: Reply) {
+        let [delay, _] = self.network.delays(&mut self.clients.dice);
+        if let Some(delay) = delay {
+            self.queue.at(self.now + delay, Event::ReplyArrives { request, attempt, reply });
+        }
+    }
+
+    pub fn on_reply_arrives(&mut self, request: u64, attempt: u32, reply: Reply) {
+        let Some(open) = self.clients.requests.get(&request) else { return };
+        let passing = match &reply {
+            Reply::Again => true,
+            Reply::Refused(rejection) => matches!(**rejection, Rejection::TooManyTasks { .. }),
+            _ => false,
+        };
+        if passing {
+            if open.attempt == attempt {
+                self.pause_client(request);
+            }
+            return;
+        }
+        let Some(Request { asked, again, .. }) = self.clients.requests.remove(&request) else { return };
+        match (asked, reply) {
+            (Asked::Submit(submit), Reply::Submitted { first, count, repeated }) => {
+                self.acknowledged(*submit, first, count, repeated, again);
+            }
+            (Asked::Cancel(_), Reply::Refused(rejection))
+                if matches!(*rejection, Rejection::UnknownTask(_)) => {}
+            (asked, Reply::Refused(rejection)) => {
+                self.referee.broken("a right request is not refused", format!("{asked:?}: {rejection}"));
+            }
+            _ => {}
+        }
+    }
+
+    fn acknowledged(&mut self, submit: Submit, first: TaskId, count: u32, repeated: bool, again: bool) {
+        let Some(key) = submit.key.clone() else { return };
+        self.referee.acknowledged(&key, first, count, again && !repeated, self.log.state());
+        if self.clients.known.len() >= 8 {
+            self.clients.known.remove(0);
+        }
+        self.clients.known.push(first);
+        if !again && self.clients.dice.one_in(6) {
+            let request = self.clients.add(Asked::Submit(Box::new(submit)), true);
+            self.send_request(request);
+        }
+    }
+
+    fn pause_client(&mut self, request: u64) {
+        let Some(open) = self.clients.requests.get_mut(&request) else { return };
+        open.attempt += 1;
+        let attempt = open.attempt;
+        let pause = self.clients.dice.between(25, 400);
+        self.queue.at(self.now + pause, Event::ClientWake { request, attempt });
+    }
+
+    pub fn on_client_wake(&mut self, request: u64, attempt: u32) {
+        if self.clients.requests.get(&request).is_some_and(|open| open.attempt == attempt) {
+            self.send_request(request);
+        }
+    }
+}
+
+fn submitted(change: Change) -> Option<Reply> {
+    match change {
+        Change::Submitted { first, count, repeated } => Some(Reply::Submitted { first, count, repeated }),
+        _ => None,
+    }
+}

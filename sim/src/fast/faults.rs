@@ -1,0 +1,116 @@
+//! What goes wrong, one family a file, and when.
+
+mod disks;
+mod leaders;
+mod links;
+mod machines;
+mod processes;
+mod wall_clocks;
+mod watchdogs;
+mod weather;
+
+use super::event::Event;
+use super::world::World;
+use crate::dice::Dice;
+
+/// Begins one fault; answers false when there was nothing to break. It arranges its own end.
+type Begin = fn(&mut World, &mut Dice) -> bool;
+
+/// All kinds, the likelier ones more than once.
+const KINDS: &[Begin] = &[
+    processes::crash,
+    processes::crash,
+    processes::crash_leader,
+    machines::power_loss,
+    machines::power_loss_of_leader,
+    watchdogs::killed,
+    watchdogs::slow,
+    watchdogs::unaccounted,
+    links::isolate,
+    links::isolate_leader,
+    links::pair,
+    links::split_with_leader,
+    links::split_with_leader,
+    leaders::replaced,
+    leaders::replaced,
+    leaders::replaced_and_back,
+    disks::slow,
+    disks::slow,
+    weather::foul,
+    weather::late,
+    wall_clocks::jump,
+];
+
+/// The schedule of a seed, and the faults of the world as a whole.
+pub struct Trouble {
+    dice: Dice,
+    pub faults: u64,
+    /// Longest time an entry takes, in milliseconds; 0 = disks are fast.
+    pub slow_disks_ms: u64,
+    disks_epoch: u64,
+}
+
+impl Trouble {
+    pub fn new(seed: u64) -> Self {
+        Self { dice: Dice::new(seed, 0x5004), faults: 0, slow_disks_ms: 0, disks_epoch: 0 }
+    }
+}
+
+impl World {
+    pub fn on_fault(&mut self) {
+        if self.is_healed() {
+            return;
+        }
+        let mut dice = self.trouble.dice.clone();
+        let begin = *dice.pick(KINDS);
+        if begin(self, &mut dice) {
+            self.trouble.faults += 1;
+            self.watch_leader();
+        }
+        let pause = if dice.one_in(4) { dice.between(10, 400) } else { dice.between(400, 3_500) };
+        self.trouble.dice = dice;
+        self.queue.at(self.now + pause, Event::Fault);
+    }
+
+    /// Takes everything back.
+    pub fn heal(&mut self) {
+        self.say("healed", self.trouble.faults, self.log.commands, String::new);
+        self.network.heal();
+        self.trouble.slow_disks_ms = 0;
+        for machine in 0..self.machines.len() {
+            self.machines[machine].clocks.wall_offset_ms = 0;
+            self.power_on(machine);
+        }
+        for peer in 0..self.peers.len() {
+            self.hosts[peer].ward.late_ms = 0;
+            self.queue.at(self.now + 10, Event::StartProcess { peer });
+        }
+        self.ready_all();
+    }
+
+    pub fn calm_weather(&mut self, epoch: u64) {
+        if self.network.weather_epoch == epoch {
+            self.network.weather = Default::default();
+        }
+    }
+
+    pub fn fast_disks(&mut self, epoch: u64) {
+        if self.trouble.disks_epoch == epoch {
+            self.trouble.slow_disks_ms = 0;
+        }
+    }
+
+    pub fn mend(&mut self, from: usize, to: usize) {
+        self.network.mend(from, to);
+    }
+
+    /// The peer that leads by the log, or any.
+    fn leader_or_any(&self, dice: &mut Dice) -> usize {
+        let leads = self.log.leader.filter(|(peer, life)| self.peers[*peer].lives(*life));
+        leads.map_or_else(|| self.any_peer(dice), |(peer, _)| peer)
+    }
+
+    fn any_peer(&self, dice: &mut Dice) -> usize {
+        dice.below(self.peers.len() as u64) as usize
+    }
+}

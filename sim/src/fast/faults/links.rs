@@ -1,0 +1,81 @@
+//! Links between peers are cut, in one direction or both.
+
+use crate::dice::Dice;
+use crate::fast::event::Event;
+use crate::fast::world::World;
+
+/// One peer hears or is heard by nobody, or both.
+pub fn isolate(world: &mut World, dice: &mut Dice) -> bool {
+    let peer = world.any_peer(dice);
+    isolate_one(world, dice, peer)
+}
+
+pub fn isolate_leader(world: &mut World, dice: &mut Dice) -> bool {
+    let peer = world.leader_or_any(dice);
+    isolate_one(world, dice, peer)
+}
+
+fn isolate_one(world: &mut World, dice: &mut Dice, peer: usize) -> bool {
+    let length = length(dice);
+    let (hears, heard) =
+        [(false, false), (false, false), (true, false), (false, true)][dice.below(4) as usize];
+    world.say("FAULT", 6, peer as u64, || {
+        format!("peer {} is cut off (hears {hears}, is heard {heard}) for {length} ms", peer + 1)
+    });
+    for other in (0..world.peers.len()).filter(|other| *other != peer) {
+        if !hears {
+            cut(world, other, peer, length);
+        }
+        if !heard {
+            cut(world, peer, other, length);
+        }
+    }
+    true
+}
+
+/// One link, in one direction or both.
+pub fn pair(world: &mut World, dice: &mut Dice) -> bool {
+    let (one, other) = (world.any_peer(dice), world.any_peer(dice));
+    if one == other {
+        return false;
+    }
+    let length = length(dice);
+    world
+        .say("FAULT", 7, one as u64, || format!("no link from {} to {} for {length} ms", one + 1, other + 1));
+    cut(world, one, other, length);
+    if dice.one_in(2) {
+        cut(world, other, one, length);
+    }
+    true
+}
+
+/// The leader and a minority on one side, everybody else on the other.
+pub fn split_with_leader(world: &mut World, dice: &mut Dice) -> bool {
+    let leader = world.leader_or_any(dice);
+    let length = length(dice) + dice.between(0, 6_000);
+    let few = (world.peers.len() - 1) / 2;
+    let mut side = vec![leader];
+    while side.len() < few {
+        let peer = world.any_peer(dice);
+        if !side.contains(&peer) {
+            side.push(peer);
+        }
+    }
+    world.say("FAULT", 8, leader as u64, || format!("{side:?} are split off for {length} ms"));
+    for one in (0..world.peers.len()).filter(|peer| !side.contains(peer)) {
+        for other in &side {
+            cut(world, one, *other, length);
+            cut(world, *other, one, length);
+        }
+    }
+    true
+}
+
+fn length(dice: &mut Dice) -> u64 {
+    if dice.one_in(3) { dice.between(6_000, 16_000) } else { dice.between(50, 6_000) }
+}
+
+fn cut(world: &mut World, from: usize, to: usize, length: u64) {
+    world.network.cut(from, to);
+    world.queue.at(world.now + length, Event::Mend { from, to });
+}

@@ -1,0 +1,125 @@
+//! The abstract log: committed entries, the state after each of them, who leads, and what is on its way. It stands
+//! for Raft: a committed entry stays, a new leader has every one, and what a deposed leader proposed is kept or lost.
+
+use stint_node::shared::{Entry, Results, concerned};
+use stint_protocol::NodeId;
+use stint_scheduler::{Command, Stamped, State, apply};
+
+/// A committed entry. A new leader's first one holds no command.
+pub struct Logged {
+    pub term: u64,
+    pub entry: Entry,
+    /// Nodes whose orders it may change.
+    pub touched: Vec<NodeId>,
+}
+
+/// A proposed entry that is not committed.
+pub struct Flight {
+    pub number: u64,
+    pub peer: usize,
+    pub life: u64,
+    pub term: u64,
+    pub proposed_at: u64,
+    pub entry: Entry,
+    /// The new leader's own-term entry: nobody waits for it.
+    pub blank: bool,
+}
+
+/// The log by the authority of its quorum.
+pub struct Log {
+    pub term: u64,
+    /// Who leads `term`, and the life of its process.
+    pub leader: Option<(usize, u64)>,
+    pub entries: Vec<Logged>,
+    /// `states[n]`: after the first `n` entries. Cheap: they share their structure.
+    pub states: Vec<State>,
+    pub flights: Vec<Flight>,
+    /// What became of committed entries that their proposers have not heard of: by number, with the index.
+    pub results: Vec<(u64, u64, Results)>,
+    pub next_number: u64,
+    /// Counts elections and what is arranged for them.
+    pub epoch: u64,
+    pub election_arranged: bool,
+    pub commands: u64,
+    /// Planted: a new incarnation frees the leases of the earlier one.
+    pub frees_on_new_incarnation: bool,
+}
+
+impl Log {
+    /// A cluster that was just founded: its settings and members are in the log.
+    pub fn new(founding: Entry) -> Self {
+        let mut log = Self {
+            term: 0,
+            leader: None,
+            entries: Vec::new(),
+            states: vec![State::default()],
+            flights: Vec::new(),
+            results: Vec::new(),
+            next_number: 0,
+            epoch: 0,
+            election_arranged: false,
+            commands: 0,
+            frees_on_new_incarnation: false,
+        };
+        log.append(0, founding);
+        log
+    }
+
+    /// The index of the last committed entry.
+    pub fn index(&self) -> u64 {
+        self.entries.len() as u64
+    }
+
+    /// The state by every committed entry.
+    pub fn state(&self) -> &State {
+        &self.states[self.entries.len()]
+    }
+
+    pub fn state_at(&self, index: u64) -> &State {
+        &self.states[index as usize]
+    }
+
+    /// The term of the entry at `index`.
+    pub fn term_at(&self, index: u64) -> u64 {
+        if index == 0 { 0 } else { self.entries[index as usize - 1].term }
+    }
+
+    /// Commits an entry: applies it to the state.
+    pub fn append(&mut self, term: u64, entry: Entry) -> Results {
+        let mut state = self.state().clone();
+        self.commands += entry.commands.len() as u64;
+        let results = apply_entry(&mut state, &entry, self.frees_on_new_incarnation);
+        let mut touched: Vec<NodeId> = results.iter().flatten().flatten().filter_map(concerned).collect();
+        touched.sort_unstable_by_key(|node| node.0);
+        touched.dedup();
+        self.entries.push(Logged { term, entry, touched });
+        self.states.push(state);
+        results
+    }
+
+    /// Takes a flight that is still on its way.
+    pub fn land(&mut self, number: u64) -> Option<Flight> {
+        let place = self.flights.iter().position(|flight| flight.number == number)?;
+        Some(self.flights.remove(place))
+    }
+}
+
+/// What every replica does with an entry.
+pub fn apply_entry(state: &mut State, entry: &Entry, frees_on_new_incarnation: bool) -> Results {
+    let mut results = Results::new();
+    for command in &entry.commands {
+        let freed = if frees_on_new_incarnation { freed_by(state, command) } else { None };
+        let mut result = apply(state, Stamped { now: entry.now, command: command.clone() });
+        if let (Ok(changes), Some(freed)) = (&mut result, freed) {
+            changes.extend(apply(state, Stamped { now: entry.now, command: freed }).unwrap_or_default());
+        }
+        results.push(result);
+    }
+    results
+}
+
+fn freed_by(state: &State, command: &Command) -> Option<Command> {
+    let Command::RegisterNode(register) = command else { return None };
+    let newer = state.node(register.node)?.incarnation < register.incarnation;
+    newer.then(|| Command::ExpireLeases(state.leases_of(register.node).collect()))
+}

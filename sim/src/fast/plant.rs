@@ -1,0 +1,96 @@
+//! The wrong behaviours that can be planted in the fast layer. Each must be caught.
+
+use std::str::FromStr;
+
+/// What is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FastPlant {
+    RenewAfterRevoke,
+    /// A new leader acts on what it has applied, though entries of its predecessors may be missing.
+    ActBeforeOwnTermEntry,
+    SkipDriftMargin,
+    /// A node's new incarnation frees the leases of the earlier one at once.
+    ReleaseOnNewIncarnation,
+    OldReceiptTimes,
+    WallClockJump,
+    /// The watchdog forgets the ends of leases.
+    LateKill,
+    /// A machine that lost power says it can account for what it ran.
+    FalseAccount,
+    StaleOrders,
+    /// A node counts its leases from when orders came, not from when the report was sent.
+    LeaseFromReceipt,
+    /// A leader renews without asking a quorum.
+    RenewWithoutQuorum,
+}
+
+impl FastPlant {
+    /// Every one.
+    pub const ALL: [FastPlant; 11] = [
+        FastPlant::RenewAfterRevoke,
+        FastPlant::ActBeforeOwnTermEntry,
+        FastPlant::SkipDriftMargin,
+        FastPlant::ReleaseOnNewIncarnation,
+        FastPlant::OldReceiptTimes,
+        FastPlant::WallClockJump,
+        FastPlant::LateKill,
+        FastPlant::FalseAccount,
+        FastPlant::StaleOrders,
+        FastPlant::LeaseFromReceipt,
+        FastPlant::RenewWithoutQuorum,
+    ];
+
+    /// The word of the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FastPlant::RenewAfterRevoke => "renew_after_revoke",
+            FastPlant::ActBeforeOwnTermEntry => "act_before_own_term_entry",
+            FastPlant::SkipDriftMargin => "skip_drift_margin",
+            FastPlant::ReleaseOnNewIncarnation => "release_on_new_incarnation",
+            FastPlant::OldReceiptTimes => "old_receipt_times",
+            FastPlant::WallClockJump => "wall_clock_jump",
+            FastPlant::LateKill => "late_kill",
+            FastPlant::FalseAccount => "false_account",
+            FastPlant::StaleOrders => "stale_orders",
+            FastPlant::LeaseFromReceipt => "lease_from_receipt",
+            FastPlant::RenewWithoutQuorum => "renew_without_quorum",
+        }
+    }
+
+    /// Whether it lies in the product's own code, which only a build with the feature `mutations` can change.
+    pub fn needs_feature(self) -> bool {
+        use FastPlant::*;
+        matches!(self, RenewAfterRevoke | SkipDriftMargin | OldReceiptTimes | WallClockJump | StaleOrders)
+    }
+}
+
+impl FromStr for FastPlant {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        let known: Vec<&str> = FastPlant::ALL.iter().map(|plant| plant.as_str()).collect();
+        let found = FastPlant::ALL.into_iter().find(|plant| plant.as_str() == word);
+        let plant = found.ok_or_else(|| format!("unknown plant {word:?}: use {}", known.join(", ")))?;
+        if plant.needs_feature() && !cfg!(feature = "mutations") {
+            return Err(format!("{word} lies in the product's code: build with --features mutations"));
+        }
+        Ok(plant)
+    }
+}
+
+/// Plants what lies in the product's code, for this thread.
+#[cfg(feature = "mutations")]
+pub fn plant_in_product(plant: Option<FastPlant>) {
+    use stint_node::mutations::{Mutation, plant as set};
+    set(match plant {
+        Some(FastPlant::RenewAfterRevoke) => Some(Mutation::RenewAfterRevoke),
+        Some(FastPlant::SkipDriftMargin) => Some(Mutation::SkipDriftMargin),
+        Some(FastPlant::OldReceiptTimes) => Some(Mutation::OldReceiptTimes),
+        Some(FastPlant::WallClockJump) => Some(Mutation::WallClockJump),
+        Some(FastPlant::StaleOrders) => Some(Mutation::StaleOrders),
+        _ => None,
+    });
+}
+
+#[cfg(not(feature = "mutations"))]
+pub fn plant_in_product(_: Option<FastPlant>) {}

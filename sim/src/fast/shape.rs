@@ -1,0 +1,106 @@
+//! What the world of a seed looks like: peers, machines, clocks, devices and settings.
+
+use std::collections::BTreeMap;
+
+use stint_protocol::{Class, GpuId, GpuInfo, NodeOffer, Resources, Runtime};
+use stint_scheduler::{Placement, Settings};
+
+use super::clock::Clocks;
+use crate::dice::Dice;
+
+/// Clocks of two machines drift apart by less than the hundredth that leases allow for, in millionths each.
+const DRIFT_PPM: u64 = 4_000;
+
+/// The world before anything happens.
+pub struct Shape {
+    pub settings: Settings,
+    /// The machine each peer runs on.
+    pub machine_of: Vec<usize>,
+    pub clocks: Vec<Clocks>,
+    /// What each peer's configuration offers; the devices only as far as their locks are free.
+    pub offers: Vec<NodeOffer>,
+    /// GPUs that one task may ask for.
+    pub most_gpus: u32,
+}
+
+impl Shape {
+    pub fn drawn(seed: u64) -> Self {
+        let mut dice = Dice::new(seed, 0x5001);
+        let peers = [5, 5, 5, 5, 5, 5, 3, 4, 6, 7][dice.below(10) as usize];
+        let shared = dice.one_in(3);
+        let machine_of: Vec<usize> =
+            (0..peers).map(|peer| if shared && peer == peers - 1 { peer - 1 } else { peer }).collect();
+        let machines = if shared { peers - 1 } else { peers };
+        let clocks = (0..machines).map(|_| clocks(&mut dice)).collect();
+        let offers: Vec<NodeOffer> =
+            (0..peers).map(|peer| offer(peer, machine_of[peer], shared, &mut dice)).collect();
+        let alone = |peer: usize| !shared || peer + 2 < peers;
+        let most_gpus = (0..peers).filter(|p| alone(*p)).map(|p| offers[p].gpus.len()).max();
+        let most_gpus = most_gpus.unwrap_or(0).clamp(1, 2) as u32;
+        Self { settings: settings(&mut dice), machine_of, clocks, offers, most_gpus }
+    }
+
+    pub fn peers(&self) -> usize {
+        self.machine_of.len()
+    }
+
+    /// How long the leader waits for the longest lease, in milliseconds.
+    pub fn longest_wait_ms(&self) -> u64 {
+        let longest = self.settings.classes.iter().map(|rules| rules.lease_ttl_ms).max().unwrap_or(0);
+        longest + longest / 100 + self.settings.lease_margin_ms
+    }
+}
+
+fn clocks(dice: &mut Dice) -> Clocks {
+    let drift = match dice.below(3) {
+        0 => DRIFT_PPM as i64,
+        1 => -(DRIFT_PPM as i64),
+        _ => dice.between(0, 2 * DRIFT_PPM) as i64 - DRIFT_PPM as i64,
+    };
+    Clocks::new(drift, dice.between(1_000, 900_000), dice.between(0, 600) as i64 - 300)
+}
+
+/// Short leases, so that many run out; in some seeds long ones, over which clocks drift apart.
+fn settings(dice: &mut Dice) -> Settings {
+    let kill_margin_ms = dice.between(200, 600);
+    let mut settings = Settings {
+        placement: if dice.one_in(2) { Placement::Spread } else { Placement::BinPack },
+        keep_finished: dice.between(15, 50),
+        kill_margin_ms,
+        lease_margin_ms: kill_margin_ms + dice.between(100, 1_200),
+        max_live_tasks: if dice.one_in(4) { dice.between(12, 30) } else { 10_000 },
+        ..Settings::default()
+    };
+    let long = dice.one_in(5);
+    for class in [Class::CpuShort, Class::CpuLong, Class::Gpu] {
+        let rules = &mut settings.classes[class as usize];
+        rules.runtimes = vec![Runtime::Mock];
+        rules.lease_ttl_ms = if long { dice.between(40_000, 80_000) } else { dice.between(2_500, 8_000) };
+    }
+    settings.classes[Class::GpuSlurm as usize].lease_ttl_ms = 5_000;
+    settings.classes[Class::Gpu as usize].max_gpus = 2;
+    settings
+}
+
+/// The first peer has a device at least; two peers of one machine offer the same ones.
+fn offer(peer: usize, machine: usize, shared: bool, dice: &mut Dice) -> NodeOffer {
+    let least = u64::from(peer == 0 || (shared && machine != peer));
+    let gpus = dice.between(least, 3) as u32;
+    let gpu = |index: u32| GpuInfo {
+        id: GpuId::new(&format!("GPU-{machine}-{index}")).unwrap_or_else(|e| panic!("a fixed name: {e}")),
+        model: "Simulated".into(),
+        memory_bytes: 16 << 30,
+        index,
+    };
+    NodeOffer {
+        resources: Resources {
+            cpu_milli: dice.between(2, 5) * 1_000,
+            memory_bytes: dice.between(3, 10) << 30,
+        },
+        gpus: (0..gpus).map(gpu).collect(),
+        runtimes: vec![Runtime::Mock],
+        classes: vec![Class::CpuShort, Class::CpuLong, Class::Gpu],
+        labels: BTreeMap::from([("zone".to_owned(), ["a", "b"][peer % 2].to_owned())]),
+        slots: dice.between(2, 6) as u32,
+    }
+}

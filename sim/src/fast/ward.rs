@@ -1,0 +1,232 @@
+//! Attempts under one watchdog: they start late, run, fail, hang, ignore TERM and die when they are killed.
+
+use std::collections::BTreeMap;
+
+use stint_executor::watchdog::{Action, Limits, Watchdog, Why};
+use stint_executor::{Held, Launch};
+use stint_protocol::{BootMs, EndKind, GpuId, LeaseId, SharedSpec};
+
+use crate::dice::Dice;
+
+/// Longest time a start takes, in milliseconds.
+const START_MS: u64 = 400;
+/// What is left of the kill margin when the slowest kill is done, in milliseconds.
+const SPARE_MS: u64 = 5;
+
+/// What happened to an attempt.
+#[derive(Debug)]
+pub enum Happening {
+    Began { lease: LeaseId, gpus: Vec<GpuId>, spec: SharedSpec },
+    Ended { lease: LeaseId, kind: EndKind, since: Option<BootMs> },
+}
+
+struct Attempt {
+    launch: Launch,
+    phase: Phase,
+}
+
+enum Phase {
+    Starting { at: BootMs },
+    Running(Program),
+}
+
+/// What a program will do.
+struct Program {
+    since: BootMs,
+    /// None: hangs until it is stopped.
+    ends_at: Option<BootMs>,
+    end: EndKind,
+    obeys_term: bool,
+    dies_at: Option<BootMs>,
+}
+
+/// One watchdog and what it guards.
+#[derive(Default)]
+pub struct Ward {
+    watchdog: Watchdog,
+    attempts: BTreeMap<LeaseId, Attempt>,
+    /// How late it looks at its clock, in milliseconds.
+    pub late_ms: u64,
+    /// Planted: it forgets the ends of leases.
+    pub forgets_ends: bool,
+}
+
+impl Ward {
+    pub fn holds(&self, lease: LeaseId) -> bool {
+        self.attempts.contains_key(&lease)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.attempts.is_empty()
+    }
+
+    pub fn held(&self) -> Vec<Held> {
+        let one = |(lease, attempt): (&LeaseId, &Attempt)| Held {
+            lease: *lease,
+            started: matches!(attempt.phase, Phase::Running(_)),
+            stopping: self.watchdog.stopping(*lease).is_some(),
+            deadline: self.watchdog.deadline(*lease).unwrap_or_default(),
+        };
+        self.attempts.iter().map(one).collect()
+    }
+
+    pub fn start(&mut self, launch: Launch, kill_margin_ms: u64, now: BootMs, dice: &mut Dice) {
+        let lease = launch.lease;
+        let limits = Limits {
+            deadline: launch.deadline,
+            grace_ms: launch.spec.stop_grace_ms,
+            kill_margin_ms,
+            run_timeout_ms: launch.spec.timeout_ms,
+            started_at: now,
+        };
+        let at = now.plus(if dice.one_in(3) { dice.between(1, START_MS) } else { dice.between(1, 10) });
+        self.watchdog.start(lease, limits);
+        self.attempts.insert(lease, Attempt { launch, phase: Phase::Starting { at } });
+    }
+
+    pub fn renew(&mut self, lease: LeaseId, deadline: BootMs) {
+        self.watchdog.renew(lease, deadline);
+    }
+
+    pub fn stop(&mut self, lease: LeaseId, why: Why) {
+        self.watchdog.stop(lease, why);
+    }
+
+    /// Everything in it dies at once. Answers what ran, and what had not begun.
+    pub fn die(&mut self) -> Vec<Happening> {
+        self.watchdog = Watchdog::default();
+        let ended = |(lease, attempt): (LeaseId, Attempt)| Happening::Ended {
+            lease,
+            kind: EndKind::Lost,
+            since: attempt.since(),
+        };
+        std::mem::take(&mut self.attempts).into_iter().map(ended).collect()
+    }
+
+    /// When something is due next.
+    pub fn next_wake(&self) -> Option<BootMs> {
+        let watchdog = self.watchdog.next_wake().map(|at| at.plus(self.late_ms));
+        self.attempts.values().map(Attempt::next).chain([watchdog]).flatten().min()
+    }
+
+    /// Does what is due.
+    pub fn advance(&mut self, now: BootMs, kill_margin_ms: u64, dice: &mut Dice) -> Vec<Happening> {
+        let mut happened = Vec::new();
+        self.begin_due(now, kill_margin_ms, dice, &mut happened);
+        if self.watchdog.next_wake().is_some_and(|at| at.plus(self.late_ms) <= now) {
+            self.watch(now, kill_margin_ms, dice, &mut happened);
+        }
+        let over = |(lease, attempt): (&LeaseId, &Attempt)| Some((*lease, attempt.over(now)?));
+        let due: Vec<(LeaseId, EndKind)> = self.attempts.iter().filter_map(over).collect();
+        for (lease, kind) in due {
+            self.end(lease, kind, &mut happened);
+        }
+        happened
+    }
+
+    fn begin_due(&mut self, now: BootMs, margin: u64, dice: &mut Dice, happened: &mut Vec<Happening>) {
+        let begins = |attempt: &Attempt| matches!(attempt.phase, Phase::Starting { at } if at <= now);
+        let due: Vec<LeaseId> =
+            self.attempts.iter().filter(|(_, a)| begins(a)).map(|(lease, _)| *lease).collect();
+        for lease in due {
+            let (Some(deadline), Some(attempt)) =
+                (self.watchdog.deadline(lease), self.attempts.get_mut(&lease))
+            else {
+                continue;
+            };
+            let limits = Limits {
+                deadline,
+                grace_ms: attempt.launch.spec.stop_grace_ms,
+                kill_margin_ms: margin,
+                run_timeout_ms: attempt.launch.spec.timeout_ms,
+                started_at: now,
+            };
+            if self.watchdog.stopping(lease).is_some() || !Watchdog::may_start(&limits, now) {
+                self.end(lease, EndKind::Lost, happened);
+                continue;
+            }
+            match Program::drawn(dice, now) {
+                Ok(program) => {
+                    attempt.phase = Phase::Running(program);
+                    let gpus = attempt.launch.gpus.iter().map(|gpu| gpu.id.clone()).collect();
+                    happened.push(Happening::Began { lease, gpus, spec: attempt.launch.spec.clone() });
+                }
+                Err(kind) => self.end(lease, kind, happened),
+            }
+        }
+    }
+
+    fn watch(&mut self, now: BootMs, margin: u64, dice: &mut Dice, happened: &mut Vec<Happening>) {
+        for action in self.watchdog.tick(now) {
+            let (lease, why, kill) = match action {
+                Action::Term(lease, why) => (lease, why, false),
+                Action::Kill(lease, why) => (lease, why, true),
+            };
+            if self.forgets_ends && why == Why::LeaseOver {
+                continue;
+            }
+            let Some(attempt) = self.attempts.get_mut(&lease) else { continue };
+            match &mut attempt.phase {
+                Phase::Starting { .. } => self.end(lease, EndKind::Lost, happened),
+                Phase::Running(program) if kill || program.obeys_term => {
+                    let most = if kill { margin.saturating_sub(self.late_ms + SPARE_MS).max(1) } else { 200 };
+                    let takes = if dice.one_in(3) { most } else { dice.between(1, most.min(60)) };
+                    let dies = now.plus(takes);
+                    program.dies_at = Some(program.dies_at.map_or(dies, |known| known.min(dies)));
+                }
+                Phase::Running(_) => {}
+            }
+        }
+    }
+
+    fn end(&mut self, lease: LeaseId, own: EndKind, happened: &mut Vec<Happening>) {
+        let kind = self.watchdog.exited(lease).map_or(own, Why::end_kind);
+        let Some(attempt) = self.attempts.remove(&lease) else { return };
+        happened.push(Happening::Ended { lease, kind, since: attempt.since() });
+    }
+}
+
+impl Attempt {
+    fn since(&self) -> Option<BootMs> {
+        match &self.phase {
+            Phase::Starting { .. } => None,
+            Phase::Running(program) => Some(program.since),
+        }
+    }
+
+    fn next(&self) -> Option<BootMs> {
+        match &self.phase {
+            Phase::Starting { at } => Some(*at),
+            Phase::Running(program) => [program.ends_at, program.dies_at].into_iter().flatten().min(),
+        }
+    }
+
+    fn over(&self, now: BootMs) -> Option<EndKind> {
+        let Phase::Running(program) = &self.phase else { return None };
+        if program.dies_at.is_some_and(|at| at <= now) {
+            return Some(EndKind::Signalled(9));
+        }
+        program.ends_at.is_some_and(|at| at <= now).then(|| program.end.clone())
+    }
+}
+
+impl Program {
+    /// A program, or why it does not come to run.
+    fn drawn(dice: &mut Dice, now: BootMs) -> Result<Self, EndKind> {
+        let end = match dice.below(24) {
+            0 => return Err(EndKind::StartFailed),
+            1 if dice.one_in(2) => return Err(EndKind::NotRunnable),
+            2 | 3 => EndKind::Exited(1),
+            4 => EndKind::OutOfMemory,
+            5 => EndKind::Signalled(11),
+            _ => EndKind::Exited(0),
+        };
+        let run_ms = match dice.below(10) {
+            0..=3 => dice.between(1, 800),
+            4..=6 => dice.between(800, 4_000),
+            _ => dice.between(4_000, 12_000),
+        };
+        let ends_at = (!dice.one_in(8)).then(|| now.plus(run_ms));
+        Ok(Self { since: now, ends_at, end, obeys_term: !dice.one_in(3), dies_at: None })
+    }
+}

@@ -1,0 +1,246 @@
+//! One seed's world: everything in it, and its life from event to event.
+
+use stint_node::shared::Entry;
+use stint_node::wire::{Report, ReportAnswer};
+use stint_protocol::{NodeId, TimeMs};
+use stint_scheduler::{Admit, Command};
+
+use super::clients::Clients;
+use super::clock::Clocks;
+use super::event::{Call, Event};
+use super::faults::Trouble;
+use super::host::Host;
+use super::log::Log;
+use super::machine::Machine;
+use super::network::Network;
+use super::plant::FastPlant;
+use super::process::Process;
+use super::queue::Queue;
+use super::referee::Referee;
+use super::shape::Shape;
+use crate::dice::Dice;
+use crate::oracle::Severity;
+
+/// Commands and faults of a seed at least, before everything is healed.
+pub const COMMANDS: u64 = 200;
+pub const FAULTS: u64 = 20;
+/// Trouble is over by then in any case, in milliseconds.
+const TROUBLE_MS: u64 = 400_000;
+/// Attempts that run, fail and are repeated, a few times over, beyond the longest lease, in milliseconds.
+const SETTLE_MS: u64 = 240_000;
+/// How often it is looked whether everything is finished, in milliseconds.
+const LOOK_MS: u64 = 200;
+
+/// The simulation is over: the referee knows why.
+pub struct Ended;
+
+pub struct World {
+    pub now: u64,
+    pub plant: Option<FastPlant>,
+    pub shape: Shape,
+    pub queue: Queue,
+    pub dice: Dice,
+    pub referee: Referee,
+    pub network: Network,
+    pub log: Log,
+    pub machines: Vec<Machine>,
+    pub peers: Vec<Process>,
+    pub hosts: Vec<Host>,
+    pub clients: Clients,
+    pub trouble: Trouble,
+    /// When everything was healed.
+    healed_at: Option<u64>,
+}
+
+impl World {
+    pub fn new(seed: u64, plant: Option<FastPlant>, keep_text: bool) -> Self {
+        let shape = Shape::drawn(seed);
+        let clocks = shape.clocks.clone();
+        let mut log = Log::new(founding(&shape, &clocks[0]));
+        log.frees_on_new_incarnation = plant == Some(FastPlant::ReleaseOnNewIncarnation);
+        let host = |peer| {
+            let mut host = Host::new(shape.settings.kill_margin_ms, Dice::new(seed, 0x5100 + peer as u64));
+            host.ward.forgets_ends = plant == Some(FastPlant::LateKill);
+            host
+        };
+        let hosts = (0..shape.peers()).map(host).collect();
+        let machines = clocks.into_iter().map(Machine::new).collect();
+        let peers = (0..shape.peers()).map(|_| Process::default()).collect();
+        let mut world = Self {
+            now: 0,
+            plant,
+            queue: Queue::default(),
+            dice: Dice::new(seed, 0x5002),
+            referee: Referee::new(&shape, keep_text),
+            network: Network::new(shape.peers()),
+            log,
+            machines,
+            peers,
+            hosts,
+            clients: Clients::new(seed, &shape),
+            trouble: Trouble::new(seed),
+            healed_at: None,
+            shape,
+        };
+        world.begin();
+        world
+    }
+
+    fn begin(&mut self) {
+        for peer in 0..self.peers.len() {
+            self.start_process(peer);
+        }
+        self.elect(0);
+        self.queue.at(300, Event::Ask);
+        let first = self.dice.between(1_000, 3_000);
+        self.queue.at(first, Event::Fault);
+        self.queue.at(LOOK_MS, Event::Look);
+    }
+
+    /// Lives until everything is finished, or a rule is broken.
+    pub fn live(&mut self) {
+        while self.referee.violation.is_none() {
+            let Some((at, event)) = self.queue.next() else { return };
+            self.now = at;
+            self.referee.now = at;
+            if self.on_event(event).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: Event) -> Result<(), Ended> {
+        match event {
+            Event::Commit { number } => self.on_commit(number),
+            Event::Written { peer, life, number } => self.of(peer, life, |w| w.on_written(peer, number)),
+            Event::Applied { peer, life, index } => self.of(peer, life, |w| w.on_applied(peer, index)),
+            Event::Election { epoch } => self.on_election(epoch),
+            Event::Hear { peer, life, term } => self.of(peer, life, |w| w.on_hear(peer, term)),
+            Event::BarrierAsked { peer, life, barrier } => {
+                self.of(peer, life, |w| w.on_barrier_asked(peer, barrier))
+            }
+            Event::BarrierDone { peer, life, barrier } => {
+                self.of(peer, life, |w| w.on_barrier_done(peer, barrier))
+            }
+            Event::Tick { peer, life, term } => self.of(peer, life, |w| w.on_tick(peer, term)),
+            Event::HoldOver { peer, life, session } => self.of(peer, life, |w| w.on_hold_over(peer, session)),
+            Event::ReportArrives { peer, call, report } => self.on_report_arrives(peer, call, *report),
+            Event::AnswerArrives { call, answer } => self.on_answer_arrives(call, *answer),
+            Event::CallDeadline { call } => self.on_call_deadline(call),
+            Event::Resume { node, life } => self.of(node, life, |w| w.report(node)),
+            Event::Host { node } => self.on_host(node),
+            Event::Ask => self.on_ask(),
+            Event::RequestArrives { peer, request, attempt } => {
+                self.on_request_arrives(peer, request, attempt)
+            }
+            Event::ReplyArrives { request, attempt, reply } => self.on_reply_arrives(request, attempt, reply),
+            Event::ClientWake { request, attempt } => self.on_client_wake(request, attempt),
+            Event::Fault => self.on_fault(),
+            Event::StartProcess { peer } => self.start_process(peer),
+            Event::PowerOn { machine } => self.power_on(machine),
+            Event::Mend { from, to } => self.mend(from, to),
+            Event::CalmWeather { epoch } => self.calm_weather(epoch),
+            Event::FastDisks { epoch } => self.fast_disks(epoch),
+            Event::QuickWatchdog { node } => self.hosts[node].ward.late_ms = 0,
+            Event::RightClock { machine } => self.machines[machine].clocks.wall_offset_ms = 0,
+            Event::Look => return self.look(),
+        }
+        Ok(())
+    }
+
+    /// Only for the process that it was arranged for.
+    fn of(&mut self, peer: usize, life: u64, act: impl FnOnce(&mut Self)) {
+        if self.peers[peer].lives(life) {
+            act(self);
+        }
+    }
+
+    fn on_report_arrives(&mut self, peer: usize, call: Call, report: Report) {
+        let reaches = call.node == peer || self.network.open(call.node, peer);
+        if self.peers[peer].up && reaches {
+            self.on_report(peer, call, report);
+        }
+    }
+
+    fn on_answer_arrives(&mut self, call: Call, answer: ReportAnswer) {
+        if self.peers[call.node].up {
+            self.on_answer(call, answer);
+        }
+    }
+
+    /// Heals everything once there was trouble enough; then everything must finish.
+    fn look(&mut self) -> Result<(), Ended> {
+        self.referee.bounded(self.queue.len(), &self.peers);
+        self.queue.at(self.now + LOOK_MS, Event::Look);
+        match self.healed_at {
+            None => {
+                let enough = self.log.commands >= COMMANDS && self.trouble.faults >= FAULTS;
+                if enough || self.now >= TROUBLE_MS {
+                    self.healed_at = Some(self.now);
+                    self.heal();
+                }
+                Ok(())
+            }
+            Some(healed) => {
+                let Err(why) = self.settled() else { return Err(Ended) };
+                let bound = SETTLE_MS + 3 * self.shape.longest_wait_ms();
+                if self.now > healed + bound {
+                    let what = format!("not within {bound} ms after healing: {why}");
+                    self.referee.violate(Severity::Liveness, "everything finishes after healing", what);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    pub fn is_healed(&self) -> bool {
+        self.healed_at.is_some()
+    }
+
+    /// Every request is answered, every task finished, and nothing runs.
+    fn settled(&self) -> Result<(), String> {
+        let (open, state) = (self.clients.open(), self.log.state());
+        if open > 0 {
+            return Err(format!("{open} requests without an answer"));
+        }
+        if let Some(task) = self.referee.unfinished() {
+            return Err(format!("task {task} is not finished"));
+        }
+        if state.waiting() + state.running() > 0 {
+            return Err(format!("{} tasks wait, {} are leased", state.waiting(), state.running()));
+        }
+        match self.hosts.iter().position(|host| !host.is_idle()) {
+            Some(node) => Err(format!("node {} still runs or spools something", node + 1)),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes something in the trace.
+    pub fn say(&mut self, kind: &'static str, a: u64, b: u64, words: impl FnOnce() -> String) {
+        self.referee.trace.note(self.now, kind, a, b, words);
+    }
+
+    pub fn clocks(&self, peer: usize) -> &Clocks {
+        &self.machines[self.shape.machine_of[peer]].clocks
+    }
+}
+
+/// The cluster's settings and members.
+fn founding(shape: &Shape, clocks: &Clocks) -> Entry {
+    let hash = [7; 32];
+    let mut commands = vec![
+        Command::Configure(shape.settings.clone()),
+        Command::AddJoinToken { hash, valid_ms: u64::from(u32::MAX) },
+    ];
+    for peer in 0..shape.peers() {
+        let token = Some(hash);
+        let (name, address) = (format!("n{}", peer + 1), format!("10.0.0.{}:1", peer + 1));
+        commands.push(Command::Admit(Admit { disk: [peer as u8; 16], name, address, token }));
+    }
+    Entry { now: TimeMs(clocks.wall(0).0 - 1_000), commands }
+}
+
+/// The node that a peer executes as.
+pub fn node_id(peer: usize) -> NodeId {
+    NodeId(peer as u64 + 1)
+}

@@ -1,0 +1,144 @@
+//! `stint-sim fast` and `stint-sim fast-seed`: the fast layer's seeds, in this process.
+
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use stint_sim::{FastPlant, FastReport, Severity, Sweep, run_fast, sweep};
+
+pub const USAGE: &str =
+    "  stint-sim fast --seeds N [--from S] [--jobs J] [--plant P]   pure layer: many seeds in one process
+  stint-sim fast-seed S [--plant P] [--quiet]                  one of them, with its trace, twice over";
+
+/// Two runs of one seed differed.
+const NOT_DETERMINISTIC: u8 = 12;
+const WRONG_ARGUMENTS: u8 = 2;
+/// Failing seeds that are printed; the rest is only counted.
+const SHOWN: usize = 20;
+/// Seconds between two lines of progress.
+const PROGRESS_S: u64 = 10;
+
+/// Carries out the command if it is one of this layer's.
+pub fn carry_out(words: &[String]) -> Option<ExitCode> {
+    let (command, rest) = words.split_first()?;
+    let done = match command.as_str() {
+        "fast" => many(rest),
+        "fast-seed" => one(rest),
+        _ => return None,
+    };
+    Some(done.unwrap_or_else(|problem| {
+        eprintln!("{problem}\n\nusage:\n{USAGE}");
+        ExitCode::from(WRONG_ARGUMENTS)
+    }))
+}
+
+fn one(words: &[String]) -> Result<ExitCode, String> {
+    let mut words = words.iter();
+    let seed = value(words.next())?;
+    let (mut plant, mut quiet) = (None, false);
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--plant" => plant = Some(value::<FastPlant>(words.next())?),
+            "--quiet" => quiet = true,
+            other => return Err(format!("unknown option {other:?}")),
+        }
+    }
+    let report = run_fast(seed, plant, true);
+    if !quiet {
+        print!("{}", report.trace);
+    }
+    println!("{}", line(&report));
+    let again = run_fast(seed, plant, true);
+    if (again.hash, &again.trace) != (report.hash, &report.trace) {
+        println!("NOT DETERMINISTIC: another run of it gave {:016x}", again.hash);
+        return Ok(ExitCode::from(NOT_DETERMINISTIC));
+    }
+    Ok(ExitCode::from(report.violation.map_or(0, |violation| violation.severity as u8)))
+}
+
+/// What is counted over all seeds.
+struct Tally {
+    begun: Instant,
+    told: u64,
+    seeds: u64,
+    commands: u64,
+    faults: u64,
+    attempts: u64,
+    failed: usize,
+    worst: Option<Severity>,
+}
+
+fn many(words: &[String]) -> Result<ExitCode, String> {
+    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut wanted = Sweep { seeds: 1_000, from: 0, jobs, plant: None };
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--seeds" => wanted.seeds = value(words.next())?,
+            "--from" => wanted.from = value(words.next())?,
+            "--jobs" => wanted.jobs = value(words.next())?,
+            "--plant" => wanted.plant = Some(value(words.next())?),
+            other => return Err(format!("unknown option {other:?}")),
+        }
+    }
+    let begun = Instant::now();
+    let tally =
+        Tally { begun, told: 0, seeds: 0, commands: 0, faults: 0, attempts: 0, failed: 0, worst: None };
+    let tally = Mutex::new(tally);
+    // A panic is told with its seed; the hook's own words would only stand between.
+    std::panic::set_hook(Box::new(|_| {}));
+    sweep(&wanted, |report| {
+        tally.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).count(report, wanted.plant);
+    });
+    let tally = tally.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    println!("{}", tally.line());
+    Ok(ExitCode::from(tally.worst.map_or(0, |severity| severity as u8)))
+}
+
+impl Tally {
+    fn count(&mut self, report: &FastReport, plant: Option<FastPlant>) {
+        self.seeds += 1;
+        self.commands += report.commands;
+        self.faults += report.faults;
+        self.attempts += report.attempts as u64;
+        if let Some(violation) = &report.violation {
+            self.failed += 1;
+            self.worst.get_or_insert(violation.severity);
+            if self.failed <= SHOWN {
+                let plant = plant.map_or(String::new(), |plant| format!(" --plant {}", plant.as_str()));
+                println!("{}\n  again: stint-sim fast-seed {}{plant}", line(report), report.seed);
+            }
+        }
+        let seconds = self.begun.elapsed().as_secs();
+        if seconds >= self.told + PROGRESS_S {
+            self.told = seconds;
+            println!("{}", self.line());
+        }
+    }
+
+    fn line(&self) -> String {
+        let seconds = self.begun.elapsed().as_secs_f64();
+        let Tally { seeds, commands, faults, attempts, failed, .. } = self;
+        let speed = *seeds as f64 / seconds.max(0.001);
+        format!(
+            "{seeds} seeds, {failed} bad, {speed:.0} seeds/s in {seconds:.1} s: {commands} commands, {attempts} attempts, {faults} faults"
+        )
+    }
+}
+
+fn line(report: &FastReport) -> String {
+    let FastReport { seed, hash, simulated_ms, commands, faults, attempts, finished, .. } = report;
+    let verdict = match &report.violation {
+        None => "ok".to_owned(),
+        Some(violation) => format!("{:?} \"{}\": {}", violation.severity, violation.rule, violation.what),
+    };
+    format!(
+        "fast:{seed} {hash:016x} {simulated_ms} ms, {commands} commands, {faults} faults, {attempts} attempts, {finished} tasks finished: {verdict}"
+    )
+}
+
+fn value<T: FromStr<Err: ToString>>(word: Option<&String>) -> Result<T, String> {
+    let word = word.ok_or("a value is missing")?;
+    word.parse().map_err(|e: T::Err| format!("{word:?}: {}", e.to_string()))
+}
