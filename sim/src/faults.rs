@@ -5,7 +5,10 @@ mod hold;
 mod latency;
 mod loss;
 mod one_way;
+mod pair_cut;
 mod partition;
+mod power;
+mod turn;
 
 use std::collections::BTreeSet;
 
@@ -38,6 +41,9 @@ const KINDS: &[(&str, Draw)] = &[
     ("hold", hold::pair),
     ("loss", loss::some),
     ("latency", latency::spike),
+    ("isolate-leader-and-one", pair_cut::leader_and_one),
+    ("restart-next", turn::restart_next),
+    ("power-all", power::all),
 ];
 
 /// The names that scenarios may use.
