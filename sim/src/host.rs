@@ -16,6 +16,7 @@ use crate::clock::MachineClock;
 use crate::dice::Dice;
 use crate::oracle::Oracle;
 use crate::plant::Plant;
+use crate::recorded;
 
 /// Time between KILL and the end of a lease, in milliseconds; as in `stint_scheduler::Settings`.
 pub const KILL_MARGIN_MS: u64 = 500;
@@ -42,6 +43,7 @@ struct Inner {
     /// The node's ear, while its process lives.
     events: Option<mpsc::Sender<HostEvent>>,
     accounted: bool,
+    kill_margin_ms: u64,
 }
 
 /// An attempt that has not ended.
@@ -80,12 +82,18 @@ impl Machine {
             ended: BTreeSet::new(),
             events: None,
             accounted: true,
+            kill_margin_ms: KILL_MARGIN_MS,
         };
         Self(Arc::new(Mutex::new(inner)))
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// How much of a lease's end is kept for the kill, in milliseconds.
+    pub fn keep_for_kill(&self, kill_margin_ms: u64) {
+        self.inner().kill_margin_ms = kill_margin_ms;
     }
 
     /// A node's process begins and hears of events. Answers whether everything from before is accounted for.
@@ -133,11 +141,12 @@ impl Inner {
         for lease in due {
             let Some(deadline) = self.watchdog.deadline(lease) else { continue };
             let Some(attempt) = self.attempts.get_mut(&lease) else { continue };
-            if !Watchdog::may_start(&limits(&attempt.launch, deadline, now), now) {
+            if !Watchdog::may_start(&limits(&attempt.launch, self.kill_margin_ms, deadline, now), now) {
                 self.end(lease, now, EndKind::Lost);
                 continue;
             }
-            attempt.phase = Phase::Running(Program::drawn(&mut self.dice, now));
+            attempt.phase =
+                Phase::Running(Program::drawn(&mut self.dice, now).or_recorded(&attempt.launch.spec.command));
             let gpus: Vec<GpuId> = attempt.launch.gpus.iter().map(|gpu| gpu.id.clone()).collect();
             self.oracle.on_start(self.id, lease, &gpus);
             self.tell(HostEvent::Started { lease, at: now });
@@ -237,13 +246,19 @@ impl Program {
         let ends_at = (!dice.one_in(20)).then(|| now.plus(run_ms));
         Self { since: now, ends_at, end, obeys_term: !dice.one_in(3), dies_at: None }
     }
+
+    /// A recorded task does what was recorded.
+    fn or_recorded(self, command: &[String]) -> Self {
+        let Some((run_ms, code)) = recorded::told(command) else { return self };
+        Self { ends_at: run_ms.map(|ms| self.since.plus(ms)), end: EndKind::Exited(code), ..self }
+    }
 }
 
-fn limits(launch: &Launch, deadline: BootMs, started_at: BootMs) -> Limits {
+fn limits(launch: &Launch, kill_margin_ms: u64, deadline: BootMs, started_at: BootMs) -> Limits {
     Limits {
         deadline,
         grace_ms: launch.spec.stop_grace_ms,
-        kill_margin_ms: KILL_MARGIN_MS,
+        kill_margin_ms,
         run_timeout_ms: launch.spec.timeout_ms,
         started_at,
     }
@@ -258,7 +273,8 @@ impl Host for Machine {
         }
         let now = inner.clock.boot();
         let at = now.plus(inner.dice.between(1, START_MS));
-        inner.watchdog.start(lease, limits(&launch, launch.deadline, now));
+        let limits = limits(&launch, inner.kill_margin_ms, launch.deadline, now);
+        inner.watchdog.start(lease, limits);
         inner.attempts.insert(lease, Attempt { launch, phase: Phase::Starting { at } });
     }
 

@@ -25,6 +25,7 @@ use crate::membership;
 use crate::network::{self, PORT, Sky};
 use crate::oracle::{Oracle, Severity};
 use crate::plant::Plant;
+use crate::rules::ClusterRules;
 use crate::workload::Desk;
 
 /// Entries between two snapshots: few, so that they happen.
@@ -55,6 +56,7 @@ struct Inner {
     /// What the real node keeps in its data folder.
     incarnation: AtomicU64,
     member: AtomicBool,
+    rules: Arc<ClusterRules>,
     node: Mutex<Option<Arc<Node>>>,
 }
 
@@ -65,6 +67,7 @@ pub struct Surroundings {
     pub sky: Sky,
     pub oracle: Oracle,
     pub desk: Desk,
+    pub rules: Arc<ClusterRules>,
 }
 
 /// Why a simulated process ended by itself.
@@ -73,9 +76,10 @@ pub type Failed = Box<dyn std::error::Error>;
 impl Peer {
     /// A machine that is switched on, with an empty disk and no process yet.
     pub fn new(id: u64, clock: Arc<MachineClock>, world: &Surroundings) -> Self {
-        let Surroundings { seed, plant, sky, oracle, desk } = world;
+        let Surroundings { seed, plant, sky, oracle, desk, rules } = world;
         let dice = Dice::new(*seed, 0x1000 + id);
         let machine = Machine::new(id, clock.clone(), oracle.clone(), dice, *plant);
+        machine.keep_for_kill(rules.kill_margin_ms);
         let disk = MemoryDisk::default();
         if *plant == Some(Plant::LyingDisk) {
             disk.lie();
@@ -93,6 +97,7 @@ impl Peer {
             lives: AtomicU64::new(0),
             incarnation: AtomicU64::new(0),
             member: AtomicBool::new(false),
+            rules: rules.clone(),
             node: Mutex::new(None),
         }))
     }
@@ -163,7 +168,7 @@ impl Peer {
         tokio::spawn(node.leader.clone().run(queue));
         self.observe(&node);
         if !self.0.member.load(Ordering::SeqCst) {
-            membership::settle(&node, disk_of(self.0.id)).await?;
+            membership::settle(&node, disk_of(self.0.id), &self.0.rules).await?;
             self.0.member.store(true, Ordering::SeqCst);
         }
         self.execute(&node);
@@ -174,6 +179,7 @@ impl Peer {
     fn raft_settings(&self, dice: &mut Dice) -> Settings {
         let mut settings = Settings::new("sim");
         settings.disk_id = Some(format!("{:032x}", u128::from_be_bytes(disk_of(self.0.id))));
+        settings.profile = self.0.rules.profile();
         settings.snapshot_every_entries = SNAPSHOT_EVERY;
         settings.keep_entries_after_snapshot = KEEP_ENTRIES;
         settings.segment_bytes = SEGMENT_BYTES;

@@ -76,8 +76,14 @@ impl<'a> World<'a> {
             .udp_capacity(4_096)
             .build();
         let (sky, desk) = (Sky::default(), Desk::new(oracle.clone()));
-        let around =
-            Surroundings { seed, plant, sky: sky.clone(), oracle: oracle.clone(), desk: desk.clone() };
+        let around = Surroundings {
+            seed,
+            plant,
+            sky: sky.clone(),
+            oracle: oracle.clone(),
+            desk: desk.clone(),
+            rules: scenario.cluster.into(),
+        };
         let mut dice = Dice::new(seed, 0x4000);
         let peers: Vec<Peer> =
             (1..=PEERS).map(|id| Peer::new(id, clock(id, run, &time, &mut dice).into(), &around)).collect();

@@ -193,15 +193,15 @@ mod tests {
             Line { at_ms, told }
         };
         let lines = [
-            started(100, 1, "a#1"),
-            started(200, 1, "b#1"),
-            started(9_000, 2, "c#1"),
-            started(9_500, 2, "a#2"),
-            Line { at_ms: 9_500, told: Told::Violation { rule: "r".into(), what: "task a: twice".into() } },
+            started(100, 1, "aaa#1"),
+            started(200, 1, "bbb#1"),
+            started(9_000, 2, "ccc#1"),
+            started(9_500, 2, "aaa#2"),
+            Line { at_ms: 9_500, told: Told::Violation { rule: "r".into(), what: "task aaa: twice".into() } },
         ];
         let text = timeline(&Story::of(&lines));
-        assert!(text.contains("ATTEMPT  a#1") && text.contains("ATTEMPT  a#2"), "{text}");
-        assert!(text.contains("attempt  c#1") && !text.contains("b#1"), "{text}");
+        assert!(text.contains("ATTEMPT  aaa#1") && text.contains("ATTEMPT  aaa#2"), "{text}");
+        assert!(text.contains("attempt  ccc#1") && !text.contains("bbb#1"), "{text}");
     }
 
     #[test]

@@ -1,10 +1,10 @@
-//! stub
-use crate::command::failure::Failure;
-use std::path::{Path, PathBuf};
-use stint_sim::Scenario;
-pub fn take_over(_: &mut Scenario, _: &[PathBuf]) -> Result<(), Failure> {
-    Ok(())
-}
-pub fn play(_: &mut Scenario, _: &Path, _: f64) -> Result<(), Failure> {
-    Ok(())
-}
+//! A scenario from a real cluster: settings of its nodes' files, and a recorded workload.
+
+mod config;
+mod workload;
+
+pub use config::take_over;
+pub use workload::play;
+
+/// What one seed may last, in milliseconds of simulated time (an hour, less the end).
+const LONGEST_MS: u64 = 3_500_000;
