@@ -18,6 +18,7 @@ pub mod scenarios;
 pub mod seed;
 pub mod shrink;
 pub mod state;
+pub mod stopwatch;
 pub mod story;
 pub mod told;
 pub mod twice;

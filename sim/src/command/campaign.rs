@@ -9,6 +9,7 @@ use crate::command::failure::Failure;
 use crate::command::ground::Ground;
 use crate::command::progress::Progress;
 use crate::command::state::State;
+use crate::command::stopwatch::Stopwatch;
 use crate::command::{exit, twice};
 
 /// What is to be done.
@@ -81,7 +82,7 @@ impl Desk<'_> {
 
     fn work(&self) {
         while let Some(seed) = self.next() {
-            let began = std::time::Instant::now();
+            let began = Stopwatch::start();
             let ended = self.simulate(seed);
             let mut book = self.book();
             if let Err(failure) = ended.and_then(|ended| self.on_end(&mut book, &ended, began.elapsed())) {

@@ -83,20 +83,22 @@ fn row(at_ms: u64, kind: &'static str, text: String) -> Row {
 /// Everything that failed and who led; attempts only where they matter.
 pub fn timeline(story: &Story) -> String {
     let mut rows = Vec::new();
-    rows.extend(story.said.iter().map(|(at, what)| row(*at, "", what.clone())));
+    // What the simulation says of its own end is told below.
+    let said = story.said.iter().filter(|(_, what)| what != "ended early");
+    rows.extend(said.map(|(at, what)| row(*at, "", what.clone())));
     rows.extend(story.offices.iter().map(|office| {
         row(office.from_ms, "leader", format!("peer {} leads term {}", office.what.peer, office.what.term))
     }));
     rows.extend(story.downs.iter().flat_map(|down| {
         let peer = down.what.peer;
         let why = if down.what.power { "loses its power" } else { "is killed" };
-        let began = row(down.from_ms, "peer", format!("{peer} {why} until {}", seconds(down.to_ms)));
+        let began = row(down.from_ms, "peer", format!("{peer} {why}, {}", until(story, down.to_ms)));
         let back = row(down.to_ms, "peer", format!("{peer} starts again"));
         [Some(began), (down.to_ms < story.end_ms).then_some(back)].into_iter().flatten()
     }));
     rows.extend(story.faults.iter().flat_map(|fault| {
-        let (id, until) = (&fault.what.id, seconds(fault.to_ms));
-        let began = row(fault.from_ms, "fault", format!("{id} begins, until {until}: {}", fault.what.what));
+        let (id, until) = (&fault.what.id, until(story, fault.to_ms));
+        let began = row(fault.from_ms, "fault", format!("{id} {until}: {}", fault.what.what));
         let over = row(fault.to_ms, "fault", format!("{id} ends"));
         [Some(began), (fault.to_ms < story.end_ms).then_some(over)].into_iter().flatten()
     }));
@@ -104,6 +106,10 @@ pub fn timeline(story: &Story) -> String {
     rows.extend(around(story));
     rows.sort_by_key(|row| row.at_ms);
     shown(&rows)
+}
+
+fn until(story: &Story, ms: u64) -> String {
+    if ms < story.end_ms { format!("until {}", seconds(ms)) } else { "to the end".into() }
 }
 
 /// Attempts that begin or end shortly before the violation, and all of those that it names.
@@ -159,7 +165,7 @@ fn closing(story: &Story, verdict: &Verdict) -> String {
             end => writeln!(text, " to {}, {end}", seconds(span.to_ms)),
         };
     }
-    let _ = writeln!(text, "\nWhat to look at: {}", wrapped(hints::of(&violation.rule), 0));
+    let _ = writeln!(text, "\n{}", wrapped(&format!("What to look at: {}", hints::of(&violation.rule)), 0));
     text
 }
 

@@ -43,7 +43,7 @@ impl Ground {
 
     /// The command that does `verb` with this seed.
     pub fn command(&self, verb: &str, seed: u64, only: Option<&Only>) -> String {
-        let mut line = format!("stint-sim {verb} {seed}");
+        let mut line = format!("{} {verb} {seed}", program());
         if self.word != "mixed-chaos" {
             line += &format!(" {}", quoted(&self.word));
         }
@@ -61,6 +61,12 @@ impl Ground {
 pub fn to_toml(scenario: &Scenario) -> Result<String, Failure> {
     toml::to_string(scenario)
         .map_err(|error| Failure::Usage(format!("the scenario cannot be written: {error}")))
+}
+
+/// This program as the user called it.
+fn program() -> String {
+    let called = std::env::args().next().filter(|word| word.contains('/'));
+    called.map_or("stint-sim".into(), |word| quoted(&word))
 }
 
 fn quoted(word: &str) -> String {

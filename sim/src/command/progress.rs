@@ -1,11 +1,12 @@
 //! How far a campaign is, on stderr: one line that changes on a terminal, a line now and then elsewhere.
 
 use std::io::{IsTerminal as _, Write as _};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use stint_sdk::units;
 
 use crate::command::state::State;
+use crate::command::stopwatch::Stopwatch;
 
 /// Between two lines where they stay.
 const PLAIN_EVERY: Duration = Duration::from_secs(30);
@@ -14,18 +15,18 @@ const TERMINAL_EVERY: Duration = Duration::from_millis(300);
 
 /// Tells how far it is.
 pub struct Progress {
-    began: Instant,
+    began: Stopwatch,
     done_before: u64,
     seeds: u64,
     terminal: bool,
-    told: Instant,
+    told: Stopwatch,
     shown: bool,
 }
 
 impl Progress {
     /// Of a campaign that begins or goes on now.
     pub fn new(seeds: u64, state: &State) -> Self {
-        let (began, terminal) = (Instant::now(), std::io::stderr().is_terminal());
+        let (began, terminal) = (Stopwatch::start(), std::io::stderr().is_terminal());
         Self { began, done_before: state.done, seeds, terminal, told: began, shown: false }
     }
 
@@ -40,7 +41,7 @@ impl Progress {
         if self.told.elapsed() < every {
             return;
         }
-        self.told = Instant::now();
+        self.told = Stopwatch::start();
         let line = self.line(state);
         if self.terminal {
             self.shown = true;

@@ -4,7 +4,7 @@
 mod search;
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::Duration;
 
 use stint_sim::FaultId;
 
@@ -12,6 +12,7 @@ use crate::args::{Only, ShrinkArgs, cores};
 use crate::command::child::{self, Print};
 use crate::command::failure::{self, Failure, print};
 use crate::command::ground::Ground;
+use crate::command::stopwatch::Stopwatch;
 use crate::command::told::Verdict;
 use crate::command::{Done, exit};
 
@@ -37,7 +38,8 @@ pub fn run(args: &ShrinkArgs) -> Done {
         seed: args.seed,
         rule,
         jobs: args.jobs.unwrap_or_else(cores),
-        until: Instant::now() + args.at_most,
+        watch: Stopwatch::start(),
+        at_most: args.at_most,
         tries_left: args.tries,
         tries: 0,
     };
@@ -55,7 +57,8 @@ struct Shrinker {
     seed: u64,
     rule: String,
     jobs: usize,
-    until: Instant,
+    watch: Stopwatch,
+    at_most: Duration,
     tries_left: u64,
     tries: u64,
 }
@@ -72,7 +75,7 @@ impl Shrinker {
             self.tries += some.len() as u64;
             let verdicts = self.simulate_all(some)?;
             if let Some(place) = verdicts.iter().position(|verdict| self.is_same(verdict)) {
-                eprintln!("  {:>3} tries: {} faults are enough", self.tries, some[place].len());
+                eprintln!("  {:>3} tries: {} enough", self.tries, faults_are(some[place].len()));
                 return Ok(Some(round * self.jobs + place));
             }
         }
@@ -98,7 +101,7 @@ impl Shrinker {
     }
 
     fn is_over(&self) -> bool {
-        self.tries_left == 0 || Instant::now() >= self.until
+        self.tries_left == 0 || self.watch.elapsed() >= self.at_most
     }
 
     /// Halves the time of trouble while the same rule breaks. Only where the end of trouble comes before the violation;
@@ -145,6 +148,10 @@ impl Shrinker {
         print(&text)?;
         Ok(verdict.code)
     }
+}
+
+fn faults_are(many: usize) -> String {
+    if many == 1 { "1 fault is".into() } else { format!("{many} faults are") }
 }
 
 /// A shorter time of trouble that is enough.
