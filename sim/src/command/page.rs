@@ -188,11 +188,11 @@ fn gpus(story: &Story) -> Vec<Row> {
     names.into_iter().flat_map(of_gpu).collect()
 }
 
-/// Bars that overlap go into rows below each other.
+/// Bars that overlap go into rows below each other; what still runs at the end shares no row with what begins then.
 fn packed(label: &str, bars: impl Iterator<Item = Bar>) -> Vec<Row> {
     let mut rows = vec![Row { label: label.to_owned(), ..Row::default() }];
     for bar in bars {
-        let free = |row: &&mut Row| row.bars.last().is_none_or(|last| last.to_ms <= bar.from_ms);
+        let free = |row: &&mut Row| row.bars.last().is_none_or(|last| last.to_ms < bar.from_ms);
         match rows.iter_mut().find(free) {
             Some(row) => row.bars.push(bar),
             None => rows.push(Row { bars: vec![bar], ..Row::default() }),

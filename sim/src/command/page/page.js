@@ -1,7 +1,8 @@
 "use strict";
 // Draws the lanes of a simulated run for the part of time that is shown. All times are milliseconds.
 const data = JSON.parse(document.getElementById("data").textContent);
-const END = Math.max(data.end_ms, 1), LABEL = 96, ROW = 18, GAP = 3, AXIS = 18, LEAST = 20;
+// Some room behind the end, so that what begins there can be seen.
+const END = Math.max(data.end_ms, 1) * 1.03, LABEL = 96, ROW = 18, GAP = 3, AXIS = 18, LEAST = 20;
 const SVG = document.getElementById("svg").namespaceURI;
 let shown = { from: 0, to: END };
 const detail = document.getElementById("detail");
@@ -43,20 +44,24 @@ function draw() {
     svg.replaceChildren();
     svg.setAttribute("height", height);
     svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-    axis(svg, x, height);
+    const said = [data.healed_ms, data.violation && data.violation.at_ms].filter((at) => at != null);
+    axis(svg, x, height, said);
     const inside = element("g", {}, svg);
     lane.rows.forEach((row, at) => drawRow(inside, row, at * (ROW + GAP), x, width));
-    line(svg, x, data.healed_ms, "healed", "healed", height);
+    const crowded = data.violation && data.healed_ms != null && x(data.violation.at_ms) - x(data.healed_ms) < 110;
+    line(svg, x, data.healed_ms, "healed", crowded ? "" : "healed", height, "faults and new work are over");
     if (data.violation) line(svg, x, data.violation.at_ms, "violation", "violation", height, data.violation.detail);
   }
   const seconds = (ms) => (ms / 1000).toFixed(span < 3000 ? 3 : 1);
   document.getElementById("range").textContent = `${seconds(shown.from)} to ${seconds(shown.to)} s`;
 }
 
-function axis(svg, x, height) {
+// Times that stand under a marked line give way to its words.
+function axis(svg, x, height, said) {
   const size = step(shown.to - shown.from);
   for (let at = Math.ceil(shown.from / size) * size; at <= shown.to; at += size) {
     element("line", { class: "tick", x1: x(at), x2: x(at), y1: 0, y2: height - AXIS + 4 }, svg);
+    if (said.some((other) => x(at) > x(other) - 78 && x(at) < x(other) + 20)) continue;
     const text = element("text", { class: "label", x: x(at), y: height - 3, "text-anchor": "middle" }, svg);
     text.textContent = (at / 1000).toFixed(size < 1000 ? String(1000 / size).length - 1 : 0) + " s";
   }
@@ -69,13 +74,16 @@ function drawRow(group, row, y, x, width) {
   for (const bar of row.bars) {
     if (bar.to_ms < shown.from || bar.from_ms > shown.to) continue;
     const from = Math.max(x(bar.from_ms), LABEL), to = Math.min(x(bar.to_ms), width - 8);
-    const size = Math.max(to - from, 2);
+    const size = Math.max(to - from, bar.tone === "accused" ? 5 : 2);
     const rect = element("rect", { class: "bar " + bar.tone, x: from, y, width: size, height: ROW, rx: 2 }, group);
     rect.dataset.detail = bar.detail;
     const fits = Math.floor((size - 6) / 6);
     if (fits >= 4 || bar.text.length <= fits) {
       const text = element("text", { class: "inside", x: from + 4, y: y + ROW - 5 }, group);
       text.textContent = bar.text.length <= fits ? bar.text : bar.text.slice(0, fits - 1) + "…";
+    } else if (bar.tone === "accused") {
+      const place = { class: "beside", x: from - 4, y: y + ROW - 5, "text-anchor": "end" };
+      element("text", place, group).textContent = bar.text;
     }
   }
   for (const mark of row.marks) {
