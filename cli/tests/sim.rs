@@ -1,6 +1,7 @@
 //! `stint sim` becomes the program beside it, with its words and its exit code; and says what to do when it is missing.
 #![allow(clippy::unwrap_used)]
 
+use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -20,7 +21,7 @@ fn installed() -> (TempDir, PathBuf) {
 /// A simulator that shows its words and exits with 11.
 fn fake(at: &Path) {
     std::fs::write(at, "#!/bin/sh\nfor word in \"$@\"; do echo \"[$word]\"; done\nexit 11\n").unwrap();
-    std::fs::set_permissions(at, PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(at, Permissions::from_mode(0o755)).unwrap();
 }
 
 fn stint(program: &Path, path: &Path, words: &[&str]) -> Output {
@@ -43,7 +44,7 @@ fn one_in_path_is_found_and_one_beside_comes_first() {
     fake(&other.path().join("stint-sim"));
     assert_eq!(stint(&program, other.path(), &["sim"]).status.code(), Some(11));
     std::fs::write(folder.path().join("stint-sim"), "#!/bin/sh\nexit 12\n").unwrap();
-    std::fs::set_permissions(folder.path().join("stint-sim"), PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(folder.path().join("stint-sim"), Permissions::from_mode(0o755)).unwrap();
     assert_eq!(stint(&program, other.path(), &["sim"]).status.code(), Some(12));
 }
 
