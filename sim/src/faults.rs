@@ -9,8 +9,11 @@ mod latency;
 mod loss;
 mod one_way;
 mod operator;
+mod pair_cut;
 mod partition;
 mod pause;
+mod power;
+mod turn;
 mod watchdog;
 
 use std::collections::BTreeSet;
@@ -61,6 +64,9 @@ const KINDS: &[(&str, Draw)] = &[
     ("drain", operator::drain),
     ("membership", operator::membership),
     ("transfer", operator::transfer),
+    ("isolate-leader-and-one", pair_cut::leader_and_one),
+    ("restart-next", turn::restart_next),
+    ("power-all", power::all),
 ];
 
 /// The names that scenarios may use.

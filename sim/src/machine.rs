@@ -17,7 +17,7 @@ use crate::plant::Plant;
 use crate::program::{Program, spawn_failure};
 use crate::scenario::{Range, Workload};
 
-/// Time between KILL and the end of a lease, in milliseconds; as in `stint_scheduler::Settings`.
+/// Usual time between KILL and the end of a lease, in milliseconds; as in `stint_scheduler::Settings`.
 pub const KILL_MARGIN_MS: u64 = 500;
 /// Time between KILL and the reaped attempt, in milliseconds: a loaded machine, inside the margin.
 const REAP_MS: Range = Range(1, 300);
@@ -41,6 +41,8 @@ pub struct Parts {
     pub plant: Option<Plant>,
     pub offer: NodeOffer,
     pub rules: Workload,
+    /// How much of a lease's end is kept for the kill.
+    pub kill_margin_ms: u64,
 }
 
 pub struct Inner {
@@ -71,10 +73,15 @@ pub struct Attempt {
 }
 
 pub enum Phase {
-    Starting { at: BootMs },
+    Starting {
+        at: BootMs,
+    },
     Running(Program),
     /// Gone, and told at this time.
-    Gone { end: AttemptEnd, at: BootMs },
+    Gone {
+        end: AttemptEnd,
+        at: BootMs,
+    },
 }
 
 impl Machine {
@@ -166,7 +173,8 @@ impl Machine {
         }
         let now = inner.parts.clock.boot();
         inner.woke_at = Some(now);
-        let in_time = |lease: &LeaseId| inner.watchdog.deadline(*lease).is_some_and(|deadline| now < deadline);
+        let in_time =
+            |lease: &LeaseId| inner.watchdog.deadline(*lease).is_some_and(|deadline| now < deadline);
         let runs = |attempt: &Attempt| matches!(attempt.phase, Phase::Running(_));
         let goes_on = inner.attempts.iter().filter(|(lease, attempt)| runs(attempt) && in_time(lease));
         let goes_on = goes_on.map(|(_, attempt)| Start::of(inner.parts.id, &attempt.launch)).collect();
@@ -221,7 +229,7 @@ impl Inner {
     fn take_on(&mut self, launch: Launch, now: BootMs) {
         let lease = launch.lease;
         let at = now.plus(self.parts.dice.between(1, START_MS));
-        self.watchdog.start(lease, limits(&launch, launch.deadline, now));
+        self.watchdog.start(lease, limits(&launch, self.parts.kill_margin_ms, launch.deadline, now));
         self.parts.oracle.on_given(lease, launch.deadline.since(now));
         self.attempts.insert(lease, Attempt { launch, phase: Phase::Starting { at } });
     }
@@ -232,7 +240,7 @@ impl Inner {
         for lease in due {
             let Some(deadline) = self.watchdog.deadline(lease) else { continue };
             let Some(attempt) = self.attempts.get_mut(&lease) else { continue };
-            if !Watchdog::may_start(&limits(&attempt.launch, deadline, now), now) {
+            if !Watchdog::may_start(&limits(&attempt.launch, self.parts.kill_margin_ms, deadline, now), now) {
                 self.end(lease, now, EndKind::Lost);
                 continue;
             }
@@ -241,7 +249,8 @@ impl Inner {
                 continue;
             }
             let Parts { id, oracle, dice, rules, .. } = &mut self.parts;
-            attempt.phase = Phase::Running(Program::drawn(lease, rules, dice, now));
+            let program = Program::drawn(lease, rules, dice, now);
+            attempt.phase = Phase::Running(program.or_recorded(&attempt.launch.spec.command));
             oracle.on_start(&Start::of(*id, &attempt.launch));
             self.tell(HostEvent::Started { lease, at: now });
         }
@@ -348,7 +357,7 @@ impl Inner {
     /// Nothing runs past its lease or its run time by the machine's own clock. One that has just woken up gets the time
     /// of a kill.
     fn check_limits(&self, now: BootMs) {
-        let slept = self.woke_at.is_some_and(|at| now <= at.plus(KILL_MARGIN_MS));
+        let slept = self.woke_at.is_some_and(|at| now <= at.plus(self.parts.kill_margin_ms));
         if slept {
             return;
         }
@@ -356,18 +365,18 @@ impl Inner {
             let Phase::Running(program) = &attempt.phase else { continue };
             let Some(deadline) = self.watchdog.deadline(*lease) else { continue };
             let spec = &attempt.launch.spec;
-            let longest = spec.timeout_ms + spec.stop_grace_ms + KILL_MARGIN_MS;
+            let longest = spec.timeout_ms + spec.stop_grace_ms + self.parts.kill_margin_ms;
             let run_over = program.since.plus(longest);
             self.parts.oracle.on_running(self.parts.id, *lease, now, deadline.min(run_over));
         }
     }
 }
 
-fn limits(launch: &Launch, deadline: BootMs, started_at: BootMs) -> Limits {
+fn limits(launch: &Launch, kill_margin_ms: u64, deadline: BootMs, started_at: BootMs) -> Limits {
     Limits {
         deadline,
         grace_ms: launch.spec.stop_grace_ms,
-        kill_margin_ms: KILL_MARGIN_MS,
+        kill_margin_ms,
         run_timeout_ms: launch.spec.timeout_ms,
         started_at,
     }

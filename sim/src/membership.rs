@@ -6,13 +6,12 @@ use stint_node::leader::NotDone;
 use stint_node::node::Node;
 use stint_node::peers::PeerAddress;
 use stint_node::wire::{ForwardAnswer, Kind, Reply, Request, decode, encode};
-use stint_protocol::{Class, ClassRules, Runtime};
 use stint_raft::{MembershipError, PeerInfo};
-use stint_scheduler::{Admit, Command, Placement, Settings};
+use stint_scheduler::{Admit, Command};
 use tokio::time::sleep;
 
-use crate::machine::KILL_MARGIN_MS;
 use crate::peer::{Failed, address_of};
+use crate::rules::ClusterRules;
 
 /// Voters at most (`stint_node`'s limit).
 pub const VOTERS: u64 = 7;
@@ -36,21 +35,21 @@ impl Members {
 }
 
 /// Returns when this peer is a member of a configured cluster.
-pub async fn settle(node: &Node, members: &Members) -> Result<(), Failed> {
+pub async fn settle(node: &Node, members: &Members, rules: &ClusterRules) -> Result<(), Failed> {
     match node.id.0 {
-        1 => found(node, members).await,
+        1 => found(node, members, rules).await,
         id if id <= members.voters => enlist(node).await,
         _ => learn(node).await,
     }
 }
 
-async fn found(node: &Node, members: &Members) -> Result<(), Failed> {
+async fn found(node: &Node, members: &Members, rules: &ClusterRules) -> Result<(), Failed> {
     match node.raft.bootstrap(info(1)).await {
         Ok(()) | Err(MembershipError::AlreadyInitialized) => {}
         Err(error) => return Err(error.into()),
     }
     loop {
-        match node.leader.propose(first_commands(members)).await {
+        match node.leader.propose(first_commands(members, rules)).await {
             Ok(_) => break,
             Err(NotDone::NotLeader) => sleep(PAUSE).await,
             Err(error) => return Err(error.into()),
@@ -66,38 +65,18 @@ fn info(id: u64) -> PeerInfo {
     PeerInfo { addr: address_of(id), disk_id: disk_text(id) }
 }
 
-fn first_commands(members: &Members) -> Vec<Command> {
+fn first_commands(members: &Members, rules: &ClusterRules) -> Vec<Command> {
     let admit = |id: u64| Admit {
         disk: disk_of(id),
         name: format!("peer-{id}"),
         address: address_of(id),
         token: (id > 1).then_some(TOKEN),
     };
-    let mut commands = vec![Command::Configure(settings())];
+    let mut commands = vec![Command::Configure(rules.settings())];
     commands.push(Command::Admit(admit(1)));
     commands.push(Command::AddJoinToken { hash: TOKEN, valid_ms: 3_600_000 });
     commands.extend((2..=members.all()).map(|id| Command::Admit(admit(id))));
     commands
-}
-
-/// Short leases and run times: much happens in little time. The margin is the real one: 300 ms of election, drift of a
-/// hundredth of the lease, the kill margin, and some.
-fn settings() -> Settings {
-    let rules = |class| ClassRules {
-        runtimes: vec![Runtime::Mock],
-        default_timeout_ms: 10_000,
-        max_timeout_ms: 10_000,
-        lease_ttl_ms: if class == Class::Gpu { 5_000 } else { 4_000 },
-        ..ClassRules::default_for(class)
-    };
-    Settings {
-        cluster: "sim".into(),
-        classes: Class::ALL.into_iter().map(rules).collect(),
-        placement: Placement::Spread,
-        lease_margin_ms: 1_000,
-        kill_margin_ms: KILL_MARGIN_MS,
-        ..Settings::default()
-    }
 }
 
 async fn enlist(node: &Node) -> Result<(), Failed> {

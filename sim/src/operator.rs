@@ -117,7 +117,8 @@ impl Operator {
     /// What a leader still has to change, if one is known.
     fn difference(&self, peers: &[Peer]) -> Option<Operation> {
         let leads = |peer: &&Peer| peer.node().is_some_and(|node| node.raft.status().role == Role::Leader);
-        let newest = peers.iter().filter(leads).filter_map(Peer::node).max_by_key(|n| n.raft.status().term)?;
+        let newest =
+            peers.iter().filter(leads).filter_map(Peer::node).max_by_key(|n| n.raft.status().term)?;
         self.membership(&newest.raft.status()).or_else(|| {
             let state = newest.shared.view().state;
             let wrong = |id: u64, mode: NodeMode| self.draining.contains(&id) != (mode == NodeMode::Draining);

@@ -103,9 +103,10 @@ impl Book {
 }
 
 impl Oracle {
-    /// Has seen nothing yet.
-    pub fn new(time: WorldTime) -> Self {
-        Self { time, book: Arc::default() }
+    /// Has seen nothing yet. The cluster's leaders wait for this margin beyond a lease.
+    pub fn new(time: WorldTime, lease_margin_ms: u64) -> Self {
+        let book = Book { released: Released::new(lease_margin_ms), ..Book::default() };
+        Self { time, book: Arc::new(Mutex::new(book)) }
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -162,7 +163,7 @@ impl Oracle {
         let news = !matches!(seen, Ok(None));
         book.note(now, seen.map(|_| ()), "same state on every replica");
         if news {
-            let released = book.released.first_seen(state, now);
+            let released = book.released.first_seen(at.index, state, now);
             book.note(now, released, "a lease ends when its attempt has stopped");
             self.on_outcomes(now, &mut book, state);
         }
@@ -210,7 +211,8 @@ impl Oracle {
     /// A peer acts as the leader.
     pub fn on_office(&self, peer: u64, term: u64, applied_term: u64) {
         if term != applied_term {
-            let what = format!("peer {peer} leads term {term} and has applied entries of term {applied_term}");
+            let what =
+                format!("peer {peer} leads term {term} and has applied entries of term {applied_term}");
             self.violate(Severity::Safety, "an office begins with an entry of its own term", what);
         }
     }

@@ -84,6 +84,7 @@ impl Peer {
             plant: world.plant,
             offer,
             rules: world.scenario.workload.clone(),
+            kill_margin_ms: world.scenario.cluster.kill_margin_ms,
         });
         let disk = MemoryDisk::default();
         if world.plant == Some(Plant::LyingDisk) {
@@ -196,7 +197,7 @@ impl Peer {
 
     async fn work(&self, node: &Arc<Node>) -> Result<(), Failed> {
         if !self.0.member.load(Ordering::SeqCst) {
-            membership::settle(node, &self.0.world.members).await?;
+            membership::settle(node, &self.0.world.members, &self.0.world.scenario.cluster).await?;
             self.0.member.store(true, Ordering::SeqCst);
         }
         self.execute(node);
@@ -207,6 +208,7 @@ impl Peer {
     fn raft_settings(&self, dice: &mut Dice) -> Settings {
         let mut settings = Settings::new("sim");
         settings.disk_id = Some(membership::disk_text(self.0.id));
+        settings.profile = self.0.world.scenario.cluster.profile();
         settings.snapshot_every_entries = SNAPSHOT_EVERY;
         settings.keep_entries_after_snapshot = KEEP_ENTRIES;
         settings.segment_bytes = SEGMENT_BYTES;

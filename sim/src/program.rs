@@ -3,6 +3,7 @@
 use stint_protocol::{BootMs, EndKind, LeaseId};
 
 use crate::dice::Dice;
+use crate::recorded;
 use crate::scenario::Workload;
 
 /// What a program will do.
@@ -66,6 +67,12 @@ impl Program {
         };
         let ends_at = (!hangs).then(|| now.plus(run_ms));
         Self { since: now, ends_at, end, obeys_term: !dice.one_in(3), dies_at: None }
+    }
+
+    /// A recorded task does what was recorded.
+    pub fn or_recorded(self, command: &[String]) -> Self {
+        let Some((run_ms, code)) = recorded::told(command) else { return self };
+        Self { ends_at: run_ms.map(|ms| self.since.plus(ms)), end: EndKind::Exited(code), ..self }
     }
 
     /// How it has ended by now, if it has.

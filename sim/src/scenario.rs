@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::recorded::RecordedTask;
+use crate::rules::ClusterRules;
+
 /// A low and a high bound, both included; one number in TOML means both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "OneOrTwo")]
@@ -33,6 +36,7 @@ pub struct Scenario {
     /// What it is for, in a sentence or two.
     pub about: String,
     pub topology: Topology,
+    pub cluster: ClusterRules,
     pub time: Times,
     pub workload: Workload,
     /// Each lane has one fault at a time; lanes are independent of each other.
@@ -91,6 +95,9 @@ pub struct Workload {
     pub hanging_percent: u64,
     /// How long programs run, in milliseconds: each task draws one of these ranges.
     pub run_ms: Vec<Range>,
+    /// Played at their times, beside what the weights ask for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub recorded: Vec<RecordedTask>,
 }
 
 /// One sequence of faults.
@@ -125,6 +132,7 @@ impl Default for Scenario {
                     and a busy operator under a mixed load."
                 .into(),
             topology: Topology::default(),
+            cluster: ClusterRules::default(),
             time: Times::default(),
             workload: Workload::default(),
             lanes: vec![
@@ -202,6 +210,7 @@ impl Default for Workload {
             failing_percent: 20,
             hanging_percent: 5,
             run_ms: vec![Range(1, 800), Range(800, 4_000), Range(4_000, 12_000)],
+            recorded: Vec::new(),
         }
     }
 }

@@ -74,14 +74,19 @@ impl Workload {
         let classes = [Class::CpuShort, Class::CpuLong, Class::Gpu].map(Class::as_str);
         known("workload.classes", &self.classes, &classes)?;
         if self.classes.get(Class::Gpu.as_str()).is_some_and(|weight| *weight > 0) && !topology.has_gpus() {
-            return Err("workload.classes has gpu, but topology.gpus gives no node one: tasks would wait for ever".into());
+            return Err(
+                "workload.classes has gpu, but topology.gpus gives no node one: tasks would wait for ever"
+                    .into(),
+            );
         }
         if self.count.0 < 1 {
             return Err("workload.count: a submit has one task at least".into());
         }
         let both = self.failing_percent + self.hanging_percent;
         if both > 100 {
-            return Err(format!("workload.failing_percent and hanging_percent are {both} together, over 100"));
+            return Err(format!(
+                "workload.failing_percent and hanging_percent are {both} together, over 100"
+            ));
         }
         match self.run_ms.is_empty() {
             true => Err("workload.run_ms is empty: name at least one range, such as [1, 800]".into()),
@@ -139,11 +144,17 @@ mod tests {
 
     #[test]
     fn an_unknown_name_is_told_what_exists() {
-        let said = refused(|s| { let _ = s.lanes[0].faults.insert("earthquake".into(), 1); });
+        let said = refused(|s| {
+            let _ = s.lanes[0].faults.insert("earthquake".into(), 1);
+        });
         assert!(said.contains("earthquake") && said.contains("crash-leader"), "{said}");
-        let said = refused(|s| { let _ = s.workload.classes.insert("tpu".into(), 1); });
+        let said = refused(|s| {
+            let _ = s.workload.classes.insert("tpu".into(), 1);
+        });
         assert!(said.contains("cpu_short"), "{said}");
-        let said = refused(|s| { let _ = s.workload.requests.insert("wish".into(), 1); });
+        let said = refused(|s| {
+            let _ = s.workload.requests.insert("wish".into(), 1);
+        });
         assert!(said.contains("submit, read, cancel, log"), "{said}");
     }
 

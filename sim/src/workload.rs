@@ -14,6 +14,7 @@ use crate::host::output;
 use crate::operator::Operation;
 use crate::oracle::{Oracle, Severity};
 use crate::peer::Peer;
+use crate::recorded::RecordedTask;
 use crate::scenario::Workload as Rules;
 
 /// How long a client waits for an answer before it asks another peer, in milliseconds: beyond a peer's own deadline.
@@ -46,6 +47,7 @@ pub struct Submit {
     priority: u8,
     retry_failures: bool,
     grace_ms: u64,
+    recorded: Option<RecordedTask>,
 }
 
 /// What came of it.
@@ -158,7 +160,16 @@ impl Submit {
             priority: dice.below(101) as u8,
             retry_failures: dice.one_in(2),
             grace_ms: dice.between(0, 1_500),
+            recorded: None,
         }
+    }
+
+    /// As it was recorded; what no recording holds is drawn.
+    fn played(task: &RecordedTask, number: u64, rules: &Rules, dice: &mut Dice) -> Self {
+        let drawn = Self::drawn(number, rules, dice);
+        let class = task.class.parse().unwrap_or(drawn.class);
+        let recorded = Some(task.clone());
+        Self { class, count: task.count, priority: task.priority, recorded, ..drawn }
     }
 
     fn tasks(&self) -> NewTasks {
@@ -170,6 +181,11 @@ impl Submit {
         spec.stop_grace_ms = self.grace_ms;
         spec.retry =
             RetryPolicy { backoff_ms: 200, retry_failures: self.retry_failures, ..RetryPolicy::default() };
+        if let Some(task) = &self.recorded {
+            spec.command = task.command();
+            spec.cpu_milli = task.cpu_milli;
+            spec.memory_bytes = task.memory_bytes;
+        }
         let key = IdempotencyKey::new(&self.key).ok();
         NewTasks { tenant: Tenant::default_tenant(), name: None, spec, count: self.count, key }
     }
@@ -194,12 +210,26 @@ pub struct Workload {
     open: BTreeMap<u64, Open>,
     next: u64,
     next_at_ms: u64,
+    /// When the first request came: recorded times count from here.
+    began_ms: Option<u64>,
+    /// Recorded tasks asked for so far.
+    played: usize,
 }
 
 impl Workload {
     /// Clients that begin when they are asked to.
     pub fn new(rules: Rules, desk: Desk, oracle: Oracle, dice: Dice) -> Self {
-        Self { rules, desk, oracle, dice, open: BTreeMap::new(), next: 0, next_at_ms: 0 }
+        Self {
+            rules,
+            desk,
+            oracle,
+            dice,
+            open: BTreeMap::new(),
+            next: 0,
+            next_at_ms: 0,
+            began_ms: None,
+            played: 0,
+        }
     }
 
     /// Requests without an answer.
@@ -209,6 +239,7 @@ impl Workload {
 
     /// Something new now and then.
     pub fn begin_some(&mut self, now_ms: u64, peers: &[Peer]) {
+        self.play(now_ms, peers);
         if now_ms < self.next_at_ms {
             return;
         }
@@ -221,6 +252,18 @@ impl Workload {
             _ => Ask::Submit(Submit::drawn(self.next, &self.rules, &mut self.dice)),
         };
         self.begin(ask, false, now_ms, peers);
+    }
+
+    /// Recorded tasks whose time has come.
+    fn play(&mut self, now_ms: u64, peers: &[Peer]) {
+        let began_ms = *self.began_ms.get_or_insert(now_ms);
+        while let Some(task) =
+            self.rules.recorded.get(self.played).filter(|task| began_ms + task.at_ms <= now_ms)
+        {
+            let submit = Submit::played(task, self.next, &self.rules, &mut self.dice);
+            self.played += 1;
+            self.begin(Ask::Submit(submit), false, now_ms, peers);
+        }
     }
 
     fn begin(&mut self, ask: Ask, again: bool, now_ms: u64, peers: &[Peer]) {

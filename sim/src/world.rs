@@ -48,7 +48,7 @@ pub fn run(run: &Run) -> Report {
         plant.plant();
     }
     let time = WorldTime::default();
-    let oracle = Oracle::new(time.clone());
+    let oracle = Oracle::new(time.clone(), run.scenario.cluster.lease_margin_ms);
     panics::watch(oracle.clone());
     let mut world = World::new(run, time.clone(), oracle.clone());
     if let Err(Ended) = world.live() {

@@ -71,7 +71,11 @@ impl Answers {
             return Err(format!("task {id} was cancelled before a read began that shows it going on"));
         }
         if state.time() < floor.time {
-            return Err(format!("a read showed the cluster at {:?}, a later one at {:?}", floor.time, state.time()));
+            return Err(format!(
+                "a read showed the cluster at {:?}, a later one at {:?}",
+                floor.time,
+                state.time()
+            ));
         }
         Ok(())
     }

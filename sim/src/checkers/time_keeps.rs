@@ -53,5 +53,8 @@ fn within(last: &Stamp, at: Position, time: TimeMs, seen_ms: u64) -> Result<(), 
     if ran <= most {
         return Ok(());
     }
-    Err(format!("with index {} the cluster's time ran {ran} ms in {elapsed} ms and {entries} entries", at.index))
+    Err(format!(
+        "with index {} the cluster's time ran {ran} ms in {elapsed} ms and {entries} entries",
+        at.index
+    ))
 }

@@ -48,7 +48,9 @@ impl Partition {
             Shape::Pair => (vec![one], cluster.any_but(one).into_iter().collect()),
             Shape::Halves => {
                 let (mut here, mut there) = (vec![one], Vec::new());
-                others.iter().for_each(|id| if cluster.dice.one_in(2) { here.push(*id) } else { there.push(*id) });
+                others
+                    .iter()
+                    .for_each(|id| if cluster.dice.one_in(2) { here.push(*id) } else { there.push(*id) });
                 (here, there)
             }
             Shape::AroundAny | Shape::AroundLeader => (vec![one], others),
