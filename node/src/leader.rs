@@ -169,8 +169,11 @@ impl Leader {
             tracing::warn!(count = draft.expired, "leases ran out");
         }
         if !draft.entry.commands.is_empty() {
-            self.in_office(|contacts| contacts.stamped(draft.entry.now, now));
-            if !self.write(batch, draft.entry).await {
+            let stamp = draft.entry.now;
+            // Only what became an entry may carry time ahead: refused tries would add up.
+            if self.write(batch, draft.entry).await {
+                self.in_office(|contacts| contacts.stamped(stamp, now));
+            } else {
                 drafts.forget();
             }
         }

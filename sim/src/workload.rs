@@ -199,6 +199,8 @@ struct Open {
     asked_ms: u64,
     /// It was acknowledged before: the answer must be the same one.
     again: bool,
+    /// What it was answered last.
+    refused: Option<Refusal>,
 }
 
 /// All clients.
@@ -208,6 +210,8 @@ pub struct Workload {
     oracle: Oracle,
     dice: Dice,
     open: BTreeMap<u64, Open>,
+    /// What the request that is sent next was answered before.
+    refused: Option<Refusal>,
     next: u64,
     next_at_ms: u64,
     /// When the first request came: recorded times count from here.
@@ -225,6 +229,7 @@ impl Workload {
             oracle,
             dice,
             open: BTreeMap::new(),
+            refused: None,
             next: 0,
             next_at_ms: 0,
             began_ms: None,
@@ -232,9 +237,12 @@ impl Workload {
         }
     }
 
-    /// Requests without an answer.
-    pub fn open(&self) -> usize {
-        self.open.len()
+    /// Requests of clients without an answer: how many, and one of them with what was last said to it.
+    pub fn open(&self) -> Option<(usize, String)> {
+        let clients = || self.open.values().filter(|open| !matches!(open.ask, Ask::Operate(_)));
+        let first = clients().next()?;
+        let said = first.refused.as_ref().map_or("nothing".into(), |refusal| refusal.to_string());
+        Some((clients().count(), format!("{:?} was answered {said}", first.ask)))
     }
 
     /// Something new now and then.
@@ -279,7 +287,8 @@ impl Workload {
 
     fn ask(&mut self, number: u64, ask: Ask, (peer, life): (u64, u64), again: bool, now_ms: u64) {
         self.desk.ask(peer, number, ask.clone());
-        self.open.insert(number, Open { ask, peer, life, asked_ms: now_ms, again });
+        let refused = self.refused.take();
+        self.open.insert(number, Open { ask, peer, life, asked_ms: now_ms, again, refused });
     }
 
     /// The operator asks: once, of any peer, or of this one.
@@ -329,6 +338,7 @@ impl Workload {
             // Its keeper is away, or has lost it with its power.
             (Ask::Log(_), Answer::Refused(_)) => {}
             (_, Answer::Refused(refusal)) if is_passing(refusal.code) => {
+                self.refused = Some(refusal);
                 self.send(number, open.ask, open.again, now_ms, peers);
             }
             (ask, Answer::Refused(refusal)) => {

@@ -245,11 +245,13 @@ impl<'a> World<'a> {
 
     /// Every request is answered, every task finished, nothing runs, and the replicas are equal.
     fn settled(&self) -> Result<(), String> {
-        let (open, unfinished) = (self.workload.open(), self.oracle.unfinished());
-        if open > 0 || !unfinished.is_empty() {
+        if let Some((open, one)) = self.workload.open() {
+            return Err(format!("{open} requests without an answer: {one}"));
+        }
+        let unfinished = self.oracle.unfinished();
+        if !unfinished.is_empty() {
             let some = &unfinished[..unfinished.len().min(4)];
-            let many = unfinished.len();
-            return Err(format!("{open} requests without an answer, {many} tasks unfinished: {some:?}"));
+            return Err(format!("{} tasks unfinished: {some:?}", unfinished.len()));
         }
         if self.oracle.running() > 0 {
             return Err(format!("{} attempts still run", self.oracle.running()));
