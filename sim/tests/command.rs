@@ -12,9 +12,9 @@ const PLANT: &str = "--plant=false_account";
 /// Where it does so soon, among faults that have nothing to do with it.
 const OUTAGES: &str = "name = \"outages\"
 [time]
-trouble_ms = 9000
+trouble_ms = 6000
 [workload]
-every_ms = [50, 400]
+every_ms = [50, 300]
 [[lanes]]
 name = \"machines\"
 pause_ms = [500, 2500]

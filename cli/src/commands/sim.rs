@@ -26,7 +26,9 @@ pub struct SimArgs {
 pub fn run(words: &[OsString]) -> Done {
     let beside = beside();
     let program = beside.clone().filter(|path| path.is_file()).unwrap_or_else(|| PROGRAM.into());
-    let error = Command::new(&program).args(words).exec();
+    // The name by which it tells its users what to do next.
+    let called = std::env::args().next().unwrap_or_else(|| "stint".into());
+    let error = Command::new(&program).arg0(format!("{called} sim")).args(words).exec();
     let at = beside.as_deref().and_then(|path| path.parent()).map(|folder| folder.display().to_string());
     Err(match error.kind() {
         ErrorKind::NotFound => Failure::Failed(format!(

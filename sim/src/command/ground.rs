@@ -65,8 +65,12 @@ pub fn to_toml(scenario: &Scenario) -> Result<String, Failure> {
 
 /// This program as the user called it.
 fn program() -> String {
-    let called = std::env::args().next().filter(|word| word.contains('/'));
-    called.map_or("stint-sim".into(), |word| quoted(&word))
+    match std::env::args().next() {
+        // As `stint sim` calls it.
+        Some(called) if called.ends_with("stint sim") => called,
+        Some(called) if called.contains('/') => quoted(&called),
+        _ => "stint-sim".into(),
+    }
 }
 
 fn quoted(word: &str) -> String {

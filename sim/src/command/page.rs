@@ -61,63 +61,67 @@ pub fn page(
     verdict: &Verdict,
     timeline: &str,
 ) -> Result<String, Failure> {
-    let violation = story.violation.as_ref();
-    let data = Data {
-        end_ms: story.end_ms,
-        healed_ms: story.healed_ms,
-        violation: violation.map(|v| Mark {
-            at_ms: v.at_ms,
-            tone: "violation",
-            detail: format!("{} s  VIOLATION {}: {}", seconds(v.at_ms), v.rule, v.what),
-        }),
-        lanes: lanes(story),
-    };
     // A `<` in the data must not end the script.
-    let json = serde_json::to_string(&data).map_err(std::io::Error::from)?.replace('<', "\\u003c");
-    let verdict_html = match violation {
-        Some(v) => format!(
-            "<section class=\"verdict bad\"><h2>{} at {} s: {}</h2><p>{}</p><p class=\"hint\">{}</p></section>",
-            capital(exit::word(verdict.code)),
-            seconds(v.at_ms),
-            escaped(&v.rule),
-            escaped(&v.what),
-            escaped(hints::of(&v.rule))
-        ),
-        None => "<section class=\"verdict good\"><h2>No rule is broken</h2></section>".into(),
-    };
-    let parts = [
+    let data = serde_json::to_string(&data(story)).map_err(std::io::Error::from)?.replace('<', "\\u003c");
+    Ok(filled(&[
         ("{{title}}", escaped(heading)),
         ("{{facts}}", escaped(facts)),
-        ("{{verdict}}", verdict_html),
+        ("{{verdict}}", section(story, verdict)),
         ("{{timeline}}", escaped(timeline)),
         ("{{style}}", STYLE.to_owned()),
-        ("{{data}}", json),
+        ("{{data}}", data),
         ("{{script}}", SCRIPT.to_owned()),
-    ];
-    // Each part is put in once, from the template's end to its beginning: what a part says is never taken for a place.
-    let mut page = TEMPLATE.to_owned();
-    let mut places: Vec<(usize, &str, &String)> = Vec::new();
-    for (place, text) in &parts {
-        places.extend(TEMPLATE.match_indices(place).map(|(at, _)| (at, *place, text)));
+    ]))
+}
+
+/// The template with its parts. Each is put in once, from the end to the beginning: what a part says is never taken for
+/// a place.
+fn filled(parts: &[(&str, String)]) -> String {
+    let mut places: Vec<(usize, usize, &String)> = Vec::new();
+    for (place, text) in parts {
+        places.extend(TEMPLATE.match_indices(place).map(|(at, _)| (at, place.len(), text)));
     }
     places.sort_by_key(|(at, _, _)| std::cmp::Reverse(*at));
-    for (at, place, text) in places {
-        page.replace_range(at..at + place.len(), text);
+    let mut page = TEMPLATE.to_owned();
+    for (at, length, text) in places {
+        page.replace_range(at..at + length, text);
     }
-    Ok(page)
+    page
+}
+
+fn section(story: &Story, verdict: &Verdict) -> String {
+    let Some(violation) = &story.violation else {
+        return "<section class=\"verdict good\"><h2>No rule is broken</h2></section>".into();
+    };
+    format!(
+        "<section class=\"verdict bad\"><h2>{} at {} s: {}</h2><p>{}</p><p class=\"hint\">{}</p></section>",
+        capital(exit::word(verdict.code)),
+        seconds(violation.at_ms),
+        escaped(&violation.rule),
+        escaped(&violation.what),
+        escaped(hints::of(&violation.rule))
+    )
+}
+
+fn data(story: &Story) -> Data {
+    let violation = story.violation.as_ref().map(|violation| Mark {
+        at_ms: violation.at_ms,
+        tone: "violation",
+        detail: format!("{} s  VIOLATION {}: {}", seconds(violation.at_ms), violation.rule, violation.what),
+    });
+    Data { end_ms: story.end_ms, healed_ms: story.healed_ms, violation, lanes: lanes(story) }
 }
 
 fn lanes(story: &Story) -> Vec<Lane> {
     let lane = |name, about, rows| Lane { name, about, rows };
-    let all = vec![
+    vec![
         lane("Nodes", "up, process killed, power lost", nodes(story)),
         lane("Leadership", "who leads which term", leadership(story)),
         lane("Faults", "one row a lane of the scenario", faults(story)),
         lane("Attempts", "by machine; the color is how it ended", attempts(story)),
         lane("GPUs", "by device: which attempt holds it", gpus(story)),
         lane("Requests", "submits that were acknowledged", requests(story)),
-    ];
-    all
+    ]
 }
 
 fn nodes(story: &Story) -> Vec<Row> {

@@ -87,7 +87,8 @@ fn json(
 fn table(ground: &Ground, args: &RunArgs, state: &State, stopped: Stopped) -> String {
     let State { done, simulated_ms, twice, bad, .. } = state;
     let name = &ground.scenario.name;
-    let mut text = format!("{done} seeds of {name}, {} simulated, {} bad", hours(*simulated_ms), bad.len());
+    let seeds = if *done == 1 { "seed" } else { "seeds" };
+    let mut text = format!("{done} {seeds} of {name}, {} simulated, {} bad", hours(*simulated_ms), bad.len());
     if *twice > 0 {
         text += &format!("; {twice} simulated twice and compared");
     }

@@ -59,11 +59,12 @@ function draw() {
 // Times that stand under a marked line give way to its words.
 function axis(svg, x, height, said) {
   const size = step(shown.to - shown.from);
+  const digits = size >= 1000 ? 0 : size >= 100 ? 1 : size >= 10 ? 2 : 3;
   for (let at = Math.ceil(shown.from / size) * size; at <= shown.to; at += size) {
     element("line", { class: "tick", x1: x(at), x2: x(at), y1: 0, y2: height - AXIS + 4 }, svg);
     if (said.some((other) => x(at) > x(other) - 78 && x(at) < x(other) + 20)) continue;
     const text = element("text", { class: "label", x: x(at), y: height - 3, "text-anchor": "middle" }, svg);
-    text.textContent = (at / 1000).toFixed(size < 1000 ? String(1000 / size).length - 1 : 0) + " s";
+    text.textContent = (at / 1000).toFixed(digits) + " s";
   }
 }
 
@@ -77,7 +78,7 @@ function drawRow(group, row, y, x, width) {
     const size = Math.max(to - from, bar.tone === "accused" ? 5 : 2);
     const rect = element("rect", { class: "bar " + bar.tone, x: from, y, width: size, height: ROW, rx: 2 }, group);
     rect.dataset.detail = bar.detail;
-    const fits = Math.floor((size - 6) / 6);
+    const fits = Math.floor((size - 6) / 6.8);
     if (fits >= 4 || bar.text.length <= fits) {
       const text = element("text", { class: "inside", x: from + 4, y: y + ROW - 5 }, group);
       text.textContent = bar.text.length <= fits ? bar.text : bar.text.slice(0, fits - 1) + "…";

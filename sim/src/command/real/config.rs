@@ -172,27 +172,29 @@ fn leases(scenario: &mut Scenario, config: &Config) -> Result<Taken, String> {
     rules.raft_profile = pace(config.raft.profile);
     let longest = rules.lease_ttl_ms.values().max().copied().unwrap_or(0);
     let needed = SETTLE_MS + LEASES_TO_SETTLE * (longest + rules.lease_margin_ms);
-    scenario.time.settle_ms = scenario.time.settle_ms.max(needed);
-    let whole = scenario.time.ready_ms + scenario.time.trouble_ms + scenario.time.settle_ms;
-    if whole > LONGEST_MS {
-        return Err(format!(
-            "leases of {} would make a seed last {}, and one may last {}",
-            units::show_duration(longest),
-            units::show_duration(whole),
-            units::show_duration(LONGEST_MS)
-        ));
-    }
-    let mut taken: Taken = rules
-        .lease_ttl_ms
-        .iter()
-        .map(|(class, ms)| (format!("classes.{class}.lease_ttl"), units::show_duration(*ms)))
-        .collect();
+    settle(scenario, needed).map_err(|why| format!("leases of {} {why}", units::show_duration(longest)))?;
+    let rules = &scenario.cluster;
+    let ttl =
+        |(class, ms): (&String, &u64)| (format!("classes.{class}.lease_ttl"), units::show_duration(*ms));
+    let mut taken: Taken = rules.lease_ttl_ms.iter().map(ttl).collect();
     taken.push(("executor.kill_margin_ms".into(), kill_margin_ms.to_string()));
     taken.push(("lease margin (computed)".into(), units::show_duration(rules.lease_margin_ms)));
     taken.push(("raft.profile".into(), config.raft.profile.as_str().into()));
     taken.push(("placement".into(), "spread, as every cluster of this version".into()));
     taken.push(("time to settle (computed)".into(), units::show_duration(scenario.time.settle_ms)));
     Ok(taken)
+}
+
+/// Gives the end of a seed this time, if it does not have it.
+fn settle(scenario: &mut Scenario, needed_ms: u64) -> Result<(), String> {
+    let time = &mut scenario.time;
+    time.settle_ms = time.settle_ms.max(needed_ms);
+    let whole = time.ready_ms + time.trouble_ms + time.settle_ms;
+    if whole <= LONGEST_MS {
+        return Ok(());
+    }
+    let (whole, most) = (units::show_duration(whole), units::show_duration(LONGEST_MS));
+    Err(format!("would make a seed last {whole}, and one may last {most}"))
 }
 
 fn pace(profile: RaftProfile) -> Pace {
