@@ -18,3 +18,8 @@ test: prepare lint
 lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	@if $(CARGO) deny --version >/dev/null 2>&1; then \
+		$(CARGO) deny check licenses bans sources; \
+	else \
+		echo "lint: cargo-deny is not installed (cargo install --locked cargo-deny): a test holds licences and sources, nothing tells of new duplicates" >&2; \
+	fi

@@ -6,14 +6,18 @@ mod support;
 
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use stint_sdk::{Client, v1};
-use support::{Cluster, PATIENCE, Setup, accepted, submit};
+use support::{Cluster, PATIENCE, Peer, Setup, accepted, submit};
 use tokio::time::Instant;
 
 /// Two log segments of 16 MiB and some room; a third one fits only while nothing else takes the room.
 const SMALL_DISK: &str = "size=56m";
+
+/// From the error of a failed log to the end of its process at most, on a busy machine.
+const END_AFTER_ERROR: Duration = Duration::from_secs(5);
 
 /// A file system of its own for a peer's data folder. Unmounted when dropped.
 struct Disk(PathBuf);
@@ -67,14 +71,24 @@ async fn all_succeeded(cluster: &Cluster, ids: &[String]) {
     }
 }
 
-async fn submits_until_it_ends(cluster: &mut Cluster, client: &Client, victim: usize) -> Vec<String> {
-    let until = Instant::now() + PATIENCE;
+/// Submits until this peer has ended: what was accepted, and how it ended.
+async fn submits_until_it_ends(client: &Client, victim: &mut Peer) -> (Vec<String>, ExitStatus) {
     let mut ids = Vec::new();
-    while cluster.peers[victim].runs() {
-        ids.extend(accepted(client, large()).await);
-        assert!(Instant::now() < until, "{} tasks did not fill the disk", ids.len());
+    let mut exit = std::pin::pin!(victim.exit());
+    loop {
+        tokio::select! {
+            ended = &mut exit => return (ids, ended),
+            more = accepted(client, large()) => ids.extend(more),
+        }
     }
-    ids
+}
+
+/// When this text stood in the file.
+async fn appears(file: PathBuf, text: &'static str) -> Instant {
+    while !std::fs::read_to_string(&file).is_ok_and(|said| said.contains(text)) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Instant::now()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -87,8 +101,13 @@ async fn a_full_disk_ends_a_peer_with_a_clear_error_and_the_others_go_on() {
     let mut cluster = Cluster::start_in(root, Setup::default()).await;
     let client = cluster.client();
     disk.fill();
-    let ids = submits_until_it_ends(&mut cluster, &client, 0).await;
-    let ended = cluster.peers[0].exit().await;
+    let said = tokio::spawn(appears(cluster.peers[0].log_file(), "the log failed"));
+    let (ids, ended) = submits_until_it_ends(&client, &mut cluster.peers[0]).await;
+    let gone = Instant::now();
+    let log = cluster.peers[0].log();
+    assert!(log.contains("the log failed"), "{log}");
+    let took = gone.duration_since(said.await.unwrap());
+    assert!(took < END_AFTER_ERROR, "it took {took:?} from the error to the end: {log}");
     let log = cluster.peers[0].log_and_forget();
     assert_eq!(ended.code(), Some(1), "{log}");
     assert!(log.contains("The disk is full: free space on it"), "{log}");

@@ -11,6 +11,7 @@ mod cgroup;
 mod homes;
 mod journal;
 mod probe;
+mod program;
 mod recover;
 mod server;
 mod verdict;

@@ -5,7 +5,7 @@
 mod support;
 
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stint_executor::{Host, LogStream, StopReason, boot_now};
 use stint_protocol::{EndKind, LeaseId, Runtime, TaskId};
@@ -225,4 +225,39 @@ async fn mock_attempts_end_with_their_node_and_say_so() {
     let next = rig.open().await;
     assert!(!next.host.health().accounted, "the next node cannot know what ran: new incarnation");
     assert_eq!(next.host.held(), []);
+}
+
+#[tokio::test]
+async fn letting_go_of_a_watchdog_that_dies_meanwhile_does_not_wait_for_it() {
+    let rig = Rig::new(true);
+    let client = rig.open().await;
+    let shim = rig.shim_pid().unwrap();
+    signal(shim, libc::SIGSTOP);
+    // More than the socket takes, so that some of it waits here.
+    for _ in 0..40 {
+        client.host.start(shell(&format!("true {}", "x".repeat(100_000))));
+    }
+    let began = Instant::now();
+    let dies = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        signal(shim, libc::SIGKILL);
+    };
+    tokio::join!(client.host.shutdown(false), dies);
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(200), "there was nothing to wait for: {took:?}");
+    assert!(took < Duration::from_secs(5), "it waited {took:?} for a watchdog that is gone");
+}
+
+#[tokio::test]
+async fn the_watchdog_of_a_wiped_data_folder_leaves_the_cgroups_of_its_successor_alone() {
+    let rig = Rig::new(true);
+    let folder = rig.folder.path().to_str().unwrap().to_owned();
+    rig.open().await.host.shutdown(false).await;
+    let earlier = rig.shim_pid().unwrap();
+    std::fs::remove_dir_all(rig.executor()).unwrap();
+    let mut client = rig.open().await;
+    assert_ne!(rig.shim_pid().unwrap(), earlier, "a wiped folder has a watchdog of its own");
+    signal(earlier, libc::SIGTERM);
+    wait_until("the earlier watchdog is gone", || !processes_with(&folder).contains(&earlier)).await;
+    assert_kind(&client.run(&["/bin/true"]).await, EndKind::Exited(0));
 }

@@ -28,6 +28,9 @@ pub const EXPIRY_TICK: Duration = Duration::from_millis(200);
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 /// Wait for a quorum's confirmation of leadership.
 pub const BARRIER_DEADLINE: Duration = Duration::from_secs(2);
+/// How long a peer whose log failed may take to let go of its watchdog, its log and its connections. It has promised
+/// nothing that it could still keep: attempts go on under the watchdog, the others elect, an operator waits for the end.
+pub const STOP_AFTER_FAILURE: Duration = Duration::from_secs(3);
 /// Longest that one wait request is held open (clients ask again).
 pub const WAIT_MOST: Duration = Duration::from_secs(30);
 /// Bytes of log read at once.

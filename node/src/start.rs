@@ -7,12 +7,15 @@ mod membership;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use quinn::{Endpoint, EndpointConfig, TokioRuntime};
+use stint_executor::HostClient;
 use stint_protocol::NodeId;
 use stint_raft::{Profile, Settings as RaftSettings, SyncDelay};
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::assemble::{AssembleError, Parts, assemble};
@@ -21,6 +24,7 @@ use crate::config::{Config, RaftProfile};
 use crate::identity::{DataDir, IdentityError};
 use crate::join::{JoinError, JoinToken, join};
 use crate::leader::LeaderQueue;
+use crate::limits;
 use crate::node::Node;
 use crate::peers;
 use crate::pki::{self, Authority};
@@ -92,7 +96,7 @@ pub async fn serve(
     settle_identity(&mut dir, &config, mode, &endpoint, &advertise).await?;
     let (node, queue) = open_node(&dir, &config, &endpoint, clock, chance).await?;
 
-    let mut tasks = tokio::task::JoinSet::new();
+    let mut tasks = JoinSet::new();
     tasks.spawn(peers::serve(endpoint, node.clone()));
     tasks.spawn(node.leader.clone().run(queue));
     membership::settle(&node, &mut dir, &config, &advertise, &mut stop).await?;
@@ -117,20 +121,28 @@ pub async fn serve(
         _ = stop.wait_for(|stopped| *stopped) => None,
         why = node.raft.fatal() => Some(why),
     };
-    executing.closing.store(true, std::sync::atomic::Ordering::SeqCst);
-    if failed.is_none() {
+    executing.closing.store(true, SeqCst);
+    let Some(why) = failed else {
         hand_over(&node).await;
+        let_go(&node, executing.host, tasks).await;
+        return Ok(());
+    };
+    // At once: what comes next may take its time on a disk that fails.
+    tracing::error!(error = %why, "the log failed: this peer stops; its attempts go on until their leases end");
+    if timeout(limits::STOP_AFTER_FAILURE, let_go(&node, executing.host, tasks)).await.is_err() {
+        tracing::warn!("stopping took too long and is cut short");
     }
+    Err(NodeError::LogFailed(why))
+}
+
+/// Ends everything that runs in this process; attempts go on under the watchdog.
+async fn let_go(node: &Node, host: Option<HostClient>, mut tasks: JoinSet<()>) {
     tasks.shutdown().await;
-    if let Some(host) = executing.host {
+    if let Some(host) = host {
         host.shutdown(false).await;
     }
     node.raft.stop().await;
     node.peers.close();
-    match failed {
-        Some(why) => Err(NodeError::LogFailed(why)),
-        None => Ok(()),
-    }
 }
 
 fn bind(listen: SocketAddr) -> Result<(Endpoint, SocketAddr), NodeError> {

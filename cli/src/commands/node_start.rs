@@ -1,6 +1,7 @@
 //! `stint node` and `stint node start`: runs one peer until it is told to stop.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use stint_node::config::{Config, Overrides};
@@ -26,6 +27,9 @@ Examples:
 
 /// Changes of state, without the consensus library's running commentary.
 const DEFAULT_LOGS: &str = "info,openraft=error";
+
+/// How long a peer that has stopped waits for threads that are still in a call to the system.
+const BLOCKED_THREADS: Duration = Duration::from_secs(1);
 
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Start")]
@@ -159,7 +163,10 @@ pub fn run(args: StartArgs) -> Done {
         .enable_all()
         .build()
         .map_err(Failure::Start)?;
-    runtime.block_on(serve(config, args.mode()))
+    let end = runtime.block_on(serve(config, args.mode()));
+    // Not for ever: a thread that reads or writes a disk which does not answer would keep the process.
+    runtime.shutdown_timeout(BLOCKED_THREADS);
+    end
 }
 
 async fn serve(config: Config, mode: StartMode) -> Done {

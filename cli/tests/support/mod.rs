@@ -240,7 +240,7 @@ impl Peer {
     }
 
     /// Beside the data folder, whose disk may be full.
-    fn log_file(&self) -> PathBuf {
+    pub fn log_file(&self) -> PathBuf {
         self.dir.with_extension("log")
     }
 

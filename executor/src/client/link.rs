@@ -69,6 +69,8 @@ pub async fn connect(shared: &Shared) -> Result<Connection, HostError> {
 pub async fn keep(shared: Arc<Shared>, mut connection: Connection) {
     loop {
         let problem = session(&shared, connection).await;
+        // Also when closing: whoever waits until all is sent must not wait for a connection that is gone.
+        shared.lock().link_problem = Some(format!("no watchdog: {problem}"));
         if shared.lock().closing {
             return;
         }
@@ -76,7 +78,6 @@ pub async fn keep(shared: Arc<Shared>, mut connection: Connection) {
             problem,
             "the watchdog's connection broke: what it ran has died with it or will be found"
         );
-        shared.lock().link_problem = Some(format!("no watchdog: {problem}"));
         connection = loop {
             match connect(&shared).await {
                 Ok(connection) => break connection,

@@ -1,12 +1,10 @@
-//! The attempts a watchdog holds: started, stopped, reaped, ended.
+//! The attempts a watchdog holds: started, stopped, remembered until their end is acknowledged.
+
+mod ending;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ffi::CString;
 use std::fs::File;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::sync::atomic::Ordering::SeqCst;
 
 use stint_protocol::limits::clip;
@@ -20,10 +18,10 @@ use crate::shim::cgroup::Cgroup;
 use crate::shim::homes::Homes;
 use crate::shim::journal::{Journal, Open, Trace};
 use crate::shim::probe::{Ability, children_file};
-use crate::shim::recover::{LABEL, Leftovers, label_of};
-use crate::shim::verdict::{Evidence, judge};
+use crate::shim::program::program_for;
+use crate::shim::recover::Leftovers;
 use crate::sys;
-use crate::sys::spawn::{Child, Phase, Program, Spawner};
+use crate::sys::spawn::{Child, Phase, Spawner};
 use crate::watchdog::{Action, Limits, Watchdog, Why};
 use crate::wire::{FromShim, Mode, Order};
 
@@ -327,148 +325,11 @@ impl Attempts {
         }
     }
 
-    /// Reaps every child that has exited, then ends the attempts of which nothing is left.
-    pub fn reap(&mut self) {
-        while let Some(pid) = sys::peek_exited() {
-            let lease = self.by_pid.get(&pid).copied();
-            if let Some(attempt) = lease.and_then(|l| self.running.get(&l))
-                && !attempt.contained
-            {
-                // While its leader is not reaped the group's number cannot come to mean another group.
-                sys::kill_group(pid, libc::SIGKILL);
-            }
-            let Some(status) = sys::reap(pid) else { break };
-            match lease {
-                Some(lease) => self.on_leader_gone(lease, pid, status),
-                None => drop(self.journal.on_reaped(pid)),
-            }
-        }
-        self.settle();
-    }
-
-    fn on_leader_gone(&mut self, lease: LeaseId, pid: i32, status: i32) {
-        self.by_pid.remove(&pid);
-        self.announce(lease);
-        let why = self.watchdog.stopped_by(lease);
-        if let Some(attempt) = self.running.get_mut(&lease) {
-            attempt.gone = Some(Gone { status, why, at: sys::boot_now() });
-            if attempt.contained {
-                // The init of a pid namespace is reaped only after the kernel has emptied the namespace.
-                self.finish(lease);
-            }
-        }
-    }
-
-    /// Ends attempts whose program is gone and of which no other process is left; kills what is left.
-    pub fn settle(&mut self) {
-        let gone: Vec<LeaseId> =
-            self.running.iter().filter(|(_, a)| a.gone.is_some()).map(|(lease, _)| *lease).collect();
-        if gone.is_empty() {
-            return;
-        }
-        let (labelled, unknown) = self.kill_orphans();
-        for lease in gone {
-            let cgroup = self.running.get(&lease).and_then(|a| a.cgroup.as_ref());
-            let empty = cgroup.is_none_or(Cgroup::is_empty);
-            if !empty {
-                self.kill(lease);
-            } else if !unknown && !labelled.contains(&lease) {
-                self.finish(lease);
-            }
-        }
-    }
-
     /// Whether something must be looked at again soon although no signal will tell.
     pub fn is_unsettled(&self) -> bool {
         !self.leftovers.is_empty()
             || !self.doomed.is_empty()
             || self.running.values().any(|a| a.gone.is_some())
-    }
-
-    /// Kills adopted children of attempts whose program is gone, and those that nobody can name. Says whose were there.
-    fn kill_orphans(&self) -> (Vec<LeaseId>, bool) {
-        let (mut labelled, mut unknown) = (Vec::new(), false);
-        for pid in self.adopted_children() {
-            let lease = label_of(pid, &self.layout.attempts());
-            let running = lease.and_then(|l| self.running.get(&l)).is_some_and(|a| a.gone.is_none());
-            if running {
-                continue;
-            }
-            sys::kill_child(pid, libc::SIGKILL);
-            match lease {
-                Some(lease) => labelled.push(lease),
-                None => unknown = true,
-            }
-        }
-        (labelled, unknown)
-    }
-
-    fn adopted_children(&self) -> Vec<i32> {
-        let Some(file) = &self.children else { return Vec::new() };
-        let mut text = Vec::new();
-        let mut part = [0u8; 4096];
-        while let Ok(read @ 1..) = file.read_at(&mut part, text.len() as u64) {
-            text.extend_from_slice(&part[..read]);
-        }
-        let text = String::from_utf8_lossy(&text);
-        let pids = text.split_whitespace().filter_map(|p| p.parse().ok());
-        pids.filter(|pid| !self.by_pid.contains_key(pid) && !self.journal.is_syncing(*pid)).collect()
-    }
-
-    fn finish(&mut self, lease: LeaseId) {
-        let Some(attempt) = self.running.remove(&lease) else { return };
-        self.watchdog.exited(lease);
-        let Some(gone) = attempt.gone else { return };
-        let slot = self.spawner.slot(attempt.slot);
-        let oom_kills = attempt.cgroup.as_ref().map_or(0, Cgroup::oom_kills);
-        let (kind, message) = judge(&Evidence {
-            order: &attempt.order,
-            slot,
-            child_status: gone.status,
-            contained: attempt.contained,
-            why: gone.why,
-            oom_kills,
-            crun_log: &bundle::log_file(&self.layout, lease),
-        });
-        let (started, ended) = (slot.started.load(SeqCst), slot.ended.load(SeqCst));
-        let run_ms = match started {
-            0 => 0,
-            _ if ended > 0 => ended.saturating_sub(started),
-            _ => gone.at.0.saturating_sub(started),
-        };
-        if attempt.order.mode == Mode::Crun {
-            bundle::remove(&self.layout, lease);
-        }
-        if let Some(home) = attempt.home {
-            self.homes.leave(&self.layout, lease, home);
-        }
-        self.by_slot[attempt.slot as usize] = None;
-        self.free_slots.push(attempt.slot);
-        self.doomed.extend(attempt.cgroup.filter(|c| !c.remove()));
-        self.record(AttemptEnd { lease, kind, message, run_ms });
-    }
-
-    /// Looks again at what could not be finished at once.
-    pub fn sweep(&mut self) {
-        self.doomed.retain(|cgroup| !cgroup.remove());
-        self.sweep_leftovers();
-        self.settle();
-    }
-
-    fn sweep_leftovers(&mut self) {
-        if self.leftovers.is_empty() {
-            return;
-        }
-        for (lease, home) in self.leftovers.sweep(&self.layout) {
-            bundle::remove(&self.layout, lease);
-            if let Some(home) = home {
-                self.homes.leave(&self.layout, lease, home);
-            }
-            if !self.ended.contains_key(&lease) {
-                let message = "its watchdog was killed; everything of the attempt was seen gone".to_owned();
-                self.record(AttemptEnd { lease, kind: EndKind::Lost, message, run_ms: 0 });
-            }
-        }
     }
 
     /// Stops everything, for a node that goes for good.
@@ -489,45 +350,4 @@ impl Attempts {
         }
         self.journal.flush()
     }
-}
-
-fn c_string(text: &str) -> CString {
-    // A spec with NUL characters is refused at the border; cutting there is the least surprise for anything else.
-    CString::new(text.split('\0').next().unwrap_or("")).unwrap_or_default()
-}
-
-fn c_path(path: &Path) -> CString {
-    CString::new(path.as_os_str().as_bytes()).unwrap_or_default()
-}
-
-fn program_for(layout: &Layout, order: &Order, home: Option<u32>, cgroup: Option<&Cgroup>) -> Program {
-    let folder = home.map_or_else(|| layout.attempt(order.lease), |number| layout.home(number));
-    let name = order.command.first().map_or("", String::as_str);
-    let mut environment: Vec<CString> = order.environment.iter().map(|e| c_string(e)).collect();
-    environment.push(c_string(&format!("{LABEL}={}", layout.attempt(order.lease).display())));
-    for name in ["HOME=", "TMPDIR="] {
-        if !order.environment.iter().any(|e| e.starts_with(name)) {
-            environment.push(c_string(&format!("{name}{}/work", folder.display())));
-        }
-    }
-    Program {
-        work: c_path(&folder.join("work")),
-        stdout: c_path(&folder.join("stdout")),
-        stderr: c_path(&folder.join("stderr")),
-        folder: c_path(&folder),
-        candidates: candidates(name, &order.environment),
-        arguments: order.command.iter().map(|a| c_string(a)).collect(),
-        environment,
-        cgroups: cgroup.map(Cgroup::doors).unwrap_or_default(),
-        container: None,
-    }
-}
-
-/// Where a program of this name may lie: the name itself when it is a path, else the folders of the task's PATH.
-fn candidates(name: &str, environment: &[String]) -> Vec<CString> {
-    if name.contains('/') {
-        return vec![c_string(name)];
-    }
-    let path = environment.iter().find_map(|e| e.strip_prefix("PATH=")).unwrap_or("");
-    path.split(':').filter(|f| !f.is_empty()).map(|folder| c_string(&format!("{folder}/{name}"))).collect()
 }

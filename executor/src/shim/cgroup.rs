@@ -307,4 +307,26 @@ mod tests {
         assert_eq!(own_group(own, Version::Pids), "");
         assert_eq!(own_group(own, Version::Two), "system.slice");
     }
+
+    /// As `Cgroups::find` leaves it, in a plain folder: removing one that holds something fails there too.
+    fn cgroups_in(path: &Path) -> Cgroups {
+        let parent = Parent { path: path.to_owned(), version: Version::Pids };
+        prepare(&parent.path, parent.version).unwrap();
+        Cgroups { parents: vec![parent], problems: Vec::new() }
+    }
+
+    #[test]
+    fn the_watchdog_of_a_wiped_data_folder_does_not_take_our_folder_away() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("stint-label");
+        let (earlier, now) = (cgroups_in(&path), cgroups_in(&path));
+        let lease = |n| LeaseId { task: stint_protocol::TaskId(n), attempt: 1 };
+        earlier.remove();
+        assert!(!path.exists());
+        now.create(lease(1), 1 << 20, 1000).unwrap();
+        // Now that an attempt is in it, it cannot go.
+        earlier.remove();
+        now.create(lease(2), 1 << 20, 1000).unwrap();
+        assert_eq!(now.leases(), [lease(1), lease(2)]);
+    }
 }

@@ -1,4 +1,4 @@
-//! Starting programs: what runs in the child between clone and exec, and the small init of an attempt's pid namespace.
+//! Starting programs: everything that is prepared before the clone, and the clone.
 //!
 //! Everything the child needs is prepared before the clone. In the child only async-signal-safe calls are made and
 //! nothing is allocated. Two ways:
@@ -9,7 +9,10 @@
 //!   program, passes TERM on, reaps, writes the program's status into the shared board and exits, whereupon the kernel
 //!   kills and reaps everything that is left in the namespace.
 
-use std::ffi::{CStr, CString};
+mod child;
+mod init;
+
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;
@@ -286,7 +289,13 @@ fn clone_direct(raw: &Raw) -> io::Result<Child> {
     // SAFETY: as vfork: this thread sleeps until the child has executed or exited, and the child runs on a stack of its
     // own that nothing else uses. `raw` and what it points to live until then. `pidfd` receives the descriptor.
     let pid = unsafe {
-        libc::clone(direct_child, raw.stack_top, flags, ptr::from_ref(raw).cast_mut().cast(), &raw mut pidfd)
+        libc::clone(
+            child::direct_child,
+            raw.stack_top,
+            flags,
+            ptr::from_ref(raw).cast_mut().cast(),
+            &raw mut pidfd,
+        )
     };
     if pid < 0 {
         return Err(io::Error::last_os_error());
@@ -315,326 +324,9 @@ fn clone_contained(raw: &Raw) -> io::Result<Child> {
         libc::syscall(libc::SYS_clone3, &raw const arguments, std::mem::size_of_val(&arguments))
     };
     match pid {
-        0 => init(raw),
+        0 => init::init(raw),
         pid if pid < 0 => Err(io::Error::last_os_error()),
         // SAFETY: the kernel made this descriptor for us.
         pid => Ok(Child { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
     }
-}
-
-// ---- In the child. Nothing below allocates, locks or unwinds. ----
-
-fn errno() -> c_int {
-    // SAFETY: reads this thread's error number.
-    unsafe { *libc::__errno_location() }
-}
-
-fn fail(slot: &Slot, step: Step, number: c_int) -> ! {
-    slot.step.store(step as u32, SeqCst);
-    slot.errno.store(number, SeqCst);
-    slot.phase.store(3, SeqCst);
-    // SAFETY: never returns.
-    unsafe { libc::_exit(127) }
-}
-
-/// Dies with the watchdog; gives up when that has happened before the kernel was told so.
-fn die_with_watchdog(raw: &Raw, contained: bool) {
-    // SAFETY: no pointers but `polled`, which is valid.
-    let orphaned = unsafe {
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
-        if contained {
-            // The parent lies outside of this pid namespace, where getppid says 0 whether it lives or not.
-            let mut polled = libc::pollfd { fd: raw.watchdog_pidfd, events: libc::POLLIN, revents: 0 };
-            libc::poll(&mut polled, 1, 0) != 0
-        } else {
-            libc::getppid() != raw.watchdog_pid
-        }
-    };
-    if orphaned {
-        fail(raw.slot, Step::ParentDied, 0);
-    }
-}
-
-/// Writes a short string into a file that exists.
-fn write_file(path: *const c_char, text: &[u8]) -> bool {
-    // SAFETY: `path` is a C string; pointer and length describe `text`.
-    unsafe {
-        let fd = libc::open(path, libc::O_WRONLY | libc::O_CLOEXEC);
-        let written = fd >= 0 && libc::write(fd, text.as_ptr().cast(), text.len()) == text.len() as isize;
-        let number = errno();
-        if fd >= 0 {
-            libc::close(fd);
-        }
-        *libc::__errno_location() = number;
-        written
-    }
-}
-
-/// Work folder, output files, standard streams, cgroup, working directory.
-fn prepare(raw: &Raw) {
-    if raw.reset_oom_score {
-        write_file(c"/proc/self/oom_score_adj".as_ptr(), b"0");
-    }
-    // SAFETY: all pointers are C strings prepared by the parent; descriptors are plain numbers.
-    unsafe {
-        let mut cgroup = raw.cgroups;
-        while !(*cgroup).is_null() {
-            if !write_file(*cgroup, b"0") {
-                fail(raw.slot, Step::Cgroup, errno());
-            }
-            cgroup = cgroup.add(1);
-        }
-        for folder in [raw.folder, raw.work] {
-            if libc::mkdir(folder, 0o700) < 0 && errno() != libc::EEXIST {
-                fail(raw.slot, Step::Folder, errno());
-            }
-        }
-        for (path, target) in [(raw.stdout, 1), (raw.stderr, 2)] {
-            let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_CLOEXEC;
-            let fd = libc::open(path, flags, 0o600);
-            if fd < 0 || libc::dup2(fd, target) < 0 {
-                fail(raw.slot, Step::Logs, errno());
-            }
-        }
-        if !raw.container.is_null() {
-            let (user, group) = (*raw.container).owner;
-            if libc::chown(raw.work, user, group) < 0
-                || libc::fchown(1, user, group) < 0
-                || libc::fchown(2, user, group) < 0
-            {
-                fail(raw.slot, Step::Folder, errno());
-            }
-        }
-        if libc::dup2(raw.null, 0) < 0 {
-            fail(raw.slot, Step::Logs, errno());
-        }
-        if libc::chdir(raw.work) < 0 {
-            fail(raw.slot, Step::Folder, errno());
-        }
-    }
-}
-
-fn close_from(first: c_int, last: u32) {
-    if first as u32 <= last {
-        // SAFETY: closes descriptors of this process only; the child's table is its own.
-        unsafe { libc::syscall(libc::SYS_close_range, first as u32, last, 0) };
-    }
-}
-
-fn unblock_signals() {
-    // SAFETY: `none` is initialised before use.
-    unsafe {
-        let mut none = std::mem::zeroed();
-        libc::sigemptyset(&mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &none, ptr::null_mut());
-    }
-}
-
-/// Tries the candidates as a search in PATH does; returns only on failure, with the error number that says most.
-fn execute(
-    mut candidate: *const *const c_char,
-    arguments: *const *const c_char,
-    environment: *const *const c_char,
-) -> c_int {
-    let mut best = libc::ENOENT;
-    // SAFETY: all three are null-terminated arrays of C strings.
-    unsafe {
-        while !(*candidate).is_null() {
-            libc::execve(*candidate, arguments, environment);
-            match errno() {
-                libc::ENOENT | libc::ENOTDIR => {}
-                libc::EACCES => best = libc::EACCES,
-                other => return other,
-            }
-            candidate = candidate.add(1);
-        }
-    }
-    best
-}
-
-extern "C" fn direct_child(argument: *mut c_void) -> c_int {
-    // SAFETY: the parent passes its `Raw` and sleeps until this child has executed or exited.
-    let raw = unsafe { &*argument.cast::<Raw>() };
-    die_with_watchdog(raw, false);
-    // SAFETY: no pointers.
-    unsafe { libc::setsid() };
-    prepare(raw);
-    close_from(3, u32::MAX);
-    become_program(raw)
-}
-
-fn become_program(raw: &Raw) -> ! {
-    // SAFETY: no pointers. Set-user-id programs must not get out of their attempt's limits.
-    unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
-    unblock_signals();
-    fail(raw.slot, Step::Exec, execute(raw.candidates, raw.arguments, raw.environment))
-}
-
-/// The init of an attempt's pid namespace.
-fn init(raw: &Raw) -> ! {
-    die_with_watchdog(raw, true);
-    // SAFETY: no pointers.
-    unsafe { libc::setsid() };
-    if raw.namespaces.user {
-        map_user(raw);
-    }
-    prepare(raw);
-    own_mounts(raw);
-    close_from(3, (raw.notice as u32).wrapping_sub(1));
-    close_from(raw.notice + 1, u32::MAX);
-    // SAFETY: what `container` points to was copied with the address space.
-    match unsafe { raw.container.as_ref() } {
-        Some(container) => run_container(raw, container),
-        None => run_program(raw),
-    }
-}
-
-fn map_user(raw: &Raw) {
-    let files = [c"/proc/self/uid_map", c"/proc/self/gid_map"];
-    let allowed = write_file(c"/proc/self/setgroups".as_ptr(), b"deny");
-    let mapped = files.iter().zip(raw.user_maps).all(|(file, map)| {
-        // SAFETY: `map` is a C string that was copied with the address space.
-        write_file(file.as_ptr(), unsafe { CStr::from_ptr(map) }.to_bytes())
-    });
-    if !(allowed && mapped) {
-        fail(raw.slot, Step::UserMap, errno());
-    }
-}
-
-fn own_mounts(raw: &Raw) {
-    let (none, root, proc) = (c"none".as_ptr(), c"/".as_ptr(), c"proc".as_ptr());
-    // SAFETY: all pointers are C strings or null where mount(2) permits it.
-    unsafe {
-        if libc::mount(none, root, ptr::null(), libc::MS_REC | libc::MS_PRIVATE, ptr::null()) < 0 {
-            fail(raw.slot, Step::Mounts, errno());
-        }
-        let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
-        if raw.namespaces.own_proc && libc::mount(proc, c"/proc".as_ptr(), proc, flags, ptr::null()) < 0 {
-            fail(raw.slot, Step::Mounts, errno());
-        }
-    }
-}
-
-/// Starts a child that shares this init's memory until it executes.
-fn start_child(raw: &Raw, entry: extern "C" fn(*mut c_void) -> c_int, argument: *const c_void) -> c_int {
-    // SAFETY: as in `clone_direct`; the stack is this init's own copy.
-    unsafe {
-        libc::clone(
-            entry,
-            raw.stack_top,
-            libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD,
-            argument.cast_mut(),
-        )
-    }
-}
-
-extern "C" fn program_child(argument: *mut c_void) -> c_int {
-    // SAFETY: the init passes its `Raw` and sleeps until this child has executed or exited.
-    let raw = unsafe { &*argument.cast::<Raw>() };
-    // SAFETY: no pointers.
-    unsafe { libc::setsid() };
-    close_from(3, u32::MAX);
-    become_program(raw)
-}
-
-fn run_program(raw: &Raw) -> ! {
-    let pid = start_child(raw, program_child, ptr::from_ref(raw).cast());
-    if pid < 0 {
-        fail(raw.slot, Step::Clone, errno());
-    }
-    if Phase::of(raw.slot) == Phase::Failed {
-        // SAFETY: never returns.
-        unsafe { libc::_exit(127) }
-    }
-    running(raw);
-    supervise(raw, pid, -pid)
-}
-
-fn running(raw: &Raw) {
-    raw.slot.started.store(boot_now().0, SeqCst);
-    raw.slot.phase.store(1, SeqCst);
-    let index = raw.index.to_ne_bytes();
-    // SAFETY: writes four bytes, which a pipe takes whole; when it is full the watchdog reads the slot anyway at the end.
-    unsafe { libc::write(raw.notice, index.as_ptr().cast(), index.len()) };
-}
-
-/// Waits for the program, passes TERM on to `term_target`, reaps orphans; then tells the status and ends the namespace.
-fn supervise(raw: &Raw, program: c_int, term_target: c_int) -> ! {
-    // SAFETY: `set` and `status` are valid; CHLD and TERM were blocked by the watchdog and stay blocked here.
-    unsafe {
-        let mut set = std::mem::zeroed();
-        libc::sigemptyset(&mut set);
-        libc::sigaddset(&mut set, libc::SIGCHLD);
-        libc::sigaddset(&mut set, libc::SIGTERM);
-        loop {
-            let mut status = 0;
-            let reaped = libc::waitpid(-1, &mut status, libc::WNOHANG);
-            if reaped == program {
-                raw.slot.status.store(status, SeqCst);
-                raw.slot.ended.store(boot_now().0, SeqCst);
-                raw.slot.phase.store(2, SeqCst);
-                libc::_exit(0);
-            }
-            if reaped > 0 {
-                continue;
-            }
-            if libc::sigwaitinfo(&set, ptr::null_mut()) == libc::SIGTERM {
-                libc::kill(term_target, libc::SIGTERM);
-            }
-        }
-    }
-}
-
-struct Helper {
-    arguments: *const *const c_char,
-    environment: *const *const c_char,
-}
-
-extern "C" fn helper_child(argument: *mut c_void) -> c_int {
-    // SAFETY: the init passes a `Helper` and sleeps until this child has executed or exited.
-    unsafe {
-        let helper = &*argument.cast::<Helper>();
-        unblock_signals();
-        libc::execve(*helper.arguments, helper.arguments, helper.environment);
-        libc::_exit(127)
-    }
-}
-
-/// Runs crun once; its raw wait status, or -1 when it could not be started.
-fn run_helper(raw: &Raw, helper: &Helper) -> c_int {
-    let pid = start_child(raw, helper_child, ptr::from_ref(helper).cast());
-    let mut status = -1;
-    // SAFETY: `status` is valid.
-    while pid > 0 && unsafe { libc::waitpid(pid, &mut status, 0) } < 0 && errno() == libc::EINTR {}
-    status
-}
-
-fn run_container(raw: &Raw, container: &RawContainer) -> ! {
-    // crun refuses a hybrid cgroup layout even when it is told to manage none. In this mount namespace of ours the
-    // second half of such a layout goes; on other hosts there is nothing at this path.
-    // SAFETY: the pointer is a C string.
-    unsafe { libc::umount2(c"/sys/fs/cgroup/unified".as_ptr(), libc::MNT_DETACH) };
-    for (arguments, step) in [(container.create, Step::CrunCreate), (container.start, Step::CrunStart)] {
-        let status = run_helper(raw, &Helper { arguments, environment: container.env });
-        if status != 0 {
-            fail(raw.slot, step, status);
-        }
-    }
-    let pid = read_number(container.pid_file);
-    if pid <= 1 {
-        fail(raw.slot, Step::CrunPid, errno());
-    }
-    running(raw);
-    supervise(raw, pid, pid)
-}
-
-fn read_number(path: *const c_char) -> c_int {
-    let mut text = [0u8; 16];
-    // SAFETY: `path` is a C string; pointer and length describe `text`.
-    let read = unsafe {
-        let fd = libc::open(path, libc::O_RDONLY | libc::O_CLOEXEC);
-        libc::read(fd, text.as_mut_ptr().cast(), text.len())
-    };
-    let digits = text.iter().take(read.max(0) as usize).take_while(|b| b.is_ascii_digit());
-    digits.fold(0, |number: c_int, digit| number.wrapping_mul(10).wrapping_add(c_int::from(digit - b'0')))
 }

@@ -1,0 +1,154 @@
+//! What runs in a child between clone and exec. Nothing here allocates, locks or unwinds.
+
+use std::ptr;
+use std::sync::atomic::Ordering::SeqCst;
+
+use libc::{c_char, c_int, c_void};
+
+use super::{Raw, Slot, Step};
+
+pub(super) fn errno() -> c_int {
+    // SAFETY: reads this thread's error number.
+    unsafe { *libc::__errno_location() }
+}
+
+pub(super) fn fail(slot: &Slot, step: Step, number: c_int) -> ! {
+    slot.step.store(step as u32, SeqCst);
+    slot.errno.store(number, SeqCst);
+    slot.phase.store(3, SeqCst);
+    // SAFETY: never returns.
+    unsafe { libc::_exit(127) }
+}
+
+/// Dies with the watchdog; gives up when that has happened before the kernel was told so.
+pub(super) fn die_with_watchdog(raw: &Raw, contained: bool) {
+    // SAFETY: no pointers but `polled`, which is valid.
+    let orphaned = unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+        if contained {
+            // The parent lies outside of this pid namespace, where getppid says 0 whether it lives or not.
+            let mut polled = libc::pollfd { fd: raw.watchdog_pidfd, events: libc::POLLIN, revents: 0 };
+            libc::poll(&mut polled, 1, 0) != 0
+        } else {
+            libc::getppid() != raw.watchdog_pid
+        }
+    };
+    if orphaned {
+        fail(raw.slot, Step::ParentDied, 0);
+    }
+}
+
+/// Writes a short string into a file that exists.
+pub(super) fn write_file(path: *const c_char, text: &[u8]) -> bool {
+    // SAFETY: `path` is a C string; pointer and length describe `text`.
+    unsafe {
+        let fd = libc::open(path, libc::O_WRONLY | libc::O_CLOEXEC);
+        let written = fd >= 0 && libc::write(fd, text.as_ptr().cast(), text.len()) == text.len() as isize;
+        let number = errno();
+        if fd >= 0 {
+            libc::close(fd);
+        }
+        *libc::__errno_location() = number;
+        written
+    }
+}
+
+/// Work folder, output files, standard streams, cgroup, working directory.
+pub(super) fn prepare(raw: &Raw) {
+    if raw.reset_oom_score {
+        write_file(c"/proc/self/oom_score_adj".as_ptr(), b"0");
+    }
+    // SAFETY: all pointers are C strings prepared by the parent; descriptors are plain numbers.
+    unsafe {
+        let mut cgroup = raw.cgroups;
+        while !(*cgroup).is_null() {
+            if !write_file(*cgroup, b"0") {
+                fail(raw.slot, Step::Cgroup, errno());
+            }
+            cgroup = cgroup.add(1);
+        }
+        for folder in [raw.folder, raw.work] {
+            if libc::mkdir(folder, 0o700) < 0 && errno() != libc::EEXIST {
+                fail(raw.slot, Step::Folder, errno());
+            }
+        }
+        for (path, target) in [(raw.stdout, 1), (raw.stderr, 2)] {
+            let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_CLOEXEC;
+            let fd = libc::open(path, flags, 0o600);
+            if fd < 0 || libc::dup2(fd, target) < 0 {
+                fail(raw.slot, Step::Logs, errno());
+            }
+        }
+        if !raw.container.is_null() {
+            let (user, group) = (*raw.container).owner;
+            if libc::chown(raw.work, user, group) < 0
+                || libc::fchown(1, user, group) < 0
+                || libc::fchown(2, user, group) < 0
+            {
+                fail(raw.slot, Step::Folder, errno());
+            }
+        }
+        if libc::dup2(raw.null, 0) < 0 {
+            fail(raw.slot, Step::Logs, errno());
+        }
+        if libc::chdir(raw.work) < 0 {
+            fail(raw.slot, Step::Folder, errno());
+        }
+    }
+}
+
+pub(super) fn close_from(first: c_int, last: u32) {
+    if first as u32 <= last {
+        // SAFETY: closes descriptors of this process only; the child's table is its own.
+        unsafe { libc::syscall(libc::SYS_close_range, first as u32, last, 0) };
+    }
+}
+
+pub(super) fn unblock_signals() {
+    // SAFETY: `none` is initialised before use.
+    unsafe {
+        let mut none = std::mem::zeroed();
+        libc::sigemptyset(&mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &none, ptr::null_mut());
+    }
+}
+
+/// Tries the candidates as a search in PATH does; returns only on failure, with the error number that says most.
+fn execute(
+    mut candidate: *const *const c_char,
+    arguments: *const *const c_char,
+    environment: *const *const c_char,
+) -> c_int {
+    let mut best = libc::ENOENT;
+    // SAFETY: all three are null-terminated arrays of C strings.
+    unsafe {
+        while !(*candidate).is_null() {
+            libc::execve(*candidate, arguments, environment);
+            match errno() {
+                libc::ENOENT | libc::ENOTDIR => {}
+                libc::EACCES => best = libc::EACCES,
+                other => return other,
+            }
+            candidate = candidate.add(1);
+        }
+    }
+    best
+}
+
+pub(super) extern "C" fn direct_child(argument: *mut c_void) -> c_int {
+    // SAFETY: the parent passes its `Raw` and sleeps until this child has executed or exited.
+    let raw = unsafe { &*argument.cast::<Raw>() };
+    die_with_watchdog(raw, false);
+    // SAFETY: no pointers.
+    unsafe { libc::setsid() };
+    prepare(raw);
+    close_from(3, u32::MAX);
+    become_program(raw)
+}
+
+pub(super) fn become_program(raw: &Raw) -> ! {
+    // SAFETY: no pointers. Set-user-id programs must not get out of their attempt's limits.
+    unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+    unblock_signals();
+    fail(raw.slot, Step::Exec, execute(raw.candidates, raw.arguments, raw.environment))
+}

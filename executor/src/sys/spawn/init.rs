@@ -1,0 +1,183 @@
+//! The small init of an attempt's pid namespace: starts the program or the container, passes TERM on, reaps, tells what
+//! came of it, and takes the namespace with it. Nothing here allocates, locks or unwinds.
+
+use std::ffi::CStr;
+use std::ptr;
+use std::sync::atomic::Ordering::SeqCst;
+
+use libc::{c_char, c_int, c_void};
+
+use super::child::{
+    become_program, close_from, die_with_watchdog, errno, fail, prepare, unblock_signals, write_file,
+};
+use super::{Phase, Raw, RawContainer, Step};
+use crate::sys::boot_now;
+
+/// The init of an attempt's pid namespace.
+pub(super) fn init(raw: &Raw) -> ! {
+    die_with_watchdog(raw, true);
+    // SAFETY: no pointers.
+    unsafe { libc::setsid() };
+    if raw.namespaces.user {
+        map_user(raw);
+    }
+    prepare(raw);
+    own_mounts(raw);
+    close_from(3, (raw.notice as u32).wrapping_sub(1));
+    close_from(raw.notice + 1, u32::MAX);
+    // SAFETY: what `container` points to was copied with the address space.
+    match unsafe { raw.container.as_ref() } {
+        Some(container) => run_container(raw, container),
+        None => run_program(raw),
+    }
+}
+
+fn map_user(raw: &Raw) {
+    let files = [c"/proc/self/uid_map", c"/proc/self/gid_map"];
+    let allowed = write_file(c"/proc/self/setgroups".as_ptr(), b"deny");
+    let mapped = files.iter().zip(raw.user_maps).all(|(file, map)| {
+        // SAFETY: `map` is a C string that was copied with the address space.
+        write_file(file.as_ptr(), unsafe { CStr::from_ptr(map) }.to_bytes())
+    });
+    if !(allowed && mapped) {
+        fail(raw.slot, Step::UserMap, errno());
+    }
+}
+
+fn own_mounts(raw: &Raw) {
+    let (none, root, proc) = (c"none".as_ptr(), c"/".as_ptr(), c"proc".as_ptr());
+    // SAFETY: all pointers are C strings or null where mount(2) permits it.
+    unsafe {
+        if libc::mount(none, root, ptr::null(), libc::MS_REC | libc::MS_PRIVATE, ptr::null()) < 0 {
+            fail(raw.slot, Step::Mounts, errno());
+        }
+        let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+        if raw.namespaces.own_proc && libc::mount(proc, c"/proc".as_ptr(), proc, flags, ptr::null()) < 0 {
+            fail(raw.slot, Step::Mounts, errno());
+        }
+    }
+}
+
+/// Starts a child that shares this init's memory until it executes.
+fn start_child(raw: &Raw, entry: extern "C" fn(*mut c_void) -> c_int, argument: *const c_void) -> c_int {
+    // SAFETY: as in `clone_direct`; the stack is this init's own copy.
+    unsafe {
+        libc::clone(
+            entry,
+            raw.stack_top,
+            libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD,
+            argument.cast_mut(),
+        )
+    }
+}
+
+extern "C" fn program_child(argument: *mut c_void) -> c_int {
+    // SAFETY: the init passes its `Raw` and sleeps until this child has executed or exited.
+    let raw = unsafe { &*argument.cast::<Raw>() };
+    // SAFETY: no pointers.
+    unsafe { libc::setsid() };
+    close_from(3, u32::MAX);
+    become_program(raw)
+}
+
+fn run_program(raw: &Raw) -> ! {
+    let pid = start_child(raw, program_child, ptr::from_ref(raw).cast());
+    if pid < 0 {
+        fail(raw.slot, Step::Clone, errno());
+    }
+    if Phase::of(raw.slot) == Phase::Failed {
+        // SAFETY: never returns.
+        unsafe { libc::_exit(127) }
+    }
+    running(raw);
+    supervise(raw, pid, -pid)
+}
+
+fn running(raw: &Raw) {
+    raw.slot.started.store(boot_now().0, SeqCst);
+    raw.slot.phase.store(1, SeqCst);
+    let index = raw.index.to_ne_bytes();
+    // SAFETY: writes four bytes, which a pipe takes whole; when it is full the watchdog reads the slot anyway at the end.
+    unsafe { libc::write(raw.notice, index.as_ptr().cast(), index.len()) };
+}
+
+/// Waits for the program, passes TERM on to `term_target`, reaps orphans; then tells the status and ends the namespace.
+fn supervise(raw: &Raw, program: c_int, term_target: c_int) -> ! {
+    // SAFETY: `set` and `status` are valid; CHLD and TERM were blocked by the watchdog and stay blocked here.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, libc::SIGCHLD);
+        libc::sigaddset(&mut set, libc::SIGTERM);
+        loop {
+            let mut status = 0;
+            let reaped = libc::waitpid(-1, &mut status, libc::WNOHANG);
+            if reaped == program {
+                raw.slot.status.store(status, SeqCst);
+                raw.slot.ended.store(boot_now().0, SeqCst);
+                raw.slot.phase.store(2, SeqCst);
+                libc::_exit(0);
+            }
+            if reaped > 0 {
+                continue;
+            }
+            if libc::sigwaitinfo(&set, ptr::null_mut()) == libc::SIGTERM {
+                libc::kill(term_target, libc::SIGTERM);
+            }
+        }
+    }
+}
+
+struct Helper {
+    arguments: *const *const c_char,
+    environment: *const *const c_char,
+}
+
+extern "C" fn helper_child(argument: *mut c_void) -> c_int {
+    // SAFETY: the init passes a `Helper` and sleeps until this child has executed or exited.
+    unsafe {
+        let helper = &*argument.cast::<Helper>();
+        unblock_signals();
+        libc::execve(*helper.arguments, helper.arguments, helper.environment);
+        libc::_exit(127)
+    }
+}
+
+/// Runs crun once; its raw wait status, or -1 when it could not be started.
+fn run_helper(raw: &Raw, helper: &Helper) -> c_int {
+    let pid = start_child(raw, helper_child, ptr::from_ref(helper).cast());
+    let mut status = -1;
+    // SAFETY: `status` is valid.
+    while pid > 0 && unsafe { libc::waitpid(pid, &mut status, 0) } < 0 && errno() == libc::EINTR {}
+    status
+}
+
+fn run_container(raw: &Raw, container: &RawContainer) -> ! {
+    // crun refuses a hybrid cgroup layout even when it is told to manage none. In this mount namespace of ours the
+    // second half of such a layout goes; on other hosts there is nothing at this path.
+    // SAFETY: the pointer is a C string.
+    unsafe { libc::umount2(c"/sys/fs/cgroup/unified".as_ptr(), libc::MNT_DETACH) };
+    for (arguments, step) in [(container.create, Step::CrunCreate), (container.start, Step::CrunStart)] {
+        let status = run_helper(raw, &Helper { arguments, environment: container.env });
+        if status != 0 {
+            fail(raw.slot, step, status);
+        }
+    }
+    let pid = read_number(container.pid_file);
+    if pid <= 1 {
+        fail(raw.slot, Step::CrunPid, errno());
+    }
+    running(raw);
+    supervise(raw, pid, pid)
+}
+
+fn read_number(path: *const c_char) -> c_int {
+    let mut text = [0u8; 16];
+    // SAFETY: `path` is a C string; pointer and length describe `text`.
+    let read = unsafe {
+        let fd = libc::open(path, libc::O_RDONLY | libc::O_CLOEXEC);
+        libc::read(fd, text.as_mut_ptr().cast(), text.len())
+    };
+    let digits = text.iter().take(read.max(0) as usize).take_while(|b| b.is_ascii_digit());
+    digits.fold(0, |number: c_int, digit| number.wrapping_mul(10).wrapping_add(c_int::from(digit - b'0')))
+}

@@ -1,0 +1,199 @@
+//! The configuration out of its layers: every key's value, or its default on this machine.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use stint_protocol::{Class, ClassRules, Runtime};
+
+use super::convert::{
+    absolute, boolean, bytes, cpus, duration_ms, gpu_source, gpu_tables, host_and_port, labels, listener,
+    node_name, or_zero, parsed, raft_profile, text, whole, words,
+};
+use super::layers::Layers;
+use super::machine::data_dir_for;
+use super::{
+    ApiConfig, ClusterConfig, Config, ExecutorConfig, Gpus, HttpConfig, Machine, NodeConfig, Origin,
+    PeersConfig, RaftConfig, RaftProfile,
+};
+
+/// Attempts a node runs at once for each of its cores, unless `executor.slots` says otherwise.
+const SLOTS_PER_CORE: u64 = 8;
+
+/// Takes every value out of the layers, or its default.
+pub(super) fn build(machine: &Machine, env: &BTreeMap<String, String>, layers: &mut Layers) -> Config {
+    let name = layers.get("node.name", node_name).unwrap_or_else(|| machine.hostname.clone());
+    let data_dir = layers.get("node.data_dir", absolute).unwrap_or_else(|| data_dir_for(machine.root, env));
+    let socket = layers.get("api.socket", absolute).unwrap_or_else(|| data_dir.join("stint.sock"));
+    Config {
+        peers: build_peers(machine, layers),
+        api: ApiConfig {
+            listen: layers.get("api.listen", listener).unwrap_or_else(|| Some(loopback(7002))),
+            socket,
+        },
+        http: HttpConfig {
+            listen: layers.get("http.listen", listener).unwrap_or_else(|| Some(loopback(9097))),
+        },
+        raft: RaftConfig {
+            profile: layers.get("raft.profile", raft_profile).unwrap_or(RaftProfile::Fast),
+            snapshot_every_entries: layers
+                .get("raft.snapshot_every_entries", whole(100, 10_000_000))
+                .unwrap_or(50_000),
+            extra_sync_delay_ms: layers.get("raft.extra_sync_delay_ms", whole(0, 10_000)).unwrap_or(0),
+        },
+        executor: build_executor(machine, layers),
+        cluster: ClusterConfig {
+            name: layers.get("cluster.name", node_name).unwrap_or_else(|| "stint".into()),
+        },
+        classes: Class::ALL.into_iter().map(|class| (class, build_rules(class, layers))).collect(),
+        node: NodeConfig { name, data_dir },
+        origins: BTreeMap::new(),
+    }
+}
+
+fn build_peers(machine: &Machine, layers: &mut Layers) -> PeersConfig {
+    let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 7001));
+    let listen =
+        layers.get("peers.listen", parsed::<SocketAddr>("an address like 0.0.0.0:7001")).unwrap_or(any);
+    let advertise = layers.get("peers.advertise", host_and_port);
+    let advertise = match advertise {
+        Some(address) => address,
+        None if layers.is_set("peers.advertise") => String::new(),
+        None => derived_advertise(machine, listen).unwrap_or_else(|message| {
+            layers.refuse("peers.advertise", &Origin::Default, message);
+            String::new()
+        }),
+    };
+    PeersConfig { listen, advertise }
+}
+
+/// The address others reach this node at, when there is only one that it can be.
+fn derived_advertise(machine: &Machine, listen: SocketAddr) -> Result<String, String> {
+    if !listen.ip().is_unspecified() {
+        return Ok(listen.to_string());
+    }
+    match machine.addresses.as_slice() {
+        [] => Ok(loopback(listen.port()).to_string()),
+        [only] => Ok(SocketAddr::from((*only, listen.port())).to_string()),
+        several => {
+            let shown: Vec<String> = several.iter().map(|a| format!("{a}:{}", listen.port())).collect();
+            Err(format!(
+                "this machine has several addresses: set it to the one that the other peers reach ({}), \
+                 or to 127.0.0.1:{} for a cluster on this machine alone",
+                shown.join(", "),
+                listen.port()
+            ))
+        }
+    }
+}
+
+fn build_executor(machine: &Machine, layers: &mut Layers) -> ExecutorConfig {
+    let cpu_milli = layers.get("executor.cpus", cpus).unwrap_or(machine.cores * 1000);
+    let slots = cpu_milli.div_ceil(1000) * SLOTS_PER_CORE;
+    ExecutorConfig {
+        enabled: layers.get("executor.enabled", boolean).unwrap_or(true),
+        classes: layers
+            .get("executor.classes", words::<Class>)
+            .unwrap_or_else(|| vec![Class::CpuShort, Class::CpuLong, Class::Gpu]),
+        runtimes: layers
+            .get("executor.runtimes", words::<Runtime>)
+            .unwrap_or_else(|| vec![Runtime::Crun, Runtime::Docker]),
+        sandbox: layers.get("executor.sandbox", boolean).unwrap_or(true),
+        cpu_milli,
+        memory_bytes: layers
+            .get("executor.memory", bytes)
+            .unwrap_or_else(|| (machine.memory_bytes / 10 * 9) >> 20 << 20),
+        slots: layers.get("executor.slots", whole(1, 100_000)).unwrap_or(slots.clamp(1, 100_000)) as u32,
+        gpus: build_gpus(layers),
+        labels: layers.get("executor.labels", labels).unwrap_or_default(),
+        crun_path: layers.get("executor.crun_path", text).unwrap_or_else(|| "crun".into()).into(),
+        max_log_bytes: layers.get("executor.max_log_bytes", bytes).unwrap_or(16 << 20),
+        kill_margin_ms: layers.get("executor.kill_margin_ms", whole(100, 60_000)).unwrap_or(500),
+    }
+}
+
+fn build_gpus(layers: &mut Layers) -> Gpus {
+    let word = layers.get("executor.gpus", gpu_source);
+    let listed = layers.get("executor.gpu", gpu_tables);
+    match (word, listed) {
+        (Some(_), Some(_)) => {
+            let origin = layers.values["executor.gpus"].1.clone();
+            layers.refuse(
+                "executor.gpus",
+                &origin,
+                "GPUs are listed as [[executor.gpu]] too: keep one of both",
+            );
+            Gpus::None
+        }
+        (_, Some(list)) => Gpus::Listed(list),
+        (word, None) => word.unwrap_or(Gpus::Auto),
+    }
+}
+
+fn build_rules(class: Class, layers: &mut Layers) -> ClassRules {
+    let base = ClassRules::default_for(class);
+    let key = |name: &str| format!("classes.{class}.{name}");
+    let max_timeout_ms = layers.get(&key("max_timeout"), duration_ms).unwrap_or(base.max_timeout_ms);
+    let max_gpus = layers.get(&key("max_gpus"), whole(0, 64)).map_or(base.max_gpus, |n| n as u32);
+    ClassRules {
+        runtimes: layers.get(&key("runtimes"), words::<Runtime>).unwrap_or(base.runtimes),
+        // A lower cap takes the default with it, unless that is set too.
+        default_timeout_ms: layers
+            .get(&key("default_timeout"), duration_ms)
+            .unwrap_or(base.default_timeout_ms.min(max_timeout_ms)),
+        max_timeout_ms,
+        default_cpu_milli: layers
+            .get(&key("default_cpus"), or_zero(cpus))
+            .map_or(base.default_cpu_milli, |milli| milli.min(u64::from(u32::MAX)) as u32),
+        default_memory_bytes: layers
+            .get(&key("default_memory"), or_zero(bytes))
+            .unwrap_or(base.default_memory_bytes),
+        default_gpus: layers.get(&key("default_gpus"), whole(0, 64)).map_or(base.default_gpus, |n| n as u32),
+        max_gpus,
+        lease_ttl_ms: layers.get(&key("lease_ttl"), duration_ms).unwrap_or(base.lease_ttl_ms),
+    }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::testing::{from_file, machine};
+
+    #[test]
+    fn defaults_come_from_the_machine() {
+        let config = from_file("");
+        assert_eq!(
+            (config.node.name.as_str(), config.node.data_dir.to_str()),
+            ("host", Some("/var/lib/stint"))
+        );
+        assert_eq!(config.peers.advertise, "10.0.0.1:7001");
+        assert_eq!(config.api.socket.to_str(), Some("/var/lib/stint/stint.sock"));
+        assert_eq!((config.executor.cpu_milli, config.executor.memory_bytes), (4000, 9 << 30));
+        assert_eq!(config.executor.runtimes, [Runtime::Crun, Runtime::Docker]);
+        assert_eq!(config.raft.profile, RaftProfile::Fast);
+        assert!(config.executor.sandbox && config.check().is_empty(), "{:?}", config.check());
+    }
+
+    #[test]
+    fn the_advertised_address_is_derived_only_when_there_is_one() {
+        let with = |addresses: &[[u8; 4]], listen: &str| {
+            let addresses = addresses.iter().map(|a| Ipv4Addr::from(*a)).collect();
+            derived_advertise(&Machine { addresses, ..machine() }, listen.parse().unwrap())
+        };
+        assert_eq!(with(&[], "0.0.0.0:7001").unwrap(), "127.0.0.1:7001");
+        assert_eq!(with(&[[10, 0, 0, 9]], "[::]:7001").unwrap(), "10.0.0.9:7001");
+        let two = [[10, 0, 0, 9], [172, 17, 0, 1]];
+        assert_eq!(with(&two, "10.0.0.9:7001").unwrap(), "10.0.0.9:7001");
+        let message = with(&two, "0.0.0.0:7001").unwrap_err();
+        assert!(message.contains("10.0.0.9:7001, 172.17.0.1:7001"), "{message}");
+    }
+
+    #[test]
+    fn a_lower_cap_takes_the_default_timeout_with_it() {
+        let rules = from_file("[classes.gpu]\nmax_timeout = \"1m\"").classes[&Class::Gpu].clone();
+        assert_eq!((rules.default_timeout_ms, rules.max_timeout_ms), (60_000, 60_000));
+    }
+}

@@ -1,0 +1,194 @@
+//! What of a configuration does not fit together, and what is risky about it.
+
+use stint_protocol::Runtime;
+use stint_sdk::units;
+
+use super::{Config, Problem, Severity};
+
+/// The clocks of two machines drift apart by at most this part of the elapsed time (DESIGN §5, rule 2): 1 %, a
+/// hundred times what a crystal does, because virtual machines are worse.
+pub const CLOCK_DRIFT_PERCENT: u64 = 1;
+/// Bytes of a unix socket's path (`sun_path` less its end).
+const SOCKET_PATH_BYTES: usize = 107;
+
+impl Config {
+    /// What does not fit together, and what is risky.
+    pub fn check(&self) -> Vec<Problem> {
+        let mut findings = Findings { config: self, problems: Vec::new() };
+        check_listeners(&mut findings);
+        check_executor(&mut findings);
+        check_classes(&mut findings);
+        if self.raft.extra_sync_delay_ms > 0 {
+            findings.warn("raft.extra_sync_delay_ms", "slows every commit down: for benchmarks only");
+        }
+        findings.problems
+    }
+
+    /// What the leader waits beyond a lease of `ttl_ms` before it counts it as over (DESIGN §5, rule 2):
+    /// election timeout + drift over the lease + kill margin.
+    pub fn lease_margin_ms(&self, ttl_ms: u64) -> u64 {
+        let election = self.raft.profile.timing().election_timeout_max_ms;
+        election + ttl_ms.div_ceil(100) * CLOCK_DRIFT_PERCENT + self.executor.kill_margin_ms
+    }
+
+    /// The margin that is enough for every class: the one of the longest lease.
+    pub fn longest_lease_margin_ms(&self) -> u64 {
+        let longest = self.classes.values().map(|rules| rules.lease_ttl_ms).max().unwrap_or(0);
+        self.lease_margin_ms(longest)
+    }
+
+    /// The shortest lease that outlives one change of leader: a task may use half of its lease to stop, so in the
+    /// other half a failover (two election timeouts), the drift and the kill margin must fit.
+    pub fn shortest_lease_ttl_ms(&self) -> u64 {
+        let failover = 2 * self.raft.profile.timing().election_timeout_max_ms;
+        let needed = 2 * (failover + self.executor.kill_margin_ms);
+        (needed * 100).div_ceil(100 - 2 * CLOCK_DRIFT_PERCENT)
+    }
+}
+
+struct Findings<'a> {
+    config: &'a Config,
+    problems: Vec<Problem>,
+}
+
+impl Findings<'_> {
+    fn error(&mut self, key: &str, message: impl Into<String>) {
+        self.add(Severity::Error, key, message.into());
+    }
+
+    fn warn(&mut self, key: &str, message: impl Into<String>) {
+        self.add(Severity::Warning, key, message.into());
+    }
+
+    fn add(&mut self, severity: Severity, key: &str, message: String) {
+        let origin = self.config.origin(key);
+        self.problems.push(Problem { severity, key: key.into(), origin, message });
+    }
+}
+
+fn check_listeners(findings: &mut Findings) {
+    let config = findings.config;
+    if let (Some(api), Some(http)) = (config.api.listen, config.http.listen) {
+        let overlap = api.ip() == http.ip() || api.ip().is_unspecified() || http.ip().is_unspecified();
+        if overlap && api.port() == http.port() && api.port() != 0 {
+            findings
+                .error("http.listen", format!("port {} is api.listen's too: give one another", api.port()));
+        }
+    }
+    if config.http.listen.is_some_and(|http| !http.ip().is_loopback()) {
+        let risk = "is plain text on a network: everyone who reaches it reads health and metrics";
+        findings.warn("http.listen", risk);
+    }
+    let socket_bytes = config.api.socket.as_os_str().len();
+    if socket_bytes > SOCKET_PATH_BYTES {
+        let advice = "set api.socket to a shorter path";
+        let length = format!("has {socket_bytes} bytes and a unix socket's path at most {SOCKET_PATH_BYTES}");
+        findings.error("api.socket", format!("{length}: {advice}"));
+    }
+}
+
+fn check_executor(findings: &mut Findings) {
+    let executor = &findings.config.executor;
+    if !executor.enabled {
+        return;
+    }
+    let runs = |runtime| executor.runtimes.contains(&runtime);
+    if executor.runtimes.is_empty() || executor.classes.is_empty() {
+        let advice = "set executor.enabled = false for a node that runs nothing";
+        findings.error("executor.runtimes", format!("no runtime or no class is left: {advice}"));
+        return;
+    }
+    if runs(Runtime::Process) && !executor.sandbox {
+        findings.warn("executor.sandbox", "is off: processes see this machine's files and network");
+    }
+    if runs(Runtime::Mock) {
+        findings.warn("executor.runtimes", "mock runs nothing: it only says so; for tests");
+    }
+    for class in &executor.classes {
+        let rules = &findings.config.classes[class];
+        if !rules.runtimes.iter().any(|runtime| runs(*runtime)) {
+            let needed: Vec<&str> = rules.runtimes.iter().map(|r| r.as_str()).collect();
+            let message = format!("{class} needs one of the runtimes {}; none is offered", needed.join(", "));
+            findings.warn("executor.classes", message);
+        }
+    }
+}
+
+fn check_classes(findings: &mut Findings) {
+    let shortest = findings.config.shortest_lease_ttl_ms();
+    let profile = findings.config.raft.profile;
+    for (class, rules) in &findings.config.classes {
+        let key = |name: &str| format!("classes.{class}.{name}");
+        if rules.runtimes.is_empty() {
+            findings.error(&key("runtimes"), "is empty: name at least one runtime");
+        }
+        if rules.default_timeout_ms > rules.max_timeout_ms {
+            let most = units::exact_duration(rules.max_timeout_ms);
+            findings.error(&key("default_timeout"), format!("is over max_timeout ({most}): lower one"));
+        }
+        if rules.default_gpus > rules.max_gpus {
+            findings.error(&key("max_gpus"), format!("is under default_gpus ({})", rules.default_gpus));
+        }
+        if rules.lease_ttl_ms < shortest {
+            let margin = findings.config.executor.kill_margin_ms;
+            findings.error(
+                &key("lease_ttl"),
+                format!(
+                    "{} ms is too short: with raft.profile {} and kill_margin_ms {margin} a lease lasts at \
+                     least {shortest} ms, so that a change of the leader does not kill tasks",
+                    rules.lease_ttl_ms,
+                    profile.as_str()
+                ),
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::testing::{from_file, refusals};
+    use stint_protocol::Class;
+
+    #[test]
+    fn a_lease_must_outlive_a_change_of_leader() {
+        let config = from_file("");
+        // 300 ms election + 1 % of 10 s + 500 ms for the kill.
+        assert_eq!(config.lease_margin_ms(10_000), 900);
+        // 2 × (2 × 300 + 500) / 0.98
+        assert_eq!(config.shortest_lease_ttl_ms(), 2245);
+        let short = "[classes.cpu_short]\nlease_ttl = \"2s\"";
+        assert!(refusals(short, &[], &[]).contains("at least 2245 ms"));
+        assert_eq!(
+            from_file("[classes.cpu_short]\nlease_ttl = \"2250ms\"").classes[&Class::CpuShort].lease_ttl_ms,
+            2250
+        );
+        for profile in ["fast", "lan", "tight", "wan"] {
+            from_file(&format!("[raft]\nprofile = \"{profile}\""));
+        }
+    }
+
+    #[test]
+    fn risks_are_warned_of() {
+        let text = "[http]\nlisten = \"0.0.0.0:9097\"\n[executor]\nsandbox = false\nruntimes = [\"process\", \"mock\"]\n\
+                    classes = [\"gpu_slurm\"]\n[raft]\nextra_sync_delay_ms = 5\n";
+        let problems = from_file(text).check();
+        let keys: Vec<&str> = problems.iter().map(|p| p.key.as_str()).collect();
+        let expected = [
+            "http.listen",
+            "executor.sandbox",
+            "executor.runtimes",
+            "executor.classes",
+            "raft.extra_sync_delay_ms",
+        ];
+        assert_eq!(keys, expected);
+        assert!(problems.iter().all(|p| p.severity == Severity::Warning));
+    }
+
+    #[test]
+    fn a_long_socket_path_is_refused() {
+        let flags = [("node.data_dir", "--data-dir", "/".to_string() + &"x".repeat(100))];
+        let flags = flags.each_ref().map(|(key, flag, value)| (*key, *flag, value.as_str()));
+        assert!(refusals("", &[], &flags).contains("at most 107"));
+    }
+}

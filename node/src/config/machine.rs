@@ -1,0 +1,98 @@
+//! What the defaults depend on: this machine's name, size, user and addresses.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+/// What the defaults depend on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    pub hostname: String,
+    pub cores: u64,
+    pub memory_bytes: u64,
+    pub root: bool,
+    /// Addresses of its own that other machines may reach.
+    pub addresses: Vec<Ipv4Addr>,
+}
+
+impl Machine {
+    /// This machine, as far as `/proc` and the control group tell.
+    pub fn detect() -> Self {
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let total = number_after(&read("/proc/meminfo"), "MemTotal:").map_or(1 << 30, |kib| kib * 1024);
+        let allowed = read("/sys/fs/cgroup/memory.max").trim().parse().unwrap_or(u64::MAX);
+        Self {
+            hostname: Some(read("/proc/sys/kernel/hostname").trim().to_string())
+                .filter(|name| !name.is_empty())
+                .unwrap_or_else(|| "localhost".into()),
+            cores: std::thread::available_parallelism().map_or(1, |n| n.get() as u64),
+            memory_bytes: total.min(allowed),
+            root: is_root(),
+            addresses: own_addresses(&read("/proc/net/fib_trie")),
+        }
+    }
+}
+
+/// Where a node keeps its data unless told otherwise: `/var/lib/stint` for root, else below the home folder.
+pub fn default_data_dir(env: &BTreeMap<String, String>) -> PathBuf {
+    data_dir_for(is_root(), env)
+}
+
+pub(super) fn data_dir_for(root: bool, env: &BTreeMap<String, String>) -> PathBuf {
+    let set = |name: &str| env.get(name).filter(|v| v.starts_with('/')).map(PathBuf::from);
+    if root {
+        return "/var/lib/stint".into();
+    }
+    let share = set("XDG_DATA_HOME").or_else(|| set("HOME").map(|home| home.join(".local/share")));
+    share.unwrap_or_else(|| "/var/lib".into()).join("stint")
+}
+
+/// The effective user id is the second number of the line `Uid:`.
+fn is_root() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+    uids.and_then(|ids| ids.split_whitespace().nth(1)) == Some("0")
+}
+
+fn number_after(text: &str, label: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(label))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// Addresses that the kernel's routing table marks as local, without loopback.
+fn own_addresses(fib_trie: &str) -> Vec<Ipv4Addr> {
+    let mut found = Vec::new();
+    let mut last = None;
+    for line in fib_trie.lines().map(str::trim) {
+        if let Some(address) = line.strip_prefix("|-- ") {
+            last = address.parse::<Ipv4Addr>().ok();
+        } else if line == "/32 host LOCAL" {
+            found.extend(last.filter(|a| !a.is_loopback()));
+        }
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::testing::variables;
+
+    #[test]
+    fn a_user_keeps_data_at_home() {
+        let home = variables(&[("HOME", "/home/u")]);
+        assert_eq!(data_dir_for(false, &home).to_str(), Some("/home/u/.local/share/stint"));
+        let xdg = variables(&[("HOME", "/home/u"), ("XDG_DATA_HOME", "/data")]);
+        assert_eq!(data_dir_for(false, &xdg).to_str(), Some("/data/stint"));
+    }
+
+    #[test]
+    fn own_addresses_are_read_from_the_routing_table() {
+        let trie = "Local:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 10.0.0.0\n        /24 link UNICAST\n     |-- 10.0.0.9\n        \
+                    /32 host LOCAL\n     |-- 10.0.0.255\n        /32 link BROADCAST\n     |-- 127.0.0.1\n        \
+                    /32 host LOCAL\n     |-- 10.0.0.9\n        /32 host LOCAL\n";
+        assert_eq!(own_addresses(trie), [Ipv4Addr::new(10, 0, 0, 9)]);
+    }
+}

@@ -1,0 +1,148 @@
+//! A configuration as a file that reads back to the same, each value with where it came from (`--print-config`).
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+use stint_executor::FixedGpu;
+use stint_protocol::{Class, ClassRules, GpuInfo};
+use stint_sdk::units;
+use toml::Value;
+
+use super::{Config, Gpus};
+
+impl Config {
+    /// Every effective value as a configuration file, with its origin as a comment.
+    pub fn to_toml(&self) -> String {
+        let mut text = String::new();
+        let mut section = String::new();
+        for (key, value) in self.rendered() {
+            let (of, name) = key.rsplit_once('.').unwrap_or(("", &key));
+            if of != section {
+                let gap = if section.is_empty() { "" } else { "\n" };
+                let _ = writeln!(text, "{gap}[{of}]{}", section_note(of));
+                section = of.to_string();
+            }
+            let _ = writeln!(text, "{name} = {value}  # {}", self.origin(&key));
+        }
+        text
+    }
+
+    fn rendered(&self) -> Vec<(String, String)> {
+        let mut rows = self.rendered_services();
+        rows.extend(self.rendered_executor());
+        rows.push(("cluster.name".into(), quote(&self.cluster.name)));
+        for (class, rules) in &self.classes {
+            rows.extend(rendered_rules(*class, rules));
+        }
+        rows
+    }
+
+    fn rendered_services(&self) -> Vec<(String, String)> {
+        let optional = |address: Option<SocketAddr>| address.map_or_else(String::new, |a| a.to_string());
+        let rows = [
+            ("node.name", quote(&self.node.name)),
+            ("node.data_dir", quote(self.node.data_dir.to_string_lossy())),
+            ("peers.listen", quote(self.peers.listen.to_string())),
+            ("peers.advertise", quote(&self.peers.advertise)),
+            ("api.listen", quote(optional(self.api.listen))),
+            ("api.socket", quote(self.api.socket.to_string_lossy())),
+            ("http.listen", quote(optional(self.http.listen))),
+            ("raft.profile", quote(self.raft.profile.as_str())),
+            ("raft.snapshot_every_entries", self.raft.snapshot_every_entries.to_string()),
+            ("raft.extra_sync_delay_ms", self.raft.extra_sync_delay_ms.to_string()),
+        ];
+        owned(rows)
+    }
+
+    fn rendered_executor(&self) -> Vec<(String, String)> {
+        let e = &self.executor;
+        let gpus = match &e.gpus {
+            Gpus::Auto => ("executor.gpus", quote("auto")),
+            Gpus::None => ("executor.gpus", quote("none")),
+            Gpus::Listed(list) => ("executor.gpu", inline_list(list.iter().map(rendered_gpu))),
+        };
+        let labels = e.labels.iter().map(|(k, v)| format!("{} = {}", quote(k), quote(v)));
+        let rows = [
+            ("executor.enabled", e.enabled.to_string()),
+            ("executor.classes", inline_list(e.classes.iter().map(|c| quote(c.as_str())))),
+            ("executor.runtimes", inline_list(e.runtimes.iter().map(|r| quote(r.as_str())))),
+            ("executor.sandbox", e.sandbox.to_string()),
+            ("executor.cpus", units::show_cpus(e.cpu_milli)),
+            ("executor.memory", quote(units::exact_bytes(e.memory_bytes))),
+            ("executor.slots", e.slots.to_string()),
+            gpus,
+            ("executor.labels", format!("{{ {} }}", labels.collect::<Vec<_>>().join(", "))),
+            ("executor.crun_path", quote(e.crun_path.to_string_lossy())),
+            ("executor.max_log_bytes", e.max_log_bytes.to_string()),
+            ("executor.kill_margin_ms", e.kill_margin_ms.to_string()),
+        ];
+        owned(rows)
+    }
+}
+
+fn section_note(section: &str) -> &'static str {
+    match section {
+        "cluster" => "  # used at bootstrap only",
+        _ if section.starts_with("classes.") => "  # used at bootstrap only; replicated from then on",
+        _ => "",
+    }
+}
+
+fn rendered_gpu(gpu: &FixedGpu) -> String {
+    let FixedGpu { info: GpuInfo { id, model, memory_bytes, index }, in_use_file } = gpu;
+    let memory = quote(units::exact_bytes(*memory_bytes));
+    let (id, model) = (quote(id.as_str()), quote(model));
+    let file = in_use_file.as_ref().map(|file| format!(", in_use_file = {}", quote(file.to_string_lossy())));
+    let file = file.unwrap_or_default();
+    format!("{{ id = {id}, model = {model}, memory = {memory}, index = {index}{file} }}")
+}
+
+fn rendered_rules(class: Class, rules: &ClassRules) -> Vec<(String, String)> {
+    let rows = [
+        ("runtimes", inline_list(rules.runtimes.iter().map(|r| quote(r.as_str())))),
+        ("default_timeout", quote(units::exact_duration(rules.default_timeout_ms))),
+        ("max_timeout", quote(units::exact_duration(rules.max_timeout_ms))),
+        ("default_cpus", units::show_cpus(u64::from(rules.default_cpu_milli))),
+        ("default_memory", quote(units::exact_bytes(rules.default_memory_bytes))),
+        ("default_gpus", rules.default_gpus.to_string()),
+        ("max_gpus", rules.max_gpus.to_string()),
+        ("lease_ttl", quote(units::exact_duration(rules.lease_ttl_ms))),
+    ];
+    rows.into_iter().map(|(key, value)| (format!("classes.{class}.{key}"), value)).collect()
+}
+
+fn owned<const N: usize>(rows: [(&str, String); N]) -> Vec<(String, String)> {
+    rows.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
+}
+
+fn quote(text: impl AsRef<str>) -> String {
+    Value::from(text.as_ref()).to_string()
+}
+
+fn inline_list(items: impl Iterator<Item = String>) -> String {
+    format!("[{}]", items.collect::<Vec<_>>().join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::testing::from_file;
+
+    #[test]
+    fn what_is_printed_reads_back() {
+        let text = "[node]\nname = \"n1\"\n[[executor.gpu]]\nid = \"GPU-1\"\nmodel = \"H200\"\nmemory = \"139GiB\"\n\
+                    [executor.labels]\nzone = \"a\"\n\"odd key\" = \"q\\\"\"\n[classes.gpu]\nmax_gpus = 4\n";
+        let config = from_file(text);
+        let printed = config.to_toml();
+        assert!(
+            printed.contains("[classes.gpu]  # used at bootstrap only; replicated from then on\n"),
+            "{printed}"
+        );
+        assert!(
+            printed.contains("stint.toml:2\n") && printed.contains("profile = \"fast\"  # default\n"),
+            "{printed}"
+        );
+        let mut again = from_file(&printed);
+        again.origins = config.origins.clone();
+        assert_eq!(again, config);
+    }
+}

@@ -1,0 +1,362 @@
+//! Commands and snapshots as released versions stored them (`tests/stored`). The number in the name of a command's
+//! file is the command's; the one in a snapshot's name is the format.
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/stored.rs"]
+mod stored;
+
+use std::collections::BTreeMap;
+
+use stint_protocol::*;
+use stint_scheduler::*;
+use stored::{Stored, assert_same};
+
+/// Every command there ever was, by number. A number stays with its command; one that is no longer used moves to
+/// `RETIRED` and its file stays.
+const COMMANDS: &[(u32, &str)] = &[
+    (0, "configure"),
+    (1, "submit"),
+    (2, "cancel"),
+    (3, "register-node"),
+    (4, "record-ends"),
+    (5, "commit-plan"),
+    (6, "expire-leases"),
+    (7, "set-node-mode"),
+    (8, "remove-node"),
+    (9, "admit"),
+    (10, "add-join-token"),
+    (11, "tick"),
+    (12, "set-node-address"),
+];
+const RETIRED: &[(u32, &str)] = &[];
+
+/// Without a wildcard, so that a new command does not compile until it stands here; then it is missing in `COMMANDS`
+/// and in `samples`.
+fn name_of(command: &Command) -> &'static str {
+    match command {
+        Command::Configure(_) => "configure",
+        Command::Submit(_) => "submit",
+        Command::Cancel(_) => "cancel",
+        Command::RegisterNode(_) => "register-node",
+        Command::RecordEnds { .. } => "record-ends",
+        Command::CommitPlan(_) => "commit-plan",
+        Command::ExpireLeases(_) => "expire-leases",
+        Command::SetNodeMode { .. } => "set-node-mode",
+        Command::RemoveNode(_) => "remove-node",
+        Command::Admit(_) => "admit",
+        Command::AddJoinToken { .. } => "add-join-token",
+        Command::Tick => "tick",
+        Command::SetNodeAddress { .. } => "set-node-address",
+    }
+}
+
+/// One of each command, with every field that may be absent given.
+fn samples() -> Vec<Command> {
+    vec![
+        Command::Configure(settings()),
+        Command::Submit(submit()),
+        Command::Cancel(TaskId(0x0190_a1b2_0000_7000_8000_0000_0001_0003)),
+        Command::RegisterNode(RegisterNode {
+            node: NodeId(300),
+            incarnation: Incarnation(4),
+            nonce: Nonce(u64::MAX),
+            offer: offer(),
+            problems: vec!["memory limits are not enforced".into()],
+        }),
+        Command::RecordEnds { node: NodeId(2), ends: ends() },
+        Command::CommitPlan(Plan {
+            assignments: vec![
+                assignment(1, Runtime::Crun, &["GPU-1", "GPU-2"]),
+                assignment(2, Runtime::Process, &[]),
+            ],
+        }),
+        Command::ExpireLeases(vec![lease(1, 1), lease(2, 70_000)]),
+        Command::SetNodeMode { node: NodeId(2), mode: NodeMode::Draining, within_ms: Some(600_000) },
+        Command::RemoveNode(NodeId(3)),
+        Command::Admit(Admit {
+            disk: [0xd1; 16],
+            name: "gpu-7".into(),
+            address: "10.0.0.7:7001".into(),
+            token: Some([0x70; 32]),
+        }),
+        Command::AddJoinToken { hash: [0x70; 32], valid_ms: 3_600_000 },
+        Command::Tick,
+        Command::SetNodeAddress { node: NodeId(300), address: "gpu-7.example:7001".into() },
+    ]
+}
+
+fn settings() -> Settings {
+    Settings { cluster: "stored".into(), placement: Placement::Spread, ..Settings::default() }
+}
+
+fn submit() -> Submit {
+    Submit {
+        tenant: Tenant::new("team-7").unwrap(),
+        first: TaskId(0x0190_a1b2_0000_7000_8000_0000_0001_0000),
+        count: 3,
+        name: Some(TaskName::new("train.fold_2").unwrap()),
+        spec: SharedSpec::new(spec()),
+        key: Some(IdempotencyKey::new("key-1").unwrap()),
+        digest: 0xfeed_f00d_dead_beef,
+        key_made_ms: Some(1_790_000_000_000),
+    }
+}
+
+fn spec() -> TaskSpec {
+    TaskSpec {
+        class: Class::Gpu,
+        command: vec!["/bin/train".into(), "--epochs=3".into()],
+        runtime: Some(Runtime::Docker),
+        image: Some("registry.example/train:1".into()),
+        env: pairs(&[("A", "1"), ("B", "")]),
+        cpu_milli: 1_500,
+        memory_bytes: 8 << 30,
+        gpus: Some(GpuRequest { count: 2, model: Some("H200".into()), min_memory_bytes: 100 << 30 }),
+        timeout_ms: 600_000,
+        priority: 80,
+        retry: RetryPolicy {
+            max_attempts: 5,
+            backoff_ms: 1_000,
+            max_backoff_ms: 60_000,
+            retry_failures: true,
+        },
+        on_lost: OnLost::Fail,
+        constraints: pairs(&[("zone", "a")]),
+        stop_grace_ms: 3_000,
+    }
+}
+
+fn pairs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
+}
+
+fn gpu(id: &str, index: u32) -> GpuInfo {
+    GpuInfo { id: GpuId::new(id).unwrap(), model: "NVIDIA H200".into(), memory_bytes: 141 << 30, index }
+}
+
+fn offer() -> NodeOffer {
+    NodeOffer {
+        resources: Resources { cpu_milli: 16_000, memory_bytes: 64 << 30 },
+        gpus: vec![gpu("GPU-1", 0), gpu("GPU-2", 1)],
+        runtimes: Runtime::ALL.to_vec(),
+        classes: Class::ALL.to_vec(),
+        labels: pairs(&[("zone", "a")]),
+        slots: 8,
+        quarantined: vec![QuarantinedGpu { info: gpu("GPU-3", 2), used_by: "process 4711 (python3)".into() }],
+    }
+}
+
+fn lease(task: u128, attempt: u32) -> LeaseId {
+    LeaseId { task: TaskId(task << 16), attempt }
+}
+
+fn ends() -> Vec<AttemptEnd> {
+    let kinds = [
+        EndKind::Exited(0),
+        EndKind::Exited(-1),
+        EndKind::Signalled(11),
+        EndKind::TimedOut,
+        EndKind::OutOfMemory,
+        EndKind::Cancelled,
+        EndKind::Lost,
+        EndKind::StartFailed,
+        EndKind::NotRunnable,
+        EndKind::Denied,
+        EndKind::Drained,
+    ];
+    let end = |(at, kind): (usize, &EndKind)| AttemptEnd {
+        lease: lease(at as u128, 1),
+        kind: kind.clone(),
+        message: format!("end {at}"),
+        run_ms: 1_000 * at as u64,
+    };
+    kinds.iter().enumerate().map(end).collect()
+}
+
+fn assignment(task: u128, runtime: Runtime, gpus: &[&str]) -> Assignment {
+    Assignment {
+        task: TaskId(task << 16),
+        node: NodeId(2),
+        incarnation: Incarnation(1),
+        runtime,
+        gpus: gpus.iter().map(|id| GpuId::new(id).unwrap()).collect(),
+    }
+}
+
+/// The number under which a command is written.
+fn number_of(command: &Command) -> u32 {
+    let bytes = minicbor::to_vec(command).unwrap();
+    let mut decoder = minicbor::Decoder::new(&bytes);
+    assert_eq!(decoder.array().unwrap(), Some(2), "a command is its number and its fields");
+    decoder.u32().unwrap()
+}
+
+fn file_of(number: u32, name: &str) -> String {
+    format!("command-{number}-{name}.cbor")
+}
+
+#[test]
+fn commands_keep_their_numbers() {
+    let found: Vec<(u32, &str)> = samples().iter().map(|c| (number_of(c), name_of(c))).collect();
+    assert_eq!(found, COMMANDS, "a command's number is never changed, nor given to another command");
+    let mut numbers: Vec<u32> = COMMANDS.iter().chain(RETIRED).map(|(number, _)| *number).collect();
+    numbers.sort();
+    numbers.dedup();
+    assert_eq!(numbers.len(), COMMANDS.len() + RETIRED.len(), "two commands have one number");
+}
+
+#[test]
+fn commands_are_read_and_written_as_they_were_stored() {
+    let folder = Stored::of_crate(env!("CARGO_MANIFEST_DIR"));
+    for command in samples() {
+        folder.check(&file_of(number_of(&command), name_of(&command)), &command);
+    }
+}
+
+#[test]
+fn every_command_is_stored_and_every_file_is_known() {
+    let folder = Stored::of_crate(env!("CARGO_MANIFEST_DIR"));
+    let mut expected: Vec<String> =
+        COMMANDS.iter().chain(RETIRED).map(|(number, name)| file_of(*number, name)).collect();
+    expected.push("snapshot-1.cbor".into());
+    expected.sort();
+    assert_eq!(folder.names(), expected);
+}
+
+/// A state in which everything that a snapshot can hold is there.
+fn rich_state() -> State {
+    let mut state = State::default();
+    let mut now = 1_790_000_000_000;
+    let mut run = |state: &mut State, command: Command| {
+        now += 10;
+        apply(state, Stamped { now: TimeMs(now), command }).unwrap();
+        check(state).unwrap();
+    };
+    run(&mut state, Command::Configure(settings()));
+    admit_nodes(&mut state, &mut run);
+    for (task, class) in [(1, Class::Gpu), (2, Class::CpuShort), (3, Class::CpuShort), (4, Class::CpuLong)] {
+        run(&mut state, small_submit(task, class));
+    }
+    let place = |task, runtime, gpus: &[&str]| Plan { assignments: vec![assignment(task, runtime, gpus)] };
+    let end = |task, kind, message: &str| Command::RecordEnds {
+        node: NodeId(2),
+        ends: vec![AttemptEnd { lease: lease(task, 1), kind, message: message.into(), run_ms: 5 }],
+    };
+    run(&mut state, Command::CommitPlan(place(1, Runtime::Docker, &["GPU-1"])));
+    run(&mut state, Command::Cancel(lease(1, 1).task));
+    run(&mut state, Command::CommitPlan(place(2, Runtime::Process, &[])));
+    run(&mut state, end(2, EndKind::Exited(3), "exit code 3"));
+    run(&mut state, Command::CommitPlan(place(3, Runtime::Process, &[])));
+    run(&mut state, end(3, EndKind::StartFailed, "the disk is full"));
+    // With two more tasks that the node cannot start it is held.
+    for task in 5..7 {
+        run(&mut state, small_submit(task, Class::CpuShort));
+        run(&mut state, Command::CommitPlan(place(task, Runtime::Process, &[])));
+        run(&mut state, end(task, EndKind::StartFailed, "the disk is full"));
+    }
+    let drain =
+        Command::SetNodeMode { node: NodeId(1), mode: NodeMode::Draining, within_ms: Some(3_600_000) };
+    run(&mut state, drain);
+    run(&mut state, Command::AddJoinToken { hash: [0x71; 32], valid_ms: 3_600_000 });
+    state
+}
+
+fn admit_nodes(state: &mut State, run: &mut impl FnMut(&mut State, Command)) {
+    for id in 1..=2u8 {
+        let token = (id > 1).then_some([0x70; 32]);
+        if let Some(hash) = token {
+            run(state, Command::AddJoinToken { hash, valid_ms: 3_600_000 });
+        }
+        let (name, address) = (format!("n{id}"), format!("10.0.0.{id}:7001"));
+        run(state, Command::Admit(Admit { disk: [id; 16], name, address, token }));
+    }
+    run(
+        state,
+        Command::RegisterNode(RegisterNode {
+            node: NodeId(2),
+            incarnation: Incarnation(1),
+            nonce: Nonce(7),
+            offer: offer(),
+            problems: vec!["memory limits are not enforced".into()],
+        }),
+    );
+}
+
+/// A submit under a key of its own: one named task, or two unnamed ones that share a spec.
+fn small_submit(task: u128, class: Class) -> Command {
+    let rules = ClassRules::default_for(class);
+    let mut spec = TaskSpec::new(class, vec!["/bin/true".into()]);
+    spec.retry.backoff_ms = 20_000;
+    Command::Submit(Submit {
+        tenant: Tenant::new("team-7").unwrap(),
+        first: TaskId(task << 16),
+        count: if class == Class::CpuLong { 2 } else { 1 },
+        name: (class != Class::CpuLong).then(|| TaskName::new(&format!("task-{task}")).unwrap()),
+        spec: SharedSpec::new(spec.resolve(&rules).unwrap()),
+        key: Some(IdempotencyKey::new(&format!("key-{task}")).unwrap()),
+        digest: task as u64,
+        key_made_ms: None,
+    })
+}
+
+/// What the stored snapshot holds, in words. That the state was made by commands does not matter here: what they do may
+/// change, what was stored may not.
+fn describe(state: &State) -> Vec<String> {
+    let mut lines = vec![format!(
+        "{} {:?} at {}: {} queued, {} wait, {} run, {} finished ever",
+        state.settings().cluster,
+        state.settings().placement,
+        state.time().0,
+        Class::ALL.into_iter().map(|class| state.queued(class)).sum::<usize>(),
+        state.waiting(),
+        state.running(),
+        state.finished_total()
+    )];
+    for node in state.nodes() {
+        let held = node.held(state.time()).map(|held| (held.tasks, held.message.clone()));
+        let (mode, gpus, running) = (node.mode, node.offer.gpus.len(), node.running);
+        let by = node.drain_by.map(|at| at.0);
+        lines.push(format!("{:?} {mode:?} by {by:?}, {gpus} GPUs, runs {running}, held {held:?}", node.id));
+    }
+    for (id, task) in state.tasks_before(TaskId(u128::MAX)) {
+        let (name, fields) = (task.fields.name.as_ref().map(TaskName::as_str), &task.fields);
+        let (records, starts) = (fields.records.len(), fields.failed_starts);
+        let leased = task.leased().map(|leased| (leased.node, &leased.gpus, leased.cancelled));
+        let facts = format!("{:?} index {}, leased {leased:?}", task.spec.class, fields.index);
+        lines.push(format!("{id} {name:?} {facts}, {records} ended, {starts} failed starts"));
+    }
+    for (id, task) in state.finished_before(TaskId(u128::MAX)) {
+        lines.push(format!("{id} {}: {}", task.fields.outcome.as_str(), task.fields.outcome.message));
+    }
+    lines.push(format!("join token valid: {}", state.join_token_valid(&[0x71; 32])));
+    lines
+}
+
+#[test]
+fn a_snapshot_is_read_and_written_as_it_was_stored() {
+    let name = "snapshot-1.cbor";
+    let folder = Stored::of_crate(env!("CARGO_MANIFEST_DIR"));
+    let stored = folder.bytes(name, || encode_snapshot(&rich_state()));
+    let mut state = decode_snapshot(&stored).unwrap();
+    check(&state).unwrap();
+    let expected = [
+        "stored Spread at 1790000000230: 2 queued, 5 wait, 1 run, 1 finished ever",
+        "node 1 Draining by Some(1790003600220), 0 GPUs, runs 0, held None",
+        "node 2 Ready by None, 2 GPUs, runs 1, held Some((3, \"the disk is full\"))",
+        "00000000-0000-0000-0000-000000060000 Some(\"task-6\") CpuShort index 0, leased None, 1 ended, 1 failed starts",
+        "00000000-0000-0000-0000-000000050000 Some(\"task-5\") CpuShort index 0, leased None, 1 ended, 1 failed starts",
+        "00000000-0000-0000-0000-000000040001 None CpuLong index 1, leased None, 0 ended, 0 failed starts",
+        "00000000-0000-0000-0000-000000040000 None CpuLong index 0, leased None, 0 ended, 0 failed starts",
+        "00000000-0000-0000-0000-000000030000 Some(\"task-3\") CpuShort index 0, leased None, 1 ended, 1 failed starts",
+        "00000000-0000-0000-0000-000000010000 Some(\"task-1\") Gpu index 0, leased Some((node 2, [\"GPU-1\"], true)), 0 ended, 0 failed starts",
+        "00000000-0000-0000-0000-000000020000 failed: exit code 3",
+        "join token valid: true",
+    ];
+    assert_eq!(describe(&state), expected);
+    assert_same(name, &encode_snapshot(&state), &stored);
+
+    // The keys are there too: a submit under one of them is repeated, not done again.
+    let again = Stamped { now: state.time(), command: small_submit(4, Class::CpuLong) };
+    let repeated = Change::Submitted { first: TaskId(4 << 16), count: 2, repeated: true };
+    assert_eq!(apply(&mut state, again).unwrap(), [repeated]);
+}
