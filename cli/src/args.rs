@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{cancel, cluster, config, explain, logs, node, nodes, ps, run, status, submit, wait};
+use crate::commands::{
+    cancel, cluster, config, explain, logs, node, nodes, ps, run, sim, status, submit, wait,
+};
 use crate::demo;
 use crate::output::Format;
 
@@ -109,6 +111,8 @@ pub enum Command {
     Config(config::ConfigArgs),
     /// Start a whole cluster on this machine, to look around
     Demo(demo::Args),
+    /// Simulate whole clusters from seeds: faults, replays, what went wrong (the program stint-sim)
+    Sim(sim::SimArgs),
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub mod node_start;
 pub mod nodes;
 pub mod ps;
 pub mod run;
+pub mod sim;
 pub mod status;
 pub mod submit;
 pub mod wait;
@@ -49,6 +50,7 @@ pub fn dispatch(cli: Cli) -> Done {
         Command::Cluster(args) => with_client(&global, |context| cluster::run(context, args)),
         Command::Config(args) => config::run(&Output::new(global.output), args),
         Command::Demo(args) => crate::demo::run(args),
+        Command::Sim(args) => sim::run(&args.words),
     }
 }
 

@@ -19,14 +19,22 @@ use crate::args::{Cli, Command};
 use crate::failure::Failure;
 
 fn main() -> ExitCode {
-    // The watchdog is this binary too; it must start before any thread, runtime or parser exists.
     let mut words = std::env::args_os().skip(1);
-    if words.next().is_some_and(|word| word == "shim") {
-        return stint_executor::shim::main(words);
+    match words.next() {
+        // The watchdog is this binary too; it must start before any thread, runtime or parser exists.
+        Some(word) if word == "shim" => return stint_executor::shim::main(words),
+        // Every word behind `sim` is the simulator's own, also those that mean something here.
+        Some(word) if word == "sim" => return exit(commands::sim::run(&words.collect::<Vec<_>>()), false),
+        _ => {}
     }
     let cli = Cli::parse();
     let is_run = matches!(cli.command, Command::Run(_));
-    match commands::dispatch(cli) {
+    exit(commands::dispatch(cli), is_run)
+}
+
+/// The exit code of what was done.
+fn exit(done: Done, is_run: bool) -> ExitCode {
+    match done {
         Ok(code) => ExitCode::from(code),
         Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
         Err(failure) => {

@@ -12,7 +12,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sdk", &["protocol"]),
     ("node", &["scheduler", "raft", "executor", "protocol", "sdk"]),
     ("cli", &["sdk", "protocol", "node", "executor"]),
-    ("sim", &["node", "scheduler", "raft", "executor", "protocol"]),
+    ("sim", &["node", "scheduler", "raft", "executor", "protocol", "sdk"]),
 ];
 
 fn manifest(root: &Path, crate_name: &str) -> toml::Table {

@@ -1,4 +1,4 @@
-//! Every wrong behaviour that can be planted in this crate: the fast simulation must catch each one. Without the
+//! Every wrong behaviour that can be planted in this crate: a simulation must catch each one. Without the
 //! feature `mutations`, which no release enables, `planted` is always false and the compiler removes what it guards.
 
 /// A planted wrong behaviour; each has one place.
@@ -14,6 +14,14 @@ pub enum Mutation {
     WallClockJump,
     /// A node obeys orders of an earlier term, for another process, or for an earlier report (`agent/core.rs`).
     StaleOrders,
+    /// A peer that leads acts before an entry of its own term is applied (`office.rs`).
+    ActBeforeOwnTermEntry,
+    /// A node's new incarnation frees the leases of the earlier one at once (`reports.rs`).
+    ReleaseOnNewIncarnation,
+    /// A leader renews leases without asking a quorum (`leader.rs`).
+    RenewWithoutQuorum,
+    /// A read shows what its peer has applied, whoever leads (`node.rs`).
+    StaleRead,
 }
 
 #[cfg(feature = "mutations")]
@@ -26,8 +34,12 @@ mod active {
         static PLANTED: Cell<Option<Mutation>> = const { Cell::new(None) };
     }
 
+    /// Is found in every program that can be made to behave wrongly, and in no other.
+    pub static MARK: &str = "this program can be made to behave wrongly: mutations of stint-node";
+
     /// Plants a wrong behaviour in this thread, or takes it back.
     pub fn plant(mutation: Option<Mutation>) {
+        tracing::debug!(?mutation, MARK);
         PLANTED.set(mutation);
     }
 

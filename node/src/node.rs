@@ -16,6 +16,7 @@ use crate::agent::LeaderLink;
 use crate::clock::{Chance, Clock};
 use crate::leader::Leader;
 use crate::limits;
+use crate::mutations::{Mutation, planted};
 use crate::peers::{Caller, Handler, Later, PeerAddress, Peers};
 use crate::pki::Authority;
 use crate::reports::Reports;
@@ -141,6 +142,9 @@ impl Node {
 
     /// The state, no older than this call: every peer gives the same answers.
     pub async fn read(&self) -> Result<State, Refusal> {
+        if planted(Mutation::StaleRead) {
+            return Ok(self.shared.view().state);
+        }
         match self.ask(Request::ReadIndex).await? {
             Reply::Index(index) => self.read_at(index).await,
             other => Err(unexpected(&other)),

@@ -31,7 +31,8 @@ impl Office {
     /// Begins, keeps or ends an office. A peer holds it while it leads and an entry of its own term is applied
     /// (DESIGN §5, rule 5); each term begins with no receipt times.
     pub fn hold(office: &mut Option<Office>, at: Standing, now: BootMs, time: TimeMs) -> Option<&mut Office> {
-        if !at.leads || at.applied_term != at.term {
+        let own_term = at.applied_term == at.term || planted(Mutation::ActBeforeOwnTermEntry);
+        if !at.leads || !own_term {
             if !planted(Mutation::OldReceiptTimes) {
                 *office = None;
             }

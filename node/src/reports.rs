@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::clock::Clock;
 use crate::leader::{Leader, NotDone};
 use crate::limits;
+use crate::mutations::{Mutation, planted};
 use crate::orders::{self, Reporter};
 use crate::shared::Shared;
 use crate::wire::{Report, ReportAnswer};
@@ -59,7 +60,11 @@ impl Reports {
             Reporter::Known => {}
             Reporter::Turned(answer) => return Err(answer),
             Reporter::Registers(command) => {
-                match self.leader.propose(vec![command]).await.map(|r| r.into_iter().next()) {
+                let mut commands = vec![command];
+                if planted(Mutation::ReleaseOnNewIncarnation) {
+                    commands.push(Command::ExpireLeases(self.of_earlier_lives(report)));
+                }
+                match self.leader.propose(commands).await.map(|r| r.into_iter().next()) {
                     Ok(Some(Err(rejection))) => return Err(ReportAnswer::Stale(rejection.to_string())),
                     Ok(_) => {}
                     Err(NotDone::NotLeader | NotDone::Full | NotDone::Unknown(_)) => {
@@ -80,6 +85,16 @@ impl Reports {
             Some((_, false)) => {}
         }
         Ok(())
+    }
+
+    /// Leases that another incarnation of the node holds.
+    fn of_earlier_lives(&self, report: &Report) -> Vec<LeaseId> {
+        let state = self.shared.view().state;
+        let earlier = |lease: &LeaseId| {
+            let leased = state.task(lease.task).and_then(|task| task.leased());
+            leased.is_some_and(|leased| leased.incarnation < report.incarnation)
+        };
+        state.leases_of(report.node).filter(earlier).collect()
     }
 
     async fn wait_for_news(&self, report: &Report, until: Instant) {

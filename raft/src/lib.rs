@@ -13,6 +13,7 @@ mod error;
 mod log;
 mod machine;
 mod membership;
+pub mod mutations;
 mod raft;
 mod settings;
 mod snapshot;

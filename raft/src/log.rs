@@ -32,6 +32,7 @@ use self::record::{Bookmarks, Record, parse_placed};
 use self::segment::{Segment, Spares};
 use self::writer::{Effect, Pending, Writer};
 use crate::error::{OpenError, StorageFailure};
+use crate::mutations::{Mutation, planted};
 use crate::settings::Settings;
 use crate::types::{Entry, LogId, Vote};
 
@@ -126,6 +127,11 @@ impl Log {
             }
             shared.shrink();
         }
+        if planted(Mutation::AckBeforeSync) {
+            self.queue.push(records, None);
+            done(Ok(()));
+            return Ok(());
+        }
         self.queue.push(records, Some(done));
         Ok(())
     }
@@ -134,6 +140,9 @@ impl Log {
     pub(crate) async fn save_vote(&self, vote: Vote) -> io::Result<()> {
         let (confirm, confirmed) = tokio::sync::oneshot::channel();
         lock(&self.shared).bookmarks.vote = Some(vote);
+        if planted(Mutation::ForgetVote) {
+            return Ok(());
+        }
         let record = Pending { effect: Effect::Vote(vote), encoded: Record::Vote(vote).encode() };
         let done: Done = Box::new(move |result| drop(confirm.send(result)));
         self.queue.push(vec![record], Some(done));

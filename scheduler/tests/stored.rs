@@ -71,7 +71,7 @@ fn samples() -> Vec<Command> {
             ],
         }),
         Command::ExpireLeases(vec![lease(1, 1), lease(2, 70_000)]),
-        Command::SetNodeMode { node: NodeId(2), mode: NodeMode::Draining, within_ms: Some(60_000) },
+        Command::SetNodeMode { node: NodeId(2), mode: NodeMode::Draining, within_ms: Some(600_000) },
         Command::RemoveNode(NodeId(3)),
         Command::Admit(Admit {
             disk: [0xd1; 16],
@@ -81,7 +81,7 @@ fn samples() -> Vec<Command> {
         }),
         Command::AddJoinToken { hash: [0x70; 32], valid_ms: 3_600_000 },
         Command::Tick,
-        Command::SetNodeAddress { node: NodeId(2), address: "10.0.0.8:7001".into() },
+        Command::SetNodeAddress { node: NodeId(300), address: "gpu-7.example:7001".into() },
     ]
 }
 
@@ -254,9 +254,9 @@ fn rich_state() -> State {
         run(&mut state, Command::CommitPlan(place(task, Runtime::Process, &[])));
         run(&mut state, end(task, EndKind::StartFailed, "the disk is full"));
     }
-    let mode = |mode, within_ms| Command::SetNodeMode { node: NodeId(1), mode, within_ms };
-    run(&mut state, mode(NodeMode::Cordoned, None));
-    run(&mut state, mode(NodeMode::Draining, Some(60_000)));
+    let drain =
+        Command::SetNodeMode { node: NodeId(1), mode: NodeMode::Draining, within_ms: Some(3_600_000) };
+    run(&mut state, drain);
     run(&mut state, Command::AddJoinToken { hash: [0x71; 32], valid_ms: 3_600_000 });
     state
 }
@@ -315,7 +315,7 @@ fn describe(state: &State) -> Vec<String> {
     for node in state.nodes() {
         let held = node.held(state.time()).map(|held| (held.tasks, held.message.clone()));
         let (mode, gpus, running) = (node.mode, node.offer.gpus.len(), node.running);
-        let by = node.drain_by;
+        let by = node.drain_by.map(|at| at.0);
         lines.push(format!("{:?} {mode:?} by {by:?}, {gpus} GPUs, runs {running}, held {held:?}", node.id));
     }
     for (id, task) in state.tasks_before(TaskId(u128::MAX)) {
@@ -340,8 +340,8 @@ fn a_snapshot_is_read_and_written_as_it_was_stored() {
     let mut state = decode_snapshot(&stored).unwrap();
     check(&state).unwrap();
     let expected = [
-        "stored Spread at 1790000000240: 2 queued, 5 wait, 1 run, 1 finished ever",
-        "node 1 Draining by Some(TimeMs(1790000060230)), 0 GPUs, runs 0, held None",
+        "stored Spread at 1790000000230: 2 queued, 5 wait, 1 run, 1 finished ever",
+        "node 1 Draining by Some(1790003600220), 0 GPUs, runs 0, held None",
         "node 2 Ready by None, 2 GPUs, runs 1, held Some((3, \"the disk is full\"))",
         "00000000-0000-0000-0000-000000060000 Some(\"task-6\") CpuShort index 0, leased None, 1 ended, 1 failed starts",
         "00000000-0000-0000-0000-000000050000 Some(\"task-5\") CpuShort index 0, leased None, 1 ended, 1 failed starts",

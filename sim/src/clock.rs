@@ -1,7 +1,7 @@
 //! Door: time. One virtual world time, and a clock of each machine that drifts, is set wrong and starts anew at power-on.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use stint_node::clock::Clock;
 use stint_protocol::{BootMs, TimeMs};
@@ -30,7 +30,10 @@ pub struct MachineClock {
     world: WorldTime,
     /// How much faster than world time, in millionths; below zero: slower.
     drift_ppm: i64,
+    /// How far the wall clock is set wrong.
     wall_offset_ms: i64,
+    /// What a jump adds to it.
+    jump_ms: AtomicI64,
     powered_on_ms: AtomicU64,
     /// What the boot clock showed at power-on.
     boot_start_ms: u64,
@@ -40,12 +43,17 @@ impl MachineClock {
     /// A machine that is switched on now.
     pub fn new(world: WorldTime, drift_ppm: i64, wall_offset_ms: i64, boot_start_ms: u64) -> Self {
         let powered_on_ms = AtomicU64::new(world.ms());
-        Self { world, drift_ppm, wall_offset_ms, powered_on_ms, boot_start_ms }
+        Self { world, drift_ppm, wall_offset_ms, jump_ms: AtomicI64::new(0), powered_on_ms, boot_start_ms }
     }
 
     /// The machine starts anew: its boot clock does too.
     pub fn power_on(&self) {
         self.powered_on_ms.store(self.world.ms(), Ordering::SeqCst);
+    }
+
+    /// Sets the wall clock wrong by this much more; zero sets it right again.
+    pub fn jump(&self, ms: i64) {
+        self.jump_ms.store(ms, Ordering::SeqCst);
     }
 
     fn drifted(&self, ms: u64) -> u64 {
@@ -55,7 +63,8 @@ impl MachineClock {
 
 impl Clock for MachineClock {
     fn wall(&self) -> TimeMs {
-        TimeMs((WALL_START_MS + self.wall_offset_ms) as u64 + self.drifted(self.world.ms()))
+        let set_wrong = self.wall_offset_ms + self.jump_ms.load(Ordering::SeqCst);
+        TimeMs((WALL_START_MS + set_wrong) as u64 + self.drifted(self.world.ms()))
     }
 
     fn boot(&self) -> BootMs {

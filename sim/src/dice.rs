@@ -1,5 +1,9 @@
 //! Seeded chance of the simulation: each part has a sequence of its own, so that one more draw here changes nothing there.
 
+use std::collections::BTreeMap;
+
+use crate::scenario::Range;
+
 /// A small generator (SplitMix64).
 #[derive(Debug, Clone)]
 pub struct Dice(u64);
@@ -28,6 +32,22 @@ impl Dice {
     /// From `low` to `high`, both included.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.below(high - low + 1)
+    }
+
+    /// Within a range of a scenario.
+    pub fn within(&mut self, range: Range) -> u64 {
+        self.between(range.0, range.1.max(range.0))
+    }
+
+    /// One of these, by weight; none when all weights are zero.
+    pub fn weighted<'a, K>(&mut self, of: &'a BTreeMap<K, u64>) -> Option<&'a K> {
+        let mut at = self.below(of.values().sum::<u64>().max(1));
+        let chosen = of.iter().find(|(_, weight)| {
+            let here = at < **weight;
+            at = at.saturating_sub(**weight);
+            here
+        });
+        chosen.map(|(key, _)| key)
     }
 
     /// True once in `n` draws.

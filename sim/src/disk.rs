@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::Duration;
 
-use stint_raft::{Disk, DiskFile, OpenMode};
+use stint_raft::{Disk, DiskFile, OpenMode, SyncDelay};
 
 use crate::dice::Dice;
+use crate::disk_trouble::Trouble;
 
 /// Bytes that reach the disk together or not at all.
 const SECTOR: usize = 512;
@@ -43,6 +45,7 @@ struct Inner {
     holder: Weak<()>,
     generation: u64,
     lying_syncs: bool,
+    trouble: Trouble,
 }
 
 /// The disk as the world sees it; `session` gives what a peer gets.
@@ -108,6 +111,34 @@ impl MemoryDisk {
         self.state().lying_syncs = true;
     }
 
+    /// Changes what is wrong with the disk.
+    pub fn trouble<T>(&self, change: impl FnOnce(&mut Trouble) -> T) -> T {
+        change(&mut self.state().trouble)
+    }
+
+    /// How long syncs take: most 0.5 to 3 ms, some 8, few 60; while the disk is slow, as its trouble says.
+    pub fn sync_delay(&self, dice: Dice) -> SyncDelay {
+        let (disk, dice) = (self.clone(), Mutex::new(dice));
+        SyncDelay::model(move || {
+            let mut dice = dice.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            if let Some(slow_ms) = disk.trouble(|trouble| trouble.slow_ms) {
+                return Duration::from_millis(dice.within(slow_ms));
+            }
+            let micros = match dice.below(100) {
+                0..=89 => dice.between(500, 3_000),
+                90..=98 => 8_000,
+                _ => 60_000,
+            };
+            Duration::from_micros(micros)
+        })
+    }
+
+    /// Bytes of all files that have a name.
+    pub fn bytes(&self) -> usize {
+        let inner = self.state();
+        inner.names.values().filter_map(|id| inner.files.get(id)).map(|content| content.now.len()).sum()
+    }
+
     /// The process dies: its handles are dead, what it wrote is in the kernel's cache and stays.
     pub fn process_died(&self) {
         let mut inner = self.state();
@@ -115,8 +146,9 @@ impl MemoryDisk {
         inner.holder = Weak::new();
     }
 
-    /// The power goes: what was not synced survives in arbitrary parts. Open handles are dead.
-    pub fn power_lost(&self, dice: &mut Dice) {
+    /// The power goes: what was not synced survives in arbitrary parts.
+    /// Open handles are dead. With `garbage` some of it survives with flipped bits.
+    pub fn power_lost(&self, dice: &mut Dice, garbage: bool) {
         let mut inner = self.state();
         inner.generation += 1;
         inner.holder = Weak::new();
@@ -129,13 +161,13 @@ impl MemoryDisk {
         inner.names = names;
         for content in inner.files.values_mut() {
             let unsynced = std::mem::take(&mut content.unsynced);
-            unsynced.iter().for_each(|change| keep_some(&mut content.durable, change, dice));
+            unsynced.iter().for_each(|change| keep_some(&mut content.durable, change, dice, garbage));
             content.now = content.durable.clone();
         }
     }
 }
 
-fn keep_some(durable: &mut Vec<u8>, change: &Change, dice: &mut Dice) {
+fn keep_some(durable: &mut Vec<u8>, change: &Change, dice: &mut Dice, garbage: bool) {
     match change {
         Change::SetLen(_) => {
             if dice.one_in(2) {
@@ -147,7 +179,11 @@ fn keep_some(durable: &mut Vec<u8>, change: &Change, dice: &mut Dice) {
             while at < bytes.len() {
                 let step = (SECTOR - (offset + at) % SECTOR).min(bytes.len() - at);
                 if dice.one_in(2) {
-                    let piece = bytes[at..at + step].to_vec();
+                    let mut piece = bytes[at..at + step].to_vec();
+                    if garbage && dice.one_in(2) {
+                        let flipped = dice.below(step as u64) as usize;
+                        piece[flipped] ^= 1 << dice.below(8);
+                    }
                     apply(durable, &Change::Write { offset: offset + at, bytes: piece });
                 }
                 at += step;
@@ -178,6 +214,9 @@ impl Disk for Session {
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
         let mut inner = self.alive()?;
+        if mode == OpenMode::Fresh {
+            inner.trouble.on_grow()?;
+        }
         let known = inner.names.get(path).copied();
         let id = match (mode, known) {
             (OpenMode::Existing, None) => return Err(missing(path)),
@@ -257,6 +296,17 @@ impl MemoryFile {
 
     fn change(&self, change: Change) -> io::Result<()> {
         self.with(|inner, id| {
+            let len = inner.files.get(&id).map_or(0, |content| content.now.len());
+            match &change {
+                Change::SetLen(to) if *to > len => inner.trouble.on_grow()?,
+                Change::SetLen(_) => {}
+                Change::Write { offset, bytes } => {
+                    inner.trouble.on_write()?;
+                    if offset + bytes.len() > len {
+                        inner.trouble.on_grow()?;
+                    }
+                }
+            }
             let content = inner.files.entry(id).or_default();
             apply(&mut content.now, &change);
             content.unsynced.push(change);
@@ -272,6 +322,7 @@ impl DiskFile for MemoryFile {
 
     fn read_at(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
         self.with(|inner, id| {
+            inner.trouble.on_read()?;
             let now = &inner.files[&id].now;
             let start = (offset as usize).min(now.len());
             Ok(now[start..now.len().min(start + len)].to_vec())
@@ -292,13 +343,17 @@ impl DiskFile for MemoryFile {
 
     fn sync_data(&self) -> io::Result<()> {
         self.with(|inner, id| {
-            let lying = inner.lying_syncs;
+            let (lying, failed) = (inner.lying_syncs, inner.trouble.on_sync());
             let content = inner.files.entry(id).or_default();
-            if !lying && !content.unsynced.is_empty() {
-                content.durable = content.now.clone();
-                content.unsynced.clear();
+            if lying {
+                return failed;
             }
-            Ok(())
+            // A kernel forgets after a failed sync that the pages are not on the disk: later syncs leave them out.
+            let unsynced = std::mem::take(&mut content.unsynced);
+            if failed.is_ok() {
+                unsynced.iter().for_each(|change| apply(&mut content.durable, change));
+            }
+            failed
         })
     }
 }

@@ -1,60 +1,42 @@
-//! `stint-sim`: simulates seeds, each in a process of its own.
-//!
-//! Exit codes: 0 fine, 2 wrong arguments, 10 safety, 11 liveness, 12 not deterministic, 13 crash.
+//! `stint-sim`: simulates seeds, each in a process of its own. The exit codes stand in `command/exit.rs` and in --help.
 
 mod args;
+mod command;
 mod fast_commands;
-mod sweep;
 
 use std::process::ExitCode;
 
-use mad_turmoil::rand::set_rng;
-use mad_turmoil::time::SimClocksGuard;
-use rand::SeedableRng;
-use rand::rngs::StdRng;
-use stint_sim::Report;
+use clap::Parser as _;
 
-use crate::args::{Args, SeedArgs};
+use crate::args::{Cli, Command};
+use crate::command::{Done, exit, explain, regressions, replay, run, scenarios, seed, shrink, twice};
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     if let Some(code) = fast_commands::carry_out(&words) {
         return code;
     }
-    match args::parse(std::env::args().skip(1)) {
-        Ok(Args::Seed(seed)) => simulate(&seed),
-        Ok(Args::Twice(seed)) => sweep::twice(&seed),
-        Ok(Args::Run(run)) => sweep::run(&run),
-        Err(problem) => {
-            eprintln!("{problem}\n\n{}\n{}", args::USAGE, fast_commands::USAGE);
-            ExitCode::from(2)
+    // Before anything else takes chance from the system: all of a simulated process comes from its seed.
+    seed::take_over_chance(std::env::args().skip(1));
+    match dispatch(Cli::parse().command) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) if failure.is_closed_pipe() => ExitCode::from(exit::FINE),
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::from(failure.exit_code())
         }
     }
 }
 
-/// Runs one seed in this process, which does nothing else: chance and clocks of the C library are the seed's.
-fn simulate(args: &SeedArgs) -> ExitCode {
-    set_rng(StdRng::seed_from_u64(args.seed));
-    if let Ok(filter) = std::env::var("STINT_SIM_LOG") {
-        tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stderr).init();
+fn dispatch(command: Command) -> Done {
+    match command {
+        Command::Run(args) => run::run(&args),
+        Command::Replay(args) => replay::run(args),
+        Command::Twice(args) => twice::run(args),
+        Command::Shrink(args) => shrink::run(&args),
+        Command::Explain(args) => explain::run(args),
+        Command::Scenarios(args) => scenarios::run(&args),
+        Command::Regressions(args) => regressions::run(&args),
+        Command::Seed(args) => seed::run(&args),
     }
-    let report = {
-        let _clocks = SimClocksGuard::init();
-        stint_sim::run(args.seed, args.plant)
-    };
-    if !args.quiet {
-        print!("{}", report.trace);
-    }
-    println!("{}", last_line(args.seed, &report));
-    // What is left of the simulation is not worth taking down.
-    std::process::exit(report.violation.map_or(0, |violation| violation.severity as i32));
-}
-
-fn last_line(seed: u64, report: &Report) -> String {
-    let Report { hash, simulated_ms, summary, .. } = report;
-    let verdict = match &report.violation {
-        None => "ok".to_owned(),
-        Some(violation) => format!("{:?} \"{}\": {}", violation.severity, violation.rule, violation.what),
-    };
-    format!("seed {seed} {hash} {simulated_ms} ms, {summary}: {verdict}")
 }

@@ -1,4 +1,5 @@
-//! Door: peer transport. Real quinn over turmoil's UDP; loss and duplication are drawn here, cuts and delays by turmoil.
+//! Door: peer transport. Real quinn on a simulated network card; loss and duplication are drawn here, cuts and delays
+//! by turmoil, whose hosts are the cards: a stopped process does not stop its card.
 
 use std::collections::VecDeque;
 use std::fmt::{self, Debug};
@@ -10,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, Endpoint, EndpointConfig, TokioRuntime, UdpPoller};
+use tokio::sync::Notify;
 use turmoil::net::UdpSocket;
 
 use crate::dice::Dice;
@@ -19,7 +21,7 @@ pub const PORT: u16 = 7000;
 /// Bytes of the largest datagram that is taken.
 const DATAGRAM_BYTES: usize = 65_536;
 /// Datagrams that wait to be read; more are dropped, as a kernel does.
-const WAITING: usize = 4_096;
+const WAITING: usize = 1_024;
 
 /// The weather on all links: how many datagrams of a hundred are lost or doubled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,51 +48,95 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
-/// A QUIC endpoint on this turmoil host.
-pub async fn endpoint(sky: Sky, mut dice: Dice) -> io::Result<Endpoint> {
-    let socket = UdpSocket::bind((IpAddr::V4(Ipv4Addr::UNSPECIFIED), PORT)).await?;
-    let mut seed = [0; 32];
-    seed.chunks_mut(8).for_each(|part| part.copy_from_slice(&dice.next().to_le_bytes()));
-    let mut config = EndpointConfig::default();
-    config.rng_seed(Some(seed));
-    let arrived = Arc::new(Mutex::new(Arrived::default()));
-    let socket = SimUdp { socket: Arc::new(socket), arrived, sky, dice: Mutex::new(dice) };
-    tokio::spawn(pump(socket.socket.clone(), socket.arrived.clone()));
-    Endpoint::new_with_abstract_socket(config, None, Arc::new(socket), Arc::new(TokioRuntime))
+type Datagram = (SocketAddr, Vec<u8>);
+
+/// The network card of one machine, with the socket buffers of its peer.
+#[derive(Clone, Default)]
+pub struct Card(Arc<CardState>);
+
+#[derive(Default)]
+struct CardState {
+    arrived: Mutex<Arrived>,
+    sending: Mutex<VecDeque<Datagram>>,
+    send: Notify,
 }
 
 #[derive(Default)]
 struct Arrived {
-    datagrams: VecDeque<(SocketAddr, Vec<u8>)>,
+    /// Whether a process listens: what arrives otherwise is lost.
+    open: bool,
+    datagrams: VecDeque<Datagram>,
     waker: Option<Waker>,
 }
 
-struct SimUdp {
-    socket: Arc<UdpSocket>,
-    arrived: Arc<Mutex<Arrived>>,
-    sky: Sky,
-    dice: Mutex<Dice>,
-}
-
-impl Debug for SimUdp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.socket.fmt(f)
+impl Card {
+    /// Moves datagrams between the network and the buffers. Runs as a turmoil host.
+    pub async fn run(self) -> turmoil::Result {
+        let socket = UdpSocket::bind((IpAddr::V4(Ipv4Addr::UNSPECIFIED), PORT)).await?;
+        let mut buffer = vec![0; DATAGRAM_BYTES];
+        loop {
+            self.send_all(&socket);
+            tokio::select! {
+                biased;
+                () = self.0.send.notified() => {}
+                received = socket.recv_from(&mut buffer) => {
+                    let (length, from) = received?;
+                    self.take_in(from, &buffer[..length]);
+                }
+            }
+        }
     }
-}
 
-async fn pump(socket: Arc<UdpSocket>, arrived: Arc<Mutex<Arrived>>) {
-    let mut buffer = vec![0; DATAGRAM_BYTES];
-    while let Ok((length, from)) = socket.recv_from(&mut buffer).await {
+    /// What cannot be sent is lost: QUIC sends again.
+    fn send_all(&self, socket: &UdpSocket) {
+        for (to, bytes) in std::mem::take(&mut *lock(&self.0.sending)) {
+            let _ = socket.try_send_to(&bytes, to);
+        }
+    }
+
+    fn take_in(&self, from: SocketAddr, bytes: &[u8]) {
         let waker = {
-            let mut arrived = lock(&arrived);
-            if arrived.datagrams.len() < WAITING {
-                arrived.datagrams.push_back((from, buffer[..length].to_vec()));
+            let mut arrived = lock(&self.0.arrived);
+            if arrived.open && arrived.datagrams.len() < WAITING {
+                arrived.datagrams.push_back((from, bytes.to_vec()));
             }
             arrived.waker.take()
         };
         if let Some(waker) = waker {
             waker.wake();
         }
+    }
+
+    /// The process that listened is gone; with the machine's power also what waited to be sent.
+    pub fn close(&self, power: bool) {
+        *lock(&self.0.arrived) = Arrived::default();
+        if power {
+            lock(&self.0.sending).clear();
+        }
+    }
+
+    /// A QUIC endpoint of the process that begins now.
+    pub fn endpoint(&self, own: SocketAddr, sky: Sky, mut dice: Dice) -> io::Result<Endpoint> {
+        *lock(&self.0.arrived) = Arrived { open: true, ..Arrived::default() };
+        let mut seed = [0; 32];
+        seed.chunks_mut(8).for_each(|part| part.copy_from_slice(&dice.next().to_le_bytes()));
+        let mut config = EndpointConfig::default();
+        config.rng_seed(Some(seed));
+        let socket = SimUdp { own, card: self.clone(), sky, dice: Mutex::new(dice) };
+        Endpoint::new_with_abstract_socket(config, None, Arc::new(socket), Arc::new(TokioRuntime))
+    }
+}
+
+struct SimUdp {
+    own: SocketAddr,
+    card: Card,
+    sky: Sky,
+    dice: Mutex<Dice>,
+}
+
+impl Debug for SimUdp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "simulated socket {}", self.own)
     }
 }
 
@@ -119,11 +165,12 @@ impl AsyncUdpSocket for SimUdp {
         Box::pin(AlwaysWritable)
     }
 
-    /// What cannot be sent is lost: QUIC sends again.
     fn try_send(&self, transmit: &Transmit) -> io::Result<()> {
         for _ in 0..self.copies() {
-            let _ = self.socket.try_send_to(transmit.contents, transmit.destination);
+            let datagram = (transmit.destination, transmit.contents.to_vec());
+            lock(&self.card.0.sending).push_back(datagram);
         }
+        self.card.0.send.notify_one();
         Ok(())
     }
 
@@ -133,7 +180,7 @@ impl AsyncUdpSocket for SimUdp {
         buffers: &mut [IoSliceMut<'_>],
         metas: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        let mut arrived = lock(&self.arrived);
+        let mut arrived = lock(&self.card.0.arrived);
         let Some((addr, bytes)) = arrived.datagrams.pop_front() else {
             arrived.waker = Some(cx.waker().clone());
             return Poll::Pending;
@@ -145,7 +192,7 @@ impl AsyncUdpSocket for SimUdp {
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
+        Ok(self.own)
     }
 
     /// Switches path MTU discovery off: the simulated path has no limit to discover.

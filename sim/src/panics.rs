@@ -7,6 +7,8 @@ use crate::oracle::{Oracle, Severity};
 /// Reports panics from now on.
 pub fn watch(oracle: Oracle) {
     std::panic::set_hook(Box::new(move |info| {
+        // Should the simulator itself fail, nobody would print the trace.
+        eprintln!("panic: {}", text(info));
         oracle.violate(Severity::Crash, "no panic", text(info));
     }));
 }

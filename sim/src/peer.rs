@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use stint_executor::Host;
 use stint_node::agent::Agent;
@@ -11,20 +10,22 @@ use stint_node::assemble::{Parts, assemble};
 use stint_node::clock::Chance;
 use stint_node::node::{Link, Node};
 use stint_node::peers;
-use stint_node::pki::{Authority, Identity};
-use stint_protocol::{Class, GpuId, GpuInfo, Incarnation, NodeId, NodeOffer, Nonce, Resources, Runtime};
-use stint_raft::{Settings, SyncDelay};
+use stint_protocol::{Incarnation, NodeId, Nonce};
+use stint_raft::Settings;
 use stint_scheduler::RegisterNode;
 use tokio::sync::mpsc;
 
 use crate::clock::MachineClock;
 use crate::dice::Dice;
 use crate::disk::MemoryDisk;
-use crate::host::Machine;
-use crate::membership;
-use crate::network::{self, PORT, Sky};
-use crate::oracle::{Oracle, Severity};
+use crate::identity::{authority, identity};
+use crate::machine::{self, Machine};
+use crate::membership::{self, Members};
+use crate::network::{Card, PORT, Sky};
+use crate::offer::offer;
+use crate::oracle::Oracle;
 use crate::plant::Plant;
+use crate::scenario::Scenario;
 use crate::workload::Desk;
 
 /// Entries between two snapshots: few, so that they happen.
@@ -42,14 +43,11 @@ pub struct Peer(Arc<Inner>);
 
 struct Inner {
     id: u64,
-    seed: u64,
-    plant: Option<Plant>,
+    world: Surroundings,
     clock: Arc<MachineClock>,
     machine: Machine,
     disk: MemoryDisk,
-    sky: Sky,
-    oracle: Oracle,
-    desk: Desk,
+    card: Card,
     /// Processes begun so far.
     lives: AtomicU64,
     /// What the real node keeps in its data folder.
@@ -59,8 +57,11 @@ struct Inner {
 }
 
 /// What a peer shares with the world.
+#[derive(Clone)]
 pub struct Surroundings {
     pub seed: u64,
+    pub scenario: Arc<Scenario>,
+    pub members: Members,
     pub plant: Option<Plant>,
     pub sky: Sky,
     pub oracle: Oracle,
@@ -73,23 +74,29 @@ pub type Failed = Box<dyn std::error::Error>;
 impl Peer {
     /// A machine that is switched on, with an empty disk and no process yet.
     pub fn new(id: u64, clock: Arc<MachineClock>, world: &Surroundings) -> Self {
-        let Surroundings { seed, plant, sky, oracle, desk } = world;
-        let dice = Dice::new(*seed, 0x1000 + id);
-        let machine = Machine::new(id, clock.clone(), oracle.clone(), dice, *plant);
+        let offer = offer(id, &world.scenario.topology);
+        world.oracle.on_offer(id, offer.clone());
+        let machine = Machine::new(machine::Parts {
+            id,
+            clock: clock.clone(),
+            oracle: world.oracle.clone(),
+            dice: Dice::new(world.seed, 0x1000 + id),
+            plant: world.plant,
+            offer,
+            rules: world.scenario.workload.clone(),
+            kill_margin_ms: world.scenario.cluster.kill_margin_ms,
+        });
         let disk = MemoryDisk::default();
-        if *plant == Some(Plant::LyingDisk) {
+        if world.plant == Some(Plant::LyingDisk) {
             disk.lie();
         }
         Self(Arc::new(Inner {
             id,
-            seed: *seed,
-            plant: *plant,
+            world: world.clone(),
             clock,
             machine,
             disk,
-            sky: sky.clone(),
-            oracle: oracle.clone(),
-            desk: desk.clone(),
+            card: Card::default(),
             lives: AtomicU64::new(0),
             incarnation: AtomicU64::new(0),
             member: AtomicBool::new(false),
@@ -117,6 +124,21 @@ impl Peer {
         &self.0.machine
     }
 
+    /// The machine's disk.
+    pub fn disk(&self) -> &MemoryDisk {
+        &self.0.disk
+    }
+
+    /// The machine's clocks.
+    pub fn clock(&self) -> &MachineClock {
+        &self.0.clock
+    }
+
+    /// The machine's network card.
+    pub fn card(&self) -> &Card {
+        &self.0.card
+    }
+
     /// The running node, once it is put together.
     pub fn node(&self) -> Option<Arc<Node>> {
         self.slot().clone()
@@ -129,23 +151,27 @@ impl Peer {
     /// The process is about to be killed; the machine goes on.
     pub fn process_dies(&self) {
         self.slot().take();
+        self.0.card.close(false);
         self.0.machine.node_died();
         self.0.disk.process_died();
     }
 
-    /// The machine is about to lose its power.
-    pub fn power_goes(&self, dice: &mut Dice) {
+    /// The machine is about to lose its power. With `garbage` its disk keeps some of what was not synced damaged.
+    pub fn power_goes(&self, dice: &mut Dice, garbage: bool) {
         self.slot().take();
+        self.0.card.close(true);
         self.0.machine.power_lost();
-        self.0.disk.power_lost(dice);
+        self.0.disk.power_lost(dice, garbage);
         self.0.clock.power_on();
     }
 
-    /// The process: runs until it is killed.
+    /// The process: runs until it is killed, or its storage fails.
     pub async fn run(self) -> Result<(), Failed> {
         let life = self.0.lives.fetch_add(1, Ordering::SeqCst) + 1;
-        let mut dice = Dice::new(self.0.seed, 0x2000 + self.0.id * 0x10_0000 + life);
-        let endpoint = network::endpoint(self.0.sky.clone(), Dice::new(dice.next(), 1)).await?;
+        let world = &self.0.world;
+        let mut dice = Dice::new(world.seed, 0x2000 + self.0.id * 0x10_0000 + life);
+        let own = address_of(self.0.id).parse()?;
+        let endpoint = self.0.card.endpoint(own, world.sky.clone(), Dice::new(dice.next(), 1))?;
         let parts = Parts {
             id: NodeId(self.0.id),
             cluster: "sim".into(),
@@ -161,41 +187,50 @@ impl Peer {
         *self.slot() = Some(node.clone());
         tokio::spawn(peers::serve(endpoint, node.clone()));
         tokio::spawn(node.leader.clone().run(queue));
-        self.observe(&node);
+        self.observe(&node, life);
+        tokio::select! {
+            biased;
+            why = node.raft.fatal() => Err(why.into()),
+            ended = self.work(&node) => ended,
+        }
+    }
+
+    async fn work(&self, node: &Arc<Node>) -> Result<(), Failed> {
         if !self.0.member.load(Ordering::SeqCst) {
-            membership::settle(&node, disk_of(self.0.id)).await?;
+            membership::settle(node, &self.0.world.members, &self.0.world.scenario.cluster).await?;
             self.0.member.store(true, Ordering::SeqCst);
         }
-        self.execute(&node);
-        self.0.desk.clone().serve(self.0.id, node).await;
+        self.execute(node);
+        self.0.world.desk.clone().serve(self.0.id, node.clone()).await;
         Ok(())
     }
 
     fn raft_settings(&self, dice: &mut Dice) -> Settings {
         let mut settings = Settings::new("sim");
-        settings.disk_id = Some(format!("{:032x}", u128::from_be_bytes(disk_of(self.0.id))));
+        settings.disk_id = Some(membership::disk_text(self.0.id));
+        settings.profile = self.0.world.scenario.cluster.profile();
         settings.snapshot_every_entries = SNAPSHOT_EVERY;
         settings.keep_entries_after_snapshot = KEEP_ENTRIES;
         settings.segment_bytes = SEGMENT_BYTES;
         settings.inline_io = true;
         settings.rng_seed = Some(dice.next());
         settings.disk = Arc::new(self.0.disk.session());
-        settings.sync_delay = sync_delay(Dice::new(dice.next(), 2));
-        settings.mutation_leader_restore = self.0.plant == Some(Plant::LeaderRestore);
+        settings.sync_delay = self.0.disk.sync_delay(Dice::new(dice.next(), 2));
+        settings.mutation_leader_restore = self.0.world.plant == Some(Plant::LeaderRestore);
         settings
     }
 
     /// Tells the oracle what this replica knows.
-    fn observe(&self, node: &Arc<Node>) {
-        let (oracle, watched, id) = (self.0.oracle.clone(), node.clone(), self.0.id);
+    fn observe(&self, node: &Arc<Node>, life: u64) {
+        let (oracle, watched, id) = (self.0.world.oracle.clone(), node.clone(), self.0.id);
         tokio::spawn(async move {
             let mut applied = watched.shared.applied();
             while applied.changed().await.is_ok() {
                 let view = watched.shared.view();
-                oracle.on_state(id, view.at.index, &view.state);
+                oracle.on_state(id, life, view.at, &view.state);
             }
         });
-        let (oracle, watched) = (self.0.oracle.clone(), node.clone());
+        let (oracle, watched) = (self.0.world.oracle.clone(), node.clone());
         tokio::spawn(async move {
             let mut watch = watched.raft.watch();
             loop {
@@ -204,11 +239,6 @@ impl Peer {
                     oracle.on_leader(status.term, leader);
                 }
             }
-        });
-        let (oracle, watched) = (self.0.oracle.clone(), node.clone());
-        tokio::spawn(async move {
-            let why = watched.raft.fatal().await;
-            oracle.violate(Severity::Crash, "no peer gives up", format!("peer {id}: {why}"));
         });
     }
 
@@ -223,8 +253,8 @@ impl Peer {
         let host: Arc<dyn Host> = Arc::new(self.0.machine.clone());
         // Set once a process.
         let _ = node.host.set(host.clone());
-        let offer =
-            RegisterNode { node: node.id, incarnation, nonce, offer: offer(self.0.id), problems: vec![] };
+        let offer = self.0.machine.offer();
+        let offer = RegisterNode { node: node.id, incarnation, nonce, offer, problems: vec![] };
         let agent = Agent {
             node: node.id,
             incarnation,
@@ -239,59 +269,7 @@ impl Peer {
     }
 }
 
-/// The random id of a peer's data folder.
-pub fn disk_of(id: u64) -> [u8; 16] {
-    [id as u8; 16]
-}
-
 /// Where a peer listens: turmoil counts its hosts' addresses from 192.168.0.1.
 pub fn address_of(id: u64) -> String {
     format!("192.168.0.{id}:{PORT}")
-}
-
-/// Peer 1 has one GPU, peer 2 two, peer 3 none.
-fn offer(id: u64) -> NodeOffer {
-    let gpu = |index: u32| GpuInfo {
-        id: GpuId::new(&format!("GPU-{id}-{index}")).unwrap_or_else(|e| panic!("a fixed name: {e}")),
-        model: "Simulated".into(),
-        memory_bytes: 16 << 30,
-        index,
-    };
-    NodeOffer {
-        resources: Resources { cpu_milli: 4_000, memory_bytes: 16 << 30 },
-        gpus: (0..[1, 2, 0][(id as usize - 1) % 3]).map(gpu).collect(),
-        runtimes: vec![Runtime::Mock],
-        classes: vec![Class::CpuShort, Class::CpuLong, Class::Gpu],
-        labels: Default::default(),
-        slots: 8,
-        quarantined: Vec::new(),
-    }
-}
-
-/// Most syncs take 0.5 to 3 ms, some 8, few 60.
-fn sync_delay(dice: Dice) -> SyncDelay {
-    let dice = Mutex::new(dice);
-    SyncDelay::model(move || {
-        let mut dice = dice.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let micros = match dice.below(100) {
-            0..=89 => dice.between(500, 3_000),
-            90..=98 => 8_000,
-            _ => 60_000,
-        };
-        Duration::from_micros(micros)
-    })
-}
-
-fn authority() -> Authority {
-    let certificate = include_str!("../fixtures/authority.pem").to_owned();
-    Authority { certificate, key: include_str!("../fixtures/authority.key").to_owned() }
-}
-
-fn identity(id: u64) -> Identity {
-    let (certificate, key) = match id {
-        1 => (include_str!("../fixtures/peer-1.pem"), include_str!("../fixtures/peer-1.key")),
-        2 => (include_str!("../fixtures/peer-2.pem"), include_str!("../fixtures/peer-2.key")),
-        _ => (include_str!("../fixtures/peer-3.pem"), include_str!("../fixtures/peer-3.key")),
-    };
-    Identity { certificate: certificate.into(), key: key.into() }
 }

@@ -1,6 +1,12 @@
-//! Planted wrong behaviours: each must be caught by a checker. The product's code is the same; what it stands on lies.
+//! Planted wrong behaviours: each must be caught by a checker. Some lie in what the product stands on; the others in its
+//! own code, at the points that `stint_node::mutations` and `stint_raft::mutations` list.
 
 use std::str::FromStr;
+
+use stint_node::mutations::Mutation as NodeMutation;
+use stint_raft::mutations::Mutation as RaftMutation;
+
+use crate::oracle::Severity;
 
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,31 +21,85 @@ pub enum Plant {
     FalseAccount,
     /// The clock of one machine runs at half speed, far beyond the drift that leases allow for.
     SlowClock,
+    /// In the product's own code.
+    Node(NodeMutation),
+    Raft(RaftMutation),
 }
+
+/// Every plant with its word.
+const WORDS: [(&str, Plant); 15] = [
+    ("late_kill", Plant::LateKill),
+    ("lying_disk", Plant::LyingDisk),
+    ("leader_restore", Plant::LeaderRestore),
+    ("false_account", Plant::FalseAccount),
+    ("slow_clock", Plant::SlowClock),
+    ("stale_read", Plant::Node(NodeMutation::StaleRead)),
+    ("renew_after_revoke", Plant::Node(NodeMutation::RenewAfterRevoke)),
+    ("act_before_own_term_entry", Plant::Node(NodeMutation::ActBeforeOwnTermEntry)),
+    ("skip_drift_margin", Plant::Node(NodeMutation::SkipDriftMargin)),
+    ("release_on_new_incarnation", Plant::Node(NodeMutation::ReleaseOnNewIncarnation)),
+    ("wall_clock_jump", Plant::Node(NodeMutation::WallClockJump)),
+    ("renew_without_quorum", Plant::Node(NodeMutation::RenewWithoutQuorum)),
+    ("stale_orders", Plant::Node(NodeMutation::StaleOrders)),
+    ("ack_before_fsync", Plant::Raft(RaftMutation::AckBeforeSync)),
+    ("forget_vote", Plant::Raft(RaftMutation::ForgetVote)),
+];
 
 impl Plant {
     /// Every one.
-    pub const ALL: [Plant; 5] =
-        [Plant::LateKill, Plant::LyingDisk, Plant::LeaderRestore, Plant::FalseAccount, Plant::SlowClock];
+    pub const ALL: [Plant; WORDS.len()] = {
+        let mut all = [Plant::LateKill; WORDS.len()];
+        let mut at = 0;
+        while at < WORDS.len() {
+            all[at] = WORDS[at].1;
+            at += 1;
+        }
+        all
+    };
 
     /// The word of the command line.
     pub fn as_str(self) -> &'static str {
+        WORDS.iter().find(|(_, plant)| *plant == self).map_or("unnamed", |(word, _)| word)
+    }
+
+    /// Whether it lies in the product's own code, which only a build with the feature `mutations` can change.
+    pub fn needs_mutations(self) -> bool {
+        matches!(self, Plant::Node(_) | Plant::Raft(_))
+    }
+
+    /// How it must be caught: all of them break a promise.
+    pub fn expected(self) -> Severity {
+        Severity::Safety
+    }
+
+    /// Plants it for the rest of this process. Those under the product are planted where the world is made.
+    #[cfg(feature = "mutations")]
+    pub(crate) fn plant(self) {
         match self {
-            Plant::LateKill => "late_kill",
-            Plant::LyingDisk => "lying_disk",
-            Plant::LeaderRestore => "leader_restore",
-            Plant::FalseAccount => "false_account",
-            Plant::SlowClock => "slow_clock",
+            Plant::Node(mutation) => stint_node::mutations::plant(Some(mutation)),
+            Plant::Raft(mutation) => stint_raft::mutations::plant(Some(mutation)),
+            _ => {}
         }
     }
+
+    /// This build has nothing to plant in the product.
+    #[cfg(not(feature = "mutations"))]
+    pub(crate) fn plant(self) {}
 }
 
 impl FromStr for Plant {
     type Err = String;
 
     fn from_str(word: &str) -> Result<Self, String> {
-        let known: Vec<&str> = Plant::ALL.iter().map(|plant| plant.as_str()).collect();
-        let found = Plant::ALL.into_iter().find(|plant| plant.as_str() == word);
-        found.ok_or_else(|| format!("unknown plant {word:?}: use {}", known.join(", ")))
+        let known = WORDS.map(|(word, _)| word).join(", ");
+        let found = WORDS.into_iter().find(|(known, _)| *known == word).map(|(_, plant)| plant);
+        let plant = found.ok_or_else(|| format!("unknown plant {word:?}: use {known}"))?;
+        if plant.needs_mutations() && !cfg!(feature = "mutations") {
+            return Err(format!(
+                "{word} lies in the product's own code, which this build cannot change: use stint-sim-mutants \
+                 (cargo build --release -p stint-sim --features mutations)"
+            ));
+        }
+        Ok(plant)
     }
 }

@@ -4,14 +4,18 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use stint_node::node::{NewTasks, Node};
-use stint_node::wire::{Refusal, RefusalCode, Request};
+use stint_node::node::{NewTasks, Node, log_keeper};
+use stint_node::wire::{LogAnswer, ReadLog, Refusal, RefusalCode, Request};
 use stint_protocol::{Class, IdempotencyKey, RetryPolicy, Runtime, TaskId, TaskSpec, Tenant};
 use tokio::time::sleep;
 
 use crate::dice::Dice;
+use crate::host::output;
+use crate::operator::Operation;
 use crate::oracle::{Oracle, Severity};
 use crate::peer::Peer;
+use crate::recorded::RecordedTask;
+use crate::scenario::Workload as Rules;
 
 /// How long a client waits for an answer before it asks another peer, in milliseconds: beyond a peer's own deadline.
 const PATIENCE_MS: u64 = 12_000;
@@ -23,9 +27,16 @@ const LOOK: Duration = Duration::from_millis(5);
 pub enum Ask {
     Submit(Submit),
     Cancel(TaskId),
-    /// A linearizable read that must show these tasks.
-    Read(Vec<TaskId>),
+    /// A linearizable read of everything.
+    Read,
+    /// Output of the last attempt.
+    Log(TaskId),
+    /// The operator's.
+    Operate(Operation),
 }
+
+/// The kinds that scenarios may use.
+pub const REQUESTS: [&str; 4] = ["submit", "read", "cancel", "log"];
 
 /// One submit.
 #[derive(Clone, Debug)]
@@ -36,6 +47,7 @@ pub struct Submit {
     priority: u8,
     retry_failures: bool,
     grace_ms: u64,
+    recorded: Option<RecordedTask>,
 }
 
 /// What came of it.
@@ -100,25 +112,64 @@ impl Desk {
                 Ok(Answer::Submitted { first, count, repeated })
             }
             Ask::Cancel(task) => node.ask(Request::Cancel(vec![task])).await.map(|_| Answer::Done),
-            Ask::Read(tasks) => {
+            Ask::Read => {
+                let floor = self.oracle.on_read_begins();
                 let state = node.read().await?;
-                self.oracle.on_read(&tasks, &state);
+                self.oracle.on_read(floor, &state);
                 Ok(Answer::Done)
             }
+            Ask::Log(task) => self.read_log(node, task).await,
+            Ask::Operate(operation) => operate(node, operation).await,
         }
+    }
+
+    /// What is read is what the attempt wrote, or a reason why not.
+    async fn read_log(&self, node: &Node, task: TaskId) -> Result<Answer, Refusal> {
+        let state = node.read().await?;
+        let Some((keeper, lease)) = log_keeper(&state, task, 0) else { return Ok(Answer::Done) };
+        let read = ReadLog { lease, stderr: false, offset: 0, wait_ms: 0 };
+        if let LogAnswer::Chunk { bytes, .. } = node.read_log(keeper, read).await?
+            && **bytes != output(lease)
+        {
+            let what = format!("attempt {lease} wrote {:?}", String::from_utf8_lossy(&bytes));
+            self.oracle.violate(Severity::Safety, "output is that of its attempt", what);
+        }
+        Ok(Answer::Done)
     }
 }
 
+async fn operate(node: &Node, operation: Operation) -> Result<Answer, Refusal> {
+    if let Some(request) = operation.request() {
+        return node.ask(request).await.map(|_| Answer::Done);
+    }
+    let done = match operation {
+        Operation::Demote(id) => node.raft.demote(id).await,
+        Operation::Evict(id) => node.raft.remove(id).await,
+        _ => Ok(()),
+    };
+    done.map(|()| Answer::Done).map_err(|e| Refusal::new(RefusalCode::Conflict, e.to_string()))
+}
+
 impl Submit {
-    fn drawn(number: u64, dice: &mut Dice) -> Self {
+    fn drawn(number: u64, rules: &Rules, dice: &mut Dice) -> Self {
+        let class = dice.weighted(&rules.classes).and_then(|name| name.parse().ok());
         Self {
             key: format!("client-{number}"),
-            class: *dice.pick(&[Class::CpuShort, Class::CpuShort, Class::CpuLong, Class::Gpu, Class::Gpu]),
-            count: if dice.one_in(4) { dice.between(2, 4) as u32 } else { 1 },
+            class: class.unwrap_or(Class::CpuShort),
+            count: if dice.one_in(4) { dice.within(rules.count) as u32 } else { 1 },
             priority: dice.below(101) as u8,
             retry_failures: dice.one_in(2),
             grace_ms: dice.between(0, 1_500),
+            recorded: None,
         }
+    }
+
+    /// As it was recorded; what no recording holds is drawn.
+    fn played(task: &RecordedTask, number: u64, rules: &Rules, dice: &mut Dice) -> Self {
+        let drawn = Self::drawn(number, rules, dice);
+        let class = task.class.parse().unwrap_or(drawn.class);
+        let recorded = Some(task.clone());
+        Self { class, count: task.count, priority: task.priority, recorded, ..drawn }
     }
 
     fn tasks(&self) -> NewTasks {
@@ -130,6 +181,11 @@ impl Submit {
         spec.stop_grace_ms = self.grace_ms;
         spec.retry =
             RetryPolicy { backoff_ms: 200, retry_failures: self.retry_failures, ..RetryPolicy::default() };
+        if let Some(task) = &self.recorded {
+            spec.command = task.command();
+            spec.cpu_milli = task.cpu_milli;
+            spec.memory_bytes = task.memory_bytes;
+        }
         let key = IdempotencyKey::new(&self.key).ok();
         NewTasks { tenant: Tenant::default_tenant(), name: None, spec, count: self.count, key }
     }
@@ -143,42 +199,79 @@ struct Open {
     asked_ms: u64,
     /// It was acknowledged before: the answer must be the same one.
     again: bool,
+    /// What it was answered last.
+    refused: Option<Refusal>,
 }
 
 /// All clients.
 pub struct Workload {
+    rules: Rules,
     desk: Desk,
     oracle: Oracle,
     dice: Dice,
     open: BTreeMap<u64, Open>,
+    /// What the request that is sent next was answered before.
+    refused: Option<Refusal>,
     next: u64,
     next_at_ms: u64,
+    /// When the first request came: recorded times count from here.
+    began_ms: Option<u64>,
+    /// Recorded tasks asked for so far.
+    played: usize,
 }
 
 impl Workload {
     /// Clients that begin when they are asked to.
-    pub fn new(desk: Desk, oracle: Oracle, dice: Dice) -> Self {
-        Self { desk, oracle, dice, open: BTreeMap::new(), next: 0, next_at_ms: 0 }
+    pub fn new(rules: Rules, desk: Desk, oracle: Oracle, dice: Dice) -> Self {
+        Self {
+            rules,
+            desk,
+            oracle,
+            dice,
+            open: BTreeMap::new(),
+            refused: None,
+            next: 0,
+            next_at_ms: 0,
+            began_ms: None,
+            played: 0,
+        }
     }
 
-    /// Requests without an answer.
-    pub fn open(&self) -> usize {
-        self.open.len()
+    /// Requests of clients without an answer: how many, and one of them with what was last said to it.
+    pub fn open(&self) -> Option<(usize, String)> {
+        let clients = || self.open.values().filter(|open| !matches!(open.ask, Ask::Operate(_)));
+        let first = clients().next()?;
+        let said = first.refused.as_ref().map_or("nothing".into(), |refusal| refusal.to_string());
+        Some((clients().count(), format!("{:?} was answered {said}", first.ask)))
     }
 
     /// Something new now and then.
     pub fn begin_some(&mut self, now_ms: u64, peers: &[Peer]) {
+        self.play(now_ms, peers);
         if now_ms < self.next_at_ms {
             return;
         }
-        self.next_at_ms = now_ms + self.dice.between(50, 900);
+        self.next_at_ms = now_ms + self.dice.within(self.rules.every_ms);
         let known = self.oracle.acknowledged();
-        let ask = match self.dice.below(10) {
-            0 if !known.is_empty() => Ask::Cancel(*self.dice.pick(&known)),
-            1 | 2 => Ask::Read(known),
-            _ => Ask::Submit(Submit::drawn(self.next, &mut self.dice)),
+        let ask = match self.dice.weighted(&self.rules.requests).map(String::as_str) {
+            Some("cancel") if !known.is_empty() => Ask::Cancel(*self.dice.pick(&known)),
+            Some("read") => Ask::Read,
+            Some("log") if !known.is_empty() => Ask::Log(*self.dice.pick(&known)),
+            _ => Ask::Submit(Submit::drawn(self.next, &self.rules, &mut self.dice)),
         };
         self.begin(ask, false, now_ms, peers);
+    }
+
+    /// Recorded tasks whose time has come.
+    fn play(&mut self, now_ms: u64, peers: &[Peer]) {
+        let began_ms = *self.began_ms.get_or_insert(now_ms);
+        while let Some(task) =
+            self.rules.recorded.get(self.played).filter(|task| began_ms + task.at_ms <= now_ms)
+        {
+            let submit = Submit::played(task, self.next, &self.rules, &mut self.dice);
+            self.played += 1;
+            self.begin(Ask::Submit(submit), false, now_ms, peers);
+        }
     }
 
     fn begin(&mut self, ask: Ask, again: bool, now_ms: u64, peers: &[Peer]) {
@@ -189,9 +282,24 @@ impl Workload {
 
     fn send(&mut self, number: u64, ask: Ask, again: bool, now_ms: u64, peers: &[Peer]) {
         let to = self.dice.pick(peers);
-        let (peer, life) = (to.id(), to.life());
+        self.ask(number, ask, (to.id(), to.life()), again, now_ms);
+    }
+
+    fn ask(&mut self, number: u64, ask: Ask, (peer, life): (u64, u64), again: bool, now_ms: u64) {
         self.desk.ask(peer, number, ask.clone());
-        self.open.insert(number, Open { ask, peer, life, asked_ms: now_ms, again });
+        let refused = self.refused.take();
+        self.open.insert(number, Open { ask, peer, life, asked_ms: now_ms, again, refused });
+    }
+
+    /// The operator asks: once, of any peer, or of this one.
+    pub fn operate(&mut self, operation: Operation, leader: u64, now_ms: u64, peers: &[Peer]) {
+        let number = self.next;
+        self.next += 1;
+        if operation.request().is_some() {
+            return self.send(number, Ask::Operate(operation), false, now_ms, peers);
+        }
+        let life = peers.iter().find(|peer| peer.id() == leader).map_or(0, Peer::life);
+        self.ask(number, Ask::Operate(operation), (leader, life), false, now_ms);
     }
 
     /// Takes answers, and asks again where none will come.
@@ -205,8 +313,10 @@ impl Workload {
         let gone = |open: &Open| open.life != life_of(open.peer) || open.asked_ms + PATIENCE_MS < now_ms;
         let again: Vec<u64> = self.open.iter().filter(|(_, open)| gone(open)).map(|(n, _)| *n).collect();
         for number in again {
-            if let Some(open) = self.open.remove(&number) {
-                self.send(number, open.ask, open.again, now_ms, peers);
+            match self.open.remove(&number) {
+                // The operator looks again, and asks for what is still to be done.
+                Some(Open { ask: Ask::Operate(_), .. }) | None => {}
+                Some(open) => self.send(number, open.ask, open.again, now_ms, peers),
             }
         }
     }
@@ -223,7 +333,12 @@ impl Workload {
                     self.begin(open.ask, true, now_ms, peers);
                 }
             }
+            (Ask::Operate(_), _) => {}
+            (Ask::Cancel(task), Answer::Done) => self.oracle.on_cancelled(*task),
+            // Its keeper is away, or has lost it with its power.
+            (Ask::Log(_), Answer::Refused(_)) => {}
             (_, Answer::Refused(refusal)) if is_passing(refusal.code) => {
+                self.refused = Some(refusal);
                 self.send(number, open.ask, open.again, now_ms, peers);
             }
             (ask, Answer::Refused(refusal)) => {

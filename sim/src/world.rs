@@ -1,56 +1,69 @@
 //! One simulation: a cluster comes up, lives through faults under load, is healed, and must finish everything.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use stint_raft::Role;
 use stint_scheduler::digest;
 use turmoil::Builder;
 
 use crate::clock::{MachineClock, WorldTime};
 use crate::cluster::{CALM_LATENCY_MS, Cluster};
 use crate::dice::Dice;
+use crate::event::{Event, FaultId};
 use crate::faults::Faults;
-use crate::membership::PEERS;
+use crate::membership::Members;
 use crate::network::Sky;
+use crate::operator::Operator;
 use crate::oracle::{Oracle, Severity, Violation};
 use crate::panics;
 use crate::peer::{Peer, Surroundings};
 use crate::plant::Plant;
+use crate::scenario::{Scenario, Topology};
+use crate::trace::Trace;
 use crate::workload::{Desk, Workload};
 
-/// One step of virtual time, in milliseconds.
-const STEP_MS: u64 = 2;
-/// A new cluster must be complete by then, in milliseconds.
-const READY_MS: u64 = 20_000;
-/// How long faults and new work come, in milliseconds.
-const TROUBLE_MS: u64 = 30_000;
-/// After healing everything must be finished within this, in milliseconds: a lease that must run out (5 s and its
-/// margin), then attempts of up to 10 s each, a few times over.
-const SETTLE_MS: u64 = 90_000;
-/// Clocks of two machines drift apart by less than the hundredth that leases allow for.
-const DRIFT_PPM: u64 = 4_000;
+/// What is run: which seed of which scenario, and how.
+#[derive(Clone, Debug, Default)]
+pub struct Run {
+    pub seed: u64,
+    pub scenario: Scenario,
+    pub plant: Option<Plant>,
+    /// When given: all other faults of the seed are left out.
+    pub only: Option<BTreeSet<FaultId>>,
+}
 
 /// What came of a seed.
 pub struct Report {
     pub violation: Option<Violation>,
     pub simulated_ms: u64,
     pub summary: String,
-    pub trace: String,
-    pub hash: String,
+    pub trace: Trace,
 }
 
-/// Runs one seed to its end.
-pub fn run(seed: u64, plant: Option<Plant>) -> Report {
+/// Runs one seed to its end. Once a process: ids of tokio's tasks are counted by process.
+pub fn run(run: &Run) -> Report {
+    if let Some(plant) = run.plant {
+        plant.plant();
+    }
     let time = WorldTime::default();
-    let oracle = Oracle::new(time.clone());
+    let oracle = Oracle::new(time.clone(), run.scenario.cluster.lease_margin_ms);
     panics::watch(oracle.clone());
-    let mut world = World::new(seed, plant, time.clone(), oracle.clone());
+    let mut world = World::new(run, time.clone(), oracle.clone());
     if let Err(Ended) = world.live() {
         oracle.say("ended early");
     }
     let summary = oracle.summary();
-    let (trace, hash) = oracle.trace();
-    Report { violation: oracle.violation(), simulated_ms: time.ms(), summary, trace, hash }
+    Report { violation: oracle.violation(), simulated_ms: time.ms(), summary, trace: oracle.trace() }
 }
+
+/// How often the size of the disks is looked at, in milliseconds.
+const DISK_LOOK_MS: u64 = 500;
+/// How often the world looks whether what it waits for has come, in milliseconds.
+const LOOK_MS: u64 = 20;
+/// After healing everything finishes within so many times the bound, as long as there is progress.
+const LONGEST_QUEUE: u64 = 4;
 
 /// The simulation is over: the oracle knows why.
 struct Ended;
@@ -60,57 +73,102 @@ struct World<'a> {
     oracle: Oracle,
     cluster: Cluster<'a>,
     workload: Workload,
-    seed: u64,
+    members: Members,
+    /// The cluster was complete.
+    up: bool,
+    run: Run,
 }
 
 impl<'a> World<'a> {
-    fn new(seed: u64, plant: Option<Plant>, time: WorldTime, oracle: Oracle) -> Self {
+    fn new(run: &Run, time: WorldTime, oracle: Oracle) -> Self {
+        let Run { seed, scenario, plant, .. } = run.clone();
         let mut sim = Builder::new()
             .epoch(SystemTime::UNIX_EPOCH)
             .rng_seed(seed)
-            .tick_duration(Duration::from_millis(STEP_MS))
+            .tick_duration(Duration::from_millis(scenario.time.step_ms))
             .simulation_duration(Duration::from_secs(3_600))
             .min_message_latency(Duration::from_micros(200))
             .max_message_latency(Duration::from_millis(CALM_LATENCY_MS))
             .udp_capacity(4_096)
             .build();
+        let members = Members {
+            voters: Dice::new(seed, 0x4003).within(scenario.topology.voters),
+            executors: Dice::new(seed, 0x4004).within(scenario.topology.executors),
+        };
         let (sky, desk) = (Sky::default(), Desk::new(oracle.clone()));
-        let around =
-            Surroundings { seed, plant, sky: sky.clone(), oracle: oracle.clone(), desk: desk.clone() };
+        let around = Surroundings {
+            seed,
+            scenario: Arc::new(scenario.clone()),
+            members,
+            plant,
+            sky: sky.clone(),
+            oracle: oracle.clone(),
+            desk: desk.clone(),
+        };
         let mut dice = Dice::new(seed, 0x4000);
-        let peers: Vec<Peer> =
-            (1..=PEERS).map(|id| Peer::new(id, clock(id, plant, &time, &mut dice).into(), &around)).collect();
+        let peers: Vec<Peer> = (1..=members.all())
+            .map(|id| Peer::new(id, clock(id, run, &time, &mut dice).into(), &around))
+            .collect();
         for peer in &peers {
-            let software = peer.clone();
-            sim.host(peer.host_name(), move || software.clone().run());
+            let card = peer.card().clone();
+            sim.host(peer.host_name(), move || card.clone().run());
         }
-        let workload = Workload::new(desk, oracle.clone(), Dice::new(seed, 0x4001));
-        let cluster = Cluster::new(sim, peers, sky, oracle.clone(), Dice::new(seed, 0x4002));
-        Self { time, oracle, cluster, workload, seed }
+        let workload = Workload::new(scenario.workload, desk, oracle.clone(), Dice::new(seed, 0x4001));
+        let operator = Operator::new((1..=members.voters).collect());
+        let cluster = Cluster::new(sim, peers, sky, oracle.clone(), operator);
+        Self { time, oracle, cluster, workload, members, up: false, run: run.clone() }
     }
 
     fn live(&mut self) -> Result<(), Ended> {
-        self.until(READY_MS, "the cluster comes up", Self::complete)?;
-        self.oracle.say("the cluster is complete");
+        self.until(self.run.scenario.time.ready_ms, "the cluster comes up", Self::complete)?;
+        self.up = true;
+        let Members { voters, executors } = self.members;
+        self.oracle.say(&format!("the cluster of {voters} voters and {executors} executors is complete"));
         self.trouble()?;
         let healed = self.time.ms();
-        self.until(SETTLE_MS, "everything finishes after healing", Self::settled)?;
+        self.settle()?;
         self.oracle.say(&format!("settled {} ms after healing", self.time.ms() - healed));
         Ok(())
     }
 
     fn trouble(&mut self) -> Result<(), Ended> {
         let from = self.time.ms();
-        let mut faults = Faults::new(self.seed, from);
-        while self.time.ms() < from + TROUBLE_MS {
+        let mut faults = Faults::new(&self.run.scenario.lanes, self.run.seed, from, self.run.only.clone());
+        while self.time.ms() < from + self.run.scenario.time.trouble_ms {
             let now = self.time.ms();
             faults.step(now, &mut self.cluster);
             self.workload.begin_some(now, &self.cluster.peers);
+            self.operate(now);
             self.step()?;
         }
         faults.heal(&mut self.cluster);
-        self.oracle.say("HEALED");
+        self.oracle.tell(Event::Healed);
         Ok(())
+    }
+
+    /// Everything finishes: in `settle_ms`, or more where long queues are worked off without a stop.
+    fn settle(&mut self) -> Result<(), Ended> {
+        let (bound_ms, healed) = (self.run.scenario.time.settle_ms, self.time.ms());
+        let mut last = (self.oracle.progress(), healed);
+        loop {
+            self.step()?;
+            let now = self.time.ms();
+            self.operate(now);
+            if self.oracle.progress() != last.0 {
+                last = (self.oracle.progress(), now);
+            }
+            if !now.is_multiple_of(LOOK_MS) {
+                continue;
+            }
+            let Err(why) = self.settled() else { return Ok(()) };
+            let moves = now < last.1 + bound_ms / 3 && now < healed + bound_ms * LONGEST_QUEUE;
+            if now >= healed + bound_ms && !moves {
+                let took = now - healed;
+                let rule = "everything finishes after healing";
+                self.oracle.violate(Severity::Liveness, rule, format!("not within {took} ms: {why}"));
+                return Err(Ended);
+            }
+        }
     }
 
     /// Steps until `done` holds; it must within `bound_ms`.
@@ -123,7 +181,8 @@ impl<'a> World<'a> {
         let until = self.time.ms() + bound_ms;
         loop {
             self.step()?;
-            if !self.time.ms().is_multiple_of(20) {
+            self.operate(self.time.ms());
+            if !self.time.ms().is_multiple_of(LOOK_MS) {
                 continue;
             }
             match done(self) {
@@ -137,26 +196,48 @@ impl<'a> World<'a> {
         }
     }
 
-    fn step(&mut self) -> Result<(), Ended> {
-        if let Err(error) = self.cluster.sim.step() {
-            self.oracle.violate(Severity::Crash, "no peer gives up", error.to_string());
+    /// Lets the operator ask for the next change, once the cluster is there.
+    fn operate(&mut self, now: u64) {
+        if self.up
+            && let Some(operation) = self.cluster.operator.step(now, &self.cluster.peers)
+        {
+            let leader = self.cluster.leader_or_any();
+            self.workload.operate(operation, leader, now, &self.cluster.peers);
         }
-        self.time.set_ms(self.cluster.sim.elapsed().as_millis() as u64);
-        for peer in &self.cluster.peers {
-            peer.machine().advance();
+    }
+
+    fn step(&mut self) -> Result<(), Ended> {
+        let (step, time) = (Duration::from_millis(self.run.scenario.time.step_ms), self.time.clone());
+        self.cluster.step(step, |now_ms| time.set_ms(now_ms));
+        if self.time.ms().is_multiple_of(DISK_LOOK_MS) {
+            self.cluster.peers.iter().for_each(|peer| self.oracle.on_disk(peer.id(), peer.disk().bytes()));
+        }
+        if self.time.ms().is_multiple_of(LOOK_MS) {
+            self.look_at_offices();
         }
         self.workload.follow_up(self.time.ms(), &self.cluster.peers);
-        if self.oracle.violation().is_some() { Err(Ended) } else { Ok(()) }
+        if self.oracle.is_over() { Err(Ended) } else { Ok(()) }
+    }
+
+    fn look_at_offices(&self) {
+        for peer in &self.cluster.peers {
+            let Some(node) = peer.node() else { continue };
+            let status = node.raft.status();
+            if status.role == Role::Leader && node.leader.leads() {
+                self.oracle.on_office(peer.id(), status.term, node.shared.view().at.term);
+            }
+        }
     }
 
     fn complete(&self) -> Result<(), String> {
+        let Members { voters, .. } = self.members;
         for peer in &self.cluster.peers {
             let node = peer.node().ok_or_else(|| format!("peer {} is not up", peer.id()))?;
-            let voters = node.raft.status().voters.len();
+            let known = node.raft.status().voters.len() as u64;
             let state = node.shared.view().state;
-            let registered = state.nodes().filter(|n| n.incarnation.0 > 0).count();
-            if voters < PEERS as usize || registered < PEERS as usize {
-                return Err(format!("peer {} knows {voters} voters, {registered} nodes", peer.id()));
+            let registered = state.nodes().filter(|n| n.incarnation.0 > 0).count() as u64;
+            if known < voters || registered < self.members.all() {
+                return Err(format!("peer {} knows {known} voters, {registered} nodes", peer.id()));
             }
         }
         Ok(())
@@ -164,14 +245,19 @@ impl<'a> World<'a> {
 
     /// Every request is answered, every task finished, nothing runs, and the replicas are equal.
     fn settled(&self) -> Result<(), String> {
-        let (open, unfinished) = (self.workload.open(), self.oracle.unfinished());
-        if open > 0 || !unfinished.is_empty() {
+        if let Some((open, one)) = self.workload.open() {
+            return Err(format!("{open} requests without an answer: {one}"));
+        }
+        let unfinished = self.oracle.unfinished();
+        if !unfinished.is_empty() {
             let some = &unfinished[..unfinished.len().min(4)];
-            let many = unfinished.len();
-            return Err(format!("{open} requests without an answer, {many} tasks unfinished: {some:?}"));
+            return Err(format!("{} tasks unfinished: {some:?}", unfinished.len()));
         }
         if self.oracle.running() > 0 {
             return Err(format!("{} attempts still run", self.oracle.running()));
+        }
+        if !self.cluster.operator.is_content(&self.cluster.peers) {
+            return Err("the membership is not as the operator wants it".into());
         }
         let mut places = Vec::new();
         for peer in &self.cluster.peers {
@@ -186,9 +272,10 @@ impl<'a> World<'a> {
     }
 }
 
-fn clock(id: u64, plant: Option<Plant>, time: &WorldTime, dice: &mut Dice) -> MachineClock {
-    let usual = dice.between(0, 2 * DRIFT_PPM) as i64 - DRIFT_PPM as i64;
-    let drift = if plant == Some(Plant::SlowClock) && id == 2 { -500_000 } else { usual };
-    let wall_offset_ms = dice.between(0, 600) as i64 - 300;
+fn clock(id: u64, run: &Run, time: &WorldTime, dice: &mut Dice) -> MachineClock {
+    let Topology { drift_ppm, wall_offset_ms, .. } = run.scenario.topology;
+    let mut around_zero = |most: u64| dice.between(0, 2 * most) as i64 - most as i64;
+    let (usual, wall_offset_ms) = (around_zero(drift_ppm), around_zero(wall_offset_ms));
+    let drift = if run.plant == Some(Plant::SlowClock) && id == 2 { -500_000 } else { usual };
     MachineClock::new(time.clone(), drift, wall_offset_ms, dice.between(1_000, 100_000))
 }

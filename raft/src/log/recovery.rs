@@ -156,7 +156,7 @@ fn finish_last(
     parsed: &Parsed,
 ) -> Result<(), OpenError> {
     if parsed.sealed {
-        return Ok(());
+        return write_again(path, file, bytes, parsed.end);
     }
     let mut torn = bytes[parsed.end..].iter().take(FRAME_BYTES).any(|byte| *byte != 0);
     for offset in (parsed.end + 8..bytes.len().saturating_sub(FRAME_BYTES)).step_by(8) {
@@ -171,7 +171,16 @@ fn finish_last(
     if torn {
         tracing::warn!(file = %path.display(), offset = parsed.end, "torn tail of the log cut: unconfirmed writes of the last run");
     }
+    write_again(path, file, bytes, parsed.end)?;
     seal(path, seq, file, parsed.end as u64)
+}
+
+/// A sync of the last run may have failed. What was read then stands in the kernel's memory only, and no later sync
+/// writes it by itself: without this, a power cut would take entries that this run is about to build on.
+fn write_again(path: &Path, file: &dyn DiskFile, bytes: &[u8], end: usize) -> Result<(), OpenError> {
+    let failed = |source| OpenError::io("write again what was read from", path, source);
+    file.write_at(0, &bytes[..end]).map_err(failed)?;
+    file.sync_data().map_err(failed)
 }
 
 fn seal(path: &Path, seq: u64, file: &dyn DiskFile, end: u64) -> Result<(), OpenError> {

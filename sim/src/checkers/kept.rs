@@ -1,4 +1,4 @@
-//! What was acknowledged is kept: every acknowledged task is known afterwards, and gets one outcome that never changes.
+//! What was acknowledged is kept: every acknowledged task gets one outcome that never changes.
 
 use std::collections::BTreeMap;
 
@@ -34,25 +34,31 @@ impl Kept {
         self.submits.values().flat_map(each)
     }
 
-    /// A replica's state: outcomes only come, and stay as they are.
-    pub fn seen(&mut self, state: &State) -> Result<(), String> {
+    /// A replica's state: outcomes only come, and stay as they are. Answers the new ones.
+    pub fn seen(&mut self, state: &State) -> Result<Vec<(TaskId, Outcome)>, String> {
+        let mut new = Vec::new();
         for (id, task) in state.finished_before(TaskId(u128::MAX)) {
             let outcome = &task.fields.outcome;
             match self.outcomes.get(&id) {
                 None => {
                     self.outcomes.insert(id, outcome.clone());
+                    new.push((id, outcome.clone()));
                 }
                 Some(known) if known == outcome => {}
                 Some(known) => return Err(format!("task {id} ended as {known:?} and as {outcome:?}")),
             }
         }
-        Ok(())
+        Ok(new)
     }
 
-    /// A linearizable state holds every task that was acknowledged before it was asked for.
-    pub fn missing(tasks: &[TaskId], state: &State) -> Result<(), String> {
-        let lost = tasks.iter().find(|id| state.task(**id).is_none() && state.finished(**id).is_none());
-        lost.map_or(Ok(()), |id| Err(format!("task {id} was acknowledged and is not known any more")))
+    /// Whether an outcome is recorded.
+    pub fn is_over(&self, task: TaskId) -> bool {
+        self.outcomes.contains_key(&task)
+    }
+
+    /// How many outcomes there are.
+    pub fn outcomes(&self) -> usize {
+        self.outcomes.len()
     }
 
     /// Acknowledged tasks without an outcome.

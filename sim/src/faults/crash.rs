@@ -13,11 +13,13 @@ enum Whom {
 struct Crash {
     whom: Whom,
     power: bool,
+    /// What was not synced is partly damaged after the power comes back.
+    garbage: bool,
     down: Vec<u64>,
 }
 
 fn crash(whom: Whom, dice: &mut Dice) -> Box<dyn Fault> {
-    Box::new(Crash { whom, power: dice.one_in(2), down: Vec::new() })
+    Box::new(Crash { whom, power: dice.one_in(2), garbage: false, down: Vec::new() })
 }
 
 pub fn one(dice: &mut Dice) -> Box<dyn Fault> {
@@ -32,6 +34,12 @@ pub fn all(dice: &mut Dice) -> Box<dyn Fault> {
     crash(Whom::All, dice)
 }
 
+/// `disk-corrupt-tail`.
+pub fn with_garbage(dice: &mut Dice) -> Box<dyn Fault> {
+    let whom = if dice.one_in(3) { Whom::All } else { Whom::Any };
+    Box::new(Crash { whom, power: true, garbage: true, down: Vec::new() })
+}
+
 impl Fault for Crash {
     fn begin(&mut self, cluster: &mut Cluster<'_>) -> String {
         let whom = match self.whom {
@@ -39,9 +47,13 @@ impl Fault for Crash {
             Whom::Leader => vec![cluster.leader_or_any()],
             Whom::All => cluster.ids(),
         };
-        let power = self.power;
-        self.down = whom.into_iter().filter(|id| cluster.crash(*id, power)).collect();
-        let what = if power { "power lost" } else { "process killed" };
+        let (power, garbage) = (self.power, self.garbage);
+        self.down = whom.into_iter().filter(|id| cluster.crash(*id, power, garbage)).collect();
+        let what = match (power, garbage) {
+            (true, true) => "power lost in the middle of writes",
+            (true, false) => "power lost",
+            (false, _) => "process killed",
+        };
         format!("{what} on peers {:?}", self.down)
     }
 

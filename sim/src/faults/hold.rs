@@ -13,8 +13,7 @@ pub fn pair(_: &mut Dice) -> Box<dyn Fault> {
 impl Fault for Hold {
     fn begin(&mut self, cluster: &mut Cluster<'_>) -> String {
         let one = cluster.any();
-        let others: Vec<u64> = cluster.ids().into_iter().filter(|id| *id != one).collect();
-        let other = *cluster.dice.pick(&others);
+        let Some(other) = cluster.any_but(one) else { return "nothing: there is one peer".into() };
         let names = (format!("peer-{one}"), format!("peer-{other}"));
         cluster.sim.hold(names.0.as_str(), names.1.as_str());
         self.0 = Some(names);
@@ -24,7 +23,6 @@ impl Fault for Hold {
     fn end(&mut self, cluster: &mut Cluster<'_>) {
         if let Some((one, other)) = self.0.take() {
             cluster.sim.release(one, other);
-            cluster.oracle.say("held datagrams released");
         }
     }
 }

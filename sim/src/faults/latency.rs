@@ -18,6 +18,5 @@ impl Fault for Spike {
 
     fn end(&mut self, cluster: &mut Cluster<'_>) {
         cluster.latency(CALM_LATENCY_MS);
-        cluster.oracle.say("usual latency");
     }
 }

@@ -19,6 +19,5 @@ impl Fault for Loss {
 
     fn end(&mut self, cluster: &mut Cluster<'_>) {
         cluster.sky.set(Weather::default());
-        cluster.oracle.say("calm weather");
     }
 }

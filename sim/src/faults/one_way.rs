@@ -39,7 +39,7 @@ impl Fault for OneWay {
         };
         let others: Vec<u64> = cluster.ids().into_iter().filter(|id| *id != one).collect();
         self.cut = match self.direction {
-            Direction::Any => vec![(one, *cluster.dice.pick(&others))],
+            Direction::Any => cluster.any_but(one).map(|other| (one, other)).into_iter().collect(),
             Direction::FromLeader => others.iter().map(|other| (one, *other)).collect(),
             Direction::ToLeader => others.iter().map(|other| (*other, one)).collect(),
         };
@@ -49,6 +49,5 @@ impl Fault for OneWay {
 
     fn end(&mut self, cluster: &mut Cluster<'_>) {
         self.cut.iter().for_each(|(from, to)| cluster.mend(*from, *to));
-        cluster.oracle.say("one-way cuts mended");
     }
 }

@@ -1,4 +1,4 @@
-//! Links are cut in both directions: around one peer, or between two.
+//! Links are cut in both directions: around one peer, between two, or between two halves.
 
 use super::Fault;
 use crate::cluster::Cluster;
@@ -8,6 +8,7 @@ enum Shape {
     AroundAny,
     AroundLeader,
     Pair,
+    Halves,
 }
 
 struct Partition {
@@ -31,23 +32,43 @@ pub fn pair(_: &mut Dice) -> Box<dyn Fault> {
     partition(Shape::Pair)
 }
 
-impl Fault for Partition {
-    fn begin(&mut self, cluster: &mut Cluster<'_>) -> String {
+/// `partition-halves`: no peer of one group hears any of the other.
+pub fn halves(_: &mut Dice) -> Box<dyn Fault> {
+    partition(Shape::Halves)
+}
+
+impl Partition {
+    fn groups(&self, cluster: &mut Cluster<'_>) -> (Vec<u64>, Vec<u64>) {
         let one = match self.shape {
             Shape::AroundLeader => cluster.leader_or_any(),
-            Shape::AroundAny | Shape::Pair => cluster.any(),
+            Shape::AroundAny | Shape::Pair | Shape::Halves => cluster.any(),
         };
-        let mut others: Vec<u64> = cluster.ids().into_iter().filter(|id| *id != one).collect();
-        if let Shape::Pair = self.shape {
-            others = vec![*cluster.dice.pick(&others)];
+        let others: Vec<u64> = cluster.ids().into_iter().filter(|id| *id != one).collect();
+        match self.shape {
+            Shape::Pair => (vec![one], cluster.any_but(one).into_iter().collect()),
+            Shape::Halves => {
+                let (mut here, mut there) = (vec![one], Vec::new());
+                others
+                    .iter()
+                    .for_each(|id| if cluster.dice.one_in(2) { here.push(*id) } else { there.push(*id) });
+                (here, there)
+            }
+            Shape::AroundAny | Shape::AroundLeader => (vec![one], others),
         }
-        self.cut = others.iter().flat_map(|other| [(one, *other), (*other, one)]).collect();
+    }
+}
+
+impl Fault for Partition {
+    fn begin(&mut self, cluster: &mut Cluster<'_>) -> String {
+        let (here, there) = self.groups(cluster);
+        let both = |(one, other): (&u64, &u64)| [(*one, *other), (*other, *one)];
+        let pairs = here.iter().flat_map(|one| there.iter().map(move |other| (one, other)));
+        self.cut = pairs.flat_map(both).collect();
         self.cut.iter().for_each(|(from, to)| cluster.cut(*from, *to));
-        format!("cut between peer {one} and {others:?}")
+        format!("cut between peers {here:?} and {there:?}")
     }
 
     fn end(&mut self, cluster: &mut Cluster<'_>) {
         self.cut.iter().for_each(|(from, to)| cluster.mend(*from, *to));
-        cluster.oracle.say("cuts mended");
     }
 }

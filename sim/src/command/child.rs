@@ -1,0 +1,98 @@
+//! Processes of seeds: started, waited for, and what they printed.
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Command, Output};
+
+use crate::args::Only;
+use crate::command::failure::Failure;
+use crate::command::ground::Ground;
+use crate::command::told::{Line, Verdict};
+use crate::command::{Done, exit};
+
+/// Signals by which a user or an operator ends everything.
+const INTERRUPTS: [i32; 2] = [2, 15];
+
+/// How one seed's process ended.
+#[derive(Debug)]
+pub struct Ended {
+    pub verdict: Verdict,
+    /// A user stopped it: it says nothing about the seed.
+    pub interrupted: bool,
+    /// Everything it printed.
+    pub printed: Vec<u8>,
+}
+
+/// What a process shall print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Print {
+    Result,
+    Events,
+}
+
+/// Simulates one seed in a process of its own.
+pub fn simulate(ground: &Ground, seed: u64, only: Option<&Only>, print: Print) -> Result<Ended, Failure> {
+    let mut command = command(ground, seed, only)?;
+    command.arg("--json");
+    if print == Print::Result {
+        command.arg("--quiet");
+    }
+    let output = command.output().map_err(Failure::Start)?;
+    Ok(ended(seed, output))
+}
+
+/// Simulates one seed in a process that prints where this one does; answers its exit code.
+pub fn show(ground: &Ground, seed: u64, only: Option<&Only>, json: bool) -> Done {
+    let mut command = command(ground, seed, only)?;
+    if json {
+        command.arg("--json");
+    }
+    let status = command.status().map_err(Failure::Start)?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(exit::CRASH))
+}
+
+fn command(ground: &Ground, seed: u64, only: Option<&Only>) -> Result<Command, Failure> {
+    let mut command = Command::new(std::env::current_exe().map_err(Failure::Start)?);
+    command.args(["seed", &seed.to_string()]).arg(ground.path());
+    if let Some(plant) = ground.plant {
+        command.args(["--plant", plant.as_str()]);
+    }
+    if let Some(only) = only {
+        command.args(["--only", &only.to_string()]);
+    }
+    Ok(command)
+}
+
+fn ended(seed: u64, output: Output) -> Ended {
+    let told = output.stdout.trim_ascii_end().rsplit(|byte| *byte == b'\n').next();
+    let verdict: Option<Verdict> = told.and_then(|line| serde_json::from_slice(line).ok());
+    let code = output.status.code().and_then(|code| u8::try_from(code).ok());
+    let verdict = match verdict {
+        Some(verdict) if Some(verdict.code) == code => verdict,
+        _ => crashed(seed, &output),
+    };
+    let interrupted = output.status.signal().is_some_and(|signal| INTERRUPTS.contains(&signal));
+    Ended { verdict, interrupted, printed: output.stdout }
+}
+
+/// A process that ended in no way of its own.
+fn crashed(seed: u64, output: &Output) -> Verdict {
+    let said = String::from_utf8_lossy(&output.stderr);
+    let last: Vec<&str> = said.lines().rev().take(3).collect();
+    let last: Vec<&str> = last.into_iter().rev().collect();
+    Verdict {
+        seed,
+        hash: String::new(),
+        simulated_ms: 0,
+        summary: String::new(),
+        code: exit::CRASH,
+        rule: Some("the process of a seed ends by itself".into()),
+        what: Some(format!("{}: {}", output.status, last.join(" / "))),
+        faults: Vec::new(),
+    }
+}
+
+/// The events that a process printed, beside its result.
+pub fn events(ended: &Ended) -> Vec<Line> {
+    let lines = ended.printed.split(|byte| *byte == b'\n');
+    lines.filter_map(|line| serde_json::from_slice(line).ok()).collect()
+}

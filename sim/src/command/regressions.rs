@@ -1,0 +1,89 @@
+//! Seeds that once broke a rule: each must pass.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use crate::args::{RegressionsArgs, cores};
+use crate::command::child::{self, Print};
+use crate::command::failure::{Failure, print};
+use crate::command::ground::Ground;
+use crate::command::{Done, exit, library};
+
+const FILE: &str = include_str!("../../regressions.txt");
+
+/// One line of the file: `seed scenario rule story`.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Regression<'a> {
+    pub seed: u64,
+    pub scenario: &'a str,
+    pub rule: &'a str,
+    pub story: &'a str,
+}
+
+/// Simulates all of them.
+pub fn run(args: &RegressionsArgs) -> Done {
+    let all = read(FILE)?;
+    let (next, codes) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..args.jobs.unwrap_or_else(cores) {
+            scope.spawn(|| {
+                while let Some(regression) = all.get(next.fetch_add(1, Ordering::SeqCst)) {
+                    let code = simulate(regression);
+                    codes.lock().unwrap_or_else(PoisonError::into_inner).push(code);
+                }
+            });
+        }
+    });
+    let codes = codes.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let codes = codes.into_iter().collect::<Result<Vec<u8>, Failure>>()?;
+    let bad = codes.iter().filter(|code| **code != exit::FINE).count();
+    print(&format!("{} regressions, {bad} bad\n", codes.len()))?;
+    Ok(exit::gravest(codes))
+}
+
+fn simulate(regression: &Regression<'_>) -> Done {
+    let Regression { seed, scenario, story, .. } = *regression;
+    let ground = Ground::new(library::load(scenario)?, scenario.into(), None)?;
+    let verdict = child::simulate(&ground, seed, None, Print::Result)?.verdict;
+    if verdict.code != exit::FINE {
+        eprintln!("BAD {}\n    it once was: {story}", verdict.words());
+        eprintln!("    {}", ground.command("replay", seed, None));
+    }
+    Ok(verdict.code)
+}
+
+/// The lines that are no comments.
+pub fn read(text: &str) -> Result<Vec<Regression<'_>>, Failure> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.map(|line| parse(line).ok_or_else(|| wrong(line))).collect()
+}
+
+fn parse(line: &str) -> Option<Regression<'_>> {
+    let mut words = line.splitn(4, ' ');
+    let seed = words.next()?.parse().ok()?;
+    Some(Regression { seed, scenario: words.next()?, rule: words.next()?, story: words.next()? })
+}
+
+fn wrong(line: &str) -> Failure {
+    Failure::Usage(format!("regressions.txt: {line:?} is not `seed scenario rule story`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_names_a_known_scenario() {
+        let all = read(FILE).unwrap();
+        assert!(!all.is_empty());
+        for regression in all {
+            assert!(library::names().any(|name| name == regression.scenario), "{regression:?}");
+            assert!(regression.rule.contains('-') && !regression.story.is_empty(), "{regression:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_without_a_scenario_is_refused() {
+        assert!(read("1 a-rule").is_err());
+    }
+}

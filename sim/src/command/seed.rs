@@ -1,0 +1,58 @@
+//! One seed in this process, which does nothing else: chance and clocks of the C library are the seed's.
+
+use mad_turmoil::rand::set_rng;
+use mad_turmoil::time::SimClocksGuard;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use stint_sim::{Event, Report, Run};
+
+use crate::args::SeedArgs;
+use crate::command::failure::print;
+use crate::command::told::{Line, Verdict};
+use crate::command::{Done, library};
+
+/// When the words after the program's name are `seed S ...`: chance of this process is the seed's from now on, so that
+/// also hash maps made while the arguments are read are the same in every run.
+pub fn take_over_chance(mut words: impl Iterator<Item = String>) {
+    if words.next().as_deref() == Some("seed")
+        && let Some(seed) = words.next().and_then(|word| word.parse().ok())
+    {
+        set_rng(StdRng::seed_from_u64(seed));
+    }
+}
+
+/// Simulates it and prints what happened.
+pub fn run(args: &SeedArgs) -> Done {
+    let scenario = library::load(&args.world.scenario)?;
+    if let Ok(filter) = std::env::var("STINT_SIM_LOG") {
+        tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stderr).init();
+    }
+    let only = args.only.clone().map(|only| only.0.into_iter().collect());
+    let report = {
+        let _clocks = SimClocksGuard::init();
+        stint_sim::run(&Run { seed: args.seed, scenario, plant: args.world.plant, only })
+    };
+    let verdict = Verdict::new(args.seed, &report);
+    // A reader that went away changes nothing about the seed.
+    let _ = print(&shown(args, &report, &verdict));
+    // What is left of the simulation is not worth taking down.
+    std::process::exit(verdict.code.into());
+}
+
+fn shown(args: &SeedArgs, report: &Report, verdict: &Verdict) -> String {
+    let mut text = match (args.quiet, args.json) {
+        (true, _) => String::new(),
+        (false, false) => report.trace.text(),
+        (false, true) => {
+            let line = |(at_ms, event): &(u64, Event)| json(&Line { at_ms: *at_ms, told: event.into() });
+            report.trace.0.iter().map(line).collect()
+        }
+    };
+    text.push_str(&if args.json { json(verdict) } else { verdict.words() + "\n" });
+    text
+}
+
+fn json(value: &impl serde::Serialize) -> String {
+    let text = serde_json::to_string(value).unwrap_or_else(|error| panic!("plain data: {error}"));
+    text + "\n"
+}

@@ -1,0 +1,209 @@
+//! A trace as things that last: leaders, peers that were down, faults, attempts. What the timeline and the page show.
+
+use std::collections::BTreeMap;
+
+use crate::command::told::{Line, Told};
+
+/// Something that lasted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Span<T> {
+    pub from_ms: u64,
+    /// The end of the story when it had no end of its own.
+    pub to_ms: u64,
+    pub what: T,
+}
+
+/// A peer that was not there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Down {
+    pub peer: u64,
+    pub power: bool,
+}
+
+/// A leader's term.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Office {
+    pub term: u64,
+    pub peer: u64,
+}
+
+/// A fault with its words.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fault {
+    pub id: String,
+    pub what: String,
+}
+
+/// One attempt on one machine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attempt {
+    pub machine: u64,
+    pub name: String,
+    pub gpus: Vec<String>,
+    /// In words; `still running` when the story ended first.
+    pub end: String,
+}
+
+/// A request that was answered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Acknowledged {
+    pub at_ms: u64,
+    pub key: String,
+    pub first: String,
+    pub count: u32,
+}
+
+/// A broken rule.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Violation {
+    pub at_ms: u64,
+    pub rule: String,
+    pub what: String,
+}
+
+/// The whole run.
+#[derive(Clone, Debug, Default)]
+pub struct Story {
+    pub end_ms: u64,
+    pub healed_ms: Option<u64>,
+    pub peers: Vec<u64>,
+    pub downs: Vec<Span<Down>>,
+    pub offices: Vec<Span<Office>>,
+    pub faults: Vec<Span<Fault>>,
+    pub attempts: Vec<Span<Attempt>>,
+    pub acknowledged: Vec<Acknowledged>,
+    /// What was said beside all this, such as `the cluster is complete`.
+    pub said: Vec<(u64, String)>,
+    pub violation: Option<Violation>,
+}
+
+/// What has begun and not ended.
+#[derive(Default)]
+struct Open {
+    downs: BTreeMap<u64, usize>,
+    faults: BTreeMap<String, usize>,
+    attempts: BTreeMap<(u64, String), usize>,
+}
+
+impl Story {
+    /// Of the events of one seed, in their order.
+    pub fn of(lines: &[Line]) -> Self {
+        let end_ms = lines.last().map_or(0, |line| line.at_ms);
+        let mut story = Story { end_ms, ..Story::default() };
+        let mut open = Open::default();
+        for line in lines {
+            story.on(line.at_ms, line.told.clone(), &mut open);
+        }
+        story.name_peers();
+        story
+    }
+
+    fn on(&mut self, at_ms: u64, told: Told, open: &mut Open) {
+        match told {
+            Told::Fault { fault, what, .. } => {
+                open.faults.insert(fault.clone(), self.faults.len());
+                self.faults.push(self.span(at_ms, Fault { id: fault, what }));
+            }
+            Told::FaultEnds { fault } => close(&mut self.faults, open.faults.remove(&fault), at_ms),
+            Told::PeerDown { peer, power } => {
+                open.downs.insert(peer, self.downs.len());
+                self.downs.push(self.span(at_ms, Down { peer, power }));
+            }
+            Told::PeerUp { peer } => close(&mut self.downs, open.downs.remove(&peer), at_ms),
+            Told::Leads { term, peer } => {
+                let last = self.offices.len().checked_sub(1);
+                close(&mut self.offices, last, at_ms);
+                self.offices.push(self.span(at_ms, Office { term, peer }));
+            }
+            Told::Started { machine, attempt, gpus } => {
+                open.attempts.insert((machine, attempt.clone()), self.attempts.len());
+                let attempt = Attempt { machine, name: attempt, gpus, end: "still running".into() };
+                self.attempts.push(self.span(at_ms, attempt));
+            }
+            Told::Ended { machine, attempt, end } => {
+                let place = open.attempts.remove(&(machine, attempt));
+                if let Some(span) = place.and_then(|place| self.attempts.get_mut(place)) {
+                    span.to_ms = at_ms;
+                    span.what.end = end.unwrap_or_else(|| "power lost".into());
+                }
+            }
+            Told::Acknowledged { key, first, count } => {
+                self.acknowledged.push(Acknowledged { at_ms, key, first, count });
+            }
+            Told::Violation { rule, what } if self.violation.is_none() => {
+                self.violation = Some(Violation { at_ms, rule, what });
+            }
+            Told::Healed => self.healed_ms = Some(at_ms),
+            Told::Said { what } => self.said.push((at_ms, what)),
+            Told::Applied { .. } | Told::Violation { .. } => {}
+        }
+    }
+
+    /// A span that lasts to the end, unless it is closed.
+    fn span<T>(&self, from_ms: u64, what: T) -> Span<T> {
+        Span { from_ms, to_ms: self.end_ms, what }
+    }
+
+    fn name_peers(&mut self) {
+        let downs = self.downs.iter().map(|span| span.what.peer);
+        let leaders = self.offices.iter().map(|span| span.what.peer);
+        let machines = self.attempts.iter().map(|span| span.what.machine);
+        let most = downs.chain(leaders).chain(machines).max().unwrap_or(0);
+        self.peers = (1..=most).collect();
+    }
+
+    /// Attempts of the tasks that the violation names.
+    pub fn accused(&self) -> impl Iterator<Item = &Span<Attempt>> {
+        let text = self.violation.as_ref().map(|violation| violation.what.clone()).unwrap_or_default();
+        self.attempts.iter().filter(move |span| text.contains(task_of(&span.what.name)))
+    }
+}
+
+fn close<T>(spans: &mut [Span<T>], place: Option<usize>, at_ms: u64) {
+    if let Some(span) = place.and_then(|place| spans.get_mut(place)) {
+        span.to_ms = at_ms;
+    }
+}
+
+/// The task of an attempt's name, `task#attempt`.
+pub fn task_of(attempt: &str) -> &str {
+    attempt.split_once('#').map_or(attempt, |(task, _)| task)
+}
+
+/// Seconds with three digits behind the point.
+pub fn seconds(ms: u64) -> String {
+    format!("{}.{:03}", ms / 1000, ms % 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(at_ms: u64, told: Told) -> Line {
+        Line { at_ms, told }
+    }
+
+    #[test]
+    fn what_begins_and_ends_becomes_a_span() {
+        let started = |machine| Told::Started { machine, attempt: "t#1".into(), gpus: vec!["G".into()] };
+        let lines = [
+            line(1, Told::Leads { term: 1, peer: 2 }),
+            line(2, started(3)),
+            line(3, Told::Fault { fault: "links:1".into(), what: "cut".into(), length_ms: 9 }),
+            line(4, Told::PeerDown { peer: 2, power: true }),
+            line(5, Told::Ended { machine: 3, attempt: "t#1".into(), end: None }),
+            line(6, Told::Leads { term: 2, peer: 1 }),
+            line(7, Told::PeerUp { peer: 2 }),
+            line(8, started(1)),
+            line(9, Told::Violation { rule: "r".into(), what: "task t runs twice".into() }),
+        ];
+        let story = Story::of(&lines);
+        let spans: Vec<_> = story.offices.iter().map(|s| (s.from_ms, s.to_ms, s.what.peer)).collect();
+        assert_eq!(spans, [(1, 6, 2), (6, 9, 1)]);
+        assert_eq!((story.downs[0].from_ms, story.downs[0].to_ms), (4, 7));
+        assert_eq!((story.faults[0].from_ms, story.faults[0].to_ms), (3, 9));
+        let ends: Vec<_> = story.accused().map(|s| (s.to_ms, s.what.end.as_str())).collect();
+        assert_eq!(ends, [(5, "power lost"), (9, "still running")]);
+        assert_eq!(story.peers, [1, 2, 3]);
+    }
+}

@@ -1,0 +1,383 @@
+//! Door: execution. A machine that runs attempts under the real watchdog's core. It outlives the node's process; only
+//! the loss of its power ends it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use stint_executor::watchdog::{Action, Limits, Watchdog, Why};
+use stint_executor::{HostEvent, Launch, StopReason};
+use stint_node::clock::Clock;
+use stint_protocol::{AttemptEnd, BootMs, EndKind, LeaseId, NodeOffer};
+use tokio::sync::mpsc;
+
+use crate::clock::MachineClock;
+use crate::dice::Dice;
+use crate::oracle::{Oracle, Start};
+use crate::plant::Plant;
+use crate::program::{Program, spawn_failure};
+use crate::scenario::{Range, Workload};
+
+/// Usual time between KILL and the end of a lease, in milliseconds; as in `stint_scheduler::Settings`.
+pub const KILL_MARGIN_MS: u64 = 500;
+/// Time between KILL and the reaped attempt, in milliseconds: a loaded machine, inside the margin.
+const REAP_MS: Range = Range(1, 300);
+/// The same while the watchdog is slow: all but the whole margin.
+const SLOW_REAP_MS: Range = Range(300, 470);
+/// Longest time a start takes, in milliseconds.
+const START_MS: u64 = 400;
+/// Longest time until the end of an attempt is told, in milliseconds, where it is told late.
+const LATE_MS: u64 = 1_500;
+
+/// One machine as its node sees it.
+#[derive(Clone)]
+pub struct Machine(Arc<Mutex<Inner>>);
+
+/// What a machine is made of.
+pub struct Parts {
+    pub id: u64,
+    pub clock: Arc<MachineClock>,
+    pub oracle: Oracle,
+    pub dice: Dice,
+    pub plant: Option<Plant>,
+    pub offer: NodeOffer,
+    pub rules: Workload,
+    /// How much of a lease's end is kept for the kill.
+    pub kill_margin_ms: u64,
+}
+
+pub struct Inner {
+    pub(crate) parts: Parts,
+    pub(crate) watchdog: Watchdog,
+    pub(crate) attempts: BTreeMap<LeaseId, Attempt>,
+    /// Spooled until acknowledged.
+    pub(crate) ends: BTreeMap<LeaseId, AttemptEnd>,
+    pub(crate) ended: BTreeSet<LeaseId>,
+    /// Launches that wait for a new watchdog.
+    pub(crate) waiting: BTreeMap<LeaseId, Launch>,
+    /// The watchdog is dead until then.
+    dead_until: Option<BootMs>,
+    slow: bool,
+    /// The machine is suspended: nothing on it acts.
+    asleep: bool,
+    /// When it woke last.
+    woke_at: Option<BootMs>,
+    /// The node's ear, while its process lives.
+    events: Option<mpsc::Sender<HostEvent>>,
+    pub(crate) accounted: bool,
+}
+
+/// An attempt that has not been reported as ended.
+pub struct Attempt {
+    pub launch: Launch,
+    pub phase: Phase,
+}
+
+pub enum Phase {
+    Starting {
+        at: BootMs,
+    },
+    Running(Program),
+    /// Gone, and told at this time.
+    Gone {
+        end: AttemptEnd,
+        at: BootMs,
+    },
+}
+
+impl Machine {
+    /// A machine that runs nothing.
+    pub fn new(parts: Parts) -> Self {
+        let inner = Inner {
+            parts,
+            watchdog: Watchdog::default(),
+            attempts: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            ended: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            dead_until: None,
+            slow: false,
+            asleep: false,
+            woke_at: None,
+            events: None,
+            accounted: true,
+        };
+        Self(Arc::new(Mutex::new(inner)))
+    }
+
+    pub(crate) fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// A node's process begins and hears of events. Answers whether everything from before is accounted for.
+    pub fn open(&self, events: mpsc::Sender<HostEvent>) -> bool {
+        let mut inner = self.inner();
+        inner.events = Some(events);
+        std::mem::replace(&mut inner.accounted, true)
+    }
+
+    /// What it offers.
+    pub fn offer(&self) -> NodeOffer {
+        self.inner().parts.offer.clone()
+    }
+
+    /// The node's process is gone; the watchdog goes on.
+    pub fn node_died(&self) {
+        let mut inner = self.inner();
+        inner.events = None;
+        // These were with the node only.
+        inner.waiting.clear();
+    }
+
+    /// Everything on the machine is gone at once.
+    pub fn power_lost(&self) {
+        let mut inner = self.inner();
+        let nothing_lost = inner.attempts.is_empty() && inner.ends.is_empty();
+        let planted = inner.parts.plant == Some(Plant::FalseAccount);
+        inner.accounted = inner.accounted && nothing_lost || planted;
+        inner.all_die(None);
+        inner.attempts.clear();
+        inner.waiting.clear();
+        inner.watchdog = Watchdog::default();
+        inner.ends.clear();
+        inner.ended.clear();
+        (inner.events, inner.dead_until, inner.asleep, inner.woke_at) = (None, None, false, None);
+    }
+
+    /// The watchdog is killed: all it ran dies with it. A new one is there after `away_ms`.
+    pub fn watchdog_dies(&self, away_ms: u64) {
+        let mut inner = self.inner();
+        let back = inner.parts.clock.boot().plus(away_ms);
+        inner.dead_until = Some(back);
+        inner.all_die(Some(back));
+        inner.watchdog = Watchdog::default();
+    }
+
+    /// Kills take nearly the whole margin, or what is usual.
+    pub fn slow_kills(&self, slow: bool) {
+        self.inner().slow = slow;
+    }
+
+    /// The machine is suspended: boot time goes on, nothing else does.
+    pub fn suspend(&self) {
+        let mut inner = self.inner();
+        inner.asleep = true;
+        inner.parts.oracle.on_suspend(inner.parts.id);
+    }
+
+    /// It wakes. What a lease that ran out meanwhile left running is killed now: the documented gap of a suspended
+    /// machine, which the oracle does not hold against it.
+    pub fn wake(&self) {
+        let mut inner = self.inner();
+        if !std::mem::take(&mut inner.asleep) {
+            return;
+        }
+        let now = inner.parts.clock.boot();
+        inner.woke_at = Some(now);
+        let in_time =
+            |lease: &LeaseId| inner.watchdog.deadline(*lease).is_some_and(|deadline| now < deadline);
+        let runs = |attempt: &Attempt| matches!(attempt.phase, Phase::Running(_));
+        let goes_on = inner.attempts.iter().filter(|(lease, attempt)| runs(attempt) && in_time(lease));
+        let goes_on = goes_on.map(|(_, attempt)| Start::of(inner.parts.id, &attempt.launch)).collect();
+        inner.parts.oracle.on_wake(goes_on);
+    }
+
+    /// Lets the machine act up to its clock's time.
+    pub fn advance(&self) {
+        let mut inner = self.inner();
+        if inner.asleep {
+            return;
+        }
+        let now = inner.parts.clock.boot();
+        inner.new_watchdog(now);
+        inner.begin_due(now);
+        inner.watch(now);
+        inner.end_due(now);
+        inner.tell_due(now);
+        inner.check_limits(now);
+    }
+}
+
+impl Inner {
+    fn new_watchdog(&mut self, now: BootMs) {
+        if self.dead_until.is_some_and(|until| until <= now) {
+            self.dead_until = None;
+            for (_, launch) in std::mem::take(&mut self.waiting) {
+                self.take_on(launch, now);
+            }
+        }
+    }
+
+    /// Takes a launch, or keeps it until there is a watchdog again.
+    pub(crate) fn launch(&mut self, launch: Launch) {
+        let now = self.parts.clock.boot();
+        if self.dead_until.is_some() {
+            self.waiting.insert(launch.lease, launch);
+        } else {
+            self.take_on(launch, now);
+        }
+    }
+
+    /// A launch that no watchdog has seen is stopped: it never ran.
+    pub(crate) fn forget_waiting(&mut self, lease: LeaseId, reason: StopReason) {
+        let Some(launch) = self.waiting.remove(&lease) else { return };
+        let kind = Why::from(reason).end_kind();
+        let end = AttemptEnd { lease, kind, message: String::new(), run_ms: 0 };
+        let at = self.parts.clock.boot();
+        self.attempts.insert(lease, Attempt { launch, phase: Phase::Gone { end, at } });
+    }
+
+    fn take_on(&mut self, launch: Launch, now: BootMs) {
+        let lease = launch.lease;
+        let at = now.plus(self.parts.dice.between(1, START_MS));
+        self.watchdog.start(lease, limits(&launch, self.parts.kill_margin_ms, launch.deadline, now));
+        self.parts.oracle.on_given(lease, launch.deadline.since(now));
+        self.attempts.insert(lease, Attempt { launch, phase: Phase::Starting { at } });
+    }
+
+    fn begin_due(&mut self, now: BootMs) {
+        let begins = |attempt: &Attempt| matches!(attempt.phase, Phase::Starting { at } if at <= now);
+        let due: Vec<LeaseId> = self.attempts.iter().filter(|(_, a)| begins(a)).map(|(l, _)| *l).collect();
+        for lease in due {
+            let Some(deadline) = self.watchdog.deadline(lease) else { continue };
+            let Some(attempt) = self.attempts.get_mut(&lease) else { continue };
+            if !Watchdog::may_start(&limits(&attempt.launch, self.parts.kill_margin_ms, deadline, now), now) {
+                self.end(lease, now, EndKind::Lost);
+                continue;
+            }
+            if let Some(kind) = spawn_failure(lease, &self.parts.rules) {
+                self.end(lease, now, kind);
+                continue;
+            }
+            let Parts { id, oracle, dice, rules, .. } = &mut self.parts;
+            let program = Program::drawn(lease, rules, dice, now);
+            attempt.phase = Phase::Running(program.or_recorded(&attempt.launch.spec.command));
+            oracle.on_start(&Start::of(*id, &attempt.launch));
+            self.tell(HostEvent::Started { lease, at: now });
+        }
+    }
+
+    fn watch(&mut self, now: BootMs) {
+        for action in self.watchdog.tick(now) {
+            match action {
+                Action::Term(lease, _) => self.on_term(lease, now),
+                Action::Kill(_, Why::LeaseOver) if self.parts.plant == Some(Plant::LateKill) => {}
+                Action::Kill(lease, _) => self.on_kill(lease, now),
+            }
+        }
+    }
+
+    fn on_term(&mut self, lease: LeaseId, now: BootMs) {
+        let soon = now.plus(self.parts.dice.between(1, 200));
+        let deaf = self.parts.plant == Some(Plant::LateKill);
+        match self.attempts.get_mut(&lease).map(|attempt| &mut attempt.phase) {
+            Some(Phase::Running(program)) if program.obeys_term && !deaf => program.dies(soon),
+            Some(Phase::Starting { .. }) => self.end(lease, now, EndKind::Lost),
+            _ => {}
+        }
+    }
+
+    fn on_kill(&mut self, lease: LeaseId, now: BootMs) {
+        let soon = now.plus(self.parts.dice.within(if self.slow { SLOW_REAP_MS } else { REAP_MS }));
+        match self.attempts.get_mut(&lease).map(|attempt| &mut attempt.phase) {
+            Some(Phase::Running(program)) => program.dies(soon),
+            Some(Phase::Starting { .. }) => self.end(lease, now, EndKind::Lost),
+            _ => {}
+        }
+    }
+
+    fn end_due(&mut self, now: BootMs) {
+        let over = |attempt: &Attempt| match &attempt.phase {
+            Phase::Running(program) => program.over(now),
+            _ => None,
+        };
+        let due: Vec<(LeaseId, EndKind)> =
+            self.attempts.iter().filter_map(|(lease, attempt)| Some((*lease, over(attempt)?))).collect();
+        for (lease, end) in due {
+            self.end(lease, now, end);
+        }
+    }
+
+    /// The attempt is gone. Some ends are told later.
+    fn end(&mut self, lease: LeaseId, now: BootMs, own: EndKind) {
+        let kind = self.watchdog.exited(lease).map_or(own, Why::end_kind);
+        let late_ms = if self.parts.dice.one_in(8) { self.parts.dice.between(1, LATE_MS) } else { 0 };
+        self.gone(lease, now, kind, now.plus(late_ms));
+        self.tell_due(now);
+    }
+
+    fn gone(&mut self, lease: LeaseId, now: BootMs, kind: EndKind, told_at: BootMs) {
+        let Some(attempt) = self.attempts.get_mut(&lease) else { return };
+        let run_ms = match &attempt.phase {
+            Phase::Starting { .. } => 0,
+            Phase::Running(program) => now.since(program.since),
+            Phase::Gone { .. } => return,
+        };
+        let was_running = matches!(attempt.phase, Phase::Running(_));
+        let end = AttemptEnd { lease, kind, message: String::new(), run_ms };
+        self.parts.oracle.on_end(self.parts.id, lease, &end.kind, was_running);
+        attempt.phase = Phase::Gone { end, at: told_at };
+    }
+
+    /// Everything dies at once: with the power (nobody will tell of it), or with the watchdog.
+    fn all_die(&mut self, told_at: Option<BootMs>) {
+        let now = self.parts.clock.boot();
+        let leases: Vec<LeaseId> = self.attempts.keys().copied().collect();
+        for lease in leases {
+            match told_at {
+                Some(at) => self.gone(lease, now, EndKind::Lost, at),
+                None if matches!(self.attempts[&lease].phase, Phase::Running(_)) => {
+                    self.parts.oracle.on_power_lost(self.parts.id, lease);
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn tell_due(&mut self, now: BootMs) {
+        let due = |attempt: &Attempt| matches!(attempt.phase, Phase::Gone { at, .. } if at <= now);
+        let leases: Vec<LeaseId> = self.attempts.iter().filter(|(_, a)| due(a)).map(|(l, _)| *l).collect();
+        for lease in leases {
+            let Some(Attempt { phase: Phase::Gone { end, .. }, .. }) = self.attempts.remove(&lease) else {
+                continue;
+            };
+            self.ended.insert(lease);
+            self.ends.insert(lease, end.clone());
+            self.parts.oracle.on_spool(self.parts.id, self.ends.len());
+            self.tell(HostEvent::Ended(end));
+        }
+    }
+
+    fn tell(&self, event: HostEvent) {
+        if let Some(events) = &self.events {
+            // A node that does not listen looks at `held` and `unacknowledged` instead.
+            let _ = events.try_send(event);
+        }
+    }
+
+    /// Nothing runs past its lease or its run time by the machine's own clock. One that has just woken up gets the time
+    /// of a kill.
+    fn check_limits(&self, now: BootMs) {
+        let slept = self.woke_at.is_some_and(|at| now <= at.plus(self.parts.kill_margin_ms));
+        if slept {
+            return;
+        }
+        for (lease, attempt) in &self.attempts {
+            let Phase::Running(program) = &attempt.phase else { continue };
+            let Some(deadline) = self.watchdog.deadline(*lease) else { continue };
+            let spec = &attempt.launch.spec;
+            let longest = spec.timeout_ms + spec.stop_grace_ms + self.parts.kill_margin_ms;
+            let run_over = program.since.plus(longest);
+            self.parts.oracle.on_running(self.parts.id, *lease, now, deadline.min(run_over));
+        }
+    }
+}
+
+fn limits(launch: &Launch, kill_margin_ms: u64, deadline: BootMs, started_at: BootMs) -> Limits {
+    Limits {
+        deadline,
+        grace_ms: launch.spec.stop_grace_ms,
+        kill_margin_ms,
+        run_timeout_ms: launch.spec.timeout_ms,
+        started_at,
+    }
+}

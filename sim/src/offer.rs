@@ -1,0 +1,33 @@
+//! What the simulated nodes offer.
+
+use stint_protocol::{Class, GpuId, GpuInfo, NodeOffer, Resources, Runtime};
+
+use crate::scenario::Topology;
+
+/// Node `id`, from 1. GPUs that all nodes share come after its own.
+pub fn offer(id: u64, topology: &Topology) -> NodeOffer {
+    let own = match topology.gpus.len() {
+        0 => 0,
+        kinds => topology.gpus[(id as usize - 1) % kinds],
+    };
+    let own = (0..own).map(|index| gpu(format!("GPU-{id}-{index}"), index));
+    let shared = (0..topology.shared_gpus).map(|index| gpu(format!("GPU-shared-{index}"), 100 + index));
+    NodeOffer {
+        resources: Resources { cpu_milli: topology.cpu_milli, memory_bytes: topology.memory_bytes },
+        gpus: own.chain(shared).collect(),
+        runtimes: vec![Runtime::Mock],
+        classes: vec![Class::CpuShort, Class::CpuLong, Class::Gpu],
+        labels: Default::default(),
+        slots: topology.slots,
+        quarantined: Vec::new(),
+    }
+}
+
+fn gpu(name: String, index: u32) -> GpuInfo {
+    GpuInfo {
+        id: GpuId::new(&name).unwrap_or_else(|e| panic!("a fixed name: {e}")),
+        model: "Simulated".into(),
+        memory_bytes: 16 << 30,
+        index,
+    }
+}
