@@ -37,9 +37,7 @@ impl Stored {
     {
         let today = minicbor::to_vec(value).unwrap();
         let stored = self.bytes(name, || today.clone());
-        let read: T =
-            minicbor::decode(&stored).unwrap_or_else(|e| panic!("{name} is not read any more: {e}"));
-        assert_eq!(format!("{read:#?}"), format!("{value:#?}"), "{name} reads as something else: {CHANGED}");
+        assert_reads(name, &stored, value);
         assert_same(name, &today, &stored);
     }
 
@@ -51,6 +49,15 @@ impl Stored {
         names.sort();
         names
     }
+}
+
+/// Holds that what was stored is read as `value`: all that is asked of a layout that is no longer written.
+pub fn assert_reads<T>(name: &str, stored: &[u8], value: &T)
+where
+    T: for<'b> Decode<'b, ()> + Debug,
+{
+    let read: T = minicbor::decode(stored).unwrap_or_else(|e| panic!("{name} is not read any more: {e}"));
+    assert_eq!(format!("{read:#?}"), format!("{value:#?}"), "{name} reads as something else: {CHANGED}");
 }
 
 /// Holds that what is written today is what is stored.

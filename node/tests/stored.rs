@@ -1,0 +1,214 @@
+//! Log entries and messages between peers as released versions wrote them (`tests/stored`), so that a newer peer goes on
+//! with an older one's log and the two can talk while a cluster is upgraded peer by peer.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../../scheduler/tests/support/stored.rs"]
+mod stored;
+
+use minicbor::bytes::ByteArray;
+use stint_node::shared::Entry;
+use stint_node::wire::{
+    ForwardAnswer, Grant, Kind, Launching, LeaderView, Orders, ReadLog, Refusal, RefusalCode, Reply, Report,
+    ReportAnswer, Request, SubmitRequest,
+};
+use stint_protocol::*;
+use stint_scheduler::{Admit, Command, NodeMode, RegisterNode};
+use stored::Stored;
+
+fn stored() -> Stored {
+    Stored::of_crate(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn task() -> TaskId {
+    TaskId(0x0190_a1b2_0000_7000_8000_0000_0001_0000)
+}
+
+fn lease() -> LeaseId {
+    LeaseId { task: task(), attempt: 2 }
+}
+
+fn spec() -> SharedSpec {
+    SharedSpec::new(TaskSpec::new(Class::CpuShort, vec!["/bin/true".into()]))
+}
+
+fn gpu() -> GpuInfo {
+    GpuInfo { id: GpuId::new("GPU-1").unwrap(), model: "H200".into(), memory_bytes: 141 << 30, index: 3 }
+}
+
+fn end() -> AttemptEnd {
+    AttemptEnd { lease: lease(), kind: EndKind::Exited(3), message: "exit code 3".into(), run_ms: 12 }
+}
+
+#[test]
+fn a_log_entry_is_read_and_written_as_it_was_stored() {
+    let admit =
+        Admit { disk: [1; 16], name: "n1".into(), address: "10.0.0.1:7001".into(), token: Some([2; 32]) };
+    let commands = vec![
+        Command::Admit(admit),
+        Command::RecordEnds { node: NodeId(2), ends: vec![end()] },
+        Command::SetNodeMode { node: NodeId(2), mode: NodeMode::Draining, within_ms: Some(60_000) },
+        Command::Tick,
+    ];
+    // An entry has no `PartialEq`, but its form for debugging shows every field.
+    stored().check("entry-1.cbor", &Entry { now: TimeMs(1_790_000_000_123), commands });
+}
+
+#[test]
+fn a_report_is_read_and_written_as_it_was_stored() {
+    let offer = NodeOffer {
+        resources: Resources { cpu_milli: 16_000, memory_bytes: 64 << 30 },
+        gpus: vec![gpu()],
+        runtimes: Runtime::ALL.to_vec(),
+        classes: Class::ALL.to_vec(),
+        labels: [("zone".to_string(), "a".to_string())].into(),
+        slots: 8,
+        quarantined: vec![QuarantinedGpu { info: gpu(), used_by: "process 4711 (python3)".into() }],
+    };
+    let register = RegisterNode {
+        node: NodeId(2),
+        incarnation: Incarnation(3),
+        nonce: Nonce(4),
+        offer,
+        problems: vec!["no crun".into()],
+    };
+    let report = Report {
+        node: NodeId(2),
+        incarnation: Incarnation(3),
+        nonce: Nonce(4),
+        sequence: 5,
+        sent: BootMs(6_000_000),
+        register: Some(register),
+        held: vec![(lease(), true)],
+        ends: vec![end()],
+        hold_ms: 1_000,
+    };
+    stored().check("report-1.cbor", &report);
+}
+
+#[test]
+fn the_answers_to_a_report_are_read_and_written_as_they_were_stored() {
+    let launch = Launching {
+        tenant: Tenant::new("team-7").unwrap(),
+        spec: spec(),
+        runtime: Runtime::Crun,
+        gpus: vec![gpu()],
+        index: 7,
+        name: Some(TaskName::new("train").unwrap()),
+    };
+    let grant = Grant {
+        lease: lease(),
+        ttl_ms: 10_000,
+        kill_margin_ms: 500,
+        cancelled: true,
+        drained: true,
+        launch: Some(launch),
+    };
+    let orders = Orders {
+        term: 9,
+        incarnation: Incarnation(3),
+        nonce: Nonce(4),
+        answers: 5,
+        grants: vec![grant],
+        recorded: vec![lease()],
+        more: true,
+    };
+    let answers = [
+        ("orders", ReportAnswer::Orders(orders)),
+        ("not-leader", ReportAnswer::NotLeader(Some(NodeId(1)))),
+        ("register", ReportAnswer::Register),
+        ("stale", ReportAnswer::Stale("a newer process runs".into())),
+    ];
+    for (name, answer) in answers {
+        stored().check(&format!("report-answer-1-{name}.cbor"), &answer);
+    }
+}
+
+#[test]
+fn forwarded_requests_are_read_and_written_as_they_were_stored() {
+    let submit = SubmitRequest {
+        tenant: Tenant::new("team-7").unwrap(),
+        first: task(),
+        count: 2,
+        name: Some(TaskName::new("train").unwrap()),
+        spec: spec(),
+        key: Some(IdempotencyKey::new("key-1").unwrap()),
+        digest: 0xfeed_f00d_dead_beef,
+        key_made_ms: Some(1_790_000_000_000),
+    };
+    let admit = Request::Admit {
+        token: ByteArray::from([2; 32]),
+        disk: ByteArray::from([1; 16]),
+        name: "n2".into(),
+        address: "10.0.0.2:7001".into(),
+    };
+    let mode = Request::SetNodeMode { node: NodeId(2), mode: NodeMode::Draining, within_ms: Some(60_000) };
+    let requests = [
+        ("submit", Request::Submit(submit)),
+        ("cancel", Request::Cancel(vec![task()])),
+        ("set-node-mode", mode),
+        ("remove-node", Request::RemoveNode(NodeId(2))),
+        ("create-join-token", Request::CreateJoinToken { hash: ByteArray::from([3; 32]), valid_ms: 60_000 }),
+        ("read-index", Request::ReadIndex),
+        ("leader-view", Request::LeaderView),
+        ("admit", admit),
+        ("enlist", Request::Enlist(NodeId(2))),
+        ("transfer-leader", Request::TransferLeader(Some(NodeId(3)))),
+        ("readdress", Request::Readdress { node: NodeId(2), address: "10.0.0.8:7001".into() }),
+    ];
+    for (number, (name, request)) in requests.iter().enumerate() {
+        stored().check(&format!("request-{number}-{name}.cbor"), request);
+    }
+}
+
+#[test]
+fn answers_to_forwarded_requests_are_read_and_written_as_they_were_stored() {
+    let view = LeaderView {
+        leader: NodeId(1),
+        index: 70_000,
+        reachable: vec![NodeId(1), NodeId(2)],
+        lag: vec![(NodeId(2), 12)],
+        alarms: vec!["the clock is behind".into()],
+    };
+    let replies = [
+        ("submitted", Reply::Submitted { first: task(), count: 2, repeated: true }),
+        ("done", Reply::Done { index: 70_000 }),
+        ("join-token", Reply::JoinToken { expires: TimeMs(1_790_000_000_000) }),
+        ("index", Reply::Index(70_000)),
+        ("leader-view", Reply::LeaderView(view)),
+        ("admitted", Reply::Admitted(NodeId(3))),
+        ("leader", Reply::Leader(NodeId(1))),
+    ];
+    for (number, (name, reply)) in replies.into_iter().enumerate() {
+        stored().check(&format!("reply-{number}-{name}.cbor"), &ForwardAnswer::Reply(reply));
+    }
+    let refused = Refusal::new(RefusalCode::Unknown, "it may or may not have been done");
+    stored().check("forward-answer-1-refused.cbor", &ForwardAnswer::Refused(refused));
+    let elsewhere = ForwardAnswer::NotLeader(Some((NodeId(1), "10.0.0.1:7001".into())));
+    stored().check("forward-answer-2-not-leader.cbor", &elsewhere);
+}
+
+#[test]
+fn a_log_read_is_read_and_written_as_it_was_stored() {
+    let read = ReadLog { lease: lease(), stderr: true, offset: 1 << 33, wait_ms: 5_000 };
+    stored().check("read-log-1.cbor", &read);
+}
+
+#[test]
+fn the_kinds_of_calls_keep_their_numbers() {
+    use Kind::*;
+    let kinds = [
+        (1, RaftControl),
+        (2, RaftAppend),
+        (3, RaftSnapshot),
+        (4, Report),
+        (5, Forward),
+        (6, ReadLog),
+        (7, Join),
+    ];
+    for (number, kind) in kinds {
+        assert_eq!(kind as u8, number, "{kind:?}: a number is never changed, nor given to another call");
+        assert_eq!(Kind::from_number(number), Some(kind));
+    }
+    let known = (0..=u8::MAX).filter(|number| Kind::from_number(*number).is_some());
+    assert_eq!(known.count(), kinds.len(), "a new call has its number here too");
+}
