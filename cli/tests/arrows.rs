@@ -8,6 +8,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("protocol", &[]),
     ("scheduler", &["protocol"]),
     ("raft", &[]),
+    ("raft/histogram", &[]),
     ("executor", &["protocol"]),
     ("sdk", &["protocol"]),
     ("node", &["scheduler", "raft", "executor", "protocol", "sdk"]),
