@@ -1,7 +1,7 @@
 //! Door: peer transport. Real quinn on a simulated network card; loss and duplication are drawn here, cuts and delays
 //! by turmoil, whose hosts are the cards: a stopped process does not stop its card.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::fmt::{self, Debug};
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -65,8 +65,6 @@ struct CardState {
 struct Arrived {
     /// Whether a process listens: what arrives otherwise is lost.
     open: bool,
-    /// Addresses with which a handshake began since then, from either side.
-    greeted: BTreeSet<SocketAddr>,
     datagrams: VecDeque<Datagram>,
     waker: Option<Waker>,
 }
@@ -99,15 +97,7 @@ impl Card {
     fn take_in(&self, from: SocketAddr, bytes: &[u8]) {
         let waker = {
             let mut arrived = lock(&self.0.arrived);
-            let known = match handshake(bytes) {
-                Handshake::Begins => {
-                    arrived.greeted.insert(from);
-                    true
-                }
-                Handshake::GoesOn => arrived.greeted.contains(&from),
-                Handshake::None => true,
-            };
-            if known && arrived.open && arrived.datagrams.len() < WAITING {
+            if arrived.open && arrived.datagrams.len() < WAITING {
                 arrived.datagrams.push_back((from, bytes.to_vec()));
             }
             arrived.waker.take()
@@ -134,31 +124,6 @@ impl Card {
         config.rng_seed(Some(seed));
         let socket = SimUdp { own, card: self.clone(), sky, dice: Mutex::new(dice) };
         Endpoint::new_with_abstract_socket(config, None, Arc::new(socket), Arc::new(TokioRuntime))
-    }
-}
-
-enum Handshake {
-    Begins,
-    GoesOn,
-    None,
-}
-
-/// Whether a datagram begins a QUIC handshake (the client made its destination's id up, of 20 bytes) or continues one.
-/// One that continues with a process of before would be read with keys that do not fit it: what comes of that depends
-/// on bytes that no seed decides (ring's), so the card drops it.
-fn handshake(bytes: &[u8]) -> Handshake {
-    const LONG_INITIAL: u8 = 0b1100_0000;
-    const FORM_AND_TYPE: u8 = 0b1111_0000;
-    const MADE_UP_ID_BYTES: u8 = 20;
-    match bytes {
-        [first, _, _, _, _, id, ..] if first & FORM_AND_TYPE == LONG_INITIAL => {
-            if *id == MADE_UP_ID_BYTES {
-                Handshake::Begins
-            } else {
-                Handshake::GoesOn
-            }
-        }
-        _ => Handshake::None,
     }
 }
 
@@ -201,9 +166,6 @@ impl AsyncUdpSocket for SimUdp {
     }
 
     fn try_send(&self, transmit: &Transmit) -> io::Result<()> {
-        if let Handshake::Begins = handshake(transmit.contents) {
-            lock(&self.card.0.arrived).greeted.insert(transmit.destination);
-        }
         for _ in 0..self.copies() {
             let datagram = (transmit.destination, transmit.contents.to_vec());
             lock(&self.card.0.sending).push_back(datagram);
