@@ -123,6 +123,10 @@ impl<M: Machine> Raft<M> {
     }
 
     async fn caught_up(&self, id: PeerId, deadline: Duration) -> Result<(), MembershipError> {
+        // A leader that lost its own vote lags behind nobody, and no report says so.
+        if id == self.0.id {
+            return self.leading().map(drop);
+        }
         let lag = |status: &Status| status.lag.get(&id).copied().flatten();
         let enough = |status: &Status| {
             status.role != Role::Leader || lag(status).is_some_and(|lag| lag <= CATCH_UP_LAG)

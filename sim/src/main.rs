@@ -1,6 +1,7 @@
 //! `stint-sim`: simulates seeds, each in a process of its own. The exit codes stand in `command/exit.rs` and in --help.
 
 mod args;
+mod chance;
 mod command;
 mod fast_commands;
 

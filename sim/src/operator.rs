@@ -144,8 +144,11 @@ impl Operator {
         too_many.map(|id| Operation::Demote(*id))
     }
 
-    /// Whether everything is as wanted.
-    pub fn is_content(&self, peers: &[Peer]) -> bool {
-        self.transfers == 0 && self.difference(peers).is_none()
+    /// Everything is as wanted; if not, what is still to be done.
+    pub fn content(&self, peers: &[Peer]) -> Result<(), String> {
+        match self.difference(peers) {
+            Some(operation) => Err(format!("the operator still asks for {operation:?}")),
+            None => Ok(()),
+        }
     }
 }

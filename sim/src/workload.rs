@@ -333,6 +333,9 @@ impl Workload {
                     self.begin(open.ask, true, now_ms, peers);
                 }
             }
+            (Ask::Operate(operation), Answer::Refused(refusal)) => {
+                self.oracle.say(&format!("the operator's {operation:?} was refused: {refusal}"));
+            }
             (Ask::Operate(_), _) => {}
             (Ask::Cancel(task), Answer::Done) => self.oracle.on_cancelled(*task),
             // Its keeper is away, or has lost it with its power.

@@ -256,9 +256,7 @@ impl<'a> World<'a> {
         if self.oracle.running() > 0 {
             return Err(format!("{} attempts still run", self.oracle.running()));
         }
-        if !self.cluster.operator.is_content(&self.cluster.peers) {
-            return Err("the membership is not as the operator wants it".into());
-        }
+        self.cluster.operator.content(&self.cluster.peers)?;
         let mut places = Vec::new();
         for peer in &self.cluster.peers {
             let node = peer.node().ok_or_else(|| format!("peer {} is not up", peer.id()))?;
