@@ -18,10 +18,10 @@ use crate::dice::Dice;
 /// How long a client waits for one try, in milliseconds.
 const PATIENCE_MS: u64 = 3_000;
 /// Requests without an answer at most: clients that get none do not pile up.
-const OPEN: usize = 40;
+const OPEN: usize = 12;
 
 /// Tasks that wait at most before clients wait too: what is left at the end must finish soon.
-const WAITING: usize = 20;
+const WAITING: usize = 12;
 
 /// What a client hears.
 #[derive(Clone, Debug)]

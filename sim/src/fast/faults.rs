@@ -10,7 +10,7 @@ mod watchdogs;
 mod weather;
 
 use super::event::Event;
-use super::world::World;
+use super::world::{FAULTS, World};
 use crate::dice::Dice;
 
 /// Begins one fault; answers false when there was nothing to break. It arranges its own end.
@@ -68,6 +68,8 @@ impl World {
             self.watch_leader();
         }
         let pause = if dice.one_in(4) { dice.between(10, 400) } else { dice.between(400, 3_500) };
+        // Enough is enough: the cluster must get on with its work.
+        let pause = if self.trouble.faults > FAULTS { pause * 4 } else { pause };
         self.trouble.dice = dice;
         self.queue.at(self.now + pause, Event::Fault);
     }
@@ -82,11 +84,17 @@ impl World {
             self.power_on(machine);
         }
         for peer in 0..self.peers.len() {
-            self.hosts[peer].ward.late_ms = 0;
             self.hosts[peer].habits.healed = true;
+            self.quicken(peer);
             self.queue.at(self.now + 10, Event::StartProcess { peer });
         }
         self.ready_all();
+    }
+
+    /// The watchdog looks at its clock in time again.
+    pub fn quicken(&mut self, node: usize) {
+        self.hosts[node].ward.late_ms = 0;
+        self.arrange_host(node);
     }
 
     pub fn calm_weather(&mut self, epoch: u64) {

@@ -227,7 +227,7 @@ impl World {
     fn reply(&mut self, peer: usize, call: Call, answer: ReportAnswer) {
         if call.node == peer {
             let answer = Box::new(answer);
-            return self.queue.at(self.now, Event::AnswerArrives { call, answer });
+            return self.queue.at(self.now + 1, Event::AnswerArrives { call, answer });
         }
         if !self.network.open(peer, call.node) {
             return;

@@ -180,7 +180,7 @@ impl Ward {
                 Phase::Starting { .. } => self.end(lease, EndKind::Lost, happened),
                 Phase::Running(program) if kill || program.obeys_term => {
                     let most = if kill { margin.saturating_sub(self.late_ms + SPARE_MS).max(1) } else { 200 };
-                    let takes = if dice.one_in(3) { most } else { dice.between(1, most.min(60)) };
+                    let takes = if dice.one_in(2) { most } else { dice.between(1, most.min(60)) };
                     let dies = now.plus(takes);
                     program.dies_at = Some(program.dies_at.map_or(dies, |known| known.min(dies)));
                 }
@@ -231,13 +231,19 @@ impl Program {
             5 => EndKind::Signalled(11),
             _ => EndKind::Exited(0),
         };
-        let run_ms = match dice.below(if habits.healed { 4 } else { 10 }) {
+        let lengths = match habits.pace {
+            _ if habits.healed => 4,
+            Pace::Steady => 30,
+            _ => 10,
+        };
+        let run_ms = match dice.below(lengths) {
             0..=5 => dice.between(1, 800),
             6..=7 => dice.between(800, 4_000),
             _ => dice.between(4_000, 12_000),
         };
-        let hangs = dice.one_in(if habits.pace == Pace::Long { 3 } else { 6 }) && !habits.healed;
+        let hangs = dice.one_in(if habits.pace == Pace::Long { 2 } else { 6 }) && !habits.healed;
         let ends_at = (!hangs).then(|| now.plus(run_ms));
-        Ok(Self { since: now, ends_at, end, obeys_term: !dice.one_in(3), dies_at: None })
+        let obeys_term = habits.pace != Pace::Long && !dice.one_in(3);
+        Ok(Self { since: now, ends_at, end, obeys_term, dies_at: None })
     }
 }

@@ -142,7 +142,7 @@ impl World {
             Event::Mend { from, to } => self.mend(from, to),
             Event::CalmWeather { epoch } => self.calm_weather(epoch),
             Event::FastDisks { epoch } => self.fast_disks(epoch),
-            Event::QuickWatchdog { node } => self.hosts[node].ward.late_ms = 0,
+            Event::QuickWatchdog { node } => self.quicken(node),
             Event::RightClock { machine } => self.machines[machine].clocks.wall_offset_ms = 0,
             Event::Look => return self.look(),
         }
