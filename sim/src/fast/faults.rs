@@ -5,6 +5,7 @@ mod leaders;
 mod links;
 mod machines;
 mod processes;
+mod silences;
 mod wall_clocks;
 mod watchdogs;
 mod weather;
@@ -31,6 +32,12 @@ const KINDS: &[Begin] = &[
     links::pair,
     links::split_with_leader,
     links::split_with_leader,
+    silences::after_renewal,
+    silences::after_renewal,
+    silences::after_renewal,
+    silences::before_launch,
+    silences::before_launch,
+    silences::before_launch,
     leaders::replaced,
     leaders::replaced,
     leaders::replaced_and_back,
@@ -48,11 +55,13 @@ pub struct Trouble {
     /// Longest time an entry takes, in milliseconds; 0 = disks are fast.
     pub slow_disks_ms: u64,
     disks_epoch: u64,
+    /// Faults that wait for their moment.
+    armed: Vec<silences::Armed>,
 }
 
 impl Trouble {
     pub fn new(seed: u64) -> Self {
-        Self { dice: Dice::new(seed, 0x5004), faults: 0, slow_disks_ms: 0, disks_epoch: 0 }
+        Self { dice: Dice::new(seed, 0x5004), faults: 0, slow_disks_ms: 0, disks_epoch: 0, armed: Vec::new() }
     }
 }
 
@@ -78,6 +87,7 @@ impl World {
     pub fn heal(&mut self) {
         self.say("healed", self.trouble.faults, self.log.commands, String::new);
         self.network.heal();
+        self.trouble.armed.clear();
         self.trouble.slow_disks_ms = 0;
         for machine in 0..self.machines.len() {
             self.machines[machine].clocks.wall_offset_ms = 0;

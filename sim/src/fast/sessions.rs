@@ -202,6 +202,9 @@ impl World {
             None => self.not_leader(peer, call),
             Some(orders) => {
                 self.referee.ordered(&report, &orders);
+                if call.node != peer {
+                    self.spring(call, &report, &orders);
+                }
                 self.reply(peer, call, ReportAnswer::Orders(orders));
             }
         }
