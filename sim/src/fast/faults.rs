@@ -11,6 +11,7 @@ mod watchdogs;
 mod weather;
 
 use super::event::Event;
+use super::shape::Pace;
 use super::world::{FAULTS, World};
 use crate::dice::Dice;
 
@@ -48,6 +49,25 @@ const KINDS: &[Begin] = &[
     wall_clocks::jump,
 ];
 
+/// Where leases are long: the leader mostly stays, and one node after another falls silent.
+const LONG_KINDS: &[Begin] = &[
+    silences::after_renewal,
+    silences::after_renewal,
+    silences::after_renewal,
+    silences::before_launch,
+    processes::crash,
+    processes::crash_leader,
+    machines::power_loss,
+    watchdogs::killed,
+    watchdogs::slow,
+    watchdogs::unaccounted,
+    links::pair,
+    leaders::replaced,
+    disks::slow,
+    weather::foul,
+    wall_clocks::jump,
+];
+
 /// The schedule of a seed, and the faults of the world as a whole.
 pub struct Trouble {
     dice: Dice,
@@ -57,11 +77,20 @@ pub struct Trouble {
     disks_epoch: u64,
     /// Faults that wait for their moment.
     armed: Vec<silences::Armed>,
+    /// One node at a time is silent.
+    silent_until: u64,
 }
 
 impl Trouble {
     pub fn new(seed: u64) -> Self {
-        Self { dice: Dice::new(seed, 0x5004), faults: 0, slow_disks_ms: 0, disks_epoch: 0, armed: Vec::new() }
+        Self {
+            dice: Dice::new(seed, 0x5004),
+            faults: 0,
+            slow_disks_ms: 0,
+            disks_epoch: 0,
+            armed: Vec::new(),
+            silent_until: 0,
+        }
     }
 }
 
@@ -71,14 +100,15 @@ impl World {
             return;
         }
         let mut dice = self.trouble.dice.clone();
-        let begin = *dice.pick(KINDS);
+        let kinds = if self.shape.pace == Pace::Long { LONG_KINDS } else { KINDS };
+        let begin = *dice.pick(kinds);
         if begin(self, &mut dice) {
             self.trouble.faults += 1;
             self.watch_leader();
         }
         let pause = if dice.one_in(4) { dice.between(10, 400) } else { dice.between(400, 3_500) };
         // Enough is enough: the cluster must get on with its work.
-        let pause = if self.trouble.faults > FAULTS { pause * 4 } else { pause };
+        let pause = if self.trouble.faults > FAULTS { pause * 4 } else { pause * self.shape.pace.stretch() };
         self.trouble.dice = dice;
         self.queue.at(self.now + pause, Event::Fault);
     }

@@ -29,6 +29,9 @@ pub fn before_launch(world: &mut World, _: &mut Dice) -> bool {
 impl World {
     /// Orders are about to be sent to another peer: perhaps this is the moment.
     pub fn spring(&mut self, call: Call, report: &Report, orders: &Orders) {
+        if self.now < self.trouble.silent_until || self.trouble.armed.is_empty() {
+            return;
+        }
         let launches = orders.grants.iter().find(|grant| grant.launch.is_some());
         let at_once = report.hold_ms == 0 && report.register.is_none();
         let renews = at_once && orders.grants.iter().any(|grant| grant.launch.is_none());
@@ -42,6 +45,7 @@ impl World {
             Armed::AfterRenewal => {
                 // Nothing leaves the node from now on; what is on its way to it arrives.
                 let length = margin + self.dice.between(1_000, 4_000);
+                self.trouble.silent_until = self.now + length;
                 for to in (0..self.peers.len()).filter(|to| *to != call.node) {
                     self.network.cut(call.node, to);
                     self.queue.at(self.now + length, Event::Mend { from: call.node, to });
@@ -52,6 +56,7 @@ impl World {
                 let ttl = launches.map_or(0, |grant| grant.ttl_ms);
                 let waits = ttl + ttl / 100 + self.shape.settings.lease_margin_ms;
                 let length = waits + self.dice.between(0, 1_500);
+                self.trouble.silent_until = self.now + length;
                 self.silence(call.node, length);
             }
         }
