@@ -99,6 +99,10 @@ impl World {
         if self.is_healed() {
             return;
         }
+        // Where leases are long nothing else happens while one is running out: few would get that far.
+        if self.shape.pace == Pace::Long && self.now < self.trouble.silent_until {
+            return self.queue.at(self.trouble.silent_until + 100, Event::Fault);
+        }
         let mut dice = self.trouble.dice.clone();
         let kinds = if self.shape.pace == Pace::Long { LONG_KINDS } else { KINDS };
         let begin = *dice.pick(kinds);

@@ -203,7 +203,7 @@ impl World {
             Some(orders) => {
                 self.referee.ordered(&report, &orders);
                 if call.node != peer {
-                    self.spring(call, &report, &orders);
+                    self.spring(peer, call, &report, &orders);
                 }
                 self.reply(peer, call, ReportAnswer::Orders(orders));
             }

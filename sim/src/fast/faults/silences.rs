@@ -1,10 +1,11 @@
 //! A node falls silent at the worst moment: right after it was renewed, or before it hears what it should launch.
 //! Armed by the schedule, begun by the orders that make the moment.
 
-use stint_node::wire::{Orders, Report};
+use stint_node::wire::{Grant, Orders, Report};
 
 use crate::dice::Dice;
 use crate::fast::event::{Call, Event};
+use crate::fast::shape::Pace;
 use crate::fast::world::World;
 
 /// What is waited for.
@@ -28,13 +29,19 @@ pub fn before_launch(world: &mut World, _: &mut Dice) -> bool {
 
 impl World {
     /// Orders are about to be sent to another peer: perhaps this is the moment.
-    pub fn spring(&mut self, call: Call, report: &Report, orders: &Orders) {
+    pub fn spring(&mut self, leader: usize, call: Call, report: &Report, orders: &Orders) {
         if self.now < self.trouble.silent_until || self.trouble.armed.is_empty() {
             return;
         }
         let launches = orders.grants.iter().find(|grant| grant.launch.is_some());
         let at_once = report.hold_ms == 0 && report.register.is_none();
-        let renews = at_once && orders.grants.iter().any(|grant| grant.launch.is_none());
+        // Where leases are long, the clocks count: the leader's must be the faster one.
+        let apart = self.clocks(leader).drift_ppm > self.clocks(call.node).drift_ppm;
+        let ward = &self.hosts[call.node].ward;
+        let lasts = |grant: &Grant| ward.outlasts(grant.lease, report.sent.plus(grant.ttl_ms));
+        let renews = at_once
+            && (apart || self.shape.pace != Pace::Long)
+            && orders.grants.iter().any(|grant| grant.launch.is_none() && lasts(grant));
         let fits = |armed: &Armed| match armed {
             Armed::AfterRenewal => renews,
             Armed::BeforeLaunch => launches.is_some(),
