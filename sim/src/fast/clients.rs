@@ -250,7 +250,7 @@ impl World {
         if passing {
             if open.attempt == attempt {
                 let full = matches!(reply, Reply::Refused(_));
-                self.pause_client(request, if full { 2_000 } else { 400 });
+                self.pause_client(request, if full { 4_000 } else { 400 });
             }
             return;
         }

@@ -112,7 +112,8 @@ impl World {
         }
         let pause = if dice.one_in(4) { dice.between(10, 400) } else { dice.between(400, 3_500) };
         // Enough is enough: the cluster must get on with its work.
-        let pause = if self.trouble.faults > FAULTS { pause * 4 } else { pause * self.shape.pace.stretch() };
+        let pause =
+            if self.trouble.faults > FAULTS { pause * 4 } else { pause * self.shape.pace.stretch().min(2) };
         self.trouble.dice = dice;
         self.queue.at(self.now + pause, Event::Fault);
     }

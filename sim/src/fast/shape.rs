@@ -105,7 +105,7 @@ fn settings(pace: Pace, dice: &mut Dice) -> Settings {
     let kill_margin_ms = dice.between(200, 600);
     let mut settings = Settings {
         placement: if dice.one_in(2) { Placement::Spread } else { Placement::BinPack },
-        keep_finished: dice.between(15, 50),
+        keep_finished: dice.between(5, 20),
         kill_margin_ms,
         lease_margin_ms: kill_margin_ms + dice.between(100, 1_200),
         max_live_tasks: if dice.one_in(4) { dice.between(12, 30) } else { 10_000 },
