@@ -53,13 +53,16 @@ pub struct Outlook {
     pub expired: Vec<LeaseId>,
     pub reachable: BTreeSet<NodeId>,
     pub range: StampRange,
+    /// The leader's clock ticked; otherwise something else woke it.
+    tick: bool,
 }
 
 impl Outlook {
-    /// As the contacts are now. `expiry`: looks for leases that ran out, which stops their renewal at once.
+    /// As the contacts are now. `expiry`: at a tick; looks for leases that ran out, which stops their renewal at once.
     pub fn of(contacts: &mut Contacts, state: &State, now: BootMs, expiry: bool) -> Self {
         let expired = if expiry { contacts.expire(state, now) } else { Vec::new() };
-        Self { expired, reachable: contacts.reachable(now), range: contacts.stamp_range(now) }
+        let (reachable, range) = (contacts.reachable(now), contacts.stamp_range(now));
+        Self { expired, reachable, range, tick: expiry }
     }
 }
 
@@ -96,13 +99,16 @@ impl Drafts {
         wall: TimeMs,
         batch: Vec<Command>,
     ) -> Draft {
-        let Outlook { expired, reachable, range } = outlook;
+        let Outlook { expired, reachable, range, tick } = outlook;
         let (stamp, ahead_ms) = stamp(state, wall, range);
         let (mut commands, expired_count) = (batch, expired.len());
         if !expired.is_empty() {
             commands.push(Command::ExpireLeases(expired));
         }
-        if commands.is_empty() && state.drain_due(stamp) {
+        // Time catches up with each entry: without any, a clock that was behind and is set right would stop planning
+        // for good.
+        let catches_up = ahead_ms.is_some() && tick && state.waiting() > 0;
+        if commands.is_empty() && (catches_up || state.drain_due(stamp)) {
             commands.push(Command::Tick);
         }
         let due = state.next_due().is_some_and(|due| due <= stamp);

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use stint_protocol::{BootMs, GpuInfo, LeaseId, NodeId};
+use stint_protocol::{BootMs, GpuId, GpuInfo, LeaseId};
 use stint_scheduler::{Command, Leased, State, Task};
 
 use crate::contacts::Contacts;
@@ -59,7 +59,7 @@ pub fn make(
             continue;
         };
         let new = !held.contains_key(&lease);
-        if ended.contains(&lease) {
+        if ended.contains(&lease) || (new && !has_devices(state, leased)) {
             continue;
         }
         if new && launches >= limits::LAUNCHES_PER_ORDERS {
@@ -76,17 +76,25 @@ pub fn make(
     Orders { term: office.term, incarnation, nonce, answers, grants, recorded, more }
 }
 
+/// Whether the node still offers every device of the lease: a process that restarted may have lost a device's lock to
+/// another node of its machine. Then the attempt is not launched without it; its lease runs out and the task is
+/// placed anew.
+fn has_devices(state: &State, leased: &Leased) -> bool {
+    leased.gpus.iter().all(|gpu| device(state, leased, gpu).is_some())
+}
+
+/// A device of the lease as its node offers it.
+fn device(state: &State, leased: &Leased, id: &GpuId) -> Option<GpuInfo> {
+    let record = state.gpu(id)?;
+    record.offered_by.iter().find(|(by, _)| *by == leased.node).map(|(_, info)| info.clone())
+}
+
 fn grant(state: &State, lease: LeaseId, task: &Task, leased: &Leased, ttl_ms: u64, new: bool) -> Grant {
-    let device = |id| {
-        let record = state.gpu(id)?;
-        let own = record.offered_by.iter().find(|(by, _)| *by == leased.node);
-        own.map(|(_, info): &(NodeId, GpuInfo)| info.clone())
-    };
     let launch = || Launching {
         tenant: task.fields.tenant.clone(),
         spec: task.spec.clone(),
         runtime: leased.runtime,
-        gpus: leased.gpus.iter().filter_map(device).collect(),
+        gpus: leased.gpus.iter().filter_map(|gpu| device(state, leased, gpu)).collect(),
         index: task.fields.index,
         name: task.fields.name.clone(),
     };
@@ -108,8 +116,10 @@ pub fn has_news(state: &State, report: &Report) -> bool {
     let changed = leases.iter().any(|lease| {
         let leased = state.task(lease.task).and_then(|t| t.leased());
         let current = leased.filter(|l| l.incarnation == report.incarnation);
-        current
-            .is_some_and(|l| held.get(lease).is_none_or(|stopping| (l.cancelled || l.drained) && !stopping))
+        current.is_some_and(|l| match held.get(lease) {
+            None => has_devices(state, l),
+            Some(stopping) => (l.cancelled || l.drained) && !stopping,
+        })
     });
     must_stop || changed
 }

@@ -18,10 +18,10 @@ use crate::dice::Dice;
 /// How long a client waits for one try, in milliseconds.
 const PATIENCE_MS: u64 = 3_000;
 /// Requests without an answer at most: clients that get none do not pile up.
-const OPEN: usize = 40;
+const OPEN: usize = 12;
 
 /// Tasks that wait at most before clients wait too: what is left at the end must finish soon.
-const WAITING: usize = 20;
+const WAITING: usize = 12;
 
 /// What a client hears.
 #[derive(Clone, Debug)]
@@ -134,7 +134,7 @@ impl Clients {
         spec.memory_bytes = dice.between(256, 2_048) << 20;
         spec.priority = dice.below(101) as u8;
         spec.timeout_ms = match self.pace {
-            Pace::Long => dice.between(20_000, 100_000),
+            Pace::Long => dice.between(60_000, 118_000),
             _ => dice.between(2_000, 20_000),
         };
         spec.stop_grace_ms = dice.between(0, 1_200);
@@ -250,7 +250,7 @@ impl World {
         if passing {
             if open.attempt == attempt {
                 let full = matches!(reply, Reply::Refused(_));
-                self.pause_client(request, if full { 2_000 } else { 400 });
+                self.pause_client(request, if full { 4_000 } else { 400 });
             }
             return;
         }

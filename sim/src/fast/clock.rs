@@ -9,7 +9,7 @@ const WALL_START_MS: u64 = 1_790_000_000_000;
 #[derive(Clone, Debug)]
 pub struct Clocks {
     /// How much faster than world time, in millionths; below zero: slower.
-    drift_ppm: i64,
+    pub drift_ppm: i64,
     powered_on: u64,
     /// What the boot clock showed at power-on.
     boot_start: u64,

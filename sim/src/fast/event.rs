@@ -108,6 +108,11 @@ pub enum Event {
     PowerOn {
         machine: usize,
     },
+    /// A node is cut off.
+    Silence {
+        node: usize,
+        length: u64,
+    },
     Mend {
         from: usize,
         to: usize,

@@ -5,12 +5,14 @@ mod leaders;
 mod links;
 mod machines;
 mod processes;
+mod silences;
 mod wall_clocks;
 mod watchdogs;
 mod weather;
 
 use super::event::Event;
-use super::world::World;
+use super::shape::Pace;
+use super::world::{FAULTS, World};
 use crate::dice::Dice;
 
 /// Begins one fault; answers false when there was nothing to break. It arranges its own end.
@@ -31,6 +33,12 @@ const KINDS: &[Begin] = &[
     links::pair,
     links::split_with_leader,
     links::split_with_leader,
+    silences::after_renewal,
+    silences::after_renewal,
+    silences::after_renewal,
+    silences::before_launch,
+    silences::before_launch,
+    silences::before_launch,
     leaders::replaced,
     leaders::replaced,
     leaders::replaced_and_back,
@@ -41,6 +49,25 @@ const KINDS: &[Begin] = &[
     wall_clocks::jump,
 ];
 
+/// Where leases are long: the leader mostly stays, and one node after another falls silent.
+const LONG_KINDS: &[Begin] = &[
+    silences::after_renewal,
+    silences::after_renewal,
+    silences::after_renewal,
+    silences::before_launch,
+    processes::crash,
+    processes::crash_leader,
+    machines::power_loss,
+    watchdogs::killed,
+    watchdogs::slow,
+    watchdogs::unaccounted,
+    links::pair,
+    leaders::replaced,
+    disks::slow,
+    weather::foul,
+    wall_clocks::jump,
+];
+
 /// The schedule of a seed, and the faults of the world as a whole.
 pub struct Trouble {
     dice: Dice,
@@ -48,11 +75,22 @@ pub struct Trouble {
     /// Longest time an entry takes, in milliseconds; 0 = disks are fast.
     pub slow_disks_ms: u64,
     disks_epoch: u64,
+    /// Faults that wait for their moment.
+    armed: Vec<silences::Armed>,
+    /// One node at a time is silent.
+    silent_until: u64,
 }
 
 impl Trouble {
     pub fn new(seed: u64) -> Self {
-        Self { dice: Dice::new(seed, 0x5004), faults: 0, slow_disks_ms: 0, disks_epoch: 0 }
+        Self {
+            dice: Dice::new(seed, 0x5004),
+            faults: 0,
+            slow_disks_ms: 0,
+            disks_epoch: 0,
+            armed: Vec::new(),
+            silent_until: 0,
+        }
     }
 }
 
@@ -61,13 +99,21 @@ impl World {
         if self.is_healed() {
             return;
         }
+        // Where leases are long nothing else happens while one is running out: few would get that far.
+        if self.shape.pace == Pace::Long && self.now < self.trouble.silent_until {
+            return self.queue.at(self.trouble.silent_until + 100, Event::Fault);
+        }
         let mut dice = self.trouble.dice.clone();
-        let begin = *dice.pick(KINDS);
+        let kinds = if self.shape.pace == Pace::Long { LONG_KINDS } else { KINDS };
+        let begin = *dice.pick(kinds);
         if begin(self, &mut dice) {
             self.trouble.faults += 1;
             self.watch_leader();
         }
         let pause = if dice.one_in(4) { dice.between(10, 400) } else { dice.between(400, 3_500) };
+        // Enough is enough: the cluster must get on with its work.
+        let pause =
+            if self.trouble.faults > FAULTS { pause * 4 } else { pause * self.shape.pace.stretch().min(2) };
         self.trouble.dice = dice;
         self.queue.at(self.now + pause, Event::Fault);
     }
@@ -76,17 +122,24 @@ impl World {
     pub fn heal(&mut self) {
         self.say("healed", self.trouble.faults, self.log.commands, String::new);
         self.network.heal();
+        self.trouble.armed.clear();
         self.trouble.slow_disks_ms = 0;
         for machine in 0..self.machines.len() {
             self.machines[machine].clocks.wall_offset_ms = 0;
             self.power_on(machine);
         }
         for peer in 0..self.peers.len() {
-            self.hosts[peer].ward.late_ms = 0;
             self.hosts[peer].habits.healed = true;
+            self.quicken(peer);
             self.queue.at(self.now + 10, Event::StartProcess { peer });
         }
         self.ready_all();
+    }
+
+    /// The watchdog looks at its clock in time again.
+    pub fn quicken(&mut self, node: usize) {
+        self.hosts[node].ward.late_ms = 0;
+        self.arrange_host(node);
     }
 
     pub fn calm_weather(&mut self, epoch: u64) {

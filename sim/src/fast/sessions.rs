@@ -202,6 +202,9 @@ impl World {
             None => self.not_leader(peer, call),
             Some(orders) => {
                 self.referee.ordered(&report, &orders);
+                if call.node != peer {
+                    self.spring(peer, call, &report, &orders);
+                }
                 self.reply(peer, call, ReportAnswer::Orders(orders));
             }
         }
@@ -227,7 +230,7 @@ impl World {
     fn reply(&mut self, peer: usize, call: Call, answer: ReportAnswer) {
         if call.node == peer {
             let answer = Box::new(answer);
-            return self.queue.at(self.now, Event::AnswerArrives { call, answer });
+            return self.queue.at(self.now + 1, Event::AnswerArrives { call, answer });
         }
         if !self.network.open(peer, call.node) {
             return;

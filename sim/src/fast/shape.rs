@@ -27,8 +27,10 @@ pub struct Shape {
 /// How fast things go in a seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pace {
-    /// Leases of a few seconds.
+    /// Leases of a few seconds, programs of all lengths.
     Quick,
+    /// The same, and most programs outlast their first lease.
+    Steady,
     /// The same, and every entry takes long to a majority of the disks.
     SlowDisks,
     /// Long leases, over which clocks drift apart; programs and faults last as long.
@@ -40,11 +42,12 @@ impl Pace {
         match dice.below(8) {
             0 | 1 => Pace::Long,
             2 | 3 => Pace::SlowDisks,
+            4 | 5 => Pace::Steady,
             _ => Pace::Quick,
         }
     }
 
-    /// How many times longer than usual faults last.
+    /// How many times longer than usual things may take.
     pub fn stretch(self) -> u64 {
         if self == Pace::Long { 4 } else { 1 }
     }
@@ -72,9 +75,18 @@ impl Shape {
         self.machine_of.len()
     }
 
+    /// How long a fault lasts, in milliseconds: short, or about as long as the leader waits for a lease.
+    pub fn outage_ms(&self, dice: &mut Dice) -> u64 {
+        match dice.below(4) {
+            0 => dice.between(20, 600),
+            1 => dice.between(600, 6_000),
+            _ => self.longest_wait_ms() + dice.between(0, 4_000),
+        }
+    }
+
     /// How long the leader waits for the longest lease, in milliseconds.
     pub fn longest_wait_ms(&self) -> u64 {
-        let longest = self.settings.classes.iter().map(|rules| rules.lease_ttl_ms).max().unwrap_or(0);
+        let longest = self.settings.classes[..3].iter().map(|rules| rules.lease_ttl_ms).max().unwrap_or(0);
         longest + longest / 100 + self.settings.lease_margin_ms
     }
 }
@@ -93,19 +105,19 @@ fn settings(pace: Pace, dice: &mut Dice) -> Settings {
     let kill_margin_ms = dice.between(200, 600);
     let mut settings = Settings {
         placement: if dice.one_in(2) { Placement::Spread } else { Placement::BinPack },
-        keep_finished: dice.between(15, 50),
+        keep_finished: dice.between(5, 20),
         kill_margin_ms,
         lease_margin_ms: kill_margin_ms + dice.between(100, 1_200),
         max_live_tasks: if dice.one_in(4) { dice.between(12, 30) } else { 10_000 },
         ..Settings::default()
     };
-    let short = dice.one_in(2);
+    let short = pace != Pace::Quick || dice.one_in(2);
     for class in [Class::CpuShort, Class::CpuLong, Class::Gpu] {
         let rules = &mut settings.classes[class as usize];
         rules.runtimes = vec![Runtime::Mock];
         rules.max_timeout_ms = rules.max_timeout_ms.max(120_000);
         rules.lease_ttl_ms = match pace {
-            Pace::Long => dice.between(20_000, 30_000),
+            Pace::Long => dice.between(45_000, 60_000),
             _ if short => dice.between(2_400, 3_500),
             _ => dice.between(2_500, 8_000),
         };

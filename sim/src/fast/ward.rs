@@ -80,6 +80,17 @@ impl Ward {
         self.attempts.iter().map(one).collect()
     }
 
+    /// Whether the attempt runs, and would run beyond `at` if nobody stopped it.
+    pub fn outlasts(&self, lease: LeaseId, at: BootMs) -> bool {
+        self.attempts.get(&lease).is_some_and(|attempt| match &attempt.phase {
+            Phase::Starting { .. } => false,
+            Phase::Running(program) => {
+                let times_out = program.since.plus(attempt.launch.spec.timeout_ms);
+                program.ends_at.is_none_or(|end| end > at) && times_out > at && program.dies_at.is_none()
+            }
+        })
+    }
+
     pub fn start(&mut self, launch: Launch, habits: Habits, now: BootMs, dice: &mut Dice) {
         let lease = launch.lease;
         let limits = Limits {
@@ -124,7 +135,7 @@ impl Ward {
         let mut happened = Vec::new();
         self.begin_due(now, habits, dice, &mut happened);
         if self.watchdog.next_wake().is_some_and(|at| at.plus(self.late_ms) <= now) {
-            self.watch(now, habits.kill_margin_ms, dice, &mut happened);
+            self.watch(now, habits, dice, &mut happened);
         }
         let over = |(lease, attempt): (&LeaseId, &Attempt)| Some((*lease, attempt.over(now)?));
         let due: Vec<(LeaseId, EndKind)> = self.attempts.iter().filter_map(over).collect();
@@ -166,7 +177,8 @@ impl Ward {
         }
     }
 
-    fn watch(&mut self, now: BootMs, margin: u64, dice: &mut Dice, happened: &mut Vec<Happening>) {
+    fn watch(&mut self, now: BootMs, habits: Habits, dice: &mut Dice, happened: &mut Vec<Happening>) {
+        let margin = habits.kill_margin_ms;
         for action in self.watchdog.tick(now) {
             let (lease, why, kill) = match action {
                 Action::Term(lease, why) => (lease, why, false),
@@ -180,7 +192,11 @@ impl Ward {
                 Phase::Starting { .. } => self.end(lease, EndKind::Lost, happened),
                 Phase::Running(program) if kill || program.obeys_term => {
                     let most = if kill { margin.saturating_sub(self.late_ms + SPARE_MS).max(1) } else { 200 };
-                    let takes = if dice.one_in(3) { most } else { dice.between(1, most.min(60)) };
+                    let takes = if habits.pace == Pace::Long || dice.one_in(2) {
+                        most
+                    } else {
+                        dice.between(1, most.min(60))
+                    };
                     let dies = now.plus(takes);
                     program.dies_at = Some(program.dies_at.map_or(dies, |known| known.min(dies)));
                 }
@@ -231,13 +247,19 @@ impl Program {
             5 => EndKind::Signalled(11),
             _ => EndKind::Exited(0),
         };
-        let run_ms = match dice.below(if habits.healed { 4 } else { 10 }) {
+        let lengths = match habits.pace {
+            _ if habits.healed => 4,
+            Pace::Steady => 30,
+            _ => 10,
+        };
+        let run_ms = match dice.below(lengths) {
             0..=5 => dice.between(1, 800),
             6..=7 => dice.between(800, 4_000),
             _ => dice.between(4_000, 12_000),
         };
-        let hangs = dice.one_in(if habits.pace == Pace::Long { 3 } else { 6 }) && !habits.healed;
+        let hangs = dice.one_in(if habits.pace == Pace::Long { 2 } else { 6 }) && !habits.healed;
         let ends_at = (!hangs).then(|| now.plus(run_ms));
-        Ok(Self { since: now, ends_at, end, obeys_term: !dice.one_in(3), dies_at: None })
+        let obeys_term = habits.pace != Pace::Long && !dice.one_in(3);
+        Ok(Self { since: now, ends_at, end, obeys_term, dies_at: None })
     }
 }

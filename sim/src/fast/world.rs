@@ -139,10 +139,12 @@ impl World {
             Event::Fault => self.on_fault(),
             Event::StartProcess { peer } => self.start_process(peer),
             Event::PowerOn { machine } => self.power_on(machine),
+            Event::Silence { node, length } if !self.is_healed() => self.silence(node, length),
+            Event::Silence { .. } => {}
             Event::Mend { from, to } => self.mend(from, to),
             Event::CalmWeather { epoch } => self.calm_weather(epoch),
             Event::FastDisks { epoch } => self.fast_disks(epoch),
-            Event::QuickWatchdog { node } => self.hosts[node].ward.late_ms = 0,
+            Event::QuickWatchdog { node } => self.quicken(node),
             Event::RightClock { machine } => self.machines[machine].clocks.wall_offset_ms = 0,
             Event::Look => return self.look(),
         }

@@ -16,7 +16,7 @@ pub fn isolate_leader(world: &mut World, dice: &mut Dice) -> bool {
 }
 
 fn isolate_one(world: &mut World, dice: &mut Dice, peer: usize) -> bool {
-    let length = length(world, dice);
+    let length = world.shape.outage_ms(dice);
     let (hears, heard) =
         [(false, false), (false, false), (true, false), (false, true)][dice.below(4) as usize];
     world.say("FAULT", 6, peer as u64, || {
@@ -39,7 +39,7 @@ pub fn pair(world: &mut World, dice: &mut Dice) -> bool {
     if one == other {
         return false;
     }
-    let length = length(world, dice);
+    let length = world.shape.outage_ms(dice);
     world
         .say("FAULT", 7, one as u64, || format!("no link from {} to {} for {length} ms", one + 1, other + 1));
     cut(world, one, other, length);
@@ -52,7 +52,7 @@ pub fn pair(world: &mut World, dice: &mut Dice) -> bool {
 /// The leader and a minority on one side, everybody else on the other.
 pub fn split_with_leader(world: &mut World, dice: &mut Dice) -> bool {
     let leader = world.leader_or_any(dice);
-    let length = length(world, dice) + dice.between(0, 6_000);
+    let length = world.shape.outage_ms(dice) + dice.between(0, 3_000);
     let few = (world.peers.len() - 1) / 2;
     let mut side = vec![leader];
     while side.len() < few {
@@ -69,11 +69,6 @@ pub fn split_with_leader(world: &mut World, dice: &mut Dice) -> bool {
         }
     }
     true
-}
-
-fn length(world: &World, dice: &mut Dice) -> u64 {
-    let length = if dice.one_in(3) { dice.between(6_000, 16_000) } else { dice.between(50, 6_000) };
-    length * world.shape.pace.stretch()
 }
 
 fn cut(world: &mut World, from: usize, to: usize, length: u64) {

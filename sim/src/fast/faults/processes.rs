@@ -18,8 +18,7 @@ fn crash_one(world: &mut World, dice: &mut Dice, peer: usize) -> bool {
     if !world.peers[peer].up {
         return false;
     }
-    let away = if dice.one_in(2) { dice.between(20, 600) } else { dice.between(600, 12_000) };
-    let away = away * world.shape.pace.stretch();
+    let away = world.shape.outage_ms(dice);
     world
         .say("FAULT", 1, peer as u64, || format!("the process of peer {} is killed for {away} ms", peer + 1));
     world.stop_process(peer);
