@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: demo test lint prepare
+.PHONY: demo test lint prepare simulate failover
 
 demo:
 	$(CARGO) run --release -- demo
@@ -11,9 +11,21 @@ demo:
 prepare:
 	./.ci/prepare
 
-test: prepare lint
+# The simulator is tested as it is used: optimized. A few seeds run with debug assertions too.
+test: prepare lint simulate failover
+	$(CARGO) nextest run --cargo-profile ci -p stint-sim --features mutations --no-fail-fast
 	$(CARGO) build --workspace --all-targets
-	$(CARGO) nextest run --workspace --no-fail-fast
+	$(CARGO) run -p stint-sim -- run --seeds 2 --from 1
+	$(CARGO) nextest run --workspace --exclude stint-sim --no-fail-fast
+
+# Every seed that once broke a rule, and five minutes of fresh ones.
+simulate:
+	./.ci/simulate
+
+# A submit is accepted again within a second of the leader's death (median of 20; two at worst).
+failover:
+	$(CARGO) build --profile ci -p stint-cli
+	python3 bench/cluster.py --only failover --check --profile ci
 
 lint:
 	$(CARGO) fmt --all --check

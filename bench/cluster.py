@@ -18,7 +18,8 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-STINT = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "stint"
+TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+STINT = TARGET / "release" / "stint"
 PATIENCE_S = 120
 # After the death of a leader a submit is accepted again within this, in seconds.
 KILLS, MEDIAN_S, WORST_S = 20, 1.0, 2.0
@@ -154,9 +155,12 @@ def main():
     parser.add_argument("--sync-delay-ms", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=["speed", "failover"])
+    parser.add_argument("--profile", default="release", help="which build of stint to measure")
     parser.add_argument("--check", action="store_true", help="fail when a submit is accepted later than promised")
     args = parser.parse_args()
     print(f"sync delay {args.sync_delay_ms} ms, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    global STINT
+    STINT = TARGET / args.profile / "stint"
     if args.only != "failover":
         speed(args)
     if args.only != "speed":
