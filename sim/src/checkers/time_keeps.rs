@@ -16,6 +16,9 @@ struct Stamp {
     time: TimeMs,
     /// It was made after this: the entry before it was seen then.
     after_ms: u64,
+    /// An earlier time was seen in this term. The first may be an older office's, shown together with the blank entry of
+    /// this one; and the first of this one may catch up with any clock.
+    settled: bool,
 }
 
 /// The stamps seen, one office after another.
@@ -39,9 +42,10 @@ impl TimeKeeps {
         if self.last.is_some_and(|last| last.time == time) {
             return Ok(());
         }
-        let last = self.last.replace(Stamp { at, time, after_ms });
-        // Only the first of an office may catch up with any clock.
-        last.filter(|last| last.at.term == at.term).map_or(Ok(()), |last| within(&last, at, time, seen_ms))
+        let same_term = self.last.filter(|last| last.at.term == at.term);
+        self.last = Some(Stamp { at, time, after_ms, settled: same_term.is_some() });
+        let compared = same_term.filter(|last| last.settled);
+        compared.map_or(Ok(()), |last| within(&last, at, time, seen_ms))
     }
 }
 
