@@ -226,7 +226,7 @@ mod tests {
         assert_eq!((topology.cpu_milli, topology.slots, &topology.gpus[..]), (64_000, 100, &[1][..]));
         assert_eq!((cluster.lease_ttl_ms["gpu"], cluster.raft_profile), (30_000, Pace::Wan));
         assert!(cluster.lease_margin_ms > 2_000 && time.settle_ms > 240_000, "{scenario:?}");
-        assert_eq!(scenario.topology.voters, Range(3, 3));
+        assert_eq!(scenario.topology.voters, Scenario::default().topology.voters);
     }
 
     #[test]
