@@ -28,7 +28,9 @@ fn the_same_seed_twice_gives_the_same_bytes() {
 #[test]
 fn seeds_that_once_failed_pass() {
     for line in include_str!("../regressions.txt").lines().filter(|line| !line.starts_with('#')) {
-        let Some(seed) = line.split_whitespace().next() else { continue };
+        let Some(seed) = line.split_whitespace().next().filter(|seed| !seed.starts_with("fast:")) else {
+            continue;
+        };
         passes(&["seed", seed, "--quiet"]);
     }
 }
