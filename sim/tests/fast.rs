@@ -32,7 +32,8 @@ fn fresh_seeds_pass() {
             let mut failed = failed.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             failed.push(format!("fast:{}: {violation:?}", report.seed));
         }
-        assert!(report.commands >= 200 && report.faults >= 20, "seed {} is too quiet", report.seed);
+        let quiet = report.commands < 200 || report.faults < 20;
+        assert!(!quiet || report.violation.is_some(), "seed {} is too quiet", report.seed);
     });
     let failed = failed.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
     assert!(failed.is_empty(), "{failed:#?}");

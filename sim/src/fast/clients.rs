@@ -134,7 +134,7 @@ impl Clients {
         spec.memory_bytes = dice.between(256, 2_048) << 20;
         spec.priority = dice.below(101) as u8;
         spec.timeout_ms = match self.pace {
-            Pace::Long => dice.between(60_000, 118_000),
+            Pace::Long => dice.between(36_000, 80_000),
             _ => dice.between(2_000, 20_000),
         };
         spec.stop_grace_ms = dice.between(0, 1_200);

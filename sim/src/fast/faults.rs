@@ -110,7 +110,7 @@ impl World {
             self.trouble.faults += 1;
             self.watch_leader();
         }
-        let pause = if dice.one_in(4) { dice.between(10, 400) } else { dice.between(400, 3_500) };
+        let pause = if dice.one_in(4) { dice.between(10, 400) } else { dice.between(400, 2_500) };
         // Enough is enough: the cluster must get on with its work.
         let pause =
             if self.trouble.faults > FAULTS { pause * 4 } else { pause * self.shape.pace.stretch().min(2) };

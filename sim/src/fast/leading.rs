@@ -179,7 +179,7 @@ impl World {
         }
         if !self.has_quorum(flight.peer) || self.log.flights.iter().any(|other| other.number < number) {
             self.log.flights.push(flight);
-            return self.queue.at(self.now + 40, Event::Commit { number });
+            return self.queue.at(self.now + 90, Event::Commit { number });
         }
         self.commit(flight);
     }

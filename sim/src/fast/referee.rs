@@ -103,10 +103,9 @@ impl Referee {
         let (node, grants) = (report.node.0, orders.grants.len() as u64);
         self.trace.note(self.now, "orders", node << 32 | report.sequence, grants, || {
             let launches = orders.grants.iter().filter(|grant| grant.launch.is_some()).count();
-            format!(
-                "node {node} report {} term {} grants {grants} launches {launches}",
-                report.sequence, orders.term
-            )
+            let (sequence, term, sent) = (report.sequence, orders.term, report.sent.0);
+            let ttl: Vec<u64> = orders.grants.iter().map(|grant| grant.ttl_ms).collect();
+            format!("node {node} report {sequence} of {sent} term {term} for {ttl:?} launches {launches}")
         });
         self.deadlines.ordered(report, orders);
     }
@@ -127,7 +126,7 @@ impl Referee {
 
     /// An attempt ended by itself or was killed, at `boot` by its node's clock.
     pub fn ended(&mut self, node: usize, lease: LeaseId, kind: &EndKind, boot: BootMs) {
-        let words = || format!("node {} ended {lease} {}", node + 1, kind.as_str());
+        let words = || format!("node {} ended {lease} {} at {}", node + 1, kind.as_str(), boot.0);
         self.trace.note(
             self.now,
             "ended",

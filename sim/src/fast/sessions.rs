@@ -164,7 +164,7 @@ impl World {
             let back = if self.dice.one_in(30) { self.dice.between(1, 800) } else { self.dice.between(1, 3) };
             self.queue.at(self.now + back, Event::BarrierDone { peer, life, barrier: number });
         } else if self.now < barrier.until {
-            self.queue.at(self.now + 60, Event::BarrierAsked { peer, life, barrier: number });
+            self.queue.at(self.now + 150, Event::BarrierAsked { peer, life, barrier: number });
         } else {
             self.barrier_failed(peer);
         }

@@ -117,7 +117,7 @@ fn settings(pace: Pace, dice: &mut Dice) -> Settings {
         rules.runtimes = vec![Runtime::Mock];
         rules.max_timeout_ms = rules.max_timeout_ms.max(120_000);
         rules.lease_ttl_ms = match pace {
-            Pace::Long => dice.between(45_000, 60_000),
+            Pace::Long => dice.between(28_000, 36_000),
             _ if short => dice.between(2_400, 3_500),
             _ => dice.between(2_500, 8_000),
         };

@@ -191,7 +191,9 @@ impl Ward {
             match &mut attempt.phase {
                 Phase::Starting { .. } => self.end(lease, EndKind::Lost, happened),
                 Phase::Running(program) if kill || program.obeys_term => {
-                    let most = if kill { margin.saturating_sub(self.late_ms + SPARE_MS).max(1) } else { 200 };
+                    // However late the watchdog looked: the kernel is done with a kill before the lease ends.
+                    let left = self.watchdog.deadline(lease).map_or(0, |end| end.since(now)).min(margin);
+                    let most = if kill { left.saturating_sub(SPARE_MS).max(1) } else { 200 };
                     let takes = if habits.pace == Pace::Long || dice.one_in(2) {
                         most
                     } else {

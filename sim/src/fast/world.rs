@@ -24,8 +24,8 @@ use crate::oracle::Severity;
 /// Commands and faults of a seed at least, before everything is healed.
 pub const COMMANDS: u64 = 200;
 pub const FAULTS: u64 = 20;
-/// Trouble is over by then in any case, in milliseconds.
-const TROUBLE_MS: u64 = 600_000;
+/// Trouble is over by then in any case, in milliseconds: a cluster that does nothing shows when it is healed.
+const TROUBLE_MS: u64 = 3_000_000;
 /// Attempts that run, fail and are repeated, a few times over, beyond the longest lease, in milliseconds.
 const SETTLE_MS: u64 = 240_000;
 /// How often it is looked whether everything is finished, in milliseconds.
