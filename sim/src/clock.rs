@@ -46,6 +46,11 @@ impl MachineClock {
         Self { world, drift_ppm, wall_offset_ms, jump_ms: AtomicI64::new(0), powered_on_ms, boot_start_ms }
     }
 
+    /// How long the world takes until this boot clock has gone on by so much.
+    pub fn in_world_ms(&self, boot_ms: u64) -> u64 {
+        (boot_ms as i64 * 1_000_000 / (1_000_000 + self.drift_ppm)) as u64
+    }
+
     /// The machine starts anew: its boot clock does too.
     pub fn power_on(&self) {
         self.powered_on_ms.store(self.world.ms(), Ordering::SeqCst);

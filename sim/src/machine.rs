@@ -230,7 +230,7 @@ impl Inner {
         let lease = launch.lease;
         let at = now.plus(self.parts.dice.between(1, START_MS));
         self.watchdog.start(lease, limits(&launch, self.parts.kill_margin_ms, launch.deadline, now));
-        self.parts.oracle.on_given(lease, launch.deadline.since(now));
+        self.parts.oracle.on_given(lease, self.parts.clock.in_world_ms(launch.deadline.since(now)));
         self.attempts.insert(lease, Attempt { launch, phase: Phase::Starting { at } });
     }
 

@@ -67,9 +67,13 @@ impl Plant {
         matches!(self, Plant::Node(_) | Plant::Raft(_))
     }
 
-    /// How it must be caught: all of them break a promise.
+    /// How it must be caught: all of them break a promise, but that a peer whose disk lied sees so itself when it starts,
+    /// and refuses to.
     pub fn expected(self) -> Severity {
-        Severity::Safety
+        match self {
+            Plant::LyingDisk => Severity::Crash,
+            _ => Severity::Safety,
+        }
     }
 
     /// Plants it for the rest of this process. Those under the product are planted where the world is made.
