@@ -9,29 +9,30 @@ const AHEAD_MS: u64 = 1_000;
 /// Steps of the simulation, rounding.
 const SLACK_MS: u64 = 50;
 
-/// The last entry with a time of its own (changes of the membership have none).
+/// An entry with a time of its own (changes of the membership have none).
 #[derive(Clone, Copy)]
 struct Stamp {
     at: Position,
     time: TimeMs,
-    /// It was made after this: the entry before it was seen then.
-    after_ms: u64,
-    /// An earlier time was seen in this term. The first may be an older office's, shown together with the blank entry of
-    /// this one; and the first of this one may catch up with any clock.
-    settled: bool,
+    /// No entry of its office was made before this: the blank one that began it was seen then. When a later one was
+    /// made nobody can tell from outside: several that waited for a quorum may be seen at once.
+    office_since_ms: u64,
 }
 
 /// The stamps seen, one office after another.
 #[derive(Default)]
 pub struct TimeKeeps {
     last: Option<Stamp>,
+    /// The second time of an office, which the later ones are compared with. The first may be an older office's, shown
+    /// together with the blank entry of this one; and the first of this one may catch up with any clock.
+    anchor: Option<Stamp>,
     seen: Option<(Position, u64)>,
 }
 
 impl TimeKeeps {
     /// A replica is the first that shows the state at this index.
     pub fn first_seen(&mut self, at: Position, time: TimeMs, seen_ms: u64) -> Result<(), String> {
-        let Some((before, after_ms)) = self.seen else {
+        let Some((before, before_ms)) = self.seen else {
             self.seen = Some((at, seen_ms));
             return Ok(());
         };
@@ -42,18 +43,25 @@ impl TimeKeeps {
         if self.last.is_some_and(|last| last.time == time) {
             return Ok(());
         }
-        let same_term = self.last.filter(|last| last.at.term == at.term);
-        self.last = Some(Stamp { at, time, after_ms, settled: same_term.is_some() });
-        let compared = same_term.filter(|last| last.settled);
-        compared.map_or(Ok(()), |last| within(&last, at, time, seen_ms))
+        let same_office = self.last.filter(|last| last.at.term == at.term);
+        let office_since_ms = same_office.map_or(before_ms, |last| last.office_since_ms);
+        let stamp = Stamp { at, time, office_since_ms };
+        self.last = Some(stamp);
+        match self.anchor.filter(|anchor| anchor.at.term == at.term) {
+            Some(anchor) => within(&anchor, at, time, seen_ms),
+            None => {
+                self.anchor = same_office.map(|_| stamp);
+                Ok(())
+            }
+        }
     }
 }
 
-fn within(last: &Stamp, at: Position, time: TimeMs, seen_ms: u64) -> Result<(), String> {
-    let elapsed = seen_ms - last.after_ms;
-    let entries = at.index - last.at.index;
+fn within(anchor: &Stamp, at: Position, time: TimeMs, seen_ms: u64) -> Result<(), String> {
+    let elapsed = seen_ms - anchor.office_since_ms;
+    let entries = at.index - anchor.at.index;
     let most = elapsed + elapsed / 50 + AHEAD_MS * entries + SLACK_MS;
-    let ran = time.since(last.time);
+    let ran = time.since(anchor.time);
     if ran <= most {
         return Ok(());
     }
