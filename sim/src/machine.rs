@@ -354,20 +354,20 @@ impl Inner {
         }
     }
 
-    /// Nothing runs past its lease or its run time by the machine's own clock. One that has just woken up gets the time
-    /// of a kill.
+    /// Nothing runs past its lease or its run time by the machine's own clock. What came due while the machine was
+    /// suspended is acted upon when it wakes: a lease that is over gets the time of a kill, a run time that is over the
+    /// attempt's grace before it.
     fn check_limits(&self, now: BootMs) {
-        let slept = self.woke_at.is_some_and(|at| now <= at.plus(self.parts.kill_margin_ms));
-        if slept {
-            return;
-        }
+        let margin_ms = self.parts.kill_margin_ms;
+        let after_waking = |ms: u64| self.woke_at.map_or(BootMs(0), |at| at.plus(ms));
         for (lease, attempt) in &self.attempts {
             let Phase::Running(program) = &attempt.phase else { continue };
             let Some(deadline) = self.watchdog.deadline(*lease) else { continue };
             let spec = &attempt.launch.spec;
-            let longest = spec.timeout_ms + spec.stop_grace_ms + self.parts.kill_margin_ms;
-            let run_over = program.since.plus(longest);
-            self.parts.oracle.on_running(self.parts.id, *lease, now, deadline.min(run_over));
+            let stop_ms = spec.stop_grace_ms + margin_ms;
+            let lease_over = deadline.max(after_waking(margin_ms));
+            let run_over = program.since.plus(spec.timeout_ms + stop_ms).max(after_waking(stop_ms));
+            self.parts.oracle.on_running(self.parts.id, *lease, now, lease_over.min(run_over));
         }
     }
 }
