@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use stint_protocol::{BootMs, LeaseId, NodeId, TimeMs};
-use stint_scheduler::{Command, PlanInput, Stamped, State, apply, plan};
+use stint_scheduler::{Command, PlanInput, Rejection, Stamped, State, apply, plan};
 
 use crate::contacts::{Contacts, StampRange};
 use crate::mutations::{Mutation, planted};
@@ -46,6 +46,15 @@ impl Office {
         }
         office.as_mut()
     }
+}
+
+/// Whether the cluster speaks all of these: a leader proposes nothing else.
+pub fn speakable(state: &State, commands: &[Command]) -> Result<(), Rejection> {
+    let needs = commands.iter().map(Command::needs).max().unwrap_or_default();
+    if needs <= state.version() || planted(Mutation::IgnoreVersionGate) {
+        return Ok(());
+    }
+    Err(state.held_back())
 }
 
 /// What the leader alone knows when it makes an entry.
@@ -102,6 +111,7 @@ impl Drafts {
         if !expired.is_empty() {
             commands.push(Command::ExpireLeases(expired));
         }
+        commands.extend(state.raisable_to().map(|to| Command::RaiseVersion { to }));
         if commands.is_empty() && state.drain_due(stamp) {
             commands.push(Command::Tick);
         }

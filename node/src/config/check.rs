@@ -1,6 +1,6 @@
 //! What of a configuration does not fit together, and what is risky about it.
 
-use stint_protocol::Runtime;
+use stint_protocol::{Runtime, version};
 use stint_sdk::units;
 
 use super::{Config, Problem, Severity};
@@ -18,6 +18,13 @@ impl Config {
         check_listeners(&mut findings);
         check_executor(&mut findings);
         check_classes(&mut findings);
+        if self.cluster.max_version < version::CURRENT {
+            let held = self.cluster.max_version;
+            let risk = format!(
+                "holds the whole cluster back at {held}: for an upgrade only; remove it when every peer runs the new stint"
+            );
+            findings.warn("cluster.max_version", risk);
+        }
         if self.raft.extra_sync_delay_ms > 0 {
             findings.warn("raft.extra_sync_delay_ms", "slows every commit down: for benchmarks only");
         }
