@@ -133,11 +133,12 @@ impl Operator {
         })
     }
 
-    /// Every other node is to be empty soon; the rest may take their time. Where the cluster does not speak that yet it
-    /// is refused: the next try does without.
+    /// Every other node is to be empty soon; the rest may take their time. Where the cluster does not speak that yet, it
+    /// is tried with every other request: it is refused, and the next one does without.
     fn within_ms(&self, state: &State, node: u64) -> Option<u64> {
-        let refused = state.version() < version::DRAIN_DEADLINE && self.tries % 2 == 1;
-        (node.is_multiple_of(2) && !refused).then_some(DRAIN_MS)
+        let spoken = state.version() >= version::DRAIN_DEADLINE;
+        let number = if spoken { node } else { self.tries };
+        number.is_multiple_of(2).then_some(DRAIN_MS)
     }
 
     fn membership(&self, status: &Status) -> Option<Operation> {

@@ -193,6 +193,15 @@ mod tests {
     }
 
     #[test]
+    fn a_peer_that_holds_the_cluster_back_is_warned_of() {
+        let problems = from_file("[cluster]\nmax_version = 1\n").check();
+        assert!(problems.len() == 1 && problems[0].key == "cluster.max_version", "{problems:?}");
+        assert!(from_file("[cluster]\nmax_version = 2\n").check().is_empty());
+        let refused = refusals("", &[("STINT_CLUSTER_MAX_VERSION", "3")], &[]);
+        assert!(refused.contains("from 1 to 2"), "{refused}");
+    }
+
+    #[test]
     fn a_long_socket_path_is_refused() {
         let flags = [("node.data_dir", "--data-dir", "/".to_string() + &"x".repeat(100))];
         let flags = flags.each_ref().map(|(key, flag, value)| (*key, *flag, value.as_str()));
