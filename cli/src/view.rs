@@ -91,6 +91,14 @@ pub struct ClusterView {
     pub finished: u64,
     pub peers: Vec<PeerView>,
     pub alarms: Vec<String>,
+    pub cluster_version: u32,
+    pub held_back_by: Vec<HeldBackView>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct HeldBackView {
+    pub name: String,
+    pub speaks: u32,
 }
 
 #[derive(Debug, Serialize)]
@@ -202,6 +210,7 @@ impl From<v1::ClusterStatusReply> for ClusterView {
     fn from(reply: v1::ClusterStatusReply) -> Self {
         let peer =
             |p: v1::Peer| PeerView { id: p.id, name: p.name, address: p.address, role: p.role, lag: p.lag };
+        let held_back = |by: v1::HeldBack| HeldBackView { name: by.name, speaks: by.speaks };
         Self {
             cluster: reply.cluster,
             version: reply.version,
@@ -214,6 +223,8 @@ impl From<v1::ClusterStatusReply> for ClusterView {
             finished: reply.finished,
             peers: reply.peers.into_iter().map(peer).collect(),
             alarms: reply.alarms,
+            cluster_version: reply.cluster_version,
+            held_back_by: reply.held_back_by.into_iter().map(held_back).collect(),
         }
     }
 }

@@ -6,7 +6,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use stint_sdk::v1;
+use stint_sdk::{Client, v1};
 use support::marks::{QUICK, lives, overlaps};
 use support::{Choices, Cluster, PATIENCE, STINT, Setup, accepted, seed, submit};
 use tokio::time::{Instant, sleep};
@@ -164,6 +164,75 @@ async fn what_still_runs_at_the_deadline_of_a_drain_goes_on_elsewhere() {
     prove(&cluster, std::slice::from_ref(&id), &[task]);
     let nodes = client.list_nodes().await.unwrap();
     assert_eq!(nodes.iter().find(|n| n.name == first).map(|n| n.state.as_str()), Some("drained"));
+}
+
+/// Drains a node with a deadline and lets it work again; the words of a refusal.
+async fn drain_and_resume(client: &Client, node: &str) -> Result<(), String> {
+    let mode =
+        |mode: &str, within_ms| v1::SetNodeModeRequest { node: node.into(), mode: mode.into(), within_ms };
+    client.set_node_mode(mode("drain", Some(1_000))).await.map_err(|e| e.to_string())?;
+    client.set_node_mode(mode("ready", None)).await.map(|_| ()).map_err(|e| e.to_string())
+}
+
+async fn until_version(client: &Client, version: u32) {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let status = client.cluster_status().await.unwrap();
+        if status.cluster_version == version && status.held_back_by.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < until, "the cluster does not speak version {version}: {status:#?}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The rolling upgrade of docs/using/upgrading.md.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_speaks_the_new_version_once_no_peer_is_held_back() {
+    let held = |place| if place == 0 { "[cluster]\nmax_version = 1\n".into() } else { String::new() };
+    let mut cluster = Cluster::start(Setup { more: held, ..Setup::default() }).await;
+    let client = cluster.client();
+    let status = client.cluster_status().await.unwrap();
+    let by: Vec<(&str, u32)> = status.held_back_by.iter().map(|by| (by.name.as_str(), by.speaks)).collect();
+    assert_eq!((status.cluster_version, by), (1, vec![("t1", 1)]));
+    let refused = drain_and_resume(&client, "t2").await.unwrap_err();
+    let words = "the cluster speaks version 1 until every peer is upgraded: t1 speaks 1";
+    assert!(refused.contains(words), "{refused}");
+    accepted(&client, quick(&cluster, "0", 3)).await;
+
+    // A peer that moves meanwhile votes from its new address; the list of nodes learns of it with the new version.
+    cluster.peers[2].kill().await;
+    let address = cluster.peers[2].move_elsewhere();
+    cluster.peers[2].spawn(&[]);
+    cluster.peers[2].ready().await;
+    cluster.all_ready().await;
+    let moved = || async {
+        let nodes = client.list_nodes().await.unwrap();
+        nodes.iter().any(|node| node.name == "t3" && node.address == address)
+    };
+    assert!(!moved().await, "version 1 has no command for a changed address");
+
+    cluster.peers[0].kill().await;
+    cluster.peers[0].edit("max_version = 1\n", "");
+    cluster.peers[0].spawn(&[]);
+    cluster.peers[0].ready().await;
+    until_version(&client, 2).await;
+    drain_and_resume(&client, "t2").await.unwrap();
+    let until = Instant::now() + PATIENCE;
+    while !moved().await {
+        assert!(Instant::now() < until, "the nodes do not show {address}");
+        sleep(Duration::from_millis(20)).await;
+    }
+
+    // There is no way back: an old program cannot read what is in the log now.
+    cluster.peers[1].kill().await;
+    cluster.peers[1].edit("[executor]\n", "[cluster]\nmax_version = 1\n[executor]\n");
+    cluster.peers[1].log_and_forget();
+    cluster.peers[1].spawn(&[]);
+    let ended = cluster.peers[1].exit().await;
+    let said = cluster.peers[1].log();
+    assert!(!ended.success(), "{said}");
+    assert!(said.contains("the cluster speaks version 2 and this peer at most 1: upgrade it"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

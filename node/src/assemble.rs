@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use stint_protocol::NodeId;
+use stint_protocol::{NodeId, Version};
 use stint_raft::{OpenError, Raft, Settings};
 
 use crate::clock::{Chance, Clock};
@@ -13,13 +13,15 @@ use crate::peers::{self, Peers};
 use crate::pki::{self, Authority, Identity, PkiError};
 use crate::reports::Reports;
 use crate::requests::Requests;
-use crate::shared::{NodeMachine, Shared};
+use crate::shared::{NodeMachine, Outgrown, Shared};
 use crate::transport::RaftTransport;
 
 /// What a peer is made of. Log storage is in `settings`; the execution host comes later, to `Node::host`.
 pub struct Parts {
     pub id: NodeId,
     pub cluster: String,
+    /// The highest version that it may speak.
+    pub speaks: Version,
     pub authority: Authority,
     pub identity: Identity,
     /// The log's folder.
@@ -37,6 +39,8 @@ pub enum AssembleError {
     #[error("the log cannot be used: {0}")]
     Log(#[from] OpenError),
     #[error(transparent)]
+    Outgrown(#[from] Outgrown),
+    #[error(transparent)]
     Pki(#[from] PkiError),
     #[error("QUIC: {0}")]
     Quic(String),
@@ -44,15 +48,19 @@ pub enum AssembleError {
 
 /// A peer that serves nobody yet: `peers::serve` and `Leader::run` bring it to life.
 pub async fn assemble(parts: Parts) -> Result<(Arc<Node>, LeaderQueue), AssembleError> {
-    let Parts { id, cluster, authority, identity, log, settings, endpoint, clock, chance } = parts;
+    let Parts { id, cluster, speaks, authority, identity, log, settings, endpoint, clock, chance } = parts;
     let server =
         peers::server_config(pki::peer_server(&authority, &identity)?).map_err(AssembleError::Quic)?;
     endpoint.set_server_config(Some(server));
     let client = pki::peer_client(&authority, &identity)?;
     let peers = Arc::new(Peers::new(endpoint, client).map_err(AssembleError::Quic)?);
-    let shared = Shared::new();
+    let shared = Shared::new(speaks);
     let transport = Arc::new(RaftTransport(peers.clone()));
-    let raft = Raft::open(id.0, log, settings, NodeMachine(shared.clone()), transport).await?;
+    let opened = Raft::open(id.0, log, settings, NodeMachine(shared.clone()), transport).await;
+    let raft = match (opened, shared.outgrown()) {
+        (Err(_), Some(outgrown)) => return Err(outgrown.into()),
+        (opened, _) => opened?,
+    };
     let (leader, queue) = Leader::new(raft.clone(), shared.clone(), clock.clone());
     let reports = Reports { leader: leader.clone(), shared: shared.clone(), clock: clock.clone() };
     let requests = Requests { leader: leader.clone(), shared: shared.clone(), clock: clock.clone() };

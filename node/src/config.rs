@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use stint_executor::FixedGpu;
-use stint_protocol::{Class, ClassRules, Runtime};
+use stint_protocol::{Class, ClassRules, Runtime, Version};
 
 pub use check::CLOCK_DRIFT_PERCENT;
 pub use machine::{Machine, default_data_dir};
@@ -112,10 +112,13 @@ pub enum Gpus {
     Listed(Vec<FixedGpu>),
 }
 
-/// Used at bootstrap only.
+/// The cluster that this node belongs to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClusterConfig {
+    /// Used at bootstrap only.
     pub name: String,
+    /// The highest version that this peer may speak: held back during an upgrade, released when all run the new program.
+    pub max_version: Version,
 }
 
 /// How fast a lost leader is noticed (DECISIONS, "timing").

@@ -165,7 +165,8 @@ mod tests {
         let mut state = State::default();
         let mut run = |command| apply(&mut state, Stamped { now: TimeMs(1), command }).unwrap();
         run(Command::Configure(settings()));
-        run(Command::Admit(Admit { disk: [1; 16], name: "a".into(), address: "a:1".into(), token: None }));
+        let (name, address) = ("a".into(), "a:1".into());
+        run(Command::Admit(Admit { disk: [1; 16], name, address, token: None, speaks: version::CURRENT }));
         let offer = NodeOffer {
             resources: Resources { cpu_milli: 4_000, memory_bytes: 8 << 30 },
             runtimes: vec![Runtime::Process],

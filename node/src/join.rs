@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use minicbor::bytes::ByteVec;
-use stint_protocol::NodeId;
+use stint_protocol::{NodeId, Version};
 
 use crate::peers::{PeerAddress, Peers};
 use crate::pki::{self, Authority};
@@ -71,21 +71,29 @@ pub struct Admitted {
     pub authority: Authority,
 }
 
+/// Who wants to join.
+pub struct Applicant<'a> {
+    pub disk: [u8; 16],
+    pub name: &'a str,
+    pub address: &'a str,
+    /// The highest version that it may speak.
+    pub speaks: Version,
+}
+
 /// Asks each address in turn.
 pub async fn join(
     endpoint: quinn::Endpoint,
     addresses: &[String],
     token: &JoinToken,
-    disk: [u8; 16],
-    name: &str,
-    advertise: &str,
+    applicant: Applicant<'_>,
 ) -> Result<Admitted, JoinError> {
     let peers = Peers::new(endpoint, pki::joining_client(token.fingerprint)?).map_err(JoinError::Quic)?;
     let join = Join {
         secret: ByteVec::from(token.secret.to_vec()),
-        disk: disk.into(),
-        name: name.into(),
-        address: advertise.into(),
+        disk: applicant.disk.into(),
+        name: applicant.name.into(),
+        address: applicant.address.into(),
+        speaks: applicant.speaks,
     };
     let mut reasons = Vec::new();
     for address in addresses {

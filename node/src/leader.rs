@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use stint_raft::{ProposeError, Raft, Role};
-use stint_scheduler::Command;
+use stint_scheduler::{Command, Rejection, State};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::contacts::Contacts;
 use crate::limits;
 use crate::mutations::{Mutation, planted};
-use crate::office::{Drafts, Office, Outlook, Standing};
+use crate::office::{Drafts, Office, Outlook, Standing, speakable};
 use crate::shared::{Entry, NodeMachine, Results, Shared};
 use crate::wire::encode;
 
@@ -24,6 +24,9 @@ pub enum NotDone {
     NotLeader,
     #[error("the leader's queue is full")]
     Full,
+    /// It was not proposed: the cluster does not speak it yet.
+    #[error(transparent)]
+    Refused(Rejection),
     #[error("whether it was done cannot be said: {0}")]
     Unknown(String),
 }
@@ -162,6 +165,7 @@ impl Leader {
         let Some((_, outlook)) = outlook else {
             return refuse(batch, &NotDone::NotLeader);
         };
+        let batch = turn_away(batch, &view.state);
         let commands = batch.iter().flat_map(|p| p.commands.iter().cloned()).collect();
         let draft = drafts.draft(&view.state, view.at.index, outlook, self.clock.wall(), commands);
         self.note_ahead(draft.ahead_ms);
@@ -225,6 +229,18 @@ fn gather(kept: &mut Option<Proposal>, queue: &mut mpsc::Receiver<Proposal>) -> 
         batch.push(next);
     }
     batch
+}
+
+/// Refuses what the cluster does not speak; answers the rest.
+fn turn_away(batch: Vec<Proposal>, state: &State) -> Vec<Proposal> {
+    let mut rest = Vec::with_capacity(batch.len());
+    for proposal in batch {
+        match speakable(state, &proposal.commands) {
+            Ok(()) => rest.push(proposal),
+            Err(rejection) => refuse(vec![proposal], &NotDone::Refused(rejection)),
+        }
+    }
+    rest
 }
 
 fn answer(batch: Vec<Proposal>, results: Results) {

@@ -2,6 +2,8 @@
 //! scheduler, raft and executor meet. Only `front` knows outward protocols.
 
 pub mod agent;
+pub mod announce;
+mod ask;
 pub mod assemble;
 pub mod clock;
 pub mod config;

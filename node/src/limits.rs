@@ -16,6 +16,8 @@ pub const REQUEST_DEADLINE: Duration = Duration::from_secs(8);
 pub const FORWARD_DEADLINE: Duration = Duration::from_secs(3);
 /// Pause before a request that found no leader tries again: a fraction of an election.
 pub const RETRY_PAUSE: Duration = Duration::from_millis(25);
+/// Pause before a peer looks again whether the cluster knows where it is reached and what it speaks.
+pub const ANNOUNCE_PAUSE: Duration = Duration::from_millis(500);
 /// How long the leader holds a report that brings no news: the heartbeat of nodes, a tenth of a short lease.
 pub const REPORT_HOLD: Duration = Duration::from_millis(1_000);
 /// A report's answer beyond its hold: covers a commit with slow disks.

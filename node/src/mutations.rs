@@ -22,6 +22,8 @@ pub enum Mutation {
     RenewWithoutQuorum,
     /// A read shows what its peer has applied, whoever leads (`node.rs`).
     StaleRead,
+    /// A leader proposes what the cluster's version lacks (`office.rs`).
+    IgnoreVersionGate,
 }
 
 #[cfg(feature = "mutations")]

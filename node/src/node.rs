@@ -234,8 +234,8 @@ impl Node {
     /// Admits a data folder that shows a valid join token.
     async fn admit(&self, join: Join) -> JoinAnswer {
         let token: [u8; 32] = Sha256::digest(&*join.secret).into();
-        let Join { disk, name, address, .. } = join;
-        match self.ask(Request::Admit { token: token.into(), disk, name, address }).await {
+        let Join { disk, name, address, speaks, .. } = join;
+        match self.ask(Request::Admit { token: token.into(), disk, name, address, speaks }).await {
             Ok(Reply::Admitted(node)) => {
                 let (authority, cluster) = (self.authority.clone(), self.cluster.clone());
                 JoinAnswer::Admitted { node, authority, cluster }

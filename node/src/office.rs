@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use stint_protocol::{BootMs, LeaseId, NodeId, TimeMs};
-use stint_scheduler::{Command, PlanInput, Stamped, State, apply, plan};
+use stint_scheduler::{Command, PlanInput, Rejection, Stamped, State, apply, plan};
 
 use crate::contacts::{Contacts, StampRange};
 use crate::mutations::{Mutation, planted};
@@ -46,6 +46,15 @@ impl Office {
         }
         office.as_mut()
     }
+}
+
+/// Whether the cluster speaks all of these: a leader proposes nothing else.
+pub fn speakable(state: &State, commands: &[Command]) -> Result<(), Rejection> {
+    let needs = commands.iter().map(Command::needs).max().unwrap_or_default();
+    if needs <= state.version() || planted(Mutation::IgnoreVersionGate) {
+        return Ok(());
+    }
+    Err(state.held_back())
 }
 
 /// What the leader alone knows when it makes an entry.
@@ -108,6 +117,7 @@ impl Drafts {
         // Time catches up with each entry: without any, a clock that was behind and is set right would stop planning
         // for good.
         let catches_up = ahead_ms.is_some() && tick && state.waiting() > 0;
+        commands.extend(state.raisable_to().map(|to| Command::RaiseVersion { to }));
         if commands.is_empty() && (catches_up || state.drain_due(stamp)) {
             commands.push(Command::Tick);
         }

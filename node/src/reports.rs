@@ -67,7 +67,7 @@ impl Reports {
                 match self.leader.propose(commands).await.map(|r| r.into_iter().next()) {
                     Ok(Some(Err(rejection))) => return Err(ReportAnswer::Stale(rejection.to_string())),
                     Ok(_) => {}
-                    Err(NotDone::NotLeader | NotDone::Full | NotDone::Unknown(_)) => {
+                    Err(NotDone::NotLeader | NotDone::Full | NotDone::Refused(_) | NotDone::Unknown(_)) => {
                         return Err(self.not_leader());
                     }
                 }

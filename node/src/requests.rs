@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use stint_protocol::{NodeId, TimeMs};
+use stint_protocol::{NodeId, TimeMs, Version, version};
 use stint_raft::{BarrierError, MembershipError, PeerInfo};
 use stint_scheduler::{Admit, Change, Command, Rejection, Submit};
 
@@ -38,6 +38,7 @@ impl From<NotDone> for Failed {
             NotDone::Full => {
                 Refusal::new(RefusalCode::Full, "the leader's queue is full: retry in a moment").into()
             }
+            NotDone::Refused(rejection) => rejection.into(),
             NotDone::Unknown(why) => Refusal::new(RefusalCode::Unknown, why).into(),
         }
     }
@@ -112,10 +113,13 @@ impl Requests {
             Request::CreateJoinToken { hash, valid_ms } => self.join_token(*hash, valid_ms).await,
             Request::ReadIndex => Ok(Reply::Index(self.leader.raft.barrier(limits::BARRIER_DEADLINE).await?)),
             Request::LeaderView => self.view().await,
-            Request::Admit { token, disk, name, address } => self.admit(*token, *disk, name, address).await,
+            Request::Admit { token, disk, name, address, speaks } => {
+                let token = Some(*token);
+                self.admit(Admit { disk: *disk, name, address, token, speaks }).await
+            }
             Request::Enlist(node) => self.enlist(node).await,
             Request::TransferLeader(to) => self.transfer(to).await,
-            Request::Readdress { node, address } => self.readdress(node, address).await,
+            Request::Readdress { node, address, speaks } => self.readdress(node, address, speaks).await,
         }
     }
 
@@ -185,14 +189,8 @@ impl Requests {
         }))
     }
 
-    async fn admit(
-        &self,
-        token: [u8; 32],
-        disk: [u8; 16],
-        name: String,
-        address: String,
-    ) -> Result<Reply, Failed> {
-        let changes = self.one(Command::Admit(Admit { disk, name, address, token: Some(token) })).await?;
+    async fn admit(&self, admit: Admit) -> Result<Reply, Failed> {
+        let changes = self.one(Command::Admit(admit)).await?;
         let admitted = changes.iter().find_map(|change| match change {
             Change::Admitted { node, .. } => Some(Reply::Admitted(*node)),
             _ => None,
@@ -224,17 +222,26 @@ impl Requests {
         Ok(done)
     }
 
-    /// For those who execute and for those who replicate the log: both find the peer at its new address.
-    async fn readdress(&self, node: NodeId, address: String) -> Result<Reply, Failed> {
-        let command = Command::SetNodeAddress { node, address: address.clone() };
-        let reply = self.all(vec![command]).await?;
+    /// For those who execute and for those who replicate the log: both find the peer at its new address. In the state
+    /// it waits for the cluster's version: the peer tells it again then.
+    async fn readdress(&self, node: NodeId, address: String, speaks: Version) -> Result<Reply, Failed> {
+        let state = self.shared.view().state;
+        let record = state.node(node).ok_or(Rejection::UnknownNode(node))?;
+        let mut commands = Vec::new();
+        if record.speaks != speaks {
+            commands.push(Command::Announce { node, speaks });
+        }
+        if record.address != address && state.version() >= version::NODE_ADDRESS {
+            commands.push(Command::SetNodeAddress { node, address: address.clone() });
+        }
+        self.all(commands).await?;
         let status = self.leader.raft.status();
         let known = status.voters.get(&node.0).or_else(|| status.learners.get(&node.0));
         if let Some(known) = known.filter(|known| known.addr != address) {
             let info = PeerInfo { addr: address, disk_id: known.disk_id.clone() };
             self.leader.raft.update_peer(node.0, info).await?;
         }
-        Ok(reply)
+        Ok(Reply::Done { index: self.shared.view().at.index })
     }
 
     async fn transfer(&self, to: Option<NodeId>) -> Result<Reply, Failed> {

@@ -1,10 +1,10 @@
 //! The state as this peer has applied it, and who waits for it to change.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use minicbor::{Decode, Encode};
-use stint_protocol::{NodeId, TimeMs};
+use stint_protocol::{NodeId, TimeMs, Version};
 use stint_raft::{Machine, Position};
 use stint_scheduler::{Change, Command, Rejection, Stamped, State, apply, decode_snapshot, encode_snapshot};
 use tokio::sync::{Notify, watch};
@@ -29,6 +29,20 @@ pub struct Shared {
     orders: Mutex<BTreeMap<NodeId, Arc<Notify>>>,
     /// Wakes the leader's loop when there may be something to plan.
     pub plan: Notify,
+    /// The highest version that this peer may speak.
+    pub speaks: Version,
+    outgrown: OnceLock<Outgrown>,
+}
+
+/// The log went beyond what this peer may speak: it must stop, or its state would be another than that of the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the cluster speaks {needs} and this peer at most {}: upgrade it (install the stint that the other peers run, and \
+     remove [cluster] max_version where it is set) and start it again; its data folder is good", speaks.0
+)]
+pub struct Outgrown {
+    pub needs: Version,
+    pub speaks: Version,
 }
 
 struct Inner {
@@ -44,8 +58,8 @@ pub struct View {
 }
 
 impl Shared {
-    /// An empty state.
-    pub fn new() -> Arc<Self> {
+    /// An empty state of a peer that may speak this.
+    pub fn new(speaks: Version) -> Arc<Self> {
         let inner =
             Inner { state: State::default(), at: Position { index: 0, term: 0 }, touched: Vec::new() };
         Arc::new(Self {
@@ -53,6 +67,8 @@ impl Shared {
             applied: watch::Sender::new(0),
             orders: Mutex::new(BTreeMap::new()),
             plan: Notify::new(),
+            speaks,
+            outgrown: OnceLock::new(),
         })
     }
 
@@ -60,6 +76,20 @@ impl Shared {
     pub fn view(&self) -> View {
         let inner = self.lock();
         View { state: inner.state.clone(), at: inner.at }
+    }
+
+    /// Why this peer had to stop, when that is for its version.
+    pub fn outgrown(&self) -> Option<Outgrown> {
+        self.outgrown.get().copied()
+    }
+
+    /// Whether this peer may speak what is needed.
+    fn can_follow(&self, needs: Version) -> Result<(), String> {
+        if needs <= self.speaks {
+            return Ok(());
+        }
+        let outgrown = self.outgrown.get_or_init(|| Outgrown { needs, speaks: self.speaks });
+        Err(outgrown.to_string())
     }
 
     /// Follows the applied index.
@@ -91,10 +121,11 @@ pub struct NodeMachine(pub Arc<Shared>);
 impl Machine for NodeMachine {
     type Reply = Results;
 
-    fn apply(&mut self, at: Position, data: &[u8]) -> Results {
-        let entry: Entry = minicbor::decode(data).unwrap_or_else(|e| {
-            panic!("log entry {} cannot be read ({e}): was it written by a newer stint?", at.index)
-        });
+    fn apply(&mut self, at: Position, data: &[u8]) -> Result<Results, String> {
+        let entry: Entry =
+            minicbor::decode(data).map_err(|e| format!("{e}: was it written by a newer stint?"))?;
+        let needs = entry.commands.iter().map(Command::needs).max().unwrap_or_default();
+        self.0.can_follow(needs)?;
         let mut inner = self.0.lock();
         let inner = &mut *inner;
         let one = |command| apply(&mut inner.state, Stamped { now: entry.now, command });
@@ -102,7 +133,7 @@ impl Machine for NodeMachine {
         let changes = results.iter().flatten().flatten();
         inner.touched.extend(changes.filter_map(concerned));
         inner.at = at;
-        results
+        Ok(results)
     }
 
     fn advance(&mut self, at: Position) {
@@ -125,6 +156,7 @@ impl Machine for NodeMachine {
 
     fn restore(&mut self, at: Position, bytes: &[u8]) -> Result<(), String> {
         let state = decode_snapshot(bytes).map_err(|e| e.to_string())?;
+        self.0.can_follow(state.version())?;
         let touched = state.nodes().map(|n| n.id).collect();
         {
             let mut inner = self.0.lock();

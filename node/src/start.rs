@@ -18,16 +18,18 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::announce::announce;
 use crate::assemble::{AssembleError, Parts, assemble};
 use crate::clock::{Chance, Clock, HostClock};
 use crate::config::{Config, RaftProfile};
 use crate::identity::{DataDir, IdentityError};
-use crate::join::{JoinError, JoinToken, join};
+use crate::join::{Applicant, JoinError, JoinToken, join};
 use crate::leader::LeaderQueue;
 use crate::limits;
 use crate::node::Node;
 use crate::peers;
 use crate::pki::{self, Authority};
+use crate::shared::Outgrown;
 
 /// How long a leader may take to hand over before it stops all the same.
 const HAND_OVER: Duration = Duration::from_secs(2);
@@ -77,6 +79,8 @@ pub enum NodeError {
     Executor(String),
     #[error("this peer did not become a member of its cluster: {0}")]
     Membership(String),
+    #[error("this peer stops: {0}")]
+    Outgrown(Outgrown),
     #[error("the log failed, so this peer stops (it never retries a failed write): {0}")]
     LogFailed(String),
 }
@@ -100,7 +104,7 @@ pub async fn serve(
     tasks.spawn(peers::serve(endpoint, node.clone()));
     tasks.spawn(node.leader.clone().run(queue));
     membership::settle(&node, &mut dir, &config, &advertise, &mut stop).await?;
-    tasks.spawn(membership::readdress(node.clone(), advertise.clone()));
+    tasks.spawn(announce(node.clone(), advertise.clone()));
     let executing = executor::start(&node, &mut dir, &config, &mut tasks).await?;
     let node = executing.node;
     let fronts = fronts::start(&node, &config, &mut tasks).await?;
@@ -128,11 +132,11 @@ pub async fn serve(
         return Ok(());
     };
     // At once: what comes next may take its time on a disk that fails.
-    tracing::error!(error = %why, "the log failed: this peer stops; its attempts go on until their leases end");
+    tracing::error!(error = %why, "this peer stops at once; its attempts go on until their leases end");
     if timeout(limits::STOP_AFTER_FAILURE, let_go(&node, executing.host, tasks)).await.is_err() {
         tracing::warn!("stopping took too long and is cut short");
     }
-    Err(NodeError::LogFailed(why))
+    Err(node.shared.outgrown().map_or(NodeError::LogFailed(why), NodeError::Outgrown))
 }
 
 /// Ends everything that runs in this process; attempts go on under the watchdog.
@@ -182,9 +186,13 @@ async fn settle_identity(
         }
         StartMode::Join { addresses, token } => {
             let token: JoinToken = token.parse()?;
-            let disk = dir.disk()?.0.to_be_bytes();
-            let admitted =
-                join(endpoint.clone(), &addresses, &token, disk, &config.node.name, advertise).await?;
+            let applicant = Applicant {
+                disk: dir.disk()?.0.to_be_bytes(),
+                name: &config.node.name,
+                address: advertise,
+                speaks: config.cluster.max_version,
+            };
+            let admitted = join(endpoint.clone(), &addresses, &token, applicant).await?;
             dir.become_node(admitted.node, &admitted.cluster, &admitted.authority, &addresses)?;
             Ok(())
         }
@@ -204,7 +212,8 @@ async fn open_node(
     let settings = raft_settings(config, &cluster, dir)?;
     let log = dir.path.join("raft");
     let endpoint = endpoint.clone();
-    let parts = Parts { id, cluster, authority, identity, log, settings, endpoint, clock, chance };
+    let speaks = config.cluster.max_version;
+    let parts = Parts { id, cluster, speaks, authority, identity, log, settings, endpoint, clock, chance };
     Ok(assemble(parts).await?)
 }
 

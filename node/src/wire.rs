@@ -5,7 +5,7 @@ use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 use stint_protocol::{
     AttemptEnd, BootMs, GpuInfo, IdempotencyKey, Incarnation, LeaseId, NodeId, Nonce, Runtime, SharedSpec,
-    TaskId, TaskName, Tenant, TimeMs,
+    TaskId, TaskName, Tenant, TimeMs, Version,
 };
 use stint_scheduler::{NodeMode, RegisterNode};
 
@@ -180,19 +180,26 @@ pub enum Request {
         name: String,
         #[n(3)]
         address: String,
+        /// The highest version that it may speak.
+        #[n(4)]
+        #[cbor(default)]
+        speaks: Version,
     },
     /// Make an admitted peer, which runs by now, a learner and then a voter.
     #[n(8)]
     Enlist(#[n(0)] NodeId),
     #[n(9)]
     TransferLeader(#[n(0)] Option<NodeId>),
-    /// A member is reached elsewhere from now on.
+    /// Where a member is reached from now on, and the highest version that it may speak.
     #[n(10)]
     Readdress {
         #[n(0)]
         node: NodeId,
         #[n(1)]
         address: String,
+        #[n(2)]
+        #[cbor(default)]
+        speaks: Version,
     },
 }
 
@@ -357,6 +364,10 @@ pub struct Join {
     pub name: String,
     #[n(3)]
     pub address: String,
+    /// The highest version that it may speak.
+    #[n(4)]
+    #[cbor(default)]
+    pub speaks: Version,
 }
 
 /// What an admitted node gets.

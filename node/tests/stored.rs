@@ -13,7 +13,7 @@ use stint_node::wire::{
 };
 use stint_protocol::*;
 use stint_scheduler::{Admit, Command, NodeMode, RegisterNode};
-use stored::Stored;
+use stored::{Stored, assert_reads};
 
 fn stored() -> Stored {
     Stored::of_crate(env!("CARGO_MANIFEST_DIR"))
@@ -41,16 +41,22 @@ fn end() -> AttemptEnd {
 
 #[test]
 fn a_log_entry_is_read_and_written_as_it_was_stored() {
-    let admit =
-        Admit { disk: [1; 16], name: "n1".into(), address: "10.0.0.1:7001".into(), token: Some([2; 32]) };
+    stored().check("entry-2.cbor", &entry(Version(2)));
+    // As it was written before peers said what they speak.
+    let first = stored().bytes("entry-1.cbor", || panic!("is missing"));
+    assert_reads("entry-1.cbor", &first, &entry(version::OLDEST));
+}
+
+/// An entry has no `PartialEq`, but its form for debugging shows every field.
+fn entry(speaks: Version) -> Entry {
+    let (name, address) = ("n1".into(), "10.0.0.1:7001".into());
     let commands = vec![
-        Command::Admit(admit),
+        Command::Admit(Admit { disk: [1; 16], name, address, token: Some([2; 32]), speaks }),
         Command::RecordEnds { node: NodeId(2), ends: vec![end()] },
         Command::SetNodeMode { node: NodeId(2), mode: NodeMode::Draining, within_ms: Some(60_000) },
         Command::Tick,
     ];
-    // An entry has no `PartialEq`, but its form for debugging shows every field.
-    stored().check("entry-1.cbor", &Entry { now: TimeMs(1_790_000_000_123), commands });
+    Entry { now: TimeMs(1_790_000_000_123), commands }
 }
 
 #[test]
@@ -135,12 +141,6 @@ fn forwarded_requests_are_read_and_written_as_they_were_stored() {
         digest: 0xfeed_f00d_dead_beef,
         key_made_ms: Some(1_790_000_000_000),
     };
-    let admit = Request::Admit {
-        token: ByteArray::from([2; 32]),
-        disk: ByteArray::from([1; 16]),
-        name: "n2".into(),
-        address: "10.0.0.2:7001".into(),
-    };
     let mode = Request::SetNodeMode { node: NodeId(2), mode: NodeMode::Draining, within_ms: Some(60_000) };
     let requests = [
         ("submit", Request::Submit(submit)),
@@ -150,14 +150,40 @@ fn forwarded_requests_are_read_and_written_as_they_were_stored() {
         ("create-join-token", Request::CreateJoinToken { hash: ByteArray::from([3; 32]), valid_ms: 60_000 }),
         ("read-index", Request::ReadIndex),
         ("leader-view", Request::LeaderView),
-        ("admit", admit),
+        ("admit-2", admit(Version(2))),
         ("enlist", Request::Enlist(NodeId(2))),
         ("transfer-leader", Request::TransferLeader(Some(NodeId(3)))),
-        ("readdress", Request::Readdress { node: NodeId(2), address: "10.0.0.8:7001".into() }),
+        ("readdress-2", readdress(Version(2))),
     ];
     for (number, (name, request)) in requests.iter().enumerate() {
         stored().check(&format!("request-{number}-{name}.cbor"), request);
     }
+}
+
+/// As they were sent before peers said what they speak.
+#[test]
+fn forwarded_requests_without_versions_are_read() {
+    let earlier = [
+        ("request-7-admit.cbor", admit(version::OLDEST)),
+        ("request-10-readdress.cbor", readdress(version::OLDEST)),
+    ];
+    for (file, request) in earlier {
+        assert_reads(file, &stored().bytes(file, || panic!("{file} is missing")), &request);
+    }
+}
+
+fn admit(speaks: Version) -> Request {
+    Request::Admit {
+        token: ByteArray::from([2; 32]),
+        disk: ByteArray::from([1; 16]),
+        name: "n2".into(),
+        address: "10.0.0.2:7001".into(),
+        speaks,
+    }
+}
+
+fn readdress(speaks: Version) -> Request {
+    Request::Readdress { node: NodeId(2), address: "10.0.0.8:7001".into(), speaks }
 }
 
 #[test]

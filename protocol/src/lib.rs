@@ -8,6 +8,7 @@ pub mod outcome;
 pub mod resources;
 pub mod task;
 pub mod time;
+pub mod version;
 
 /// The native gRPC API, generated from `proto/stint.proto`.
 #[cfg(feature = "grpc")]
@@ -26,3 +27,4 @@ pub use outcome::{AttemptEnd, EndKind, Outcome};
 pub use resources::{GpuInfo, GpuRequest, NodeOffer, QuarantinedGpu, Resources};
 pub use task::{InvalidSpec, OnLost, RetryPolicy, SharedSpec, TaskSpec};
 pub use time::{BootMs, TimeMs};
+pub use version::Version;

@@ -24,8 +24,9 @@ pub trait Machine: Send + 'static {
     /// What the proposer of an entry gets back.
     type Reply: Send + 'static;
 
-    /// Applies one proposed entry. Equal on every peer: it depends on the state and the arguments alone.
-    fn apply(&mut self, at: Position, data: &[u8]) -> Self::Reply;
+    /// Applies one proposed entry. Equal on every peer: it depends on the state and the arguments alone. An error, for an
+    /// entry that this peer does not understand, stops this peer before anything of it is applied.
+    fn apply(&mut self, at: Position, data: &[u8]) -> Result<Self::Reply, String>;
 
     /// An entry without content for the machine went by: a leader's first entry, or a change of the membership.
     fn advance(&mut self, at: Position);
@@ -93,13 +94,16 @@ impl<M: Machine> Applier<M> {
         self.machine.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn apply_entry(&mut self, entry: Entry) -> Outcome {
+    fn apply_entry(&mut self, entry: Entry) -> Result<Outcome, io::Error> {
         let at = position(&entry.log_id);
-        self.applied = Some(entry.log_id);
-        match entry.payload {
+        let outcome = match entry.payload {
             EntryPayload::Normal(payload) => {
                 self.growth.add(payload.0.len() as u64);
-                Outcome::of(self.machine().apply(at, &payload.0))
+                let applied = self.machine().apply(at, &payload.0);
+                Outcome::of(applied.map_err(|what| {
+                    let what = format!("log entry {} cannot be applied: {what}", at.index);
+                    io::Error::new(io::ErrorKind::InvalidData, what)
+                })?)
             }
             EntryPayload::Blank => {
                 self.machine().advance(at);
@@ -110,7 +114,9 @@ impl<M: Machine> Applier<M> {
                 self.machine().advance(at);
                 Outcome::none()
             }
-        }
+        };
+        self.applied = Some(entry.log_id);
+        Ok(outcome)
     }
 
     fn finish_batch(&mut self, replies: &mut Replies) {
@@ -137,7 +143,14 @@ impl<M: Machine> RaftStateMachine<Types> for Applier<M> {
         let mut in_batch = 0;
         while let Some(next) = entries.next().await {
             let (entry, responder) = next.inspect_err(|error| self.snapshots.report(error))?;
-            let outcome = self.apply_entry(entry);
+            let outcome = match self.apply_entry(entry) {
+                Ok(outcome) => outcome,
+                Err(error) => {
+                    self.finish_batch(&mut replies);
+                    self.snapshots.report(&error);
+                    return Err(error);
+                }
+            };
             replies.extend(responder.map(|responder| (responder, outcome)));
             in_batch += 1;
             if in_batch == APPLY_ENTRIES {

@@ -19,8 +19,9 @@ struct Kept(Arc<Mutex<Vec<u8>>>);
 impl Machine for Kept {
     type Reply = ();
 
-    fn apply(&mut self, _at: Position, data: &[u8]) {
+    fn apply(&mut self, _at: Position, data: &[u8]) -> Result<(), String> {
         self.0.lock().unwrap().extend_from_slice(data);
+        Ok(())
     }
 
     fn advance(&mut self, _at: Position) {}

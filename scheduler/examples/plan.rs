@@ -28,7 +28,13 @@ impl Bench {
         for id in 1..=NODES {
             let token = (id > 1).then_some([1; 32]);
             let (disk, address) = ([id as u8; 16], format!("10.0.0.{id}:7001"));
-            bench.apply(Command::Admit(Admit { disk, name: format!("n{id}"), address, token }));
+            bench.apply(Command::Admit(Admit {
+                disk,
+                name: format!("n{id}"),
+                address,
+                token,
+                speaks: version::CURRENT,
+            }));
             let offer = NodeOffer {
                 resources: Resources { cpu_milli: 1_000_000, memory_bytes: 1 << 42 },
                 runtimes: vec![Runtime::Process],

@@ -5,6 +5,7 @@ mod join;
 mod lease;
 mod node;
 mod submit;
+mod version;
 
 pub(crate) use submit::share_of_spec;
 
@@ -54,6 +55,8 @@ fn dispatch(state: &mut State, command: Command, changes: &mut Vec<Change>) -> R
         Command::AddJoinToken { hash, valid_ms } => join::add_token(state, hash, valid_ms, changes),
         Command::Tick => Ok(()),
         Command::SetNodeAddress { node, address } => node::set_address(state, node, address, changes),
+        Command::Announce { node, speaks } => version::announce(state, node, speaks, changes),
+        Command::RaiseVersion { to } => version::raise(state, to, changes),
     }
 }
 

@@ -9,6 +9,7 @@ use crate::task::TaskState;
 
 /// Re-derives every index and says what does not agree.
 pub fn check(state: &State) -> Result<(), String> {
+    check_version(state)?;
     check_places(state)?;
     check_leases(state)?;
     check_gpus(state)?;
@@ -21,6 +22,16 @@ pub fn check(state: &State) -> Result<(), String> {
 
 fn agree<T: PartialEq + std::fmt::Debug>(what: &str, kept: &T, derived: &T) -> Result<(), String> {
     if kept == derived { Ok(()) } else { Err(format!("{what}: kept {kept:?}, derived {derived:?}")) }
+}
+
+/// Every member speaks what the cluster does.
+fn check_version(state: &State) -> Result<(), String> {
+    match state.nodes.values().find(|node| node.speaks < state.version) {
+        Some(node) => {
+            Err(format!("the cluster speaks {}, node {} only {}", state.version, node.id, node.speaks))
+        }
+        None => Ok(()),
+    }
 }
 
 /// A waiting task stands in exactly one of queue and delayed, a leased one in neither.

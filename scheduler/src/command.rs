@@ -2,8 +2,8 @@
 
 use minicbor::{Decode, Encode};
 use stint_protocol::{
-    AttemptEnd, IdempotencyKey, Incarnation, LeaseId, NodeId, NodeOffer, Nonce, Outcome, SharedSpec, TaskId,
-    TaskName, Tenant,
+    AttemptEnd, EndKind, IdempotencyKey, Incarnation, LeaseId, NodeId, NodeOffer, Nonce, Outcome, SharedSpec,
+    TaskId, TaskName, Tenant, Version, version,
 };
 
 use crate::node::NodeMode;
@@ -64,6 +64,10 @@ pub struct Admit {
     /// SHA-256 of the join token; none only for the peer that bootstraps.
     #[n(3)]
     pub token: Option<[u8; 32]>,
+    /// The highest version that the peer may speak; the one that bootstraps makes it the cluster's.
+    #[n(4)]
+    #[cbor(default)]
+    pub speaks: Version,
 }
 
 /// Commands. Numbers are never reused.
@@ -124,6 +128,47 @@ pub enum Command {
         #[n(1)]
         address: String,
     },
+    /// The highest version that a member may speak from now on.
+    #[n(13)]
+    Announce {
+        #[n(0)]
+        node: NodeId,
+        #[n(1)]
+        speaks: Version,
+    },
+    /// The cluster speaks this from now on. Only with every member, and never less than before.
+    #[n(14)]
+    RaiseVersion {
+        #[n(0)]
+        to: Version,
+    },
+}
+
+impl Command {
+    /// The lowest version of the cluster in which this may stand in the log.
+    pub fn needs(&self) -> Version {
+        match self {
+            Command::SetNodeMode { within_ms: Some(_), .. } => version::DRAIN_DEADLINE,
+            Command::RecordEnds { ends, .. } if ends.iter().any(|end| end.kind == EndKind::Drained) => {
+                version::DRAIN_DEADLINE
+            }
+            Command::SetNodeAddress { .. } => version::NODE_ADDRESS,
+            Command::RaiseVersion { to } => *to,
+            Command::Configure(_)
+            | Command::Submit(_)
+            | Command::Cancel(_)
+            | Command::RegisterNode(_)
+            | Command::RecordEnds { .. }
+            | Command::CommitPlan(_)
+            | Command::ExpireLeases(_)
+            | Command::SetNodeMode { .. }
+            | Command::RemoveNode(_)
+            | Command::Admit(_)
+            | Command::AddJoinToken { .. }
+            | Command::Tick
+            | Command::Announce { .. } => version::OLDEST,
+        }
+    }
 }
 
 /// What a command changed; the node turns these into wake-ups and answers.
@@ -164,6 +209,9 @@ pub enum Change {
     },
     JoinTokenAdded {
         expires_ms: u64,
+    },
+    VersionRaised {
+        to: Version,
     },
     Configured,
 }
@@ -209,4 +257,11 @@ pub enum Rejection {
     AlreadyConfigured,
     #[error("{0} is the name of another node: set another with [node] name")]
     NodeNameTaken(String),
+    /// What was asked for, or a higher version, has to wait for this member.
+    #[error("the cluster speaks {version} until every peer is upgraded: {node} speaks {}", speaks.0)]
+    HeldBack { version: Version, node: String, speaks: Version },
+    #[error(
+        "the cluster speaks {version} and this peer at most {}: install the stint that the other peers run, and remove [cluster] max_version where it is set", speaks.0
+    )]
+    SpeaksTooLittle { version: Version, speaks: Version },
 }

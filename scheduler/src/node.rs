@@ -3,7 +3,7 @@
 use minicbor::{Decode, Encode};
 use stint_protocol::{
     AttemptEnd, EndKind, GpuId, GpuInfo, Incarnation, LeaseId, NodeId, NodeOffer, Nonce, Resources, TaskId,
-    TimeMs, limits,
+    TimeMs, Version, limits,
 };
 
 /// What the operator wants of a node.
@@ -56,6 +56,10 @@ pub struct Node {
     #[n(12)]
     #[cbor(default)]
     pub drain_by: Option<TimeMs>,
+    /// The highest version that its peer may speak.
+    #[n(13)]
+    #[cbor(default)]
+    pub speaks: Version,
 }
 
 /// A node that fails to start what it is given: after some tasks in a row it is held, so that it does not draw and

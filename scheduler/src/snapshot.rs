@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use minicbor::{Decode, Encode};
-use stint_protocol::{IdempotencyKey, NodeId, Resources, SharedSpec, TaskId, Tenant, TimeMs};
+use stint_protocol::{IdempotencyKey, NodeId, Resources, SharedSpec, TaskId, Tenant, TimeMs, Version};
 
 use crate::check;
 use crate::node::{GpuRecord, Node};
@@ -54,6 +54,9 @@ struct Stored {
     keys: Vec<(TimeMs, Tenant, IdempotencyKey, KeyRecord)>,
     #[n(12)]
     join_tokens: Vec<(minicbor::bytes::ByteArray<32>, TimeMs)>,
+    #[n(13)]
+    #[cbor(default)]
+    version: Version,
 }
 
 /// Specs by allocation: the first task that has one stores it.
@@ -96,6 +99,7 @@ pub fn encode_snapshot(state: &State) -> Vec<u8> {
         nodes: state.nodes.values().map(|n| (**n).clone()).collect(),
         keys: state.key_order.iter().filter_map(key).collect(),
         join_tokens: state.join_tokens.iter().map(|(hash, at)| ((*hash).into(), *at)).collect(),
+        version: state.version,
     };
     minicbor::to_vec(&stored)
         .unwrap_or_else(|never: minicbor::encode::Error<_>| panic!("encoding to memory: {never}"))
@@ -139,6 +143,7 @@ pub fn decode_snapshot(bytes: &[u8]) -> Result<State, SnapshotError> {
         next_sequence: stored.next_sequence,
         next_node: stored.next_node,
         finished_total: stored.finished_total,
+        version: stored.version,
         ..State::default()
     };
     for node in stored.nodes {

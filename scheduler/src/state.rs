@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 use minicbor::{Decode, Encode};
-use stint_protocol::{Class, GpuId, IdempotencyKey, LeaseId, NodeId, TaskId, TaskName, Tenant, TimeMs};
+use stint_protocol::{
+    Class, GpuId, IdempotencyKey, LeaseId, NodeId, TaskId, TaskName, Tenant, TimeMs, Version,
+};
 
+use crate::command::Rejection;
 use crate::node::{GpuRecord, Node};
 use crate::settings::Settings;
 use crate::task::{FinishedTask, Task};
@@ -40,6 +43,8 @@ pub(crate) struct KeyRecord {
 pub struct State {
     pub(crate) configured: bool,
     pub(crate) settings: Arc<Settings>,
+    /// What the cluster speaks: never lowered.
+    pub(crate) version: Version,
     pub(crate) time: TimeMs,
     pub(crate) next_sequence: u64,
     pub(crate) next_node: u64,
@@ -72,6 +77,30 @@ impl State {
     /// The replicated settings.
     pub fn settings(&self) -> &Arc<Settings> {
         &self.settings
+    }
+
+    /// The version that the cluster speaks: nothing that it lacks stands in the log.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The version to which the cluster can be raised now: every member speaks it.
+    pub fn raisable_to(&self) -> Option<Version> {
+        let all_speak = self.nodes.values().map(|node| node.speaks).min()?;
+        (all_speak > self.version).then_some(all_speak)
+    }
+
+    /// Members that speak less than another one does.
+    pub fn holding_back(&self) -> impl Iterator<Item = &Arc<Node>> {
+        let most = self.nodes.values().map(|node| node.speaks).max().unwrap_or_default();
+        self.nodes.values().filter(move |node| node.speaks < most)
+    }
+
+    /// Why what a higher version has cannot be done now: it names the first of those that speak least.
+    pub fn held_back(&self) -> Rejection {
+        let least = self.nodes.values().min_by_key(|node| (node.speaks, node.id));
+        let (node, speaks) = least.map_or_else(Default::default, |node| (node.name.clone(), node.speaks));
+        Rejection::HeldBack { version: self.version, node, speaks }
     }
 
     /// The time of the last applied entry.

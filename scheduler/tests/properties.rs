@@ -62,6 +62,7 @@ impl Run {
                 name: format!("n{node}"),
                 address: "a:1".into(),
                 token: Some([1; 32]),
+                speaks: Version(u32::from(node % 2) + 1),
             };
             run.apply(Command::Admit(admit)).unwrap();
         }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use stint_protocol::*;
 use stint_scheduler::*;
-use stored::{Stored, assert_same};
+use stored::{Stored, assert_reads, assert_same};
 
 /// Every command there ever was, by number. A number stays with its command; one that is no longer used moves to
 /// `RETIRED` and its file stays.
@@ -27,8 +27,13 @@ const COMMANDS: &[(u32, &str)] = &[
     (10, "add-join-token"),
     (11, "tick"),
     (12, "set-node-address"),
+    (13, "announce"),
+    (14, "raise-version"),
 ];
 const RETIRED: &[(u32, &str)] = &[];
+/// Commands that got fields since they were stored first, with the layout that is written today; files of the earlier
+/// layouts stay, and are read.
+const LAYOUTS: &[(u32, u32)] = &[(9, 2)];
 
 /// Without a wildcard, so that a new command does not compile until it stands here; then it is missing in `COMMANDS`
 /// and in `samples`.
@@ -47,6 +52,8 @@ fn name_of(command: &Command) -> &'static str {
         Command::AddJoinToken { .. } => "add-join-token",
         Command::Tick => "tick",
         Command::SetNodeAddress { .. } => "set-node-address",
+        Command::Announce { .. } => "announce",
+        Command::RaiseVersion { .. } => "raise-version",
     }
 }
 
@@ -73,16 +80,23 @@ fn samples() -> Vec<Command> {
         Command::ExpireLeases(vec![lease(1, 1), lease(2, 70_000)]),
         Command::SetNodeMode { node: NodeId(2), mode: NodeMode::Draining, within_ms: Some(600_000) },
         Command::RemoveNode(NodeId(3)),
-        Command::Admit(Admit {
-            disk: [0xd1; 16],
-            name: "gpu-7".into(),
-            address: "10.0.0.7:7001".into(),
-            token: Some([0x70; 32]),
-        }),
+        Command::Admit(admit(Version(2))),
         Command::AddJoinToken { hash: [0x70; 32], valid_ms: 3_600_000 },
         Command::Tick,
         Command::SetNodeAddress { node: NodeId(300), address: "gpu-7.example:7001".into() },
+        Command::Announce { node: NodeId(300), speaks: Version(2) },
+        Command::RaiseVersion { to: Version(2) },
     ]
+}
+
+fn admit(speaks: Version) -> Admit {
+    Admit {
+        disk: [0xd1; 16],
+        name: "gpu-7".into(),
+        address: "10.0.0.7:7001".into(),
+        token: Some([0x70; 32]),
+        speaks,
+    }
 }
 
 fn settings() -> Settings {
@@ -192,7 +206,15 @@ fn number_of(command: &Command) -> u32 {
 }
 
 fn file_of(number: u32, name: &str) -> String {
-    format!("command-{number}-{name}.cbor")
+    match LAYOUTS.iter().find(|(of, _)| *of == number) {
+        Some((_, layout)) => format!("command-{number}-{name}-{layout}.cbor"),
+        None => format!("command-{number}-{name}.cbor"),
+    }
+}
+
+/// Files of layouts that are no longer written.
+fn earlier() -> Vec<(&'static str, Command)> {
+    vec![("command-9-admit.cbor", Command::Admit(admit(version::OLDEST)))]
 }
 
 #[test]
@@ -214,11 +236,20 @@ fn commands_are_read_and_written_as_they_were_stored() {
 }
 
 #[test]
+fn what_earlier_versions_stored_is_read() {
+    let folder = Stored::of_crate(env!("CARGO_MANIFEST_DIR"));
+    for (file, command) in earlier() {
+        assert_reads(file, &folder.bytes(file, || panic!("{file} is missing")), &command);
+    }
+}
+
+#[test]
 fn every_command_is_stored_and_every_file_is_known() {
     let folder = Stored::of_crate(env!("CARGO_MANIFEST_DIR"));
     let mut expected: Vec<String> =
         COMMANDS.iter().chain(RETIRED).map(|(number, name)| file_of(*number, name)).collect();
-    expected.push("snapshot-1.cbor".into());
+    expected.extend(earlier().iter().map(|(file, _)| file.to_string()));
+    expected.extend(["snapshot-1.cbor".into(), "snapshot-2.cbor".into()]);
     expected.sort();
     assert_eq!(folder.names(), expected);
 }
@@ -268,7 +299,7 @@ fn admit_nodes(state: &mut State, run: &mut impl FnMut(&mut State, Command)) {
             run(state, Command::AddJoinToken { hash, valid_ms: 3_600_000 });
         }
         let (name, address) = (format!("n{id}"), format!("10.0.0.{id}:7001"));
-        run(state, Command::Admit(Admit { disk: [id; 16], name, address, token }));
+        run(state, Command::Admit(Admit { disk: [id; 16], name, address, token, speaks: Version(2) }));
     }
     run(
         state,
@@ -302,7 +333,8 @@ fn small_submit(task: u128, class: Class) -> Command {
 /// What the stored snapshot holds, in words. That the state was made by commands does not matter here: what they do may
 /// change, what was stored may not.
 fn describe(state: &State) -> Vec<String> {
-    let mut lines = vec![format!(
+    let mut lines = vec![state.version().to_string()];
+    lines.push(format!(
         "{} {:?} at {}: {} queued, {} wait, {} run, {} finished ever",
         state.settings().cluster,
         state.settings().placement,
@@ -311,12 +343,13 @@ fn describe(state: &State) -> Vec<String> {
         state.waiting(),
         state.running(),
         state.finished_total()
-    )];
+    ));
     for node in state.nodes() {
         let held = node.held(state.time()).map(|held| (held.tasks, held.message.clone()));
         let (mode, gpus, running) = (node.mode, node.offer.gpus.len(), node.running);
         let by = node.drain_by.map(|at| at.0);
-        lines.push(format!("{:?} {mode:?} by {by:?}, {gpus} GPUs, runs {running}, held {held:?}", node.id));
+        let facts = format!("{mode:?} by {by:?}, {gpus} GPUs, runs {running}, held {held:?}");
+        lines.push(format!("{:?} speaks {}, {facts}", node.id, node.speaks.0));
     }
     for (id, task) in state.tasks_before(TaskId(u128::MAX)) {
         let (name, fields) = (task.fields.name.as_ref().map(TaskName::as_str), &task.fields);
@@ -332,27 +365,49 @@ fn describe(state: &State) -> Vec<String> {
     lines
 }
 
+/// What the snapshots hold; the first one knows of no versions.
+fn described(version: u32) -> Vec<String> {
+    let nodes = [
+        "Draining by Some(1790003600220), 0 GPUs, runs 0, held None",
+        "Ready by None, 2 GPUs, runs 1, held Some((3, \"the disk is full\"))",
+    ];
+    let nodes = nodes.iter().zip(1..).map(|(facts, id)| format!("node {id} speaks {version}, {facts}"));
+    let mut lines = vec![format!("version {version}")];
+    lines.push("stored Spread at 1790000000230: 2 queued, 5 wait, 1 run, 1 finished ever".into());
+    lines.extend(nodes);
+    lines.extend(TASKS.iter().map(|line| line.to_string()));
+    lines
+}
+
+const TASKS: &[&str] = &[
+    "00000000-0000-0000-0000-000000060000 Some(\"task-6\") CpuShort index 0, leased None, 1 ended, 1 failed starts",
+    "00000000-0000-0000-0000-000000050000 Some(\"task-5\") CpuShort index 0, leased None, 1 ended, 1 failed starts",
+    "00000000-0000-0000-0000-000000040001 None CpuLong index 1, leased None, 0 ended, 0 failed starts",
+    "00000000-0000-0000-0000-000000040000 None CpuLong index 0, leased None, 0 ended, 0 failed starts",
+    "00000000-0000-0000-0000-000000030000 Some(\"task-3\") CpuShort index 0, leased None, 1 ended, 1 failed starts",
+    "00000000-0000-0000-0000-000000010000 Some(\"task-1\") Gpu index 0, leased Some((node 2, [\"GPU-1\"], true)), 0 ended, 0 failed starts",
+    "00000000-0000-0000-0000-000000020000 failed: exit code 3",
+    "join token valid: true",
+];
+
+/// The layout before versions is read; its cluster and its members speak the oldest one.
+#[test]
+fn a_snapshot_without_versions_is_read() {
+    let stored =
+        Stored::of_crate(env!("CARGO_MANIFEST_DIR")).bytes("snapshot-1.cbor", || panic!("is missing"));
+    let state = decode_snapshot(&stored).unwrap();
+    check(&state).unwrap();
+    assert_eq!(describe(&state), described(1));
+}
+
 #[test]
 fn a_snapshot_is_read_and_written_as_it_was_stored() {
-    let name = "snapshot-1.cbor";
+    let name = "snapshot-2.cbor";
     let folder = Stored::of_crate(env!("CARGO_MANIFEST_DIR"));
     let stored = folder.bytes(name, || encode_snapshot(&rich_state()));
     let mut state = decode_snapshot(&stored).unwrap();
     check(&state).unwrap();
-    let expected = [
-        "stored Spread at 1790000000230: 2 queued, 5 wait, 1 run, 1 finished ever",
-        "node 1 Draining by Some(1790003600220), 0 GPUs, runs 0, held None",
-        "node 2 Ready by None, 2 GPUs, runs 1, held Some((3, \"the disk is full\"))",
-        "00000000-0000-0000-0000-000000060000 Some(\"task-6\") CpuShort index 0, leased None, 1 ended, 1 failed starts",
-        "00000000-0000-0000-0000-000000050000 Some(\"task-5\") CpuShort index 0, leased None, 1 ended, 1 failed starts",
-        "00000000-0000-0000-0000-000000040001 None CpuLong index 1, leased None, 0 ended, 0 failed starts",
-        "00000000-0000-0000-0000-000000040000 None CpuLong index 0, leased None, 0 ended, 0 failed starts",
-        "00000000-0000-0000-0000-000000030000 Some(\"task-3\") CpuShort index 0, leased None, 1 ended, 1 failed starts",
-        "00000000-0000-0000-0000-000000010000 Some(\"task-1\") Gpu index 0, leased Some((node 2, [\"GPU-1\"], true)), 0 ended, 0 failed starts",
-        "00000000-0000-0000-0000-000000020000 failed: exit code 3",
-        "join token valid: true",
-    ];
-    assert_eq!(describe(&state), expected);
+    assert_eq!(describe(&state), described(2));
     assert_same(name, &encode_snapshot(&state), &stored);
 
     // The keys are there too: a submit under one of them is repeated, not done again.

@@ -14,6 +14,7 @@ mod one_leader;
 mod released;
 mod same_state;
 mod time_keeps;
+mod versions;
 
 pub use answers::{Answers, Floor};
 pub use fencing::Fencing;
@@ -27,3 +28,4 @@ pub use one_leader::OneLeader;
 pub use released::Released;
 pub use same_state::SameState;
 pub use time_keeps::TimeKeeps;
+pub use versions::Versions;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use stint_protocol::version;
 use stint_raft::Role;
 use turmoil::Sim;
 
@@ -78,10 +79,17 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    /// A process ends by itself when its storage fails, and only then.
+    /// A process ends by itself when its storage fails, and only then. Not even then for its version.
     fn on_ended(&mut self, id: u64, how: Result<(), Failed>, now_ms: u64) {
-        let why = how.map_or_else(|error| error.to_string(), |()| "for no reason".into());
         let peer = self.peer(id);
+        if let Some(outgrown) = peer.outgrown(&how) {
+            self.oracle.violate(
+                Severity::Safety,
+                "no peer meets what it may not speak",
+                format!("peer {id}: {outgrown}"),
+            );
+        }
+        let why = how.map_or_else(|error| error.to_string(), |()| "for no reason".into());
         if !peer.disk().trouble(|trouble| trouble.take_failed()) {
             self.oracle.violate(Severity::Crash, "no peer gives up", format!("peer {id}: {why}"));
         }
@@ -159,6 +167,20 @@ impl<'a> Cluster<'a> {
     pub fn restart(&mut self, id: u64) {
         if self.down.remove(&id) {
             self.start(id);
+        }
+    }
+
+    /// The old peer with the lowest id.
+    pub fn next_old(&self) -> Option<u64> {
+        self.peers.iter().find(|peer| peer.speaks() < version::CURRENT).map(Peer::id)
+    }
+
+    /// Every old peer is stopped, and started again with the new program.
+    pub fn upgrade_the_rest(&mut self) {
+        while let Some(id) = self.next_old() {
+            self.crash(id, false, false);
+            self.peer(id).upgrade();
+            self.restart(id);
         }
     }
 

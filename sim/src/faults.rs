@@ -14,6 +14,7 @@ mod partition;
 mod pause;
 mod power;
 mod turn;
+mod upgrade;
 mod watchdog;
 
 use std::collections::BTreeSet;
@@ -67,6 +68,7 @@ const KINDS: &[(&str, Draw)] = &[
     ("isolate-leader-and-one", pair_cut::leader_and_one),
     ("restart-next", turn::restart_next),
     ("power-all", power::all),
+    ("upgrade-next", upgrade::next),
 ];
 
 /// The names that scenarios may use.

@@ -6,6 +6,7 @@ use stint_node::leader::NotDone;
 use stint_node::node::Node;
 use stint_node::peers::PeerAddress;
 use stint_node::wire::{ForwardAnswer, Kind, Reply, Request, decode, encode};
+use stint_protocol::{Version, version};
 use stint_raft::{MembershipError, PeerInfo};
 use stint_scheduler::{Admit, Command};
 use tokio::time::sleep;
@@ -25,12 +26,19 @@ const TOKEN: [u8; 32] = [7; 32];
 pub struct Members {
     pub voters: u64,
     pub executors: u64,
+    /// The first so many begin with the oldest version.
+    pub old: u64,
 }
 
 impl Members {
     /// All nodes.
     pub fn all(self) -> u64 {
         self.voters + self.executors
+    }
+
+    /// The highest version that a peer may speak at first.
+    pub fn speaks(self, id: u64) -> Version {
+        if id <= self.old { version::OLDEST } else { version::CURRENT }
     }
 }
 
@@ -71,6 +79,7 @@ fn first_commands(members: &Members, rules: &ClusterRules) -> Vec<Command> {
         name: format!("peer-{id}"),
         address: address_of(id),
         token: (id > 1).then_some(TOKEN),
+        speaks: members.speaks(id),
     };
     let mut commands = vec![Command::Configure(rules.settings())];
     commands.push(Command::Admit(admit(1)));

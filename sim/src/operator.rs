@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use stint_node::wire::Request;
-use stint_protocol::NodeId;
+use stint_protocol::{NodeId, version};
 use stint_raft::{Role, Status};
-use stint_scheduler::NodeMode;
+use stint_scheduler::{NodeMode, State};
 
 use crate::peer::Peer;
 
@@ -20,8 +20,8 @@ const DRAIN_MS: u64 = 1_500;
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Operation {
-    /// Gets nothing new, or again.
-    Drain(u64, bool),
+    /// Gets nothing new, or again; what runs there is stopped after so many milliseconds.
+    Drain(u64, bool, Option<u64>),
     /// Becomes a learner and then a voter.
     Enlist(u64),
     /// Becomes a learner.
@@ -37,10 +37,8 @@ impl Operation {
     pub fn request(&self) -> Option<Request> {
         let mode = |drains: &bool| if *drains { NodeMode::Draining } else { NodeMode::Ready };
         match self {
-            Operation::Drain(node, drains) => {
-                // Every other node is to be empty soon; the rest may take their time.
-                let within_ms = (*drains && node % 2 == 0).then_some(DRAIN_MS);
-                Some(Request::SetNodeMode { node: NodeId(*node), mode: mode(drains), within_ms })
+            Operation::Drain(node, drains, within_ms) => {
+                Some(Request::SetNodeMode { node: NodeId(*node), mode: mode(drains), within_ms: *within_ms })
             }
             Operation::Enlist(node) => Some(Request::Enlist(NodeId(*node))),
             Operation::Transfer => Some(Request::TransferLeader(None)),
@@ -58,6 +56,7 @@ pub struct Operator {
     transfers: u32,
     next_look_ms: u64,
     asked: Option<(Operation, u64)>,
+    tries: u64,
 }
 
 impl Operator {
@@ -116,6 +115,7 @@ impl Operator {
             return None;
         }
         self.asked = Some((next.clone(), now_ms));
+        self.tries += 1;
         Some(next)
     }
 
@@ -128,8 +128,17 @@ impl Operator {
             let state = newest.shared.view().state;
             let wrong = |id: u64, mode: NodeMode| self.draining.contains(&id) != (mode == NodeMode::Draining);
             let node = state.nodes().find(|node| wrong(node.id.0, node.mode))?;
-            Some(Operation::Drain(node.id.0, self.draining.contains(&node.id.0)))
+            let drains = self.draining.contains(&node.id.0);
+            Some(Operation::Drain(node.id.0, drains, self.within_ms(&state, node.id.0).filter(|_| drains)))
         })
+    }
+
+    /// Every other node is to be empty soon; the rest may take their time. Where the cluster does not speak that yet, it
+    /// is tried with every other request: it is refused, and the next one does without.
+    fn within_ms(&self, state: &State, node: u64) -> Option<u64> {
+        let spoken = state.version() >= version::DRAIN_DEADLINE;
+        let number = if spoken { node } else { self.tries };
+        number.is_multiple_of(2).then_some(DRAIN_MS)
     }
 
     fn membership(&self, status: &Status) -> Option<Operation> {

@@ -3,13 +3,13 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use stint_executor::Launch;
-use stint_protocol::{BootMs, EndKind, GpuId, LeaseId, NodeOffer, Resources, TaskId};
+use stint_protocol::{BootMs, EndKind, GpuId, LeaseId, NodeOffer, Resources, TaskId, Version};
 use stint_raft::Position;
 use stint_scheduler::State;
 
 use crate::checkers::{
     Answers, Fencing, Floor, HonestOutcome, Kept, LogMatching, NoOvercommit, OneAttempt, OneHolder,
-    OneLeader, Released, SameState, TimeKeeps, bounded, deadlines,
+    OneLeader, Released, SameState, TimeKeeps, Versions, bounded, deadlines,
 };
 use crate::clock::WorldTime;
 use crate::event::Event;
@@ -64,6 +64,7 @@ struct Book {
     same_state: SameState,
     log_matching: LogMatching,
     time_keeps: TimeKeeps,
+    versions: Versions,
     one_attempt: OneAttempt,
     one_holder: OneHolder,
     no_overcommit: NoOvercommit,
@@ -167,6 +168,13 @@ impl Oracle {
             book.note(now, released, "a lease ends when its attempt has stopped");
             self.on_outcomes(now, &mut book, state);
         }
+    }
+
+    /// A replica whose peer may speak `speaks` has applied up to `at`, where the cluster speaks `version`.
+    pub fn on_version(&self, peer: u64, speaks: Version, at: Position, version: Version) {
+        let (now, mut book) = (self.time.ms(), self.book());
+        let seen = book.versions.seen(peer, speaks, at.index, version);
+        book.note(now, seen, "the cluster's version only grows, with every member");
     }
 
     fn on_outcomes(&self, now: u64, book: &mut Book, state: &State) {

@@ -1,16 +1,18 @@
 //! One simulated peer: what outlives its process, and the process itself, which is the real node behind simulated doors.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use stint_executor::Host;
 use stint_node::agent::Agent;
-use stint_node::assemble::{Parts, assemble};
+use stint_node::announce::announce;
+use stint_node::assemble::{AssembleError, Parts, assemble};
 use stint_node::clock::Chance;
 use stint_node::node::{Link, Node};
 use stint_node::peers;
-use stint_protocol::{Incarnation, NodeId, Nonce};
+use stint_node::shared::Outgrown;
+use stint_protocol::{Incarnation, NodeId, Nonce, Version, version};
 use stint_raft::Settings;
 use stint_scheduler::RegisterNode;
 use tokio::sync::mpsc;
@@ -50,6 +52,8 @@ struct Inner {
     card: Card,
     /// Processes begun so far.
     lives: AtomicU64,
+    /// The highest version that the installed program may speak.
+    speaks: AtomicU32,
     /// What the real node keeps in its data folder.
     incarnation: AtomicU64,
     member: AtomicBool,
@@ -98,6 +102,7 @@ impl Peer {
             disk,
             card: Card::default(),
             lives: AtomicU64::new(0),
+            speaks: AtomicU32::new(world.members.speaks(id).0),
             incarnation: AtomicU64::new(0),
             member: AtomicBool::new(false),
             node: Mutex::new(None),
@@ -117,6 +122,25 @@ impl Peer {
     /// Which of its processes runs, from 1.
     pub fn life(&self) -> u64 {
         self.0.lives.load(Ordering::SeqCst)
+    }
+
+    /// The highest version that its program may speak.
+    pub fn speaks(&self) -> Version {
+        Version(self.0.speaks.load(Ordering::SeqCst))
+    }
+
+    /// From its next start on it is the new program.
+    pub fn upgrade(&self) {
+        self.0.speaks.store(version::CURRENT.0, Ordering::SeqCst);
+    }
+
+    /// Why its process ended, when that is for its version.
+    pub fn outgrown(&self, how: &Result<(), Failed>) -> Option<Outgrown> {
+        let at_start = || match how.as_ref().err()?.downcast_ref()? {
+            AssembleError::Outgrown(outgrown) => Some(*outgrown),
+            _ => None,
+        };
+        self.node().and_then(|node| node.shared.outgrown()).or_else(at_start)
     }
 
     /// The machine under it.
@@ -175,6 +199,7 @@ impl Peer {
         let parts = Parts {
             id: NodeId(self.0.id),
             cluster: "sim".into(),
+            speaks: self.speaks(),
             authority: authority(),
             identity: identity(self.0.id),
             log: PathBuf::from("/raft"),
@@ -200,6 +225,7 @@ impl Peer {
             membership::settle(node, &self.0.world.members, &self.0.world.scenario.cluster).await?;
             self.0.member.store(true, Ordering::SeqCst);
         }
+        tokio::spawn(announce(node.clone(), address_of(self.0.id)));
         self.execute(node);
         self.0.world.desk.clone().serve(self.0.id, node.clone()).await;
         Ok(())
@@ -228,6 +254,7 @@ impl Peer {
             while applied.changed().await.is_ok() {
                 let view = watched.shared.view();
                 oracle.on_state(id, life, view.at, &view.state);
+                oracle.on_version(id, watched.shared.speaks, view.at, view.state.version());
             }
         });
         let (oracle, watched) = (self.0.world.oracle.clone(), node.clone());

@@ -27,7 +27,7 @@ pub enum Plant {
 }
 
 /// Every plant with its word.
-const WORDS: [(&str, Plant); 15] = [
+const WORDS: [(&str, Plant); 16] = [
     ("late_kill", Plant::LateKill),
     ("lying_disk", Plant::LyingDisk),
     ("leader_restore", Plant::LeaderRestore),
@@ -41,6 +41,7 @@ const WORDS: [(&str, Plant); 15] = [
     ("wall_clock_jump", Plant::Node(NodeMutation::WallClockJump)),
     ("renew_without_quorum", Plant::Node(NodeMutation::RenewWithoutQuorum)),
     ("stale_orders", Plant::Node(NodeMutation::StaleOrders)),
+    ("ignore_version_gate", Plant::Node(NodeMutation::IgnoreVersionGate)),
     ("ack_before_fsync", Plant::Raft(RaftMutation::AckBeforeSync)),
     ("forget_vote", Plant::Raft(RaftMutation::ForgetVote)),
 ];

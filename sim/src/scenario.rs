@@ -35,6 +35,7 @@ pub struct Scenario {
     pub name: String,
     /// What it is for, in a sentence or two.
     pub about: String,
+    #[serde(default)]
     pub topology: Topology,
     pub cluster: ClusterRules,
     pub time: Times,
@@ -62,6 +63,8 @@ pub struct Topology {
     pub drift_ppm: u64,
     /// Each wall clock is set wrong by up to this, in milliseconds.
     pub wall_offset_ms: u64,
+    /// Peers that begin with the oldest version, the founder first; `upgrade-next` upgrades them, and so does healing.
+    pub old_peers: Range,
 }
 
 /// How long everything takes, in milliseconds of virtual time.
@@ -131,7 +134,7 @@ impl Default for Scenario {
             about: "Everything at once: crashes, pauses, cuts, loss, delay, bad disks, wrong clocks, dying watchdogs \
                     and a busy operator under a mixed load."
                 .into(),
-            topology: Topology::default(),
+            topology: Topology { old_peers: Range(0, 1), ..Topology::default() },
             cluster: ClusterRules::default(),
             time: Times::default(),
             workload: Workload::default(),
@@ -141,6 +144,7 @@ impl Default for Scenario {
                 lane("weather", 5_000, 6_000, &[("loss", 1), ("latency", 1)]),
                 lane("hardware", 6_000, 5_000, HARDWARE),
                 lane("operator", 8_000, 9_000, &[("drain", 1), ("membership", 2), ("transfer", 2)]),
+                lane("upgrades", 4_000, 30_000, &[("upgrade-next", 1)]),
             ],
         }
     }
@@ -189,6 +193,7 @@ impl Default for Topology {
             shared_gpus: 0,
             drift_ppm: 4_000,
             wall_offset_ms: 300,
+            old_peers: Range(0, 0),
         }
     }
 }

@@ -38,6 +38,7 @@ impl Topology {
     fn validate(&self) -> Result<(), String> {
         ordered("topology.voters", self.voters)?;
         ordered("topology.executors", self.executors)?;
+        ordered("topology.old_peers", self.old_peers)?;
         if self.voters.0 < 1 || self.voters.1 > VOTERS {
             return Err(format!("topology.voters is {}: it must be 1 to {VOTERS}", shown(self.voters)));
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use stint_protocol::version;
 use stint_raft::Role;
 use stint_scheduler::digest;
 use turmoil::Builder;
@@ -94,6 +95,7 @@ impl<'a> World<'a> {
         let members = Members {
             voters: Dice::new(seed, 0x4003).within(scenario.topology.voters),
             executors: Dice::new(seed, 0x4004).within(scenario.topology.executors),
+            old: Dice::new(seed, 0x4005).within(scenario.topology.old_peers),
         };
         let (sky, desk) = (Sky::default(), Desk::new(oracle.clone()));
         let around = Surroundings {
@@ -122,7 +124,7 @@ impl<'a> World<'a> {
     fn live(&mut self) -> Result<(), Ended> {
         self.until(self.run.scenario.time.ready_ms, "the cluster comes up", Self::complete)?;
         self.up = true;
-        let Members { voters, executors } = self.members;
+        let Members { voters, executors, .. } = self.members;
         self.oracle.say(&format!("the cluster of {voters} voters and {executors} executors is complete"));
         self.trouble()?;
         let healed = self.time.ms();
@@ -142,6 +144,7 @@ impl<'a> World<'a> {
             self.step()?;
         }
         faults.heal(&mut self.cluster);
+        self.cluster.upgrade_the_rest();
         self.oracle.tell(Event::Healed);
         Ok(())
     }
@@ -261,6 +264,9 @@ impl<'a> World<'a> {
         for peer in &self.cluster.peers {
             let node = peer.node().ok_or_else(|| format!("peer {} is not up", peer.id()))?;
             let view = node.shared.view();
+            if view.state.version() != version::CURRENT {
+                return Err(format!("peer {} speaks {} only", peer.id(), view.state.version()));
+            }
             if view.state.waiting() + view.state.running() > 0 {
                 return Err(format!("peer {} knows of unfinished tasks", peer.id()));
             }

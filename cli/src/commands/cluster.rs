@@ -93,11 +93,23 @@ fn text(cluster: &ClusterView, color: bool) -> String {
             "tasks",
             format!("{} queued, {} running, {} finished", cluster.queued, cluster.running, cluster.finished),
         )
-        .pair("version", cluster.version.as_str());
+        .pair("version", cluster.version.as_str())
+        .pair("peers speak", spoken(cluster));
     for alarm in &cluster.alarms {
         facts.pair("alarm", Cell::new(alarm, Tone::Bad));
     }
     format!("{}\n{}", facts.render(color), peers(cluster).render(color))
+}
+
+/// The cluster's version, and who keeps it from a higher one.
+fn spoken(cluster: &ClusterView) -> Cell {
+    let version = format!("version {}", cluster.cluster_version);
+    let by: Vec<String> =
+        cluster.held_back_by.iter().map(|by| format!("{} (speaks {})", by.name, by.speaks)).collect();
+    match by.is_empty() {
+        true => version.into(),
+        false => Cell::new(format!("{version}, held back by {}", by.join(", ")), Tone::Busy),
+    }
 }
 
 fn peers(cluster: &ClusterView) -> Table {
@@ -139,6 +151,8 @@ mod tests {
             finished: 1,
             version: "0.1.0".into(),
             alarms: vec!["clock of b runs ahead".into()],
+            cluster_version: 1,
+            held_back_by: vec![v1::HeldBack { name: "b".into(), speaks: 1 }],
             ..Default::default()
         };
         let expected = "\
@@ -148,6 +162,7 @@ term         7
 answered by  b (2)
 tasks        3 queued, 2 running, 1 finished
 version      0.1.0
+peers speak  version 1, held back by b (speaks 1)
 alarm        clock of b runs ahead
 
 ID  NAME  ROLE    LAG  ADDRESS

@@ -186,6 +186,14 @@ impl Peer {
         if self.place.is_some() { started.map(Place::inside) } else { started }
     }
 
+    /// Changes its configuration, from its next start on.
+    pub fn edit(&self, old: &str, new: &str) {
+        let file = self.dir.join("stint.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.contains(old), "{old:?} is not in\n{text}");
+        std::fs::write(&file, text.replacen(old, new, 1)).unwrap();
+    }
+
     /// From its next start on it listens at another address, which is the answer.
     pub fn move_elsewhere(&self) -> String {
         let file = self.dir.join("stint.toml");

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use stint_protocol::{Class, ClassRules, Runtime};
+use stint_protocol::{Class, ClassRules, Runtime, version};
 
 use super::convert::{
-    absolute, boolean, bytes, cpus, duration_ms, gpu_source, gpu_tables, host_and_port, labels, listener,
-    node_name, or_zero, parsed, raft_profile, text, whole, words,
+    absolute, boolean, bytes, cpus, duration_ms, gpu_source, gpu_tables, host_and_port, known_version,
+    labels, listener, node_name, or_zero, parsed, raft_profile, text, whole, words,
 };
 use super::layers::Layers;
 use super::machine::data_dir_for;
@@ -43,6 +43,7 @@ pub(super) fn build(machine: &Machine, env: &BTreeMap<String, String>, layers: &
         executor: build_executor(machine, layers),
         cluster: ClusterConfig {
             name: layers.get("cluster.name", node_name).unwrap_or_else(|| "stint".into()),
+            max_version: layers.get("cluster.max_version", known_version).unwrap_or(version::CURRENT),
         },
         classes: Class::ALL.into_iter().map(|class| (class, build_rules(class, layers))).collect(),
         node: NodeConfig { name, data_dir },

@@ -1,6 +1,6 @@
 //! What of a configuration does not fit together, and what is risky about it.
 
-use stint_protocol::Runtime;
+use stint_protocol::{Runtime, version};
 use stint_sdk::units;
 
 use super::{Config, Problem, Severity};
@@ -18,6 +18,13 @@ impl Config {
         check_listeners(&mut findings);
         check_executor(&mut findings);
         check_classes(&mut findings);
+        if self.cluster.max_version < version::CURRENT {
+            let held = self.cluster.max_version;
+            let risk = format!(
+                "holds the whole cluster back at {held}: for an upgrade only; remove it when every peer runs the new stint"
+            );
+            findings.warn("cluster.max_version", risk);
+        }
         if self.raft.extra_sync_delay_ms > 0 {
             findings.warn("raft.extra_sync_delay_ms", "slows every commit down: for benchmarks only");
         }
@@ -183,6 +190,15 @@ mod tests {
         ];
         assert_eq!(keys, expected);
         assert!(problems.iter().all(|p| p.severity == Severity::Warning));
+    }
+
+    #[test]
+    fn a_peer_that_holds_the_cluster_back_is_warned_of() {
+        let problems = from_file("[cluster]\nmax_version = 1\n").check();
+        assert!(problems.len() == 1 && problems[0].key == "cluster.max_version", "{problems:?}");
+        assert!(from_file("[cluster]\nmax_version = 2\n").check().is_empty());
+        let refused = refusals("", &[("STINT_CLUSTER_MAX_VERSION", "3")], &[]);
+        assert!(refused.contains("from 1 to 2"), "{refused}");
     }
 
     #[test]

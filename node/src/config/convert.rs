@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use stint_executor::FixedGpu;
 use stint_protocol::limits::{LABEL_BYTES, LABELS};
-use stint_protocol::{GpuId, GpuInfo};
+use stint_protocol::{GpuId, GpuInfo, Version, version};
 use stint_sdk::{suggest, units};
 use toml::Value;
 
@@ -41,6 +41,12 @@ pub(super) fn whole(least: u64, most: u64) -> impl Fn(&Value) -> Result<u64, Str
             .filter(|n| (least..=most).contains(n))
             .ok_or_else(|| format!("{value} is not a whole number from {least} to {most}"))
     }
+}
+
+/// A version that this program speaks.
+pub(super) fn known_version(value: &Value) -> Result<Version, String> {
+    let (least, most) = (version::OLDEST.0, version::CURRENT.0);
+    whole(least.into(), most.into())(value).map(|number| Version(number as u32))
 }
 
 pub(super) fn boolean(value: &Value) -> Result<bool, String> {

@@ -36,6 +36,7 @@ const KEYS: &[&str] = &[
     "executor.max_log_bytes",
     "executor.kill_margin_ms",
     "cluster.name",
+    "cluster.max_version",
 ];
 /// The keys of `[classes.<class>]`.
 const CLASS_KEYS: &[&str] = &[

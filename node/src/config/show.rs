@@ -31,6 +31,7 @@ impl Config {
         let mut rows = self.rendered_services();
         rows.extend(self.rendered_executor());
         rows.push(("cluster.name".into(), quote(&self.cluster.name)));
+        rows.push(("cluster.max_version".into(), self.cluster.max_version.0.to_string()));
         for (class, rules) in &self.classes {
             rows.extend(rendered_rules(*class, rules));
         }
@@ -82,7 +83,7 @@ impl Config {
 
 fn section_note(section: &str) -> &'static str {
     match section {
-        "cluster" => "  # used at bootstrap only",
+        "cluster" => "  # name: used at bootstrap only",
         _ if section.starts_with("classes.") => "  # used at bootstrap only; replicated from then on",
         _ => "",
     }

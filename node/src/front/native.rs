@@ -215,6 +215,8 @@ impl Stint for NativeApi {
             finished: state.finished_total(),
             version: env!("CARGO_PKG_VERSION").into(),
             alarms: view.alarms,
+            cluster_version: state.version().0,
+            held_back_by: nodes::holding_back(&state),
         }))
     }
 

@@ -1,6 +1,7 @@
 //! Nodes and peers as users see them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use stint_protocol::{NodeId, QuarantinedGpu, v1};
 use stint_raft::Status as RaftStatus;
@@ -29,6 +30,12 @@ pub fn node(state: &State, node: &Node, raft: &RaftStatus, view: &LeaderView) ->
         labels: node.offer.labels.clone().into_iter().collect(),
         problems: node.problems.iter().cloned().chain(held(state, node)).chain(quarantined(node)).collect(),
     }
+}
+
+/// Members that speak less than another one does.
+pub fn holding_back(state: &State) -> Vec<v1::HeldBack> {
+    let one = |node: &Arc<Node>| v1::HeldBack { name: node.name.clone(), speaks: node.speaks.0 };
+    state.holding_back().map(one).collect()
 }
 
 fn held(state: &State, node: &Node) -> Option<String> {

@@ -43,10 +43,10 @@ impl SharedLedger {
 impl Machine for SharedLedger {
     type Reply = (u64, usize);
 
-    fn apply(&mut self, at: Position, data: &[u8]) -> (u64, usize) {
+    fn apply(&mut self, at: Position, data: &[u8]) -> Result<(u64, usize), String> {
         let mut ledger = self.lock();
         ledger.lines.push((at.index, data.to_vec()));
-        (at.index, ledger.lines.len())
+        Ok((at.index, ledger.lines.len()))
     }
 
     fn advance(&mut self, _at: Position) {

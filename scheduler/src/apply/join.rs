@@ -9,6 +9,8 @@ use crate::node::{Node, NodeMode};
 use crate::settings::Settings;
 use crate::state::State;
 
+use super::version;
+
 /// Gives a new cluster its settings, once.
 pub(super) fn configure(
     state: &mut State,
@@ -32,8 +34,12 @@ pub(super) fn admit(state: &mut State, admit: Admit, changes: &mut Vec<Change>) 
     if !bootstrap && !invited {
         return Err(Rejection::BadJoinToken);
     }
+    version::speaks_enough(state, admit.speaks)?;
     if state.nodes.values().any(|n| n.name == admit.name && Some(n.id) != known) {
         return Err(Rejection::NodeNameTaken(admit.name));
+    }
+    if bootstrap {
+        state.version = state.version.max(admit.speaks);
     }
     let id = known.unwrap_or_else(|| next_id(state));
     match state.nodes.get_mut(&id) {
@@ -41,6 +47,7 @@ pub(super) fn admit(state: &mut State, admit: Admit, changes: &mut Vec<Change>) 
             let node = Arc::make_mut(node);
             node.name = admit.name;
             node.address = admit.address;
+            node.speaks = admit.speaks;
         }
         None => {
             state.nodes.insert(id, Arc::new(new_node(id, admit)));
@@ -70,6 +77,7 @@ fn new_node(id: NodeId, admit: Admit) -> Node {
         running: 0,
         trouble: None,
         drain_by: None,
+        speaks: admit.speaks,
     }
 }
 

@@ -74,6 +74,9 @@ impl Story {
             "expire" => self.show(Command::ExpireLeases(vec![lease(rest[0], rest[1])])),
             "cancel" => self.show(Command::Cancel(task(rest[0]))),
             "mode" => self.mode(rest),
+            "announce" => self.show(Command::Announce { node: node(rest[0]), speaks: version(rest[1]) }),
+            "raise" => self.show(Command::RaiseVersion { to: version(rest[0]) }),
+            "version" => self.version(),
             "remove" => self.show(Command::RemoveNode(node(rest[0]))),
             "down" => {
                 self.down.insert(node(rest[0]));
@@ -97,7 +100,15 @@ impl Story {
         }
     }
 
-    /// `node N [incarnation=I] [cpus=C] [slots=S] [gpus=a,b] [label=k:v] [runtimes=…]`: joins if new, registers.
+    /// What the cluster speaks, to what it can be raised, and who holds it back.
+    fn version(&self) -> String {
+        let names: Vec<&str> = self.state.holding_back().map(|node| node.name.as_str()).collect();
+        let raisable = self.state.raisable_to().map(|to| format!(", can be raised to {to}"));
+        let raisable = raisable.unwrap_or_default();
+        format!("  {}{raisable}, held back by {names:?}", self.state.version())
+    }
+
+    /// `node N [speaks=V] [incarnation=I] [cpus=C] [slots=S] [gpus=a,b] [label=k:v] [runtimes=…]`: joins if new, registers.
     fn node(&mut self, words: &[&str]) -> String {
         let id = node(words[0]);
         if self.state.node(id).is_none() {
@@ -106,8 +117,13 @@ impl Story {
             if token.is_some() {
                 self.apply(Command::AddJoinToken { hash: [9; 32], valid_ms: 1_000 }).unwrap();
             }
-            let admit = Admit { disk, name: format!("n{id}"), address: format!("10.0.0.{id}:7001"), token };
-            self.apply(Command::Admit(admit)).unwrap();
+            let (name, address) = (format!("n{id}"), format!("10.0.0.{id}:7001"));
+            let speaks = words[1..].iter().find_map(|word| word.strip_prefix("speaks="));
+            let speaks = speaks.map_or(version::CURRENT, version);
+            let admit = Command::Admit(Admit { disk, name, address, token, speaks });
+            if let Err(rejection) = self.apply(admit) {
+                return format!("  refused: {rejection}");
+            }
         }
         let get = |key: &str, default: &str| {
             let found = words[1..].iter().find_map(|w| w.strip_prefix(&format!("{key}=")));
@@ -152,6 +168,7 @@ impl Story {
             name: words[1].into(),
             address: "10.9.9.9:7001".into(),
             token,
+            speaks: version::CURRENT,
         }))
     }
 
@@ -273,6 +290,10 @@ pub fn task(word: &str) -> TaskId {
 fn short(id: TaskId) -> String {
     let (submit, index) = (id.0 >> 16, id.0 & 0xffff);
     if index == 0 { submit.to_string() } else { format!("{submit}.{index}") }
+}
+
+fn version(word: &str) -> Version {
+    Version(word.parse().unwrap())
 }
 
 fn node(word: &str) -> NodeId {

@@ -24,6 +24,10 @@ pub fn of(rule: &str) -> &'static str {
             "A client was told that its tasks are kept and they are not: look for a leader change or a power loss after \
              the acknowledgement, then at the log's syncs (raft/src)."
         }
+        "no peer meets what it may not speak" | "the cluster's version only grows, with every member" => {
+            "An entry needs a version that some member does not speak. Who proposed it, and what did that leader's state \
+             say then: node/src/office.rs (speakable) and scheduler/src/apply/version.rs."
+        }
         "a right request is not refused" => {
             "A request of a client that follows the rules was refused: read the refusal."
         }

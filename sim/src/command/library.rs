@@ -20,6 +20,7 @@ library![
     "leader-cut-with-worker",
     "gpu-node-paused",
     "rolling-restart",
+    "rolling-upgrade",
     "full-disk-leader",
     "slow-disks",
     "flapping-links",

@@ -2,7 +2,7 @@
 
 use stint_node::shared::Entry;
 use stint_node::wire::{Report, ReportAnswer};
-use stint_protocol::{NodeId, TimeMs};
+use stint_protocol::{NodeId, TimeMs, Version};
 use stint_scheduler::{Admit, Command};
 
 use super::clients::Clients;
@@ -239,7 +239,13 @@ fn founding(shape: &Shape, clocks: &Clocks) -> Entry {
     for peer in 0..shape.peers() {
         let token = Some(hash);
         let (name, address) = (format!("n{}", peer + 1), format!("10.0.0.{}:1", peer + 1));
-        commands.push(Command::Admit(Admit { disk: [peer as u8; 16], name, address, token }));
+        commands.push(Command::Admit(Admit {
+            disk: [peer as u8; 16],
+            name,
+            address,
+            token,
+            speaks: Version::default(),
+        }));
     }
     Entry { now: TimeMs(clocks.wall(0).0 - 1_000), commands }
 }

@@ -1,0 +1,68 @@
+//! Tells the cluster what only a peer itself knows: where it is reached, and the highest version that it may speak.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use stint_protocol::{NodeId, version};
+use stint_raft::PeerInfo;
+use tokio::time::sleep;
+
+use crate::ask::ask_the_leader;
+use crate::limits;
+use crate::node::Node;
+use crate::peers::PeerAddress;
+use crate::wire::Request;
+
+/// Sees to it, as long as the peer runs, that the membership and the state say what is so. Who moved cannot be called by
+/// the others, so it calls them.
+pub async fn announce(node: Arc<Node>, address: String) {
+    let mut applied = node.shared.applied();
+    loop {
+        applied.mark_unchanged();
+        if must_tell(&node, &address) {
+            tell(&node, &address).await;
+        } else if applied.changed().await.is_err() {
+            return;
+        }
+        sleep(limits::ANNOUNCE_PAUSE).await;
+    }
+}
+
+fn members(node: &Node) -> BTreeMap<u64, PeerInfo> {
+    let status = node.raft.status();
+    status.voters.into_iter().chain(status.learners).collect()
+}
+
+/// Whether something is not known that could be. A new address waits, in the state, for the cluster's version.
+fn must_tell(node: &Node, address: &str) -> bool {
+    let state = node.shared.view().state;
+    let moved = members(node).get(&node.id.0).is_some_and(|known| known.addr != address);
+    let wrong = state.node(node.id).is_some_and(|record| {
+        let movable = state.version() >= version::NODE_ADDRESS;
+        record.speaks != node.shared.speaks || (movable && record.address != address)
+    });
+    moved || wrong
+}
+
+/// A majority may be gone for long: this peer is of no use to the others before they know where it is.
+async fn tell(node: &Node, address: &str) {
+    let speaks = node.shared.speaks;
+    tracing::info!(%address, speaks = speaks.0, "telling the cluster this peer's address and version");
+    let request = Request::Readdress { node: node.id, address: address.to_owned(), speaks };
+    let members = members(node);
+    let moved = members.get(&node.id.0).is_some_and(|known| known.addr != address);
+    let others = members.into_iter().filter(|(id, _)| *id != node.id.0);
+    let targets: Vec<PeerAddress> =
+        others.map(|(id, info)| PeerAddress::node(NodeId(id), &info.addr)).collect();
+    let told = match targets.is_empty() || !moved {
+        true => node.ask(request).await.map(|_| node.shared.view().at.index).map_err(|e| e.to_string()),
+        false => ask_the_leader(node, &targets, request).await,
+    };
+    let seen = match told {
+        Ok(index) => node.read_at(index).await.map(|_| ()).map_err(|e| e.to_string()),
+        Err(error) => Err(error),
+    };
+    if let Err(error) = seen {
+        tracing::warn!(%error, "the cluster does not know this peer's address and version yet");
+    }
+}

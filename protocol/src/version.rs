@@ -1,0 +1,45 @@
+//! The versions of what peers say to each other and keep in the log, so that a cluster can be upgraded peer by peer.
+//!
+//! The cluster has one version, in its replicated state. It is the founder's at first, is raised once every member says
+//! that it speaks more, and is never lowered. A leader proposes nothing that the cluster's version lacks; a peer that
+//! meets more than it may speak stops instead of guessing.
+//!
+//! Version 1 is the first cluster. How versions are negotiated belongs to it: what a member speaks (in `Admit` and
+//! `Announce`) and `RaiseVersion` are understood by every peer.
+//!
+//! **To add version 3:** name here what comes with it (`pub const NEW_THING: Version = Version(3)`) and make `CURRENT`
+//! that version; let `Command::needs` answer it for the new command or field; numbers are new, fields have
+//! `#[cbor(default)]`; keep the stored bytes of version 2 (`tests/stored`) and add those of 3. A client's request that
+//! becomes such a command is then refused by the leader until every peer is upgraded: nothing else is to be done.
+
+use std::fmt;
+
+use minicbor::{Decode, Encode};
+
+/// A version that a peer, or the whole cluster, speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(transparent)]
+pub struct Version(#[n(0)] pub u32);
+
+/// The oldest that a cluster may speak.
+pub const OLDEST: Version = Version(1);
+/// The newest that this program speaks.
+pub const CURRENT: Version = Version(2);
+
+/// A drain with a deadline: `SetNodeMode.within_ms`, and attempts that end as `Drained`.
+pub const DRAIN_DEADLINE: Version = Version(2);
+/// A member's address may change: `SetNodeAddress`.
+pub const NODE_ADDRESS: Version = Version(2);
+
+impl Default for Version {
+    /// Who never said what it speaks speaks the oldest.
+    fn default() -> Self {
+        OLDEST
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "version {}", self.0)
+    }
+}
