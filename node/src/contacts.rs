@@ -82,10 +82,15 @@ impl Contacts {
         self.heard.iter().filter(|(_, heard)| fresh(heard)).map(|(node, _)| *node).collect()
     }
 
+    /// Whether orders sent now may renew the lease: it is neither over nor being taken back.
+    pub fn may_renew(&self, lease: LeaseId, now: BootMs) -> bool {
+        let over = self.over_at.get(&lease).is_some_and(|at| *at <= now);
+        !(self.revoked.contains(&lease) || over) || planted(Mutation::RenewAfterRevoke)
+    }
+
     /// Whether the lease may be renewed by orders sent now; if so, the leader waits for the whole length anew.
     pub fn renew(&mut self, settings: &Settings, lease: LeaseId, ttl_ms: u64, now: BootMs) -> bool {
-        let over = self.over_at.get(&lease).is_some_and(|at| *at <= now);
-        if (self.revoked.contains(&lease) || over) && !planted(Mutation::RenewAfterRevoke) {
+        if !self.may_renew(lease, now) {
             return false;
         }
         let over = now.plus(full_length(settings, ttl_ms));
@@ -113,12 +118,12 @@ impl Contacts {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use stint_protocol::TaskId;
 
     use super::*;
 
-    const LEASE: LeaseId = LeaseId { task: TaskId(1 << 16), attempt: 1 };
+    pub const LEASE: LeaseId = LeaseId { task: TaskId(1 << 16), attempt: 1 };
 
     fn settings() -> Settings {
         Settings { lease_margin_ms: 1_000, ..Settings::default() }
@@ -158,8 +163,8 @@ mod tests {
         assert!(contacts.reachable(BootMs(1_001 + limits::CONTACT_MS)).is_empty());
     }
 
-    #[test]
-    fn a_new_leader_counts_leases_afresh() {
+    /// A state in which node 1 holds `LEASE`.
+    pub fn placed() -> State {
         use stint_protocol::*;
         use stint_scheduler::*;
         let mut state = State::default();
@@ -192,8 +197,13 @@ mod tests {
         run(Command::Submit(submit));
         let made = plan(&state, &PlanInput { reachable: [node].into() });
         apply(&mut state, Stamped { now: TimeMs(1), command: Command::CommitPlan(made) }).unwrap();
+        state
+    }
 
-        let ttl = settings().class(Class::CpuShort).lease_ttl_ms;
+    #[test]
+    fn a_new_leader_counts_leases_afresh() {
+        let state = placed();
+        let ttl = settings().class(stint_protocol::Class::CpuShort).lease_ttl_ms;
         let mut contacts = Contacts::new(BootMs(500), TimeMs(1));
         assert!(contacts.expire(&state, BootMs(500)).is_empty());
         let length = full_length(&settings(), ttl);

@@ -108,8 +108,9 @@ fn grant(state: &State, lease: LeaseId, task: &Task, leased: &Leased, ttl_ms: u6
     }
 }
 
-/// Whether the node should hear from the leader at once.
-pub fn has_news(state: &State, report: &Report) -> bool {
+/// Whether the node should hear from the leader at once. A lease that is over and not yet taken back is no news: nothing
+/// may be said about it until it is.
+pub fn has_news(state: &State, contacts: &Contacts, now: BootMs, report: &Report) -> bool {
     let held: BTreeMap<LeaseId, bool> = report.held.iter().copied().collect();
     let leases: BTreeSet<LeaseId> = state.leases_of(report.node).collect();
     let must_stop = held.iter().any(|(lease, stopping)| !leases.contains(lease) && !stopping);
@@ -117,9 +118,49 @@ pub fn has_news(state: &State, report: &Report) -> bool {
         let leased = state.task(lease.task).and_then(|t| t.leased());
         let current = leased.filter(|l| l.incarnation == report.incarnation);
         current.is_some_and(|l| match held.get(lease) {
-            None => has_devices(state, l),
+            None => has_devices(state, l) && contacts.may_renew(*lease, now),
             Some(stopping) => (l.cancelled || l.drained) && !stopping,
         })
     });
     must_stop || changed
+}
+
+#[cfg(test)]
+mod tests {
+    use stint_protocol::{Incarnation, NodeId, Nonce, TimeMs};
+
+    use super::*;
+    use crate::contacts::tests::{LEASE, placed};
+
+    fn report(held: Vec<(LeaseId, bool)>) -> Report {
+        Report {
+            node: NodeId(1),
+            incarnation: Incarnation(1),
+            nonce: Nonce(1),
+            sequence: 1,
+            sent: BootMs(0),
+            register: None,
+            held,
+            ends: Vec::new(),
+            hold_ms: 1_000,
+        }
+    }
+
+    #[test]
+    fn a_lease_is_news_until_it_runs() {
+        let (state, contacts) = (placed(), Contacts::new(BootMs(0), TimeMs(1)));
+        assert!(has_news(&state, &contacts, BootMs(0), &report(vec![])));
+        assert!(!has_news(&state, &contacts, BootMs(0), &report(vec![(LEASE, false)])));
+    }
+
+    /// A leader that cannot commit the expiry would else answer the node's reports at once, over and over.
+    #[test]
+    fn a_lease_that_is_over_is_no_news() {
+        let (state, mut contacts) = (placed(), Contacts::new(BootMs(0), TimeMs(1)));
+        contacts.expire(&state, BootMs(0));
+        let far = BootMs(10_000_000);
+        assert!(!has_news(&state, &contacts, far, &report(vec![])), "it ran out");
+        contacts.expire(&state, far);
+        assert!(!has_news(&state, &contacts, BootMs(1), &report(vec![])), "it is being taken back");
+    }
 }

@@ -103,9 +103,9 @@ impl Reports {
             let notified = changed.notified();
             tokio::pin!(notified);
             notified.as_mut().enable();
-            if orders::has_news(&self.shared.view().state, report)
-                || timeout_at(until, notified).await.is_err()
-            {
+            let (state, now) = (self.shared.view().state, self.clock.boot());
+            let news = self.leader.in_office(|contacts| orders::has_news(&state, contacts, now, report));
+            if news.is_none_or(|(_, news)| news) || timeout_at(until, notified).await.is_err() {
                 return;
             }
         }

@@ -175,6 +175,11 @@ impl<'a> Cluster<'a> {
         self.peers.iter().find(|peer| peer.speaks() < version::CURRENT).map(Peer::id)
     }
 
+    /// Whether the peer's whole machine is suspended: its process can be neither killed nor started.
+    pub fn is_suspended(&self, id: u64) -> bool {
+        self.suspended.contains(&id)
+    }
+
     /// Every old peer is stopped, and started again with the new program.
     pub fn upgrade_the_rest(&mut self) {
         while let Some(id) = self.next_old() {

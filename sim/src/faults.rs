@@ -57,6 +57,7 @@ const KINDS: &[(&str, Draw)] = &[
     ("machine-pause", pause::machine),
     ("clock-jump", clock::jump),
     ("disk-slow", disk::slow),
+    ("disk-slow-all", disk::all_slow),
     ("disk-full", disk::full),
     ("disk-error", disk::failing),
     ("disk-corrupt-tail", crash::with_garbage),

@@ -11,6 +11,7 @@ mod disk_trouble;
 mod event;
 mod fast;
 mod faults;
+pub mod guard;
 mod host;
 mod identity;
 mod machine;

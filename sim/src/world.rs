@@ -14,6 +14,7 @@ use crate::cluster::{CALM_LATENCY_MS, Cluster};
 use crate::dice::Dice;
 use crate::event::{Event, FaultId};
 use crate::faults::Faults;
+use crate::guard;
 use crate::membership::Members;
 use crate::network::Sky;
 use crate::operator::Operator;
@@ -63,6 +64,8 @@ pub fn run(run: &Run) -> Report {
 const DISK_LOOK_MS: u64 = 500;
 /// How often the world looks whether what it waits for has come, in milliseconds.
 const LOOK_MS: u64 = 20;
+/// How often the guard is told that virtual time goes on, in milliseconds.
+const GUARD_MS: u64 = 1_000;
 /// After healing everything finishes within so many times the bound, as long as there is progress.
 const LONGEST_QUEUE: u64 = 4;
 
@@ -211,6 +214,9 @@ impl<'a> World<'a> {
 
     fn step(&mut self) -> Result<(), Ended> {
         let (step, time) = (Duration::from_millis(self.run.scenario.time.step_ms), self.time.clone());
+        if self.time.ms().is_multiple_of(GUARD_MS) {
+            guard::allow();
+        }
         self.cluster.step(step, |now_ms| time.set_ms(now_ms));
         if self.time.ms().is_multiple_of(DISK_LOOK_MS) {
             self.cluster.peers.iter().for_each(|peer| self.oracle.on_disk(peer.id(), peer.disk().bytes()));

@@ -24,7 +24,7 @@ pub enum Act {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     Report,
-    /// Reports after a pause: there was nobody to answer.
+    /// Reports after a pause: there was nobody to answer, or the answer came at once and asked for nothing.
     Pause,
     /// This process may not execute any more.
     Leave,
@@ -51,6 +51,8 @@ pub struct AgentCore {
     sequence: u64,
     term: u64,
     answered: u64,
+    /// How long the last report was to be held at most, in milliseconds.
+    hold_ms: u64,
     /// For each lease, how long after a report it runs before its watchdog begins to stop it, in milliseconds.
     windows: BTreeMap<LeaseId, u64>,
 }
@@ -66,6 +68,7 @@ impl AgentCore {
             sequence: 0,
             term: 0,
             answered: 0,
+            hold_ms: 0,
             windows: BTreeMap::new(),
         }
     }
@@ -93,6 +96,7 @@ impl AgentCore {
         let unreported: Vec<LeaseId> = ends.iter().skip(limits::ENDS_PER_REPORT).map(|e| e.lease).collect();
         ends.truncate(limits::ENDS_PER_REPORT);
         let hold = !(self.at_once || self.register || !ends.is_empty());
+        self.hold_ms = if hold { self.longest_hold_ms() } else { 0 };
         let mut held: Vec<(LeaseId, bool)> = held.iter().map(|h| (h.lease, h.stopping)).collect();
         held.extend(unreported.into_iter().map(|lease| (lease, true)));
         Report {
@@ -104,12 +108,12 @@ impl AgentCore {
             register: self.register.then(|| self.offer.clone()),
             held,
             ends,
-            hold_ms: if hold { self.hold_ms() } else { 0 },
+            hold_ms: self.hold_ms,
         }
     }
 
     /// A report may be held for a third of the shortest window, so that one lost report loses no attempt.
-    fn hold_ms(&self) -> u64 {
+    fn longest_hold_ms(&self) -> u64 {
         let longest = limits::REPORT_HOLD.as_millis() as u64;
         self.windows.values().map(|window| window / 3).min().unwrap_or(longest).min(longest)
     }
@@ -126,7 +130,9 @@ impl AgentCore {
             Ok(ReportAnswer::Orders(orders)) => {
                 self.register = false;
                 self.at_once = orders.more;
-                (self.obey(orders, at, held), Next::Report)
+                let acts = self.obey(orders, at, held);
+                let next = if self.is_idle(&acts, at) { Next::Pause } else { Next::Report };
+                (acts, next)
             }
             Ok(ReportAnswer::Register) => {
                 self.register = true;
@@ -143,6 +149,13 @@ impl AgentCore {
                 (Vec::new(), Next::Pause)
             }
         }
+    }
+
+    /// Whether a report that the leader could hold was answered early and for nothing. To report again at once would
+    /// let node and leader talk without a pause, as fast as the machine can.
+    fn is_idle(&self, acts: &[Act], at: Moment) -> bool {
+        let does = |act: &Act| matches!(act, Act::Start(_) | Act::Stop(..));
+        !self.at_once && at.now.since(at.sent) < self.hold_ms && !acts.iter().any(does)
     }
 
     /// Does what fresh orders say; others are dropped (DESIGN §5, rule 6).
@@ -218,5 +231,43 @@ impl AgentCore {
         }
         let Launching { tenant, spec, runtime, gpus, .. } = launching;
         Launch { lease, tenant, spec, runtime, gpus, deadline, env }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stint_protocol::{Incarnation, NodeId, NodeOffer, Nonce};
+
+    use super::*;
+
+    fn core() -> AgentCore {
+        let (node, incarnation, nonce) = (NodeId(1), Incarnation(1), Nonce(1));
+        AgentCore::new(RegisterNode {
+            node,
+            incarnation,
+            nonce,
+            offer: NodeOffer::default(),
+            problems: vec![],
+        })
+    }
+
+    /// Answers the last report, which was sent at 0, without a word.
+    fn nothing(core: &mut AgentCore, answers: u64, now: u64) -> Next {
+        let (grants, recorded) = (Vec::new(), Vec::new());
+        let (incarnation, nonce) = (Incarnation(1), Nonce(1));
+        let orders = Orders { term: 1, incarnation, nonce, answers, grants, recorded, more: false };
+        let at = Moment { sent: BootMs(0), now: BootMs(now), closing: false };
+        core.on_answer(Ok(ReportAnswer::Orders(orders)), at, &[]).1
+    }
+
+    #[test]
+    fn a_node_that_is_answered_early_for_nothing_waits_before_it_reports_again() {
+        let mut core = core();
+        assert_eq!(core.report(BootMs(0), vec![], &[]).hold_ms, 0, "the first one registers");
+        assert_eq!(nothing(&mut core, 1, 1), Next::Report);
+        let hold_ms = core.report(BootMs(0), vec![], &[]).hold_ms;
+        assert_eq!(nothing(&mut core, 2, hold_ms), Next::Report, "it was held as long as it asked for");
+        core.report(BootMs(0), vec![], &[]);
+        assert_eq!(nothing(&mut core, 3, hold_ms - 1), Next::Pause);
     }
 }

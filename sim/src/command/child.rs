@@ -3,6 +3,8 @@
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Output};
 
+use stint_sim::guard;
+
 use crate::args::Only;
 use crate::command::failure::Failure;
 use crate::command::ground::Ground;
@@ -76,17 +78,29 @@ fn ended(seed: u64, output: Output) -> Ended {
 
 /// A process that ended in no way of its own.
 fn crashed(seed: u64, output: &Output) -> Verdict {
+    if output.status.signal() == Some(guard::SIGNAL) {
+        let what = format!(
+            "virtual time stood still for {} s of processor time: something runs in a loop without a pause",
+            guard::LIMIT_S
+        );
+        return without_result(seed, "virtual time goes on", what);
+    }
     let said = String::from_utf8_lossy(&output.stderr);
     let last: Vec<&str> = said.lines().rev().take(3).collect();
     let last: Vec<&str> = last.into_iter().rev().collect();
+    let what = format!("{}: {}", output.status, last.join(" / "));
+    without_result(seed, "the process of a seed ends by itself", what)
+}
+
+fn without_result(seed: u64, rule: &str, what: String) -> Verdict {
     Verdict {
         seed,
         hash: String::new(),
         simulated_ms: 0,
         summary: String::new(),
         code: exit::CRASH,
-        rule: Some("the process of a seed ends by itself".into()),
-        what: Some(format!("{}: {}", output.status, last.join(" / "))),
+        rule: Some(rule.into()),
+        what: Some(what),
         faults: Vec::new(),
     }
 }

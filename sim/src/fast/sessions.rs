@@ -114,9 +114,12 @@ impl World {
     }
 
     fn look_for_news(&mut self, peer: usize, number: u64) {
-        let process = &self.peers[peer];
-        let Some(session) = process.leading.sessions.get(&number) else { return };
-        if orders::has_news(self.log.state_at(process.applied), &session.report) {
+        let now = self.clocks(peer).boot(self.now);
+        let Some(session) = self.peers[peer].leading.sessions.get(&number) else { return };
+        let report = session.report.clone();
+        let news =
+            self.in_office(peer, |office, state| orders::has_news(state, &office.contacts, now, &report));
+        if news.unwrap_or(true) {
             self.confirm(peer, number);
         }
     }

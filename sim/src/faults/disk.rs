@@ -13,20 +13,37 @@ enum What {
     Failing(Failing),
 }
 
+enum Whose {
+    Any,
+    Leader,
+    /// As where all machines store on one array.
+    All,
+}
+
 struct Disk {
     what: What,
-    leader: bool,
-    on: Option<u64>,
+    whose: Whose,
+    on: Vec<u64>,
 }
 
 fn disk(what: What, dice: &mut Dice) -> Box<dyn Fault> {
-    Box::new(Disk { what, leader: dice.one_in(3), on: None })
+    let whose = if dice.one_in(3) { Whose::Leader } else { Whose::Any };
+    Box::new(Disk { what, whose, on: Vec::new() })
+}
+
+fn slowness(dice: &mut Dice) -> What {
+    let low = dice.between(50, 500);
+    What::Slow(Range(low, low + dice.between(50, 2_500)))
 }
 
 pub fn slow(dice: &mut Dice) -> Box<dyn Fault> {
-    let low = dice.between(50, 500);
-    let range = Range(low, low + dice.between(50, 2_500));
-    disk(What::Slow(range), dice)
+    let slowness = slowness(dice);
+    disk(slowness, dice)
+}
+
+/// `disk-slow-all`.
+pub fn all_slow(dice: &mut Dice) -> Box<dyn Fault> {
+    Box::new(Disk { what: slowness(dice), whose: Whose::All, on: Vec::new() })
 }
 
 pub fn full(dice: &mut Dice) -> Box<dyn Fault> {
@@ -51,14 +68,19 @@ impl What {
 
 impl Fault for Disk {
     fn begin(&mut self, cluster: &mut Cluster<'_>) -> String {
-        let id = if self.leader { cluster.leader_or_any() } else { cluster.any() };
-        cluster.peer(id).disk().trouble(|trouble| self.what.set(trouble, true));
-        self.on = Some(id);
-        format!("disk of peer {id}: {:?}", self.what)
+        self.on = match self.whose {
+            Whose::Any => vec![cluster.any()],
+            Whose::Leader => vec![cluster.leader_or_any()],
+            Whose::All => cluster.ids(),
+        };
+        for id in &self.on {
+            cluster.peer(*id).disk().trouble(|trouble| self.what.set(trouble, true));
+        }
+        format!("disks of peers {:?}: {:?}", self.on, self.what)
     }
 
     fn end(&mut self, cluster: &mut Cluster<'_>) {
-        if let Some(id) = self.on.take() {
+        for id in self.on.drain(..) {
             cluster.peer(id).disk().trouble(|trouble| self.what.set(trouble, false));
         }
     }

@@ -13,6 +13,9 @@ pub fn next(_: &mut Dice) -> Box<dyn Fault> {
 impl Fault for Upgrade {
     fn begin(&mut self, cluster: &mut Cluster<'_>) -> String {
         let Some(next) = cluster.next_old() else { return "nobody is left to be upgraded".into() };
+        if cluster.is_suspended(next) {
+            return format!("nobody reaches machine {next} to upgrade it");
+        }
         // One that is down already starts with the new program when it starts.
         self.0 = cluster.crash(next, false, false).then_some(next);
         cluster.peer(next).upgrade();
