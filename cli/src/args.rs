@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    cancel, cluster, config, explain, logs, node, nodes, ps, run, sim, status, submit, wait,
+    cancel, cluster, config, events, explain, logs, node, nodes, ps, run, sim, status, submit, wait,
 };
 use crate::demo;
 use crate::output::Format;
@@ -107,6 +107,8 @@ pub enum Command {
     Node(node::NodeArgs),
     /// Status, join tokens and leadership of the cluster
     Cluster(cluster::ClusterArgs),
+    /// What happened in the cluster, as a recording that can be simulated
+    Events(events::EventsArgs),
     /// Check a configuration file
     Config(config::ConfigArgs),
     /// Start a whole cluster on this machine, to look around

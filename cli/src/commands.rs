@@ -3,6 +3,7 @@
 pub mod cancel;
 pub mod cluster;
 pub mod config;
+pub mod events;
 pub mod explain;
 pub mod follow;
 pub mod logs;
@@ -48,6 +49,7 @@ pub fn dispatch(cli: Cli) -> Done {
         Command::Nodes(args) => with_client(&global, |context| nodes::run(context, args)),
         Command::Node(args) => node::run(&global, args),
         Command::Cluster(args) => with_client(&global, |context| cluster::run(context, args)),
+        Command::Events(args) => with_client(&global, |context| events::run(context, args)),
         Command::Config(args) => config::run(&Output::new(global.output), args),
         Command::Demo(args) => crate::demo::run(args),
         Command::Sim(args) => sim::run(&args.words),

@@ -300,6 +300,7 @@ async fn bad_input_is_refused_with_what_to_change() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_shows_its_health_and_metrics() {
     let cluster = Cluster::start(Setup { peers: 1, ..Setup::default() }).await;
+    let socket = format!("unix:{}", cluster.peers[0].dir.join("stint.sock").display());
     let get = |path: &str| {
         use std::io::{Read, Write};
         let mut stream = std::net::TcpStream::connect(("127.0.0.1", cluster.peers[0].http)).unwrap();
@@ -310,7 +311,31 @@ async fn a_peer_shows_its_health_and_metrics() {
     };
     assert!(get("/healthz").starts_with("HTTP/1.1 200"));
     assert!(get("/readyz").starts_with("HTTP/1.1 200"));
+    for command in ["true", "false"] {
+        let words = ["run", "--class", "cpu_short", "--", command];
+        let output =
+            std::process::Command::new(STINT).args(["--address", &socket]).args(words).output().unwrap();
+        assert_eq!(output.status.success(), command == "true", "{output:?}");
+    }
+    let words = ["events", "export", "--class", "cpu_short"];
+    let output = std::process::Command::new(STINT).args(["--address", &socket]).args(words).output().unwrap();
+    let exported = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(exported.lines().count(), 2, "{output:?}");
+    let line: serde_json::Value = serde_json::from_str(exported.lines().next().unwrap()).unwrap();
+    assert_eq!((&line["at_ms"], &line["class"], &line["count"]), (&0.into(), &"cpu_short".into(), &1.into()));
+    assert!(line["cpu_milli"].as_u64() > Some(0) && line["memory_bytes"].as_u64() > Some(0), "{line}");
+    assert!(exported.lines().nth(1).unwrap().ends_with("\"end\":\"failed\"}"), "{exported}");
+
     let metrics = get("/metrics");
+    for name in [
+        "stint_tasks_total{class=\"cpu_short\",outcome=\"completed\"} 1",
+        "stint_tasks_total{class=\"cpu_short\",outcome=\"failed\"} 1",
+        "stint_tasks_total{class=\"gpu\",outcome=\"denied\"} 0",
+        "stint_task_duration_seconds_count{class=\"cpu_short\",outcome=\"completed\"} 1",
+        "stint_queue_wait_seconds_count{class=\"cpu_short\"} 2",
+    ] {
+        assert!(metrics.contains(name), "{name} is missing in:\n{metrics}");
+    }
     for name in ["stint_tasks_queued{class=\"cpu_short\"} 0", "stint_raft_is_leader 1", "stint_raft_voters 1"]
     {
         assert!(metrics.contains(name), "{name} is missing in:\n{metrics}");

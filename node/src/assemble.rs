@@ -42,6 +42,8 @@ pub enum AssembleError {
     Outgrown(#[from] Outgrown),
     #[error(transparent)]
     Pki(#[from] PkiError),
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
     #[error("QUIC: {0}")]
     Quic(String),
 }
@@ -54,13 +56,14 @@ pub async fn assemble(parts: Parts) -> Result<(Arc<Node>, LeaderQueue), Assemble
     endpoint.set_server_config(Some(server));
     let client = pki::peer_client(&authority, &identity)?;
     let peers = Arc::new(Peers::new(endpoint, client).map_err(AssembleError::Quic)?);
-    let shared = Shared::new(speaks);
+    let shared = Shared::new(speaks)?;
     let transport = Arc::new(RaftTransport(peers.clone()));
     let opened = Raft::open(id.0, log, settings, NodeMachine(shared.clone()), transport).await;
     let raft = match (opened, shared.outgrown()) {
         (Err(_), Some(outgrown)) => return Err(outgrown.into()),
         (opened, _) => opened?,
     };
+    shared.counts.begin(raft.status().last_log.unwrap_or(0));
     let (leader, queue) = Leader::new(raft.clone(), shared.clone(), clock.clone());
     let reports = Reports { leader: leader.clone(), shared: shared.clone(), clock: clock.clone() };
     let requests = Requests { leader: leader.clone(), shared: shared.clone(), clock: clock.clone() };

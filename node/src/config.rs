@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use stint_executor::FixedGpu;
 use stint_protocol::{Class, ClassRules, Runtime, Version};
 
-pub use check::CLOCK_DRIFT_PERCENT;
+pub use crate::limits::CLOCK_DRIFT_PERCENT;
 pub use machine::{Machine, default_data_dir};
 
 use layers::Layers;

@@ -39,7 +39,7 @@ fn full_length(settings: &Settings, ttl_ms: u64) -> u64 {
     if planted(Mutation::SkipDriftMargin) {
         return ttl_ms;
     }
-    ttl_ms + ttl_ms / limits::DRIFT_DIVISOR + settings.lease_margin_ms
+    ttl_ms + ttl_ms * limits::CLOCK_DRIFT_PERCENT / 100 + settings.lease_margin_ms
 }
 
 impl Contacts {

@@ -8,6 +8,7 @@ pub mod assemble;
 pub mod clock;
 pub mod config;
 pub mod contacts;
+pub mod counts;
 mod front;
 mod identity;
 mod join;

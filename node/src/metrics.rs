@@ -11,6 +11,8 @@ pub fn render(node: &Node) -> Result<String, prometheus::Error> {
     tasks(&registry, node)?;
     raft(&registry, node)?;
     resources(&registry, node)?;
+    active(&registry, node)?;
+    node.shared.counts.register(&registry)?;
     let mut out = Vec::new();
     TextEncoder::new().encode(&registry.gather(), &mut out)?;
     Ok(String::from_utf8_lossy(&out).into_owned())
@@ -64,6 +66,22 @@ fn raft(registry: &Registry, node: &Node) -> Result<(), prometheus::Error> {
     )?;
     gauge(registry, "stint_raft_is_leader", "1 while this peer leads", i64::from(node.leader.leads()))?;
     gauge(registry, "stint_raft_voters", "Voters of the cluster", status.voters.len() as i64)
+}
+
+/// What runs on this node.
+fn active(registry: &Registry, node: &Node) -> Result<(), prometheus::Error> {
+    let state = node.shared.view().state;
+    let help = "Attempts under a lease on this node";
+    let active = IntGaugeVec::new(Opts::new("stint_node_active_tasks", help), &["class", "runtime"])?;
+    for lease in state.leases_of(node.id) {
+        let Some(task) = state.task(lease.task) else { continue };
+        let Some(leased) = task.leased() else { continue };
+        active.with_label_values(&[task.spec.class.as_str(), leased.runtime.as_str()]).inc();
+    }
+    registry.register(Box::new(active))?;
+    let info = IntGaugeVec::new(Opts::new("stint_build_info", "The program"), &["version"])?;
+    info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    registry.register(Box::new(info))
 }
 
 fn resources(registry: &Registry, node: &Node) -> Result<(), prometheus::Error> {

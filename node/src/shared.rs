@@ -9,6 +9,8 @@ use stint_raft::{Machine, Position};
 use stint_scheduler::{Change, Command, Rejection, Stamped, State, apply, decode_snapshot, encode_snapshot};
 use tokio::sync::{Notify, watch};
 
+use crate::counts::Counts;
+
 /// What one log entry holds: commands with one time.
 #[derive(Clone, Debug, Encode, Decode)]
 pub struct Entry {
@@ -32,6 +34,8 @@ pub struct Shared {
     /// The highest version that this peer may speak.
     pub speaks: Version,
     outgrown: OnceLock<Outgrown>,
+    /// What happened since this process began.
+    pub counts: Counts,
 }
 
 /// The log went beyond what this peer may speak: it must stop, or its state would be another than that of the others.
@@ -59,17 +63,18 @@ pub struct View {
 
 impl Shared {
     /// An empty state of a peer that may speak this.
-    pub fn new(speaks: Version) -> Arc<Self> {
+    pub fn new(speaks: Version) -> Result<Arc<Self>, prometheus::Error> {
         let inner =
             Inner { state: State::default(), at: Position { index: 0, term: 0 }, touched: Vec::new() };
-        Arc::new(Self {
+        Ok(Arc::new(Self {
             inner: Mutex::new(inner),
             applied: watch::Sender::new(0),
             orders: Mutex::new(BTreeMap::new()),
             plan: Notify::new(),
             speaks,
             outgrown: OnceLock::new(),
-        })
+            counts: Counts::new()?,
+        }))
     }
 
     /// The state now.
@@ -130,6 +135,7 @@ impl Machine for NodeMachine {
         let inner = &mut *inner;
         let one = |command| apply(&mut inner.state, Stamped { now: entry.now, command });
         let results: Results = entry.commands.into_iter().map(one).collect();
+        results.iter().flatten().for_each(|changes| self.0.counts.note(at.index, &inner.state, changes));
         let changes = results.iter().flatten().flatten();
         inner.touched.extend(changes.filter_map(concerned));
         inner.at = at;

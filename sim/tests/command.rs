@@ -155,9 +155,10 @@ fn a_real_configuration_and_a_recording_become_a_scenario() {
     let folder = with_short_scenario();
     let config = "[executor]\ncpus = 8\ngpus = \"none\"\n[classes.cpu_short]\nlease_ttl = \"6s\"\n";
     std::fs::write(folder.path().join("stint.toml"), config).unwrap();
+    // As `stint events export` writes it.
     let line = |at_ms: u64| {
         format!(
-            "{{\"at_ms\":{at_ms},\"class\":\"cpu_short\",\"cpu_milli\":2000,\"memory_bytes\":1024,\"run_ms\":900}}\n"
+            "{{\"at_ms\":{at_ms},\"class\":\"cpu_short\",\"count\":1,\"cpu_milli\":2000,\"memory_bytes\":1024,\"priority\":50,\"run_ms\":900,\"end\":\"succeeded\"}}\n"
         )
     };
     std::fs::write(folder.path().join("load.jsonl"), line(0) + &line(800)).unwrap();

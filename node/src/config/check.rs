@@ -4,10 +4,8 @@ use stint_protocol::{Runtime, version};
 use stint_sdk::units;
 
 use super::{Config, Problem, Severity};
+use crate::limits::CLOCK_DRIFT_PERCENT;
 
-/// The clocks of two machines drift apart by at most this part of the elapsed time (DESIGN §5, rule 2): 1 %, a
-/// hundred times what a crystal does, because virtual machines are worse.
-pub const CLOCK_DRIFT_PERCENT: u64 = 1;
 /// Bytes of a unix socket's path (`sun_path` less its end).
 const SOCKET_PATH_BYTES: usize = 107;
 
