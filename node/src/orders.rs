@@ -1,8 +1,6 @@
 //! Orders out of the applied state: who reports, whether there is news for it, and what it is told. Pure: the
 //! leader's side of reports and the fast simulation run the same code.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use stint_protocol::{BootMs, GpuId, GpuInfo, LeaseId};
 use stint_scheduler::{Command, Leased, State, Task};
 
@@ -49,8 +47,9 @@ pub fn make(
     report: &Report,
     recorded: Vec<LeaseId>,
 ) -> Orders {
-    let held: BTreeMap<LeaseId, bool> = report.held.iter().copied().collect();
-    let ended: BTreeSet<LeaseId> = report.ends.iter().map(|e| e.lease).collect();
+    let held = Held::by(report);
+    let mut ended: Vec<LeaseId> = report.ends.iter().map(|e| e.lease).collect();
+    ended.sort_unstable();
     let contacts: &mut Contacts = &mut office.contacts;
     let (mut grants, mut launches, mut more) = (Vec::new(), 0, false);
     for lease in state.leases_of(report.node) {
@@ -58,8 +57,8 @@ pub fn make(
         let Some(leased) = task.leased().filter(|l| l.incarnation == report.incarnation) else {
             continue;
         };
-        let new = !held.contains_key(&lease);
-        if ended.contains(&lease) || (new && !has_devices(state, leased)) {
+        let new = held.stopping(lease).is_none();
+        if ended.binary_search(&lease).is_ok() || (new && !has_devices(state, leased)) {
             continue;
         }
         if new && launches >= limits::LAUNCHES_PER_ORDERS {
@@ -108,18 +107,40 @@ fn grant(state: &State, lease: LeaseId, task: &Task, leased: &Leased, ttl_ms: u6
     }
 }
 
+/// What a node holds by its report, in order: found without a map, as this is asked for every report.
+struct Held(Vec<(LeaseId, bool)>);
+
+impl Held {
+    fn by(report: &Report) -> Self {
+        let mut held = report.held.clone();
+        held.sort_by_key(|(lease, _)| *lease);
+        // Named twice, the last word counts.
+        held.dedup_by(|later, kept| {
+            let same = later.0 == kept.0;
+            kept.1 = if same { later.1 } else { kept.1 };
+            same
+        });
+        Self(held)
+    }
+
+    /// Whether an attempt is being stopped; none when it is not held.
+    fn stopping(&self, lease: LeaseId) -> Option<bool> {
+        let place = self.0.binary_search_by_key(&lease, |(known, _)| *known).ok()?;
+        Some(self.0[place].1)
+    }
+}
+
 /// Whether the node should hear from the leader at once.
 pub fn has_news(state: &State, report: &Report) -> bool {
-    let held: BTreeMap<LeaseId, bool> = report.held.iter().copied().collect();
-    let leases: BTreeSet<LeaseId> = state.leases_of(report.node).collect();
-    let must_stop = held.iter().any(|(lease, stopping)| !leases.contains(lease) && !stopping);
-    let changed = leases.iter().any(|lease| {
+    let held = Held::by(report);
+    let over = |(lease, stopping): &(LeaseId, bool)| !stopping && !state.holds_on(report.node, *lease);
+    let changed = |lease: LeaseId| {
         let leased = state.task(lease.task).and_then(|t| t.leased());
         let current = leased.filter(|l| l.incarnation == report.incarnation);
-        current.is_some_and(|l| match held.get(lease) {
+        current.is_some_and(|l| match held.stopping(lease) {
             None => has_devices(state, l),
             Some(stopping) => (l.cancelled || l.drained) && !stopping,
         })
-    });
-    must_stop || changed
+    };
+    held.0.iter().any(over) || state.leases_of(report.node).any(changed)
 }
