@@ -124,7 +124,13 @@ impl Drafts {
         let due = state.next_due().is_some_and(|due| due <= stamp);
         let seen = Planned { index, reachable };
         if ahead_ms.is_none() && (due || !commands.is_empty() || self.planned.as_ref() != Some(&seen)) {
-            commands.extend(plan_after(state, stamp, &commands, &seen.reachable));
+            // Without a command, and with nothing that becomes due, the state stays as it is.
+            let planned = if commands.is_empty() && !due {
+                plan_on(state, &seen.reachable)
+            } else {
+                plan_after(state, stamp, &commands, &seen.reachable)
+            };
+            commands.extend(planned);
             self.planned = Some(seen);
         }
         Draft { entry: Entry { now: stamp, commands }, expired: expired_count, ahead_ms }
@@ -157,11 +163,23 @@ fn plan_after(
     commands: &[Command],
     reachable: &BTreeSet<NodeId>,
 ) -> Option<Command> {
+    if state.waiting() == 0 && !commands.iter().any(queues) {
+        return None;
+    }
     let mut trial = state.clone();
     for command in commands.iter().cloned().chain([Command::Tick]) {
         // A rejection will come again when the entry is applied, and be answered then.
         let _ = apply(&mut trial, Stamped { now, command });
     }
-    let plan = plan(&trial, &PlanInput { reachable: reachable.clone() });
+    plan_on(&trial, reachable)
+}
+
+fn plan_on(state: &State, reachable: &BTreeSet<NodeId>) -> Option<Command> {
+    let plan = plan(state, &PlanInput { reachable: reachable.clone() });
     (!plan.assignments.is_empty()).then_some(Command::CommitPlan(plan))
+}
+
+/// Whether a task may wait after the command that did not before.
+fn queues(command: &Command) -> bool {
+    matches!(command, Command::Submit(_) | Command::RecordEnds { .. } | Command::ExpireLeases(_))
 }

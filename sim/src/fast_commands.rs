@@ -15,6 +15,8 @@ const NOT_DETERMINISTIC: u8 = 12;
 const WRONG_ARGUMENTS: u8 = 2;
 /// Failing seeds that are printed; the rest is only counted.
 const SHOWN: usize = 20;
+/// Seeds between two looks at the clock.
+const LOOKS: u64 = 64;
 /// Seconds between two lines of progress.
 const PROGRESS_S: u64 = 10;
 
@@ -115,6 +117,9 @@ impl Tally {
                 let plant = plant.map_or(String::new(), |plant| format!(" --plant {}", plant.as_str()));
                 println!("{}\n  again: stint-sim fast-seed {}{plant}", line(report), report.seed);
             }
+        }
+        if !self.seeds.is_multiple_of(LOOKS) {
+            return;
         }
         let seconds = (uptime_s() - self.begun_s) as u64;
         if seconds >= self.told + PROGRESS_S {

@@ -134,7 +134,9 @@ impl World {
             Event::RequestArrives { peer, request, attempt } => {
                 self.on_request_arrives(peer, request, attempt)
             }
-            Event::ReplyArrives { request, attempt, reply } => self.on_reply_arrives(request, attempt, reply),
+            Event::ReplyArrives { request, attempt, reply } => {
+                self.on_reply_arrives(request, attempt, *reply)
+            }
             Event::ClientWake { request, attempt } => self.on_client_wake(request, attempt),
             Event::Fault => self.on_fault(),
             Event::StartProcess { peer } => self.start_process(peer),
