@@ -144,3 +144,110 @@ pub fn has_news(state: &State, report: &Report) -> bool {
     };
     held.0.iter().any(over) || state.leases_of(report.node).any(changed)
 }
+
+#[cfg(test)]
+mod tests {
+    use stint_protocol::*;
+    use stint_scheduler::{Admit, PlanInput, RegisterNode, Settings, Stamped, Submit, apply, plan};
+
+    use super::*;
+
+    const NODE: NodeId = NodeId(1);
+
+    fn register(nonce: Nonce, gpus: Vec<GpuInfo>) -> Command {
+        let offer = NodeOffer {
+            resources: Resources { cpu_milli: 4_000, memory_bytes: 8 << 30 },
+            gpus,
+            runtimes: vec![Runtime::Mock],
+            classes: vec![Class::Gpu],
+            slots: 4,
+            ..NodeOffer::default()
+        };
+        let (node, incarnation) = (NODE, Incarnation(1));
+        Command::RegisterNode(RegisterNode { node, incarnation, nonce, offer, problems: Vec::new() })
+    }
+
+    fn submit() -> Command {
+        let mut spec = TaskSpec::new(Class::Gpu, vec!["train".into()]);
+        spec.runtime = Some(Runtime::Mock);
+        let spec = spec.resolve(&ClassRules::default_for(Class::Gpu)).unwrap();
+        Command::Submit(Submit {
+            tenant: Tenant::default_tenant(),
+            first: TaskId(1 << 16),
+            count: 1,
+            name: None,
+            spec: SharedSpec::new(spec),
+            key: None,
+            digest: 0,
+            key_made_ms: None,
+        })
+    }
+
+    fn run(state: &mut State, command: Command) {
+        apply(state, Stamped { now: TimeMs(1), command }).unwrap();
+    }
+
+    /// The only node holds a lease with its only device.
+    fn leased(gpu: &GpuInfo) -> State {
+        let mut state = State::default();
+        let (name, address) = ("a".into(), "a:1".into());
+        run(&mut state, Command::Configure(Settings::default()));
+        run(
+            &mut state,
+            Command::Admit(Admit { disk: [1; 16], name, address, token: None, speaks: version::CURRENT }),
+        );
+        run(&mut state, register(Nonce(1), vec![gpu.clone()]));
+        run(&mut state, submit());
+        let planned = plan(&state, &PlanInput { reachable: [NODE].into() });
+        run(&mut state, Command::CommitPlan(planned));
+        assert_eq!(state.leases_of(NODE).count(), 1);
+        state
+    }
+
+    fn report(held: Vec<(LeaseId, bool)>) -> Report {
+        Report {
+            node: NODE,
+            incarnation: Incarnation(1),
+            nonce: Nonce(1),
+            sequence: 1,
+            sent: BootMs(10),
+            register: None,
+            held,
+            ends: Vec::new(),
+            hold_ms: 0,
+        }
+    }
+
+    fn orders(state: &State, report: &Report) -> Orders {
+        let mut office = Office { term: 1, contacts: Contacts::new(BootMs(0), TimeMs(0)) };
+        make(state, &mut office, BootMs(20), report, Vec::new())
+    }
+
+    #[test]
+    fn an_attempt_is_not_launched_without_the_devices_of_its_lease() {
+        let id = GpuId::new("GPU-1").unwrap();
+        let gpu = GpuInfo { id, model: "any".into(), memory_bytes: 1 << 30, index: 0 };
+        let mut state = leased(&gpu);
+        let launches = orders(&state, &report(Vec::new())).grants;
+        assert_eq!(launches[0].launch.as_ref().map(|launch| &launch.gpus[..]), Some(&[gpu][..]));
+        assert!(has_news(&state, &report(Vec::new())));
+
+        run(&mut state, register(Nonce(1), Vec::new()));
+        assert!(orders(&state, &report(Vec::new())).grants.is_empty(), "the device is not offered any more");
+        assert!(!has_news(&state, &report(Vec::new())), "nothing that the node could begin");
+
+        let held = report(vec![(launches[0].lease, false)]);
+        let renewed = orders(&state, &held).grants;
+        assert!(renewed[0].launch.is_none(), "what runs already is renewed");
+        assert!(!has_news(&state, &held));
+    }
+
+    #[test]
+    fn the_last_word_of_a_report_on_a_lease_counts() {
+        let lease = LeaseId { task: TaskId(1 << 16), attempt: 1 };
+        let other = LeaseId { task: TaskId(1 << 17), attempt: 1 };
+        let held = Held::by(&report(vec![(other, false), (lease, false), (lease, true)]));
+        assert_eq!((held.stopping(lease), held.stopping(other)), (Some(true), Some(false)));
+        assert_eq!(held.stopping(LeaseId { attempt: 2, ..lease }), None);
+    }
+}

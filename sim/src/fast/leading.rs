@@ -192,7 +192,8 @@ impl World {
     /// From here on the entry stays. Its proposer hears of it later, or never.
     pub fn commit(&mut self, flight: Flight) {
         let Flight { number, peer, life, term, proposed_at, entry, blank } = flight;
-        let results = self.log.append(term, entry);
+        let results = self.log.append(self.now, term, entry);
+        self.log.forget(self.now, self.peers.iter().map(|peer| peer.applied));
         let index = self.log.index();
         self.referee.committed(index, proposed_at, &self.log, &results);
         if blank {
