@@ -96,7 +96,7 @@ impl Log {
 
     /// Forgets states for which no peer can ask any more; these have applied the log up to `applied`.
     pub fn forget(&mut self, now: u64, applied: impl Iterator<Item = u64> + Clone) {
-        while self.forgotten + BEHIND as usize <= self.entries.len() {
+        while self.forgotten + (BEHIND as usize) < self.entries.len() {
             let at = self.forgotten;
             if at > 0 && self.entries[at - 1].committed_at + HEARD_MS >= now {
                 return;
