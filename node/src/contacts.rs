@@ -42,6 +42,10 @@ fn full_length(settings: &Settings, ttl_ms: u64) -> u64 {
     ttl_ms + ttl_ms * limits::CLOCK_DRIFT_PERCENT / 100 + settings.lease_margin_ms
 }
 
+fn is_fresh(heard: BootMs, now: BootMs) -> bool {
+    now.since(heard) <= limits::CONTACT_MS
+}
+
 impl Contacts {
     /// A new office, begun at this time of the cluster.
     pub fn new(since: BootMs, begun: TimeMs) -> Self {
@@ -78,8 +82,12 @@ impl Contacts {
 
     /// Nodes that may get work. A new leader gives each known node the time of one contact to report.
     pub fn reachable(&self, now: BootMs) -> BTreeSet<NodeId> {
-        let fresh = |(at, _): &&(BootMs, Nonce)| now.since(*at) <= limits::CONTACT_MS;
-        self.heard.iter().filter(|(_, heard)| fresh(heard)).map(|(node, _)| *node).collect()
+        self.heard.iter().filter(|(_, (at, _))| is_fresh(*at, now)).map(|(node, _)| *node).collect()
+    }
+
+    /// Whether a node reported lately.
+    pub fn reaches(&self, node: NodeId, now: BootMs) -> bool {
+        self.heard.get(&node).is_some_and(|(at, _)| is_fresh(*at, now))
     }
 
     /// Whether orders sent now may renew the lease: it is neither over nor being taken back.
@@ -101,19 +109,25 @@ impl Contacts {
 
     /// Leases that ran out. Deciding so stops their renewal at once.
     pub fn expire(&mut self, state: &State, now: BootMs) -> Vec<LeaseId> {
-        let held: BTreeSet<LeaseId> = state.leases().map(|(_, lease)| lease).collect();
-        self.over_at.retain(|lease, _| held.contains(lease));
-        self.revoked.retain(|lease| held.contains(lease));
-        for lease in &held {
-            let Some(task) = state.task(lease.task) else { continue };
-            let settings = state.settings();
-            let length = full_length(settings, settings.class(task.spec.class).lease_ttl_ms);
-            // First seen: it may have been granted at any time up to now.
-            self.over_at.entry(*lease).or_insert(now.max(self.since).plus(length));
+        self.over_at.retain(|lease, _| state.holds(*lease));
+        self.revoked.retain(|lease| state.holds(*lease));
+        // Only leases that are held are left: as many as there are means the same ones.
+        if self.over_at.len() < state.running() {
+            self.first_seen(state, now);
         }
         let over: Vec<LeaseId> = self.over_at.iter().filter(|(_, at)| **at <= now).map(|(l, _)| *l).collect();
         self.revoked.extend(over.iter().copied());
         over
+    }
+
+    /// Leases that were not seen before: they may have been granted at any time up to now.
+    fn first_seen(&mut self, state: &State, now: BootMs) {
+        let settings = state.settings();
+        for (_, lease) in state.leases() {
+            let Some(task) = state.task(lease.task) else { continue };
+            let length = full_length(settings, settings.class(task.spec.class).lease_ttl_ms);
+            self.over_at.entry(lease).or_insert(now.max(self.since).plus(length));
+        }
     }
 }
 

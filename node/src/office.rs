@@ -124,7 +124,13 @@ impl Drafts {
         let due = state.next_due().is_some_and(|due| due <= stamp);
         let seen = Planned { index, reachable };
         if ahead_ms.is_none() && (due || !commands.is_empty() || self.planned.as_ref() != Some(&seen)) {
-            commands.extend(plan_after(state, stamp, &commands, &seen.reachable));
+            // Without a command, and with nothing that becomes due, the state stays as it is.
+            let planned = if commands.is_empty() && !due {
+                plan_on(state, &seen.reachable)
+            } else {
+                plan_after(state, stamp, &commands, &seen.reachable)
+            };
+            commands.extend(planned);
             self.planned = Some(seen);
         }
         Draft { entry: Entry { now: stamp, commands }, expired: expired_count, ahead_ms }
@@ -157,11 +163,78 @@ fn plan_after(
     commands: &[Command],
     reachable: &BTreeSet<NodeId>,
 ) -> Option<Command> {
+    if state.waiting() == 0 && !commands.iter().any(queues) {
+        return None;
+    }
     let mut trial = state.clone();
     for command in commands.iter().cloned().chain([Command::Tick]) {
         // A rejection will come again when the entry is applied, and be answered then.
         let _ = apply(&mut trial, Stamped { now, command });
     }
-    let plan = plan(&trial, &PlanInput { reachable: reachable.clone() });
+    plan_on(&trial, reachable)
+}
+
+fn plan_on(state: &State, reachable: &BTreeSet<NodeId>) -> Option<Command> {
+    let plan = plan(state, &PlanInput { reachable: reachable.clone() });
     (!plan.assignments.is_empty()).then_some(Command::CommitPlan(plan))
+}
+
+/// Whether a task may wait after the command that did not before.
+fn queues(command: &Command) -> bool {
+    matches!(command, Command::Submit(_) | Command::RecordEnds { .. } | Command::ExpireLeases(_))
+}
+
+#[cfg(test)]
+mod tests {
+    use stint_protocol::{Class, ClassRules, SharedSpec, TaskId, TaskSpec, Tenant};
+    use stint_scheduler::{Settings, Submit};
+
+    use super::*;
+
+    /// A cluster in which a task waits, as no node has joined.
+    fn one_waits(now: TimeMs) -> State {
+        let spec = TaskSpec::new(Class::CpuShort, vec!["true".into()]);
+        let spec = spec.resolve(&ClassRules::default_for(Class::CpuShort)).unwrap();
+        let submit = Submit {
+            tenant: Tenant::default_tenant(),
+            first: TaskId(1 << 16),
+            count: 1,
+            name: None,
+            spec: SharedSpec::new(spec),
+            key: None,
+            digest: 0,
+            key_made_ms: None,
+        };
+        let mut state = State::default();
+        for command in [Command::Configure(Settings::default()), Command::Submit(submit)] {
+            apply(&mut state, Stamped { now, command }).unwrap();
+        }
+        state
+    }
+
+    /// What a leader proposes half a second after its last entry, when its wall clock shows `ahead_ms` more than it
+    /// then showed.
+    fn drafted(state: &State, ahead_ms: u64, tick: bool) -> Draft {
+        let mut contacts = Contacts::new(BootMs(0), state.time());
+        contacts.stamped(state.time(), BootMs(1_000));
+        let outlook = Outlook::of(&mut contacts, state, BootMs(1_500), tick);
+        Drafts::default().draft(state, 1, outlook, state.time().plus(ahead_ms), Vec::new())
+    }
+
+    #[test]
+    fn a_clock_that_was_behind_and_is_set_right_is_caught_up_with_while_tasks_wait() {
+        let waits = one_waits(TimeMs(1_000_000));
+        let draft = drafted(&waits, 60_000, true);
+        assert!(draft.ahead_ms.is_some());
+        assert!(matches!(draft.entry.commands[..], [Command::Tick]), "{:?}", draft.entry);
+        assert!(draft.entry.now > waits.time(), "the cluster's time goes on");
+    }
+
+    #[test]
+    fn only_the_clock_writes_for_time_alone_and_only_while_tasks_wait() {
+        let waits = one_waits(TimeMs(1_000_000));
+        assert!(drafted(&waits, 60_000, false).entry.commands.is_empty(), "something else woke the leader");
+        assert!(drafted(&waits, 500, true).entry.commands.is_empty(), "the clock is right");
+        assert!(drafted(&State::default(), 60_000, true).entry.commands.is_empty(), "nothing waits");
+    }
 }

@@ -1,8 +1,6 @@
 //! Orders out of the applied state: who reports, whether there is news for it, and what it is told. Pure: the
 //! leader's side of reports and the fast simulation run the same code.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use stint_protocol::{BootMs, GpuId, GpuInfo, LeaseId};
 use stint_scheduler::{Command, Leased, State, Task};
 
@@ -49,8 +47,9 @@ pub fn make(
     report: &Report,
     recorded: Vec<LeaseId>,
 ) -> Orders {
-    let held: BTreeMap<LeaseId, bool> = report.held.iter().copied().collect();
-    let ended: BTreeSet<LeaseId> = report.ends.iter().map(|e| e.lease).collect();
+    let held = Held::by(report);
+    let mut ended: Vec<LeaseId> = report.ends.iter().map(|e| e.lease).collect();
+    ended.sort_unstable();
     let contacts: &mut Contacts = &mut office.contacts;
     let (mut grants, mut launches, mut more) = (Vec::new(), 0, false);
     for lease in state.leases_of(report.node) {
@@ -58,8 +57,8 @@ pub fn make(
         let Some(leased) = task.leased().filter(|l| l.incarnation == report.incarnation) else {
             continue;
         };
-        let new = !held.contains_key(&lease);
-        if ended.contains(&lease) || (new && !has_devices(state, leased)) {
+        let new = held.stopping(lease).is_none();
+        if ended.binary_search(&lease).is_ok() || (new && !has_devices(state, leased)) {
             continue;
         }
         if new && launches >= limits::LAUNCHES_PER_ORDERS {
@@ -108,47 +107,165 @@ fn grant(state: &State, lease: LeaseId, task: &Task, leased: &Leased, ttl_ms: u6
     }
 }
 
+/// What a node holds by its report, in order: found without a map, as this is asked for every report.
+struct Held(Vec<(LeaseId, bool)>);
+
+impl Held {
+    fn by(report: &Report) -> Self {
+        let mut held = report.held.clone();
+        held.sort_by_key(|(lease, _)| *lease);
+        // Named twice, the last word counts.
+        held.dedup_by(|later, kept| {
+            let same = later.0 == kept.0;
+            kept.1 = if same { later.1 } else { kept.1 };
+            same
+        });
+        Self(held)
+    }
+
+    /// Whether an attempt is being stopped; none when it is not held.
+    fn stopping(&self, lease: LeaseId) -> Option<bool> {
+        let place = self.0.binary_search_by_key(&lease, |(known, _)| *known).ok()?;
+        Some(self.0[place].1)
+    }
+}
+
 /// Whether the node should hear from the leader at once. A lease that is over and not yet taken back is no news: nothing
 /// may be said about it until it is.
 pub fn has_news(state: &State, contacts: &Contacts, now: BootMs, report: &Report) -> bool {
-    let held: BTreeMap<LeaseId, bool> = report.held.iter().copied().collect();
-    let leases: BTreeSet<LeaseId> = state.leases_of(report.node).collect();
-    let must_stop = held.iter().any(|(lease, stopping)| !leases.contains(lease) && !stopping);
-    let changed = leases.iter().any(|lease| {
+    let held = Held::by(report);
+    let over = |(lease, stopping): &(LeaseId, bool)| !stopping && !state.holds_on(report.node, *lease);
+    let changed = |lease: LeaseId| {
         let leased = state.task(lease.task).and_then(|t| t.leased());
         let current = leased.filter(|l| l.incarnation == report.incarnation);
-        current.is_some_and(|l| match held.get(lease) {
-            None => has_devices(state, l) && contacts.may_renew(*lease, now),
+        current.is_some_and(|l| match held.stopping(lease) {
+            None => has_devices(state, l) && contacts.may_renew(lease, now),
             Some(stopping) => (l.cancelled || l.drained) && !stopping,
         })
-    });
-    must_stop || changed
+    };
+    held.0.iter().any(over) || state.leases_of(report.node).any(changed)
 }
 
 #[cfg(test)]
 mod tests {
-    use stint_protocol::{Incarnation, NodeId, Nonce, TimeMs};
+    use stint_protocol::*;
+    use stint_scheduler::{Admit, PlanInput, RegisterNode, Settings, Stamped, Submit, apply, plan};
 
     use super::*;
-    use crate::contacts::tests::{LEASE, placed};
+
+    const NODE: NodeId = NodeId(1);
+    const LEASE: LeaseId = LeaseId { task: TaskId(1 << 16), attempt: 1 };
+
+    fn fresh() -> Contacts {
+        Contacts::new(BootMs(0), TimeMs(1))
+    }
+
+    fn gpu() -> GpuInfo {
+        GpuInfo { id: GpuId::new("GPU-1").unwrap(), model: "any".into(), memory_bytes: 1 << 30, index: 0 }
+    }
+
+    fn register(nonce: Nonce, gpus: Vec<GpuInfo>) -> Command {
+        let offer = NodeOffer {
+            resources: Resources { cpu_milli: 4_000, memory_bytes: 8 << 30 },
+            gpus,
+            runtimes: vec![Runtime::Mock],
+            classes: vec![Class::Gpu],
+            slots: 4,
+            ..NodeOffer::default()
+        };
+        let (node, incarnation) = (NODE, Incarnation(1));
+        Command::RegisterNode(RegisterNode { node, incarnation, nonce, offer, problems: Vec::new() })
+    }
+
+    fn submit() -> Command {
+        let mut spec = TaskSpec::new(Class::Gpu, vec!["train".into()]);
+        spec.runtime = Some(Runtime::Mock);
+        let spec = spec.resolve(&ClassRules::default_for(Class::Gpu)).unwrap();
+        Command::Submit(Submit {
+            tenant: Tenant::default_tenant(),
+            first: TaskId(1 << 16),
+            count: 1,
+            name: None,
+            spec: SharedSpec::new(spec),
+            key: None,
+            digest: 0,
+            key_made_ms: None,
+        })
+    }
+
+    fn run(state: &mut State, command: Command) {
+        apply(state, Stamped { now: TimeMs(1), command }).unwrap();
+    }
+
+    /// The only node holds a lease with its only device.
+    fn leased(gpu: &GpuInfo) -> State {
+        let mut state = State::default();
+        let (name, address) = ("a".into(), "a:1".into());
+        run(&mut state, Command::Configure(Settings::default()));
+        run(
+            &mut state,
+            Command::Admit(Admit { disk: [1; 16], name, address, token: None, speaks: version::CURRENT }),
+        );
+        run(&mut state, register(Nonce(1), vec![gpu.clone()]));
+        run(&mut state, submit());
+        let planned = plan(&state, &PlanInput { reachable: [NODE].into() });
+        run(&mut state, Command::CommitPlan(planned));
+        assert_eq!(state.leases_of(NODE).count(), 1);
+        state
+    }
 
     fn report(held: Vec<(LeaseId, bool)>) -> Report {
         Report {
-            node: NodeId(1),
+            node: NODE,
             incarnation: Incarnation(1),
             nonce: Nonce(1),
             sequence: 1,
-            sent: BootMs(0),
+            sent: BootMs(10),
             register: None,
             held,
             ends: Vec::new(),
-            hold_ms: 1_000,
+            hold_ms: 0,
         }
+    }
+
+    fn orders(state: &State, report: &Report) -> Orders {
+        let mut office = Office { term: 1, contacts: Contacts::new(BootMs(0), TimeMs(0)) };
+        make(state, &mut office, BootMs(20), report, Vec::new())
+    }
+
+    #[test]
+    fn an_attempt_is_not_launched_without_the_devices_of_its_lease() {
+        let gpu = gpu();
+        let mut state = leased(&gpu);
+        let launches = orders(&state, &report(Vec::new())).grants;
+        assert_eq!(launches[0].launch.as_ref().map(|launch| &launch.gpus[..]), Some(&[gpu][..]));
+        assert!(has_news(&state, &fresh(), BootMs(0), &report(Vec::new())));
+
+        run(&mut state, register(Nonce(1), Vec::new()));
+        assert!(orders(&state, &report(Vec::new())).grants.is_empty(), "the device is not offered any more");
+        assert!(
+            !has_news(&state, &fresh(), BootMs(0), &report(Vec::new())),
+            "nothing that the node could begin"
+        );
+
+        let held = report(vec![(launches[0].lease, false)]);
+        let renewed = orders(&state, &held).grants;
+        assert!(renewed[0].launch.is_none(), "what runs already is renewed");
+        assert!(!has_news(&state, &fresh(), BootMs(0), &held));
+    }
+
+    #[test]
+    fn the_last_word_of_a_report_on_a_lease_counts() {
+        let lease = LeaseId { task: TaskId(1 << 16), attempt: 1 };
+        let other = LeaseId { task: TaskId(1 << 17), attempt: 1 };
+        let held = Held::by(&report(vec![(other, false), (lease, false), (lease, true)]));
+        assert_eq!((held.stopping(lease), held.stopping(other)), (Some(true), Some(false)));
+        assert_eq!(held.stopping(LeaseId { attempt: 2, ..lease }), None);
     }
 
     #[test]
     fn a_lease_is_news_until_it_runs() {
-        let (state, contacts) = (placed(), Contacts::new(BootMs(0), TimeMs(1)));
+        let (state, contacts) = (leased(&gpu()), fresh());
         assert!(has_news(&state, &contacts, BootMs(0), &report(vec![])));
         assert!(!has_news(&state, &contacts, BootMs(0), &report(vec![(LEASE, false)])));
     }
@@ -156,7 +273,7 @@ mod tests {
     /// A leader that cannot commit the expiry would else answer the node's reports at once, over and over.
     #[test]
     fn a_lease_that_is_over_is_no_news() {
-        let (state, mut contacts) = (placed(), Contacts::new(BootMs(0), TimeMs(1)));
+        let (state, mut contacts) = (leased(&gpu()), fresh());
         contacts.expire(&state, BootMs(0));
         let far = BootMs(10_000_000);
         assert!(!has_news(&state, &contacts, far, &report(vec![])), "it ran out");

@@ -75,7 +75,7 @@ impl Reports {
         }
         let now = self.clock.boot();
         let heard = self.leader.in_office(|contacts| {
-            let new = !contacts.reachable(now).contains(&report.node);
+            let new = !contacts.reaches(report.node, now);
             contacts.heard(report.node, report.nonce, now);
             new
         });

@@ -1,8 +1,9 @@
 //! The invariants of the state. Tests and the simulator call this after every apply; a broken one is a bug.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::fmt::{Debug, Display};
 
-use stint_protocol::{GpuId, LeaseId, NodeId, Resources};
+use stint_protocol::{GpuId, IdempotencyKey, LeaseId, NodeId, Resources, TaskId, TaskName, Tenant};
 
 use crate::state::{QueueKey, State};
 use crate::task::TaskState;
@@ -13,15 +14,25 @@ pub fn check(state: &State) -> Result<(), String> {
     check_places(state)?;
     check_leases(state)?;
     check_gpus(state)?;
-    let drains: BTreeSet<_> = state.nodes.values().filter_map(|n| Some((n.drain_by?, n.id))).collect();
-    agree("drains", &state.drains.iter().copied().collect(), &drains)?;
+    let drains = state.nodes.values().filter_map(|n| Some((n.drain_by?, n.id))).collect();
+    agree_all("drains", state.drains.iter().copied(), drains)?;
     check_names(state)?;
     check_history(state)?;
     check_keys(state)
 }
 
-fn agree<T: PartialEq + std::fmt::Debug>(what: &str, kept: &T, derived: &T) -> Result<(), String> {
+fn agree<T: PartialEq + Debug>(what: impl Display, kept: &T, derived: &T) -> Result<(), String> {
     if kept == derived { Ok(()) } else { Err(format!("{what}: kept {kept:?}, derived {derived:?}")) }
+}
+
+/// `kept` comes in order, `derived` in any.
+fn agree_all<T: Ord + Debug>(
+    what: &str,
+    kept: impl Iterator<Item = T>,
+    mut derived: Vec<T>,
+) -> Result<(), String> {
+    derived.sort_unstable();
+    agree(what, &kept.collect(), &derived)
 }
 
 /// Every member speaks what the cluster does.
@@ -36,42 +47,40 @@ fn check_version(state: &State) -> Result<(), String> {
 
 /// A waiting task stands in exactly one of queue and delayed, a leased one in neither.
 fn check_places(state: &State) -> Result<(), String> {
-    let mut queue: BTreeSet<QueueKey> = BTreeSet::new();
-    let mut delayed = BTreeSet::new();
+    let (mut queue, mut delayed): (Vec<QueueKey>, Vec<_>) = (Vec::new(), Vec::new());
     for (id, task) in &state.tasks {
         if let TaskState::Queued { not_before, .. } = task.fields.state {
             // Promotion happens at the start of the next command: at the border both places are right.
             if state.delayed.contains(&(not_before, *id)) {
-                delayed.insert((not_before, *id));
-            } else {
-                queue.insert(state.queue_key(*id, task));
-            }
-            if not_before > state.time && !state.delayed.contains(&(not_before, *id)) {
+                delayed.push((not_before, *id));
+            } else if not_before > state.time {
                 return Err(format!("task {id} waits for a later time but stands in the queue"));
+            } else {
+                queue.push(state.queue_key(*id, task));
             }
         }
     }
-    agree("queue", &state.queue.iter().copied().collect(), &queue)?;
-    agree("delayed", &state.delayed.iter().copied().collect(), &delayed)
+    agree_all("queue", state.queue.iter().copied(), queue)?;
+    agree_all("delayed", state.delayed.iter().copied(), delayed)
 }
 
 /// One lease a leased task, with its current attempt; a node's amounts are the sum of its leases.
 fn check_leases(state: &State) -> Result<(), String> {
-    let mut leases: BTreeSet<(NodeId, LeaseId)> = BTreeSet::new();
+    let mut leases: Vec<(NodeId, LeaseId)> = Vec::new();
     let mut used: BTreeMap<NodeId, (Resources, u32)> = BTreeMap::new();
     for (id, task) in &state.tasks {
         let Some(leased) = task.leased() else { continue };
-        leases.insert((leased.node, LeaseId { task: *id, attempt: task.fields.attempts }));
+        leases.push((leased.node, LeaseId { task: *id, attempt: task.fields.attempts }));
         let sum = used.entry(leased.node).or_default();
         *sum = (sum.0.plus(&task.spec.resources()), sum.1 + 1);
         if !state.nodes.contains_key(&leased.node) {
             return Err(format!("task {id} is leased to {:?}, which is no member", leased.node));
         }
     }
-    agree("leases", &state.leases.iter().copied().collect(), &leases)?;
+    agree_all("leases", state.leases.iter().copied(), leases)?;
     for node in state.nodes.values() {
         let sum = used.get(&node.id).copied().unwrap_or_default();
-        agree(&format!("use of node {}", node.id), &(node.used, node.running), &sum)?;
+        agree(format_args!("use of node {}", node.id), &(node.used, node.running), &sum)?;
     }
     Ok(())
 }
@@ -90,7 +99,7 @@ fn check_gpus(state: &State) -> Result<(), String> {
         }
     }
     for (id, record) in &state.gpus {
-        agree(&format!("holder of GPU {id}"), &record.holder, &holders.remove(id))?;
+        agree(format_args!("holder of GPU {id}"), &record.holder, &holders.remove(id))?;
         if record.unused() {
             return Err(format!("GPU {id} is kept for nothing"));
         }
@@ -104,45 +113,39 @@ fn check_gpus(state: &State) -> Result<(), String> {
 fn check_names(state: &State) -> Result<(), String> {
     let live = state.tasks.iter().map(|(id, t)| (id, &t.fields.tenant, &t.fields.name));
     let done = state.history.iter().map(|(id, t)| (id, &t.fields.tenant, &t.fields.name));
-    let mut names = BTreeMap::new();
-    for (id, tenant, name) in live.chain(done) {
-        let Some(name) = name else { continue };
-        if names.insert((tenant.clone(), name.clone()), *id).is_some() {
-            return Err(format!("two tasks of {tenant} are named {name}"));
-        }
+    let all = live.chain(done);
+    let mut names: Vec<((&Tenant, &TaskName), &TaskId)> =
+        all.filter_map(|(id, tenant, name)| Some(((tenant, name.as_ref()?), id))).collect();
+    names.sort_unstable();
+    if let Some(twice) = names.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        let (tenant, name) = twice[0].0;
+        return Err(format!("two tasks of {tenant} are named {name}"));
     }
-    let kept: BTreeMap<_, _> = state.names.iter().map(|(k, v)| (k.clone(), *v)).collect();
-    agree("names", &kept, &names)
+    agree_all("names", state.names.iter().map(|((tenant, name), id)| ((tenant, name), id)), names)
 }
 
 fn check_history(state: &State) -> Result<(), String> {
     if let Some((id, _)) = state.history.iter().find(|(id, _)| state.tasks.contains_key(*id)) {
         return Err(format!("task {id} is finished and alive"));
     }
-    let order: BTreeSet<_> =
-        state.history.iter().map(|(id, t)| (t.fields.outcome.finished_at, *id)).collect();
-    agree("order of finished tasks", &state.finished_order.iter().copied().collect(), &order)
+    let order = state.history.iter().map(|(id, t)| (t.fields.outcome.finished_at, *id)).collect();
+    agree_all("order of finished tasks", state.finished_order.iter().copied(), order)
 }
 
 fn check_keys(state: &State) -> Result<(), String> {
-    let ordered: BTreeSet<_> = state.key_order.iter().map(|(_, t, k)| (t.clone(), k.clone())).collect();
-    let keys: BTreeSet<_> = state.keys.keys().cloned().collect();
-    agree("order of idempotency keys", &ordered, &keys)?;
-    agree("entries of that order", &state.key_order.len(), &keys.len())?;
-    let mut live: BTreeMap<_, u32> = BTreeMap::new();
+    let ordered = state.key_order.iter().map(|(_, tenant, key)| (tenant, key)).collect();
+    agree_all("order of idempotency keys", state.keys.keys().map(|(tenant, key)| (tenant, key)), ordered)?;
+    let mut live: BTreeMap<(&Tenant, &IdempotencyKey), u32> = BTreeMap::new();
     let mut bytes = 0;
     for task in state.tasks.values() {
         bytes += crate::apply::share_of_spec(task);
         if let Some(key) = &task.fields.key {
-            *live.entry((task.fields.tenant.clone(), key.clone())).or_default() += 1;
+            *live.entry((&task.fields.tenant, key)).or_default() += 1;
         }
     }
-    for (owner, record) in &state.keys {
-        agree(
-            &format!("live tasks of key {}", owner.1),
-            &record.live,
-            &live.get(owner).copied().unwrap_or(0),
-        )?;
+    for ((tenant, key), record) in &state.keys {
+        let derived = live.get(&(tenant, key)).copied().unwrap_or(0);
+        agree(format_args!("live tasks of key {key}"), &record.live, &derived)?;
     }
     agree("bytes of live specs", &state.spec_bytes, &bytes)
 }

@@ -21,6 +21,6 @@ pub use explain::{Explanation, NodeReason, explain};
 pub use node::{GpuRecord, Node, NodeMode};
 pub use plan::{Assignment, Plan, PlanInput, plan};
 pub use settings::{Placement, Settings};
-pub use snapshot::{SnapshotError, decode_snapshot, digest, encode_snapshot};
+pub use snapshot::{SnapshotError, decode_snapshot, digest, encode_snapshot, same};
 pub use state::State;
 pub use task::{AttemptRecord, FinishedTask, Leased, Task, TaskState};

@@ -54,6 +54,9 @@ pub struct PlanInput {
 
 /// Chooses what starts now: by class, then priority, then age.
 pub fn plan(state: &State, input: &PlanInput) -> Plan {
+    if state.queue.is_empty() {
+        return Plan::default();
+    }
     let mut sheet = Sheet::open(state, &input.reachable);
     let mut plan = Plan::default();
     for class in Class::ALL {
@@ -63,7 +66,7 @@ pub fn plan(state: &State, input: &PlanInput) -> Plan {
 }
 
 fn plan_class(state: &State, class: Class, sheet: &mut Sheet, plan: &mut Plan) {
-    if !sheet.serves(class) {
+    if state.queued_keys(class).next().is_none() || !sheet.serves(class) {
         return;
     }
     // Shapes that fit nowhere now: a task of the same shape cannot fit either.

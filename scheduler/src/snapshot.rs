@@ -1,9 +1,11 @@
 //! The state as bytes: our own versioned encoding. A spec shared by many tasks is stored once.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 
-use minicbor::{Decode, Encode};
+use minicbor::encode::Write;
+use minicbor::{Decode, Encoder};
 use stint_protocol::{IdempotencyKey, NodeId, Resources, SharedSpec, TaskId, Tenant, TimeMs, Version};
 
 use crate::check;
@@ -26,10 +28,11 @@ pub enum SnapshotError {
     Broken(String),
 }
 
-#[derive(Encode, Decode)]
+/// The parts of a snapshot in their order; `write` writes the same without a copy of the state.
+#[derive(Decode)]
 struct Stored {
     #[n(0)]
-    format: u32,
+    _format: u32,
     #[n(1)]
     configured: bool,
     #[n(2)]
@@ -59,75 +62,132 @@ struct Stored {
     version: Version,
 }
 
-/// Specs by allocation: the first task that has one stores it.
-#[derive(Default)]
-struct SpecTable {
-    specs: Vec<SharedSpec>,
+/// Fields of `Stored`.
+const FIELDS: u64 = 14;
+
+/// The specs of a snapshot, each stored once.
+struct SpecTable<'a> {
+    specs: Vec<&'a SharedSpec>,
     places: BTreeMap<usize, u32>,
+    /// Which tasks share an allocation may differ between a replica that applied and one that was restored from a
+    /// snapshot; for comparing, no two tasks share one.
+    sharing: bool,
 }
 
-impl SpecTable {
-    fn place(&mut self, spec: &SharedSpec) -> u32 {
+impl<'a> SpecTable<'a> {
+    fn new(sharing: bool) -> Self {
+        Self { specs: Vec::new(), places: BTreeMap::new(), sharing }
+    }
+
+    /// Specs by allocation: the first task that has one stores it.
+    fn place(&mut self, spec: &'a SharedSpec) -> u32 {
+        if !self.sharing {
+            return self.add(spec);
+        }
         let address = std::ptr::from_ref(&**spec) as usize;
-        *self.places.entry(address).or_insert_with(|| {
-            self.specs.push(spec.clone());
-            (self.specs.len() - 1) as u32
-        })
+        if let Some(place) = self.places.get(&address) {
+            return *place;
+        }
+        let place = self.add(spec);
+        self.places.insert(address, place);
+        place
+    }
+
+    fn add(&mut self, spec: &'a SharedSpec) -> u32 {
+        self.specs.push(spec);
+        (self.specs.len() - 1) as u32
     }
 }
 
 /// Encodes the whole state.
 pub fn encode_snapshot(state: &State) -> Vec<u8> {
-    let mut table = SpecTable::default();
-    let tasks = state.tasks.iter().map(|(id, t)| (*id, table.place(&t.spec), t.fields.clone())).collect();
-    let history = state.history.iter().map(|(id, t)| (*id, table.place(&t.spec), t.fields.clone())).collect();
-    let key = |(at, tenant, key): &(TimeMs, Tenant, IdempotencyKey)| {
-        let record = state.keys.get(&(tenant.clone(), key.clone()))?;
-        Some((*at, tenant.clone(), key.clone(), record.clone()))
-    };
-    let stored = Stored {
-        format: FORMAT,
-        configured: state.configured,
-        settings: (*state.settings).clone(),
-        time: state.time,
-        next_sequence: state.next_sequence,
-        next_node: state.next_node,
-        finished_total: state.finished_total,
-        specs: table.specs,
-        tasks,
-        history,
-        nodes: state.nodes.values().map(|n| (**n).clone()).collect(),
-        keys: state.key_order.iter().filter_map(key).collect(),
-        join_tokens: state.join_tokens.iter().map(|(hash, at)| ((*hash).into(), *at)).collect(),
-        version: state.version,
-    };
-    minicbor::to_vec(&stored)
-        .unwrap_or_else(|never: minicbor::encode::Error<_>| panic!("encoding to memory: {never}"))
+    let mut bytes = Vec::new();
+    write(state, SpecTable::new(true), &mut bytes)
+        .unwrap_or_else(|never: minicbor::encode::Error<_>| panic!("encoding to memory: {never}"));
+    bytes
 }
 
 /// A number that is equal for equal states and, but for chance, only for them: FNV-1a over the encoding.
 pub fn digest(state: &State) -> u64 {
-    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-    encode_snapshot(&normal_form(state)).iter().fold(0xcbf2_9ce4_8422_2325, step)
+    let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
+    write(state, SpecTable::new(false), &mut hash)
+        .unwrap_or_else(|never: minicbor::encode::Error<_>| panic!("hashing: {never}"));
+    hash.0
 }
 
-/// Which tasks share an allocation may differ between a replica that applied and one that was restored from a
-/// snapshot; for comparing, no two tasks share one.
-fn normal_form(state: &State) -> State {
-    let mut normal = state.clone();
-    normal.tasks = state
-        .tasks
-        .iter()
-        .map(|(id, t)| {
-            (*id, Arc::new(Task { spec: SharedSpec::new((*t.spec).clone()), fields: t.fields.clone() }))
-        })
-        .collect();
-    let own = |t: &FinishedTask| FinishedTask {
-        spec: SharedSpec::new((*t.spec).clone()),
-        fields: t.fields.clone(),
+/// FNV-1a of what is written to it.
+struct Fnv(u64);
+
+impl Write for Fnv {
+    type Error = Infallible;
+
+    fn write_all(&mut self, bytes: &[u8]) -> Result<(), Infallible> {
+        let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        self.0 = bytes.iter().fold(self.0, step);
+        Ok(())
+    }
+}
+
+/// Whether two states are the same: all that a snapshot keeps, and the indexes that follow from it. Which tasks share
+/// a spec does not count, nor whether a retry that is due stands in the queue already.
+pub fn same(one: &State, other: &State) -> bool {
+    let numbers = |s: &State| {
+        (s.configured, s.version, s.time, s.next_sequence, s.next_node, s.finished_total, s.spec_bytes)
     };
-    normal.history = state.history.iter().map(|(id, t)| (*id, Arc::new(own(t)))).collect();
-    normal
+    numbers(one) == numbers(other)
+        && one.settings == other.settings
+        && one.tasks.iter().eq(other.tasks.iter())
+        && one.history.iter().eq(other.history.iter())
+        && one.nodes.iter().eq(other.nodes.iter())
+        && one.keys.iter().eq(other.keys.iter())
+        && one.key_order.iter().eq(other.key_order.iter())
+        && one.join_tokens.iter().eq(other.join_tokens.iter())
+        && one.waiting() == other.waiting()
+        && one.drains.iter().eq(other.drains.iter())
+        && one.leases.iter().eq(other.leases.iter())
+        && one.gpus.iter().eq(other.gpus.iter())
+        && one.names.iter().eq(other.names.iter())
+        && one.finished_order.iter().eq(other.finished_order.iter())
+}
+
+fn write<'a, W: Write>(
+    state: &'a State,
+    mut table: SpecTable<'a>,
+    to: W,
+) -> Result<(), minicbor::encode::Error<W::Error>> {
+    let live: Vec<u32> = state.tasks.values().map(|task| table.place(&task.spec)).collect();
+    let finished: Vec<u32> = state.history.values().map(|task| table.place(&task.spec)).collect();
+    let mut e = Encoder::new(to);
+    e.array(FIELDS)?.u32(FORMAT)?.bool(state.configured)?.encode(&*state.settings)?.encode(state.time)?;
+    e.u64(state.next_sequence)?.u64(state.next_node)?.u64(state.finished_total)?;
+    e.encode(&table.specs)?;
+    e.array(live.len() as u64)?;
+    for ((id, task), place) in state.tasks.iter().zip(live) {
+        e.encode((id, place, &task.fields))?;
+    }
+    e.array(finished.len() as u64)?;
+    for ((id, task), place) in state.history.iter().zip(finished) {
+        e.encode((id, place, &task.fields))?;
+    }
+    e.array(state.nodes.len() as u64)?;
+    for node in state.nodes.values() {
+        e.encode(&**node)?;
+    }
+    write_keys(state, &mut e)?;
+    e.array(state.join_tokens.len() as u64)?;
+    for (hash, expires) in &state.join_tokens {
+        e.array(2)?.bytes(hash)?.encode(expires)?;
+    }
+    e.encode(state.version)?.ok()
+}
+
+fn write_keys<W: Write>(state: &State, e: &mut Encoder<W>) -> Result<(), minicbor::encode::Error<W::Error>> {
+    let record = |(at, tenant, key): &'_ (TimeMs, Tenant, IdempotencyKey)| {
+        let record = state.keys.get(&(tenant.clone(), key.clone()))?;
+        Some((*at, tenant.clone(), key.clone(), record))
+    };
+    let keys: Vec<_> = state.key_order.iter().filter_map(record).collect();
+    e.encode(keys)?.ok()
 }
 
 /// Decodes a snapshot and re-derives every index.

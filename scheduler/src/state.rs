@@ -161,6 +161,17 @@ impl State {
         self.leases.iter().copied()
     }
 
+    /// Whether the lease is in force.
+    pub fn holds(&self, lease: LeaseId) -> bool {
+        let task = self.tasks.get(&lease.task).filter(|task| task.fields.attempts == lease.attempt);
+        task.is_some_and(|task| task.leased().is_some())
+    }
+
+    /// Whether the lease is in force on this node.
+    pub fn holds_on(&self, node: NodeId, lease: LeaseId) -> bool {
+        self.leases.contains(&(node, lease))
+    }
+
     /// One GPU.
     pub fn gpu(&self, id: &GpuId) -> Option<&GpuRecord> {
         self.gpus.get(id)

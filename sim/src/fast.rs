@@ -28,7 +28,7 @@ mod ward;
 mod world;
 
 pub use plant::FastPlant;
-pub use sweep::{Sweep, sweep};
+pub use sweep::{Sweep, run_caught, sweep};
 
 use crate::oracle::Violation;
 use world::World;

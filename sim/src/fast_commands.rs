@@ -4,17 +4,18 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::sync::Mutex;
 
-use stint_sim::{FastPlant, FastReport, Severity, Sweep, run_fast, sweep};
+use stint_sim::{FastPlant, FastReport, Sweep, run_caught, sweep};
+
+use crate::command::exit;
 
 pub const USAGE: &str =
     "  stint-sim fast --seeds N [--from S] [--jobs J] [--plant P]   pure layer: many seeds in one process
   stint-sim fast-seed S [--plant P] [--quiet]                  one of them, with its trace, twice over";
 
-/// Two runs of one seed differed.
-const NOT_DETERMINISTIC: u8 = 12;
-const WRONG_ARGUMENTS: u8 = 2;
 /// Failing seeds that are printed; the rest is only counted.
 const SHOWN: usize = 20;
+/// Seeds between two looks at the clock.
+const LOOKS: u64 = 64;
 /// Seconds between two lines of progress.
 const PROGRESS_S: u64 = 10;
 
@@ -28,7 +29,7 @@ pub fn carry_out(words: &[String]) -> Option<ExitCode> {
     };
     Some(done.unwrap_or_else(|problem| {
         eprintln!("{problem}\n\nusage:\n{USAGE}");
-        ExitCode::from(WRONG_ARGUMENTS)
+        ExitCode::from(exit::USAGE)
     }))
 }
 
@@ -43,15 +44,15 @@ fn one(words: &[String]) -> Result<ExitCode, String> {
             other => return Err(format!("unknown option {other:?}")),
         }
     }
-    let report = run_fast(seed, plant, true);
+    let report = run_caught(seed, plant, true);
     if !quiet {
         print!("{}", report.trace);
     }
     println!("{}", line(&report));
-    let again = run_fast(seed, plant, true);
+    let again = run_caught(seed, plant, true);
     if (again.hash, &again.trace) != (report.hash, &report.trace) {
         println!("NOT DETERMINISTIC: another run of it gave {:016x}", again.hash);
-        return Ok(ExitCode::from(NOT_DETERMINISTIC));
+        return Ok(ExitCode::from(exit::NOT_DETERMINISTIC));
     }
     Ok(ExitCode::from(report.violation.map_or(0, |violation| violation.severity as u8)))
 }
@@ -72,7 +73,8 @@ struct Tally {
     faults: u64,
     attempts: u64,
     failed: usize,
-    worst: Option<Severity>,
+    /// The gravest exit code so far.
+    worst: u8,
 }
 
 fn many(words: &[String]) -> Result<ExitCode, String> {
@@ -89,8 +91,16 @@ fn many(words: &[String]) -> Result<ExitCode, String> {
         }
     }
     let begun_s = uptime_s();
-    let tally =
-        Tally { begun_s, told: 0, seeds: 0, commands: 0, faults: 0, attempts: 0, failed: 0, worst: None };
+    let tally = Tally {
+        begun_s,
+        told: 0,
+        seeds: 0,
+        commands: 0,
+        faults: 0,
+        attempts: 0,
+        failed: 0,
+        worst: exit::FINE,
+    };
     let tally = Mutex::new(tally);
     // A panic is told with its seed; the hook's own words would only stand between.
     std::panic::set_hook(Box::new(|_| {}));
@@ -99,7 +109,7 @@ fn many(words: &[String]) -> Result<ExitCode, String> {
     });
     let tally = tally.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
     println!("{}", tally.line());
-    Ok(ExitCode::from(tally.worst.map_or(0, |severity| severity as u8)))
+    Ok(ExitCode::from(tally.worst))
 }
 
 impl Tally {
@@ -110,11 +120,14 @@ impl Tally {
         self.attempts += report.attempts as u64;
         if let Some(violation) = &report.violation {
             self.failed += 1;
-            self.worst.get_or_insert(violation.severity);
+            self.worst = exit::gravest([self.worst, violation.severity as u8]);
             if self.failed <= SHOWN {
                 let plant = plant.map_or(String::new(), |plant| format!(" --plant {}", plant.as_str()));
                 println!("{}\n  again: stint-sim fast-seed {}{plant}", line(report), report.seed);
             }
+        }
+        if !self.seeds.is_multiple_of(LOOKS) {
+            return;
         }
         let seconds = (uptime_s() - self.begun_s) as u64;
         if seconds >= self.told + PROGRESS_S {

@@ -1,7 +1,7 @@
 //! The agent's decisions: what it reports, and what it does when it is answered. Pure: time and what the host holds
 //! are handed in, what is to be done comes out. The agent's loop and the fast simulation run the same code.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use stint_executor::{Held, Launch, StopReason};
 use stint_protocol::{AttemptEnd, BootMs, GpuInfo, LeaseId, QuarantinedGpu};
@@ -168,13 +168,15 @@ impl AgentCore {
         self.answered = orders.answers;
         let mut acts = vec![Act::Acknowledge(orders.recorded)];
         let held: BTreeMap<LeaseId, bool> = held.iter().map(|h| (h.lease, h.stopping)).collect();
-        let granted: BTreeSet<LeaseId> = orders.grants.iter().map(|g| g.lease).collect();
-        self.windows.retain(|lease, _| granted.contains(lease));
+        let mut granted: Vec<LeaseId> = orders.grants.iter().map(|g| g.lease).collect();
+        granted.sort_unstable();
+        let granted = |lease: &LeaseId| granted.binary_search(lease).is_ok();
+        self.windows.retain(|lease, _| granted(lease));
         orders.grants.iter().for_each(|grant| self.note_window(grant));
         let renewals = orders.grants.iter().filter(|g| held.contains_key(&g.lease));
         acts.push(Act::Renew(renewals.map(|g| (g.lease, at.sent.plus(g.ttl_ms))).collect()));
         for (lease, stopping) in &held {
-            if !granted.contains(lease) && !stopping {
+            if !granted(lease) && !stopping {
                 acts.push(Act::Stop(*lease, StopReason::LeaseOver));
             }
         }

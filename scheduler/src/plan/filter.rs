@@ -153,21 +153,22 @@ fn missing_gpus(state: &State, node: &Node, spec: &TaskSpec) -> Vec<Missing> {
 
 /// The runtime a node would use: the task's own choice, else the first of the class's that the node offers.
 pub(crate) fn choose_runtime(state: &State, node: &Node, spec: &TaskSpec) -> Result<Runtime, Missing> {
-    let wanted = match spec.runtime {
-        Some(runtime) => vec![runtime],
-        None => suited(&state.settings().class(spec.class).runtimes, spec),
+    let offers = |runtime: &Runtime| node.offer.runtimes.contains(runtime);
+    let Some(own) = spec.runtime else {
+        let of_class = state.settings().class(spec.class).runtimes.iter().copied();
+        let suited = of_class.filter(|runtime| suits(*runtime, spec));
+        return suited.clone().find(offers).ok_or_else(|| Missing::Runtime(suited.collect()));
     };
-    wanted.iter().copied().find(|r| node.offer.runtimes.contains(r)).ok_or(Missing::Runtime(wanted))
+    if offers(&own) { Ok(own) } else { Err(Missing::Runtime(vec![own])) }
 }
 
-/// Of a class's runtimes those that can run a spec which names none: Docker needs an image, a process has
-/// none, and only a task that asks for it is mocked.
-fn suited(class: &[Runtime], spec: &TaskSpec) -> Vec<Runtime> {
-    let suits = |runtime: &Runtime| match runtime {
+/// Whether a runtime can run a spec which names none: Docker needs an image, a process has none, and only a task that
+/// asks for it is mocked.
+fn suits(runtime: Runtime, spec: &TaskSpec) -> bool {
+    match runtime {
         Runtime::Docker => spec.image.is_some(),
         Runtime::Process => spec.image.is_none(),
         Runtime::Mock => false,
         Runtime::Crun | Runtime::Slurm => true,
-    };
-    class.iter().copied().filter(suits).collect()
+    }
 }

@@ -208,10 +208,12 @@ impl World {
             return;
         }
         let Some(open) = self.clients.requests.get(&request) else { return };
-        let command = match open.asked.clone() {
-            Asked::Submit(submit) => Command::Submit(*submit),
-            Asked::Cancel(task) => Command::Cancel(task),
-            Asked::Mode { node, mode } => Command::SetNodeMode { node: node_id(node), mode, within_ms: None },
+        let command = match &open.asked {
+            Asked::Submit(submit) => Command::Submit((**submit).clone()),
+            Asked::Cancel(task) => Command::Cancel(*task),
+            Asked::Mode { node, mode } => {
+                Command::SetNodeMode { node: node_id(*node), mode: *mode, within_ms: None }
+            }
         };
         if self.holds_office(peer) {
             self.propose(peer, vec![command], Waiter::Client { request, attempt });
@@ -236,6 +238,7 @@ impl World {
     fn reply_to_client(&mut self, request: u64, attempt: u32, reply: Reply) {
         let [delay, _] = self.network.delays(&mut self.clients.dice);
         if let Some(delay) = delay {
+            let reply = Box::new(reply);
             self.queue.at(self.now + delay, Event::ReplyArrives { request, attempt, reply });
         }
     }

@@ -3,7 +3,7 @@
 use stint_node::shared::Entry;
 
 use super::event::Event;
-use super::log::Flight;
+use super::log::{BEHIND, Flight};
 use super::world::World;
 
 /// How long peers miss their leader before one stands for election, in milliseconds.
@@ -65,7 +65,7 @@ impl World {
         self.say("elect", peer as u64, term, || format!("peer {} leads term {term}", peer + 1));
         self.log.leader = Some((peer, life));
         let behind = match self.dice.below(4) {
-            0 => self.dice.between(0, 30),
+            0 => self.dice.between(0, BEHIND),
             1 => self.dice.between(0, 4),
             _ => 0,
         };

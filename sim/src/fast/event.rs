@@ -94,7 +94,7 @@ pub enum Event {
     ReplyArrives {
         request: u64,
         attempt: u32,
-        reply: Reply,
+        reply: Box<Reply>,
     },
     /// A client's patience with one try, or its pause before the next, is over.
     ClientWake {

@@ -35,11 +35,17 @@ pub struct Proposal {
     pub waiter: Waiter,
 }
 
+/// Who waits for so many commands of an entry.
+struct Waits {
+    commands: usize,
+    waiter: Waiter,
+}
+
 /// The entry that is being written, and who waits for it.
 struct Writing {
     number: u64,
     begun: u64,
-    batch: Vec<Proposal>,
+    batch: Vec<Waits>,
 }
 
 /// What a peer keeps for leading.
@@ -134,15 +140,14 @@ impl World {
             leading.expiry |= expiry;
             return;
         }
-        let batch = gather(&mut leading.queue);
+        let (batch, commands) = gather(&mut leading.queue);
         let boot = self.clocks(peer).boot(self.now);
         let outlook =
             self.in_office(peer, |office, state| Outlook::of(&mut office.contacts, state, boot, expiry));
         let Some(outlook) = outlook else {
-            return self.refuse(peer, batch, NotDone::NotLeader);
+            return self.refuse(peer, batch.into_iter().map(|waits| waits.waiter), NotDone::NotLeader);
         };
         let wall = self.clocks(peer).wall(self.now);
-        let commands: Vec<Command> = batch.iter().flat_map(|p| p.commands.iter().cloned()).collect();
         let process = &mut self.peers[peer];
         let state = self.log.state_at(process.applied);
         let draft = process.leading.drafts.draft(state, process.applied, outlook, wall, commands);
@@ -154,7 +159,7 @@ impl World {
         }
     }
 
-    fn write(&mut self, peer: usize, batch: Vec<Proposal>, entry: Entry) {
+    fn write(&mut self, peer: usize, batch: Vec<Waits>, entry: Entry) {
         let number = self.log.next_number;
         self.log.next_number += 1;
         let process = &mut self.peers[peer];
@@ -187,7 +192,8 @@ impl World {
     /// From here on the entry stays. Its proposer hears of it later, or never.
     pub fn commit(&mut self, flight: Flight) {
         let Flight { number, peer, life, term, proposed_at, entry, blank } = flight;
-        let results = self.log.append(term, entry);
+        let results = self.log.append(self.now, term, entry);
+        self.log.forget(self.now, self.peers.iter().map(|peer| peer.applied));
         let index = self.log.index();
         self.referee.committed(index, proposed_at, &self.log, &results);
         if blank {
@@ -223,20 +229,20 @@ impl World {
         self.turn(peer, expiry);
     }
 
-    fn answer_batch(&mut self, peer: usize, batch: Vec<Proposal>, results: Results) {
+    fn answer_batch(&mut self, peer: usize, batch: Vec<Waits>, results: Results) {
         let mut results = results.into_iter();
-        for proposal in batch {
-            let own: Results = results.by_ref().take(proposal.commands.len()).collect();
-            match proposal.waiter {
+        for waits in batch {
+            let own: Results = results.by_ref().take(waits.commands).collect();
+            match waits.waiter {
                 Waiter::Client { request, attempt } => self.client_done(request, attempt, own),
                 Waiter::Session(session) => self.session_proposed(peer, session, Ok(own)),
             }
         }
     }
 
-    fn refuse(&mut self, peer: usize, batch: Vec<Proposal>, why: NotDone) {
-        for proposal in batch {
-            self.not_done(peer, proposal.waiter, why);
+    fn refuse(&mut self, peer: usize, waiting: impl IntoIterator<Item = Waiter>, why: NotDone) {
+        for waiter in waiting {
+            self.not_done(peer, waiter, why);
         }
     }
 
@@ -254,9 +260,9 @@ impl World {
         let queue = std::mem::take(&mut leading.queue);
         if let Some(writing) = writing {
             leading.drafts.forget();
-            self.refuse(peer, writing.batch, NotDone::Unknown);
+            self.refuse(peer, writing.batch.into_iter().map(|waits| waits.waiter), NotDone::Unknown);
         }
-        self.refuse(peer, queue.into(), NotDone::NotLeader);
+        self.refuse(peer, queue.into_iter().map(|proposal| proposal.waiter), NotDone::NotLeader);
         self.barrier_failed(peer);
     }
 
@@ -271,14 +277,15 @@ impl World {
 }
 
 /// Takes what waits, up to the bounds of an entry.
-fn gather(queue: &mut VecDeque<Proposal>) -> Vec<Proposal> {
-    let (mut batch, mut commands) = (Vec::new(), 0);
+fn gather(queue: &mut VecDeque<Proposal>) -> (Vec<Waits>, Vec<Command>) {
+    let (mut batch, mut commands) = (Vec::new(), Vec::new());
     while let Some(next) = queue.front() {
-        commands += next.commands.len();
-        if !batch.is_empty() && commands > limits::BATCH_COMMANDS {
+        if !batch.is_empty() && commands.len() + next.commands.len() > limits::BATCH_COMMANDS {
             break;
         }
-        batch.extend(queue.pop_front());
+        let Some(next) = queue.pop_front() else { break };
+        batch.push(Waits { commands: next.commands.len(), waiter: next.waiter });
+        commands.extend(next.commands);
     }
-    batch
+    (batch, commands)
 }

@@ -5,9 +5,15 @@ use stint_node::shared::{Entry, Results, concerned};
 use stint_protocol::NodeId;
 use stint_scheduler::{Command, Stamped, State, apply};
 
+/// Entries that a new leader may not have applied yet at most.
+pub const BEHIND: u64 = 30;
+/// Longer than it takes a proposer to hear of its entry, in milliseconds.
+const HEARD_MS: u64 = 1_000;
+
 /// A committed entry. A new leader's first one holds no command.
 pub struct Logged {
     pub term: u64,
+    committed_at: u64,
     pub entry: Entry,
     /// Nodes whose orders it may change.
     pub touched: Vec<NodeId>,
@@ -31,8 +37,10 @@ pub struct Log {
     /// Who leads `term`, and the life of its process.
     pub leader: Option<(usize, u64)>,
     pub entries: Vec<Logged>,
-    /// `states[n]`: after the first `n` entries. Cheap: they share their structure.
-    pub states: Vec<State>,
+    /// `states[n]`: after the first `n` entries, as long as a peer may ask for it. They share their structure.
+    states: Vec<Option<State>>,
+    /// States before this index were forgotten, but for those that peers had applied then.
+    forgotten: usize,
     pub flights: Vec<Flight>,
     /// What became of committed entries that their proposers have not heard of: by number, with the index.
     pub results: Vec<(u64, u64, Results)>,
@@ -52,7 +60,8 @@ impl Log {
             term: 0,
             leader: None,
             entries: Vec::new(),
-            states: vec![State::default()],
+            states: vec![Some(State::default())],
+            forgotten: 0,
             flights: Vec::new(),
             results: Vec::new(),
             next_number: 0,
@@ -61,7 +70,7 @@ impl Log {
             commands: 0,
             frees_on_new_incarnation: false,
         };
-        log.append(0, founding);
+        log.append(0, 0, founding);
         log
     }
 
@@ -72,11 +81,12 @@ impl Log {
 
     /// The state by every committed entry.
     pub fn state(&self) -> &State {
-        &self.states[self.entries.len()]
+        self.state_at(self.index())
     }
 
     pub fn state_at(&self, index: u64) -> &State {
-        &self.states[index as usize]
+        let state = self.states[index as usize].as_ref();
+        state.unwrap_or_else(|| panic!("the state at index {index} was forgotten and is asked for"))
     }
 
     /// The term of the entry at `index`.
@@ -84,16 +94,30 @@ impl Log {
         if index == 0 { 0 } else { self.entries[index as usize - 1].term }
     }
 
+    /// Forgets states for which no peer can ask any more; these have applied the log up to `applied`.
+    pub fn forget(&mut self, now: u64, applied: impl Iterator<Item = u64> + Clone) {
+        while self.forgotten + (BEHIND as usize) < self.entries.len() {
+            let at = self.forgotten;
+            if at > 0 && self.entries[at - 1].committed_at + HEARD_MS >= now {
+                return;
+            }
+            if !applied.clone().any(|index| index == at as u64) {
+                self.states[at] = None;
+            }
+            self.forgotten += 1;
+        }
+    }
+
     /// Commits an entry: applies it to the state.
-    pub fn append(&mut self, term: u64, entry: Entry) -> Results {
+    pub fn append(&mut self, now: u64, term: u64, entry: Entry) -> Results {
         let mut state = self.state().clone();
         self.commands += entry.commands.len() as u64;
         let results = apply_entry(&mut state, &entry, self.frees_on_new_incarnation);
         let mut touched: Vec<NodeId> = results.iter().flatten().flatten().filter_map(concerned).collect();
         touched.sort_unstable_by_key(|node| node.0);
         touched.dedup();
-        self.entries.push(Logged { term, entry, touched });
-        self.states.push(state);
+        self.entries.push(Logged { term, committed_at: now, entry, touched });
+        self.states.push(Some(state));
         results
     }
 

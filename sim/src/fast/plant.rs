@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use super::shape::Pace;
+
 /// What is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FastPlant {
@@ -54,6 +56,18 @@ impl FastPlant {
             FastPlant::StaleOrders => "stale_orders",
             FastPlant::LeaseFromReceipt => "lease_from_receipt",
             FastPlant::RenewWithoutQuorum => "renew_without_quorum",
+        }
+    }
+
+    /// The pace in which it shows: where everything goes wrong at once, some mistakes show once in many seeds, so they
+    /// are looked for where they matter. None: in any.
+    pub fn pace(self) -> Option<Pace> {
+        match self {
+            // Somebody has to ask while the end of a lease is being written.
+            FastPlant::RenewAfterRevoke => Some(Pace::SlowDisks),
+            // Clocks drift apart by more than a margin only over long leases.
+            FastPlant::SkipDriftMargin => Some(Pace::Long),
+            _ => None,
         }
     }
 

@@ -229,6 +229,10 @@ impl World {
     }
 
     pub fn on_host(&mut self, node: usize) {
+        // Another one came earlier and arranged what follows.
+        if self.hosts[node].wake != Some(self.now) {
+            return;
+        }
         self.hosts[node].wake = None;
         if self.machines[self.shape.machine_of[node]].powered {
             let now = self.clocks(node).boot(self.now);

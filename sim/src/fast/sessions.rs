@@ -61,7 +61,7 @@ impl World {
         let Some(session) = self.peers[peer].leading.sessions.get(&number) else { return };
         let (node, nonce) = (session.report.node, session.report.nonce);
         let heard = self.in_office(peer, |office, _| {
-            let new = !office.contacts.reachable(boot).contains(&node);
+            let new = !office.contacts.reaches(node, boot);
             office.contacts.heard(node, nonce, boot);
             new
         });

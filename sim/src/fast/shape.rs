@@ -54,9 +54,11 @@ impl Pace {
 }
 
 impl Shape {
-    pub fn drawn(seed: u64) -> Self {
+    /// The shape of a seed, in another pace than its own if one is given.
+    pub fn drawn(seed: u64, pace: Option<Pace>) -> Self {
         let mut dice = Dice::new(seed, 0x5001);
-        let pace = Pace::drawn(&mut dice);
+        let own = Pace::drawn(&mut dice);
+        let pace = pace.unwrap_or(own);
         let peers = [5, 5, 5, 5, 5, 5, 3, 4, 6, 7][dice.below(10) as usize];
         let shared = dice.one_in(3);
         let machine_of: Vec<usize> =

@@ -27,16 +27,16 @@ pub fn sweep(sweep: &Sweep, done: impl Fn(&FastReport) + Sync) {
                     if seed >= until {
                         return;
                     }
-                    done(&caught(seed, sweep.plant));
+                    done(&run_caught(seed, sweep.plant, false));
                 }
             });
         }
     });
 }
 
-/// Runs a seed; a panic becomes a violation.
-fn caught(seed: u64, plant: Option<FastPlant>) -> FastReport {
-    catch_unwind(AssertUnwindSafe(|| run_fast(seed, plant, false))).unwrap_or_else(|payload| {
+/// Runs a seed; a panic becomes a violation, and the trace is lost with it.
+pub fn run_caught(seed: u64, plant: Option<FastPlant>, keep_trace: bool) -> FastReport {
+    catch_unwind(AssertUnwindSafe(|| run_fast(seed, plant, keep_trace))).unwrap_or_else(|payload| {
         let text = payload.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("a panic");
         let violation = Violation { severity: Severity::Crash, rule: "no panic", what: text.to_owned() };

@@ -54,7 +54,7 @@ pub struct World {
 
 impl World {
     pub fn new(seed: u64, plant: Option<FastPlant>, keep_text: bool) -> Self {
-        let shape = Shape::drawn(seed);
+        let shape = Shape::drawn(seed, plant.and_then(FastPlant::pace));
         let clocks = shape.clocks.clone();
         let mut log = Log::new(founding(&shape, &clocks[0]));
         log.frees_on_new_incarnation = plant == Some(FastPlant::ReleaseOnNewIncarnation);
@@ -134,7 +134,9 @@ impl World {
             Event::RequestArrives { peer, request, attempt } => {
                 self.on_request_arrives(peer, request, attempt)
             }
-            Event::ReplyArrives { request, attempt, reply } => self.on_reply_arrives(request, attempt, reply),
+            Event::ReplyArrives { request, attempt, reply } => {
+                self.on_reply_arrives(request, attempt, *reply)
+            }
             Event::ClientWake { request, attempt } => self.on_client_wake(request, attempt),
             Event::Fault => self.on_fault(),
             Event::StartProcess { peer } => self.start_process(peer),

@@ -1,9 +1,8 @@
 //! A replica that restarts from a snapshot and applies what follows has the same state as one that applied everything;
 //! and that state is sound. Looked at now and then.
 
-use stint_scheduler::{State, decode_snapshot, encode_snapshot};
+use stint_scheduler::{State, check, decode_snapshot, digest, encode_snapshot, same};
 
-use crate::checkers::SameState;
 use crate::fast::log::{Log, apply_entry};
 
 /// Commands between two looks.
@@ -12,7 +11,6 @@ const EVERY: u64 = 50;
 /// A replica that was restored at the last look.
 #[derive(Default)]
 pub struct Replicas {
-    same: SameState,
     restored: State,
     index: u64,
     commands: u64,
@@ -29,10 +27,16 @@ impl Replicas {
             apply_entry(&mut self.restored, &logged.entry, log.frees_on_new_incarnation);
         }
         self.index = log.index();
-        self.same.seen(1, self.index, log.state())?;
-        self.same.seen(2, self.index, &self.restored)?;
-        let bytes = encode_snapshot(log.state());
-        self.restored = decode_snapshot(&bytes).map_err(|e| format!("index {}: {e}", self.index))?;
+        let (index, state) = (self.index, log.state());
+        check(state).map_err(|broken| format!("the state at index {index} is not sound: {broken}"))?;
+        if !same(state, &self.restored) {
+            let (here, there) = (digest(state), digest(&self.restored));
+            return Err(format!(
+                "at index {index} the state is {here:016x}, a restored replica's {there:016x}"
+            ));
+        }
+        let bytes = encode_snapshot(state);
+        self.restored = decode_snapshot(&bytes).map_err(|e| format!("index {index}: {e}"))?;
         Ok(true)
     }
 }
