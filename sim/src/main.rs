@@ -12,6 +12,10 @@ use clap::Parser as _;
 use crate::args::{Cli, Command};
 use crate::command::{Done, exit, explain, regressions, replay, run, scenarios, seed, shrink, twice};
 
+/// The fast layer takes a sixth less time with it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     if let Some(code) = fast_commands::carry_out(&words) {
