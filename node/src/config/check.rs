@@ -3,7 +3,7 @@
 use stint_protocol::{Runtime, version};
 use stint_sdk::units;
 
-use super::{Config, Problem, Severity};
+use super::{Config, Origin, Problem, Severity};
 
 /// The clocks of two machines drift apart by at most this part of the elapsed time (DESIGN §5, rule 2): 1 %, a
 /// hundred times what a crystal does, because virtual machines are worse.
@@ -110,6 +110,12 @@ fn check_executor(findings: &mut Findings) {
     }
     if runs(Runtime::Mock) {
         findings.warn("executor.runtimes", "mock runs nothing: it only says so; for tests");
+    }
+    let docker_set = findings.config.origin("executor.docker.network") != Origin::Default
+        || findings.config.origin("executor.docker.socket") != Origin::Default;
+    if runs(Runtime::Docker) && docker_set && executor.docker.allowed_images.is_empty() {
+        let risk = "is empty: no image may run; name those that may, for example [\"ghcr.io/team/*\"]";
+        findings.warn("executor.docker.allowed_images", risk);
     }
     for class in &executor.classes {
         let rules = &findings.config.classes[class];
