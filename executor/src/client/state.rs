@@ -70,6 +70,8 @@ pub struct Shared {
     pub crun: Option<PathBuf>,
     pub gpu_users: GpuUsers,
     pub wake: Notify,
+    /// Something could not be started: whether Docker's daemon is there is to be asked at once.
+    pub look_at_docker: Notify,
     events: mpsc::Sender<HostEvent>,
     state: Mutex<State>,
 }
@@ -78,7 +80,16 @@ impl Shared {
     pub fn new(settings: HostSettings, layout: Layout, events: mpsc::Sender<HostEvent>) -> Self {
         let crun = find_program(&settings.crun_path);
         let gpu_users = GpuUsers::of(&settings.gpus);
-        Self { settings, layout, crun, gpu_users, wake: Notify::new(), events, state: Mutex::default() }
+        Self {
+            settings,
+            layout,
+            crun,
+            gpu_users,
+            wake: Notify::new(),
+            look_at_docker: Notify::new(),
+            events,
+            state: Mutex::default(),
+        }
     }
 
     /// The state. No code panics while it holds it, so a poisoned lock is as good as any.
@@ -264,6 +275,10 @@ impl Shared {
         {
             let mut state = self.lock();
             events.retain(|event| state.take_note(event));
+        }
+        let failed = |end: &AttemptEnd| matches!(end.kind, EndKind::StartFailed | EndKind::Lost);
+        if events.iter().any(|event| matches!(event, HostEvent::Ended(end) if failed(end))) {
+            self.look_at_docker.notify_one();
         }
         for event in events {
             if self.events.send(event).await.is_err() {

@@ -481,14 +481,18 @@ impl Keeper<'_> {
                 _ = &mut prepared.pump, if !silent => silent = true,
                 () = sleep(Duration::from_millis(limits::DOCKER_LOOK_MS)), if silent => {
                     // No output any more: the program closed it, or the daemon is gone.
-                    match (prepared.engine.ping().await, away) {
-                        (Ok(_), None) => {}
-                        (Ok(_), Some(_)) => {
+                    let patience = Duration::from_millis(limits::DOCKER_PING_MS);
+                    let there = matches!(timeout(patience, prepared.engine.ping()).await, Ok(Ok(_)));
+                    match (there, away) {
+                        (true, None) => {}
+                        // Before it answers, a daemon that is back ends what it does not keep.
+                        (true, Some(_)) if sys::pidfd_exited(process.get_ref()) => break,
+                        (true, Some(_)) => {
                             away = None;
                             silent = !self.attach_again(&mut prepared).await;
                         }
-                        (Err(_), None) => away = Some(Instant::now()),
-                        (Err(_), Some(since)) if since.elapsed() > Duration::from_millis(limits::DOCKER_AWAY_MS) => {
+                        (false, None) => away = Some(Instant::now()),
+                        (false, Some(since)) if since.elapsed() > Duration::from_millis(limits::DOCKER_AWAY_MS) => {
                             given_up = true;
                             sys::pidfd_signal(process.get_ref(), libc::SIGKILL);
                         }

@@ -35,7 +35,10 @@ pub async fn run(shared: Arc<Shared>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut swept = Instant::now();
     loop {
-        ticks.tick().await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = shared.look_at_docker.notified() => {}
+        }
         let found = ask(&shared).await;
         let was_there = matches!(shared.lock().docker, Some(Ok(())));
         shared.lock().docker = Some(found.as_ref().map(|_| ()).map_err(Clone::clone));
