@@ -11,6 +11,8 @@ pub mod engine;
 pub mod image;
 pub mod keeper;
 mod logs;
+mod pull;
+pub mod verdict;
 pub mod watch;
 
 use std::path::PathBuf;

@@ -88,7 +88,7 @@ pub struct Order {
     pub gpus: Vec<u32>,
     #[n(13)]
     #[cbor(default)]
-    pub docker: Option<DockerOrder>,
+    pub docker: Option<Box<DockerOrder>>,
 }
 
 /// From the node to the watchdog.

@@ -1,6 +1,8 @@
 //! The Docker runtime on a real engine: what a container may do, how it ends, and who ends it when everybody else is
 //! gone. The engine and the image are made by `.ci/prepare`; without them these tests fail.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod support;
 
 use std::path::PathBuf;

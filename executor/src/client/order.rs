@@ -25,7 +25,7 @@ pub fn make(shared: &Shared, launch: &Launch) -> Result<Order, Refusal> {
         _ => Mode::Direct,
     };
     let environment = environment(launch, mode);
-    let docker = (mode == Mode::Docker).then(|| docker(shared, launch)).transpose()?;
+    let docker = (mode == Mode::Docker).then(|| docker(shared, launch)).transpose()?.map(Box::new);
     Ok(Order {
         lease: launch.lease,
         mode,

@@ -3,6 +3,7 @@
 //! runs any more. TERM asks the program to end; USR1 (also sent by the kernel when the watchdog dies) kills it.
 
 use std::fs::OpenOptions;
+use std::future::Future;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -12,19 +13,18 @@ use std::time::Duration;
 
 use bollard::Docker;
 use bollard::models::{ContainerInspectResponse, ContainerState};
-use bollard::query_parameters::{CreateContainerOptions, CreateImageOptions};
-use futures_util::StreamExt;
-use stint_protocol::limits::clip;
-use stint_protocol::{AttemptEnd, EndKind, LeaseId};
+use bollard::query_parameters::CreateContainerOptions;
+use stint_protocol::{EndKind, LeaseId};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::engine::{self, Fault};
-use super::image::Reference;
 use super::logs::{self, Files};
-use super::{Pull, container, container_name};
+use super::pull::Puller;
+use super::verdict::{self, Verdict, say_end, start_failure, stopped, verdict};
+use super::{container, container_name};
 use crate::layout::Layout;
 use crate::limits;
 use crate::shim::kill_labelled;
@@ -37,27 +37,6 @@ enum Wish {
     Run,
     Term,
     Kill,
-}
-
-/// What came of it.
-#[derive(Clone, Debug)]
-struct Verdict {
-    kind: EndKind,
-    message: String,
-}
-
-fn verdict(kind: EndKind, message: impl Into<String>) -> Verdict {
-    Verdict { kind, message: clip(message.into()) }
-}
-
-/// The watchdog's own reason replaces it.
-fn stopped() -> Verdict {
-    verdict(EndKind::Lost, "it was stopped before it ran")
-}
-
-/// Where a keeper writes how its attempt ended.
-pub fn end_file(layout: &Layout, lease: LeaseId) -> PathBuf {
-    layout.attempt(lease).join("docker-end")
 }
 
 /// Says that an attempt runs under Docker, and at which socket.
@@ -127,47 +106,6 @@ async fn at_least(wish: &watch::Receiver<Wish>, least: Wish) {
     }
 }
 
-/// The kinds of end that a keeper tells, by their number in a slot.
-const KINDS: [EndKind; 6] = [
-    EndKind::Exited(0),
-    EndKind::Signalled(0),
-    EndKind::OutOfMemory,
-    EndKind::Lost,
-    EndKind::StartFailed,
-    EndKind::NotRunnable,
-];
-
-/// Says how the attempt ended: the words in a file, the kind in memory, which no full disk can lose.
-fn say_end(layout: &Layout, lease: LeaseId, slot: Option<&'static Slot>, kind: EndKind, message: String) {
-    let code = match kind {
-        EndKind::Exited(code) | EndKind::Signalled(code) => code,
-        _ => 0,
-    };
-    let number = KINDS.iter().position(|k| std::mem::discriminant(k) == std::mem::discriminant(&kind));
-    let end = AttemptEnd { lease, kind, message: clip(message), run_ms: 0 };
-    let (file, fresh) = (end_file(layout, lease), layout.attempt(lease).join("docker-end.new"));
-    let written =
-        minicbor::to_vec(&end).map_err(io::Error::other).and_then(|bytes| std::fs::write(&fresh, bytes));
-    if let Err(e) = written.and_then(|()| std::fs::rename(fresh, file)) {
-        eprintln!("stint docker keeper: writing how {lease} ended: {e}");
-    }
-    if let Some(slot) = slot {
-        slot.status.store(code, SeqCst);
-        slot.errno.store(number.map_or(0, |n| n as i32 + 1), SeqCst);
-    }
-}
-
-/// What `say_end` said; none: nothing yet.
-pub fn told_end(slot: &Slot) -> Option<EndKind> {
-    let number = slot.errno.load(SeqCst).checked_sub(1)?;
-    let code = slot.status.load(SeqCst);
-    Some(match KINDS.get(usize::try_from(number).ok()?)?.clone() {
-        EndKind::Exited(_) => EndKind::Exited(code),
-        EndKind::Signalled(_) => EndKind::Signalled(code),
-        kind => kind,
-    })
-}
-
 /// Kills and removes the container of a lease whatever state it is in. Returns when there is none any more, or when
 /// no daemon is there that could start it and no process of it is seen.
 async fn make_sure_gone(layout: &Layout, lease: LeaseId, socket: &str) {
@@ -224,31 +162,36 @@ impl Keeper<'_> {
         match prepared {
             Ok(prepared) if *self.wish.borrow() == Wish::Run => self.start_and_watch(prepared).await,
             Ok(_) => self.give_up(stopped()).await,
-            Err(verdict) => self.give_up(verdict).await,
+            Err(ended) => self.give_up(ended).await,
         }
     }
 
     /// Nothing was started: what may have been created goes.
-    async fn give_up(&self, verdict: Verdict) -> Verdict {
+    async fn give_up(&self, ended: Verdict) -> Verdict {
         if let Ok(engine) = engine::connect(&self.docker.socket).await {
             self.remove(&engine).await;
         }
-        verdict
+        ended
     }
 
     async fn prepare(&self) -> Result<Prepared, Verdict> {
-        let failed = |e: io::Error| verdict(EndKind::StartFailed, format!("making its folder: {e}"));
-        let mut files = self.make_folder().map_err(failed)?;
-        let engine = engine::connect(&self.docker.socket).await.map_err(|fault| self.no_daemon(&fault))?;
+        let making = |e: io::Error| verdict(EndKind::StartFailed, format!("making its folder: {e}"));
+        let files = self.make_folder().map_err(making)?;
+        let engine = engine::connect(&self.docker.socket)
+            .await
+            .map_err(|fault| verdict::no_daemon(&self.docker.socket, &fault))?;
+        let stderr = files.stderr.try_clone().map_err(making)?;
+        let mut puller = Puller { engine: &engine, order: self.docker, stderr };
         let image = tokio::select! {
             () = at_least(&self.wish, Wish::Term) => Err(stopped()),
-            image = self.image(&engine, &mut files) => image,
+            image = puller.image() => image,
         }?;
         self.create(&engine, image).await?;
         self.check_devices(&engine).await?;
-        let output =
-            logs::attach(&engine, &self.name).await.map_err(|fault| self.failed("attaching", &fault))?;
-        let pump = tokio::spawn(logs::pump(output, files.try_clone().map_err(failed)?));
+        let output = logs::attach(&engine, &self.name)
+            .await
+            .map_err(|fault| verdict::failed(&self.docker.socket, "attaching to its container", &fault))?;
+        let pump = tokio::spawn(logs::pump(output, files.try_clone().map_err(making)?));
         Ok(Prepared { engine, files, pump })
     }
 
@@ -260,98 +203,6 @@ impl Keeper<'_> {
         let open =
             |name: &str| OpenOptions::new().create(true).append(true).mode(0o600).open(folder.join(name));
         Ok(Files { stdout: open("stdout")?, stderr: open("stderr")? })
-    }
-
-    fn no_daemon(&self, fault: &Fault) -> Verdict {
-        let message =
-            format!("the Docker daemon at {} does not answer: {}", self.docker.socket, fault.words());
-        verdict(EndKind::StartFailed, message)
-    }
-
-    fn failed(&self, what: &str, fault: &Fault) -> Verdict {
-        if fault.is_unreachable() {
-            return self.no_daemon(fault);
-        }
-        verdict(EndKind::StartFailed, format!("{what} its container: {}", fault.words()))
-    }
-
-    /// The id of the image, here by then.
-    async fn image(&self, engine: &Docker, files: &mut Files) -> Result<String, Verdict> {
-        let name = self.docker.image.as_str();
-        if self.docker.pull != Pull::Always
-            && let Some(id) = self.image_here(engine).await?
-        {
-            return Ok(id);
-        }
-        if self.docker.pull == Pull::Never {
-            let message = format!("image {name} is not on this node, and executor.docker.pull is never");
-            return Err(verdict(EndKind::NotRunnable, message));
-        }
-        self.pull(engine, files).await?;
-        let gone = || verdict(EndKind::StartFailed, format!("image {name} was pulled and is gone again"));
-        self.image_here(engine).await?.ok_or_else(gone)
-    }
-
-    async fn image_here(&self, engine: &Docker) -> Result<Option<String>, Verdict> {
-        match engine.inspect_image(&self.docker.image).await.map_err(Fault::from) {
-            Ok(image) => Ok(image.id),
-            Err(fault) if fault.status() == 404 => Ok(None),
-            Err(fault) => Err(self.failed("looking for the image of", &fault)),
-        }
-    }
-
-    /// Pulls with growing pauses. Progress goes to the attempt's stderr, a line now and then.
-    async fn pull(&self, engine: &Docker, files: &mut Files) -> Result<(), Verdict> {
-        let name = self.docker.image.as_str();
-        let mut pause = limits::PULL_PAUSE_MS;
-        let mut tries = 1;
-        loop {
-            let _ = writeln!(files.stderr, "stint: pulling {name}");
-            let fault = match self.pull_once(engine, files).await {
-                Ok(()) => return Ok(()),
-                Err(fault) => fault,
-            };
-            if is_missing(&fault) {
-                return Err(verdict(EndKind::NotRunnable, format!("image {name}: {}", fault.words())));
-            }
-            if tries == limits::PULL_TRIES {
-                let message = format!("pulling {name} failed {tries} times, last: {}", fault.words());
-                return Err(verdict(EndKind::StartFailed, message));
-            }
-            let _ = writeln!(
-                files.stderr,
-                "stint: pulling {name} failed, again in {pause} ms: {}",
-                fault.words()
-            );
-            sleep(Duration::from_millis(pause)).await;
-            (tries, pause) = (tries + 1, pause * 4);
-        }
-    }
-
-    async fn pull_once(&self, engine: &Docker, files: &mut Files) -> Result<(), Fault> {
-        let reference = Reference::parse(&self.docker.image).map_err(|e| Fault::Said(400, e.to_string()))?;
-        let options = CreateImageOptions {
-            from_image: Some(reference.repository.clone()),
-            tag: reference.digest.clone().or(reference.tag.clone()),
-            ..CreateImageOptions::default()
-        };
-        let mut steps = std::pin::pin!(engine.create_image(Some(options), None, None));
-        let mut progress = Progress::default();
-        let quiet = Duration::from_millis(limits::PULL_QUIET_MS);
-        loop {
-            let step = timeout(quiet, steps.next()).await;
-            let step =
-                step.map_err(|_| Fault::Unreachable(format!("nothing came for {} s", quiet.as_secs())))?;
-            let Some(step) = step else { return Ok(()) };
-            let step = step?;
-            if let Some(error) = step.error_detail {
-                return Err(Fault::Said(500, error.message.unwrap_or_default()));
-            }
-            let detail = step.progress_detail.unwrap_or_default();
-            if let Some(line) = progress.note(step.id, detail.current, detail.total) {
-                let _ = writeln!(files.stderr, "stint: pulling {}: {line}", self.docker.image);
-            }
-        }
     }
 
     async fn create(&self, engine: &Docker, image: String) -> Result<(), Verdict> {
@@ -366,7 +217,7 @@ impl Keeper<'_> {
         match created {
             Ok(_) => Ok(()),
             Err(Fault::Said(400, words)) => Err(verdict(EndKind::NotRunnable, words)),
-            Err(fault) => Err(self.failed("creating", &fault)),
+            Err(fault) => Err(verdict::failed(&self.docker.socket, "creating its container", &fault)),
         }
     }
 
@@ -375,7 +226,10 @@ impl Keeper<'_> {
         if self.docker.gpus.is_empty() {
             return Ok(());
         }
-        let created = self.inspect(engine).await.map_err(|fault| self.failed("inspecting", &fault))?;
+        let created = self
+            .inspect(engine)
+            .await
+            .map_err(|fault| verdict::failed(&self.docker.socket, "inspecting its container", &fault))?;
         if container::has_exactly(created.host_config.as_ref(), &self.docker.gpus) {
             return Ok(());
         }
@@ -393,7 +247,7 @@ impl Keeper<'_> {
             if fault.is_unreachable() {
                 // It may have been started all the same.
                 self.make_sure_gone().await;
-                return self.no_daemon(&fault);
+                return verdict::no_daemon(&self.docker.socket, &fault);
             }
             self.remove(&prepared.engine).await;
             return start_failure(&self.order.command, &fault);
@@ -505,13 +359,12 @@ impl Keeper<'_> {
         if silent {
             prepared.pump = tokio::spawn(async { None });
         }
-        let mut verdict = self.finish(prepared, Some(process.get_ref()), away.is_some()).await;
+        let ended = self.finish(prepared, Some(process.get_ref()), away.is_some()).await;
         if given_up {
-            verdict.kind = EndKind::Lost;
-            verdict.message =
-                "the Docker daemon stopped while it ran and did not come back: it was killed".into();
+            let message = "the Docker daemon stopped while it ran and did not come back: it was killed";
+            return verdict(EndKind::Lost, message);
         }
-        verdict
+        ended
     }
 
     async fn attach_again(&self, prepared: &mut Prepared) -> bool {
@@ -529,8 +382,13 @@ impl Keeper<'_> {
         if self.slot.ended.load(SeqCst) == 0 {
             self.slot.ended.store(sys::boot_now().0, SeqCst);
         }
-        let mut verdict = match state {
-            Ok(state) => self.judge(&state, process, was_away),
+        let mut ended = match state {
+            Ok(state) => verdict::of_ended(
+                &state,
+                process.and_then(sys::pidfd_wait_status),
+                was_away,
+                self.order.memory_bytes,
+            ),
             Err(fault) => {
                 let message = format!("the Docker daemon stopped while it ran: {}", fault.words());
                 verdict(EndKind::Lost, message)
@@ -538,14 +396,10 @@ impl Keeper<'_> {
         };
         let drained = timeout(Duration::from_millis(limits::DOCKER_DRAIN_MS), prepared.pump).await;
         if let Ok(Ok(Some(e))) = drained {
-            verdict.message = clip(format!(
-                "{}{}some of its output could not be kept: {e}",
-                verdict.message,
-                gap(&verdict)
-            ));
+            ended = ended.and(&format!("some of its output could not be kept: {e}"));
         }
         self.remove(&prepared.engine).await;
-        verdict
+        ended
     }
 
     /// What the daemon says of the ended container; an error when it does not answer.
@@ -567,31 +421,6 @@ impl Keeper<'_> {
         }
     }
 
-    fn judge(&self, state: &ContainerState, process: Option<&OwnedFd>, was_away: bool) -> Verdict {
-        let code = state.exit_code.unwrap_or(0) as i32;
-        if state.oom_killed == Some(true) && code != 0 {
-            let asked = self.order.memory_bytes;
-            let message = format!(
-                "the kernel killed it for memory at its limit of {asked} bytes: ask for more with memory_bytes"
-            );
-            return verdict(EndKind::OutOfMemory, message);
-        }
-        // Docker tells a signal as 128 + its number, which a program can say too; the kernel tells them apart where it is
-        // new enough.
-        let signal = match process.and_then(sys::pidfd_wait_status) {
-            Some(status) if libc::WIFSIGNALED(status) => Some(libc::WTERMSIG(status)),
-            Some(_) => None,
-            None => (129..=192).contains(&code).then_some(code - 128),
-        };
-        match signal {
-            Some(_) if was_away => {
-                verdict(EndKind::Lost, "the Docker daemon stopped while it ran and killed it")
-            }
-            Some(signal) => verdict(EndKind::Signalled(signal), ""),
-            None => verdict(EndKind::Exited(code), ""),
-        }
-    }
-
     /// Removes the container; what a daemon that is away keeps, the node's sweep removes later.
     async fn remove(&self, engine: &Docker) {
         let until = Instant::now() + Duration::from_millis(limits::DOCKER_REMOVE_MS);
@@ -608,77 +437,10 @@ impl Keeper<'_> {
     }
 }
 
-fn gap(verdict: &Verdict) -> &'static str {
-    if verdict.message.is_empty() { "" } else { "; " }
-}
-
 /// Whether a process is in a container, as its cgroups say.
 fn belongs(pid: i32, container: &str) -> bool {
     let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
     container.len() >= 12 && cgroups.contains(container)
-}
-
-/// Whether a registry says that there is no such image, or none for us.
-fn is_missing(fault: &Fault) -> bool {
-    let words = fault.words().to_lowercase();
-    let told = [
-        "manifest unknown",
-        "manifest for",
-        "repository does not exist",
-        "pull access denied",
-        "unauthorized",
-    ];
-    !fault.is_unreachable() && (fault.status() == 404 || told.iter().any(|part| words.contains(part)))
-}
-
-/// Why a created container did not start: the task's fault or the node's.
-fn start_failure(command: &[String], fault: &Fault) -> Verdict {
-    let words = fault.words();
-    let name = command.first().map_or("the image's program", String::as_str);
-    let told = [
-        "executable file not found",
-        "no such file or directory",
-        "permission denied",
-        "exec format error",
-        "is a directory",
-    ];
-    let exec = words.contains("exec") && told.iter().any(|part| words.contains(part));
-    if exec {
-        let advice = "not found or not executable in the image: give its full path, or another image";
-        return verdict(EndKind::NotRunnable, format!("{name:?}: {advice} ({})", short(words)));
-    }
-    verdict(EndKind::StartFailed, format!("starting its container: {words}"))
-}
-
-/// The last part of runc's chain of reasons.
-fn short(words: &str) -> &str {
-    words.rsplit_once(": exec: ").map_or(words, |(_, last)| last)
-}
-
-/// The bytes of all layers of a pull.
-#[derive(Default)]
-struct Progress {
-    layers: std::collections::BTreeMap<String, (i64, i64)>,
-    said_at: Option<Instant>,
-}
-
-impl Progress {
-    /// Notes a step; words when it is time to say something again.
-    fn note(&mut self, layer: Option<String>, current: Option<i64>, total: Option<i64>) -> Option<String> {
-        let (current, total) = (current?, total?);
-        if self.layers.len() < limits::PULL_LAYERS {
-            self.layers.insert(layer?, (current, total));
-        }
-        let quiet = Duration::from_millis(limits::PULL_SAY_MS);
-        if self.said_at.is_some_and(|at| at.elapsed() < quiet) {
-            return None;
-        }
-        self.said_at = Some(Instant::now());
-        let (current, total) =
-            self.layers.values().fold((0, 0), |sum, layer| (sum.0 + layer.0, sum.1 + layer.1));
-        let mib = |bytes: i64| bytes / (1 << 20);
-        Some(format!("{} of {} MiB of the layers begun", mib(current), mib(total)))
-    }
 }
 
 /// Sends what the watchdog's notice pipe carries.

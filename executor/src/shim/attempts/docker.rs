@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use stint_protocol::{AttemptEnd, BootMs, LeaseId};
 
 use super::Attempts;
-use crate::docker::keeper;
+use crate::docker::{keeper, verdict};
 use crate::limits;
 use crate::sys::spawn::Child;
 use crate::sys::{self, Slot};
@@ -87,13 +87,13 @@ impl Attempts {
     /// Whether a keeper is gone that has not said how its attempt ended: it was killed.
     pub(super) fn lacks_docker_end(&self, lease: LeaseId) -> bool {
         let Some(attempt) = self.running.get(&lease) else { return false };
-        attempt.order.mode == Mode::Docker && keeper::told_end(self.spawner.slot(attempt.slot)).is_none()
+        attempt.order.mode == Mode::Docker && verdict::told_end(self.spawner.slot(attempt.slot)).is_none()
     }
 
     /// How the keeper says that its attempt ended: the kind from shared memory, the words from a file.
     pub(super) fn docker_end(&self, lease: LeaseId, slot: &Slot) -> Option<AttemptEnd> {
-        let kind = keeper::told_end(slot)?;
-        let written = std::fs::read(keeper::end_file(&self.layout, lease)).ok();
+        let kind = verdict::told_end(slot)?;
+        let written = std::fs::read(verdict::end_file(&self.layout, lease)).ok();
         let written = written.and_then(|bytes| minicbor::decode::<AttemptEnd>(&bytes).ok());
         let message = written.map_or_else(|| "its message could not be kept".into(), |end| end.message);
         Some(AttemptEnd { lease, kind, message, run_ms: 0 })
