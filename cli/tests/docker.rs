@@ -376,3 +376,30 @@ async fn a_daemon_that_is_stopped_while_a_task_runs() {
 async fn a_daemon_that_is_killed_while_a_task_runs() {
     a_daemon_that_ends("KILL").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_that_hangs_cannot_keep_a_container_alive() {
+    let daemon = Daemon::start().await;
+    let mut cluster = cluster_of_own_daemon().await;
+    let ids =
+        accepted(&cluster.client(), shell("[ $STINT_ATTEMPT != 1 ] || { echo first; sleep 60; }")).await;
+    until("it runs", || outputs(&cluster).values().any(|text| text.contains("first"))).await;
+    sleep(Duration::from_secs(1)).await;
+    let id = containers_at(&own_socket(), &cluster).remove(0);
+    let pid = docker_at(&own_socket(), &["inspect", "--format", "{{.State.Pid}}", &id]).unwrap();
+    let process = PathBuf::from("/proc").join(pid);
+    // Neither the daemon nor the node can do anything.
+    signal(daemon.process.id(), "STOP");
+    cluster.peers[0].kill().await;
+    let began = Instant::now();
+    until("the watchdog killed it", || !process.exists()).await;
+    let took = began.elapsed();
+    signal(daemon.process.id(), "CONT");
+    assert!(took < Duration::from_millis(4_100), "it outlived its lease: {took:?}");
+    until("its container is removed", || containers_at(&own_socket(), &cluster).is_empty()).await;
+    cluster.peers[0].spawn(&[]);
+    cluster.peers[0].ready().await;
+    let task = cluster.finish(&ids, PATIENCE).await.remove(0);
+    assert_eq!(task.outcome.as_ref().unwrap().status, "succeeded", "{task:#?}");
+    assert_eq!(task.attempt_records[0].end, "lost", "{task:#?}");
+}

@@ -72,7 +72,7 @@ async fn ends_are_told_apart_and_nothing_is_left() {
         (shell("echo out; echo err >&2; exit 0"), EndKind::Exited(0)),
         (shell("exit 7"), EndKind::Exited(7)),
         (shell("exit 255"), EndKind::Exited(255)),
-        (shell("exit 137"), EndKind::Exited(137)),
+        (shell("sleep 0.5; exit 137"), EndKind::Exited(137)),
         (order(&["no-such-program"]), EndKind::NotRunnable),
         (order(&["/no/such/file"]), EndKind::NotRunnable),
         (order(&["/work"]), EndKind::NotRunnable),
@@ -402,5 +402,88 @@ async fn a_hundred_mebibytes_of_output() {
         rig.executor().join("attempts").join(format!("{}-{}", lease.task, lease.attempt)).join("stdout"),
     );
     assert_eq!(size.unwrap().len(), (100 << 20) + 5);
+    assert_eq!(containers(&rig), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_full_disk_costs_output_and_nothing_else() {
+    let (rig, mut client) = open().await;
+    let attempts = rig.executor().join("attempts");
+    let mount = |words: &[&str]| {
+        assert!(
+            Command::new(words[0]).args(&words[1..]).arg(&attempts).status().unwrap().success(),
+            "{words:?}"
+        );
+    };
+    mount(&["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs"]);
+    let launch = shell("sleep 0.3; head -c 4194304 /dev/zero; exit 3");
+    let lease = launch.lease;
+    client.host.start(launch);
+    let end = client.end(lease).await;
+    let left = containers(&rig);
+    mount(&["umount", "--lazy"]);
+    assert_eq!(end.kind, EndKind::Exited(3), "{end:?}");
+    assert!(end.message.contains("could not be kept"), "{end:?}");
+    assert_eq!(left, Vec::<String>::new());
+}
+
+/// What an attempt costs beyond the calls to the daemon that it needs: the same calls from a bare loop, interleaved.
+/// `cargo nextest run -p stint-executor --run-ignored only a_start_costs --release --no-capture`
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn a_start_costs_little() {
+    use futures_util::StreamExt;
+    let (rig, mut client) = open().await;
+    let engine =
+        bollard::Docker::connect_with_unix("/var/run/docker.sock", 30, bollard::API_DEFAULT_VERSION).unwrap();
+    let engine = engine.negotiate_version().await.unwrap();
+    let (mut bare, mut ours) = (Vec::new(), Vec::new());
+    for round in 0..30 {
+        let name = format!("stint-bare-{}-{round}", std::process::id());
+        let host_config = bollard::models::HostConfig {
+            network_mode: Some("none".into()),
+            readonly_rootfs: Some(true),
+            cap_drop: Some(vec!["ALL".into()]),
+            log_config: Some(bollard::models::HostConfigLogConfig { typ: Some("none".into()), config: None }),
+            ..Default::default()
+        };
+        let body = bollard::models::ContainerCreateBody {
+            image: Some(IMAGE.into()),
+            entrypoint: Some(vec!["/bin/true".into()]),
+            host_config: Some(host_config),
+            ..Default::default()
+        };
+        let began = std::time::Instant::now();
+        engine.inspect_image(IMAGE).await.unwrap();
+        let options = bollard::query_parameters::CreateContainerOptions {
+            name: Some(name.clone()),
+            ..Default::default()
+        };
+        engine.create_container(Some(options), body).await.unwrap();
+        let options = bollard::query_parameters::AttachContainerOptions {
+            stream: true,
+            stdout: true,
+            stderr: true,
+            ..Default::default()
+        };
+        let mut output = engine.attach_container(&name, Some(options)).await.unwrap().output;
+        engine.start_container(&name, None).await.unwrap();
+        while output.next().await.is_some() {}
+        while engine.inspect_container(&name, None).await.unwrap().state.unwrap().running == Some(true) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let options = bollard::query_parameters::RemoveContainerOptions { force: true, v: true, link: false };
+        engine.remove_container(&name, Some(options)).await.unwrap();
+        bare.push(began.elapsed());
+        let launch = order(&["/bin/true"]);
+        let lease = launch.lease;
+        let began = std::time::Instant::now();
+        client.host.start(launch);
+        assert_kind(&client.end(lease).await, EndKind::Exited(0));
+        ours.push(began.elapsed());
+    }
+    bare.sort();
+    ours.sort();
+    println!("MEASURED docker: bare {:?}, through us {:?} (medians of 30)", bare[15], ours[15]);
     assert_eq!(containers(&rig), Vec::<String>::new());
 }
