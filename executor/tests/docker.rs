@@ -444,6 +444,14 @@ async fn a_start_costs_little() {
             network_mode: Some("none".into()),
             readonly_rootfs: Some(true),
             cap_drop: Some(vec!["ALL".into()]),
+            security_opt: Some(vec!["no-new-privileges".into()]),
+            ipc_mode: Some("private".into()),
+            memory: Some(256 << 20),
+            memory_swap: Some(256 << 20),
+            nano_cpus: Some(1_000_000_000),
+            pids_limit: Some(512),
+            tmpfs: Some(std::collections::HashMap::from([("/tmp".to_owned(), "rw,size=512m".to_owned())])),
+            binds: Some(vec![format!("{}:/work", rig.folder.path().display())]),
             log_config: Some(bollard::models::HostConfigLogConfig { typ: Some("none".into()), config: None }),
             ..Default::default()
         };
