@@ -427,6 +427,122 @@ async fn a_full_disk_costs_output_and_nothing_else() {
     assert_eq!(left, Vec::<String>::new());
 }
 
+fn sha256(file: &std::path::Path) -> String {
+    let output = Command::new("sha256sum").arg(file).output().unwrap();
+    format!("sha256:{}", String::from_utf8_lossy(&output.stdout).split(' ').next().unwrap())
+}
+
+/// A registry on loopback with one image, whose manifest it refuses to give `failures` times. Its port, and the
+/// manifest's digest.
+fn registry(folder: PathBuf, failures: u32) -> (u16, String) {
+    let root = folder.join("root");
+    std::fs::create_dir_all(root.join("bin")).unwrap();
+    std::fs::copy("/bin/busybox", root.join("bin/sh")).unwrap();
+    let run = |words: &[&str]| {
+        assert!(Command::new(words[0]).args(&words[1..]).current_dir(&folder).status().unwrap().success())
+    };
+    run(&["tar", "-C", "root", "-cf", "layer", "."]);
+    let uncompressed = sha256(&folder.join("layer"));
+    run(&["gzip", "-nf", "layer"]);
+    let config = format!(
+        "{{\"architecture\":\"amd64\",\"os\":\"linux\",\"config\":{{\"Cmd\":[\"/bin/sh\",\"-c\",\"echo of the image\"]}},\
+         \"rootfs\":{{\"type\":\"layers\",\"diff_ids\":[\"{uncompressed}\"]}}}}"
+    );
+    std::fs::write(folder.join("config"), config).unwrap();
+    let part = |kind: &str, file: &str| {
+        let (digest, size) =
+            (sha256(&folder.join(file)), std::fs::metadata(folder.join(file)).unwrap().len());
+        let text = format!(
+            "{{\"mediaType\":\"application/vnd.docker.{kind}\",\"digest\":\"{digest}\",\"size\":{size}}}"
+        );
+        (digest, text)
+    };
+    let (config, layer) =
+        (part("container.image.v1+json", "config"), part("image.rootfs.diff.tar.gzip", "layer.gz"));
+    let kind = "application/vnd.docker.distribution.manifest.v2+json";
+    let manifest = format!(
+        "{{\"schemaVersion\":2,\"mediaType\":\"{kind}\",\"config\":{},\"layers\":[{}]}}",
+        config.1, layer.1
+    );
+    std::fs::write(folder.join("manifest"), &manifest).unwrap();
+    let digest = sha256(&folder.join("manifest"));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (port, told) = (listener.local_addr().unwrap().port(), digest.clone());
+    std::thread::spawn(move || {
+        use std::io::{Read, Write};
+        let mut failures = failures;
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { continue };
+            let _ = stream.set_read_timeout(Some(Duration::from_millis(500)));
+            let (mut request, mut part) = (Vec::new(), [0u8; 4096]);
+            while !request.windows(4).any(|w| w == b"\r\n\r\n") && request.first() != Some(&0x16) {
+                match stream.read(&mut part) {
+                    Ok(read @ 1..) => request.extend_from_slice(&part[..read]),
+                    _ => break,
+                }
+            }
+            let request = String::from_utf8_lossy(&request).into_owned();
+            let Some((method, path)) =
+                request.split_once(' ').map(|(m, rest)| (m, rest.split(' ').next().unwrap_or("")))
+            else {
+                continue;
+            };
+            let mut status = "200 OK";
+            let (mut kind_of, mut body) = ("application/octet-stream", Vec::new());
+            if path.contains("/manifests/") && failures > 0 {
+                failures -= 1;
+                status = "503 Service Unavailable";
+            } else if path.contains("/manifests/") {
+                (kind_of, body) = (kind, manifest.clone().into_bytes());
+            } else if path.ends_with(&config.0) {
+                body = std::fs::read(folder.join("config")).unwrap();
+            } else if path.ends_with(&layer.0) {
+                body = std::fs::read(folder.join("layer.gz")).unwrap();
+            } else if path != "/v2/" {
+                status = "404 Not Found";
+            }
+            let head = format!(
+                "HTTP/1.1 {status}\r\nContent-Type: {kind_of}\r\nContent-Length: {}\r\nConnection: close\r\n\
+                 Docker-Distribution-Api-Version: registry/2.0\r\nDocker-Content-Digest: {digest}\r\n\r\n",
+                body.len()
+            );
+            let _ = stream.write_all(head.as_bytes());
+            if method != "HEAD" {
+                let _ = stream.write_all(&body);
+            }
+        }
+    });
+    (port, told)
+}
+
+#[tokio::test]
+async fn an_image_is_pulled_by_tag_and_by_digest_though_its_registry_fails_at_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let (port, digest) = registry(folder.path().to_owned(), 2);
+    let (mut rig, client) = open().await;
+    client.host.shutdown(false).await;
+    rig.settings.docker.allowed_images = vec![format!("127.0.0.1:{port}/**")];
+    let mut client = rig.open().await;
+    let name = format!("127.0.0.1:{port}/team/tool");
+    let mut pulled = Vec::new();
+    for image in [format!("{name}:3"), format!("{name}@{digest}")] {
+        let mut spec = support::spec(&[]);
+        spec.image = Some(image.clone());
+        let launch = support::launch(spec, Runtime::Docker);
+        let lease = launch.lease;
+        client.host.start(launch);
+        let end = client.end(lease).await;
+        let errors = output(&client, lease, LogStream::Stderr).await;
+        assert_eq!(end.kind, EndKind::Exited(0), "{end:?}\n{errors}");
+        assert_eq!(output(&client, lease, LogStream::Stdout).await, "of the image\n");
+        pulled.push(errors);
+        docker(&["rmi", "-f", &image]);
+    }
+    assert!(pulled[0].contains("failed, again in 500 ms"), "{}", pulled[0]);
+    assert!(!pulled[1].contains("failed") && pulled[1].contains("stint: pulling"), "{}", pulled[1]);
+    assert_eq!(containers(&rig), Vec::<String>::new());
+}
+
 /// What an attempt costs beyond the calls to the daemon that it needs: the same calls from a bare loop, interleaved.
 /// `cargo nextest run -p stint-executor --run-ignored only a_start_costs --release --no-capture`
 #[tokio::test]
