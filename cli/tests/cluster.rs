@@ -283,7 +283,14 @@ async fn bad_input_is_refused_with_what_to_change() {
             &["submit", "--class", "cpu_short", "--timeout", "2h", "--", "true"],
             "over the cap of class cpu_short",
         ),
-        (&["submit", "--class", "cpu_long", "--runtime", "docker", "--", "true"], "use process, crun, mock"),
+        (
+            &["submit", "--class", "cpu_long", "--runtime", "slurm", "--", "true"],
+            "use process, crun, docker, mock",
+        ),
+        (
+            &["submit", "--class", "cpu_long", "--runtime", "docker", "--", "true"],
+            "runtime docker runs an image",
+        ),
         (&["status", "no-such-task"], "no task"),
         (&["node", "drain", "nobody"], "no node"),
     ];

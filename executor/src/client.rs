@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::clock::boot_now;
+use crate::docker::watch;
 use crate::host::{
     Held, Host, HostError, HostEvent, HostHealth, HostSettings, Launch, LogChunk, LogError, LogFuture,
     LogStream, StopReason,
@@ -63,8 +64,12 @@ impl HostClient {
         let accounted = connection.hello.accounted && !shared.layout.mock_mark().exists();
         let _ = std::fs::remove_file(shared.layout.mock_mark());
         shared.adopt(&connection.hello, accounted);
+        if shared.settings.runtimes.contains(&Runtime::Docker) {
+            watch::look(&shared).await;
+        }
         let (mock, inbox) = mpsc::unbounded_channel();
         let all = vec![
+            tokio::spawn(watch::run(shared.clone())),
             tokio::spawn(link::keep(shared.clone(), connection)),
             tokio::spawn(mock::run(shared.clone(), inbox)),
             tokio::spawn(housekeeping::run(shared.clone())),
@@ -104,6 +109,17 @@ impl HostClient {
         let _ = self.mock.send(ToMock::Publish(end));
     }
 
+    /// Has the watchdog start an attempt.
+    fn send_order(&self, launch: &Launch) {
+        match order::make(&self.shared, launch) {
+            Ok(order) => self.shared.send(ToShim::Start(order)),
+            Err((kind, message)) => {
+                self.shared.stays_here(launch.lease);
+                self.refuse(launch.lease, kind, message);
+            }
+        }
+    }
+
     fn start_mock(&self, launch: Launch) {
         if let Err(e) = self.shared.mark_mock() {
             return self.refuse(
@@ -130,7 +146,7 @@ impl Host for HostClient {
         let place = match launch.runtime {
             Runtime::Mock => Where::Here,
             _ if devices::must_look(&self.shared, &launch) => Where::Waiting,
-            Runtime::Process | Runtime::Crun => Where::Queued,
+            Runtime::Process | Runtime::Crun | Runtime::Docker => Where::Queued,
             _ => Where::Here,
         };
         if !self.shared.begin(lease, launch.deadline, place) {
@@ -142,10 +158,7 @@ impl Host for HostClient {
             None if place == Where::Waiting => {
                 tokio::spawn(devices::start_when_free(self.clone(), launch));
             }
-            None => {
-                let order = order::make(&self.shared, &launch);
-                self.shared.send(ToShim::Start(order));
-            }
+            None => self.send_order(&launch),
         }
     }
 

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use minicbor::{Decode, Encode};
 use stint_protocol::{AttemptEnd, BootMs, GpuInfo, LeaseId, QuarantinedGpu, Runtime, SharedSpec, Tenant};
 
+use crate::docker::DockerSettings;
 use crate::gpu::GpuSource;
 
 /// What one attempt needs to be started.
@@ -49,6 +50,8 @@ pub enum HostEvent {
     Ended(AttemptEnd),
     /// `Host::quarantined` answers something else than before.
     DevicesChanged,
+    /// `HostHealth::runtimes` answers something else than before: Docker's daemon came or went.
+    RuntimesChanged,
 }
 
 /// An attempt that has not ended.
@@ -193,6 +196,7 @@ pub struct HostSettings {
     pub max_log_bytes: u64,
     pub keep_ended: KeepEnded,
     pub gpus: GpuSource,
+    pub docker: DockerSettings,
 }
 
 impl HostSettings {
@@ -208,6 +212,7 @@ impl HostSettings {
             max_log_bytes: crate::limits::LOG_BYTES,
             keep_ended: KeepEnded::default(),
             gpus: GpuSource::None,
+            docker: DockerSettings::default(),
         }
     }
 }

@@ -9,7 +9,7 @@
 //! | starts the watchdog, finds it again after a restart | outlives the node, dies with nothing to hold |
 //! | sends start, renew, stop, acknowledge | clones, executes, reaps; pid namespaces and cgroups |
 //! | reads logs, keeps them small, removes old work folders | journal of what began and ended |
-//! | mock runtime | process and crun runtimes |
+//! | mock runtime; Docker: what is allowed, and sweeping | process, crun and Docker runtimes |
 //!
 //! What remains, and cannot be cured here: a machine that is paused as a whole (a virtual machine, a frozen
 //! hypervisor) keeps its attempts past their deadline until it continues; then the watchdog kills them at once,
@@ -18,6 +18,7 @@
 
 mod client;
 mod clock;
+mod docker;
 mod gpu;
 mod host;
 mod layout;
@@ -31,6 +32,8 @@ mod wire;
 
 pub use client::HostClient;
 pub use clock::boot_now;
+pub use docker::image::{Reference as ImageReference, Refused as ImageRefused};
+pub use docker::{DockerSettings, Pull};
 pub use gpu::{FixedGpu, GpuError, GpuLocks, GpuSource, detect_gpus, lock_gpus};
 pub use host::{
     Held, Host, HostError, HostEvent, HostHealth, HostSettings, KeepEnded, Launch, LogChunk, LogError,

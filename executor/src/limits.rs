@@ -40,3 +40,37 @@ pub const GPU_FREE_MS: u64 = 5_000;
 pub const GPU_LOOK_MS: u64 = 100;
 /// Files of a tenant's program are private to it.
 pub const UMASK: u32 = 0o077;
+
+/// Seconds a call to the Docker daemon may take.
+pub const DOCKER_CALL_S: u64 = 30;
+/// Distance of two tries to clear away a container, in milliseconds.
+pub const DOCKER_AGAIN_MS: u64 = 100;
+/// How often a keeper that hears nothing looks whether the daemon is there, in milliseconds.
+pub const DOCKER_LOOK_MS: u64 = 500;
+/// A daemon may be away for this long while a container runs on, in milliseconds: an upgrade of its package.
+pub const DOCKER_AWAY_MS: u64 = 30_000;
+/// How long the rest of an ended container's output may take to arrive, in milliseconds.
+pub const DOCKER_DRAIN_MS: u64 = 5_000;
+/// How long the daemon may take to notice that a container ended, in milliseconds.
+pub const DOCKER_SETTLE_MS: u64 = 10_000;
+/// How long a keeper tries to remove its container before it leaves that to the node's sweep, in milliseconds.
+pub const DOCKER_REMOVE_MS: u64 = 3_000;
+/// A keeper that still has not left so long after the first KILL is killed itself, and another one clears up, in
+/// milliseconds.
+pub const KEEPER_HUNG_MS: u64 = 60_000;
+/// How often the node asks whether its Docker daemon is there, in milliseconds.
+pub const DOCKER_PING_MS: u64 = 2_000;
+/// How often the node looks for containers that nobody accounts for, in milliseconds.
+pub const DOCKER_SWEEP_MS: u64 = 30_000;
+/// How often an image is tried to be pulled in one attempt.
+pub const PULL_TRIES: u32 = 3;
+/// First pause between two tries, in milliseconds; four times as long after each.
+pub const PULL_PAUSE_MS: u64 = 500;
+/// A pull of which nothing is heard for this long has failed, in milliseconds.
+pub const PULL_QUIET_MS: u64 = 60_000;
+/// Distance of two lines about a pull, in milliseconds.
+pub const PULL_SAY_MS: u64 = 2_000;
+/// Layers of an image whose progress is added up.
+pub const PULL_LAYERS: usize = 256;
+/// Longest time from an attempt's launch to its program's start under Docker, in milliseconds: bounds pulls.
+pub const DOCKER_START_MS: u64 = 3_600_000;

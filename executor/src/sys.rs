@@ -11,6 +11,8 @@ use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
 
 use stint_protocol::BootMs;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -253,6 +255,12 @@ pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) } as libc::c_int)
 }
 
+/// A descriptor whose readiness an asynchronous loop waits for.
+pub fn awaitable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` keeps its descriptor open, and the same, for as long as the `AsyncFd` owns it.
+    unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(Into::into)
+}
+
 /// Sends a signal to exactly this process; one that is gone is no error.
 pub fn pidfd_signal(fd: &impl AsRawFd, signal: i32) {
     // SAFETY: a null siginfo asks for the same as kill(2).
@@ -264,6 +272,40 @@ pub fn pidfd_signal(fd: &impl AsRawFd, signal: i32) {
 /// Whether the process has exited: for the init of a pid namespace that means the namespace is empty.
 pub fn pidfd_exited(fd: &OwnedFd) -> bool {
     wait_ready(&[(fd.as_raw_fd(), false)], 0)[0]
+}
+
+/// When a process began, in clock ticks since boot: with its number, it is no other process.
+pub fn start_ticks(pid: i32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // After the name in parentheses come the fields from the third on; the 22nd is the start time in ticks.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// The raw wait status of a process that was reaped by whoever its parent is; none where the kernel cannot tell.
+pub fn pidfd_wait_status(fd: &OwnedFd) -> Option<i32> {
+    /// `struct pidfd_info` as the first kernel that has it knows it.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Info {
+        mask: u64,
+        cgroup: u64,
+        ids: [u32; 11],
+        exit_code: i32,
+    }
+    const EXIT: u64 = 1 << 3;
+    const GET_INFO: libc::c_ulong =
+        (3 << 30) | ((std::mem::size_of::<Info>() as libc::c_ulong) << 16) | (0xff << 8) | 11;
+    let mut info = Info { mask: EXIT, ..Info::default() };
+    // SAFETY: `info` has the size that the request's number says, and lives through the call.
+    let told = unsafe { libc::ioctl(fd.as_raw_fd(), GET_INFO as _, &raw mut info) } == 0;
+    (told && info.mask & EXIT != 0).then_some(info.exit_code)
+}
+
+/// Tells by a pipe that the program of a slot runs.
+pub fn write_notice(fd: &impl AsRawFd, index: u32) {
+    let bytes = index.to_ne_bytes();
+    // SAFETY: the pointer and the length describe `bytes`.
+    unsafe { libc::write(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) };
 }
 
 /// Sends a signal to a process group whose leader is an unreaped child of the caller.
@@ -355,6 +397,9 @@ pub struct Slot {
     /// CLOCK_BOOTTIME in milliseconds.
     pub started: AtomicU64,
     pub ended: AtomicU64,
+    /// First process of a Docker container, and when it began (`start_ticks`).
+    pub container: AtomicI32,
+    pub container_since: AtomicU64,
 }
 
 /// Slots shared with all children: telling how a program ended costs no system call and loses nothing of its status.

@@ -188,6 +188,15 @@ impl Watchdog {
         }
     }
 
+    /// The program began only now: its run time counts from here.
+    pub fn began(&mut self, lease: LeaseId, started_at: BootMs, run_timeout_ms: u64) {
+        if let Some(guarded) = self.attempts.get_mut(&lease) {
+            guarded.limits.started_at = started_at;
+            guarded.limits.run_timeout_ms = run_timeout_ms;
+            self.reschedule(lease);
+        }
+    }
+
     /// Stops an attempt; the action comes from the next `tick`.
     pub fn stop(&mut self, lease: LeaseId, why: Why) {
         if let Some(guarded) = self.attempts.get_mut(&lease) {
@@ -328,6 +337,15 @@ mod tests {
         dog.start(a, limits(1000));
         dog.stop(a, Why::Cancelled);
         assert_eq!(dog.exited(a), None);
+    }
+
+    #[test]
+    fn a_program_that_begins_late_has_its_whole_run_time() {
+        let (mut dog, a) = (Watchdog::default(), lease(1));
+        dog.start(a, Limits { run_timeout_ms: 5000, ..limits(10_000) });
+        dog.began(a, BootMs(4000), 2000);
+        assert_eq!(dog.tick(BootMs(5999)), []);
+        assert_eq!(dog.tick(BootMs(6000)), [Action::Term(a, Why::TimedOut)]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use minicbor::{Decode, Encode};
 use stint_protocol::{AttemptEnd, BootMs, LeaseId};
 
+use crate::docker::Pull;
 use crate::host::{Held, Sandbox, StopReason};
 use crate::limits;
 
@@ -22,6 +23,34 @@ pub enum Mode {
     /// A crun container.
     #[n(2)]
     Crun,
+    /// A container of the Docker daemon. Only to a watchdog that said it can.
+    #[n(3)]
+    Docker,
+}
+
+/// What a Docker attempt needs beyond what every one does.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct DockerOrder {
+    #[n(0)]
+    pub socket: String,
+    /// Full name, checked against what the node allows.
+    #[n(1)]
+    pub image: String,
+    #[n(2)]
+    pub pull: Pull,
+    #[n(3)]
+    pub network: String,
+    #[n(4)]
+    pub user: u32,
+    #[n(5)]
+    pub group: u32,
+    #[n(6)]
+    pub pids: u64,
+    /// Ids of the lease's devices.
+    #[n(7)]
+    pub gpus: Vec<String>,
+    #[n(8)]
+    pub labels: Vec<(String, String)>,
 }
 
 /// One attempt to be started. The environment is complete and closed.
@@ -57,6 +86,9 @@ pub struct Order {
     /// Indexes of GPU device files.
     #[n(12)]
     pub gpus: Vec<u32>,
+    #[n(13)]
+    #[cbor(default)]
+    pub docker: Option<Box<DockerOrder>>,
 }
 
 /// From the node to the watchdog.
@@ -99,6 +131,10 @@ pub struct Hello {
     pub memory_limits: bool,
     #[n(7)]
     pub problems: Vec<String>,
+    /// It can keep Docker containers. One of an earlier version cannot, and lives on over an upgrade of the node.
+    #[n(8)]
+    #[cbor(default)]
+    pub docker: bool,
 }
 
 /// From the watchdog to the node.

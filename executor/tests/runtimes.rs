@@ -51,11 +51,12 @@ async fn runtimes_that_are_not_there_are_refused_with_advice() {
     let mut rig = Rig::new(true);
     rig.settings.runtimes = vec![Runtime::Mock, Runtime::Crun, Runtime::Docker];
     rig.settings.crun_path = "/no/such/crun".into();
+    rig.settings.docker.socket = "/no/such/docker.sock".into();
     let mut client = rig.open().await;
     for (runtime, part) in [
         (Runtime::Process, "add it to runtimes"),
         (Runtime::Crun, "crun_path"),
-        (Runtime::Docker, "not built"),
+        (Runtime::Docker, "no Docker daemon answers at /no/such/docker.sock"),
     ] {
         let launch = launch(spec(&["/bin/true"]), runtime);
         let lease = launch.lease;

@@ -42,16 +42,24 @@ impl Agent {
     pub async fn run(self, mut events: mpsc::Receiver<HostEvent>) {
         let news = Arc::new(Notify::new());
         let bell = news.clone();
+        let runtimes_changed = Arc::new(AtomicBool::new(false));
+        let changed = runtimes_changed.clone();
         let listener = tokio::spawn(async move {
             while let Some(event) = events.recv().await {
-                if matches!(event, HostEvent::Ended(_) | HostEvent::DevicesChanged) {
-                    bell.notify_one();
+                match event {
+                    HostEvent::Started { .. } => continue,
+                    HostEvent::RuntimesChanged => changed.store(true, Ordering::SeqCst),
+                    HostEvent::Ended(_) | HostEvent::DevicesChanged => {}
                 }
+                bell.notify_one();
             }
         });
         let (node, incarnation, nonce) = (self.node, self.incarnation, self.nonce);
         let mut core = AgentCore::new(RegisterNode { node, incarnation, nonce, ..self.offer.clone() });
         loop {
+            if runtimes_changed.swap(false, Ordering::SeqCst) {
+                core.on_runtimes(&self.host.health().runtimes);
+            }
             let report = self.report(&mut core);
             let (holds, sent) = (report.hold_ms > 0, report.sent);
             let call = timeout(limits::REPORT_DEADLINE, self.link.report(report));

@@ -197,6 +197,12 @@ impl TaskSpec {
                 "is empty: give a program and its arguments, for example [\"/bin/true\"]",
             );
         }
+        if self.runtime == Some(Runtime::Docker) && self.image.is_none() {
+            return refuse(
+                "image",
+                "is missing: runtime docker runs an image, for example registry.example/team/tool:1",
+            );
+        }
         if self.command.len() > limits::COMMAND_ARGUMENTS {
             return refuse(
                 "command",
@@ -383,7 +389,10 @@ mod tests {
         wrong_runtime.runtime = Some(Runtime::Process);
         let mut own_variable = TaskSpec::new(Class::CpuShort, words("x"));
         own_variable.env.insert("STINT_TASK".into(), "1".into());
+        let mut no_image = TaskSpec::new(Class::CpuLong, words("x"));
+        no_image.runtime = Some(Runtime::Docker);
         let cases = [
+            (no_image, "image: is missing"),
             (TaskSpec::new(Class::CpuShort, vec![]), "command: is empty"),
             (TaskSpec::new(Class::CpuShort, words("a\0b")), "NUL"),
             (two_gpus, "at most 1 whole GPU(s), 2 asked"),

@@ -83,6 +83,8 @@ fn explain_waiting(state: &State, id: TaskId, task: &Task, reachable: &BTreeSet<
 enum Lack {
     Unreachable,
     Of(Missing),
+    /// No runtime fits; with what the node says of those it cannot use.
+    Runtime(Missing, Vec<String>),
 }
 
 impl Lack {
@@ -90,6 +92,8 @@ impl Lack {
         match self {
             Lack::Unreachable => "does not report to the leader".into(),
             Lack::Of(missing) => missing.to_string(),
+            Lack::Runtime(missing, why) if why.is_empty() => missing.to_string(),
+            Lack::Runtime(missing, why) => format!("{missing} ({})", why.join("; ")),
         }
     }
 
@@ -105,9 +109,17 @@ fn lacks(state: &State, node: &Node, task: &Task, reachable: &BTreeSet<NodeId>) 
     }
     lacks.extend(missing(state, node, &task.spec).into_iter().map(Lack::Of));
     if let Err(runtime) = choose_runtime(state, node, &task.spec) {
-        lacks.push(Lack::Of(runtime));
+        let why = unusable(node, &runtime);
+        lacks.push(Lack::Runtime(runtime, why));
     }
     lacks
+}
+
+/// What a node says of the runtimes that it lacks.
+fn unusable(node: &Node, missing: &Missing) -> Vec<String> {
+    let Missing::Runtime(wanted) = missing else { return Vec::new() };
+    let of = |problem: &&String| wanted.iter().any(|r| problem.starts_with(&format!("runtime {r}: ")));
+    node.problems.iter().filter(of).cloned().collect()
 }
 
 fn summary(task: &Task, views: &[(&Node, Vec<Lack>)], ahead: u64) -> String {
@@ -157,7 +169,7 @@ fn unblock(node: &Node, lack: &Lack) -> String {
         Lack::Of(Missing::Class(class)) => {
             format!("would start on {name} if its config offered class {class}")
         }
-        Lack::Of(Missing::Runtime(runtimes)) => {
+        Lack::Runtime(Missing::Runtime(runtimes), _) => {
             let words: Vec<&str> = runtimes.iter().map(|r| r.as_str()).collect();
             format!("would start on {name} if it offered one of: {}", words.join(", "))
         }
@@ -165,6 +177,6 @@ fn unblock(node: &Node, lack: &Lack) -> String {
             format!("would start on {name} if {} GPU(s) were freed", need - free)
         }
         Lack::Of(missing) if missing.is_busy() => format!("would start on {name} when a task there ends"),
-        Lack::Of(missing) => format!("{name}: {missing}"),
+        Lack::Of(missing) | Lack::Runtime(missing, _) => format!("{name}: {missing}"),
     }
 }

@@ -306,7 +306,7 @@ fn config(setup: &Setup, index: usize, name: &str, dir: &Path, address: &str, ht
     for class in ["cpu_short", "cpu_long", "gpu"] {
         let ttl = setup.lease_ttl;
         text += &format!(
-            "[classes.{class}]\nruntimes = [\"process\", \"crun\", \"mock\"]\nlease_ttl = \"{ttl}\"\n"
+            "[classes.{class}]\nruntimes = [\"process\", \"crun\", \"docker\", \"mock\"]\nlease_ttl = \"{ttl}\"\n"
         );
     }
     text + &(setup.more)(index)

@@ -8,11 +8,10 @@ use std::time::Duration;
 use stint_protocol::{EndKind, GpuId, GpuInfo, QuarantinedGpu};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
+use super::HostClient;
 use super::state::Shared;
-use super::{HostClient, order};
 use crate::host::{HostEvent, Launch, StopReason};
 use crate::limits;
-use crate::wire::ToShim;
 
 /// Devices that stayed in use, and by whom.
 pub type Quarantine = BTreeMap<GpuId, QuarantinedGpu>;
@@ -47,8 +46,7 @@ pub async fn start_when_free(client: HostClient, launch: Launch) {
 fn hand_over(client: &HostClient, mut launch: Launch) {
     let Some(deadline) = client.shared.leave_wait(launch.lease) else { return };
     launch.deadline = deadline;
-    let order = order::make(&client.shared, &launch);
-    client.shared.send(ToShim::Start(order));
+    client.send_order(&launch);
 }
 
 fn words(used: &[QuarantinedGpu]) -> String {

@@ -2,25 +2,31 @@
 
 use std::collections::BTreeMap;
 
-use stint_protocol::Runtime;
+use stint_protocol::{EndKind, Runtime};
 
 use crate::client::state::Shared;
+use crate::docker::image::Reference;
 use crate::host::Launch;
-use crate::wire::{Mode, Order};
+use crate::wire::{DockerOrder, Mode, Order};
 
 /// Where programs are looked for when the task sets no PATH.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// Why an attempt cannot be ordered: how it ends, and the words.
+pub type Refusal = (EndKind, String);
+
 /// The order for one attempt.
-pub fn make(shared: &Shared, launch: &Launch) -> Order {
+pub fn make(shared: &Shared, launch: &Launch) -> Result<Order, Refusal> {
     let spec = &launch.spec;
     let mode = match launch.runtime {
         Runtime::Crun => Mode::Crun,
+        Runtime::Docker => Mode::Docker,
         _ if shared.settings.sandbox => Mode::Sandboxed,
         _ => Mode::Direct,
     };
     let environment = environment(launch, mode);
-    Order {
+    let docker = (mode == Mode::Docker).then(|| docker(shared, launch)).transpose()?.map(Box::new);
+    Ok(Order {
         lease: launch.lease,
         mode,
         command: spec.command.clone(),
@@ -34,15 +40,48 @@ pub fn make(shared: &Shared, launch: &Launch) -> Order {
         image: spec.image.clone().filter(|_| mode == Mode::Crun),
         crun: shared.crun.as_ref().map(|p| p.display().to_string()).filter(|_| mode == Mode::Crun),
         gpus: launch.gpus.iter().map(|g| g.index).collect(),
+        docker,
+    })
+}
+
+/// What of an attempt is Docker's, checked against what the operator allows and what the lease gives.
+fn docker(shared: &Shared, launch: &Launch) -> Result<DockerOrder, Refusal> {
+    let settings = &shared.settings.docker;
+    let Some(image) = &launch.spec.image else {
+        return Err((EndKind::NotRunnable, "docker needs an image: give one, or use another runtime".into()));
+    };
+    let image = Reference::parse(image).map_err(|e| (EndKind::NotRunnable, e.to_string()))?;
+    let allowed = image.check(&settings.allowed_images, settings.require_digest);
+    allowed.map_err(|e| (EndKind::Denied, e.to_string()))?;
+    let gpus: Vec<String> = launch.gpus.iter().map(|gpu| gpu.id.as_str().to_owned()).collect();
+    if gpus.len() != launch.spec.gpu_count() as usize {
+        let message = format!("its lease holds {} GPUs and not {}", gpus.len(), launch.spec.gpu_count());
+        return Err((EndKind::StartFailed, message));
     }
+    let known = |label: &str, variable: &str| Some((label.to_owned(), launch.env.get(variable)?.clone()));
+    let labels = [known("stint.node", "STINT_NODE_ID"), known("stint.class", "STINT_CLASS")];
+    let tenant = ("stint.tenant".to_owned(), launch.tenant.to_string());
+    Ok(DockerOrder {
+        socket: settings.socket.display().to_string(),
+        image: image.full(),
+        pull: settings.pull,
+        network: settings.network.clone(),
+        user: settings.user.0,
+        group: settings.user.1,
+        pids: settings.pids,
+        gpus,
+        labels: labels.into_iter().flatten().chain([tenant]).collect(),
+    })
 }
 
 /// Nothing of the node's own environment; the task's over the defaults, and Stint's over the task's.
 /// Without a container HOME and TMPDIR are the work folder, which the watchdog chooses.
 fn environment(launch: &Launch, mode: Mode) -> BTreeMap<String, String> {
-    let inside: &[(&str, &str)] =
-        if mode == Mode::Crun { &[("HOME", "/work"), ("TMPDIR", "/tmp")] } else { &[] };
-    let defaults = [("PATH", PATH), ("LANG", "C.UTF-8")];
+    let contained = matches!(mode, Mode::Crun | Mode::Docker);
+    let inside: &[(&str, &str)] = if contained { &[("HOME", "/work"), ("TMPDIR", "/tmp")] } else { &[] };
+    // A Docker image says itself where its programs are.
+    let defaults: &[(&str, &str)] =
+        if mode == Mode::Docker { &[] } else { &[("PATH", PATH), ("LANG", "C.UTF-8")] };
     let mut all: BTreeMap<String, String> = defaults
         .iter()
         .chain(inside)

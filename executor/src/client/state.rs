@@ -54,6 +54,8 @@ pub struct State {
     /// Acknowledged attempts whose folders are kept, oldest first.
     pub kept: VecDeque<(SystemTime, LeaseId)>,
     pub quarantine: Quarantine,
+    /// Whether the Docker daemon answers, and what to do when not; none = not asked.
+    pub docker: Option<Result<(), String>>,
     pub closing: bool,
     /// Messages were taken from the outbox and are not written yet.
     pub writing: bool,
@@ -68,6 +70,8 @@ pub struct Shared {
     pub crun: Option<PathBuf>,
     pub gpu_users: GpuUsers,
     pub wake: Notify,
+    /// Something could not be started: whether Docker's daemon is there is to be asked at once.
+    pub look_at_docker: Notify,
     events: mpsc::Sender<HostEvent>,
     state: Mutex<State>,
 }
@@ -76,7 +80,16 @@ impl Shared {
     pub fn new(settings: HostSettings, layout: Layout, events: mpsc::Sender<HostEvent>) -> Self {
         let crun = find_program(&settings.crun_path);
         let gpu_users = GpuUsers::of(&settings.gpus);
-        Self { settings, layout, crun, gpu_users, wake: Notify::new(), events, state: Mutex::default() }
+        Self {
+            settings,
+            layout,
+            crun,
+            gpu_users,
+            wake: Notify::new(),
+            look_at_docker: Notify::new(),
+            events,
+            state: Mutex::default(),
+        }
     }
 
     /// The state. No code panics while it holds it, so a poisoned lock is as good as any.
@@ -162,6 +175,13 @@ impl Shared {
         let entry = state.running.get_mut(&lease).filter(|entry| !entry.stopping)?;
         entry.place = Where::Queued;
         Some(entry.deadline)
+    }
+
+    /// The watchdog does not get an attempt after all.
+    pub fn stays_here(&self, lease: LeaseId) {
+        if let Some(entry) = self.lock().running.get_mut(&lease) {
+            entry.place = Where::Here;
+        }
     }
 
     /// Notes devices that stay in use, and tells the node.
@@ -256,6 +276,10 @@ impl Shared {
             let mut state = self.lock();
             events.retain(|event| state.take_note(event));
         }
+        let failed = |end: &AttemptEnd| matches!(end.kind, EndKind::StartFailed | EndKind::Lost);
+        if events.iter().any(|event| matches!(event, HostEvent::Ended(end) if failed(end))) {
+            self.look_at_docker.notify_one();
+        }
         for event in events {
             if self.events.send(event).await.is_err() {
                 return;
@@ -293,9 +317,20 @@ impl Shared {
                 "crun needs pid namespaces and a mountable /proc, which this host does not permit".into(),
             ),
             Runtime::Crun => None,
-            Runtime::Docker | Runtime::Slurm => {
-                Some(format!("the runtime {runtime} is not built into this executor yet"))
+            Runtime::Docker if crate::sys::effective_ids().0 != 0 => {
+                Some("docker runs as root only: containers must be killed without the daemon's help".into())
             }
+            Runtime::Docker if self.lock().hello.as_ref().is_some_and(|hello| !hello.docker) => Some(
+                "the watchdog of an earlier version still runs: docker is there once its attempts have ended and \
+                 the node was started again"
+                    .into(),
+            ),
+            Runtime::Docker => match &self.lock().docker {
+                Some(Ok(())) => None,
+                Some(Err(why)) => Some(why.clone()),
+                None => Some("the Docker daemon was not asked yet".into()),
+            },
+            Runtime::Slurm => Some(format!("the runtime {runtime} is not built into this executor yet")),
         }
     }
 
@@ -329,7 +364,7 @@ impl State {
                 Some(entry) => !std::mem::replace(&mut entry.started, true),
                 None => false,
             },
-            HostEvent::DevicesChanged => true,
+            HostEvent::DevicesChanged | HostEvent::RuntimesChanged => true,
             HostEvent::Ended(end) => {
                 let news = self.running.remove(&end.lease).is_some();
                 if news {

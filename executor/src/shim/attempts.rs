@@ -1,5 +1,6 @@
 //! The attempts a watchdog holds: started, stopped, remembered until their end is acknowledged.
 
+mod docker;
 mod ending;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -25,6 +26,8 @@ use crate::sys::spawn::{Child, Phase, Spawner};
 use crate::watchdog::{Action, Limits, Watchdog, Why};
 use crate::wire::{FromShim, Mode, Order};
 
+use docker::Kept;
+
 #[derive(Debug)]
 struct Attempt {
     order: Order,
@@ -36,6 +39,8 @@ struct Attempt {
     contained: bool,
     cgroup: Option<Cgroup>,
     announced: bool,
+    /// Of a Docker attempt.
+    kept: Kept,
     /// Set when the watchdog's child was reaped; others of the attempt may still be there.
     gone: Option<Gone>,
 }
@@ -65,6 +70,8 @@ pub struct Attempts {
     /// Cgroups that could not be removed yet: the kernel still takes their last process apart.
     doomed: Vec<Cgroup>,
     children: Option<File>,
+    /// Children that clear up after an earlier watchdog.
+    helpers: BTreeSet<i32>,
     /// News for the node.
     pub news: Vec<FromShim>,
     pub accounted: bool,
@@ -86,11 +93,12 @@ impl Attempts {
             by_pid: HashMap::new(),
             by_slot: Vec::new(),
             free_slots: Vec::new(),
-            leftovers: Leftovers::find(&past.open, &ability.cgroups),
+            leftovers: Leftovers::find(layout, &past.open, &ability.cgroups),
             ability,
             ended: past.ended,
             doomed: Vec::new(),
             children: File::open(children_file()).ok(),
+            helpers: BTreeSet::new(),
             news: Vec::new(),
             accounted: !(past.other_boot || past.torn),
         };
@@ -133,7 +141,8 @@ impl Attempts {
                 || self.leftovers.holds(order.lease);
             if !known {
                 // A container's files belong to another user, so its folder is not handed on.
-                let home = (order.mode != Mode::Crun).then(|| self.homes.take());
+                let own_folder = matches!(order.mode, Mode::Crun | Mode::Docker);
+                let home = (!own_folder).then(|| self.homes.take());
                 self.journal.begun(order.lease, home);
                 fresh.push((order, home));
             }
@@ -161,7 +170,7 @@ impl Attempts {
             deadline: order.deadline,
             grace_ms: order.grace_ms,
             kill_margin_ms: order.kill_margin_ms,
-            run_timeout_ms: order.run_timeout_ms,
+            run_timeout_ms: docker::first_timeout(&order),
             started_at: before,
         };
         if !Watchdog::may_start(&limits, before) {
@@ -193,7 +202,18 @@ impl Attempts {
         if announced {
             self.news.push(FromShim::Started(lease, trace.after, home));
         }
-        let attempt = Attempt { order, home, slot, child, trace, contained, cgroup, announced, gone: None };
+        let attempt = Attempt {
+            order,
+            home,
+            slot,
+            child,
+            trace,
+            contained,
+            cgroup,
+            announced,
+            kept: Kept::default(),
+            gone: None,
+        };
         self.running.insert(lease, attempt);
     }
 
@@ -205,7 +225,7 @@ impl Attempts {
     }
 
     fn cgroup_for(&self, order: &Order) -> Result<Option<Cgroup>, String> {
-        if order.mode == Mode::Direct || !self.ability.cgroups.can_kill() {
+        if matches!(order.mode, Mode::Direct | Mode::Docker) || !self.ability.cgroups.can_kill() {
             return Ok(None);
         }
         let cgroup = self.ability.cgroups.create(order.lease, order.memory_bytes, order.cpu_milli);
@@ -218,6 +238,9 @@ impl Attempts {
         home: Option<u32>,
         cgroup: Option<&Cgroup>,
     ) -> Result<(u32, Child, bool), String> {
+        if order.mode == Mode::Docker {
+            return self.spawn_keeper(order);
+        }
         let mut program = program_for(&self.layout, order, home, cgroup);
         if order.mode == Mode::Crun {
             if self.ability.namespaces.is_none() {
@@ -289,6 +312,10 @@ impl Attempts {
         if !attempt.announced && at.0 > 0 {
             attempt.announced = true;
             self.news.push(FromShim::Started(lease, at, attempt.home));
+            if attempt.order.mode == Mode::Docker {
+                attempt.kept.found(self.spawner.slot(attempt.slot));
+                self.watchdog.began(lease, at, attempt.order.run_timeout_ms);
+            }
         }
     }
 
@@ -312,8 +339,11 @@ impl Attempts {
         }
     }
 
-    fn kill(&self, lease: LeaseId) {
-        let Some(attempt) = self.running.get(&lease) else { return };
+    fn kill(&mut self, lease: LeaseId) {
+        let Some(attempt) = self.running.get_mut(&lease) else { return };
+        if attempt.order.mode == Mode::Docker {
+            return attempt.kept.kill(&attempt.child, self.spawner.slot(attempt.slot));
+        }
         if attempt.gone.is_none() {
             sys::pidfd_signal(&attempt.child.pidfd, libc::SIGKILL);
             if !attempt.contained {

@@ -8,10 +8,12 @@ use std::path::Path;
 
 use stint_protocol::LeaseId;
 
+use crate::docker::keeper;
 use crate::layout::{Layout, parse_folder_name};
 use crate::shim::cgroup::{Cgroup, Cgroups};
 use crate::shim::journal::{Open, Trace};
 use crate::sys;
+use crate::sys::spawn::Spawner;
 
 /// Marks every process of an attempt: the path at which what it leaves will be found.
 pub const LABEL: &str = "STINT_ATTEMPT_FOLDER";
@@ -22,6 +24,8 @@ struct Leftover {
     process: Option<OwnedFd>,
     cgroup: Option<Cgroup>,
     home: Option<u32>,
+    /// Socket of the daemon that has its container, and who clears that away.
+    docker: Option<(String, Option<OwnedFd>)>,
 }
 
 /// All attempts of earlier watchdogs that may still run.
@@ -32,13 +36,15 @@ pub struct Leftovers {
 
 impl Leftovers {
     /// Opens a handle on whatever is left of `open` and of our cgroups.
-    pub fn find(open: &BTreeMap<LeaseId, Open>, cgroups: &Cgroups) -> Self {
+    pub fn find(layout: &Layout, open: &BTreeMap<LeaseId, Open>, cgroups: &Cgroups) -> Self {
         let mut leases: BTreeSet<LeaseId> = open.keys().copied().collect();
         leases.extend(cgroups.leases());
         let leftover = |lease: LeaseId| {
             let process = open.get(&lease).and_then(|open| open.trace).and_then(|trace| find_process(&trace));
             let home = open.get(&lease).and_then(|open| open.home);
-            (lease, Leftover { process, cgroup: cgroups.existing(lease), home })
+            let docker = std::fs::read_to_string(keeper::mark_file(layout, lease)).ok();
+            let docker = docker.map(|socket| (socket, None));
+            (lease, Leftover { process, cgroup: cgroups.existing(lease), home, docker })
         };
         Self { attempts: leases.into_iter().map(leftover).collect() }
     }
@@ -57,11 +63,19 @@ impl Leftovers {
     }
 
     /// Kills what is left; gives the attempts of which nothing is.
-    pub fn sweep(&mut self, layout: &Layout) -> Vec<(LeaseId, Option<u32>)> {
+    /// Children that it starts to clear up are noted in `helpers`.
+    pub fn sweep(
+        &mut self,
+        layout: &Layout,
+        spawner: &Spawner,
+        helpers: &mut BTreeSet<i32>,
+    ) -> Vec<(LeaseId, Option<u32>)> {
         let labelled = kill_labelled(&layout.attempts(), |_| true);
         let mut gone = Vec::new();
-        for (lease, leftover) in &self.attempts {
-            if leftover.is_gone() && !labelled.contains(lease) {
+        for (lease, leftover) in &mut self.attempts {
+            let gone_here = leftover.is_gone();
+            let gone_there = gone_here && leftover.is_cleared(layout, *lease, spawner, helpers);
+            if gone_there && !labelled.contains(lease) {
                 gone.push((*lease, leftover.home));
             }
         }
@@ -90,21 +104,43 @@ impl Leftover {
     }
 }
 
+impl Leftover {
+    /// Whether the Docker daemon has nothing of it any more; a child asks and clears up. Only once its keeper is gone,
+    /// which could have started it after that.
+    fn is_cleared(
+        &mut self,
+        layout: &Layout,
+        lease: LeaseId,
+        spawner: &Spawner,
+        helpers: &mut BTreeSet<i32>,
+    ) -> bool {
+        let Some((socket, helper)) = &mut self.docker else { return true };
+        if let Some(helper) = helper {
+            return sys::pidfd_exited(helper);
+        }
+        match spawner.keeper(|_| keeper::clean(layout, lease, socket, None)) {
+            Ok(child) => {
+                helpers.insert(child.pid);
+                *helper = Some(child.pidfd);
+            }
+            Err(e) => eprintln!("stint shim: clearing up container of {lease}: {e}"),
+        }
+        false
+    }
+}
+
 /// A handle on the process of a trace, when it still is the same process: the start times agree.
 fn find_process(trace: &Trace) -> Option<OwnedFd> {
     const TICKS_TO_MS: u64 = 10;
     const SLACK_MS: u64 = 2 * TICKS_TO_MS;
     let handle = sys::pidfd_open(trace.pid).ok()?;
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", trace.pid)).ok()?;
-    // After the name in parentheses come the fields from the third on; the 22nd is the start time in ticks.
-    let started: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
-    let started_ms = started * TICKS_TO_MS;
+    let started_ms = sys::start_ticks(trace.pid)? * TICKS_TO_MS;
     let same = started_ms + SLACK_MS >= trace.before.0 && started_ms <= trace.after.0 + SLACK_MS;
     same.then_some(handle)
 }
 
 /// Kills every process that carries the label of an attempt in `attempts` that `wanted` names; says which it found.
-fn kill_labelled(attempts: &Path, wanted: impl Fn(LeaseId) -> bool) -> BTreeSet<LeaseId> {
+pub fn kill_labelled(attempts: &Path, wanted: impl Fn(LeaseId) -> bool) -> BTreeSet<LeaseId> {
     let mut found = BTreeSet::new();
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     for pid in processes.filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok()) {

@@ -180,6 +180,7 @@ impl Server {
             own_proc: self.attempts.ability.namespaces.is_some_and(|n| n.own_proc),
             memory_limits: self.attempts.ability.cgroups.limits_memory(),
             problems: self.attempts.ability.problems.clone(),
+            docker: true,
         });
         let mut outbox = Vec::new();
         put_frames(&mut outbox, &[hello]);

@@ -4,8 +4,8 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::Ordering::SeqCst;
 
-use stint_protocol::EndKind;
 use stint_protocol::limits::clip;
+use stint_protocol::{AttemptEnd, EndKind};
 
 use crate::sys::Slot;
 use crate::sys::spawn::{Phase, Step};
@@ -23,12 +23,17 @@ pub struct Evidence<'a> {
     pub oom_kills: u64,
     /// crun's messages.
     pub crun_log: &'a Path,
+    /// What the keeper of a Docker container wrote.
+    pub docker_end: Option<AttemptEnd>,
 }
 
 /// The kind of end and what a user needs to know beyond it.
 pub fn judge(evidence: &Evidence<'_>) -> (EndKind, String) {
     if let Some(why) = evidence.why {
         return (why.end_kind(), stopped_message(why, evidence.order));
+    }
+    if let Some(end) = &evidence.docker_end {
+        return (end.kind.clone(), end.message.clone());
     }
     let (kind, message) = match Phase::of(evidence.slot) {
         Phase::Failed => return not_started(evidence),

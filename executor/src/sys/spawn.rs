@@ -227,17 +227,37 @@ impl Spawner {
         self.launch(index, program, Some(namespaces))
     }
 
-    fn launch(&mut self, index: u32, program: &Program, namespaces: Option<Namespaces>) -> io::Result<Child> {
+    /// Forks a child that does `work` with a copy of this process's memory and none of its descriptors but standard
+    /// error and the notice pipe; its exit code is the answer of `work`. It gets USR1 when this process dies.
+    pub fn keeper(&self, work: impl FnOnce(&OwnedFd) -> i32) -> io::Result<Child> {
+        match super::fork()? {
+            super::Fork::Parent(pid) => Ok(Child { pid, pidfd: super::pidfd_open(pid)? }),
+            super::Fork::Child => {
+                child::become_keeper(self.own_pid, self.notice.as_raw_fd());
+                // Unwinding into the watchdog's loop would make a second watchdog.
+                let work = std::panic::AssertUnwindSafe(|| work(&self.notice));
+                super::exit_now(std::panic::catch_unwind(work).unwrap_or(70))
+            }
+        }
+    }
+
+    /// The slot of a new attempt.
+    pub fn empty_slot(&self, index: u32) -> &'static Slot {
         let slot = self.board.slot(index);
         for field in [&slot.phase, &slot.step] {
             field.store(0, SeqCst);
         }
-        for field in [&slot.status, &slot.errno] {
+        for field in [&slot.status, &slot.errno, &slot.container] {
             field.store(0, SeqCst);
         }
-        for field in [&slot.started, &slot.ended] {
+        for field in [&slot.started, &slot.ended, &slot.container_since] {
             field.store(0, SeqCst);
         }
+        slot
+    }
+
+    fn launch(&mut self, index: u32, program: &Program, namespaces: Option<Namespaces>) -> io::Result<Child> {
+        let slot = self.empty_slot(index);
         let candidates = Pointers::to(&program.candidates);
         let arguments = Pointers::to(&program.arguments);
         let environment = Pointers::to(&program.environment);

@@ -112,7 +112,7 @@ impl Client {
             let event = tokio::time::timeout(left, self.events.recv()).await;
             match event.unwrap_or_else(|_| panic!("waited in vain for {what}")).expect("the host goes on") {
                 HostEvent::Started { lease, .. } => self.started.push(lease),
-                HostEvent::DevicesChanged => {}
+                HostEvent::DevicesChanged | HostEvent::RuntimesChanged => {}
                 HostEvent::Ended(end) => {
                     let before = self.ends.insert(end.lease, end.clone());
                     assert_eq!(before, None, "an end is told once");

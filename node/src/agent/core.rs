@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use stint_executor::{Held, Launch, StopReason};
-use stint_protocol::{AttemptEnd, BootMs, GpuInfo, LeaseId, QuarantinedGpu};
+use stint_protocol::{AttemptEnd, BootMs, GpuInfo, LeaseId, QuarantinedGpu, Runtime};
 use stint_scheduler::RegisterNode;
 
 use crate::limits;
@@ -18,6 +18,18 @@ pub enum Act {
     Renew(Vec<(LeaseId, BootMs)>),
     Stop(LeaseId, StopReason),
     Start(Launch),
+}
+
+/// How a problem of a runtime begins, in what a node says of itself.
+const RUNTIME_PROBLEM: &str = "runtime ";
+
+/// The runtimes that can be used, and what is wrong with the others.
+pub fn usable_runtimes(runtimes: &BTreeMap<Runtime, Result<(), String>>) -> (Vec<Runtime>, Vec<String>) {
+    let usable = runtimes.iter().filter(|(_, state)| state.is_ok()).map(|(runtime, _)| *runtime).collect();
+    let problem = |(runtime, state): (&Runtime, &Result<(), String>)| {
+        state.as_ref().err().map(|why| format!("{RUNTIME_PROBLEM}{runtime}: {why}"))
+    };
+    (usable, runtimes.iter().filter_map(problem).collect())
 }
 
 /// What the agent does after an answer.
@@ -86,6 +98,18 @@ impl AgentCore {
         let is_free = |gpu: &&GpuInfo| quarantined.iter().all(|other| other.info.id != gpu.id);
         self.offer.offer.gpus = self.devices.iter().filter(is_free).cloned().collect();
         self.offer.offer.quarantined = quarantined;
+        self.register = true;
+    }
+
+    /// Runtimes that can or cannot be used now, with what to do: the leader is told when that changes.
+    pub fn on_runtimes(&mut self, runtimes: &BTreeMap<Runtime, Result<(), String>>) {
+        let (usable, problems) = usable_runtimes(runtimes);
+        if self.offer.offer.runtimes == usable {
+            return;
+        }
+        self.offer.offer.runtimes = usable;
+        self.offer.problems.retain(|problem| !problem.starts_with(RUNTIME_PROBLEM));
+        self.offer.problems.extend(problems);
         self.register = true;
     }
 

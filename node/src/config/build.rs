@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
+use stint_executor::DockerSettings;
 use stint_protocol::{Class, ClassRules, Runtime, version};
 
 use super::convert::{
-    absolute, boolean, bytes, cpus, duration_ms, gpu_source, gpu_tables, host_and_port, known_version,
-    labels, listener, node_name, or_zero, parsed, raft_profile, text, whole, words,
+    absolute, boolean, bytes, cpus, docker_network, duration_ms, gpu_source, gpu_tables, host_and_port,
+    image_patterns, known_version, labels, listener, node_name, or_zero, parsed, pull, raft_profile, text,
+    user_and_group, whole, words,
 };
 use super::layers::Layers;
 use super::machine::data_dir_for;
@@ -109,6 +111,21 @@ fn build_executor(machine: &Machine, layers: &mut Layers) -> ExecutorConfig {
         crun_path: layers.get("executor.crun_path", text).unwrap_or_else(|| "crun".into()).into(),
         max_log_bytes: layers.get("executor.max_log_bytes", bytes).unwrap_or(16 << 20),
         kill_margin_ms: layers.get("executor.kill_margin_ms", whole(100, 60_000)).unwrap_or(500),
+        docker: build_docker(layers),
+    }
+}
+
+fn build_docker(layers: &mut Layers) -> DockerSettings {
+    let base = DockerSettings::default();
+    let key = |name: &str| format!("executor.docker.{name}");
+    DockerSettings {
+        socket: layers.get(&key("socket"), absolute).unwrap_or(base.socket),
+        allowed_images: layers.get(&key("allowed_images"), image_patterns).unwrap_or(base.allowed_images),
+        require_digest: layers.get(&key("require_digest"), boolean).unwrap_or(base.require_digest),
+        pull: layers.get(&key("pull"), pull).unwrap_or(base.pull),
+        network: layers.get(&key("network"), docker_network).unwrap_or(base.network),
+        user: layers.get(&key("user"), user_and_group).unwrap_or(base.user),
+        pids: layers.get(&key("pids"), whole(1, 4_194_304)).unwrap_or(base.pids),
     }
 }
 

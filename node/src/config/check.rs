@@ -3,7 +3,7 @@
 use stint_protocol::{Runtime, version};
 use stint_sdk::units;
 
-use super::{Config, Problem, Severity};
+use super::{Config, Origin, Problem, Severity};
 use crate::limits::CLOCK_DRIFT_PERCENT;
 
 /// Bytes of a unix socket's path (`sun_path` less its end).
@@ -108,6 +108,12 @@ fn check_executor(findings: &mut Findings) {
     }
     if runs(Runtime::Mock) {
         findings.warn("executor.runtimes", "mock runs nothing: it only says so; for tests");
+    }
+    let docker_set = findings.config.origin("executor.docker.network") != Origin::Default
+        || findings.config.origin("executor.docker.socket") != Origin::Default;
+    if runs(Runtime::Docker) && docker_set && executor.docker.allowed_images.is_empty() {
+        let risk = "is empty: no image may run; name those that may, for example [\"ghcr.io/team/*\"]";
+        findings.warn("executor.docker.allowed_images", risk);
     }
     for class in &executor.classes {
         let rules = &findings.config.classes[class];

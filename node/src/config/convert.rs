@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use stint_executor::FixedGpu;
+use stint_executor::{FixedGpu, Pull};
 use stint_protocol::limits::{LABEL_BYTES, LABELS};
 use stint_protocol::{GpuId, GpuInfo, Version, version};
 use stint_sdk::{suggest, units};
@@ -117,6 +117,41 @@ pub(super) fn words<T: FromStr<Err: fmt::Display> + PartialEq>(value: &Value) ->
         known.push(item);
     }
     Ok(known)
+}
+
+/// Patterns of images; without white space, which no name has.
+pub(super) fn image_patterns(value: &Value) -> Result<Vec<String>, String> {
+    let patterns = texts(value)?;
+    match patterns.iter().find(|p| p.is_empty() || p.contains(char::is_whitespace)) {
+        Some(bad) => Err(format!("{bad:?} is no pattern of images: write for example \"ghcr.io/team/*\"")),
+        None => Ok(patterns),
+    }
+}
+
+pub(super) fn pull(value: &Value) -> Result<Pull, String> {
+    let word = text(value)?;
+    let known = Pull::ALL.into_iter().find(|pull| pull.as_str() == word);
+    known.ok_or_else(|| format!("{word:?} is none of {}", Pull::ALL.map(Pull::as_str).join(", ")))
+}
+
+/// A network of the daemon's, never the host's nor that of another container.
+pub(super) fn docker_network(value: &Value) -> Result<String, String> {
+    let name = text(value)?;
+    if name == "host" || name.contains(':') {
+        return Err(format!("{name:?} is refused: tasks would share a network with what is outside of them"));
+    }
+    Ok(name)
+}
+
+/// `uid:gid`, as numbers, never root.
+pub(super) fn user_and_group(value: &Value) -> Result<(u32, u32), String> {
+    let written = text(value)?;
+    let pair = written.split_once(':').and_then(|(u, g)| Some((u.parse().ok()?, g.parse().ok()?)));
+    match pair {
+        Some((0, _) | (_, 0)) => Err("is root: give the numbers of another user and group".into()),
+        Some(pair) => Ok(pair),
+        None => Err(format!("{written:?} is not user:group in numbers, for example \"65534:65534\"")),
+    }
 }
 
 pub(super) fn labels(value: &Value) -> Result<BTreeMap<String, String>, String> {
@@ -245,6 +280,13 @@ mod tests {
             ("[raft]\nsnapshot_every_entries = 1", "whole number from 100"),
             ("[executor]\nmemory = \"8XB\"", "unknown unit"),
             ("[executor]\ncpus = 0", "number of cores"),
+            ("[executor.docker]\npull = \"sometimes\"", "none of missing, never, always"),
+            ("[executor.docker]\nnetwork = \"host\"", "is refused"),
+            ("[executor.docker]\nnetwork = \"container:x\"", "is refused"),
+            ("[executor.docker]\nuser = \"0:0\"", "is root"),
+            ("[executor.docker]\nuser = \"nobody\"", "user:group in numbers"),
+            ("[executor.docker]\nallowed_images = [\"a b\"]", "no pattern of images"),
+            ("[executor.docker]\nprivileged = true", "unknown key"),
             ("[executor]\nruntimes = [\"podman\"]", "unknown runtime \"podman\""),
             ("[executor]\nruntimes = [\"crun\", \"oci\"]", "twice"),
             ("[executor]\nruntimes = []", "executor.enabled = false"),

@@ -35,6 +35,13 @@ const KEYS: &[&str] = &[
     "executor.crun_path",
     "executor.max_log_bytes",
     "executor.kill_margin_ms",
+    "executor.docker.socket",
+    "executor.docker.allowed_images",
+    "executor.docker.require_digest",
+    "executor.docker.pull",
+    "executor.docker.network",
+    "executor.docker.user",
+    "executor.docker.pids",
     "cluster.name",
     "cluster.max_version",
 ];

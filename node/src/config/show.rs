@@ -57,6 +57,7 @@ impl Config {
 
     fn rendered_executor(&self) -> Vec<(String, String)> {
         let e = &self.executor;
+        let d = &e.docker;
         let gpus = match &e.gpus {
             Gpus::Auto => ("executor.gpus", quote("auto")),
             Gpus::None => ("executor.gpus", quote("none")),
@@ -76,6 +77,13 @@ impl Config {
             ("executor.crun_path", quote(e.crun_path.to_string_lossy())),
             ("executor.max_log_bytes", e.max_log_bytes.to_string()),
             ("executor.kill_margin_ms", e.kill_margin_ms.to_string()),
+            ("executor.docker.socket", quote(d.socket.to_string_lossy())),
+            ("executor.docker.allowed_images", inline_list(d.allowed_images.iter().map(quote))),
+            ("executor.docker.require_digest", d.require_digest.to_string()),
+            ("executor.docker.pull", quote(d.pull.as_str())),
+            ("executor.docker.network", quote(&d.network)),
+            ("executor.docker.user", quote(format!("{}:{}", d.user.0, d.user.1))),
+            ("executor.docker.pids", d.pids.to_string()),
         ];
         owned(rows)
     }

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use super::NodeError;
 use crate::agent::Agent;
+use crate::agent::core::usable_runtimes;
 use crate::config::{Config, Gpus};
 use crate::identity::DataDir;
 use crate::node::{Link, Node};
@@ -96,6 +97,7 @@ fn host_settings(config: &Config, gpus: GpuSource) -> Result<HostSettings, NodeE
     settings.kill_margin_ms = config.executor.kill_margin_ms;
     settings.max_log_bytes = config.executor.max_log_bytes;
     settings.gpus = gpus;
+    settings.docker = config.executor.docker.clone();
     Ok(settings)
 }
 
@@ -118,13 +120,11 @@ fn lock_folder() -> PathBuf {
 
 /// What the host can keep of what the configuration promises.
 fn offer(config: &Config, health: &HostHealth, gpus: Vec<GpuInfo>, problems: &mut Vec<String>) -> NodeOffer {
-    let mut runtimes: Vec<Runtime> = Vec::new();
-    for (runtime, usable) in &health.runtimes {
-        match usable {
-            Ok(()) => runtimes.push(*runtime),
-            Err(why) => problems.push(format!("runtime {runtime}: {why}")),
-        }
+    let (runtimes, unusable) = usable_runtimes(&health.runtimes);
+    for problem in &unusable {
+        tracing::warn!(%problem, "this node is limited");
     }
+    problems.extend(unusable);
     let mut classes = config.executor.classes.clone();
     if health.sandbox == Sandbox::None && classes.contains(&Class::Gpu) && !mock_only(&runtimes) {
         classes.retain(|c| *c != Class::Gpu);

@@ -28,7 +28,10 @@ impl Attempts {
             let Some(status) = sys::reap(pid) else { break };
             match lease {
                 Some(lease) => self.on_leader_gone(lease, pid, status),
-                None => drop(self.journal.on_reaped(pid)),
+                None => {
+                    self.helpers.remove(&pid);
+                    self.journal.on_reaped(pid);
+                }
             }
         }
         self.settle();
@@ -38,6 +41,9 @@ impl Attempts {
         self.by_pid.remove(&pid);
         self.announce(lease);
         let why = self.watchdog.stopped_by(lease);
+        if self.lacks_docker_end(lease) {
+            return self.clear_up(lease);
+        }
         if let Some(attempt) = self.running.get_mut(&lease) {
             attempt.gone = Some(Gone { status, why, at: sys::boot_now() });
             if attempt.contained {
@@ -56,6 +62,10 @@ impl Attempts {
         }
         let (labelled, unknown) = self.kill_orphans();
         for lease in gone {
+            if self.lacks_docker_end(lease) {
+                self.clear_up(lease);
+                continue;
+            }
             let cgroup = self.running.get(&lease).and_then(|a| a.cgroup.as_ref());
             let empty = cgroup.is_none_or(Cgroup::is_empty);
             if !empty {
@@ -77,7 +87,7 @@ impl Attempts {
         if self.leftovers.is_empty() {
             return;
         }
-        for (lease, home) in self.leftovers.sweep(&self.layout) {
+        for (lease, home) in self.leftovers.sweep(&self.layout, &self.spawner, &mut self.helpers) {
             bundle::remove(&self.layout, lease);
             if let Some(home) = home {
                 self.homes.leave(&self.layout, lease, home);
@@ -116,7 +126,10 @@ impl Attempts {
         }
         let text = String::from_utf8_lossy(&text);
         let pids = text.split_whitespace().filter_map(|p| p.parse().ok());
-        pids.filter(|pid| !self.by_pid.contains_key(pid) && !self.journal.is_syncing(*pid)).collect()
+        let own = |pid: &i32| {
+            self.by_pid.contains_key(pid) || self.helpers.contains(pid) || self.journal.is_syncing(*pid)
+        };
+        pids.filter(|pid| !own(pid)).collect()
     }
 
     fn finish(&mut self, lease: LeaseId) {
@@ -133,6 +146,7 @@ impl Attempts {
             why: gone.why,
             oom_kills,
             crun_log: &bundle::log_file(&self.layout, lease),
+            docker_end: (attempt.order.mode == Mode::Docker).then(|| self.docker_end(lease, slot)).flatten(),
         });
         let (started, ended) = (slot.started.load(SeqCst), slot.ended.load(SeqCst));
         let run_ms = match started {

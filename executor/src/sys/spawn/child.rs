@@ -135,6 +135,23 @@ fn execute(
     best
 }
 
+/// A fork that goes on in our own code: told by USR1 when the watchdog dies, away from its session, its name and its
+/// descriptors.
+pub(super) fn become_keeper(watchdog: c_int, notice: c_int) {
+    // SAFETY: no pointers but a C string; closes descriptors whose owners in this copy of memory are never used again.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGUSR1, 0, 0, 0);
+        if libc::getppid() != watchdog {
+            libc::_exit(71);
+        }
+        // Not the node's name: who kills that by name must not leave containers without anybody.
+        libc::prctl(libc::PR_SET_NAME, c"docker-keeper".as_ptr(), 0, 0, 0);
+        libc::setsid();
+    }
+    close_from(3, (notice - 1) as u32);
+    close_from(notice + 1, u32::MAX);
+}
+
 pub(super) extern "C" fn direct_child(argument: *mut c_void) -> c_int {
     // SAFETY: the parent passes its `Raw` and sleeps until this child has executed or exited.
     let raw = unsafe { &*argument.cast::<Raw>() };

@@ -1,0 +1,405 @@
+//! Tasks in Docker containers, through the real binary and on a real engine: how they end, who ends them, and that
+//! nothing of them is left. The engine and the image are made by `.ci/prepare`; without them these tests fail.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use stint_sdk::v1;
+use support::{Cluster, PATIENCE, STINT, Setup, accepted, signal, submit};
+use tokio::time::{Instant, sleep};
+
+const IMAGE: &str = "stint-test/busybox:1";
+const SOCKET: &str = "/var/run/docker.sock";
+
+fn docker_at(socket: &str, arguments: &[&str]) -> Result<String, String> {
+    let mut command = std::process::Command::new("docker");
+    let output = command.args(["-H", &format!("unix://{socket}")]).args(arguments).output();
+    let output = output.expect("no docker command: run .ci/prepare");
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+}
+
+fn docker(arguments: &[&str]) -> String {
+    docker_at(SOCKET, arguments)
+        .unwrap_or_else(|e| panic!("docker {arguments:?} failed, run .ci/prepare: {e}"))
+}
+
+/// Containers of the nodes of a cluster, in whatever state.
+fn containers_at(socket: &str, cluster: &Cluster) -> Vec<String> {
+    let format = "{{.ID}} {{.Label \"stint.executor\"}}";
+    let all = docker_at(
+        socket,
+        &["ps", "-a", "--no-trunc", "--filter", "label=stint.executor", "--format", format],
+    );
+    let root = cluster.root.path().display().to_string();
+    let own = |line: &&str| line.split_once(' ').is_some_and(|(_, executor)| executor.starts_with(&root));
+    all.unwrap().lines().filter(own).map(|line| line.split(' ').next().unwrap().to_owned()).collect()
+}
+
+fn containers(cluster: &Cluster) -> Vec<String> {
+    containers_at(SOCKET, cluster)
+}
+
+fn only_our_images(_: usize) -> String {
+    "[executor.docker]\nallowed_images = [\"stint-test/*\"]\n".into()
+}
+
+async fn cluster(peers: usize) -> Cluster {
+    docker(&["image", "inspect", "--format", "{{.Id}}", IMAGE]);
+    let runtimes = "\"docker\", \"process\"";
+    Cluster::start(Setup { peers, runtimes, more: only_our_images, ..Setup::default() }).await
+}
+
+fn in_image(class: &str, words: &[&str], count: u32) -> v1::SubmitRequest {
+    let mut request = submit(class, words, count);
+    let spec = request.spec.as_mut().unwrap();
+    (spec.image, spec.runtime) = (IMAGE.into(), "docker".into());
+    request
+}
+
+fn shell(script: &str) -> v1::SubmitRequest {
+    in_image("cpu_long", &["/bin/sh", "-c", script], 1)
+}
+
+fn kind(task: &v1::Task) -> String {
+    task.attempt_records.last().map(|record| record.end.clone()).unwrap_or_default()
+}
+
+/// Output of every attempt that ran in a cluster, by the attempt's folder.
+fn outputs(cluster: &Cluster) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    for peer in &cluster.peers {
+        let folders = std::fs::read_dir(peer.dir.join("executor/attempts")).unwrap();
+        for folder in folders.map(|entry| entry.unwrap().path()) {
+            let text = std::fs::read_to_string(folder.join("stdout")).unwrap_or_default();
+            all.insert(folder.file_name().unwrap().to_string_lossy().into_owned(), text);
+        }
+    }
+    all
+}
+
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < end, "waited in vain until {what}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn stint(cluster: &Cluster, words: &[&str]) -> (i32, String, String) {
+    let socket = format!("unix:{}", cluster.peers[0].dir.join("stint.sock").display());
+    let output = std::process::Command::new(STINT).args(["--address", &socket]).args(words).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ends_are_told_apart_and_nothing_is_left() {
+    let cluster = cluster(1).await;
+    let run = |words: &[&str]| {
+        let head =
+            ["run", "--class", "cpu_long", "--runtime", "docker", "--image", IMAGE, "--memory", "32MiB"];
+        let (head, words) = (head.to_vec(), words.to_vec());
+        let all: Vec<&str> = head.into_iter().chain(["--"]).chain(words).collect();
+        stint(&cluster, &all)
+    };
+    let (code, out, _) = run(&["/bin/sh", "-c", "echo hello from $STINT_CLASS"]);
+    assert_eq!((code, out.as_str()), (0, "hello from cpu_long\n"));
+    assert_eq!(run(&["/bin/sh", "-c", "exit 7"]).0, 7);
+    assert_eq!(run(&["no-such-program"]).0, 127);
+    assert_eq!(run(&["/bin/sh", "-c", "x=x; while :; do x=$x$x; done"]).0, 137);
+
+    let client = cluster.client();
+    let mut slow = shell("sleep 100");
+    slow.spec.as_mut().unwrap().timeout_ms = 700;
+    let slow = accepted(&client, slow).await;
+    let cancelled = accepted(&client, shell("sleep 100")).await;
+    until("the container of the cancelled one is there", || containers(&cluster).len() >= 2).await;
+    client.cancel(v1::CancelRequest { tasks: cancelled.clone(), ..Default::default() }).await.unwrap();
+    let mut refused = shell("true");
+    refused.spec.as_mut().unwrap().image = "docker.io/library/busybox:latest".into();
+    let refused = accepted(&client, refused).await;
+    for (id, end) in [(&slow, "timed_out"), (&cancelled, "cancelled"), (&refused, "denied")] {
+        let task = cluster.finish(id, PATIENCE).await.remove(0);
+        assert_eq!(kind(&task), end, "{task:#?}");
+        assert_eq!(task.attempt_records.len(), 1, "{task:#?}");
+        let images = "allowed_images has no pattern that matches";
+        assert!(end != "denied" || task.attempt_records[0].message.contains(images), "{task:#?}");
+    }
+    assert_eq!(containers(&cluster), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_that_is_over_ends_its_container_though_the_node_was_killed() {
+    let mut cluster = cluster(1).await;
+    let ids = accepted(
+        &cluster.client(),
+        shell("trap : TERM; n=0; while [ $n -lt 60 ]; do sleep 0.1; n=$((n+1)); done; echo done"),
+    )
+    .await;
+    until("its container runs", || !containers(&cluster).is_empty()).await;
+    let id = containers(&cluster).remove(0);
+    let pid = || docker(&["inspect", "--format", "{{.State.Pid}}", &id]);
+    until("its process is there", || pid() != "0").await;
+    let process = PathBuf::from("/proc").join(pid());
+    cluster.peers[0].kill().await;
+    let began = Instant::now();
+    until("the watchdog killed it", || !process.exists()).await;
+    // The lease of these clusters lasts 4 s, counted from the last report before the kill.
+    assert!(began.elapsed() < Duration::from_millis(4_100), "it outlived its lease: {:?}", began.elapsed());
+    until("its container is removed", || containers(&cluster).is_empty()).await;
+    cluster.peers[0].spawn(&[]);
+    cluster.peers[0].ready().await;
+    let task = cluster.finish(&ids, PATIENCE).await.remove(0);
+    assert_eq!(task.outcome.as_ref().unwrap().status, "succeeded", "{task:#?}");
+    let ends: Vec<&str> = task.attempt_records.iter().map(|record| record.end.as_str()).collect();
+    assert_eq!(ends, ["lost", "exited"], "{task:#?}");
+    assert_eq!(containers(&cluster), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_is_killed_and_comes_back_adopts_its_container() {
+    let mut cluster = cluster(1).await;
+    let ids = accepted(&cluster.client(), shell("echo before; sleep 3; echo after; exit 5")).await;
+    until("it runs", || outputs(&cluster).values().any(|text| text.contains("before"))).await;
+    let before = containers(&cluster);
+    cluster.peers[0].kill().await;
+    cluster.peers[0].spawn(&[]);
+    cluster.peers[0].ready().await;
+    assert_eq!(containers(&cluster), before, "the container goes on");
+    let task = cluster.finish(&ids, PATIENCE).await.remove(0);
+    assert_eq!(task.attempt_records.len(), 1, "{task:#?}");
+    assert_eq!(task.outcome.as_ref().unwrap().exit_code, 5, "{task:#?}");
+    assert!(outputs(&cluster).values().any(|text| text == "before\nafter\n"), "{:?}", outputs(&cluster));
+    assert_eq!(containers(&cluster), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn twenty_tasks_on_two_devices_never_share_one() {
+    docker(&["image", "inspect", "--format", "{{.Id}}", IMAGE]);
+    let own = std::process::id();
+    let name = |n: u32| -> &'static str { Box::leak(format!("GPU-docker-{own}-{n}").into_boxed_str()) };
+    let setup = Setup {
+        peers: 2,
+        runtimes: "\"docker\"",
+        gpus: vec![vec![name(1)], vec![name(2)]],
+        more: only_our_images,
+        ..Setup::default()
+    };
+    let cluster = Cluster::start(setup).await;
+    let script = "read up _ </proc/uptime; echo start $up $NVIDIA_VISIBLE_DEVICES $CUDA_VISIBLE_DEVICES; sleep 0.3; \
+                  read up _ </proc/uptime; echo end $up";
+    let ids = accepted(&cluster.client(), in_image("gpu", &["/bin/sh", "-c", script], 20)).await;
+    for task in cluster.finish(&ids, PATIENCE * 2).await {
+        assert_eq!(task.outcome.as_ref().unwrap().status, "succeeded", "{task:#?}");
+    }
+    let mut lives: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
+    for text in outputs(&cluster).into_values() {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let ["start", start, gpu, same, "end", end] = words[..] else { panic!("{text:?}") };
+        assert_eq!(gpu, same);
+        lives.entry(gpu.into()).or_default().push((start.parse().unwrap(), end.parse().unwrap()));
+    }
+    assert_eq!(lives.keys().cloned().collect::<Vec<_>>(), [name(1), name(2)]);
+    assert_eq!(lives.values().map(Vec::len).sum::<usize>(), 20);
+    for (gpu, mut lives) in lives {
+        lives.sort_by(|a, b| a.0.total_cmp(&b.0));
+        for pair in lives.windows(2) {
+            assert!(pair[0].1 <= pair[1].0, "two tasks had {gpu} at once: {pair:?}");
+        }
+    }
+    assert_eq!(containers(&cluster), Vec::<String>::new());
+}
+
+/// A second daemon, in a network namespace of its own so that it does not touch the first one's bridge.
+struct Daemon {
+    root: PathBuf,
+    process: std::process::Child,
+}
+
+fn own_daemon_root() -> PathBuf {
+    std::env::temp_dir().join(format!("stint-dockerd-{}", std::process::id()))
+}
+
+fn own_socket() -> String {
+    own_daemon_root().join("docker.sock").display().to_string()
+}
+
+fn start_daemon(root: &Path) -> std::process::Child {
+    let path = |name: &str| root.join(name).display().to_string();
+    let log = std::fs::OpenOptions::new().create(true).append(true).open(root.join("log")).unwrap();
+    std::process::Command::new("unshare")
+        .args(["--net", "dockerd", "--host", &format!("unix://{}", path("docker.sock"))])
+        .args(["--data-root", &path("data"), "--exec-root", &path("exec"), "--pidfile", &path("pid")])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .expect("dockerd cannot be started: run .ci/prepare")
+}
+
+impl Daemon {
+    async fn start() -> Self {
+        let root = own_daemon_root();
+        std::fs::create_dir_all(&root).unwrap();
+        let mut daemon = Self { process: start_daemon(&root), root };
+        daemon.ready().await;
+        let archive = daemon.root.join("image.tar").display().to_string();
+        docker(&["save", "-o", &archive, IMAGE]);
+        docker_at(&own_socket(), &["load", "-i", &archive]).unwrap();
+        daemon
+    }
+
+    async fn ready(&mut self) {
+        let root = self.root.clone();
+        until("the second daemon answers", || {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                let log = std::fs::read_to_string(root.join("log")).unwrap_or_default();
+                panic!("the second daemon ended ({status}), run .ci/prepare:\n{log}");
+            }
+            docker_at(&own_socket(), &["version"]).is_ok()
+        })
+        .await;
+    }
+
+    /// Asks it to stop, as an operator does; it ends its containers first.
+    fn stop(&mut self, how: &str) {
+        signal(self.process.id(), how);
+        self.process.wait().unwrap();
+    }
+
+    async fn start_again(&mut self) {
+        // What one that was killed leaves; its containerd has died with it.
+        let _ = std::fs::remove_file(self.root.join("exec/containerd/containerd.pid"));
+        let _ = std::fs::remove_file(self.root.join("pid"));
+        self.process = start_daemon(&self.root);
+        self.ready().await;
+    }
+
+    /// Ends what a killed daemon leaves: processes that name its folder on their command line.
+    fn end_helpers(&self) {
+        let root = self.root.display().to_string();
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let line = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+            let program = line.split('\0').next().unwrap_or_default();
+            if program.contains("containerd") && line.contains(&root) {
+                signal(entry.file_name().to_str().unwrap().parse().unwrap(), "KILL");
+            }
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if self.process.try_wait().unwrap().is_none() {
+            self.stop("TERM");
+        }
+        self.end_helpers();
+        let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+        let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        for point in points.filter(|point| Path::new(point).starts_with(&self.root)) {
+            let _ = std::process::Command::new("umount").args(["--lazy", point]).output();
+        }
+        let _ = std::fs::remove_dir_all(&self.root);
+    }
+}
+
+fn own_daemon(_: usize) -> String {
+    format!("[executor.docker]\nallowed_images = [\"stint-test/*\"]\nsocket = \"{}\"\n", own_socket())
+}
+
+async fn cluster_of_own_daemon() -> Cluster {
+    let runtimes = "\"docker\", \"process\"";
+    Cluster::start(Setup { peers: 1, runtimes, more: own_daemon, ..Setup::default() }).await
+}
+
+async fn docker_is_offered(cluster: &Cluster, wanted: bool) {
+    let client = cluster.client();
+    let end = Instant::now() + PATIENCE;
+    while client.list_nodes().await.unwrap()[0].runtimes.contains(&"docker".to_owned()) != wanted {
+        assert!(Instant::now() < end, "docker should be offered: {wanted}");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// The daemon goes while a task runs: the attempt is lost, the next one runs once the daemon is back; meanwhile other
+/// runtimes work and `explain` says what is missing.
+async fn a_daemon_that_ends(how: &str) {
+    let mut daemon = Daemon::start().await;
+    let cluster = cluster_of_own_daemon().await;
+    let client = cluster.client();
+    let ids =
+        accepted(&client, shell("[ $STINT_ATTEMPT != 1 ] || { echo first; sleep 60; }; echo second")).await;
+    until("it runs", || outputs(&cluster).values().any(|text| text.contains("first"))).await;
+    // By then its start has been answered: a daemon that is killed before fails the start instead.
+    sleep(Duration::from_secs(1)).await;
+    daemon.stop(how);
+    docker_is_offered(&cluster, false).await;
+    // A task that never needed Docker is not held up.
+    let other = accepted(&client, submit("cpu_short", &["/bin/true"], 1)).await;
+    let other = cluster.finish(&other, PATIENCE).await.remove(0);
+    assert_eq!(other.outcome.unwrap().status, "succeeded");
+    let waits = accepted(&client, shell("echo third")).await;
+    let (_, told, _) = stint(&cluster, &["explain", &waits[0]]);
+    assert!(told.contains("no Docker daemon answers at"), "{told}");
+    assert_eq!(
+        cluster.peers[0].log().matches("the Docker daemon is gone").count(),
+        1,
+        "{}",
+        cluster.peers[0].log()
+    );
+    daemon.start_again().await;
+    docker_is_offered(&cluster, true).await;
+    let all = [ids, waits].concat();
+    for task in cluster.finish(&all, PATIENCE * 2).await {
+        assert_eq!(task.outcome.as_ref().unwrap().status, "succeeded", "{task:#?}");
+        let ends: Vec<&str> = task.attempt_records.iter().map(|record| record.end.as_str()).collect();
+        assert!(ends == ["lost", "exited"] || ends == ["exited"], "{task:#?}");
+    }
+    until("nothing is left", || containers_at(&own_socket(), &cluster).is_empty()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_that_is_stopped_while_a_task_runs() {
+    a_daemon_that_ends("TERM").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_that_is_killed_while_a_task_runs() {
+    a_daemon_that_ends("KILL").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_that_hangs_cannot_keep_a_container_alive() {
+    let daemon = Daemon::start().await;
+    let mut cluster = cluster_of_own_daemon().await;
+    let ids =
+        accepted(&cluster.client(), shell("[ $STINT_ATTEMPT != 1 ] || { echo first; sleep 60; }")).await;
+    until("it runs", || outputs(&cluster).values().any(|text| text.contains("first"))).await;
+    sleep(Duration::from_secs(1)).await;
+    let id = containers_at(&own_socket(), &cluster).remove(0);
+    let pid = docker_at(&own_socket(), &["inspect", "--format", "{{.State.Pid}}", &id]).unwrap();
+    let process = PathBuf::from("/proc").join(pid);
+    // Neither the daemon nor the node can do anything.
+    signal(daemon.process.id(), "STOP");
+    cluster.peers[0].kill().await;
+    let began = Instant::now();
+    until("the watchdog killed it", || !process.exists()).await;
+    let took = began.elapsed();
+    signal(daemon.process.id(), "CONT");
+    assert!(took < Duration::from_millis(4_100), "it outlived its lease: {took:?}");
+    until("its container is removed", || containers_at(&own_socket(), &cluster).is_empty()).await;
+    cluster.peers[0].spawn(&[]);
+    cluster.peers[0].ready().await;
+    let task = cluster.finish(&ids, PATIENCE).await.remove(0);
+    assert_eq!(task.outcome.as_ref().unwrap().status, "succeeded", "{task:#?}");
+    assert_eq!(task.attempt_records[0].end, "lost", "{task:#?}");
+}

@@ -1,0 +1,91 @@
+//! The Docker runtime. The node asks and sweeps ([`watch`]); each attempt has a *keeper*, a child of the watchdog, that
+//! pulls, creates, starts, follows and removes its one container. Containers belong to the daemon, so nothing of them
+//! dies with us by itself. What ends them in time:
+//!
+//! * the watchdog holds a handle on the container's first process and kills by it, without asking the daemon;
+//! * the keeper is told by the kernel when the watchdog dies, and kills likewise;
+//! * what both left behind is removed by the next watchdog, and what nobody accounts for by the node's sweep.
+
+mod container;
+pub mod engine;
+pub mod image;
+pub mod keeper;
+mod logs;
+mod pull;
+pub mod verdict;
+pub mod watch;
+
+use std::path::PathBuf;
+
+use minicbor::{Decode, Encode};
+use stint_protocol::LeaseId;
+
+use crate::layout::folder_name;
+
+/// When an image is pulled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Pull {
+    /// When the daemon does not have it.
+    #[n(0)]
+    #[default]
+    Missing,
+    #[n(1)]
+    Never,
+    #[n(2)]
+    Always,
+}
+
+impl Pull {
+    pub const ALL: [Pull; 3] = [Pull::Missing, Pull::Never, Pull::Always];
+
+    /// The word users write.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Pull::Missing => "missing",
+            Pull::Never => "never",
+            Pull::Always => "always",
+        }
+    }
+}
+
+/// How a node uses its Docker daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DockerSettings {
+    pub socket: PathBuf,
+    /// Patterns of images that may run; empty = none may.
+    pub allowed_images: Vec<String>,
+    /// Only images that are named by digest.
+    pub require_digest: bool,
+    pub pull: Pull,
+    /// `none`, `bridge` or a network of the daemon's; never the host's.
+    pub network: String,
+    /// User and group of every program.
+    pub user: (u32, u32),
+    /// Processes and threads of one container.
+    pub pids: u64,
+}
+
+impl Default for DockerSettings {
+    fn default() -> Self {
+        Self {
+            socket: "/var/run/docker.sock".into(),
+            allowed_images: Vec::new(),
+            require_digest: false,
+            pull: Pull::Missing,
+            network: "none".into(),
+            user: (65534, 65534),
+            pids: 512,
+        }
+    }
+}
+
+/// The name of an attempt's container.
+pub fn container_name(lease: LeaseId) -> String {
+    format!("stint-{}", folder_name(lease))
+}
+
+/// The label that says which executor (its folder) a container belongs to.
+pub const LABEL_EXECUTOR: &str = "stint.executor";
+/// The label with the attempt, as its folder is named.
+pub const LABEL_LEASE: &str = "stint.lease";

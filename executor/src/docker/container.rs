@@ -1,0 +1,104 @@
+//! What the daemon is asked to create: the task inside, everything that could reach the host taken away.
+
+use std::collections::HashMap;
+
+use bollard::models::{
+    ContainerCreateBody, DeviceRequest, HostConfig, HostConfigLogConfig, Mount, MountType, RestartPolicy,
+    RestartPolicyNameEnum,
+};
+
+use super::{LABEL_EXECUTOR, LABEL_LEASE};
+use crate::layout::{Layout, folder_name};
+use crate::shim::LABEL;
+use crate::wire::{DockerOrder, Order};
+
+/// The container of an order, of an image that is already here.
+pub fn body(layout: &Layout, order: &Order, docker: &DockerOrder, image: String) -> ContainerCreateBody {
+    let mut env = order.environment.clone();
+    env.push(format!("{LABEL}={}", layout.attempt(order.lease).display()));
+    ContainerCreateBody {
+        image: Some(image),
+        // The task's command replaces the image's whole command line; without one the image's own runs.
+        entrypoint: (!order.command.is_empty()).then(|| order.command.clone()),
+        env: Some(env),
+        user: Some(format!("{}:{}", docker.user, docker.group)),
+        working_dir: Some("/work".into()),
+        hostname: Some("stint".into()),
+        labels: Some(labels(layout, order, docker)),
+        attach_stdin: Some(false),
+        attach_stdout: Some(true),
+        attach_stderr: Some(true),
+        open_stdin: Some(false),
+        tty: Some(false),
+        // Only the one volume that we name: an image's own would be left behind on the host.
+        host_config: Some(host_config(layout, order, docker)),
+        ..ContainerCreateBody::default()
+    }
+}
+
+fn labels(layout: &Layout, order: &Order, docker: &DockerOrder) -> HashMap<String, String> {
+    let own = [
+        ("stint.managed-by".to_owned(), "stint".to_owned()),
+        (LABEL_EXECUTOR.to_owned(), layout.root().display().to_string()),
+        (LABEL_LEASE.to_owned(), folder_name(order.lease)),
+        ("stint.task".to_owned(), order.lease.task.to_string()),
+        ("stint.attempt".to_owned(), order.lease.attempt.to_string()),
+    ];
+    docker.labels.iter().cloned().chain(own).collect()
+}
+
+fn host_config(layout: &Layout, order: &Order, docker: &DockerOrder) -> HostConfig {
+    let memory = i64::try_from(order.memory_bytes).unwrap_or(i64::MAX);
+    // Owned by the user too: runc gives it the mode of the image's folder, whatever is asked.
+    let owner = format!("uid={},gid={}", docker.user, docker.group);
+    let scratch = format!("rw,nosuid,nodev,noexec,mode=1777,size=512m,{owner}");
+    HostConfig {
+        memory: Some(memory),
+        // Memory and swap together: no swap.
+        memory_swap: Some(memory),
+        nano_cpus: Some(i64::try_from(order.cpu_milli.saturating_mul(1_000_000)).unwrap_or(i64::MAX)),
+        pids_limit: Some(i64::try_from(docker.pids).unwrap_or(i64::MAX)),
+        privileged: Some(false),
+        cap_drop: Some(vec!["ALL".into()]),
+        security_opt: Some(vec!["no-new-privileges".into()]),
+        readonly_rootfs: Some(true),
+        network_mode: Some(docker.network.clone()),
+        ipc_mode: Some("private".into()),
+        shm_size: Some(64 << 20),
+        tmpfs: Some(HashMap::from([("/tmp".to_owned(), scratch)])),
+        mounts: Some(vec![Mount {
+            target: Some("/work".into()),
+            source: Some(layout.attempt(order.lease).join("work").display().to_string()),
+            typ: Some(MountType::BIND),
+            read_only: Some(false),
+            ..Mount::default()
+        }]),
+        // We follow the output ourselves; the daemon keeps no second copy that nobody would bound.
+        log_config: Some(HostConfigLogConfig { typ: Some("none".into()), config: None }),
+        auto_remove: Some(false),
+        restart_policy: Some(RestartPolicy {
+            name: Some(RestartPolicyNameEnum::NO),
+            ..RestartPolicy::default()
+        }),
+        device_requests: (!docker.gpus.is_empty()).then(|| vec![devices(&docker.gpus)]),
+        ..HostConfig::default()
+    }
+}
+
+fn devices(gpus: &[String]) -> DeviceRequest {
+    DeviceRequest {
+        driver: Some(String::new()),
+        count: Some(0),
+        device_ids: Some(gpus.to_vec()),
+        capabilities: Some(vec![vec!["gpu".into()]]),
+        options: None,
+    }
+}
+
+/// Whether the daemon's container gets exactly the devices of the lease.
+pub fn has_exactly(host: Option<&HostConfig>, gpus: &[String]) -> bool {
+    let requests = host.and_then(|host| host.device_requests.as_deref()).unwrap_or_default();
+    let given: Vec<&String> = requests.iter().flat_map(|r| r.device_ids.iter().flatten()).collect();
+    let wildcard = requests.iter().any(|r| r.count.unwrap_or(0) != 0);
+    !wildcard && given.len() == gpus.len() && gpus.iter().all(|gpu| given.contains(&gpu))
+}

@@ -1,0 +1,74 @@
+//! The Docker daemon of this machine: connecting, removing, and what its errors mean.
+
+use bollard::errors::Error;
+use bollard::query_parameters::RemoveContainerOptions;
+use bollard::{API_DEFAULT_VERSION, Docker};
+
+use crate::limits;
+
+/// Why a call failed.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// Nobody answers at the socket, or not any more.
+    Unreachable(String),
+    /// The daemon answered and refused: HTTP status and its words.
+    Said(u16, String),
+}
+
+impl Fault {
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Fault::Unreachable(_))
+    }
+
+    pub fn status(&self) -> u16 {
+        if let Fault::Said(status, _) = self { *status } else { 0 }
+    }
+
+    /// What was said, or why nobody answers.
+    pub fn words(&self) -> &str {
+        match self {
+            Fault::Unreachable(words) | Fault::Said(_, words) => words,
+        }
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::DockerResponseServerError { status_code, message } => Fault::Said(status_code, message),
+            Error::DockerStreamError { error } => Fault::Said(500, error),
+            Error::RequestTimeoutError => {
+                Fault::Unreachable(format!("it did not answer within {} s", limits::DOCKER_CALL_S))
+            }
+            other => Fault::Unreachable(with_causes(&other)),
+        }
+    }
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        let text = next.to_string();
+        if !words.contains(&text) {
+            words = format!("{words}: {text}");
+        }
+        cause = next.source();
+    }
+    words
+}
+
+/// Connects and settles on a version of the API that both sides speak.
+pub async fn connect(socket: &str) -> Result<Docker, Fault> {
+    let docker = Docker::connect_with_unix(socket, limits::DOCKER_CALL_S, API_DEFAULT_VERSION)?;
+    Ok(docker.negotiate_version().await?)
+}
+
+/// Kills and removes a container with its anonymous volumes. Ok: there is none of this name any more.
+pub async fn remove(docker: &Docker, name: &str) -> Result<(), Fault> {
+    let options = RemoveContainerOptions { force: true, v: true, link: false };
+    match docker.remove_container(name, Some(options)).await.map_err(Fault::from) {
+        Err(fault) if fault.status() == 404 => Ok(()),
+        other => other,
+    }
+}

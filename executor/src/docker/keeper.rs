@@ -1,0 +1,449 @@
+//! The keeper of one container: a forked child of the watchdog with a loop of its own. It brings the attempt from the
+//! image to its end, writes what came of it into the attempt's folder, and leaves only when nothing of the container
+//! runs any more. TERM asks the program to end; USR1 (also sent by the kernel when the watchdog dies) kills it.
+
+use std::fs::OpenOptions;
+use std::future::Future;
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::models::{ContainerInspectResponse, ContainerState};
+use bollard::query_parameters::CreateContainerOptions;
+use stint_protocol::{EndKind, LeaseId};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::engine::{self, Fault};
+use super::logs::{self, Files};
+use super::pull::Puller;
+use super::verdict::{self, Verdict, say_end, start_failure, stopped, verdict};
+use super::{container, container_name};
+use crate::layout::Layout;
+use crate::limits;
+use crate::shim::kill_labelled;
+use crate::sys::{self, Slot};
+use crate::wire::{DockerOrder, Order};
+
+/// What the watchdog wants of a keeper, the later the stronger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Wish {
+    Run,
+    Term,
+    Kill,
+}
+
+/// Says that an attempt runs under Docker, and at which socket.
+pub fn mark_file(layout: &Layout, lease: LeaseId) -> PathBuf {
+    layout.attempt(lease).join("docker")
+}
+
+/// Tells the watchdog that the program runs.
+pub type Tell<'a> = &'a dyn Fn();
+
+/// The life of a keeper that runs an attempt; its exit code.
+pub fn run(layout: &Layout, order: &Order, slot: &'static Slot, tell: Tell<'_>) -> i32 {
+    let Some(docker) = &order.docker else { return 1 };
+    in_loop(|wish| async move {
+        let keeper = Keeper { layout, order, docker, slot, tell, wish, name: container_name(order.lease) };
+        let Verdict { kind, message } = keeper.keep().await;
+        say_end(layout, order.lease, Some(slot), kind, message);
+    })
+}
+
+/// The life of a keeper that only clears away what another left behind; its exit code.
+pub fn clean(layout: &Layout, lease: LeaseId, socket: &str, slot: Option<&'static Slot>) -> i32 {
+    in_loop(|_| async move {
+        make_sure_gone(layout, lease, socket).await;
+        let message =
+            "the process that kept its container was killed; everything of the attempt was seen gone";
+        say_end(layout, lease, slot, EndKind::Lost, message.into());
+    })
+}
+
+fn in_loop<F: Future<Output = ()>>(work: impl FnOnce(watch::Receiver<Wish>) -> F) -> i32 {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let done = runtime.and_then(|runtime| {
+        runtime.block_on(async {
+            let signals = sys::awaitable(sys::signal_fd(&[libc::SIGTERM, libc::SIGUSR1])?)?;
+            let (wisher, wish) = watch::channel(Wish::Run);
+            let listening = tokio::spawn(listen(signals, wisher));
+            work(wish).await;
+            listening.abort();
+            Ok(())
+        })
+    });
+    match done {
+        Ok(()) => 0,
+        Err(e) => {
+            eprintln!("stint docker keeper {}: {e}", std::process::id());
+            1
+        }
+    }
+}
+
+async fn listen(signals: AsyncFd<OwnedFd>, wisher: watch::Sender<Wish>) {
+    while let Ok(mut ready) = signals.readable().await {
+        for signal in sys::take_signals(signals.get_ref()) {
+            let wish = if signal == libc::SIGTERM { Wish::Term } else { Wish::Kill };
+            wisher.send_if_modified(|now| std::mem::replace(now, wish.max(*now)) < wish);
+        }
+        ready.clear_ready();
+    }
+}
+
+/// Returns when at least this is wished.
+async fn at_least(wish: &watch::Receiver<Wish>, least: Wish) {
+    let mut wish = wish.clone();
+    if wish.wait_for(|now| *now >= least).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Kills and removes the container of a lease whatever state it is in. Returns when there is none any more, or when
+/// no daemon is there that could start it and no process of it is seen.
+async fn make_sure_gone(layout: &Layout, lease: LeaseId, socket: &str) {
+    let name = container_name(lease);
+    loop {
+        let seen = !kill_labelled(&layout.attempts(), |other| other == lease).is_empty();
+        let removed = match engine::connect(socket).await {
+            Ok(docker) => engine::remove(&docker, &name).await.is_ok(),
+            // The socket file is gone or refuses: a daemon that is merely slow accepts connections.
+            Err(_) => std::os::unix::net::UnixStream::connect(socket).is_err(),
+        };
+        if removed && !seen {
+            return;
+        }
+        sleep(Duration::from_millis(limits::DOCKER_AGAIN_MS)).await;
+    }
+}
+
+struct Keeper<'a> {
+    layout: &'a Layout,
+    order: &'a Order,
+    docker: &'a DockerOrder,
+    slot: &'static Slot,
+    tell: Tell<'a>,
+    wish: watch::Receiver<Wish>,
+    name: String,
+}
+
+/// A container that can be started.
+struct Prepared {
+    engine: Docker,
+    files: Files,
+    pump: JoinHandle<Option<io::Error>>,
+}
+
+/// Where the first process of a container is.
+enum Found {
+    Runs(AsyncFd<OwnedFd>),
+    /// It has ended already.
+    Ended,
+    /// It cannot be killed from here.
+    OutOfReach,
+    /// The daemon does not say.
+    Unknown,
+}
+
+impl Keeper<'_> {
+    async fn keep(&self) -> Verdict {
+        let prepared = tokio::select! {
+            biased;
+            () = at_least(&self.wish, Wish::Kill) => Err(stopped()),
+            prepared = self.prepare() => prepared,
+        };
+        match prepared {
+            Ok(prepared) if *self.wish.borrow() == Wish::Run => self.start_and_watch(prepared).await,
+            Ok(_) => self.give_up(stopped()).await,
+            Err(ended) => self.give_up(ended).await,
+        }
+    }
+
+    /// Nothing was started: what may have been created goes.
+    async fn give_up(&self, ended: Verdict) -> Verdict {
+        if let Ok(engine) = engine::connect(&self.docker.socket).await {
+            self.remove(&engine).await;
+        }
+        ended
+    }
+
+    async fn prepare(&self) -> Result<Prepared, Verdict> {
+        let making = |e: io::Error| verdict(EndKind::StartFailed, format!("making its folder: {e}"));
+        let files = self.make_folder().map_err(making)?;
+        let engine = engine::connect(&self.docker.socket)
+            .await
+            .map_err(|fault| verdict::no_daemon(&self.docker.socket, &fault))?;
+        let stderr = files.stderr.try_clone().map_err(making)?;
+        let mut puller = Puller { engine: &engine, order: self.docker, stderr };
+        let image = tokio::select! {
+            () = at_least(&self.wish, Wish::Term) => Err(stopped()),
+            image = puller.image() => image,
+        }?;
+        self.create(&engine, image).await?;
+        self.check_devices(&engine).await?;
+        let output = logs::attach(&engine, &self.name)
+            .await
+            .map_err(|fault| verdict::failed(&self.docker.socket, "attaching to its container", &fault))?;
+        let pump = tokio::spawn(logs::pump(output, files.try_clone().map_err(making)?));
+        Ok(Prepared { engine, files, pump })
+    }
+
+    fn make_folder(&self) -> io::Result<Files> {
+        let folder = self.layout.attempt(self.order.lease);
+        let work = folder.join("work");
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&work)?;
+        std::os::unix::fs::chown(&work, Some(self.docker.user), Some(self.docker.group))?;
+        let open =
+            |name: &str| OpenOptions::new().create(true).append(true).mode(0o600).open(folder.join(name));
+        Ok(Files { stdout: open("stdout")?, stderr: open("stderr")? })
+    }
+
+    async fn create(&self, engine: &Docker, image: String) -> Result<(), Verdict> {
+        let options = || CreateContainerOptions { name: Some(self.name.clone()), platform: String::new() };
+        let body = container::body(self.layout, self.order, self.docker, image);
+        let mut created = engine.create_container(Some(options()), body.clone()).await.map_err(Fault::from);
+        if let Err(Fault::Said(409, _)) = &created {
+            // Only a container of this very attempt can bear its name.
+            let _ = engine::remove(engine, &self.name).await;
+            created = engine.create_container(Some(options()), body).await.map_err(Fault::from);
+        }
+        match created {
+            Ok(_) => Ok(()),
+            Err(Fault::Said(400, words)) => Err(verdict(EndKind::NotRunnable, words)),
+            Err(fault) => Err(verdict::failed(&self.docker.socket, "creating its container", &fault)),
+        }
+    }
+
+    /// The daemon checks no device ids: whether it took ours, all of them and no others, is looked at before the start.
+    async fn check_devices(&self, engine: &Docker) -> Result<(), Verdict> {
+        if self.docker.gpus.is_empty() {
+            return Ok(());
+        }
+        let created = self
+            .inspect(engine)
+            .await
+            .map_err(|fault| verdict::failed(&self.docker.socket, "inspecting its container", &fault))?;
+        if container::has_exactly(created.host_config.as_ref(), &self.docker.gpus) {
+            return Ok(());
+        }
+        let message =
+            "the daemon made a container with other devices than those of the lease; it was not started";
+        Err(verdict(EndKind::StartFailed, message))
+    }
+
+    async fn inspect(&self, engine: &Docker) -> Result<ContainerInspectResponse, Fault> {
+        Ok(engine.inspect_container(&self.name, None).await?)
+    }
+
+    async fn start_and_watch(&self, prepared: Prepared) -> Verdict {
+        if let Err(fault) = self.start(&prepared.engine).await {
+            if fault.is_unreachable() {
+                // It may have been started all the same.
+                self.make_sure_gone().await;
+                return verdict::no_daemon(&self.docker.socket, &fault);
+            }
+            self.remove(&prepared.engine).await;
+            return start_failure(&self.order.command, &fault);
+        }
+        self.slot.started.store(sys::boot_now().0, SeqCst);
+        let found = self.find_process(&prepared.engine).await;
+        let ended = match found {
+            Found::Runs(process) => self.watch(prepared, process).await,
+            Found::Ended => {
+                (self.tell)();
+                self.finish(prepared, None, false).await
+            }
+            Found::Unknown => {
+                self.make_sure_gone().await;
+                verdict(EndKind::Lost, "the Docker daemon stopped while the container was started")
+            }
+            Found::OutOfReach => {
+                self.make_sure_gone().await;
+                let message = "the Docker daemon's processes cannot be seen from this node, so a container could not be \
+                               killed in time: run both in one pid namespace";
+                verdict(EndKind::StartFailed, message)
+            }
+        };
+        self.slot.phase.store(2, SeqCst);
+        ended
+    }
+
+    /// Starts it. A kill that comes meanwhile reaches whatever shows up of the program.
+    async fn start(&self, engine: &Docker) -> Result<(), Fault> {
+        let mut start = std::pin::pin!(engine.start_container(&self.name, None));
+        loop {
+            tokio::select! {
+                result = &mut start => return Ok(result?),
+                () = sleep(Duration::from_millis(limits::DOCKER_AGAIN_MS)) => {}
+            }
+            if *self.wish.borrow() == Wish::Kill {
+                kill_labelled(&self.layout.attempts(), |lease| lease == self.order.lease);
+            }
+        }
+    }
+
+    /// A handle on the container's first process: when that ends, everything in its pid namespace has.
+    async fn find_process(&self, engine: &Docker) -> Found {
+        for _ in 0..3 {
+            let Ok(inspected) = self.inspect(engine).await else { return Found::Unknown };
+            let state = inspected.state.unwrap_or_default();
+            let pid = state.pid.unwrap_or(0) as i32;
+            if state.running != Some(true) || pid <= 0 {
+                return Found::Ended;
+            }
+            let id = inspected.id.unwrap_or_default();
+            let handle = belongs(pid, &id).then(|| sys::pidfd_open(pid)).and_then(Result::ok);
+            if let Some(handle) = handle
+                && belongs(pid, &id)
+                && let Some(since) = sys::start_ticks(pid)
+                && let Ok(handle) = sys::awaitable(handle)
+            {
+                self.slot.container_since.store(since, SeqCst);
+                self.slot.container.store(pid, SeqCst);
+                self.slot.phase.store(1, SeqCst);
+                (self.tell)();
+                return Found::Runs(handle);
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        Found::OutOfReach
+    }
+
+    async fn watch(&self, mut prepared: Prepared, process: AsyncFd<OwnedFd>) -> Verdict {
+        let mut wish = self.wish.clone();
+        // What was wished before the handle was there.
+        wish.mark_changed();
+        let mut silent = false;
+        let mut away: Option<Instant> = None;
+        let mut given_up = false;
+        loop {
+            tokio::select! {
+                biased;
+                _ = process.readable() => break,
+                Ok(()) = wish.changed() => match *wish.borrow_and_update() {
+                    Wish::Run => {}
+                    Wish::Term => sys::pidfd_signal(process.get_ref(), libc::SIGTERM),
+                    Wish::Kill => sys::pidfd_signal(process.get_ref(), libc::SIGKILL),
+                },
+                _ = &mut prepared.pump, if !silent => silent = true,
+                () = sleep(Duration::from_millis(limits::DOCKER_LOOK_MS)), if silent => {
+                    // No output any more: the program closed it, or the daemon is gone.
+                    let patience = Duration::from_millis(limits::DOCKER_PING_MS);
+                    let there = matches!(timeout(patience, prepared.engine.ping()).await, Ok(Ok(_)));
+                    match (there, away) {
+                        (true, None) => {}
+                        // Before it answers, a daemon that is back ends what it does not keep.
+                        (true, Some(_)) if sys::pidfd_exited(process.get_ref()) => break,
+                        (true, Some(_)) => {
+                            away = None;
+                            silent = !self.attach_again(&mut prepared).await;
+                        }
+                        (false, None) => away = Some(Instant::now()),
+                        (false, Some(since)) if since.elapsed() > Duration::from_millis(limits::DOCKER_AWAY_MS) => {
+                            given_up = true;
+                            sys::pidfd_signal(process.get_ref(), libc::SIGKILL);
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+        self.slot.ended.store(sys::boot_now().0, SeqCst);
+        if silent {
+            prepared.pump = tokio::spawn(async { None });
+        }
+        let ended = self.finish(prepared, Some(process.get_ref()), away.is_some()).await;
+        if given_up {
+            let message = "the Docker daemon stopped while it ran and did not come back: it was killed";
+            return verdict(EndKind::Lost, message);
+        }
+        ended
+    }
+
+    async fn attach_again(&self, prepared: &mut Prepared) -> bool {
+        let Ok(files) = prepared.files.try_clone() else { return false };
+        let Ok(output) = logs::attach(&prepared.engine, &self.name).await else { return false };
+        let _ =
+            writeln!(prepared.files.stderr, "stint: the Docker daemon was away; output of that time is lost");
+        prepared.pump = tokio::spawn(logs::pump(output, files));
+        true
+    }
+
+    /// The container's first process is gone: collects how, and the rest of its output; removes it.
+    async fn finish(&self, prepared: Prepared, process: Option<&OwnedFd>, was_away: bool) -> Verdict {
+        let state = self.final_state(&prepared.engine).await;
+        if self.slot.ended.load(SeqCst) == 0 {
+            self.slot.ended.store(sys::boot_now().0, SeqCst);
+        }
+        let mut ended = match state {
+            Ok(state) => verdict::of_ended(
+                &state,
+                process.and_then(sys::pidfd_wait_status),
+                was_away,
+                self.order.memory_bytes,
+            ),
+            Err(fault) => {
+                let message = format!("the Docker daemon stopped while it ran: {}", fault.words());
+                verdict(EndKind::Lost, message)
+            }
+        };
+        let drained = timeout(Duration::from_millis(limits::DOCKER_DRAIN_MS), prepared.pump).await;
+        if let Ok(Ok(Some(e))) = drained {
+            ended = ended.and(&format!("some of its output could not be kept: {e}"));
+        }
+        self.remove(&prepared.engine).await;
+        ended
+    }
+
+    /// What the daemon says of the ended container; an error when it does not answer.
+    async fn final_state(&self, engine: &Docker) -> Result<ContainerState, Fault> {
+        let until = Instant::now() + Duration::from_millis(limits::DOCKER_SETTLE_MS);
+        let mut pause = Duration::from_millis(1);
+        loop {
+            let state = self.inspect(engine).await?.state.unwrap_or_default();
+            if state.running != Some(true) {
+                return Ok(state);
+            }
+            if Instant::now() > until {
+                return Err(Fault::Unreachable(
+                    "it says that the container runs, whose process is gone".into(),
+                ));
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+    }
+
+    /// Removes the container; what a daemon that is away keeps, the node's sweep removes later.
+    async fn remove(&self, engine: &Docker) {
+        let until = Instant::now() + Duration::from_millis(limits::DOCKER_REMOVE_MS);
+        while let Err(fault) = engine::remove(engine, &self.name).await {
+            if Instant::now() > until || *self.wish.borrow() == Wish::Kill && fault.is_unreachable() {
+                return;
+            }
+            sleep(Duration::from_millis(limits::DOCKER_AGAIN_MS)).await;
+        }
+    }
+
+    async fn make_sure_gone(&self) {
+        make_sure_gone(self.layout, self.order.lease, &self.docker.socket).await;
+    }
+}
+
+/// Whether a process is in a container, as its cgroups say.
+fn belongs(pid: i32, container: &str) -> bool {
+    let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    container.len() >= 12 && cgroups.contains(container)
+}
+
+/// Sends what the watchdog's notice pipe carries.
+pub fn tell_slot(notice: &impl AsRawFd, index: u32) {
+    sys::write_notice(notice, index);
+}

@@ -1,0 +1,144 @@
+//! The image of a container: found, or pulled with growing pauses. Progress goes to the attempt's stderr, a line now and
+//! then.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::query_parameters::CreateImageOptions;
+use futures_util::StreamExt;
+use stint_protocol::EndKind;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::Pull;
+use super::engine::Fault;
+use super::image::Reference;
+use super::verdict::{Verdict, failed, verdict};
+use crate::limits;
+use crate::wire::DockerOrder;
+
+/// Looks for the image of an order, and pulls it.
+pub struct Puller<'a> {
+    pub engine: &'a Docker,
+    pub order: &'a DockerOrder,
+    pub stderr: File,
+}
+
+impl Puller<'_> {
+    /// The id of the image, here by then.
+    pub async fn image(&mut self) -> Result<String, Verdict> {
+        let name = self.order.image.clone();
+        if self.order.pull != Pull::Always
+            && let Some(id) = self.image_here().await?
+        {
+            return Ok(id);
+        }
+        if self.order.pull == Pull::Never {
+            let message = format!("image {name} is not on this node, and executor.docker.pull is never");
+            return Err(verdict(EndKind::NotRunnable, message));
+        }
+        self.pull().await?;
+        let gone = || verdict(EndKind::StartFailed, format!("image {name} was pulled and is gone again"));
+        self.image_here().await?.ok_or_else(gone)
+    }
+
+    async fn image_here(&self) -> Result<Option<String>, Verdict> {
+        match self.engine.inspect_image(&self.order.image).await.map_err(Fault::from) {
+            Ok(image) => Ok(image.id),
+            Err(fault) if fault.status() == 404 => Ok(None),
+            Err(fault) => Err(failed(&self.order.socket, "looking for its image", &fault)),
+        }
+    }
+
+    /// Pulls with growing pauses. Progress goes to the attempt's stderr, a line now and then.
+    async fn pull(&mut self) -> Result<(), Verdict> {
+        let name = self.order.image.clone();
+        let mut pause = limits::PULL_PAUSE_MS;
+        let mut tries = 1;
+        loop {
+            let _ = writeln!(self.stderr, "stint: pulling {name}");
+            let fault = match self.pull_once().await {
+                Ok(()) => return Ok(()),
+                Err(fault) => fault,
+            };
+            if is_missing(&fault) {
+                return Err(verdict(EndKind::NotRunnable, format!("image {name}: {}", fault.words())));
+            }
+            if tries == limits::PULL_TRIES {
+                let message = format!("pulling {name} failed {tries} times, last: {}", fault.words());
+                return Err(verdict(EndKind::StartFailed, message));
+            }
+            let _ =
+                writeln!(self.stderr, "stint: pulling {name} failed, again in {pause} ms: {}", fault.words());
+            sleep(Duration::from_millis(pause)).await;
+            (tries, pause) = (tries + 1, pause * 4);
+        }
+    }
+
+    async fn pull_once(&mut self) -> Result<(), Fault> {
+        let reference = Reference::parse(&self.order.image).map_err(|e| Fault::Said(400, e.to_string()))?;
+        let options = CreateImageOptions {
+            from_image: Some(reference.repository.clone()),
+            tag: reference.digest.clone().or(reference.tag.clone()),
+            ..CreateImageOptions::default()
+        };
+        let mut steps = std::pin::pin!(self.engine.create_image(Some(options), None, None));
+        let mut progress = Progress::default();
+        let quiet = Duration::from_millis(limits::PULL_QUIET_MS);
+        loop {
+            let step = timeout(quiet, steps.next()).await;
+            let step =
+                step.map_err(|_| Fault::Unreachable(format!("nothing came for {} s", quiet.as_secs())))?;
+            let Some(step) = step else { return Ok(()) };
+            let step = step?;
+            if let Some(error) = step.error_detail {
+                return Err(Fault::Said(500, error.message.unwrap_or_default()));
+            }
+            let detail = step.progress_detail.unwrap_or_default();
+            if let Some(line) = progress.note(step.id, detail.current, detail.total) {
+                let _ = writeln!(self.stderr, "stint: pulling {}: {line}", self.order.image);
+            }
+        }
+    }
+}
+
+/// Whether a registry says that there is no such image, or none for us.
+fn is_missing(fault: &Fault) -> bool {
+    let words = fault.words().to_lowercase();
+    let told = [
+        "manifest unknown",
+        "manifest for",
+        "repository does not exist",
+        "pull access denied",
+        "unauthorized",
+    ];
+    !fault.is_unreachable() && (fault.status() == 404 || told.iter().any(|part| words.contains(part)))
+}
+
+/// The bytes of all layers of a pull.
+#[derive(Default)]
+struct Progress {
+    layers: BTreeMap<String, (i64, i64)>,
+    said_at: Option<Instant>,
+}
+
+impl Progress {
+    /// Notes a step; words when it is time to say something again.
+    fn note(&mut self, layer: Option<String>, current: Option<i64>, total: Option<i64>) -> Option<String> {
+        let (current, total) = (current?, total?);
+        if self.layers.len() < limits::PULL_LAYERS {
+            self.layers.insert(layer?, (current, total));
+        }
+        let quiet = Duration::from_millis(limits::PULL_SAY_MS);
+        if self.said_at.is_some_and(|at| at.elapsed() < quiet) {
+            return None;
+        }
+        self.said_at = Some(Instant::now());
+        let (current, total) =
+            self.layers.values().fold((0, 0), |sum, layer| (sum.0 + layer.0, sum.1 + layer.1));
+        let mib = |bytes: i64| bytes / (1 << 20);
+        Some(format!("{} of {} MiB of the layers begun", mib(current), mib(total)))
+    }
+}

@@ -1,0 +1,196 @@
+//! What came of a Docker attempt, and how the keeper tells the watchdog.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering::SeqCst;
+
+use bollard::models::ContainerState;
+use stint_protocol::limits::clip;
+use stint_protocol::{AttemptEnd, EndKind, LeaseId};
+
+use super::engine::Fault;
+use crate::layout::Layout;
+use crate::sys::Slot;
+
+/// How an attempt ended, and what a user needs to know beyond it.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    pub kind: EndKind,
+    pub message: String,
+}
+
+/// A verdict with words that are not too long.
+pub fn verdict(kind: EndKind, message: impl Into<String>) -> Verdict {
+    Verdict { kind, message: clip(message.into()) }
+}
+
+/// The watchdog's own reason replaces it.
+pub fn stopped() -> Verdict {
+    verdict(EndKind::Lost, "it was stopped before it ran")
+}
+
+impl Verdict {
+    /// The same with a remark.
+    pub fn and(self, remark: &str) -> Self {
+        let gap = if self.message.is_empty() { "" } else { "; " };
+        verdict(self.kind, format!("{}{gap}{remark}", self.message))
+    }
+}
+
+/// Nobody answers at the daemon's socket.
+pub fn no_daemon(socket: &str, fault: &Fault) -> Verdict {
+    let message = format!("the Docker daemon at {socket} does not answer: {}", fault.words());
+    verdict(EndKind::StartFailed, message)
+}
+
+/// Something that the daemon was asked to do before the start failed.
+pub fn failed(socket: &str, what: &str, fault: &Fault) -> Verdict {
+    if fault.is_unreachable() {
+        return no_daemon(socket, fault);
+    }
+    verdict(EndKind::StartFailed, format!("{what}: {}", fault.words()))
+}
+
+/// How a container ended of which the daemon says `state` and the kernel `status`. `interrupted`: the daemon was away
+/// when it ended.
+pub fn of_ended(
+    state: &ContainerState,
+    status: Option<i32>,
+    interrupted: bool,
+    memory_bytes: u64,
+) -> Verdict {
+    let code = state.exit_code.unwrap_or(0) as i32;
+    if state.oom_killed == Some(true) && code != 0 {
+        let limit = format!("the kernel killed it for memory at its limit of {memory_bytes} bytes");
+        return verdict(EndKind::OutOfMemory, format!("{limit}: ask for more with memory_bytes"));
+    }
+    // Docker tells a signal as 128 + its number, which a program can say too; the kernel tells them apart where it is
+    // new enough.
+    let signal = match status {
+        Some(status) if libc::WIFSIGNALED(status) => Some(libc::WTERMSIG(status)),
+        Some(_) => None,
+        None => (129..=192).contains(&code).then_some(code - 128),
+    };
+    match signal {
+        Some(_) if interrupted => {
+            verdict(EndKind::Lost, "the Docker daemon stopped while it ran and killed it")
+        }
+        Some(signal) => verdict(EndKind::Signalled(signal), ""),
+        None => verdict(EndKind::Exited(code), ""),
+    }
+}
+
+/// Why a created container did not start: the task's fault or the node's.
+pub fn start_failure(command: &[String], fault: &Fault) -> Verdict {
+    let words = fault.words();
+    let name = command.first().map_or("the image's program", String::as_str);
+    let told = [
+        "executable file not found",
+        "no such file or directory",
+        "permission denied",
+        "exec format error",
+        "is a directory",
+    ];
+    let exec = words.contains("exec") && told.iter().any(|part| words.contains(part));
+    if exec {
+        let advice = "not found or not executable in the image: give its full path, or another image";
+        return verdict(EndKind::NotRunnable, format!("{name:?}: {advice} ({})", short(words)));
+    }
+    verdict(EndKind::StartFailed, format!("starting its container: {words}"))
+}
+
+/// The last part of runc's chain of reasons.
+fn short(words: &str) -> &str {
+    words.rsplit_once(": exec: ").map_or(words, |(_, last)| last)
+}
+
+/// Where a keeper writes how its attempt ended.
+pub fn end_file(layout: &Layout, lease: LeaseId) -> PathBuf {
+    layout.attempt(lease).join("docker-end")
+}
+
+/// The kinds of end that a keeper tells, by their number in a slot.
+const KINDS: [EndKind; 6] = [
+    EndKind::Exited(0),
+    EndKind::Signalled(0),
+    EndKind::OutOfMemory,
+    EndKind::Lost,
+    EndKind::StartFailed,
+    EndKind::NotRunnable,
+];
+
+/// Says how the attempt ended: the words in a file, the kind in memory, which no full disk can lose.
+pub fn say_end(layout: &Layout, lease: LeaseId, slot: Option<&'static Slot>, kind: EndKind, message: String) {
+    let code = match kind {
+        EndKind::Exited(code) | EndKind::Signalled(code) => code,
+        _ => 0,
+    };
+    let number = KINDS.iter().position(|k| std::mem::discriminant(k) == std::mem::discriminant(&kind));
+    let end = AttemptEnd { lease, kind, message: clip(message), run_ms: 0 };
+    let (file, fresh) = (end_file(layout, lease), layout.attempt(lease).join("docker-end.new"));
+    let written =
+        minicbor::to_vec(&end).map_err(io::Error::other).and_then(|bytes| std::fs::write(&fresh, bytes));
+    if let Err(e) = written.and_then(|()| std::fs::rename(fresh, file)) {
+        eprintln!("stint docker keeper: writing how {lease} ended: {e}");
+    }
+    if let Some(slot) = slot {
+        slot.status.store(code, SeqCst);
+        slot.errno.store(number.map_or(0, |n| n as i32 + 1), SeqCst);
+    }
+}
+
+/// What `say_end` said; none: nothing yet.
+pub fn told_end(slot: &Slot) -> Option<EndKind> {
+    let number = slot.errno.load(SeqCst).checked_sub(1)?;
+    let code = slot.status.load(SeqCst);
+    Some(match KINDS.get(usize::try_from(number).ok()?)?.clone() {
+        EndKind::Exited(_) => EndKind::Exited(code),
+        EndKind::Signalled(_) => EndKind::Signalled(code),
+        kind => kind,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(code: i64, oom_killed: bool, status: Option<i32>, interrupted: bool) -> EndKind {
+        let state = ContainerState {
+            exit_code: Some(code),
+            oom_killed: Some(oom_killed),
+            ..ContainerState::default()
+        };
+        of_ended(&state, status, interrupted, 1).kind
+    }
+
+    #[test]
+    fn ends_are_told_apart() {
+        assert_eq!(ended(0, false, None, false), EndKind::Exited(0));
+        assert_eq!(ended(255, false, None, false), EndKind::Exited(255));
+        assert_eq!(ended(137, true, Some(9), false), EndKind::OutOfMemory);
+        assert_eq!(
+            ended(0, true, Some(0), false),
+            EndKind::Exited(0),
+            "a child of it was killed, it went on"
+        );
+        assert_eq!(ended(137, false, None, false), EndKind::Signalled(9));
+        assert_eq!(ended(137, false, Some(9), false), EndKind::Signalled(9));
+        assert_eq!(
+            ended(137, false, Some(137 << 8), false),
+            EndKind::Exited(137),
+            "the program's own number"
+        );
+        assert_eq!(ended(137, false, Some(9), true), EndKind::Lost);
+        assert_eq!(ended(3, false, Some(3 << 8), true), EndKind::Exited(3));
+    }
+
+    #[test]
+    fn failed_starts_are_the_programs_fault_or_the_nodes() {
+        let runc = "OCI runtime create failed: container_linux.go:380: starting container process caused: exec: \"nope\": \
+                    executable file not found in $PATH: unknown";
+        let gpus = "could not select device driver \"\" with capabilities: [[gpu]]";
+        let kind = |words: &str| start_failure(&["nope".into()], &Fault::Said(400, words.into())).kind;
+        assert_eq!(kind(runc), EndKind::NotRunnable);
+        assert_eq!(kind(gpus), EndKind::StartFailed);
+    }
+}
