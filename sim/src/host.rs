@@ -31,8 +31,7 @@ impl Host for Machine {
         for (lease, deadline) in renewals {
             inner.watchdog.renew(lease, deadline);
             if inner.watchdog.deadline(lease) == Some(deadline) {
-                let left_ms = inner.parts.clock.in_world_ms(deadline.since(now));
-                inner.parts.oracle.on_given(lease, left_ms);
+                inner.given(lease, deadline, now);
             }
             if let Some(launch) = inner.waiting.get_mut(&lease) {
                 launch.deadline = launch.deadline.max(deadline);

@@ -230,8 +230,17 @@ impl Inner {
         let lease = launch.lease;
         let at = now.plus(self.parts.dice.between(1, START_MS));
         self.watchdog.start(lease, limits(&launch, self.parts.kill_margin_ms, launch.deadline, now));
-        self.parts.oracle.on_given(lease, self.parts.clock.in_world_ms(launch.deadline.since(now)));
+        self.given(lease, launch.deadline, now);
         self.attempts.insert(lease, Attempt { launch, phase: Phase::Starting { at } });
+    }
+
+    /// Tells the oracle until when a lease was given. Words that waited while the machine was suspended may give one
+    /// that is over already.
+    pub(crate) fn given(&self, lease: LeaseId, deadline: BootMs, now: BootMs) {
+        let Parts { clock, oracle, .. } = &self.parts;
+        let (left_ms, over_ms) =
+            (clock.in_world_ms(deadline.since(now)), clock.in_world_ms(now.since(deadline)));
+        oracle.on_given(lease, left_ms as i64 - over_ms as i64);
     }
 
     fn begin_due(&mut self, now: BootMs) {

@@ -210,9 +210,9 @@ impl Oracle {
         book.runs(at, start);
     }
 
-    /// A machine was given a lease, or more time of it.
-    pub fn on_given(&self, lease: LeaseId, left_ms: u64) {
-        let until_ms = self.time.ms() + left_ms;
+    /// A machine was given a lease, or more time of it: so much is left, less than nothing when it is over already.
+    pub fn on_given(&self, lease: LeaseId, left_ms: i64) {
+        let until_ms = self.time.ms().saturating_add_signed(left_ms);
         self.book().released.given(lease, until_ms);
     }
 
