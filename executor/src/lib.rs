@@ -26,6 +26,7 @@ mod limits;
 mod logs;
 mod mock;
 pub mod shim;
+mod store;
 mod sys;
 pub mod watchdog;
 mod wire;
@@ -39,3 +40,4 @@ pub use host::{
     Held, Host, HostError, HostEvent, HostHealth, HostSettings, KeepEnded, Launch, LogChunk, LogError,
     LogFuture, LogStream, Sandbox, StopReason,
 };
+pub use store::{ImageConfig, ImageFiles, Store, StoreError, StoreFuture};

@@ -1,6 +1,7 @@
 //! The words every crate of Stint shares: ids, times, resources, task specs, outcomes, limits, and the
 //! published wire contracts (`proto/`, behind the feature `grpc`). No behaviour beyond checking input.
 
+pub mod blob;
 pub mod class;
 pub mod ids;
 pub mod limits;
@@ -19,6 +20,7 @@ pub mod v1 {
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/stint.bin"));
 }
 
+pub use blob::{Blob, Digest};
 pub use class::{Class, ClassRules, Runtime};
 pub use ids::{
     DiskId, GpuId, IdempotencyKey, Incarnation, InvalidName, LeaseId, NodeId, Nonce, TaskId, TaskName, Tenant,
