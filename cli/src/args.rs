@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    cancel, cluster, config, events, explain, logs, node, nodes, ps, run, sim, status, submit, wait,
+    cancel, cluster, config, events, explain, logs, node, nodes, outputs, ps, run, sim, status, submit, wait,
 };
 use crate::demo;
 use crate::output::Format;
@@ -97,6 +97,8 @@ pub enum Command {
     Explain(explain::ExplainArgs),
     /// Show the output of a task
     Logs(logs::LogsArgs),
+    /// List or fetch the files that a task left
+    Outputs(outputs::OutputsArgs),
     /// Cancel tasks
     Cancel(cancel::CancelArgs),
     /// Wait until tasks are finished

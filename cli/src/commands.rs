@@ -10,6 +10,7 @@ pub mod logs;
 pub mod node;
 pub mod node_start;
 pub mod nodes;
+pub mod outputs;
 pub mod ps;
 pub mod run;
 pub mod sim;
@@ -44,6 +45,7 @@ pub fn dispatch(cli: Cli) -> Done {
         Command::Status(args) => with_client(&global, |context| status::run(context, args)),
         Command::Explain(args) => with_client(&global, |context| explain::run(context, args)),
         Command::Logs(args) => with_client(&global, |context| logs::run(context, args)),
+        Command::Outputs(args) => with_client(&global, |context| outputs::run(context, args)),
         Command::Cancel(args) => with_client(&global, |context| cancel::run(context, args)),
         Command::Wait(args) => with_client(&global, |context| wait::run(context, args)),
         Command::Nodes(args) => with_client(&global, |context| nodes::run(context, args)),

@@ -31,10 +31,13 @@ pub struct Draft {
     pub retry_failures: Option<bool>,
     pub on_lost: Option<String>,
     pub idempotency_key: Option<String>,
+    pub inputs: Vec<v1::InputFile>,
+    pub outputs: Vec<v1::OutputPath>,
+    pub secrets: Vec<v1::SecretUse>,
 }
 
 impl Draft {
-    /// This draft, and where it says nothing, `below`.
+    /// This draft, and where it says nothing, `below`; files, secrets and variables join.
     pub fn over(self, below: Draft) -> Draft {
         let joined = |above: BTreeMap<_, _>, mut below: BTreeMap<_, _>| {
             below.extend(above);
@@ -62,6 +65,9 @@ impl Draft {
             retry_failures: self.retry_failures.or(below.retry_failures),
             on_lost: self.on_lost.or(below.on_lost),
             idempotency_key: self.idempotency_key.or(below.idempotency_key),
+            inputs: [below.inputs, self.inputs].concat(),
+            outputs: [below.outputs, self.outputs].concat(),
+            secrets: [below.secrets, self.secrets].concat(),
         }
     }
 
@@ -99,6 +105,9 @@ impl Draft {
             on_lost: self.on_lost.unwrap_or_default(),
             constraints: self.constraints.into_iter().collect(),
             stop_grace_ms: self.stop_grace_ms,
+            inputs: self.inputs,
+            outputs: self.outputs,
+            secrets: self.secrets,
         }
     }
 

@@ -6,6 +6,7 @@ mod connect;
 mod demo;
 mod draft;
 mod failure;
+mod files;
 mod output;
 mod table;
 mod task_file;

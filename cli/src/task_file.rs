@@ -8,6 +8,7 @@ use stint_sdk::{suggest, units};
 
 use crate::draft::Draft;
 use crate::failure::Failure;
+use crate::files;
 
 /// The keys of a task file.
 const KEYS: &[&str] = &[
@@ -32,6 +33,9 @@ const KEYS: &[&str] = &[
     "retry_failures",
     "on_lost",
     "idempotency_key",
+    "inputs",
+    "outputs",
+    "secrets",
 ];
 /// Bytes of a task file: a command and its environment at their limit (256 KiB), twice over for the notation.
 const MOST_BYTES: u64 = 1024 * 1024;
@@ -97,6 +101,9 @@ fn set(draft: &mut Draft, key: &str, value: &Value) -> Result<(), String> {
         }
         "on_lost" => draft.on_lost = Some(text(value)?),
         "idempotency_key" => draft.idempotency_key = Some(text(value)?),
+        "inputs" => draft.inputs = files::inputs_of(value)?,
+        "outputs" => draft.outputs = files::outputs_of(value)?,
+        "secrets" => draft.secrets = files::secrets_of(value)?,
         _ => return Err(unknown(key)),
     }
     Ok(())

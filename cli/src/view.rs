@@ -35,6 +35,17 @@ pub struct OutcomeView {
     pub finished_at_ms: u64,
     pub run_ms: u64,
     pub attempt: u32,
+    pub outputs: Vec<KeptView>,
+}
+
+/// A file that was kept.
+#[derive(Clone, Debug, Serialize)]
+pub struct KeptView {
+    pub path: String,
+    pub digest: String,
+    pub size_bytes: u64,
+    /// In the cluster; otherwise on the node that ran the task.
+    pub stored: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -156,8 +167,17 @@ impl From<v1::Task> for TaskView {
 
 impl From<v1::Outcome> for OutcomeView {
     fn from(outcome: v1::Outcome) -> Self {
-        let v1::Outcome { status, kind, exit_code, message, finished_at_ms, run_ms, attempt } = outcome;
-        Self { status, kind, exit_code, message, finished_at_ms, run_ms, attempt }
+        let v1::Outcome { status, kind, exit_code, message, finished_at_ms, run_ms, attempt, outputs } =
+            outcome;
+        let outputs = outputs.into_iter().map(KeptView::from).collect();
+        Self { status, kind, exit_code, message, finished_at_ms, run_ms, attempt, outputs }
+    }
+}
+
+impl From<v1::KeptFile> for KeptView {
+    fn from(kept: v1::KeptFile) -> Self {
+        let v1::Blob { digest, size_bytes } = kept.blob.unwrap_or_default();
+        Self { path: kept.path, digest, size_bytes, stored: kept.stored }
     }
 }
 

@@ -4,6 +4,7 @@ mod devices;
 mod housekeeping;
 mod link;
 mod order;
+mod staging;
 pub mod state;
 
 use std::os::unix::fs::DirBuilderExt;
@@ -23,6 +24,7 @@ use crate::host::{
 };
 use crate::layout::Layout;
 use crate::mock::{self, ToMock};
+use crate::stages::{self, Staged};
 use crate::watchdog::Limits;
 use crate::wire::ToShim;
 use crate::{limits, logs};
@@ -59,7 +61,8 @@ impl HostClient {
             let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder);
             made.map_err(|source| HostError::Folder { path: folder, source })?;
         }
-        let shared = Arc::new(Shared::new(settings, layout, events));
+        let (finisher, finishing) = mpsc::unbounded_channel();
+        let shared = Arc::new(Shared::new(settings, layout, events, finisher));
         let connection = link::connect(&shared).await?;
         let accounted = connection.hello.accounted && !shared.layout.mock_mark().exists();
         let _ = std::fs::remove_file(shared.layout.mock_mark());
@@ -74,6 +77,8 @@ impl HostClient {
             tokio::spawn(mock::run(shared.clone(), inbox)),
             tokio::spawn(housekeeping::run(shared.clone())),
             tokio::spawn(devices::watch(shared.clone())),
+            tokio::spawn(staging::finish_all(shared.clone(), finishing)),
+            tokio::spawn(staging::hold_images(shared.clone())),
         ];
         Ok(Self { shared, mock, tasks: Arc::new(Tasks(all)) })
     }
@@ -105,13 +110,13 @@ impl HostClient {
 
     /// Ends an attempt that cannot be executed at all.
     fn refuse(&self, lease: LeaseId, kind: EndKind, message: String) {
-        let end = AttemptEnd { lease, kind, message: clip(message), run_ms: 0 };
+        let end = AttemptEnd { lease, kind, message: clip(message), run_ms: 0, outputs: None };
         let _ = self.mock.send(ToMock::Publish(end));
     }
 
     /// Has the watchdog start an attempt.
-    fn send_order(&self, launch: &Launch) {
-        match order::make(&self.shared, launch) {
+    fn send_order(&self, launch: &Launch, staged: &Staged) {
+        match order::make(&self.shared, launch, staged) {
             Ok(order) => self.shared.send(ToShim::Start(order)),
             Err((kind, message)) => {
                 self.shared.stays_here(launch.lease);
@@ -145,7 +150,7 @@ impl Host for HostClient {
         let lease = launch.lease;
         let place = match launch.runtime {
             Runtime::Mock => Where::Here,
-            _ if devices::must_look(&self.shared, &launch) => Where::Waiting,
+            _ if staging::must_stage(&launch) || devices::must_look(&self.shared, &launch) => Where::Waiting,
             Runtime::Process | Runtime::Crun | Runtime::Docker => Where::Queued,
             _ => Where::Here,
         };
@@ -156,9 +161,9 @@ impl Host for HostClient {
             Some(problem) => self.refuse(lease, EndKind::StartFailed, problem),
             None if launch.runtime == Runtime::Mock => self.start_mock(launch),
             None if place == Where::Waiting => {
-                tokio::spawn(devices::start_when_free(self.clone(), launch));
+                tokio::spawn(staging::start(self.clone(), launch));
             }
-            None => self.send_order(&launch),
+            None => self.send_order(&launch, &Staged::default()),
         }
     }
 
@@ -170,7 +175,7 @@ impl Host for HostClient {
 
     fn stop(&self, lease: LeaseId, reason: StopReason) {
         match self.shared.stopping(lease, reason) {
-            // Whoever waits for its devices finds the reason.
+            // Whoever prepares it finds the reason.
             Some(Where::Waiting) => {}
             Some(Where::Here) => drop(self.mock.send(ToMock::Stop(lease, reason))),
             Some(_) => self.shared.send(ToShim::Stop(lease, reason)),
@@ -206,6 +211,15 @@ impl Host for HostClient {
         })
     }
 
+    fn read_output(&self, lease: LeaseId, path: &str, offset: u64, max: usize) -> LogFuture {
+        let (shared, path) = (self.shared.clone(), path.to_owned());
+        Box::pin(async move {
+            let read = move || read_output(&shared, lease, &path, offset, max);
+            let crashed = |e| Err(LogError::Read { lease, source: std::io::Error::other(e) });
+            tokio::task::spawn_blocking(read).await.unwrap_or_else(crashed)
+        })
+    }
+
     fn quarantined(&self) -> Vec<QuarantinedGpu> {
         self.shared.lock().quarantine.values().cloned().collect()
     }
@@ -226,7 +240,11 @@ fn read_log(
     loop {
         // Whether it has ended is asked before the file is read: what it wrote until then is in the file.
         let (folder, ended) = shared.output_folder(lease);
-        let result = logs::read(&folder.join(stream.as_str()), offset, max, ended);
+        let path = folder.join(stream.as_str());
+        let result = match shared.masks(lease) {
+            Some(masks) => masks.read(&path, offset, max, ended),
+            None => logs::read(&path, offset, max, ended),
+        };
         if shared.output_folder(lease).0 != folder {
             // It moved while it was read. Its home may be another attempt's by now, whose output must not be shown.
             continue;
@@ -239,6 +257,24 @@ fn read_log(
             Err(_) => Err(LogError::NotFound(lease)),
         };
     }
+}
+
+/// Reads a piece of a file that an attempt left; only those that were kept as its outputs.
+fn read_output(
+    shared: &Shared,
+    lease: LeaseId,
+    path: &str,
+    offset: u64,
+    max: usize,
+) -> Result<LogChunk, LogError> {
+    let end = stages::finished(&shared.layout, lease).ok_or(LogError::NotFound(lease))?;
+    if !end.outputs.iter().flatten().any(|kept| kept.path == path) {
+        return Err(LogError::NotFound(lease));
+    }
+    let read = stages::outputs::read(&shared.layout.attempt(lease).join("work"), path, offset, max);
+    let (bytes, complete) = read.map_err(|source| LogError::Read { lease, source })?;
+    let next_offset = offset + bytes.len() as u64;
+    Ok(LogChunk { bytes, next_offset, complete })
 }
 
 /// Bounds how long a new connection may take until the watchdog has said what it holds.

@@ -5,12 +5,14 @@ use std::ffi::OsString;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use minicbor::{Decode, Encode};
 use stint_protocol::{AttemptEnd, BootMs, GpuInfo, LeaseId, QuarantinedGpu, Runtime, SharedSpec, Tenant};
 
 use crate::docker::DockerSettings;
 use crate::gpu::GpuSource;
+use crate::store::Store;
 
 /// What one attempt needs to be started.
 #[derive(Clone, Debug)]
@@ -84,6 +86,11 @@ pub trait Host: Send + Sync + 'static {
     fn unacknowledged(&self) -> Vec<AttemptEnd>;
     /// A piece of an attempt's output from `offset`, `max` bytes at most.
     fn read_log(&self, lease: LeaseId, stream: LogStream, offset: u64, max: usize) -> LogFuture;
+    /// A piece of a file that an ended attempt left as an output, from `offset`, `max` bytes at most.
+    fn read_output(&self, lease: LeaseId, path: &str, offset: u64, max: usize) -> LogFuture {
+        let _ = (path, offset, max);
+        Box::pin(async move { Err(LogError::NotFound(lease)) })
+    }
     /// Devices that somebody else uses: not to be offered now.
     fn quarantined(&self) -> Vec<QuarantinedGpu> {
         Vec::new()
@@ -197,6 +204,12 @@ pub struct HostSettings {
     pub keep_ended: KeepEnded,
     pub gpus: GpuSource,
     pub docker: DockerSettings,
+    /// Folders of this host whose files tasks may name as inputs.
+    pub artifact_roots: Vec<PathBuf>,
+    /// Folder with a file `TENANT/NAME` for each secret.
+    pub secrets_dir: Option<PathBuf>,
+    /// Where images, inputs and outputs of the cluster are. None: outputs stay on this host.
+    pub store: Option<Arc<dyn Store>>,
 }
 
 impl HostSettings {
@@ -213,6 +226,9 @@ impl HostSettings {
             keep_ended: KeepEnded::default(),
             gpus: GpuSource::None,
             docker: DockerSettings::default(),
+            artifact_roots: Vec::new(),
+            secrets_dir: None,
+            store: None,
         }
     }
 }

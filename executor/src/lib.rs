@@ -26,6 +26,7 @@ mod limits;
 mod logs;
 mod mock;
 pub mod shim;
+mod stages;
 mod store;
 mod sys;
 pub mod watchdog;

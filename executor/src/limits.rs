@@ -38,6 +38,16 @@ pub const PIDS: u64 = 4096;
 pub const GPU_FREE_MS: u64 = 5_000;
 /// Distance of two looks while an attempt waits, in milliseconds.
 pub const GPU_LOOK_MS: u64 = 100;
+/// Bytes of the largest secret: a chain of certificates.
+pub const SECRET_BYTES: usize = 64 * 1024;
+/// Bytes of the smallest secret that can be hidden without hiding half of the output.
+pub const SECRET_LEAST_BYTES: usize = 4;
+/// Longest time that an attempt's files may take to be there, in milliseconds: an hour at the speed of a slow disk.
+pub const STAGE_MS: u64 = 3_600_000;
+/// Attempts whose outputs are kept at the same time.
+pub const KEEPING_AT_ONCE: usize = 4;
+/// Pauses between the tries to keep an output, in milliseconds.
+pub const KEEP_PAUSES_MS: [u64; 4] = [250, 1_000, 4_000, 15_000];
 /// Files of a tenant's program are private to it.
 pub const UMASK: u32 = 0o077;
 

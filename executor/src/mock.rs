@@ -116,7 +116,13 @@ impl Mock {
 
     fn start(&mut self, lease: LeaseId, command: &[String], limits: Limits, now: BootMs) {
         let refuse = |kind, message: &str| {
-            HostEvent::Ended(AttemptEnd { lease, kind, message: message.to_owned(), run_ms: 0 })
+            HostEvent::Ended(AttemptEnd {
+                lease,
+                kind,
+                message: message.to_owned(),
+                run_ms: 0,
+                outputs: None,
+            })
         };
         let script = match parse(command) {
             Ok(script) => script,
@@ -157,7 +163,8 @@ impl Mock {
             self.ends.remove(&(started.plus(run_ms), lease));
         }
         let kind = why.map_or(script.end, Why::end_kind);
-        let end = AttemptEnd { lease, kind, message: String::new(), run_ms: now.since(started) };
+        let end =
+            AttemptEnd { lease, kind, message: String::new(), run_ms: now.since(started), outputs: None };
         self.events.push(HostEvent::Ended(end));
     }
 }
@@ -195,7 +202,8 @@ mod tests {
         mock.on_time(BootMs(799));
         assert_eq!(mock.events.len(), 1, "started only");
         mock.on_time(BootMs(800));
-        let end = AttemptEnd { lease, kind: EndKind::Lost, message: String::new(), run_ms: 800 };
+        let end =
+            AttemptEnd { lease, kind: EndKind::Lost, message: String::new(), run_ms: 800, outputs: None };
         assert_eq!(mock.events[1], HostEvent::Ended(end));
         assert_eq!(mock.next_wake(), None);
     }

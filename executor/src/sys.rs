@@ -4,9 +4,12 @@
 
 pub mod spawn;
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
 
@@ -69,6 +72,19 @@ pub fn effective_ids() -> (u32, u32) {
     // SAFETY: cannot fail, take no pointers.
     unsafe { (libc::geteuid(), libc::getegid()) }
 }
+
+/// Whether what lies in a folder is never on a disk.
+pub fn is_in_memory(folder: &Path) -> bool {
+    let Ok(path) = CString::new(folder.as_os_str().as_bytes()) else { return false };
+    // SAFETY: `path` is a C string, and `found` is written before it is read.
+    unsafe {
+        let mut found: libc::statfs = std::mem::zeroed();
+        libc::statfs(path.as_ptr(), &mut found) == 0
+            && [libc::TMPFS_MAGIC, RAMFS_MAGIC].contains(&(found.f_type as _))
+    }
+}
+
+const RAMFS_MAGIC: libc::c_long = 0x8584_58f6_u32 as libc::c_long;
 
 /// In which process `fork` returned.
 pub enum Fork {

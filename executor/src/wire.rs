@@ -89,6 +89,14 @@ pub struct Order {
     #[n(13)]
     #[cbor(default)]
     pub docker: Option<Box<DockerOrder>>,
+    /// Its folder was made by the node, with files in it. Only to a watchdog that said it can.
+    #[n(20)]
+    #[cbor(default)]
+    pub own_folder: bool,
+    /// Folder of its secrets on this host.
+    #[n(21)]
+    #[cbor(default)]
+    pub secrets: Option<String>,
 }
 
 /// From the node to the watchdog.
@@ -135,6 +143,10 @@ pub struct Hello {
     #[n(8)]
     #[cbor(default)]
     pub docker: bool,
+    /// It runs attempts in folders that the node made, with secrets.
+    #[n(12)]
+    #[cbor(default)]
+    pub stages: bool,
 }
 
 /// From the watchdog to the node.

@@ -101,6 +101,10 @@ pub struct ExecutorConfig {
     /// Kept at the end of a lease for the kill itself (DESIGN §5, rule 3).
     pub kill_margin_ms: u64,
     pub docker: DockerSettings,
+    /// Folders of this host whose files tasks may name as inputs (`artifacts.roots`).
+    pub artifact_roots: Vec<PathBuf>,
+    /// Folder with a file `TENANT/NAME` for each secret (`secrets.dir`).
+    pub secrets_dir: Option<PathBuf>,
 }
 
 /// Where the GPUs of a node come from.

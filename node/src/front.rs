@@ -1,6 +1,7 @@
 //! The outward protocols. A front only translates: decode, one call into the node, encode.
 
 mod convert;
+mod files;
 pub mod http;
 mod logs;
 pub mod native;

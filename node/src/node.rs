@@ -217,6 +217,16 @@ impl Node {
         let Some(host) = self.host.get() else {
             return LogAnswer::Failed("this node executes nothing and keeps no output".into());
         };
+        if let Some(file) = read.file {
+            return match host.read_output(read.lease, &file, read.offset, limits::LOG_CHUNK_BYTES).await {
+                Err(error) => LogAnswer::Failed(error.to_string()),
+                Ok(chunk) => LogAnswer::Chunk {
+                    bytes: chunk.bytes.into(),
+                    next_offset: chunk.next_offset,
+                    complete: chunk.complete,
+                },
+            };
+        }
         let until = Instant::now() + Duration::from_millis(read.wait_ms).min(limits::LOG_WAIT);
         let stream = if read.stderr { LogStream::Stderr } else { LogStream::Stdout };
         loop {

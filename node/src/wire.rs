@@ -335,6 +335,10 @@ pub struct ReadLog {
     /// Wait for new bytes up to this long, in milliseconds.
     #[n(3)]
     pub wait_ms: u64,
+    /// Not a stream but this file of the work folder, which the attempt left as an output.
+    #[n(4)]
+    #[cbor(default)]
+    pub file: Option<String>,
 }
 
 /// Output that was read.

@@ -36,7 +36,13 @@ fn gpu() -> GpuInfo {
 }
 
 fn end() -> AttemptEnd {
-    AttemptEnd { lease: lease(), kind: EndKind::Exited(3), message: "exit code 3".into(), run_ms: 12 }
+    AttemptEnd {
+        lease: lease(),
+        kind: EndKind::Exited(3),
+        message: "exit code 3".into(),
+        run_ms: 12,
+        outputs: None,
+    }
 }
 
 #[test]
@@ -215,7 +221,7 @@ fn answers_to_forwarded_requests_are_read_and_written_as_they_were_stored() {
 
 #[test]
 fn a_log_read_is_read_and_written_as_it_was_stored() {
-    let read = ReadLog { lease: lease(), stderr: true, offset: 1 << 33, wait_ms: 5_000 };
+    let read = ReadLog { lease: lease(), stderr: true, offset: 1 << 33, wait_ms: 5_000, file: None };
     stored().check("read-log-1.cbor", &read);
 }
 

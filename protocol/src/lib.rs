@@ -3,6 +3,7 @@
 
 pub mod blob;
 pub mod class;
+pub mod files;
 pub mod ids;
 pub mod limits;
 pub mod outcome;
@@ -22,6 +23,7 @@ pub mod v1 {
 
 pub use blob::{Blob, Digest};
 pub use class::{Class, ClassRules, Runtime};
+pub use files::{InputFile, InputSource, KeptFile, OutputPath, SecretUse, TaskFiles};
 pub use ids::{
     DiskId, GpuId, IdempotencyKey, Incarnation, InvalidName, LeaseId, NodeId, Nonce, TaskId, TaskName, Tenant,
 };

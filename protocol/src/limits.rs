@@ -14,6 +14,20 @@ pub const COMMAND_ARGUMENTS: usize = 1024;
 pub const COMMAND_AND_ENVIRONMENT_BYTES: usize = 256 * 1024;
 /// Variables of a task's environment.
 pub const ENVIRONMENT_VARIABLES: usize = 1024;
+/// Files a task may be given; more come in an archive.
+pub const INPUTS: usize = 256;
+/// Bytes of a task's inputs that its spec holds itself: with its command and environment still half of a log entry.
+pub const INLINE_BYTES: usize = 256 * 1024;
+/// Files and folders a task may name as outputs.
+pub const OUTPUTS: usize = 64;
+/// Files kept of one attempt: their names go through the log; more are left in an archive.
+pub const KEPT_FILES: usize = 256;
+/// Bytes of one path.
+pub const PATH_BYTES: usize = 1024;
+/// Bytes of the paths of all files kept of one attempt.
+pub const KEPT_PATH_BYTES: usize = 32 * 1024;
+/// Secrets a task may use.
+pub const SECRETS: usize = 32;
 /// Labels a task may require or a node may offer.
 pub const LABELS: usize = 64;
 /// Bytes of one label's key or value.

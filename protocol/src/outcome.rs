@@ -2,6 +2,7 @@
 
 use minicbor::{Decode, Encode};
 
+use crate::files::KeptFile;
 use crate::ids::LeaseId;
 use crate::time::TimeMs;
 
@@ -38,6 +39,12 @@ pub enum EndKind {
     /// It was stopped because its node drains or stops (retried, does not count).
     #[n(9)]
     Drained,
+    /// The program succeeded, but an output that its task must leave is not there, or is not a file (not retried).
+    #[n(10)]
+    OutputMissing,
+    /// What it left could not be kept, for a reason that lies with the cluster (retried).
+    #[n(11)]
+    OutputLost,
 }
 
 impl EndKind {
@@ -54,6 +61,8 @@ impl EndKind {
             EndKind::NotRunnable => "not_runnable",
             EndKind::Denied => "denied",
             EndKind::Drained => "drained",
+            EndKind::OutputMissing => "output_missing",
+            EndKind::OutputLost => "output_lost",
         }
     }
 }
@@ -71,6 +80,17 @@ pub struct AttemptEnd {
     /// Run time of the program, in milliseconds; 0 when it never started.
     #[n(3)]
     pub run_ms: u64,
+    /// What was kept of its outputs.
+    #[n(4)]
+    #[cbor(default)]
+    pub outputs: Option<Box<[KeptFile]>>,
+}
+
+impl AttemptEnd {
+    /// An end that left no outputs.
+    pub fn new(lease: LeaseId, kind: EndKind, message: String, run_ms: u64) -> Self {
+        Self { lease, kind, message, run_ms, outputs: None }
+    }
 }
 
 /// The recorded end of a task; never changes.
@@ -90,6 +110,10 @@ pub struct Outcome {
     /// True when the task was given up as `crash_loop`.
     #[n(5)]
     pub crash_loop: bool,
+    /// What was kept of the outputs of that attempt.
+    #[n(6)]
+    #[cbor(default)]
+    pub outputs: Option<Box<[KeptFile]>>,
 }
 
 impl Outcome {
@@ -117,7 +141,12 @@ impl Outcome {
             EndKind::OutOfMemory => 137,
             EndKind::Cancelled => 130,
             EndKind::NotRunnable => 127,
-            EndKind::Lost | EndKind::StartFailed | EndKind::Denied | EndKind::Drained => 125,
+            EndKind::Lost
+            | EndKind::StartFailed
+            | EndKind::Denied
+            | EndKind::Drained
+            | EndKind::OutputMissing
+            | EndKind::OutputLost => 125,
         }
     }
 }

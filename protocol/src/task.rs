@@ -8,6 +8,7 @@ use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 use crate::class::{Class, ClassRules, Runtime};
+use crate::files::TaskFiles;
 use crate::limits;
 use crate::resources::{GpuRequest, Resources};
 
@@ -107,6 +108,11 @@ pub struct TaskSpec {
     #[n(13)]
     #[serde(default = "default_grace")]
     pub stop_grace_ms: u64,
+    /// Files it gets and leaves, and secrets it reads.
+    #[n(15)]
+    #[cbor(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<Box<TaskFiles>>,
 }
 
 fn default_priority() -> u8 {
@@ -125,7 +131,7 @@ pub struct InvalidSpec {
     pub problem: String,
 }
 
-fn refuse(field: &'static str, problem: impl Into<String>) -> Result<(), InvalidSpec> {
+pub(crate) fn refuse(field: &'static str, problem: impl Into<String>) -> Result<(), InvalidSpec> {
     Err(InvalidSpec { field, problem: problem.into() })
 }
 
@@ -147,6 +153,7 @@ impl TaskSpec {
             on_lost: OnLost::default(),
             constraints: BTreeMap::new(),
             stop_grace_ms: default_grace(),
+            files: None,
         }
     }
 
@@ -166,6 +173,7 @@ impl TaskSpec {
         }
         self.check_command()?;
         self.check_maps()?;
+        self.check_files()?;
         self.check_class(rules)?;
         self.check_numbers(rules)?;
         Ok(self)
@@ -186,7 +194,8 @@ impl TaskSpec {
         let words = self.command.iter().map(|w| w.len() + 24).sum::<usize>();
         let pairs =
             self.env.iter().chain(&self.constraints).map(|(k, v)| k.len() + v.len() + 48).sum::<usize>();
-        (200 + words + pairs) as u64
+        let files = self.files.as_ref().map_or(0, |files| files.weight());
+        (200 + words + pairs + files) as u64
     }
 
     fn check_command(&self) -> Result<(), InvalidSpec> {
@@ -248,6 +257,17 @@ impl TaskSpec {
             );
         }
         Ok(())
+    }
+
+    fn check_files(&self) -> Result<(), InvalidSpec> {
+        let Some(files) = &self.files else { return Ok(()) };
+        files.check()?;
+        match files.secrets.iter().find(|secret| self.env.contains_key(&secret.sets())) {
+            Some(secret) => {
+                refuse("env", format!("{:?} is set by the secret {:?}: keep one", secret.sets(), secret.name))
+            }
+            None => Ok(()),
+        }
     }
 
     fn check_class(&self, rules: &ClassRules) -> Result<(), InvalidSpec> {

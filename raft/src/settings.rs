@@ -158,7 +158,7 @@ impl Settings {
             snapshot_every_bytes: 256 * 1024 * 1024,
             keep_entries_after_snapshot: 10_000,
             segment_bytes: 16 * 1024 * 1024,
-            entry_cache_bytes: 16 * 1024 * 1024,
+            entry_cache_bytes: 8 * 1024 * 1024,
             max_entry_bytes: 1024 * 1024,
             sync_delay: SyncDelay::none(),
             inline_io: false,

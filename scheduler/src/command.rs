@@ -152,6 +152,7 @@ impl Command {
             Command::RecordEnds { ends, .. } if ends.iter().any(|end| end.kind == EndKind::Drained) => {
                 version::DRAIN_DEADLINE
             }
+            Command::Submit(submit) if submit.spec.files.is_some() => version::TASK_FILES,
             Command::SetNodeAddress { .. } => version::NODE_ADDRESS,
             Command::RaiseVersion { to } => *to,
             Command::Configure(_)

@@ -190,7 +190,7 @@ fn end(lease: LeaseId, kind: usize) -> AttemptEnd {
     use EndKind::*;
     let kinds =
         [Exited(0), Exited(1), Signalled(9), TimedOut, OutOfMemory, Lost, StartFailed, NotRunnable, Drained];
-    AttemptEnd { lease, kind: kinds[kind].clone(), message: String::new(), run_ms: 1 }
+    AttemptEnd { lease, kind: kinds[kind].clone(), message: String::new(), run_ms: 1, outputs: None }
 }
 
 proptest! {

@@ -33,7 +33,7 @@ const COMMANDS: &[(u32, &str)] = &[
 const RETIRED: &[(u32, &str)] = &[];
 /// Commands that got fields since they were stored first, with the layout that is written today; files of the earlier
 /// layouts stay, and are read.
-const LAYOUTS: &[(u32, u32)] = &[(9, 2)];
+const LAYOUTS: &[(u32, u32)] = &[(1, 2), (4, 2), (9, 2)];
 
 /// Without a wildcard, so that a new command does not compile until it stands here; then it is missing in `COMMANDS`
 /// and in `samples`.
@@ -61,7 +61,7 @@ fn name_of(command: &Command) -> &'static str {
 fn samples() -> Vec<Command> {
     vec![
         Command::Configure(settings()),
-        Command::Submit(submit()),
+        Command::Submit(submit(Some(files()))),
         Command::Cancel(TaskId(0x0190_a1b2_0000_7000_8000_0000_0001_0003)),
         Command::RegisterNode(RegisterNode {
             node: NodeId(300),
@@ -70,7 +70,10 @@ fn samples() -> Vec<Command> {
             offer: offer(),
             problems: vec!["memory limits are not enforced".into()],
         }),
-        Command::RecordEnds { node: NodeId(2), ends: ends() },
+        Command::RecordEnds {
+            node: NodeId(2),
+            ends: ends().into_iter().chain(ends_with_outputs()).collect(),
+        },
         Command::CommitPlan(Plan {
             assignments: vec![
                 assignment(1, Runtime::Crun, &["GPU-1", "GPU-2"]),
@@ -103,13 +106,13 @@ fn settings() -> Settings {
     Settings { cluster: "stored".into(), placement: Placement::Spread, ..Settings::default() }
 }
 
-fn submit() -> Submit {
+fn submit(files: Option<TaskFiles>) -> Submit {
     Submit {
         tenant: Tenant::new("team-7").unwrap(),
         first: TaskId(0x0190_a1b2_0000_7000_8000_0000_0001_0000),
         count: 3,
         name: Some(TaskName::new("train.fold_2").unwrap()),
-        spec: SharedSpec::new(spec()),
+        spec: SharedSpec::new(TaskSpec { files: files.map(Box::new), ..spec() }),
         key: Some(IdempotencyKey::new("key-1").unwrap()),
         digest: 0xfeed_f00d_dead_beef,
         key_made_ms: Some(1_790_000_000_000),
@@ -137,7 +140,52 @@ fn spec() -> TaskSpec {
         on_lost: OnLost::Fail,
         constraints: pairs(&[("zone", "a")]),
         stop_grace_ms: 3_000,
+        files: None,
     }
+}
+
+fn files() -> TaskFiles {
+    let blob = Blob { digest: Digest::of([0xb1; 32]), size: 1 << 30 };
+    let input = |path: &str, source| InputFile { path: path.into(), source, digest: None, executable: false };
+    let checked = InputFile {
+        digest: Some(blob.digest),
+        executable: true,
+        ..input("bin/run", InputSource::Content(b"#!".to_vec()))
+    };
+    let inputs = vec![
+        checked,
+        input("data", InputSource::File("/data/in".into())),
+        input("model", InputSource::Blob(blob)),
+    ];
+    let outputs = vec![
+        OutputPath { path: "out".into(), optional: false },
+        OutputPath { path: "log".into(), optional: true },
+    ];
+    let secret = |name: &str, variable: Option<&str>| SecretUse {
+        name: name.into(),
+        variable: variable.map(String::from),
+    };
+    TaskFiles { inputs, outputs, secrets: vec![secret("token", None), secret("key", Some("API_KEY"))] }
+}
+
+fn ends_with_outputs() -> Vec<AttemptEnd> {
+    let kept = |path: &str, stored| KeptFile {
+        path: path.into(),
+        blob: Blob { digest: Digest::of([0xb2; 32]), size: 7 },
+        stored,
+    };
+    let end = |task, kind, outputs: Option<Box<[KeptFile]>>| AttemptEnd {
+        lease: lease(task, 1),
+        kind,
+        message: String::new(),
+        run_ms: 5,
+        outputs,
+    };
+    vec![
+        end(20, EndKind::Exited(0), Some(vec![kept("out/a", true), kept("log", false)].into())),
+        end(21, EndKind::OutputMissing, None),
+        end(22, EndKind::OutputLost, None),
+    ]
 }
 
 fn pairs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -183,6 +231,7 @@ fn ends() -> Vec<AttemptEnd> {
         kind: kind.clone(),
         message: format!("end {at}"),
         run_ms: 1_000 * at as u64,
+        outputs: None,
     };
     kinds.iter().enumerate().map(end).collect()
 }
@@ -214,7 +263,11 @@ fn file_of(number: u32, name: &str) -> String {
 
 /// Files of layouts that are no longer written.
 fn earlier() -> Vec<(&'static str, Command)> {
-    vec![("command-9-admit.cbor", Command::Admit(admit(version::OLDEST)))]
+    vec![
+        ("command-1-submit.cbor", Command::Submit(submit(None))),
+        ("command-4-record-ends.cbor", Command::RecordEnds { node: NodeId(2), ends: ends() }),
+        ("command-9-admit.cbor", Command::Admit(admit(version::OLDEST))),
+    ]
 }
 
 #[test]
@@ -271,7 +324,13 @@ fn rich_state() -> State {
     let place = |task, runtime, gpus: &[&str]| Plan { assignments: vec![assignment(task, runtime, gpus)] };
     let end = |task, kind, message: &str| Command::RecordEnds {
         node: NodeId(2),
-        ends: vec![AttemptEnd { lease: lease(task, 1), kind, message: message.into(), run_ms: 5 }],
+        ends: vec![AttemptEnd {
+            lease: lease(task, 1),
+            kind,
+            message: message.into(),
+            run_ms: 5,
+            outputs: None,
+        }],
     };
     run(&mut state, Command::CommitPlan(place(1, Runtime::Docker, &["GPU-1"])));
     run(&mut state, Command::Cancel(lease(1, 1).task));

@@ -155,6 +155,16 @@ impl Client {
         LogStream::open(self.clone(), request).await
     }
 
+    /// A file that a finished task left as an output, from `request.offset` on. A stream that breaks is opened again
+    /// where it broke by the caller, who knows what it has.
+    pub async fn read_output(
+        &self,
+        request: v1::ReadOutputRequest,
+    ) -> Result<tonic::Streaming<v1::OutputChunk>, Error> {
+        let operation = self.operation("read an output");
+        self.peers.call(operation, request, |mut s, r| async move { s.read_output(r).await }).await
+    }
+
     /// Every node of the cluster.
     pub async fn list_nodes(&self) -> Result<Vec<v1::Node>, Error> {
         let operation = self.operation("list nodes");

@@ -9,6 +9,7 @@ use crate::Done;
 use crate::args::DEFAULT_TENANT;
 use crate::draft::Draft;
 use crate::failure::Failure;
+use crate::files;
 use crate::output::{Format, talk};
 use crate::task_file;
 
@@ -19,10 +20,14 @@ const EXAMPLES: &str = r#"A task file is TOML or JSON with the keys of the flags
   memory = "16GiB"
   timeout = "10m"
   env = { EPOCHS = 3 }
+  inputs = [{ path = "train.py", local = "train.py" }, { path = "data", file = "/data/set-1.tar" }]
+  outputs = ["model.bin", { path = "metrics.json", optional = true }]
+  secrets = ["token", { name = "db", variable = "DB_PASSWORD" }]
 
 Examples:
   stint submit -- ./job.sh --fast
   stint submit --name sweep --count 100 --cpus 0.5 -- ./trial.sh      each sees its STINT_INDEX
+  stint submit --input in.csv=data.csv --output-file out.csv --secret db -- ./convert.sh
   stint submit -f train.toml --idempotency-key nightly-2026-08-01     safe to repeat
   id=$(stint submit -o quiet -- ./job.sh) && stint wait "$id""#;
 
@@ -94,6 +99,19 @@ pub struct TaskFlags {
     /// What to do when the node is lost: retry or fail
     #[arg(long, value_name = "ACTION")]
     pub on_lost: Option<String>,
+    /// File in the task's work folder: PATH=LOCAL_FILE (sent along, 256 KiB in all), PATH=file:///ON_THE_NODE, or
+    /// PATH=sha256:DIGEST/BYTES of what the cluster keeps; may be repeated
+    #[arg(long, value_name = "PATH=SOURCE", value_parser = files::input)]
+    pub input: Vec<v1::InputFile>,
+    /// File or folder of the work folder that is kept after the end, and without which the task fails; may be repeated
+    #[arg(long, value_name = "PATH")]
+    pub output_file: Vec<String>,
+    /// The same, but it may be missing
+    #[arg(long, value_name = "PATH")]
+    pub optional_output: Vec<String>,
+    /// Secret of the tenant: a file whose path is in NAME_FILE, or with =VARIABLE a variable; may be repeated
+    #[arg(long, value_name = "NAME[=VARIABLE]", value_parser = files::secret)]
+    pub secret: Vec<v1::SecretUse>,
     /// Makes the submit repeatable: the same key gives the same tasks
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
@@ -137,6 +155,9 @@ impl TaskFlags {
             retry_failures: self.retry_failures.then_some(true),
             on_lost: self.on_lost,
             idempotency_key: self.idempotency_key,
+            inputs: self.input,
+            outputs: files::outputs(self.output_file, self.optional_output),
+            secrets: self.secret,
         };
         Ok(flags.over(file))
     }

@@ -8,9 +8,9 @@ use std::time::Duration;
 use stint_protocol::{EndKind, GpuId, GpuInfo, QuarantinedGpu};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use super::HostClient;
+use super::order::Refusal;
 use super::state::Shared;
-use crate::host::{HostEvent, Launch, StopReason};
+use crate::host::{HostEvent, Launch};
 use crate::limits;
 
 /// Devices that stayed in use, and by whom.
@@ -21,32 +21,24 @@ pub fn must_look(shared: &Shared, launch: &Launch) -> bool {
     launch.gpus.iter().any(|gpu| shared.gpu_users.can_tell(&gpu.id))
 }
 
-/// Starts the attempt when nobody uses its devices; ends it when somebody still does after `GPU_FREE_MS`.
-pub async fn start_when_free(client: HostClient, launch: Launch) {
-    let shared = client.shared.clone();
+/// Waits until nobody uses the attempt's devices. Refuses it when somebody still does after `GPU_FREE_MS`.
+pub async fn wait_until_free(shared: &Arc<Shared>, launch: &Launch) -> Result<(), Refusal> {
+    if !must_look(shared, launch) {
+        return Ok(());
+    }
     let until = Instant::now() + Duration::from_millis(limits::GPU_FREE_MS);
     loop {
-        let used = used_of(&shared, launch.gpus.clone()).await;
-        if let Some(reason) = shared.stop_reason(launch.lease) {
-            let kind = if reason == StopReason::Cancelled { EndKind::Cancelled } else { EndKind::Drained };
-            return client.refuse(launch.lease, kind, "it was stopped before its devices were free".into());
-        }
+        let used = used_of(shared, launch.gpus.clone()).await;
         if used.is_empty() {
-            return hand_over(&client, launch);
+            return Ok(());
         }
         if Instant::now() >= until {
             let message = words(&used);
             shared.quarantine(used).await;
-            return client.refuse(launch.lease, EndKind::StartFailed, message);
+            return Err((EndKind::StartFailed, message));
         }
         sleep(Duration::from_millis(limits::GPU_LOOK_MS)).await;
     }
-}
-
-fn hand_over(client: &HostClient, mut launch: Launch) {
-    let Some(deadline) = client.shared.leave_wait(launch.lease) else { return };
-    launch.deadline = deadline;
-    client.send_order(&launch);
 }
 
 fn words(used: &[QuarantinedGpu]) -> String {

@@ -7,6 +7,7 @@ use stint_protocol::{EndKind, Runtime};
 use crate::client::state::Shared;
 use crate::docker::image::Reference;
 use crate::host::Launch;
+use crate::stages::Staged;
 use crate::wire::{DockerOrder, Mode, Order};
 
 /// Where programs are looked for when the task sets no PATH.
@@ -16,7 +17,7 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 pub type Refusal = (EndKind, String);
 
 /// The order for one attempt.
-pub fn make(shared: &Shared, launch: &Launch) -> Result<Order, Refusal> {
+pub fn make(shared: &Shared, launch: &Launch, staged: &Staged) -> Result<Order, Refusal> {
     let spec = &launch.spec;
     let mode = match launch.runtime {
         Runtime::Crun => Mode::Crun,
@@ -24,7 +25,8 @@ pub fn make(shared: &Shared, launch: &Launch) -> Result<Order, Refusal> {
         _ if shared.settings.sandbox => Mode::Sandboxed,
         _ => Mode::Direct,
     };
-    let environment = environment(launch, mode);
+    let mut environment = environment(launch, mode);
+    environment.extend(staged.environment.iter().cloned());
     let docker = (mode == Mode::Docker).then(|| docker(shared, launch)).transpose()?.map(Box::new);
     Ok(Order {
         lease: launch.lease,
@@ -41,6 +43,8 @@ pub fn make(shared: &Shared, launch: &Launch) -> Result<Order, Refusal> {
         crun: shared.crun.as_ref().map(|p| p.display().to_string()).filter(|_| mode == Mode::Crun),
         gpus: launch.gpus.iter().map(|g| g.index).collect(),
         docker,
+        own_folder: staged.own_folder,
+        secrets: staged.secrets.as_ref().map(|folder| folder.display().to_string()),
     })
 }
 

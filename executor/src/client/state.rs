@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use stint_protocol::{AttemptEnd, BootMs, EndKind, LeaseId, QuarantinedGpu, Runtime};
+use stint_protocol::{AttemptEnd, BootMs, EndKind, LeaseId, QuarantinedGpu, Runtime, Tenant};
 use tokio::sync::{Notify, mpsc};
 
 use super::devices::Quarantine;
@@ -13,6 +13,10 @@ use crate::gpu::GpuUsers;
 use crate::host::{HostEvent, HostHealth, HostSettings, Sandbox, StopReason};
 use crate::layout::Layout;
 use crate::logs;
+use crate::stages::mask::Masks;
+use crate::stages::secrets::Secrets;
+use crate::stages::{self, Record};
+use crate::store::Store;
 use crate::wire::{Hello, ToShim};
 
 /// Where an attempt is.
@@ -39,6 +43,10 @@ pub struct Entry {
     pub place: Where,
     /// The home it runs in, once the watchdog has said so.
     pub home: Option<u32>,
+    /// Something is left to do after its end.
+    pub staged: bool,
+    /// That is being done.
+    pub finishing: bool,
 }
 
 /// The changing part.
@@ -72,14 +80,27 @@ pub struct Shared {
     pub wake: Notify,
     /// Something could not be started: whether Docker's daemon is there is to be asked at once.
     pub look_at_docker: Notify,
+    pub secrets: Secrets,
+    stop_asked: Notify,
+    /// Ends of attempts after which something is left to do; as many as there are attempts.
+    finisher: mpsc::UnboundedSender<AttemptEnd>,
+    masks: Mutex<BTreeMap<LeaseId, Masks>>,
+    /// Images that the store keeps for attempts.
+    images: Mutex<BTreeMap<LeaseId, (Tenant, String)>>,
     events: mpsc::Sender<HostEvent>,
     state: Mutex<State>,
 }
 
 impl Shared {
-    pub fn new(settings: HostSettings, layout: Layout, events: mpsc::Sender<HostEvent>) -> Self {
+    pub fn new(
+        settings: HostSettings,
+        layout: Layout,
+        events: mpsc::Sender<HostEvent>,
+        finisher: mpsc::UnboundedSender<AttemptEnd>,
+    ) -> Self {
         let crun = find_program(&settings.crun_path);
         let gpu_users = GpuUsers::of(&settings.gpus);
+        let secrets = Secrets::of(&layout);
         Self {
             settings,
             layout,
@@ -87,6 +108,11 @@ impl Shared {
             gpu_users,
             wake: Notify::new(),
             look_at_docker: Notify::new(),
+            secrets,
+            stop_asked: Notify::new(),
+            finisher,
+            masks: Mutex::default(),
+            images: Mutex::default(),
             events,
             state: Mutex::default(),
         }
@@ -109,8 +135,7 @@ impl Shared {
         if state.running.contains_key(&lease) || state.ended.contains_key(&lease) {
             return false;
         }
-        let (started, stopping, stop_reason, home) = (false, false, None, None);
-        state.running.insert(lease, Entry { started, stopping, stop_reason, deadline, place, home });
+        state.running.insert(lease, Entry::new(deadline, place));
         true
     }
 
@@ -161,7 +186,23 @@ impl Shared {
         let entry = state.running.get_mut(&lease)?;
         entry.stopping = true;
         entry.stop_reason.get_or_insert(reason);
-        Some(entry.place)
+        let place = entry.place;
+        drop(state);
+        self.stop_asked.notify_waiters();
+        Some(place)
+    }
+
+    /// Returns when an attempt was asked to stop.
+    pub async fn until_stopped(&self, lease: LeaseId) -> StopReason {
+        loop {
+            let asked = self.stop_asked.notified();
+            tokio::pin!(asked);
+            asked.as_mut().enable();
+            if let Some(reason) = self.stop_reason(lease) {
+                return reason;
+            }
+            asked.await;
+        }
     }
 
     /// Why an attempt was asked to stop.
@@ -169,12 +210,71 @@ impl Shared {
         self.lock().running.get(&lease)?.stop_reason
     }
 
-    /// An attempt has waited for its devices and goes to the watchdog: its deadline by now. None: it is to stop.
-    pub fn leave_wait(&self, lease: LeaseId) -> Option<BootMs> {
+    /// An attempt is prepared and goes to the watchdog: its deadline by now. None: it is to stop.
+    pub fn leave_wait(&self, lease: LeaseId, staged: bool) -> Option<BootMs> {
         let mut state = self.lock();
         let entry = state.running.get_mut(&lease).filter(|entry| !entry.stopping)?;
         entry.place = Where::Queued;
+        entry.staged = staged;
         Some(entry.deadline)
+    }
+
+    /// What keeps the bytes of the cluster.
+    pub fn store(&self) -> Result<&Arc<dyn Store>, (EndKind, String)> {
+        let none = || (EndKind::StartFailed, "this node keeps no images and blobs".to_owned());
+        self.settings.store.as_ref().ok_or_else(none)
+    }
+
+    /// Whether the watchdog knows attempts that were prepared.
+    pub fn watchdog_stages(&self) -> bool {
+        self.lock().hello.as_ref().is_none_or(|hello| hello.stages)
+    }
+
+    /// What is hidden in the output of an attempt.
+    pub fn masks(&self, lease: LeaseId) -> Option<Masks> {
+        self.masks.lock().unwrap_or_else(PoisonError::into_inner).get(&lease).cloned()
+    }
+
+    pub fn set_masks(&self, lease: LeaseId, masks: Masks) {
+        self.masks.lock().unwrap_or_else(PoisonError::into_inner).insert(lease, masks);
+    }
+
+    pub fn forget_masks(&self, lease: LeaseId) {
+        self.masks.lock().unwrap_or_else(PoisonError::into_inner).remove(&lease);
+    }
+
+    /// The store keeps an image for an attempt.
+    pub fn holds_image(&self, lease: LeaseId, tenant: Tenant, image: String) {
+        self.images.lock().unwrap_or_else(PoisonError::into_inner).insert(lease, (tenant, image));
+    }
+
+    /// The attempt needs its image no more.
+    pub fn release_image(&self, lease: LeaseId) {
+        let held = self.images.lock().unwrap_or_else(PoisonError::into_inner).remove(&lease);
+        if let (Some((tenant, image)), Some(store)) = (held, &self.settings.store) {
+            store.release(&tenant, &image);
+        }
+    }
+
+    /// Everything was done after the end of an attempt.
+    pub fn done(&self, lease: LeaseId) {
+        self.forget_masks(lease);
+        if let Some(entry) = self.lock().running.get_mut(&lease) {
+            entry.staged = false;
+        }
+    }
+
+    /// Something is left to do after this end: the node hears of it then.
+    fn divert(&self, state: &mut State, event: &HostEvent) -> bool {
+        let HostEvent::Ended(end) = event else { return false };
+        let Some(entry) = state.running.get_mut(&end.lease).filter(|entry| entry.staged) else {
+            return false;
+        };
+        if !std::mem::replace(&mut entry.finishing, true) {
+            // Only a client that is closing has nobody who takes it; the next one goes on.
+            let _ = self.finisher.send(end.clone());
+        }
+        true
     }
 
     /// The watchdog does not get an attempt after all.
@@ -213,23 +313,49 @@ impl Shared {
         state.accounted = accounted;
         for (held, home) in &hello.held {
             let (place, home) = (Where::Sent, *home);
+            let staged = self.has_more_to_do(held.lease);
             let entry = Entry {
                 started: held.started,
                 stopping: held.stopping,
-                stop_reason: None,
-                deadline: held.deadline,
-                place,
                 home,
+                staged,
+                ..Entry::new(held.deadline, place)
             };
             state.running.insert(held.lease, entry);
         }
-        state.ended = hello.ended.iter().map(|end| (end.lease, end.clone())).collect();
+        for end in &hello.ended {
+            if self.has_more_to_do(end.lease) {
+                let entry = Entry {
+                    started: true,
+                    stopping: true,
+                    staged: true,
+                    finishing: true,
+                    ..Entry::new(BootMs::default(), Where::Sent)
+                };
+                state.running.insert(end.lease, entry);
+                let _ = self.finisher.send(end.clone());
+            } else {
+                let written = stages::finished(&self.layout, end.lease);
+                state.ended.insert(end.lease, written.unwrap_or_else(|| end.clone()));
+            }
+        }
+        self.secrets.sweep(|lease| state.running.contains_key(&lease));
         let kept = folders
             .into_iter()
             .filter(|(_, l)| !state.running.contains_key(l) && !state.ended.contains_key(l))
             .collect();
         state.kept = kept;
         state.hello = Some(hello.clone());
+    }
+
+    /// Whether something is left to do after the end of an attempt of an earlier node; what its output is masked with
+    /// is found again.
+    fn has_more_to_do(&self, lease: LeaseId) -> bool {
+        let record = Record::open(&self.layout, lease);
+        if record.as_ref().is_some_and(|record| record.secrets) {
+            self.set_masks(lease, self.secrets.masks(lease));
+        }
+        record.is_some()
     }
 
     /// Compares what is known with what a newly connected watchdog says; gives what has happened meanwhile.
@@ -263,6 +389,7 @@ impl Shared {
                 kind: EndKind::Lost,
                 message,
                 run_ms: 0,
+                outputs: None,
             }));
         }
         state.hello = Some(hello.clone());
@@ -274,7 +401,7 @@ impl Shared {
     pub async fn publish(&self, mut events: Vec<HostEvent>) {
         {
             let mut state = self.lock();
-            events.retain(|event| state.take_note(event));
+            events.retain(|event| !self.divert(&mut state, event) && state.take_note(event));
         }
         let failed = |end: &AttemptEnd| matches!(end.kind, EndKind::StartFailed | EndKind::Lost);
         if events.iter().any(|event| matches!(event, HostEvent::Ended(end) if failed(end))) {
@@ -353,6 +480,21 @@ impl Shared {
         };
         problems.extend(state.link_problem.clone());
         HostHealth { sandbox, runtimes, accounted: state.accounted, problems }
+    }
+}
+
+impl Entry {
+    fn new(deadline: BootMs, place: Where) -> Self {
+        Self {
+            started: false,
+            stopping: false,
+            stop_reason: None,
+            deadline,
+            place,
+            home: None,
+            staged: false,
+            finishing: false,
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use bollard::models::{
 use super::{LABEL_EXECUTOR, LABEL_LEASE};
 use crate::layout::{Layout, folder_name};
 use crate::shim::LABEL;
+use crate::stages::secrets;
 use crate::wire::{DockerOrder, Order};
 
 /// The container of an order, of an image that is already here.
@@ -66,13 +67,7 @@ fn host_config(layout: &Layout, order: &Order, docker: &DockerOrder) -> HostConf
         ipc_mode: Some("private".into()),
         shm_size: Some(64 << 20),
         tmpfs: Some(HashMap::from([("/tmp".to_owned(), scratch)])),
-        mounts: Some(vec![Mount {
-            target: Some("/work".into()),
-            source: Some(layout.attempt(order.lease).join("work").display().to_string()),
-            typ: Some(MountType::BIND),
-            read_only: Some(false),
-            ..Mount::default()
-        }]),
+        mounts: Some(mounts(layout, order)),
         // We follow the output ourselves; the daemon keeps no second copy that nobody would bound.
         log_config: Some(HostConfigLogConfig { typ: Some("none".into()), config: None }),
         auto_remove: Some(false),
@@ -83,6 +78,20 @@ fn host_config(layout: &Layout, order: &Order, docker: &DockerOrder) -> HostConf
         device_requests: (!docker.gpus.is_empty()).then(|| vec![devices(&docker.gpus)]),
         ..HostConfig::default()
     }
+}
+
+/// The work folder, and the secrets when there are some.
+fn mounts(layout: &Layout, order: &Order) -> Vec<Mount> {
+    let work = layout.attempt(order.lease).join("work").display().to_string();
+    let bind = |source: String, target: &str, read_only: bool| Mount {
+        target: Some(target.into()),
+        source: Some(source),
+        typ: Some(MountType::BIND),
+        read_only: Some(read_only),
+        ..Mount::default()
+    };
+    let secrets = order.secrets.clone().map(|folder| bind(folder, secrets::INSIDE, true));
+    std::iter::once(bind(work, "/work", false)).chain(secrets).collect()
 }
 
 fn devices(gpus: &[String]) -> DeviceRequest {

@@ -126,7 +126,7 @@ pub fn say_end(layout: &Layout, lease: LeaseId, slot: Option<&'static Slot>, kin
         _ => 0,
     };
     let number = KINDS.iter().position(|k| std::mem::discriminant(k) == std::mem::discriminant(&kind));
-    let end = AttemptEnd { lease, kind, message: clip(message), run_ms: 0 };
+    let end = AttemptEnd { lease, kind, message: clip(message), run_ms: 0, outputs: None };
     let (file, fresh) = (end_file(layout, lease), layout.attempt(lease).join("docker-end.new"));
     let written =
         minicbor::to_vec(&end).map_err(io::Error::other).and_then(|bytes| std::fs::write(&fresh, bytes));

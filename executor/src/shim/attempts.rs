@@ -141,7 +141,7 @@ impl Attempts {
                 || self.leftovers.holds(order.lease);
             if !known {
                 // A container's files belong to another user, so its folder is not handed on.
-                let own_folder = matches!(order.mode, Mode::Crun | Mode::Docker);
+                let own_folder = order.own_folder || matches!(order.mode, Mode::Crun | Mode::Docker);
                 let home = (!own_folder).then(|| self.homes.take());
                 self.journal.begun(order.lease, home);
                 fresh.push((order, home));
@@ -278,7 +278,7 @@ impl Attempts {
     }
 
     fn refuse(&mut self, lease: LeaseId, kind: EndKind, message: String) {
-        self.record(AttemptEnd { lease, kind, message: clip(message), run_ms: 0 });
+        self.record(AttemptEnd { lease, kind, message: clip(message), run_ms: 0, outputs: None });
     }
 
     fn record(&mut self, end: AttemptEnd) {

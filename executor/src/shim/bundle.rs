@@ -18,11 +18,12 @@ use serde_json::{Value, json};
 use stint_protocol::LeaseId;
 
 use crate::layout::{Layout, folder_name};
+use crate::stages::secrets;
 use crate::sys::spawn::Container;
 use crate::wire::Order;
 
 /// User and group of programs in containers: nobody.
-const NOBODY: u32 = 65534;
+pub const NOBODY: u32 = 65534;
 /// What a program may see of a host that has no image: its system folders.
 const HOST_FOLDERS: [&str; 8] = ["bin", "etc", "lib", "lib32", "lib64", "opt", "sbin", "usr"];
 /// Empty folders of the root made for it.
@@ -130,6 +131,13 @@ fn own_mounts(layout: &Layout, order: &Order) -> Vec<Value> {
             "options": ["bind", "rw", "nosuid", "nodev"],
         }),
     ];
+    if let Some(folder) = &order.secrets {
+        mounts.push(scratch("/run", "755", "64k"));
+        mounts.push(json!({
+            "destination": secrets::INSIDE, "type": "bind", "source": folder,
+            "options": ["bind", "ro", "nosuid", "nodev", "noexec"],
+        }));
+    }
     mounts.extend(gpu_devices(&order.gpus).into_iter().map(|device| {
         json!({ "destination": &device, "type": "bind", "source": &device, "options": ["bind", "rw", "nosuid"] })
     }));

@@ -258,7 +258,13 @@ mod tests {
     }
 
     fn end(n: u128) -> AttemptEnd {
-        AttemptEnd { lease: lease(n), kind: EndKind::Exited(0), message: String::new(), run_ms: 1 }
+        AttemptEnd {
+            lease: lease(n),
+            kind: EndKind::Exited(0),
+            message: String::new(),
+            run_ms: 1,
+            outputs: None,
+        }
     }
 
     #[test]

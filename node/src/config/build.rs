@@ -7,9 +7,9 @@ use stint_executor::DockerSettings;
 use stint_protocol::{Class, ClassRules, Runtime, version};
 
 use super::convert::{
-    absolute, boolean, bytes, cpus, docker_network, duration_ms, gpu_source, gpu_tables, host_and_port,
-    image_patterns, known_version, labels, listener, node_name, or_zero, parsed, pull, raft_profile, text,
-    user_and_group, whole, words,
+    absolute, absolute_folder, absolute_folders, boolean, bytes, cpus, docker_network, duration_ms,
+    gpu_source, gpu_tables, host_and_port, image_patterns, known_version, labels, listener, node_name,
+    or_zero, parsed, pull, raft_profile, text, user_and_group, whole, words,
 };
 use super::layers::Layers;
 use super::machine::data_dir_for;
@@ -112,6 +112,8 @@ fn build_executor(machine: &Machine, layers: &mut Layers) -> ExecutorConfig {
         max_log_bytes: layers.get("executor.max_log_bytes", bytes).unwrap_or(16 << 20),
         kill_margin_ms: layers.get("executor.kill_margin_ms", whole(100, 60_000)).unwrap_or(500),
         docker: build_docker(layers),
+        artifact_roots: layers.get("artifacts.roots", absolute_folders).unwrap_or_default(),
+        secrets_dir: layers.get("secrets.dir", absolute_folder),
     }
 }
 

@@ -194,6 +194,20 @@ pub(super) fn absolute(value: &Value) -> Result<PathBuf, String> {
     std::path::absolute(text(value)?).map_err(|e| format!("is no usable path: {e}"))
 }
 
+/// Written as an absolute path: a relative one would depend on where the node was started. The whole host is no folder
+/// to open.
+pub(super) fn absolute_folder(value: &Value) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text(value)?);
+    if !path.is_absolute() || path.components().count() < 2 {
+        return Err(format!("{:?} is no absolute path of a folder below /", path.display().to_string()));
+    }
+    Ok(path)
+}
+
+pub(super) fn absolute_folders(value: &Value) -> Result<Vec<PathBuf>, String> {
+    texts(value)?.into_iter().map(|text| absolute_folder(&Value::String(text))).collect()
+}
+
 /// `""` switches a listener off.
 pub(super) fn listener(value: &Value) -> Result<Option<SocketAddr>, String> {
     match value.as_str() {
@@ -287,6 +301,9 @@ mod tests {
             ("[executor.docker]\nuser = \"nobody\"", "user:group in numbers"),
             ("[executor.docker]\nallowed_images = [\"a b\"]", "no pattern of images"),
             ("[executor.docker]\nprivileged = true", "unknown key"),
+            ("[artifacts]\nroots = [\"data\"]", "no absolute path"),
+            ("[artifacts]\nroots = [\"/\"]", "below /"),
+            ("[secrets]\ndir = \"secrets\"", "no absolute path"),
             ("[executor]\nruntimes = [\"podman\"]", "unknown runtime \"podman\""),
             ("[executor]\nruntimes = [\"crun\", \"oci\"]", "twice"),
             ("[executor]\nruntimes = []", "executor.enabled = false"),

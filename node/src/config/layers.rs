@@ -42,6 +42,8 @@ const KEYS: &[&str] = &[
     "executor.docker.network",
     "executor.docker.user",
     "executor.docker.pids",
+    "artifacts.roots",
+    "secrets.dir",
     "cluster.name",
     "cluster.max_version",
 ];

@@ -85,7 +85,12 @@ impl Config {
             ("executor.docker.user", quote(format!("{}:{}", d.user.0, d.user.1))),
             ("executor.docker.pids", d.pids.to_string()),
         ];
-        owned(rows)
+        let mut rows = owned(rows);
+        let roots = e.artifact_roots.iter().map(|root| quote(root.to_string_lossy()));
+        rows.push(("artifacts.roots".into(), inline_list(roots)));
+        let dir = e.secrets_dir.as_ref().map(|dir| ("secrets.dir".into(), quote(dir.to_string_lossy())));
+        rows.extend(dir);
+        rows
     }
 }
 
@@ -139,6 +144,7 @@ mod tests {
     #[test]
     fn what_is_printed_reads_back() {
         let text = "[node]\nname = \"n1\"\n[[executor.gpu]]\nid = \"GPU-1\"\nmodel = \"H200\"\nmemory = \"139GiB\"\n\
+                    [artifacts]\nroots = [\"/data/in\"]\n[secrets]\ndir = \"/etc/stint/secrets\"\n\
                     [executor.labels]\nzone = \"a\"\n\"odd key\" = \"q\\\"\"\n[classes.gpu]\nmax_gpus = 4\n";
         let config = from_file(text);
         let printed = config.to_toml();

@@ -24,7 +24,7 @@ pub fn status(refusal: Refusal) -> Status {
     }
 }
 
-fn invalid(error: impl std::fmt::Display) -> Status {
+pub fn invalid(error: impl std::fmt::Display) -> Status {
     Status::invalid_argument(error.to_string())
 }
 
@@ -74,6 +74,7 @@ fn task_spec(spec: v1::TaskSpec) -> Result<TaskSpec, Status> {
     if let Some(retry) = spec.retry {
         own.retry = retry_policy(retry);
     }
+    own.files = super::files::task_files(spec.inputs, spec.outputs, spec.secrets)?;
     own.on_lost = match spec.on_lost.as_str() {
         "" | "retry" => OnLost::Retry,
         "fail" => OnLost::Fail,
@@ -184,6 +185,7 @@ pub fn finished_task(state: &State, id: TaskId, task: &FinishedTask) -> v1::Task
             finished_at_ms: outcome.finished_at.0,
             run_ms: outcome.run_ms,
             attempt: outcome.attempt,
+            outputs: outcome.outputs.iter().flatten().map(super::files::kept).collect(),
         }),
         attempt_records: fields.records.iter().map(|r| attempt(state, r)).collect(),
         command: task.spec.command.clone(),

@@ -11,7 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, find_node, find_task, new_tasks, status, tenant};
-use super::{logs, nodes};
+use super::{files, logs, nodes};
 use crate::limits;
 use crate::node::{Node, log_keeper};
 use crate::wire::{self, Reply};
@@ -164,6 +164,13 @@ impl Stint for NativeApi {
             only,
             request.follow,
         ))))
+    }
+
+    type ReadOutputStream = ReceiverStream<Result<v1::OutputChunk, Status>>;
+
+    async fn read_output(&self, request: Request<v1::ReadOutputRequest>) -> Answer<Self::ReadOutputStream> {
+        let keeper = files::find_output(&self.read().await?, &request.into_inner())?;
+        Ok(Response::new(ReceiverStream::new(files::stream(self.0.clone(), keeper))))
     }
 
     async fn list_nodes(&self, _: Request<v1::ListNodesRequest>) -> Answer<v1::ListNodesReply> {

@@ -30,6 +30,7 @@ pub(super) fn cancel(state: &mut State, id: TaskId, changes: &mut Vec<Change>) -
                 attempt: 0,
                 run_ms: 0,
                 crash_loop: false,
+                outputs: None,
             };
             lease::finish(state, id, outcome, changes);
         }

@@ -84,7 +84,12 @@ pub(super) fn expire(
         }
         let name = state.nodes.get(&node).map_or_else(|| node.to_string(), |n| n.name.clone());
         let message = format!("node {name} did not renew its lease: the attempt was stopped with it");
-        end_attempt(state, node, AttemptEnd { lease, kind: EndKind::Lost, message, run_ms: 0 }, changes);
+        end_attempt(
+            state,
+            node,
+            AttemptEnd { lease, kind: EndKind::Lost, message, run_ms: 0, outputs: None },
+            changes,
+        );
     }
     Ok(())
 }
@@ -155,6 +160,7 @@ fn decide(id: TaskId, task: &mut Task, leased: &Leased, end: AttemptEnd, now: Ti
         attempt: end.lease.attempt,
         run_ms: end.run_ms,
         crash_loop: false,
+        outputs: end.outputs,
     };
     if leased.cancelled && !outcome.succeeded() {
         outcome.kind = EndKind::Cancelled;
@@ -164,6 +170,12 @@ fn decide(id: TaskId, task: &mut Task, leased: &Leased, end: AttemptEnd, now: Ti
     match outcome.kind {
         EndKind::Exited(0) | EndKind::NotRunnable | EndKind::Denied | EndKind::Cancelled => {
             Next::Finish(outcome, id)
+        }
+        EndKind::OutputLost => {
+            task.fields.failures += 1;
+            let count = task.fields.failures;
+            let again = count < policy.max_attempts;
+            if again { retry_after(id, policy, count, now) } else { Next::Finish(outcome, id) }
         }
         EndKind::Drained => Next::Retry(id, now),
         EndKind::Lost => {
@@ -183,7 +195,11 @@ fn decide(id: TaskId, task: &mut Task, leased: &Leased, end: AttemptEnd, now: Ti
             let again = count < limits::FAILED_STARTS;
             if again { retry_after(id, policy, count, now) } else { Next::Finish(outcome, id) }
         }
-        EndKind::Exited(_) | EndKind::Signalled(_) | EndKind::TimedOut | EndKind::OutOfMemory => {
+        EndKind::Exited(_)
+        | EndKind::Signalled(_)
+        | EndKind::TimedOut
+        | EndKind::OutOfMemory
+        | EndKind::OutputMissing => {
             task.fields.failures += 1;
             let count = task.fields.failures;
             let again = policy.retry_failures && count < policy.max_attempts;

@@ -231,7 +231,7 @@ impl Story {
             other => panic!("{other:?}"),
         };
         let message = if kind == EndKind::StartFailed { "the disk is full" } else { "" }.to_string();
-        let end = AttemptEnd { lease: lease(words[1], words[2]), kind, message, run_ms: 5 };
+        let end = AttemptEnd { lease: lease(words[1], words[2]), kind, message, run_ms: 5, outputs: None };
         self.show(Command::RecordEnds { node: node(words[0]), ends: vec![end] })
     }
 

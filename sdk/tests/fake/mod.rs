@@ -165,6 +165,13 @@ impl Stint for Fake {
         Ok(Response::new(tokio_stream::iter(script)))
     }
 
+    type ReadOutputStream = tokio_stream::Iter<std::vec::IntoIter<Result<OutputChunk, Status>>>;
+
+    async fn read_output(&self, _: Request<ReadOutputRequest>) -> Answer<Self::ReadOutputStream> {
+        self.gate().await?;
+        Ok(Response::new(tokio_stream::iter(vec![])))
+    }
+
     async fn list_nodes(&self, _: Request<ListNodesRequest>) -> Answer<ListNodesReply> {
         self.gate().await?;
         Ok(Response::new(ListNodesReply { nodes: self.nodes.lock().unwrap().clone() }))

@@ -96,7 +96,7 @@ impl Attempts {
         let written = std::fs::read(verdict::end_file(&self.layout, lease)).ok();
         let written = written.and_then(|bytes| minicbor::decode::<AttemptEnd>(&bytes).ok());
         let message = written.map_or_else(|| "its message could not be kept".into(), |end| end.message);
-        Some(AttemptEnd { lease, kind, message, run_ms: 0 })
+        Some(AttemptEnd { lease, kind, message, run_ms: 0, outputs: None })
     }
 
     /// Puts another keeper in the place of one that was killed; it only clears up.

@@ -94,7 +94,7 @@ impl Attempts {
             }
             if !self.ended.contains_key(&lease) {
                 let message = "its watchdog was killed; everything of the attempt was seen gone".to_owned();
-                self.record(AttemptEnd { lease, kind: EndKind::Lost, message, run_ms: 0 });
+                self.record(AttemptEnd { lease, kind: EndKind::Lost, message, run_ms: 0, outputs: None });
             }
         }
     }
@@ -163,6 +163,6 @@ impl Attempts {
         self.by_slot[attempt.slot as usize] = None;
         self.free_slots.push(attempt.slot);
         self.doomed.extend(attempt.cgroup.filter(|c| !c.remove()));
-        self.record(AttemptEnd { lease, kind, message, run_ms });
+        self.record(AttemptEnd { lease, kind, message, run_ms, outputs: None });
     }
 }

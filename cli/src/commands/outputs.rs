@@ -1,0 +1,171 @@
+//! `stint outputs`: the files that a task left.
+
+use std::fs::File;
+use std::io::{ErrorKind, Write};
+use std::path::{Component, Path, PathBuf};
+
+use clap::Args;
+use sha2::{Digest, Sha256};
+use stint_sdk::{units, v1};
+
+use super::Context;
+use crate::Done;
+use crate::failure::Failure;
+use crate::output::talk;
+use crate::table::Table;
+use crate::view::{KeptView, TaskView};
+
+/// Tries to go on with a file whose stream broke.
+const TRIES: u32 = 5;
+
+const EXAMPLES: &str = "\
+Examples:
+  stint outputs TASK                     what it left, with digests
+  stint outputs TASK --save results      all of it, into the folder results
+  stint outputs TASK model.bin > m.bin   one file";
+
+#[derive(Args, Debug)]
+#[command(after_help = EXAMPLES)]
+pub struct OutputsArgs {
+    /// Id or name
+    pub task: String,
+    /// Write this file to stdout
+    #[arg(conflicts_with = "save")]
+    pub path: Option<String>,
+    /// Write all files below this folder; what is there already is not overwritten
+    #[arg(long, value_name = "DIR")]
+    pub save: Option<PathBuf>,
+}
+
+pub async fn run(context: Context, args: OutputsArgs) -> Done {
+    let request = v1::GetTaskRequest { tenant: context.tenant.clone(), task: args.task.clone() };
+    let task = TaskView::from(context.client.get_task(request).await?);
+    let Some(outcome) = &task.outcome else {
+        let advice = format!("`stint wait {}` waits for its end", args.task);
+        return Err(Failure::Failed(format!(
+            "{} is not finished, so nothing is kept yet: {advice}",
+            args.task
+        )));
+    };
+    if let Some(path) = &args.path {
+        let kept = outcome.outputs.iter().find(|kept| kept.path == *path);
+        let none = || Failure::Failed(format!("{} left no output {path:?}", args.task));
+        copy(&context, &args.task, kept.ok_or_else(none)?, &mut std::io::stdout().lock()).await?;
+        return Ok(0);
+    }
+    if let Some(folder) = &args.save {
+        for kept in &outcome.outputs {
+            save(&context, &args.task, kept, folder).await?;
+        }
+        talk(&format!("{} files in {}", outcome.outputs.len(), folder.display()));
+        return Ok(0);
+    }
+    let color = context.output.color;
+    let paths: Vec<String> = outcome.outputs.iter().map(|kept| kept.path.clone()).collect();
+    context.output.show_text(&outcome.outputs, paths, || table(&outcome.outputs).render(color))?;
+    Ok(0)
+}
+
+fn table(outputs: &[KeptView]) -> Table {
+    let mut table = Table::new(&["PATH", "SIZE", "KEPT", "AS INPUT"]);
+    for kept in outputs {
+        table.row(vec![
+            kept.path.as_str().into(),
+            units::show_bytes(kept.size_bytes).into(),
+            if kept.stored { "cluster" } else { "node" }.into(),
+            format!("{}/{}", kept.digest, kept.size_bytes).into(),
+        ]);
+    }
+    table
+}
+
+/// Writes one file, which is there as a whole or not at all.
+async fn save(context: &Context, task: &str, kept: &KeptView, folder: &Path) -> Result<(), Failure> {
+    if Path::new(&kept.path).components().any(|part| !matches!(part, Component::Normal(_))) {
+        return Err(Failure::Failed(format!(
+            "{:?} would be written outside of {}",
+            kept.path,
+            folder.display()
+        )));
+    }
+    let target = folder.join(&kept.path);
+    let failed = |e: std::io::Error| Failure::Failed(format!("cannot write {}: {e}", target.display()));
+    let above = target.parent().unwrap_or(folder);
+    std::fs::create_dir_all(above).map_err(failed)?;
+    if target.exists() {
+        return Err(failed(ErrorKind::AlreadyExists.into()));
+    }
+    let partial = above.join(format!(".{}.part", target.file_name().unwrap_or_default().to_string_lossy()));
+    let mut file = File::create(&partial).map_err(failed)?;
+    let copied = copy(context, task, kept, &mut file).await;
+    let done = match copied {
+        Ok(()) => file.sync_all().and_then(|()| std::fs::rename(&partial, &target)).map_err(failed),
+        Err(failure) => Err(failure),
+    };
+    if done.is_err() {
+        // The first problem says more.
+        let _ = std::fs::remove_file(&partial);
+    }
+    done
+}
+
+/// Copies the bytes of an output, going on at another peer when one goes away, and checks them.
+async fn copy(context: &Context, task: &str, kept: &KeptView, to: &mut impl Write) -> Result<(), Failure> {
+    let (mut offset, mut hash, mut tries) = (0, Sha256::new(), 0);
+    while offset < kept.size_bytes {
+        let request = v1::ReadOutputRequest {
+            tenant: context.tenant.clone(),
+            task: task.into(),
+            path: kept.path.clone(),
+            offset,
+        };
+        tries += 1;
+        if tries > TRIES {
+            return Err(Failure::Failed(format!(
+                "reading {:?}: it stands still at byte {offset}",
+                kept.path
+            )));
+        }
+        let mut chunks = context.client.read_output(request).await?;
+        loop {
+            match chunks.message().await {
+                Ok(Some(chunk)) => {
+                    to.write_all(&chunk.data).map_err(Failure::Output)?;
+                    hash.update(&chunk.data);
+                    offset += chunk.data.len() as u64;
+                    tries = 0;
+                }
+                Ok(None) => break,
+                Err(status) => {
+                    tries += 1;
+                    if tries > TRIES || status.code() != tonic::Code::Unavailable {
+                        return Err(Failure::Failed(format!(
+                            "reading {:?}: {}",
+                            kept.path,
+                            status.message()
+                        )));
+                    }
+                    break;
+                }
+            }
+        }
+    }
+    let digest: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    if format!("sha256:{digest}") != kept.digest {
+        return Err(Failure::Failed(format!("{:?} arrived damaged: try again", kept.path)));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outputs_can_be_named_as_inputs_as_they_are_shown() {
+        let kept =
+            KeptView { path: "model.bin".into(), digest: "sha256:ab".into(), size_bytes: 2048, stored: true };
+        let shown = table(&[kept]).render(false);
+        assert!(shown.contains("model.bin  2KiB  cluster  sha256:ab/2048"), "{shown}");
+    }
+}

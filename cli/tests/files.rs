@@ -1,0 +1,109 @@
+//! Inputs, outputs and secrets of tasks through the real binary: submitted to one peer, read from the others.
+#![allow(clippy::unwrap_used)] // a failed set-up fails the test
+
+mod support;
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use support::{Cluster, STINT, Setup};
+
+/// Folder with the secrets and open files of this process's nodes.
+fn shared_folder() -> &'static PathBuf {
+    static FOLDER: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
+    let (_, path) = FOLDER.get_or_init(|| {
+        let folder = tempfile::Builder::new().prefix("stint-files-").tempdir().unwrap();
+        let path = folder.path().to_owned();
+        std::fs::create_dir_all(path.join("secrets/default")).unwrap();
+        std::fs::create_dir_all(path.join("open")).unwrap();
+        std::fs::write(path.join("secrets/default/token"), "correct-horse\n").unwrap();
+        std::fs::write(path.join("open/data"), "from the node\n").unwrap();
+        (folder, path)
+    });
+    path
+}
+
+fn open_and_secret(_: usize) -> String {
+    let folder = shared_folder().display();
+    format!("[artifacts]\nroots = [\"{folder}/open\"]\n[secrets]\ndir = \"{folder}/secrets\"\n")
+}
+
+fn stint(cluster: &Cluster, peer: usize, words: &[&str]) -> (i32, String, String) {
+    let socket = format!("unix:{}", cluster.peers[peer].dir.join("stint.sock").display());
+    let output = std::process::Command::new(STINT).args(["--address", &socket]).args(words).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+fn done(cluster: &Cluster, peer: usize, words: &[&str]) -> String {
+    let (code, out, err) = stint(cluster, peer, words);
+    assert_eq!(code, 0, "stint {words:?}: {err}");
+    out
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_go_in_through_one_peer_and_come_out_of_another() {
+    let cluster = Cluster::start(Setup { more: open_and_secret, ..Setup::default() }).await;
+    let folder = shared_folder();
+    let task = folder.join("task.toml");
+    let script =
+        "cat data >out/copy; cat $TOKEN_FILE; echo \" is $PASSWORD\" >&2; test $PASSWORD = correct-horse";
+    let text = format!(
+        "class = \"cpu_short\"\nname = \"files\"\ncommand = [\"sh\", \"work.sh\"]\n\
+         inputs = [{{ path = \"work.sh\", content = \"\"\"mkdir -p out/deep; echo more >out/deep/more; {script}\"\"\" }},\n\
+         {{ path = \"data\", file = \"{}/open/data\" }}]\n\
+         outputs = [\"out\", {{ path = \"absent\", optional = true }}]\nsecrets = [\"token\"]\n",
+        folder.display()
+    );
+    std::fs::write(&task, text).unwrap();
+    let file = task.display().to_string();
+    let (code, _, err) =
+        stint(&cluster, 0, &["submit", "-f", &file, "--secret", "token=PASSWORD", "-o", "quiet"]);
+    assert!(code == 1 && err.contains("twice"), "{err}");
+    std::fs::write(folder.join("secrets/default/again"), "correct-horse").unwrap();
+    done(&cluster, 0, &["submit", "-f", &file, "--secret", "again=PASSWORD"]);
+    done(&cluster, 1, &["wait", "files"]);
+
+    for peer in 0..3 {
+        assert_eq!(done(&cluster, peer, &["logs", "--stdout", "files"]), "*************");
+        let (_, _, said) = stint(&cluster, peer, &["logs", "--stderr", "files"]);
+        assert_eq!(said, " is *************\n");
+        assert_eq!(done(&cluster, peer, &["outputs", "files", "out/copy"]), "from the node\n");
+        let into = cluster.root.path().join(format!("save-{peer}"));
+        let into_text = into.display().to_string();
+        done(&cluster, peer, &["outputs", "files", "--save", &into_text]);
+        assert_eq!(std::fs::read_to_string(into.join("out/deep/more")).unwrap(), "more\n");
+        let (code, _, err) = stint(&cluster, peer, &["outputs", "files", "--save", &into_text]);
+        assert!(code == 1 && err.contains("exists"), "what is there is not overwritten: {err}");
+    }
+    let listed = done(&cluster, 2, &["outputs", "files", "-o", "json"]);
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!((listed[0]["path"].as_str(), listed[0]["size_bytes"].as_u64()), (Some("out/copy"), Some(14)));
+    assert!(
+        listed[0]["digest"].as_str().unwrap().starts_with("sha256:") && listed.as_array().unwrap().len() == 2
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_wrong_with_files_is_said() {
+    let cluster = Cluster::start(Setup { peers: 1, more: open_and_secret, ..Setup::default() }).await;
+    let run = |words: &[&str]| {
+        let all: Vec<&str> = ["run", "--retries", "0"].into_iter().chain(words.iter().copied()).collect();
+        stint(&cluster, 0, &all)
+    };
+    let cases: [(&[&str], i32, &str); 6] = [
+        (&["--input", "../x=file:///a", "--", "true"], 125, "below the work folder"),
+        (&["--input", "x=file:///etc/passwd", "--", "true"], 125, "artifacts.roots"),
+        (&["--output-file", "model", "--", "true"], 125, "output \"model\" is not there"),
+        (&["--output-file", "model", "--", "sh", "-c", "exit 9"], 9, ""),
+        (&["--secret", "a/b", "--", "true"], 125, "no name of a secret"),
+        (&["-e", "TOKEN_FILE=x", "--secret", "token", "--", "true"], 125, "is set by the secret"),
+    ];
+    for (words, expected, part) in cases {
+        let (code, _, err) = run(words);
+        assert!(code == expected && err.contains(part), "{words:?}: {code} {err}");
+    }
+    assert_eq!(run(&["--optional-output", "model", "--", "true"]).0, 0);
+    let (code, out, _) = run(&["--input", "d/x=file:///nowhere", "--", "true"]);
+    assert!(code == 125 && out.is_empty());
+}

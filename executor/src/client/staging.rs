@@ -1,0 +1,283 @@
+//! Brings an attempt to its start, and does what is left after its end.
+//!
+//! Before: image, files and secrets, then its devices; only then the watchdog gets it. After: its output is masked, its
+//! outputs are kept, its secrets cleared away; only then the node hears that it ended. Meanwhile the attempt counts as
+//! held, so its lease goes on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use stint_protocol::{AttemptEnd, Blob, EndKind, KeptFile, LeaseId, Runtime, TaskFiles, limits as words};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{sleep, timeout};
+
+use super::HostClient;
+use super::devices;
+use super::order::Refusal;
+use super::state::Shared;
+use crate::host::{HostEvent, Launch, LogStream, StopReason};
+use crate::limits;
+use crate::stages::inputs::{self, Inputs};
+use crate::stages::outputs::{self, Found};
+use crate::stages::{self, Owner, Record, Staged};
+use crate::store::StoreError;
+
+/// How images are named that the cluster keeps.
+const REGISTERED: &str = "stint://";
+
+/// Whether something is to be prepared before the watchdog gets it.
+pub fn must_stage(launch: &Launch) -> bool {
+    launch.runtime != Runtime::Mock && (launch.spec.files.is_some() || registered_image(launch).is_some())
+}
+
+fn registered_image(launch: &Launch) -> Option<&str> {
+    launch.spec.image.as_deref().filter(|image| image.starts_with(REGISTERED))
+}
+
+/// Prepares an attempt and hands it to the watchdog; ends it when that cannot be done or it is stopped meanwhile.
+pub async fn start(client: HostClient, launch: Launch) {
+    let shared = client.shared.clone();
+    let lease = launch.lease;
+    let ready = tokio::select! {
+        biased;
+        reason = shared.until_stopped(lease) => Err(stopped(reason)),
+        ready = prepare(&shared, &launch) => ready,
+    };
+    let refusal = match ready {
+        Ok(staged) => match shared.leave_wait(lease, staged.own_folder) {
+            Some(deadline) => return client.send_order(&Launch { deadline, ..launch }, &staged),
+            None => stopped(StopReason::LeaseOver),
+        },
+        Err(refusal) => refusal,
+    };
+    undo(&shared, &launch).await;
+    client.refuse(lease, refusal.0, refusal.1);
+}
+
+fn stopped(reason: StopReason) -> Refusal {
+    let kind = if reason == StopReason::Cancelled { EndKind::Cancelled } else { EndKind::Drained };
+    (kind, "it was stopped before its program was started".into())
+}
+
+async fn prepare(shared: &Arc<Shared>, launch: &Launch) -> Result<Staged, Refusal> {
+    let staged = if must_stage(launch) { stage(shared, launch).await? } else { Staged::default() };
+    devices::wait_until_free(shared, launch).await?;
+    Ok(staged)
+}
+
+async fn stage(shared: &Arc<Shared>, launch: &Launch) -> Result<Staged, Refusal> {
+    if !shared.watchdog_stages() {
+        let advice = "it is replaced once its attempts have ended and the node was started again";
+        let message =
+            format!("the watchdog of an earlier version still runs, which knows no files: {advice}");
+        return Err((EndKind::StartFailed, message));
+    }
+    let most = Duration::from_millis(limits::STAGE_MS);
+    let staged = timeout(most, fetch_and_place(shared, launch)).await;
+    staged.unwrap_or_else(|_| {
+        Err((EndKind::StartFailed, format!("its files were not there after {} s", most.as_secs())))
+    })
+}
+
+async fn fetch_and_place(shared: &Arc<Shared>, launch: &Launch) -> Result<Staged, Refusal> {
+    let image = match registered_image(launch) {
+        Some(name) => {
+            let files = fetched(shared.store()?.image(&launch.tenant, name).await, "image")?;
+            shared.holds_image(launch.lease, launch.tenant.clone(), name.into());
+            Some(files)
+        }
+        None => None,
+    };
+    let mut files = Vec::new();
+    for blob in launch.spec.files.iter().flat_map(|files| inputs::blobs(files)).collect::<Vec<Blob>>() {
+        files.push(fetched(shared.store()?.fetch(&launch.tenant, blob).await, "input")?);
+    }
+    let (task, placed) = (shared.clone(), launch.clone());
+    let place = move || place(&task, &placed, &files);
+    let crashed = |e| Err((EndKind::StartFailed, format!("placing its files: {e}")));
+    let mut staged = tokio::task::spawn_blocking(place).await.unwrap_or_else(crashed)?;
+    staged.image = image;
+    Ok(staged)
+}
+
+fn fetched<T>(result: Result<T, StoreError>, what: &str) -> Result<T, Refusal> {
+    result.map_err(|e| match e {
+        StoreError::Wrong(words) => (EndKind::NotRunnable, format!("{what}: {words}")),
+        StoreError::Unavailable(words) => (EndKind::StartFailed, format!("{what}: {words}")),
+    })
+}
+
+/// Everything that is done on the disk.
+fn place(shared: &Arc<Shared>, launch: &Launch, fetched: &[std::path::PathBuf]) -> Result<Staged, Refusal> {
+    let lease = launch.lease;
+    let none = TaskFiles::default();
+    let files = launch.spec.files.as_deref().unwrap_or(&none);
+    let owner = owner(shared, launch);
+    let record = Record {
+        tenant: launch.tenant.clone(),
+        outputs: files.outputs.clone(),
+        secrets: !files.secrets.is_empty(),
+        image: registered_image(launch).map(String::from),
+    };
+    let making = |e: std::io::Error| (EndKind::StartFailed, format!("making its work folder: {e}"));
+    let work = shared.layout.attempt(lease).join("work");
+    make_work(&work, owner).map_err(making)?;
+    record.write(&shared.layout, lease).map_err(making)?;
+    let is_stopped = || shared.stop_reason(lease).is_some();
+    Inputs { work: &work, owner, roots: &shared.settings.artifact_roots, fetched, is_stopped: &is_stopped }
+        .place(files)?;
+    let mut staged = Staged { own_folder: true, ..Staged::default() };
+    if record.secrets {
+        let provider = shared.settings.secrets_dir.as_deref();
+        let contained = matches!(launch.runtime, Runtime::Crun | Runtime::Docker);
+        let given = shared.secrets.give(provider, &launch.tenant, lease, &files.secrets, owner, contained)?;
+        shared.set_masks(lease, given.masks);
+        staged.environment = given.environment;
+        staged.secrets = Some(given.files);
+    }
+    Ok(staged)
+}
+
+fn make_work(work: &std::path::Path, owner: Owner) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(work)?;
+    owner.map_or(Ok(()), |(user, group)| std::os::unix::fs::chown(work, Some(user), Some(group)))
+}
+
+/// Whom the files belong to: the user that the program runs as.
+fn owner(shared: &Shared, launch: &Launch) -> Owner {
+    match launch.runtime {
+        Runtime::Docker => Some(shared.settings.docker.user),
+        Runtime::Crun => Some((crate::shim::NOBODY, crate::shim::NOBODY)),
+        _ => None,
+    }
+}
+
+/// Nothing of it ran: everything goes.
+async fn undo(shared: &Arc<Shared>, launch: &Launch) {
+    if !must_stage(launch) {
+        return;
+    }
+    shared.release_image(launch.lease);
+    let (shared, lease) = (shared.clone(), launch.lease);
+    let clear = move || {
+        shared.secrets.clear(lease);
+        shared.forget_masks(lease);
+        let _ = std::fs::remove_dir_all(shared.layout.attempt(lease));
+    };
+    let _ = tokio::task::spawn_blocking(clear).await;
+}
+
+/// Holds the images of attempts that an earlier node started; until it can be asked, the store keeps what was used
+/// lately.
+pub async fn hold_images(shared: Arc<Shared>) {
+    let Some(store) = shared.settings.store.clone() else { return };
+    let leases: Vec<LeaseId> = shared.lock().running.keys().copied().collect();
+    for lease in leases {
+        let Some(Record { tenant, image: Some(image), .. }) = Record::open(&shared.layout, lease) else {
+            continue;
+        };
+        match store.image(&tenant, &image).await {
+            Ok(_) if shared.lock().running.contains_key(&lease) => shared.holds_image(lease, tenant, image),
+            Ok(_) => store.release(&tenant, &image),
+            Err(error) => {
+                tracing::warn!(%lease, image, %error, "the image of a running attempt cannot be held")
+            }
+        }
+    }
+}
+
+/// Does what is left after the ends of attempts that were staged. Runs until the client goes.
+pub async fn finish_all(shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiver<AttemptEnd>) {
+    let places = Arc::new(Semaphore::new(limits::KEEPING_AT_ONCE));
+    let mut tasks = tokio::task::JoinSet::new();
+    while let Some(end) = inbox.recv().await {
+        while tasks.try_join_next().is_some() {}
+        let (shared, places) = (shared.clone(), places.clone());
+        tasks.spawn(async move {
+            let _place = places.acquire().await;
+            let end = finish(&shared, end).await;
+            shared.done(end.lease);
+            shared.publish(vec![HostEvent::Ended(end)]).await;
+        });
+    }
+}
+
+async fn finish(shared: &Arc<Shared>, mut end: AttemptEnd) -> AttemptEnd {
+    let lease = end.lease;
+    let Some(record) = Record::open(&shared.layout, lease) else {
+        return stages::finished(&shared.layout, lease).unwrap_or(end);
+    };
+    let masks = shared.masks(lease);
+    if let Some(masks) = &masks {
+        end.message = masks.hide(end.message);
+    }
+    if matches!(end.kind, EndKind::Exited(_)) && !record.outputs.is_empty() {
+        match keep_outputs(shared, lease, &record).await {
+            Ok(kept) => end.outputs = Some(kept.into()),
+            Err((kind, words)) if end.kind == EndKind::Exited(0) => (end.kind, end.message) = (kind, words),
+            // It failed by itself, which says more.
+            Err((_, words)) => {
+                end.message = format!("{}; {words}", end.message).trim_start_matches("; ").to_owned();
+            }
+        }
+        end.message = words::clip(end.message);
+    }
+    shared.release_image(lease);
+    let (cleared, written) = (shared.clone(), end.clone());
+    let clear = move || {
+        if record.secrets {
+            let folder = cleared.layout.attempt(lease);
+            let masks = masks.unwrap_or(crate::stages::mask::Masks::Unknown);
+            for stream in [LogStream::Stdout, LogStream::Stderr] {
+                if let Err(error) = masks.rewrite(&folder.join(stream.as_str()))
+                    && error.kind() != std::io::ErrorKind::NotFound
+                {
+                    tracing::error!(%lease, %error, "output with secrets cannot be masked: it is removed");
+                    let _ = std::fs::remove_file(folder.join(stream.as_str()));
+                }
+            }
+            cleared.secrets.clear(lease);
+        }
+        // When this fails and the node is killed at once, the outputs are kept a second time.
+        if let Err(error) = stages::finish(&cleared.layout, &written) {
+            tracing::warn!(%lease, %error, "the end of an attempt could not be written down");
+        }
+    };
+    let _ = tokio::task::spawn_blocking(clear).await;
+    end
+}
+
+async fn keep_outputs(
+    shared: &Arc<Shared>,
+    lease: LeaseId,
+    record: &Record,
+) -> Result<Vec<KeptFile>, Refusal> {
+    let (work, outputs) = (shared.layout.attempt(lease).join("work"), record.outputs.clone());
+    let find = move || outputs::find(&work, &outputs);
+    let found = tokio::task::spawn_blocking(find).await.unwrap_or_else(|e| Err(e.to_string()));
+    let found = found.map_err(|words| (EndKind::OutputMissing, words))?;
+    let mut kept = Vec::with_capacity(found.len());
+    for file in found {
+        kept.push(keep(shared, record, file).await?);
+    }
+    Ok(kept)
+}
+
+async fn keep(shared: &Arc<Shared>, record: &Record, found: Found) -> Result<KeptFile, Refusal> {
+    let Found { path, file } = found;
+    let lost = |words: String| (EndKind::OutputLost, format!("output {path:?} could not be kept: {words}"));
+    let Some(store) = &shared.settings.store else {
+        let hashed = tokio::task::spawn_blocking(move || stages::blob_of(&file)).await;
+        let blob = hashed.map_err(|e| lost(e.to_string()))?.map_err(|e| lost(e.to_string()))?;
+        return Ok(KeptFile { path, blob, stored: false });
+    };
+    let mut pauses = limits::KEEP_PAUSES_MS.into_iter();
+    loop {
+        match (store.keep(&record.tenant, file.clone()).await, pauses.next()) {
+            (Ok(blob), _) => return Ok(KeptFile { path, blob, stored: true }),
+            (Err(StoreError::Unavailable(_)), Some(pause)) => sleep(Duration::from_millis(pause)).await,
+            (Err(error), _) => return Err(lost(error.to_string())),
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What surrounds the run of a program: its files, secrets and image before it starts, its outputs after it ended.
+//!
+//! Each stage can be undone, and is when a later one fails or the attempt is stopped meanwhile. What must happen after
+//! the end is written down in the attempt's folder before the program starts (`Record`), so that a node that was killed
+//! in between goes on where it stopped: outputs are kept and secrets cleared away whatever happened.
+
+mod copy;
+pub mod inputs;
+pub mod mask;
+pub mod outputs;
+pub mod secrets;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use minicbor::{Decode, Encode};
+use stint_protocol::{AttemptEnd, LeaseId, OutputPath, Tenant};
+
+use crate::layout::Layout;
+use crate::store::ImageFiles;
+
+pub use copy::blob_of;
+
+/// What was prepared for an attempt.
+#[derive(Clone, Debug, Default)]
+pub struct Staged {
+    pub image: Option<ImageFiles>,
+    /// Variables of its secrets.
+    pub environment: Vec<(String, String)>,
+    /// Folder of its secrets on this host.
+    pub secrets: Option<PathBuf>,
+    /// It runs in a folder of its own, which is there already.
+    pub own_folder: bool,
+}
+
+/// User and group that a program runs as, when that is not the node's own.
+pub type Owner = Option<(u32, u32)>;
+
+/// What is to be done after the end of an attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Record {
+    #[n(0)]
+    pub tenant: Tenant,
+    #[n(1)]
+    pub outputs: Vec<OutputPath>,
+    /// It has secrets: its output is to be masked.
+    #[n(2)]
+    pub secrets: bool,
+    /// The registered image that it holds.
+    #[n(3)]
+    pub image: Option<String>,
+}
+
+fn record_file(layout: &Layout, lease: LeaseId) -> PathBuf {
+    layout.attempt(lease).join("staged")
+}
+
+fn end_file(layout: &Layout, lease: LeaseId) -> PathBuf {
+    layout.attempt(lease).join("end")
+}
+
+impl Record {
+    /// Writes it down; on disk before the program starts.
+    pub fn write(&self, layout: &Layout, lease: LeaseId) -> io::Result<()> {
+        write_whole(&record_file(layout, lease), &minicbor::to_vec(self).map_err(io::Error::other)?)
+    }
+
+    /// What an attempt left to be done; none: nothing, or it is done.
+    pub fn open(layout: &Layout, lease: LeaseId) -> Option<Self> {
+        if finished(layout, lease).is_some() {
+            return None;
+        }
+        minicbor::decode(&std::fs::read(record_file(layout, lease)).ok()?).ok()
+    }
+}
+
+/// Notes how an attempt ended once everything after its end was done.
+pub fn finish(layout: &Layout, end: &AttemptEnd) -> io::Result<()> {
+    write_whole(&end_file(layout, end.lease), &minicbor::to_vec(end).map_err(io::Error::other)?)
+}
+
+/// How an attempt ended whose outputs were kept.
+pub fn finished(layout: &Layout, lease: LeaseId) -> Option<AttemptEnd> {
+    minicbor::decode(&std::fs::read(end_file(layout, lease)).ok()?).ok()
+}
+
+/// Writes a file that is there as a whole or not at all.
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let partial = path.with_extension("part");
+    std::fs::write(&partial, bytes)?;
+    std::fs::rename(&partial, path)
+}

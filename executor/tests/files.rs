@@ -1,0 +1,320 @@
+//! What attempts get and leave, on real programs: inputs, secrets, outputs; also over a restart of the node.
+#![allow(clippy::unwrap_used)] // a failed set-up fails the test
+
+mod support;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
+use stint_executor::{Host, ImageFiles, Launch, LogStream, StopReason, Store, StoreError, StoreFuture};
+use stint_protocol::*;
+use support::*;
+
+const RUNTIMES: [Runtime; 2] = [Runtime::Process, Runtime::Crun];
+
+fn input(path: &str, content: &str) -> InputFile {
+    let source = InputSource::Content(content.as_bytes().to_vec());
+    InputFile { path: path.into(), source, digest: None, executable: true }
+}
+
+fn output(path: &str) -> OutputPath {
+    OutputPath { path: path.into(), optional: false }
+}
+
+fn secret(name: &str, variable: Option<&str>) -> SecretUse {
+    SecretUse { name: name.into(), variable: variable.map(String::from) }
+}
+
+fn with(script: &str, runtime: Runtime, files: TaskFiles) -> Launch {
+    let mut spec = spec(&["/bin/sh", "-c", script]);
+    spec.files = Some(Box::new(files));
+    launch(spec, runtime)
+}
+
+/// A rig whose node has secrets of the default tenant.
+fn rig() -> Rig {
+    let mut rig = Rig::new(true);
+    let secrets = rig.folder.path().join("secrets");
+    std::fs::create_dir_all(secrets.join("default")).unwrap();
+    std::fs::write(secrets.join("default/token"), "correct-horse-battery\n").unwrap();
+    std::fs::write(secrets.join("default/key"), "tr0ub4dor&3\n").unwrap();
+    rig.settings.secrets_dir = Some(secrets);
+    rig
+}
+
+/// What is left of attempts in memory.
+fn secrets_left(rig: &Rig) -> bool {
+    let name = crc32c::crc32c(rig.executor().as_os_str().as_encoded_bytes());
+    PathBuf::from(format!("/dev/shm/stint-{name:08x}")).exists()
+}
+
+#[tokio::test]
+async fn inputs_are_there_and_outputs_are_kept() {
+    let rig = rig();
+    let mut client = rig.open().await;
+    for runtime in RUNTIMES {
+        let files = TaskFiles {
+            inputs: vec![
+                input("bin/run", "#!/bin/sh\ncat data/in >out/copy && echo more >out/deep/more\n"),
+                input("data/in", "hello"),
+            ],
+            outputs: vec![output("out"), OutputPath { path: "absent".into(), optional: true }],
+            ..TaskFiles::default()
+        };
+        let launch = with("mkdir -p out/deep && ./bin/run", runtime, files);
+        let lease = launch.lease;
+        client.host.start(launch);
+        let end = client.end(lease).await;
+        assert_kind(&end, EndKind::Exited(0));
+        let kept: Vec<(String, u64, String)> = end
+            .outputs
+            .unwrap()
+            .iter()
+            .map(|kept| (kept.path.clone(), kept.blob.size, kept.blob.digest.hex()))
+            .collect();
+        // sha256sum of "hello" and of "more\n".
+        let hello = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+        assert_eq!(kept[0], ("out/copy".into(), 5, hello.into()), "{runtime}");
+        assert_eq!((kept.len(), kept[1].0.as_str(), kept[1].1), (2, "out/deep/more", 5), "{runtime}");
+    }
+    client.host.shutdown(true).await;
+}
+
+#[tokio::test]
+async fn what_is_promised_must_be_left_and_what_is_named_must_be_it() {
+    let rig = rig();
+    let mut client = rig.open().await;
+    let files = |outputs: Vec<OutputPath>| TaskFiles { outputs, ..TaskFiles::default() };
+    let mut wrong = files(vec![]);
+    wrong.inputs = vec![InputFile { digest: Some(Digest::of([1; 32])), ..input("a", "abc") }];
+    let cases = [
+        (
+            with("true", Runtime::Process, files(vec![output("model")])),
+            EndKind::OutputMissing,
+            "\"model\" is not there",
+        ),
+        (
+            with("ln -s /etc/passwd model", Runtime::Process, files(vec![output("model")])),
+            EndKind::OutputMissing,
+            "is a link",
+        ),
+        (
+            with("exit 3", Runtime::Process, files(vec![output("model")])),
+            EndKind::Exited(3),
+            "\"model\" is not there",
+        ),
+        (with("echo >started", Runtime::Process, wrong), EndKind::NotRunnable, "and not sha256:0101"),
+    ];
+    for (launch, kind, words) in cases {
+        let lease = launch.lease;
+        client.host.start(launch);
+        let end = client.end(lease).await;
+        assert_kind(&end, kind);
+        assert!(end.message.contains(words), "{end:?}");
+    }
+    client.host.shutdown(true).await;
+}
+
+#[tokio::test]
+async fn secrets_are_readable_inside_and_nowhere_else() {
+    let rig = rig();
+    let mut client = rig.open().await;
+    for runtime in RUNTIMES {
+        let files = TaskFiles {
+            secrets: vec![secret("token", None), secret("key", Some("API_KEY"))],
+            ..TaskFiles::default()
+        };
+        let script = "cat $TOKEN_FILE; echo; test $API_KEY = 'tr0ub4dor&3' && echo right; \
+                      printf correct-; read -r _ < /dev/zero & while [ ! -e go ]; do sleep 0.02; done; \
+                      printf 'horse-battery then %s' $API_KEY; cp $TOKEN_FILE leak; echo $TOKEN_FILE >&2";
+        let launch = with(script, runtime, files);
+        let lease = launch.lease;
+        client.host.start(launch);
+        client.started(lease).await;
+        let hidden = "*********************\nright\n";
+        client.until_output(lease, hidden).await;
+        let live = client.host.read_log(lease, LogStream::Stdout, 0, 10_000).await.unwrap();
+        assert_eq!(String::from_utf8(live.bytes).unwrap(), hidden, "half a secret is held back");
+        std::fs::write(rig.executor().join("attempts").join(format!("{}-1", lease.task)).join("work/go"), "")
+            .unwrap();
+        let end = client.end(lease).await;
+        assert_kind(&end, EndKind::Exited(0));
+        let log = client.log(lease, LogStream::Stdout).await;
+        assert_eq!(log, format!("{hidden}{} then ***********", "*".repeat(21)), "{runtime}");
+        let file = rig.executor().join("attempts").join(format!("{}-1", lease.task)).join("stdout");
+        assert_eq!(std::fs::read_to_string(file).unwrap(), log, "the file itself is masked after the end");
+        assert!(!secrets_left(&rig), "nothing of the secrets is left");
+    }
+    client.host.shutdown(true).await;
+}
+
+#[tokio::test]
+async fn a_secret_that_is_not_there_leaves_nothing_behind() {
+    let rig = rig();
+    let mut client = rig.open().await;
+    let files =
+        TaskFiles { secrets: vec![secret("token", None), secret("absent", None)], ..TaskFiles::default() };
+    let launch = with("true", Runtime::Process, files);
+    let lease = launch.lease;
+    client.host.start(launch);
+    let end = client.end(lease).await;
+    assert_kind(&end, EndKind::StartFailed);
+    assert!(end.message.contains("\"absent\" of tenant default"), "{end:?}");
+    assert!(
+        !secrets_left(&rig) && std::fs::read_dir(rig.executor().join("attempts")).unwrap().next().is_none()
+    );
+    client.host.shutdown(true).await;
+}
+
+/// Keeps files in a folder; may refuse the first, or never answer.
+struct Shelf {
+    folder: PathBuf,
+    refusals: AtomicU32,
+    kept: AtomicU32,
+    is_stuck: bool,
+}
+
+impl Store for Shelf {
+    fn image(&self, _: &Tenant, _: &str) -> StoreFuture<ImageFiles> {
+        Box::pin(async { Err(StoreError::Wrong("no images here".into())) })
+    }
+
+    fn release(&self, _: &Tenant, _: &str) {}
+
+    fn fetch(&self, _: &Tenant, blob: Blob) -> StoreFuture<PathBuf> {
+        let path = self.folder.join(blob.digest.hex());
+        let is_stuck = self.is_stuck;
+        Box::pin(async move {
+            if is_stuck {
+                std::future::pending::<()>().await;
+            }
+            path.exists().then_some(path).ok_or_else(|| StoreError::Wrong("nobody has it".into()))
+        })
+    }
+
+    fn keep(&self, _: &Tenant, file: PathBuf) -> StoreFuture<Blob> {
+        self.kept.fetch_add(1, SeqCst);
+        let refuse = self.refusals.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok();
+        let (folder, is_stuck) = (self.folder.clone(), self.is_stuck);
+        Box::pin(async move {
+            if is_stuck {
+                std::future::pending::<()>().await;
+            }
+            if refuse {
+                return Err(StoreError::Unavailable("no peer answers".into()));
+            }
+            let bytes = std::fs::read(file).unwrap();
+            let digest = Digest::of(<sha2::Sha256 as sha2::Digest>::digest(&bytes).into());
+            std::fs::write(folder.join(digest.hex()), &bytes).unwrap();
+            Ok(Blob { digest, size: bytes.len() as u64 })
+        })
+    }
+}
+
+fn shelf(rig: &Rig, refusals: u32, is_stuck: bool) -> Arc<Shelf> {
+    let folder = rig.folder.path().join("shelf");
+    std::fs::create_dir_all(&folder).unwrap();
+    Arc::new(Shelf { folder, refusals: refusals.into(), kept: 0.into(), is_stuck })
+}
+
+#[tokio::test]
+async fn an_output_of_one_task_is_the_input_of_the_next() {
+    let mut rig = rig();
+    let shelf = shelf(&rig, 1, false);
+    rig.settings.store = Some(shelf.clone());
+    let mut client = rig.open().await;
+    let first = with(
+        "seq 1000 >numbers",
+        Runtime::Process,
+        TaskFiles { outputs: vec![output("numbers")], ..TaskFiles::default() },
+    );
+    let lease = first.lease;
+    client.host.start(first);
+    let end = client.end(lease).await;
+    let kept = end.outputs.unwrap()[0].clone();
+    assert!(kept.stored && shelf.kept.load(SeqCst) == 2, "a store that is away for a moment is asked again");
+    for runtime in RUNTIMES {
+        let source = InputSource::Blob(kept.blob);
+        let inputs = vec![InputFile { path: "in".into(), source, digest: None, executable: false }];
+        let next = with("tail -n1 in; test -w in", runtime, TaskFiles { inputs, ..TaskFiles::default() });
+        let lease = next.lease;
+        client.host.start(next);
+        assert_kind(&client.end(lease).await, EndKind::Exited(0));
+        assert_eq!(client.log(lease, LogStream::Stdout).await, "1000\n");
+    }
+    let source = InputSource::Blob(Blob { digest: Digest::of([9; 32]), size: 1 });
+    let inputs = vec![InputFile { path: "in".into(), source, digest: None, executable: false }];
+    let absent = with("true", Runtime::Process, TaskFiles { inputs, ..TaskFiles::default() });
+    let lease = absent.lease;
+    client.host.start(absent);
+    assert_kind(&client.end(lease).await, EndKind::NotRunnable);
+    client.host.shutdown(true).await;
+}
+
+#[tokio::test]
+async fn an_attempt_is_stopped_while_its_files_are_fetched() {
+    let mut rig = rig();
+    rig.settings.store = Some(shelf(&rig, 0, true));
+    let mut client = rig.open().await;
+    let source = InputSource::Blob(Blob { digest: Digest::of([9; 32]), size: 1 });
+    let inputs = vec![InputFile { path: "in".into(), source, digest: None, executable: false }];
+    let launch = with("true", Runtime::Process, TaskFiles { inputs, ..TaskFiles::default() });
+    let lease = launch.lease;
+    client.host.start(launch);
+    assert_eq!(client.host.held().len(), 1, "it counts as held while it is prepared");
+    client.host.stop(lease, StopReason::Cancelled);
+    assert_kind(&client.end(lease).await, EndKind::Cancelled);
+    assert!(std::fs::read_dir(rig.executor().join("attempts")).unwrap().next().is_none());
+    client.host.shutdown(true).await;
+}
+
+#[tokio::test]
+async fn a_node_that_is_killed_goes_on_with_outputs_and_masks() {
+    let mut rig = rig();
+    let stuck = shelf(&rig, 0, true);
+    rig.settings.store = Some(stuck.clone());
+    let mut client = rig.open().await;
+    let files = || TaskFiles {
+        outputs: vec![output("result")],
+        secrets: vec![secret("token", None)],
+        ..TaskFiles::default()
+    };
+    let ended = with("cat $TOKEN_FILE; echo done >result", Runtime::Process, files());
+    let running = with(
+        "cat $TOKEN_FILE; while [ ! -e go ]; do sleep 0.02; done; echo done >result",
+        Runtime::Process,
+        files(),
+    );
+    let leases = [ended.lease, running.lease];
+    client.host.start(ended);
+    client.host.start(running);
+    client.started(leases[1]).await;
+    client.until_output(leases[1], "*****").await;
+    // The first has ended; its output is on its way to a store that never answers.
+    wait_until("its output is being kept", || stuck.kept.load(SeqCst) == 1).await;
+    drop(client);
+
+    rig.settings.store = Some(shelf(&rig, 0, false));
+    let mut client = rig.open().await;
+    assert_eq!(client.host.held().len(), 2, "neither is over until its outputs are kept");
+    let masked = client.host.read_log(leases[1], LogStream::Stdout, 0, 1000).await.unwrap();
+    assert_eq!(masked.bytes, b"*********************");
+    std::fs::write(rig.executor().join("attempts").join(format!("{}-1", leases[1].task)).join("work/go"), "")
+        .unwrap();
+    for lease in leases {
+        let end = client.end(lease).await;
+        assert_kind(&end, EndKind::Exited(0));
+        assert!(end.outputs.unwrap()[0].stored);
+        assert_eq!(client.log(lease, LogStream::Stdout).await, "*".repeat(21));
+    }
+    assert!(!secrets_left(&rig));
+    drop(client);
+
+    // Once more before the ends were acknowledged: they are told as they were.
+    let client = rig.open().await;
+    let ends = client.host.unacknowledged();
+    assert!(ends.len() == 2 && ends.iter().all(|end| end.outputs.is_some()), "{ends:?}");
+    client.host.acknowledge(leases.to_vec());
+    client.host.shutdown(true).await;
+}
