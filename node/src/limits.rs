@@ -43,6 +43,8 @@ pub const LOG_WAIT: Duration = Duration::from_secs(5);
 pub const LOG_POLL: Duration = Duration::from_millis(40);
 /// Ends of one report: the rest goes with the next.
 pub const ENDS_PER_REPORT: usize = 1_024;
+/// Bytes of the ends of one report: they become one command, which shares a log entry with others.
+pub const END_BYTES_PER_REPORT: usize = 256 * 1024;
 /// Launches in one answer to a report: the rest goes with the next.
 pub const LAUNCHES_PER_ORDERS: usize = 512;
 /// Voters of a cluster at most; further peers join as learners.

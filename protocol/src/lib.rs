@@ -27,7 +27,7 @@ pub use files::{InputFile, InputSource, KeptFile, OutputPath, SecretUse, TaskFil
 pub use ids::{
     DiskId, GpuId, IdempotencyKey, Incarnation, InvalidName, LeaseId, NodeId, Nonce, TaskId, TaskName, Tenant,
 };
-pub use outcome::{AttemptEnd, EndKind, Outcome};
+pub use outcome::{AttemptEnd, EndKind, Outcome, weight_of};
 pub use resources::{GpuInfo, GpuRequest, NodeOffer, QuarantinedGpu, Resources};
 pub use task::{InvalidSpec, OnLost, RetryPolicy, SharedSpec, TaskSpec};
 pub use time::{BootMs, TimeMs};

@@ -42,6 +42,8 @@ pub const TASKS_PER_SUBMIT: u32 = 10_000;
 pub const LIVE_TASKS: u64 = 1_000_000;
 /// Bytes of specs that may wait or run in the whole cluster (DESIGN §11).
 pub const LIVE_SPEC_BYTES: u64 = 512 * 1024 * 1024;
+/// Bytes that finished tasks may take on every peer; beyond, the oldest are forgotten before their time.
+pub const HISTORY_BYTES: u64 = 256 * 1024 * 1024;
 /// Bytes of one log entry (DESIGN §11).
 pub const ENTRY_BYTES: usize = 1024 * 1024;
 /// Bytes of a message that tells a user why something ended.

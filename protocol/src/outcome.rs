@@ -91,6 +91,16 @@ impl AttemptEnd {
     pub fn new(lease: LeaseId, kind: EndKind, message: String, run_ms: u64) -> Self {
         Self { lease, kind, message, run_ms, outputs: None }
     }
+
+    /// Bytes it takes in a message or in the log, about.
+    pub fn weight(&self) -> usize {
+        64 + self.message.len() + weight_of(self.outputs.as_deref())
+    }
+}
+
+/// Bytes that the names of kept files take, about.
+pub fn weight_of(outputs: Option<&[KeptFile]>) -> usize {
+    outputs.unwrap_or_default().iter().map(|kept| kept.path.len() + 80).sum()
 }
 
 /// The recorded end of a task; never changes.

@@ -129,6 +129,8 @@ fn check_history(state: &State) -> Result<(), String> {
         return Err(format!("task {id} is finished and alive"));
     }
     let order = state.history.iter().map(|(id, t)| (t.fields.outcome.finished_at, *id)).collect();
+    let weight: u64 = state.history.values().map(|task| task.weight()).sum();
+    agree("weight of the history", &state.history_bytes, &weight)?;
     agree_all("order of finished tasks", state.finished_order.iter().copied(), order)
 }
 

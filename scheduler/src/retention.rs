@@ -1,6 +1,6 @@
-//! What is forgotten, and when: finished tasks by number and age, idempotency keys by age.
+//! What is forgotten, and when: finished tasks by number, age and weight, idempotency keys by age.
 
-use stint_protocol::{TaskId, limits};
+use stint_protocol::{TaskId, limits, version};
 
 use crate::state::State;
 
@@ -25,15 +25,18 @@ fn forget_oldest_task(state: &mut State) -> bool {
     let Some((finished_at, id)) = state.finished_order.get_min().copied() else { return false };
     let too_many = state.history.len() as u64 > state.settings.keep_finished;
     let too_old = state.time.since(finished_at) > state.settings.keep_finished_ms;
-    if too_many || too_old {
+    // Earlier versions count tasks only, and all replicas forget the same.
+    let too_heavy = state.version >= version::TASK_FILES && state.history_bytes > limits::HISTORY_BYTES;
+    if too_many || too_old || too_heavy {
         state.finished_order.remove(&(finished_at, id));
         forget(state, id);
     }
-    too_many || too_old
+    too_many || too_old || too_heavy
 }
 
 fn forget(state: &mut State, id: TaskId) {
     let Some(task) = state.history.remove(&id) else { return };
+    state.history_bytes = state.history_bytes.saturating_sub(task.weight());
     if let Some(name) = &task.fields.name {
         state.names.remove(&(task.fields.tenant.clone(), name.clone()));
     }

@@ -287,5 +287,6 @@ fn add_finished(state: &mut State, id: TaskId, task: FinishedTask) {
         state.names.insert((task.fields.tenant.clone(), name.clone()), id);
     }
     state.finished_order.insert((task.fields.outcome.finished_at, id));
+    state.history_bytes += task.weight();
     state.history.insert(id, Arc::new(task));
 }

@@ -65,6 +65,8 @@ pub struct State {
     pub(crate) gpus: OrdMap<GpuId, GpuRecord>,
     pub(crate) names: OrdMap<(Tenant, TaskName), TaskId>,
     pub(crate) finished_order: OrdSet<(TimeMs, TaskId)>,
+    /// What the history weighs.
+    pub(crate) history_bytes: u64,
     pub(crate) key_order: OrdSet<(TimeMs, Tenant, IdempotencyKey)>,
 }
 

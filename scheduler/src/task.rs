@@ -3,7 +3,7 @@
 use minicbor::{Decode, Encode};
 use stint_protocol::{
     EndKind, GpuId, IdempotencyKey, Incarnation, NodeId, Outcome, Runtime, SharedSpec, TaskName, Tenant,
-    TimeMs,
+    TimeMs, weight_of,
 };
 
 /// What only a leased task has.
@@ -139,6 +139,16 @@ pub struct FinishedFields {
     pub records: Box<[AttemptRecord]>,
     #[n(6)]
     pub outcome: Outcome,
+}
+
+impl FinishedTask {
+    /// Bytes it takes in memory, about; the first of a submit accounts for the spec that all share.
+    pub fn weight(&self) -> u64 {
+        let spec = if self.fields.index == 0 { self.spec.weight() } else { 64 };
+        let words: usize = self.fields.records.iter().map(|record| record.message.len() + 128).sum();
+        let outcome = &self.fields.outcome;
+        spec + (words + outcome.message.len() + weight_of(outcome.outputs.as_deref())) as u64
+    }
 }
 
 impl Task {

@@ -32,6 +32,16 @@ pub fn usable_runtimes(runtimes: &BTreeMap<Runtime, Result<(), String>>) -> (Vec
     (usable, runtimes.iter().filter_map(problem).collect())
 }
 
+/// How many of these go with one report: by number and by bytes, one at least.
+fn fitting(ends: &[AttemptEnd]) -> usize {
+    let mut bytes = 0;
+    let fits = |end: &&AttemptEnd| {
+        bytes += end.weight();
+        bytes <= limits::END_BYTES_PER_REPORT
+    };
+    ends.iter().take(limits::ENDS_PER_REPORT).take_while(fits).count().max(ends.len().min(1))
+}
+
 /// What the agent does after an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
@@ -117,8 +127,9 @@ impl AgentCore {
     /// of a later moment.
     pub fn report(&mut self, sent: BootMs, mut ends: Vec<AttemptEnd>, held: &[Held]) -> Report {
         self.sequence += 1;
-        let unreported: Vec<LeaseId> = ends.iter().skip(limits::ENDS_PER_REPORT).map(|e| e.lease).collect();
-        ends.truncate(limits::ENDS_PER_REPORT);
+        let fitting = fitting(&ends);
+        let unreported: Vec<LeaseId> = ends.iter().skip(fitting).map(|e| e.lease).collect();
+        ends.truncate(fitting);
         let hold = !(self.at_once || self.register || !ends.is_empty());
         self.hold_ms = if hold { self.longest_hold_ms() } else { 0 };
         let mut held: Vec<(LeaseId, bool)> = held.iter().map(|h| (h.lease, h.stopping)).collect();
@@ -262,7 +273,7 @@ impl AgentCore {
 
 #[cfg(test)]
 mod tests {
-    use stint_protocol::{Incarnation, NodeId, NodeOffer, Nonce};
+    use stint_protocol::{EndKind, Incarnation, NodeId, NodeOffer, Nonce, TaskId};
 
     use super::*;
 
@@ -284,6 +295,20 @@ mod tests {
         let orders = Orders { term: 1, incarnation, nonce, answers, grants, recorded, more: false };
         let at = Moment { sent: BootMs(0), now: BootMs(now), closing: false };
         core.on_answer(Ok(ReportAnswer::Orders(orders)), at, &[]).1
+    }
+
+    #[test]
+    fn ends_with_much_to_say_go_with_several_reports() {
+        let lease = |task| LeaseId { task: TaskId(task), attempt: 1 };
+        let end = |task| AttemptEnd::new(lease(task), EndKind::StartFailed, "x".repeat(4_000), 0);
+        let ends: Vec<AttemptEnd> = (0..500).map(end).collect();
+        let report = core().report(BootMs(0), ends, &[]);
+        let bytes: usize = report.ends.iter().map(AttemptEnd::weight).sum();
+        assert!(report.ends.len() > 10 && bytes <= limits::END_BYTES_PER_REPORT);
+        assert_eq!(report.held.len(), 500 - report.ends.len(), "the others are still held");
+        let mut huge = end(1);
+        huge.message = "x".repeat(2 * limits::END_BYTES_PER_REPORT);
+        assert_eq!(core().report(BootMs(0), vec![huge], &[]).ends.len(), 1);
     }
 
     #[test]

@@ -259,7 +259,9 @@ pub(super) fn finish(state: &mut State, id: TaskId, outcome: Outcome, changes: &
     };
     state.finished_order.insert((outcome.finished_at, id));
     state.finished_total += 1;
-    let known = state.history.insert(id, Arc::new(FinishedTask { spec: task.spec, fields }));
+    let finished = FinishedTask { spec: task.spec, fields };
+    state.history_bytes += finished.weight();
+    let known = state.history.insert(id, Arc::new(finished));
     assert!(known.is_none(), "task {id} would get a second outcome");
     changes.push(Change::Finished { task: id, outcome });
 }
