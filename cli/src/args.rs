@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    cancel, cluster, config, events, explain, logs, node, nodes, outputs, ps, run, sim, status, submit, wait,
+    cancel, cluster, config, events, explain, logs, node, nodes, outputs, ps, result, run, sim, status,
+    submit, wait,
 };
 use crate::demo;
 use crate::output::Format;
@@ -97,6 +98,8 @@ pub enum Command {
     Explain(explain::ExplainArgs),
     /// Show the output of a task
     Logs(logs::LogsArgs),
+    /// Print how a task stands or ended, as one JSON document
+    Result(result::ResultArgs),
     /// List or fetch the files that a task left
     Outputs(outputs::OutputsArgs),
     /// Cancel tasks

@@ -12,6 +12,7 @@ pub mod node_start;
 pub mod nodes;
 pub mod outputs;
 pub mod ps;
+pub mod result;
 pub mod run;
 pub mod sim;
 pub mod status;
@@ -46,6 +47,7 @@ pub fn dispatch(cli: Cli) -> Done {
         Command::Explain(args) => with_client(&global, |context| explain::run(context, args)),
         Command::Logs(args) => with_client(&global, |context| logs::run(context, args)),
         Command::Outputs(args) => with_client(&global, |context| outputs::run(context, args)),
+        Command::Result(args) => with_client(&global, |context| result::run(context, args)),
         Command::Cancel(args) => with_client(&global, |context| cancel::run(context, args)),
         Command::Wait(args) => with_client(&global, |context| wait::run(context, args)),
         Command::Nodes(args) => with_client(&global, |context| nodes::run(context, args)),

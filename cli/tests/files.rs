@@ -107,3 +107,43 @@ async fn what_is_wrong_with_files_is_said() {
     let (code, out, _) = run(&["--input", "d/x=file:///nowhere", "--", "true"]);
     assert!(code == 125 && out.is_empty());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_result_tells_how_a_task_failed() {
+    let cluster = Cluster::start(Setup { peers: 1, ..Setup::default() }).await;
+    let result = |name: &str, words: &[&str]| -> serde_json::Value {
+        let all: Vec<&str> = ["run", "--name", name].into_iter().chain(words.iter().copied()).collect();
+        stint(&cluster, 0, &all);
+        serde_json::from_str(&done(&cluster, 0, &["result", name])).unwrap()
+    };
+    let script = "i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); done; echo oh no >&2; exit 42";
+    let failed = result("exit", &["--", "sh", "-c", script]);
+    assert_eq!((&failed["status"], &failed["exit_code"]), (&"failed".into(), &42.into()));
+    assert_eq!(failed["error"]["kind"], "nonzero_exit");
+    assert_eq!(
+        (&failed["error"]["stderr_excerpt"], &failed["error"]["retryable"]),
+        (&"oh no\n".into(), &false.into())
+    );
+    let tail = failed["logs"]["stdout_tail"].as_str().unwrap();
+    assert!(tail.ends_with("line 1999\n") && tail.len() == 4096 && failed["logs"]["truncated"] == true);
+    let cases: [(&str, &[&str], &str, &str); 4] = [
+        ("timeout", &["--timeout", "200ms", "--", "sleep", "60"], "timed_out", "timeout"),
+        ("signal", &["--", "sh", "-c", "kill -9 $$"], "failed", "signalled"),
+        ("absent", &["--", "/no/such/program"], "failed", "validation"),
+        (
+            "memory",
+            &["--memory", "32MiB", "--", "sh", "-c", "x=x; while :; do x=$x$x; done"],
+            "failed",
+            "oom_killed",
+        ),
+    ];
+    for (name, words, phase, kind) in cases {
+        let document = result(name, words);
+        assert_eq!(
+            (&document["phase"], &document["error"]["kind"]),
+            (&phase.into(), &kind.into()),
+            "{document:#}"
+        );
+        assert!(document["exit_code"].is_null() && document["attempts"] == 1, "{document:#}");
+    }
+}

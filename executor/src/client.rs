@@ -211,6 +211,15 @@ impl Host for HostClient {
         })
     }
 
+    fn log_tail(&self, lease: LeaseId, stream: LogStream, max: usize) -> LogFuture {
+        let shared = self.shared.clone();
+        Box::pin(async move {
+            let read = move || log_tail(&shared, lease, stream, max);
+            let crashed = |e| Err(LogError::Read { lease, source: std::io::Error::other(e) });
+            tokio::task::spawn_blocking(read).await.unwrap_or_else(crashed)
+        })
+    }
+
     fn read_output(&self, lease: LeaseId, path: &str, offset: u64, max: usize) -> LogFuture {
         let (shared, path) = (self.shared.clone(), path.to_owned());
         Box::pin(async move {
@@ -257,6 +266,23 @@ fn read_log(
             Err(_) => Err(LogError::NotFound(lease)),
         };
     }
+}
+
+/// Reads the end of an attempt's output wherever it is at the moment.
+fn log_tail(shared: &Shared, lease: LeaseId, stream: LogStream, max: usize) -> Result<LogChunk, LogError> {
+    let max = max.clamp(1, limits::LOG_CHUNK_BYTES);
+    let path = shared.output_folder(lease).0.join(stream.as_str());
+    let size = std::fs::metadata(path).map_or(0, |meta| meta.len());
+    let mut tail = read_log(shared, lease, stream, size.saturating_sub(max as u64), max)?;
+    while !tail.complete && tail.bytes.len() < max {
+        let more = read_log(shared, lease, stream, tail.next_offset, max - tail.bytes.len())?;
+        if more.bytes.is_empty() {
+            break;
+        }
+        tail.bytes.extend_from_slice(&more.bytes);
+        (tail.next_offset, tail.complete) = (more.next_offset, more.complete);
+    }
+    Ok(tail)
 }
 
 /// Reads a piece of a file that an attempt left; only those that were kept as its outputs.

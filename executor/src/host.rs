@@ -86,6 +86,11 @@ pub trait Host: Send + Sync + 'static {
     fn unacknowledged(&self) -> Vec<AttemptEnd>;
     /// A piece of an attempt's output from `offset`, `max` bytes at most.
     fn read_log(&self, lease: LeaseId, stream: LogStream, offset: u64, max: usize) -> LogFuture;
+    /// What an attempt wrote last, `max` bytes at most; `next_offset` is all that it wrote.
+    fn log_tail(&self, lease: LeaseId, stream: LogStream, max: usize) -> LogFuture {
+        let _ = (stream, max);
+        Box::pin(async move { Err(LogError::NotFound(lease)) })
+    }
     /// A piece of a file that an ended attempt left as an output, from `offset`, `max` bytes at most.
     fn read_output(&self, lease: LeaseId, path: &str, offset: u64, max: usize) -> LogFuture {
         let _ = (path, offset, max);

@@ -6,3 +6,4 @@ pub mod http;
 mod logs;
 pub mod native;
 mod nodes;
+mod result;

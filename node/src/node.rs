@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
-use stint_executor::{Host, LogStream};
+use stint_executor::{Host, LogChunk, LogStream};
 use stint_protocol::{IdempotencyKey, LeaseId, NodeId, SharedSpec, TaskId, TaskName, TaskSpec, Tenant};
 use stint_raft::{CallClass, Raft};
 use stint_scheduler::State;
@@ -217,24 +217,23 @@ impl Node {
         let Some(host) = self.host.get() else {
             return LogAnswer::Failed("this node executes nothing and keeps no output".into());
         };
-        if let Some(file) = read.file {
-            return match host.read_output(read.lease, &file, read.offset, limits::LOG_CHUNK_BYTES).await {
-                Err(error) => LogAnswer::Failed(error.to_string()),
-                Ok(chunk) => LogAnswer::Chunk {
-                    bytes: chunk.bytes.into(),
-                    next_offset: chunk.next_offset,
-                    complete: chunk.complete,
-                },
-            };
+        let stream = if read.stderr { LogStream::Stderr } else { LogStream::Stdout };
+        let at_once = match (read.file, read.tail) {
+            (Some(file), _) => {
+                Some(host.read_output(read.lease, &file, read.offset, limits::LOG_CHUNK_BYTES))
+            }
+            (None, Some(most)) => Some(host.log_tail(read.lease, stream, most as usize)),
+            (None, None) => None,
+        };
+        if let Some(reading) = at_once {
+            return reading.await.map_or_else(|error| LogAnswer::Failed(error.to_string()), log_answer);
         }
         let until = Instant::now() + Duration::from_millis(read.wait_ms).min(limits::LOG_WAIT);
-        let stream = if read.stderr { LogStream::Stderr } else { LogStream::Stdout };
         loop {
             match host.read_log(read.lease, stream, read.offset, limits::LOG_CHUNK_BYTES).await {
                 Err(error) => return LogAnswer::Failed(error.to_string()),
                 Ok(chunk) if !chunk.bytes.is_empty() || chunk.complete || Instant::now() >= until => {
-                    let (next_offset, complete) = (chunk.next_offset, chunk.complete);
-                    return LogAnswer::Chunk { bytes: chunk.bytes.into(), next_offset, complete };
+                    return log_answer(chunk);
                 }
                 Ok(_) => sleep(limits::LOG_POLL).await,
             }
@@ -305,6 +304,11 @@ impl Handler for Node {
             }
         })
     }
+}
+
+fn log_answer(chunk: LogChunk) -> LogAnswer {
+    let LogChunk { bytes, next_offset, complete } = chunk;
+    LogAnswer::Chunk { bytes: bytes.into(), next_offset, complete }
 }
 
 /// The agent's way to the leader.

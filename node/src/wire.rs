@@ -339,6 +339,10 @@ pub struct ReadLog {
     #[n(4)]
     #[cbor(default)]
     pub file: Option<String>,
+    /// Not from the offset on but what was written last, of this many bytes at most.
+    #[n(5)]
+    #[cbor(default)]
+    pub tail: Option<u32>,
 }
 
 /// Output that was read.

@@ -62,6 +62,10 @@ pub struct AttemptRecord {
     pub gpus: Vec<GpuId>,
     #[n(7)]
     pub run_ms: u64,
+    /// Unknown of attempts that ended before version 3.
+    #[n(8)]
+    #[cbor(default)]
+    pub runtime: Option<Runtime>,
 }
 
 /// A task that waits or runs.

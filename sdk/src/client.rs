@@ -155,6 +155,12 @@ impl Client {
         LogStream::open(self.clone(), request).await
     }
 
+    /// One JSON document that says how a task stands or ended, with the end of its output.
+    pub async fn get_result(&self, request: v1::GetTaskRequest) -> Result<String, Error> {
+        let operation = self.operation("get the result");
+        Ok(self.peers.call(operation, request, |mut s, r| async move { s.get_result(r).await }).await?.json)
+    }
+
     /// A file that a finished task left as an output, from `request.offset` on. A stream that breaks is opened again
     /// where it broke by the caller, who knows what it has.
     pub async fn read_output(

@@ -210,7 +210,7 @@ fn attempt(state: &State, record: &AttemptRecord) -> v1::Attempt {
 }
 
 /// Words for an end that brought none of its own.
-fn message(kind: &EndKind, own: &str) -> String {
+pub fn message(kind: &EndKind, own: &str) -> String {
     match kind {
         _ if !own.is_empty() => own.into(),
         EndKind::Exited(code) if *code != 0 => format!("exit code {code}"),

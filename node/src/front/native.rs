@@ -11,7 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, find_node, find_task, new_tasks, status, tenant};
-use super::{files, logs, nodes};
+use super::{files, logs, nodes, result};
 use crate::limits;
 use crate::node::{Node, log_keeper};
 use crate::wire::{self, Reply};
@@ -164,6 +164,15 @@ impl Stint for NativeApi {
             only,
             request.follow,
         ))))
+    }
+
+    async fn get_result(&self, request: Request<v1::GetTaskRequest>) -> Answer<v1::ResultReply> {
+        let request = request.into_inner();
+        let state = self.read().await?;
+        let id = find_task(&state, &tenant(&request.tenant)?, &request.task)?;
+        let document = result::document(&self.0, &state, id).await;
+        let document = document.ok_or_else(|| Status::not_found("the task is not known any more"))?;
+        Ok(Response::new(v1::ResultReply { json: document.to_string() }))
     }
 
     type ReadOutputStream = ReceiverStream<Result<v1::OutputChunk, Status>>;

@@ -139,6 +139,7 @@ fn record_attempt(task: &mut Task, leased: &Leased, end: &AttemptEnd, now: TimeM
         message: end.message.clone(),
         gpus: leased.gpus.clone(),
         run_ms: end.run_ms,
+        runtime: Some(leased.runtime),
     };
     if task.fields.records.len() >= limits::ATTEMPT_RECORDS {
         task.fields.records.remove(0);

@@ -165,6 +165,11 @@ impl Stint for Fake {
         Ok(Response::new(tokio_stream::iter(script)))
     }
 
+    async fn get_result(&self, _: Request<GetTaskRequest>) -> Answer<ResultReply> {
+        self.gate().await?;
+        Ok(Response::new(ResultReply { json: "{}".into() }))
+    }
+
     type ReadOutputStream = tokio_stream::Iter<std::vec::IntoIter<Result<OutputChunk, Status>>>;
 
     async fn read_output(&self, _: Request<ReadOutputRequest>) -> Answer<Self::ReadOutputStream> {
