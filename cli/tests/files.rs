@@ -147,3 +147,29 @@ async fn a_result_tells_how_a_task_failed() {
         assert!(document["exit_code"].is_null() && document["attempts"] == 1, "{document:#}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_peer_tells_how_far_a_running_task_is() {
+    let cluster = Cluster::start(Setup::default()).await;
+    let script = "echo 1/4 >>$STINT_PROGRESS_FILE; echo '{\"current\":3,\"total\":4,\"step\":\"fit\"}' >>$STINT_PROGRESS_FILE; \
+                  echo begun; sleep 50";
+    done(&cluster, 0, &["submit", "--name", "long", "--", "sh", "-c", script]);
+    let until = std::time::Instant::now() + support::PATIENCE;
+    for peer in 0..3 {
+        loop {
+            let result: serde_json::Value =
+                serde_json::from_str(&done(&cluster, peer, &["result", "long"])).unwrap();
+            if result["logs"]["stdout_tail"] == "begun\n" {
+                assert_eq!((&result["status"], &result["phase"]), (&"running".into(), &"running".into()));
+                assert_eq!(
+                    (&result["progress"]["percent"], &result["progress"]["step"]),
+                    (&75.0.into(), &"fit".into())
+                );
+                break;
+            }
+            assert!(std::time::Instant::now() < until, "{result:#}");
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    }
+    done(&cluster, 1, &["cancel", "long"]);
+}

@@ -27,7 +27,7 @@ use crate::mock::{self, ToMock};
 use crate::stages::{self, Staged};
 use crate::watchdog::Limits;
 use crate::wire::ToShim;
-use crate::{limits, logs};
+use crate::{limits, logs, progress};
 
 use state::{Shared, Where};
 
@@ -220,6 +220,15 @@ impl Host for HostClient {
         })
     }
 
+    fn progress(&self, lease: LeaseId) -> LogFuture {
+        let shared = self.shared.clone();
+        Box::pin(async move {
+            let read = move || read_progress(&shared, lease);
+            let crashed = |e| Err(LogError::Read { lease, source: std::io::Error::other(e) });
+            tokio::task::spawn_blocking(read).await.unwrap_or_else(crashed)
+        })
+    }
+
     fn read_output(&self, lease: LeaseId, path: &str, offset: u64, max: usize) -> LogFuture {
         let (shared, path) = (self.shared.clone(), path.to_owned());
         Box::pin(async move {
@@ -283,6 +292,25 @@ fn log_tail(shared: &Shared, lease: LeaseId, stream: LogStream, max: usize) -> R
         (tail.next_offset, tail.complete) = (more.next_offset, more.complete);
     }
     Ok(tail)
+}
+
+/// What an attempt said of its progress, as JSON, with its secrets hidden.
+fn read_progress(shared: &Shared, lease: LeaseId) -> Result<LogChunk, LogError> {
+    let failed = |source| LogError::Read { lease, source };
+    let (folder, ended) = shared.output_folder(lease);
+    let said = progress::read(&folder).map_err(failed)?;
+    if shared.output_folder(lease).0 != folder {
+        // It moved while it was read: what was found may be another attempt's.
+        return Ok(LogChunk::default());
+    }
+    let mut text = match said {
+        Some(progress) => serde_json::to_string(&progress).map_err(|e| failed(e.into()))?,
+        None => String::new(),
+    };
+    if let Some(masks) = shared.masks(lease) {
+        text = masks.hide(text);
+    }
+    Ok(LogChunk { next_offset: text.len() as u64, bytes: text.into_bytes(), complete: ended })
 }
 
 /// Reads a piece of a file that an attempt left; only those that were kept as its outputs.

@@ -91,6 +91,10 @@ pub trait Host: Send + Sync + 'static {
         let _ = (stream, max);
         Box::pin(async move { Err(LogError::NotFound(lease)) })
     }
+    /// How far an attempt says it is, as JSON (`Progress`); empty when it said nothing.
+    fn progress(&self, lease: LeaseId) -> LogFuture {
+        Box::pin(async move { Err(LogError::NotFound(lease)) })
+    }
     /// A piece of a file that an ended attempt left as an output, from `offset`, `max` bytes at most.
     fn read_output(&self, lease: LeaseId, path: &str, offset: u64, max: usize) -> LogFuture {
         let _ = (path, offset, max);

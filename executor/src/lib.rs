@@ -25,6 +25,7 @@ mod layout;
 mod limits;
 mod logs;
 mod mock;
+mod progress;
 pub mod shim;
 mod stages;
 mod store;
@@ -41,4 +42,5 @@ pub use host::{
     Held, Host, HostError, HostEvent, HostHealth, HostSettings, KeepEnded, Launch, LogChunk, LogError,
     LogFuture, LogStream, Sandbox, StopReason,
 };
+pub use progress::Progress;
 pub use store::{ImageConfig, ImageFiles, Store, StoreError, StoreFuture};

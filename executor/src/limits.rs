@@ -42,6 +42,12 @@ pub const GPU_LOOK_MS: u64 = 100;
 pub const SECRET_BYTES: usize = 64 * 1024;
 /// Bytes of the smallest secret that can be hidden without hiding half of the output.
 pub const SECRET_LEAST_BYTES: usize = 4;
+/// How much of the end of a file is looked at for progress, in bytes.
+pub const PROGRESS_TAIL_BYTES: u64 = 64 * 1024;
+/// Bytes of one record of progress (env-runner §15.4).
+pub const PROGRESS_LINE_BYTES: usize = 8 * 1024;
+/// Numbers that a record of progress may name.
+pub const PROGRESS_METRICS: usize = 64;
 /// Longest time that an attempt's files may take to be there, in milliseconds: an hour at the speed of a slow disk.
 pub const STAGE_MS: u64 = 3_600_000;
 /// Attempts whose outputs are kept at the same time.

@@ -219,6 +219,7 @@ impl Node {
         };
         let stream = if read.stderr { LogStream::Stderr } else { LogStream::Stdout };
         let at_once = match (read.file, read.tail) {
+            _ if read.progress == Some(true) => Some(host.progress(read.lease)),
             (Some(file), _) => {
                 Some(host.read_output(read.lease, &file, read.offset, limits::LOG_CHUNK_BYTES))
             }

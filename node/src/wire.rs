@@ -343,6 +343,10 @@ pub struct ReadLog {
     #[n(5)]
     #[cbor(default)]
     pub tail: Option<u32>,
+    /// Not output but how far the attempt says it is.
+    #[n(6)]
+    #[cbor(default)]
+    pub progress: Option<bool>,
 }
 
 /// Output that was read.

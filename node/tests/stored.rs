@@ -221,8 +221,15 @@ fn answers_to_forwarded_requests_are_read_and_written_as_they_were_stored() {
 
 #[test]
 fn a_log_read_is_read_and_written_as_it_was_stored() {
-    let read =
-        ReadLog { lease: lease(), stderr: true, offset: 1 << 33, wait_ms: 5_000, file: None, tail: None };
+    let read = ReadLog {
+        lease: lease(),
+        stderr: true,
+        offset: 1 << 33,
+        wait_ms: 5_000,
+        file: None,
+        tail: None,
+        progress: None,
+    };
     stored().check("read-log-1.cbor", &read);
 }
 

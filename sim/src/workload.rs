@@ -127,7 +127,8 @@ impl Desk {
     async fn read_log(&self, node: &Node, task: TaskId) -> Result<Answer, Refusal> {
         let state = node.read().await?;
         let Some((keeper, lease)) = log_keeper(&state, task, 0) else { return Ok(Answer::Done) };
-        let read = ReadLog { lease, stderr: false, offset: 0, wait_ms: 0, file: None, tail: None };
+        let read =
+            ReadLog { lease, stderr: false, offset: 0, wait_ms: 0, file: None, tail: None, progress: None };
         if let LogAnswer::Chunk { bytes, .. } = node.read_log(keeper, read).await?
             && **bytes != output(lease)
         {

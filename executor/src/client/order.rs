@@ -82,7 +82,11 @@ fn docker(shared: &Shared, launch: &Launch) -> Result<DockerOrder, Refusal> {
 /// Without a container HOME and TMPDIR are the work folder, which the watchdog chooses.
 fn environment(launch: &Launch, mode: Mode) -> BTreeMap<String, String> {
     let contained = matches!(mode, Mode::Crun | Mode::Docker);
-    let inside: &[(&str, &str)] = if contained { &[("HOME", "/work"), ("TMPDIR", "/tmp")] } else { &[] };
+    let inside: &[(&str, &str)] = if contained {
+        &[("HOME", "/work"), ("TMPDIR", "/tmp"), ("STINT_PROGRESS_FILE", "/work/.stint-progress")]
+    } else {
+        &[]
+    };
     // A Docker image says itself where its programs are.
     let defaults: &[(&str, &str)] =
         if mode == Mode::Docker { &[] } else { &[("PATH", PATH), ("LANG", "C.UTF-8")] };

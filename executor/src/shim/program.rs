@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::layout::Layout;
+use crate::progress;
 use crate::shim::cgroup::Cgroup;
 use crate::shim::recover::LABEL;
 use crate::sys::spawn::Program;
@@ -20,6 +21,13 @@ pub fn program_for(layout: &Layout, order: &Order, home: Option<u32>, cgroup: Op
         if !order.environment.iter().any(|e| e.starts_with(name)) {
             environment.push(c_string(&format!("{name}{}/work", folder.display())));
         }
+    }
+    if !order.environment.iter().any(|e| e.starts_with("STINT_PROGRESS_FILE=")) {
+        environment.push(c_string(&format!(
+            "STINT_PROGRESS_FILE={}/work/{}",
+            folder.display(),
+            progress::FILE
+        )));
     }
     Program {
         work: c_path(&folder.join("work")),

@@ -108,7 +108,15 @@ async fn send_all(
     let mut offset = keeper.offset;
     while offset < keeper.file.blob.size {
         let file = Some(keeper.file.path.clone());
-        let read = ReadLog { lease: keeper.lease, stderr: false, offset, wait_ms: 0, file, tail: None };
+        let read = ReadLog {
+            lease: keeper.lease,
+            stderr: false,
+            offset,
+            wait_ms: 0,
+            file,
+            tail: None,
+            progress: None,
+        };
         let bytes: Vec<u8> = match node.read_log(keeper.node, read).await {
             Ok(LogAnswer::Chunk { bytes, .. }) if !bytes.is_empty() => bytes.into(),
             Ok(LogAnswer::Chunk { .. }) => {

@@ -44,8 +44,15 @@ impl Reader {
         let mut offset = 0;
         while !self.sender.is_closed() {
             let wait_ms = if self.follow { limits::LOG_WAIT.as_millis() as u64 } else { 0 };
-            let read =
-                ReadLog { lease: self.lease, stderr: self.stderr, offset, wait_ms, file: None, tail: None };
+            let read = ReadLog {
+                lease: self.lease,
+                stderr: self.stderr,
+                offset,
+                wait_ms,
+                file: None,
+                tail: None,
+                progress: None,
+            };
             match self.node.read_log(self.keeper, read).await {
                 Ok(LogAnswer::Chunk { bytes, next_offset, complete }) => {
                     let at_end = bytes.is_empty();

@@ -18,7 +18,9 @@ pub async fn document(node: &Node, state: &State, id: TaskId) -> Option<Value> {
         (None, Some(task)) => live(state, id, task),
         (None, None) => return None,
     };
-    let (stdout, stderr) = tails(node, log_keeper(state, id, 0)).await;
+    let keeper = log_keeper(state, id, 0);
+    let (stdout, stderr) = tails(node, keeper).await;
+    document["progress"] = progress(node, keeper).await;
     if document["error"].is_object() {
         document["error"]["stderr_excerpt"] = json!(stderr.text);
     }
@@ -185,7 +187,8 @@ async fn tails(node: &Node, keeper: Option<(NodeId, LeaseId)>) -> (Tail, Tail) {
 }
 
 async fn tail(node: &Node, keeper: NodeId, lease: LeaseId, stderr: bool) -> Tail {
-    let read = ReadLog { lease, stderr, offset: 0, wait_ms: 0, file: None, tail: Some(TAIL_BYTES) };
+    let read =
+        ReadLog { lease, stderr, offset: 0, wait_ms: 0, file: None, tail: Some(TAIL_BYTES), progress: None };
     match node.read_log(keeper, read).await {
         Ok(LogAnswer::Chunk { bytes, next_offset, .. }) => Tail {
             text: Some(String::from_utf8_lossy(&bytes).into_owned()),
@@ -194,5 +197,16 @@ async fn tail(node: &Node, keeper: NodeId, lease: LeaseId, stderr: bool) -> Tail
         },
         Ok(LogAnswer::Failed(why)) => Tail { problem: Some(why), ..Tail::default() },
         Err(refusal) => Tail { problem: Some(refusal.message), ..Tail::default() },
+    }
+}
+
+/// What the last attempt said about how far it is; null when it said nothing or its node is away.
+pub async fn progress(node: &Node, keeper: Option<(NodeId, LeaseId)>) -> Value {
+    let Some((keeper, lease)) = keeper else { return Value::Null };
+    let (file, tail, progress) = (None, None, Some(true));
+    let read = ReadLog { lease, stderr: false, offset: 0, wait_ms: 0, file, tail, progress };
+    match node.read_log(keeper, read).await {
+        Ok(LogAnswer::Chunk { bytes, .. }) => serde_json::from_slice(&bytes).unwrap_or_default(),
+        Ok(LogAnswer::Failed(_)) | Err(_) => Value::Null,
     }
 }
