@@ -4,6 +4,7 @@
 pub mod blob;
 pub mod class;
 pub mod ids;
+pub mod image;
 pub mod limits;
 pub mod outcome;
 pub mod resources;
@@ -23,8 +24,10 @@ pub mod v1 {
 pub use blob::{Blob, Digest};
 pub use class::{Class, ClassRules, Runtime};
 pub use ids::{
-    DiskId, GpuId, IdempotencyKey, Incarnation, InvalidName, LeaseId, NodeId, Nonce, TaskId, TaskName, Tenant,
+    DiskId, GpuId, IdempotencyKey, ImageId, ImageName, Incarnation, InvalidName, LeaseId, NodeId, Nonce,
+    TaskId, TaskName, Tenant,
 };
+pub use image::{ImageKind, ImageSource, Named, PinnedImage};
 pub use outcome::{AttemptEnd, EndKind, Outcome};
 pub use resources::{GpuInfo, GpuRequest, NodeOffer, QuarantinedGpu, Resources};
 pub use task::{InvalidSpec, OnLost, RetryPolicy, SharedSpec, TaskSpec};

@@ -8,6 +8,7 @@ use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 use crate::class::{Class, ClassRules, Runtime};
+use crate::image::PinnedImage;
 use crate::limits;
 use crate::resources::{GpuRequest, Resources};
 
@@ -68,7 +69,8 @@ pub struct TaskSpec {
     #[n(2)]
     #[serde(default)]
     pub runtime: Option<Runtime>,
-    /// Docker reference, or a folder with a root file system for crun; none = the host's, read-only.
+    /// `stint://NAME` for a registered image, a Docker reference, or a folder with a root file system for crun; none =
+    /// the host's, read-only.
     #[n(3)]
     #[serde(default)]
     pub image: Option<String>,
@@ -107,6 +109,11 @@ pub struct TaskSpec {
     #[n(13)]
     #[serde(default = "default_grace")]
     pub stop_grace_ms: u64,
+    /// The registered image that `image` named when the task was submitted. Set by the cluster, never by a user.
+    #[n(14)]
+    #[cbor(default)]
+    #[serde(skip)]
+    pub pinned: Option<PinnedImage>,
 }
 
 fn default_priority() -> u8 {
@@ -147,6 +154,7 @@ impl TaskSpec {
             on_lost: OnLost::default(),
             constraints: BTreeMap::new(),
             stop_grace_ms: default_grace(),
+            pinned: None,
         }
     }
 
@@ -186,7 +194,8 @@ impl TaskSpec {
         let words = self.command.iter().map(|w| w.len() + 24).sum::<usize>();
         let pairs =
             self.env.iter().chain(&self.constraints).map(|(k, v)| k.len() + v.len() + 48).sum::<usize>();
-        (200 + words + pairs) as u64
+        let pinned = self.pinned.as_ref().map_or(0, |_| 400);
+        (200 + words + pairs + pinned) as u64
     }
 
     fn check_command(&self) -> Result<(), InvalidSpec> {

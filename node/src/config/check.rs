@@ -200,9 +200,9 @@ mod tests {
     fn a_peer_that_holds_the_cluster_back_is_warned_of() {
         let problems = from_file("[cluster]\nmax_version = 1\n").check();
         assert!(problems.len() == 1 && problems[0].key == "cluster.max_version", "{problems:?}");
-        assert!(from_file("[cluster]\nmax_version = 2\n").check().is_empty());
-        let refused = refusals("", &[("STINT_CLUSTER_MAX_VERSION", "3")], &[]);
-        assert!(refused.contains("from 1 to 2"), "{refused}");
+        assert!(from_file("[cluster]\nmax_version = 3\n").check().is_empty());
+        let refused = refusals("", &[("STINT_CLUSTER_MAX_VERSION", "4")], &[]);
+        assert!(refused.contains("from 1 to 3"), "{refused}");
     }
 
     #[test]
