@@ -2,15 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use minicbor::{Decode, Encode};
 use stint_protocol::{AttemptEnd, BootMs, GpuInfo, LeaseId, QuarantinedGpu, Runtime, SharedSpec, Tenant};
 
 use crate::docker::DockerSettings;
 use crate::gpu::GpuSource;
+use crate::store::Store;
 
 /// What one attempt needs to be started.
 #[derive(Clone, Debug)]
@@ -180,7 +183,7 @@ impl Default for KeepEnded {
 }
 
 /// How a node uses its host.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct HostSettings {
     pub data_dir: PathBuf,
     /// Starts the watchdog, for example `[current_exe, "shim"]`; arguments are appended.
@@ -197,6 +200,15 @@ pub struct HostSettings {
     pub keep_ended: KeepEnded,
     pub gpus: GpuSource,
     pub docker: DockerSettings,
+    /// Where images, inputs and outputs come from and go to; none in a test that needs none.
+    pub store: Option<Arc<dyn Store>>,
+}
+
+impl fmt::Debug for HostSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("HostSettings");
+        shown.field("data_dir", &self.data_dir).field("runtimes", &self.runtimes).finish_non_exhaustive()
+    }
 }
 
 impl HostSettings {
@@ -213,6 +225,7 @@ impl HostSettings {
             keep_ended: KeepEnded::default(),
             gpus: GpuSource::None,
             docker: DockerSettings::default(),
+            store: None,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod convert;
 pub mod http;
+mod images;
 mod logs;
 pub mod native;
 mod nodes;
