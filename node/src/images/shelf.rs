@@ -224,3 +224,127 @@ pub fn remove(path: &Path) -> io::Result<()> {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+
+    const NEVER: Duration = Duration::from_secs(3_600);
+
+    struct World {
+        folder: tempfile::TempDir,
+        shelf: Arc<Shelf>,
+        fetched: AtomicU32,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let shelf = Arc::new(Shelf::open(&folder.path().join("images"), 1 << 20).unwrap());
+            let mut archive = tar::Builder::new(Vec::new());
+            let mut header = tar::Header::new_gnu();
+            header.set_size(5);
+            header.set_mode(0o755);
+            archive.append_data(&mut header, "bin/tool", &b"hello"[..]).unwrap();
+            fs::write(folder.path().join("bytes"), archive.into_inner().unwrap()).unwrap();
+            Self { folder, shelf, fetched: AtomicU32::new(0) }
+        }
+
+        async fn take(&self, item: Item) -> Result<ImageFiles, UnpackError> {
+            let bytes = self.folder.path().join("bytes");
+            let fetch = async {
+                self.fetched.fetch_add(1, Ordering::SeqCst);
+                Ok::<_, ()>(bytes)
+            };
+            self.shelf.take(item, fetch).await.unwrap()
+        }
+
+        fn names(&self) -> Vec<String> {
+            let entries = fs::read_dir(self.folder.path().join("images")).unwrap();
+            let mut names: Vec<String> =
+                entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+            names.retain(|name| name != BOOT);
+            names.sort();
+            names
+        }
+    }
+
+    fn item(number: u8, program: bool) -> Item {
+        Item { digest: Digest::of([number; 32]), program }
+    }
+
+    fn folder_of(files: &ImageFiles) -> &Path {
+        match files {
+            ImageFiles::Root { folder, .. } => folder,
+            ImageFiles::Executable(path) => path,
+        }
+    }
+
+    #[tokio::test]
+    async fn many_who_ask_at_once_share_what_one_unpacks() {
+        let world = World::new();
+        let many = futures_util::future::join_all((0..8).map(|_| world.take(item(1, false)))).await;
+        let first = many[0].as_ref().unwrap();
+        assert!(many.iter().all(|files| files.as_ref().unwrap() == first));
+        assert_eq!(world.fetched.load(Ordering::SeqCst), 1);
+        assert_eq!(fs::read(folder_of(first).join("bin/tool")).unwrap(), b"hello");
+        let program = world.take(item(1, true)).await.unwrap();
+        let mode = fs::metadata(folder_of(&program)).unwrap().permissions().mode() & 0o7777;
+        assert_eq!((mode, world.names().len()), (0o555, 2));
+    }
+
+    #[tokio::test]
+    async fn what_is_used_or_named_stays_and_the_rest_goes() {
+        let world = World::new();
+        let files = world.take(item(1, false)).await.unwrap();
+        world.take(item(1, false)).await.unwrap();
+        world.shelf.give_back(item(1, false));
+        let nobody = |_: &Digest| false;
+        assert!(world.shelf.clear(Duration::ZERO, nobody).unwrap().is_empty(), "one still uses it");
+        world.shelf.give_back(item(1, false));
+        assert!(world.shelf.clear(NEVER, nobody).unwrap().is_empty(), "it was used lately");
+        assert!(world.shelf.clear(Duration::ZERO, |_| true).unwrap().is_empty(), "an attempt is known");
+        let cleared = world.shelf.clear(Duration::ZERO, nobody).unwrap();
+        assert!(cleared.len() == 1 && !folder_of(&files).exists());
+        cleared.iter().for_each(|path| remove(path).unwrap());
+        assert!(world.names().is_empty());
+        // It is made anew.
+        let again = world.take(item(1, false)).await.unwrap();
+        assert!(folder_of(&again).join("bin/tool").exists());
+        assert_eq!(world.fetched.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn a_restart_finds_what_is_whole_and_another_boot_finds_nothing() {
+        let mut world = World::new();
+        let files = world.take(item(1, false)).await.unwrap();
+        let folder = world.folder.path().join("images");
+        fs::create_dir(folder.join("draft-7")).unwrap();
+        world.shelf = Arc::new(Shelf::open(&folder, 1 << 20).unwrap());
+        assert_eq!(world.names(), [item(1, false).digest.hex()]);
+        assert_eq!(world.take(item(1, false)).await.unwrap(), files);
+        assert_eq!(world.fetched.load(Ordering::SeqCst), 1);
+        fs::write(folder.join(BOOT), "another life of the machine").unwrap();
+        Shelf::open(&folder, 1 << 20).unwrap();
+        assert!(world.names().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_unpacked_leaves_nothing_and_is_tried_again() {
+        let world = World::new();
+        let good = fs::read(world.folder.path().join("bytes")).unwrap();
+        fs::write(world.folder.path().join("bytes"), b"no archive").unwrap();
+        assert!(matches!(world.take(item(1, false)).await, Err(UnpackError::Wrong(_))));
+        assert!(world.names().is_empty());
+        fs::write(world.folder.path().join("bytes"), good).unwrap();
+        world.take(item(1, false)).await.unwrap();
+        world.shelf.give_back(item(1, false));
+        assert_eq!(
+            world.shelf.clear(Duration::ZERO, |_| false).unwrap().len(),
+            1,
+            "the failure counts no use"
+        );
+    }
+}
