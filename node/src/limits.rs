@@ -42,13 +42,13 @@ pub const LOG_WAIT: Duration = Duration::from_secs(5);
 /// How often a followed log is looked at; a slow reader never slows a task.
 pub const LOG_POLL: Duration = Duration::from_millis(40);
 /// Bytes of a blob that one call between peers carries: large enough for the wire, small enough for a window of them.
-pub const BLOB_CHUNK_BYTES: usize = 1024 * 1024;
+pub const BLOB_CHUNK_BYTES: usize = 512 * 1024;
 /// Chunks of one blob on their way at a time: hides the way there and back, and bounds memory.
-pub const CHUNKS_IN_FLIGHT: usize = 6;
+pub const CHUNKS_IN_FLIGHT: usize = 4;
 /// One chunk: a slow disk and a slow network, and soon enough for another peer to be asked.
 pub const CHUNK_DEADLINE: Duration = Duration::from_secs(10);
 /// Parts of a blob that wait for the disk; beyond it the sender waits.
-pub const PARTS_AHEAD: usize = 3;
+pub const PARTS_AHEAD: usize = 2;
 /// Bytes written between two looks at the free space of the disk: far less than its reserve.
 pub const MEASURE_DISK_BYTES: u64 = 64 * 1024 * 1024;
 /// Blobs that clients send to one peer at a time.
@@ -65,7 +65,7 @@ pub const BLOB_AUDIT: Duration = Duration::from_secs(30);
 /// Blobs that get another copy in one round: healing goes on beside the work.
 pub const HEALED_A_ROUND: usize = 4;
 /// Bytes that a client may have on their way on one stream.
-pub const UPLOAD_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
+pub const UPLOAD_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 /// How long a client may pause in the middle of an upload.
 pub const UPLOAD_PAUSE: Duration = Duration::from_secs(60);
 /// Rows of one page of images at most.

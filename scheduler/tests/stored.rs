@@ -289,6 +289,32 @@ fn commands_are_read_and_written_as_they_were_stored() {
     }
 }
 
+/// A leader proposes none of them before every peer understands it.
+#[test]
+fn what_has_to_do_with_images_needs_version_3() {
+    for command in samples().iter().filter(|command| number_of(command) >= 15) {
+        assert_eq!(command.needs(), version::IMAGES, "{command:?}");
+    }
+    let naming = |image: &str| {
+        let spec = SharedSpec::new(TaskSpec { image: Some(image.into()), ..spec() });
+        Command::Submit(Submit { spec, ..submit(None) }).needs()
+    };
+    assert_eq!(naming("registry.example/train:1"), version::OLDEST);
+    assert_eq!(naming("stint://train"), version::IMAGES);
+}
+
+/// What says that it is pinned and names no registered image is not.
+#[test]
+fn only_the_registry_pins() {
+    let mut state = without_images();
+    let Command::Submit(mut submit) = small_submit(8, Class::CpuShort) else { panic!("a submit") };
+    submit.spec = SharedSpec::new(TaskSpec { pinned: Some(pinned()), ..TaskSpec::clone(&submit.spec) });
+    let (now, first) = (state.time(), submit.first);
+    apply(&mut state, Stamped { now, command: Command::Submit(submit) }).unwrap();
+    check(&state).unwrap();
+    assert_eq!(state.task(first).unwrap().spec.pinned, None);
+}
+
 #[test]
 fn what_earlier_versions_stored_is_read() {
     let folder = Stored::of_crate(env!("CARGO_MANIFEST_DIR"));

@@ -6,8 +6,8 @@ use std::time::Duration;
 use stint_protocol::{Blob, Digest, NodeId};
 use stint_scheduler::State;
 
+use super::Blobs;
 use super::message::{BlobChunk, OfferAnswer, OfferBlob, ReadBlob};
-use super::{Blobs, pull::PullError};
 use crate::limits;
 use crate::node::Node;
 use crate::peers::PeerAddress;
@@ -111,11 +111,8 @@ impl Node {
         if !blobs.disk.keep_a_while(blob) {
             let state = self.shared.view().state;
             let from = self.others_with(&state, &blob.digest);
-            let code = |error: &PullError| match error {
-                PullError::NoHolder(..) | PullError::Store(..) => RefusalCode::Unavailable,
-            };
             let pulled = blobs.pull(&self.peers, blob, &from).await;
-            pulled.map_err(|error| Refusal::new(code(&error), error.to_string()))?;
+            pulled.map_err(|error| Refusal::new(RefusalCode::Unavailable, error.to_string()))?;
         }
         Ok(blobs.disk.path(&blob.digest))
     }

@@ -78,8 +78,7 @@ fn unlist(state: &mut State, id: ImageId) {
 
 /// The spec with the registered image that it names, if it names one.
 pub(super) fn pin(state: &State, tenant: &Tenant, spec: &SharedSpec) -> Result<SharedSpec, Rejection> {
-    let Some(text) = &spec.image else { return Ok(spec.clone()) };
-    let Some(named) = Named::of_task(text) else { return Ok(spec.clone()) };
+    let Some(named) = spec.image.as_deref().and_then(Named::of_task) else { return Ok(unpinned(spec)) };
     let named = named.map_err(|e| Rejection::BadImageName(e.to_string()))?;
     let unknown = || Rejection::UnknownImage { image: named.to_string(), tenant: tenant.clone() };
     let image = state.image_named(tenant, &named).ok_or_else(unknown)?;
@@ -90,6 +89,14 @@ pub(super) fn pin(state: &State, tenant: &Tenant, spec: &SharedSpec) -> Result<S
         pinned: Some(pinned),
         ..TaskSpec::clone(spec)
     }))
+}
+
+/// Only the registry pins.
+fn unpinned(spec: &SharedSpec) -> SharedSpec {
+    match &spec.pinned {
+        None => spec.clone(),
+        Some(_) => SharedSpec::new(TaskSpec { pinned: None, ..TaskSpec::clone(spec) }),
+    }
 }
 
 /// A runtime that the task names, or that its class has, must be able to run it.
