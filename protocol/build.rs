@@ -12,6 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     let descriptors = protox::compile(["proto/stint.proto"], ["proto"])?;
     std::fs::write(out.join("stint.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    // Bytes of images go from the socket to the disk without a copy.
+    tonic_prost_build::configure().bytes(".stint.v1.RegisterImageRequest").compile_fds(descriptors)?;
     Ok(())
 }

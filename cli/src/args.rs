@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    cancel, cluster, config, events, explain, logs, node, nodes, outputs, ps, result, run, sim, status,
-    submit, wait,
+    cancel, cluster, config, events, explain, image, logs, node, nodes, outputs, ps, result, run, sim,
+    status, submit, wait,
 };
 use crate::demo;
 use crate::output::Format;
@@ -112,6 +112,8 @@ pub enum Command {
     Node(node::NodeArgs),
     /// Status, join tokens and leadership of the cluster
     Cluster(cluster::ClusterArgs),
+    /// Register, list, show and delete images
+    Image(image::ImageArgs),
     /// What happened in the cluster, as a recording that can be simulated
     Events(events::EventsArgs),
     /// Check a configuration file
@@ -185,6 +187,8 @@ mod tests {
             "stint cancel",
             "stint submit --memory 8XB -- x",
             "stint logs --attempt 0 t",
+            "stint image register tool",
+            "stint image register tool ./tool --docker a/b:1",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -6,6 +6,7 @@ pub mod config;
 pub mod events;
 pub mod explain;
 pub mod follow;
+pub mod image;
 pub mod logs;
 pub mod node;
 pub mod node_start;
@@ -53,6 +54,7 @@ pub fn dispatch(cli: Cli) -> Done {
         Command::Nodes(args) => with_client(&global, |context| nodes::run(context, args)),
         Command::Node(args) => node::run(&global, args),
         Command::Cluster(args) => with_client(&global, |context| cluster::run(context, args)),
+        Command::Image(args) => with_client(&global, |context| image::run(context, args)),
         Command::Events(args) => with_client(&global, |context| events::run(context, args)),
         Command::Config(args) => config::run(&Output::new(global.output), args),
         Command::Demo(args) => crate::demo::run(args),

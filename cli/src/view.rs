@@ -1,10 +1,14 @@
 //! What commands show: the stable JSON of tasks, nodes and the cluster, and their words for people. Fields are only
 //! added. Times are milliseconds since 1970; what is not there is null.
 
+mod images;
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use stint_sdk::{units, v1};
+
+pub use images::ImageView;
 
 use crate::table::{Cell, Tone};
 

@@ -387,3 +387,70 @@ async fn the_effective_configuration_says_where_each_value_is_from() {
         assert!(done.stdout.lines().any(|l| l == line), "{line} is not in\n{}", done.stdout);
     }
 }
+
+fn image(name: &str) -> v1::Image {
+    v1::Image {
+        id: "0190a1b2-0000-7000-8000-000000000007".into(),
+        tenant: "default".into(),
+        name: name.into(),
+        kind: "executable".into(),
+        digest: format!("sha256:{}", "07".repeat(32)),
+        size_bytes: 5 << 20,
+        nodes: vec!["a".into(), "b".into()],
+        used_by: 2,
+        ..v1::Image::default()
+    }
+}
+
+#[tokio::test]
+async fn an_image_is_sent_whole_from_a_file_and_from_a_pipe() {
+    let world = World::new();
+    let bytes = "x".repeat(3_000_001);
+    let file = world.write("tool", &bytes);
+    // The first try finds nobody; the second one sends it from the beginning.
+    world.fake.fail_next([Status::unavailable("not now")]);
+    let done = world.stint(&["image", "register", "team/tool:2", &file, "--kind", "executable"]).await;
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert!(done.stderr.contains("--image stint://team/tool:2"), "{}", done.stderr);
+    let mut pipe = world.command(&["image", "register", "piped", "-", "--description", "of a pipe"]);
+    pipe.stdin(std::fs::File::open(&file).unwrap());
+    assert_eq!(Done::of(pipe).await.code, 0);
+    {
+        let registered = world.fake.registered.lock().unwrap();
+        let [(first, sent), (second, piped)] = registered.as_slice() else { panic!("{}", registered.len()) };
+        assert_eq!((first.name.as_str(), first.size_bytes), ("team/tool:2", Some(3_000_001)));
+        assert_eq!((second.size_bytes, second.description.as_str()), (None, "of a pipe"));
+        assert!(sent == bytes.as_bytes() && piped == bytes.as_bytes());
+    }
+    // A pipe cannot be sent again.
+    world.fake.fail_next([Status::unavailable("not now")]);
+    let mut pipe = world.command(&["image", "register", "piped", "-"]);
+    pipe.stdin(std::fs::File::open(&file).unwrap());
+    let done = Done::of(pipe).await;
+    assert!(done.code == 1 && done.stderr.contains("cannot be sent again"), "{}", done.stderr);
+    let done = world.stint(&["image", "register", "tool", &world.folder.path().to_string_lossy()]).await;
+    assert!(done.code == 2 && done.stderr.contains("is a folder"), "{}", done.stderr);
+    let done = world.stint(&["image", "register", "web", "--docker", "ghcr.io/team/web:1"]).await;
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    let (header, sent) = world.fake.registered.lock().unwrap().last().unwrap().clone();
+    assert_eq!((header.reference.as_str(), sent.len()), ("ghcr.io/team/web:1", 0));
+}
+
+#[tokio::test]
+async fn images_are_listed_shown_and_removed() {
+    let world = World::new();
+    *world.fake.images.lock().unwrap() = vec![image("base"), image("tool")];
+    let listed = world.stint(&["image", "ls"]).await;
+    assert!(listed.stdout.contains("NAME") && listed.stdout.contains("5MiB"), "{}", listed.stdout);
+    assert!(listed.stderr.contains("--after more"), "{}", listed.stderr);
+    let json = world.stint(&["image", "ls", "-o", "json"]).await;
+    let json: Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!((json[1]["name"].as_str(), json[1]["size_bytes"].as_u64()), (Some("tool"), Some(5 << 20)));
+    assert_eq!(world.stint(&["image", "ls", "-o", "quiet"]).await.stdout, "base\ntool\n");
+    let shown = world.stint(&["image", "show", "tool"]).await.stdout;
+    assert!(shown.contains("a, b") && shown.contains("2 task(s)"), "{shown}");
+    let removed = world.stint(&["image", "rm", "tool"]).await;
+    assert!(removed.stdout == "tool removed\n" && removed.stderr.contains("2 task(s) still use it"));
+    let missing = world.stint(&["image", "show", "nothing"]).await;
+    assert_eq!((missing.code, missing.stdout.as_str()), (1, ""));
+}

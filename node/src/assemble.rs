@@ -67,8 +67,21 @@ pub async fn assemble(parts: Parts) -> Result<(Arc<Node>, LeaderQueue), Assemble
     let (leader, queue) = Leader::new(raft.clone(), shared.clone(), clock.clone());
     let reports = Reports { leader: leader.clone(), shared: shared.clone(), clock: clock.clone() };
     let requests = Requests { leader: leader.clone(), shared: shared.clone(), clock: clock.clone() };
-    let host = OnceLock::new();
-    let node =
-        Node { id, cluster, raft, shared, leader, peers, clock, chance, host, authority, reports, requests };
+    let (host, blobs) = (OnceLock::new(), OnceLock::new());
+    let node = Node {
+        id,
+        cluster,
+        raft,
+        shared,
+        leader,
+        peers,
+        clock,
+        chance,
+        host,
+        blobs,
+        authority,
+        reports,
+        requests,
+    };
     Ok((Arc::new(node), queue))
 }

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use stint_executor::{DockerSettings, FixedGpu};
 use stint_protocol::{Class, ClassRules, Runtime, Version};
 
+use crate::blobs::BlobSettings;
 pub use crate::limits::CLOCK_DRIFT_PERCENT;
 pub use machine::{Machine, default_data_dir};
 
@@ -32,6 +33,7 @@ pub struct Config {
     pub http: HttpConfig,
     pub raft: RaftConfig,
     pub executor: ExecutorConfig,
+    pub blobs: BlobSettings,
     pub cluster: ClusterConfig,
     /// Rules by class. Used at bootstrap only; from then on they are replicated.
     pub classes: BTreeMap<Class, ClassRules>,

@@ -3,6 +3,7 @@
 mod convert;
 mod files;
 pub mod http;
+mod images;
 mod logs;
 pub mod native;
 mod nodes;

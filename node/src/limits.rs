@@ -41,6 +41,45 @@ pub const LOG_CHUNK_BYTES: usize = 256 * 1024;
 pub const LOG_WAIT: Duration = Duration::from_secs(5);
 /// How often a followed log is looked at; a slow reader never slows a task.
 pub const LOG_POLL: Duration = Duration::from_millis(40);
+/// Bytes of a blob that one call between peers carries: large enough for the wire, small enough for a window of them.
+pub const BLOB_CHUNK_BYTES: usize = 512 * 1024;
+/// Chunks of one blob on their way at a time: hides the way there and back, and bounds memory.
+pub const CHUNKS_IN_FLIGHT: usize = 4;
+/// One chunk: a slow disk and a slow network, and soon enough for another peer to be asked.
+pub const CHUNK_DEADLINE: Duration = Duration::from_secs(10);
+/// Parts of a blob that wait for the disk; beyond it the sender waits.
+pub const PARTS_AHEAD: usize = 2;
+/// Bytes written between two looks at the free space of the disk: far less than its reserve.
+pub const MEASURE_DISK_BYTES: u64 = 64 * 1024 * 1024;
+/// Blobs that clients send to one peer at a time.
+pub const UPLOADS: usize = 8;
+/// Blobs that one peer fetches at a time.
+pub const PULLS: usize = 4;
+/// A peer that is asked to fetch a blob has this long, and longer by its size at the slowest rate that is waited for.
+pub const OFFER_DEADLINE: Duration = Duration::from_secs(60);
+pub const SLOWEST_COPY_BYTES_PER_S: u64 = 4 * 1024 * 1024;
+/// How often a peer looks after the bytes of the cluster while it leads.
+pub const BLOB_ROUND: Duration = Duration::from_secs(1);
+/// How often a peer looks whether it has the bytes that it should have.
+pub const BLOB_AUDIT: Duration = Duration::from_secs(30);
+/// Blobs that get another copy in one round: healing goes on beside the work.
+pub const HEALED_A_ROUND: usize = 4;
+/// Bytes that a client may have on their way on one stream.
+pub const UPLOAD_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
+/// How long a client may pause in the middle of an upload.
+pub const UPLOAD_PAUSE: Duration = Duration::from_secs(60);
+/// Rows of one page of images at most.
+pub const IMAGES_PAGE: usize = 1_000;
+/// Files, folders and links of one image: a large distribution has some 300,000.
+pub const IMAGE_ENTRIES: u64 = 2_000_000;
+/// Links followed on the way to one path, as the kernel does.
+pub const LINKS_FOLLOWED: u32 = 40;
+/// Layers of one image: Docker has 127 at most.
+pub const IMAGE_LAYERS: usize = 512;
+/// Bytes of a description inside an image (manifest, configuration).
+pub const IMAGE_JSON_BYTES: u64 = 8 * 1024 * 1024;
+/// How often unpacked images that nobody uses are looked for.
+pub const SHELF_ROUND: Duration = Duration::from_secs(5);
 /// Ends of one report: the rest goes with the next.
 pub const ENDS_PER_REPORT: usize = 1_024;
 /// Bytes of the ends of one report: they become one command, which shares a log entry with others.

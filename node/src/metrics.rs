@@ -12,6 +12,7 @@ pub fn render(node: &Node) -> Result<String, prometheus::Error> {
     raft(&registry, node)?;
     resources(&registry, node)?;
     active(&registry, node)?;
+    blobs(&registry, node)?;
     node.shared.counts.register(&registry)?;
     let mut out = Vec::new();
     TextEncoder::new().encode(&registry.gather(), &mut out)?;
@@ -82,6 +83,18 @@ fn active(registry: &Registry, node: &Node) -> Result<(), prometheus::Error> {
     let info = IntGaugeVec::new(Opts::new("stint_build_info", "The program"), &["version"])?;
     info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
     registry.register(Box::new(info))
+}
+
+/// Bytes of the cluster that lie on this peer.
+fn blobs(registry: &Registry, node: &Node) -> Result<(), prometheus::Error> {
+    let Ok(blobs) = node.stored() else { return Ok(()) };
+    let state = node.shared.view().state;
+    let own = state.blobs().filter(|(_, record)| record.holders.contains(&node.id));
+    let (count, bytes) = own.fold((0, 0), |(count, bytes), (_, record)| (count + 1, bytes + record.size));
+    gauge(registry, "stint_blobs", "Blobs of which this peer has a copy that counts", count)?;
+    gauge(registry, "stint_blob_bytes", "Bytes of those blobs", bytes as i64)?;
+    registry.register(Box::new(blobs.pulls.clone()))?;
+    registry.register(Box::new(blobs.pulled_bytes.clone()))
 }
 
 fn resources(registry: &Registry, node: &Node) -> Result<(), prometheus::Error> {

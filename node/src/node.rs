@@ -7,12 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use stint_executor::{Host, LogChunk, LogStream};
+use stint_protocol::image::SCHEME;
 use stint_protocol::{IdempotencyKey, LeaseId, NodeId, SharedSpec, TaskId, TaskName, TaskSpec, Tenant};
 use stint_raft::{CallClass, Raft};
 use stint_scheduler::State;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::agent::LeaderLink;
+use crate::blobs::Blobs;
 use crate::clock::{Chance, Clock};
 use crate::leader::Leader;
 use crate::limits;
@@ -39,6 +41,8 @@ pub struct Node {
     pub chance: Arc<Chance>,
     /// Empty on a peer that executes nothing.
     pub host: std::sync::OnceLock<Arc<dyn Host>>,
+    /// Empty on a peer that keeps no bytes.
+    pub blobs: std::sync::OnceLock<Arc<Blobs>>,
     pub authority: Authority,
     pub reports: Reports,
     pub requests: Requests,
@@ -61,6 +65,9 @@ impl Node {
         let settings = self.shared.view().state.settings().clone();
         let digest = digest_of(&new);
         let key_made_ms = new.key.as_ref().and_then(made_at);
+        if new.spec.image.as_deref().is_some_and(|image| image.starts_with(SCHEME)) {
+            self.check_images()?;
+        }
         let rules = settings.class(new.spec.class);
         let spec = new.spec.resolve(rules).map_err(|e| invalid(e.to_string()))?;
         if let Some(name) = new.name.as_ref().filter(|_| new.count > 1) {
@@ -256,7 +263,7 @@ impl Node {
     }
 }
 
-fn unexpected(reply: &Reply) -> Refusal {
+pub(crate) fn unexpected(reply: &Reply) -> Refusal {
     Refusal::new(RefusalCode::Unknown, format!("the leader gave an answer of another kind: {reply:?}"))
 }
 
@@ -301,6 +308,8 @@ impl Handler for Node {
                 }
                 Kind::Forward => Ok(encode(&self.requests.answer(decode(&body)?).await)),
                 Kind::ReadLog => Ok(encode(&self.read_own_log(decode(&body)?).await)),
+                Kind::OfferBlob => Ok(encode(&self.take_offer(decode(&body)?).await)),
+                Kind::ReadBlob => Ok(encode(&self.read_blob(decode(&body)?).await)),
                 Kind::Join => Ok(encode(&self.admit(decode(&body)?).await)),
             }
         })

@@ -85,7 +85,8 @@ type Attempt = Shared<Later<Result<Connection, String>>>;
 pub struct Peers {
     endpoint: Endpoint,
     config: quinn::ClientConfig,
-    attempts: Mutex<BTreeMap<PeerAddress, Attempt>>,
+    /// By peer, and whether for bulk: stored bytes have a connection of their own.
+    attempts: Mutex<BTreeMap<(PeerAddress, bool), Attempt>>,
 }
 
 /// Settings of a connection: a dead peer is noticed within two seconds, and a lost first packet is sent again soon.
@@ -131,9 +132,9 @@ impl Peers {
 
     async fn exchange(&self, to: &PeerAddress, kind: Kind, body: Bytes) -> Result<Bytes, CallError> {
         let unreachable = |e: String| CallError::Unreachable(to.address.clone(), e);
-        let connection = self.attempt(to).await.map_err(unreachable)?;
+        let connection = self.attempt(to, kind.is_bulk()).await.map_err(unreachable)?;
         let (mut send, mut receive) = connection.open_bi().await.map_err(|e| unreachable(e.to_string()))?;
-        if kind == Kind::RaftSnapshot {
+        if kind == Kind::RaftSnapshot || kind.is_bulk() {
             // Votes and heartbeats go first. A failure here shows in the write below.
             let _ = send.set_priority(-1);
         }
@@ -147,13 +148,13 @@ impl Peers {
     }
 
     /// The connection that is up or being made, or a new attempt.
-    fn attempt(&self, to: &PeerAddress) -> Attempt {
+    fn attempt(&self, to: &PeerAddress, bulk: bool) -> Attempt {
         let mut attempts = self.attempts.lock().unwrap_or_else(|e| e.into_inner());
         let usable = |attempt: &&Attempt| match attempt.peek() {
             None => true,
             Some(made) => made.as_ref().is_ok_and(|c| c.close_reason().is_none()),
         };
-        if let Some(attempt) = attempts.get(to).filter(usable) {
+        if let Some(attempt) = attempts.get(&(to.clone(), bulk)).filter(usable) {
             return attempt.clone();
         }
         let (endpoint, config, peer) = (self.endpoint.clone(), self.config.clone(), to.clone());
@@ -164,7 +165,7 @@ impl Peers {
         let joined: Later<Result<Connection, String>> =
             Box::pin(async move { task.await.unwrap_or_else(|_| Err("this peer is stopping".into())) });
         let attempt = joined.shared();
-        attempts.insert(to.clone(), attempt.clone());
+        attempts.insert((to.clone(), bulk), attempt.clone());
         attempt
     }
 

@@ -7,6 +7,7 @@ use stint_protocol::{NodeId, TimeMs, Version, version};
 use stint_raft::{BarrierError, MembershipError, PeerInfo};
 use stint_scheduler::{Admit, Change, Command, Rejection, Submit};
 
+use crate::blobs::message::RegistryRequest;
 use crate::clock::Clock;
 use crate::leader::{Leader, NotDone};
 use crate::limits;
@@ -71,11 +72,19 @@ impl From<MembershipError> for Failed {
 impl From<Rejection> for Failed {
     fn from(rejection: Rejection) -> Self {
         let code = match rejection {
-            Rejection::UnknownTask(_) | Rejection::UnknownNode(_) => RefusalCode::NotFound,
-            Rejection::BadCount { .. } => RefusalCode::Invalid,
-            Rejection::KeysFull(_) | Rejection::TooManyTasks { .. } | Rejection::SpecsTooLarge { .. } => {
-                RefusalCode::Full
+            Rejection::UnknownTask(_) | Rejection::UnknownNode(_) | Rejection::UnknownImage { .. } => {
+                RefusalCode::NotFound
             }
+            Rejection::BadCount { .. }
+            | Rejection::BadImageName(_)
+            | Rejection::ImageUnsuited { .. }
+            | Rejection::BlobDiffers { .. } => RefusalCode::Invalid,
+            Rejection::KeysFull(_)
+            | Rejection::TooManyTasks { .. }
+            | Rejection::SpecsTooLarge { .. }
+            | Rejection::ImagesFull(_)
+            | Rejection::KeptBlobsFull(_) => RefusalCode::Full,
+            Rejection::NoHolder(_) => RefusalCode::Unavailable,
             Rejection::BadJoinToken => RefusalCode::Denied,
             Rejection::KeyTooOld(_) => RefusalCode::Unknown,
             _ => RefusalCode::Conflict,
@@ -120,6 +129,7 @@ impl Requests {
             Request::Enlist(node) => self.enlist(node).await,
             Request::TransferLeader(to) => self.transfer(to).await,
             Request::Readdress { node, address, speaks } => self.readdress(node, address, speaks).await,
+            Request::Registry(request) => self.registry(request).await,
         }
     }
 
@@ -148,6 +158,26 @@ impl Requests {
             _ => None,
         });
         submitted.ok_or_else(|| NotDone::Unknown("the submit gave no tasks".into()).into())
+    }
+
+    async fn registry(&self, request: RegistryRequest) -> Result<Reply, Failed> {
+        let image = match request {
+            RegistryRequest::Register(image) => image,
+            RegistryRequest::Delete { tenant, image } => {
+                return self.all(vec![Command::DeleteImage { tenant, image }]).await;
+            }
+            RegistryRequest::Keep(keep) => return self.all(vec![Command::KeepBlob(keep)]).await,
+            RegistryRequest::Lose { node, blobs } => {
+                return self.all(vec![Command::LoseBlobs { node, blobs }]).await;
+            }
+        };
+        let changes = self.one(Command::RegisterImage(image)).await?;
+        let index = self.shared.view().at.index;
+        let registered = changes.iter().find_map(|change| match change {
+            Change::ImageRegistered { image, .. } => Some(Reply::Image { image: *image, index }),
+            _ => None,
+        });
+        registered.ok_or_else(|| NotDone::Unknown("the entry registered nothing".into()).into())
     }
 
     /// Out of the executing nodes first, then out of the membership: a voter leaves a quorum behind.

@@ -1,5 +1,6 @@
 //! Starts one peer from its configuration, and stops it.
 
+mod blobs;
 mod executor;
 mod fronts;
 mod membership;
@@ -20,6 +21,7 @@ use tokio::time::timeout;
 
 use crate::announce::announce;
 use crate::assemble::{AssembleError, Parts, assemble};
+use crate::blobs::OpenError;
 use crate::clock::{Chance, Clock, HostClock};
 use crate::config::{Config, RaftProfile};
 use crate::identity::{DataDir, IdentityError};
@@ -75,6 +77,10 @@ pub enum NodeError {
     Assemble(#[from] AssembleError),
     #[error("listening on {what} {address}: {source}")]
     Listen { what: &'static str, address: String, source: std::io::Error },
+    #[error("stored bytes: {0}")]
+    Blobs(#[from] OpenError),
+    #[error("the folder of unpacked images {}: {source}", folder.display())]
+    Images { folder: PathBuf, source: std::io::Error },
     #[error("the executor cannot start: {0}")]
     Executor(String),
     #[error("this peer did not become a member of its cluster: {0}")]
@@ -105,7 +111,8 @@ pub async fn serve(
     tasks.spawn(node.leader.clone().run(queue));
     membership::settle(&node, &mut dir, &config, &advertise, &mut stop).await?;
     tasks.spawn(announce(node.clone(), advertise.clone()));
-    let executing = executor::start(&node, &mut dir, &config, &mut tasks).await?;
+    let store = blobs::start(&node, &dir, &config, &mut tasks)?;
+    let executing = executor::start(&node, &mut dir, &config, store, &mut tasks).await?;
     let node = executing.node;
     let fronts = fronts::start(&node, &config, &mut tasks).await?;
     tracing::info!(node = node.id.0, address = %advertise, "peer is up");

@@ -4,11 +4,12 @@
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 use stint_protocol::{
-    AttemptEnd, BootMs, GpuInfo, IdempotencyKey, Incarnation, LeaseId, NodeId, Nonce, Runtime, SharedSpec,
-    TaskId, TaskName, Tenant, TimeMs, Version,
+    AttemptEnd, BootMs, GpuInfo, IdempotencyKey, ImageId, Incarnation, LeaseId, NodeId, Nonce, Runtime,
+    SharedSpec, TaskId, TaskName, Tenant, TimeMs, Version,
 };
 use stint_scheduler::{NodeMode, RegisterNode};
 
+use crate::blobs::message::RegistryRequest;
 use crate::pki::Authority;
 
 /// The subject of a call; numbers are never reused.
@@ -22,15 +23,24 @@ pub enum Kind {
     Forward = 5,
     ReadLog = 6,
     Join = 7,
+    OfferBlob = 8,
+    ReadBlob = 9,
 }
 
 impl Kind {
     /// The kind of a number.
     pub fn from_number(number: u8) -> Option<Self> {
         use Kind::*;
-        [RaftControl, RaftAppend, RaftSnapshot, Report, Forward, ReadLog, Join]
+        [RaftControl, RaftAppend, RaftSnapshot, Report, Forward, ReadLog, Join, OfferBlob, ReadBlob]
             .into_iter()
             .find(|k| *k as u8 == number)
+    }
+}
+
+impl Kind {
+    /// Many bytes that must not hold up votes and heartbeats: they go over a connection of their own.
+    pub fn is_bulk(self) -> bool {
+        matches!(self, Kind::OfferBlob | Kind::ReadBlob)
     }
 }
 
@@ -201,6 +211,9 @@ pub enum Request {
         #[cbor(default)]
         speaks: Version,
     },
+    /// Images and stored bytes.
+    #[n(11)]
+    Registry(#[n(0)] RegistryRequest),
 }
 
 /// A submit, checked and resolved by the peer that took it.
@@ -255,6 +268,14 @@ pub enum Reply {
     Admitted(#[n(0)] NodeId),
     #[n(6)]
     Leader(#[n(0)] NodeId),
+    /// The image that was registered, or was already; visible to a peer that has applied this index.
+    #[n(7)]
+    Image {
+        #[n(0)]
+        image: ImageId,
+        #[n(1)]
+        index: u64,
+    },
 }
 
 /// What the leader alone knows.

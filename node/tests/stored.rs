@@ -6,13 +6,14 @@
 mod stored;
 
 use minicbor::bytes::ByteArray;
+use stint_node::blobs::message::{BlobChunk, OfferAnswer, OfferBlob, ReadBlob, RegistryRequest};
 use stint_node::shared::Entry;
 use stint_node::wire::{
     ForwardAnswer, Grant, Kind, Launching, LeaderView, Orders, ReadLog, Refusal, RefusalCode, Reply, Report,
     ReportAnswer, Request, SubmitRequest,
 };
 use stint_protocol::*;
-use stint_scheduler::{Admit, Command, NodeMode, RegisterNode};
+use stint_scheduler::{Admit, Command, KeepBlob, NodeMode, RegisterImage, RegisterNode};
 use stored::{Stored, assert_reads};
 
 fn stored() -> Stored {
@@ -160,6 +161,7 @@ fn forwarded_requests_are_read_and_written_as_they_were_stored() {
         ("enlist", Request::Enlist(NodeId(2))),
         ("transfer-leader", Request::TransferLeader(Some(NodeId(3)))),
         ("readdress-2", readdress(Version(2))),
+        ("registry", Request::Registry(RegistryRequest::Register(register_image()))),
     ];
     for (number, (name, request)) in requests.iter().enumerate() {
         stored().check(&format!("request-{number}-{name}.cbor"), request);
@@ -209,6 +211,7 @@ fn answers_to_forwarded_requests_are_read_and_written_as_they_were_stored() {
         ("leader-view", Reply::LeaderView(view)),
         ("admitted", Reply::Admitted(NodeId(3))),
         ("leader", Reply::Leader(NodeId(1))),
+        ("image", Reply::Image { image: ImageId(7 << 64), index: 70_000 }),
     ];
     for (number, (name, reply)) in replies.into_iter().enumerate() {
         stored().check(&format!("reply-{number}-{name}.cbor"), &ForwardAnswer::Reply(reply));
@@ -233,6 +236,44 @@ fn a_log_read_is_read_and_written_as_it_was_stored() {
     stored().check("read-log-1.cbor", &read);
 }
 
+fn blob() -> Blob {
+    Blob { digest: Digest::of([7; 32]), size: 7 << 30 }
+}
+
+fn register_image() -> RegisterImage {
+    RegisterImage {
+        id: ImageId(7 << 64),
+        tenant: Tenant::new("team-7").unwrap(),
+        name: ImageName::new("team/tool:2").unwrap(),
+        source: ImageSource::Rootfs(blob()),
+        description: "what it does".into(),
+        holders: vec![NodeId(1), NodeId(2)],
+    }
+}
+
+#[test]
+fn what_peers_say_of_stored_bytes_is_read_and_written_as_it_was_stored() {
+    let tenant = Tenant::new("team-7").unwrap();
+    let keep = KeepBlob { tenant: tenant.clone(), blob: blob(), keep_ms: 60_000, holders: vec![NodeId(2)] };
+    let requests = [
+        ("register", RegistryRequest::Register(register_image())),
+        ("delete", RegistryRequest::Delete { tenant, image: ImageId(7 << 64) }),
+        ("keep", RegistryRequest::Keep(keep)),
+        ("lose", RegistryRequest::Lose { node: NodeId(2), blobs: vec![blob().digest] }),
+    ];
+    for (number, (name, request)) in requests.iter().enumerate() {
+        stored().check(&format!("registry-request-{number}-{name}.cbor"), request);
+    }
+    let holders = vec![(NodeId(2), "10.0.0.2:7001".into())];
+    stored().check("offer-blob-1.cbor", &OfferBlob { blob: blob(), holders });
+    stored().check("offer-answer-0-held.cbor", &OfferAnswer::Held);
+    stored().check("offer-answer-1-failed.cbor", &OfferAnswer::Failed("the disk is full".into()));
+    let read = ReadBlob { digest: blob().digest, offset: 1 << 33, length: 1 << 20 };
+    stored().check("read-blob-1.cbor", &read);
+    stored().check("blob-chunk-0-bytes.cbor", &BlobChunk::Bytes(vec![1, 2, 3].into()));
+    stored().check("blob-chunk-1-missing.cbor", &BlobChunk::Missing("it has not".into()));
+}
+
 #[test]
 fn the_kinds_of_calls_keep_their_numbers() {
     use Kind::*;
@@ -244,6 +285,8 @@ fn the_kinds_of_calls_keep_their_numbers() {
         (5, Forward),
         (6, ReadLog),
         (7, Join),
+        (8, OfferBlob),
+        (9, ReadBlob),
     ];
     for (number, kind) in kinds {
         assert_eq!(kind as u8, number, "{kind:?}: a number is never changed, nor given to another call");

@@ -53,6 +53,12 @@ pub struct UnknownWord {
     known: &'static str,
 }
 
+impl UnknownWord {
+    pub(crate) fn new(what: &'static str, word: &str, known: &'static str) -> Self {
+        Self { what, word: word.into(), known }
+    }
+}
+
 impl FromStr for Class {
     type Err = UnknownWord;
 

@@ -9,72 +9,86 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits;
 
-/// A task, unique in the cluster. Made by the peer that takes the submit (UUID version 7), never in `apply`.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TaskId(pub u128);
+macro_rules! uuid_type {
+    ($(#[$doc:meta])* $name:ident, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub u128);
 
-impl TaskId {
-    /// Builds a version 7 UUID from a wall time in milliseconds since 1970 and 80 random bits.
-    pub fn from_parts(unix_ms: u64, random: u128) -> Self {
-        let time = u128::from(unix_ms & 0xffff_ffff_ffff) << 80;
-        let noise = random & 0x0fff_3fff_ffff_ffff_ffff;
-        Self(time | noise | (0x7 << 76) | (0b10 << 62))
-    }
-}
-
-impl fmt::Display for TaskId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let b = self.0;
-        write!(
-            f,
-            "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
-            (b >> 96) as u32,
-            (b >> 80) as u16,
-            (b >> 64) as u16,
-            (b >> 48) as u16,
-            b & 0xffff_ffff_ffff
-        )
-    }
-}
-
-impl fmt::Debug for TaskId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl FromStr for TaskId {
-    type Err = InvalidName;
-
-    fn from_str(text: &str) -> Result<Self, InvalidName> {
-        let wrong = || InvalidName::new("task id", text, "expected 32 hexadecimal digits as 8-4-4-4-12");
-        let dashes_right = text.len() == 36
-            && text.bytes().enumerate().all(|(i, b)| (b == b'-') == matches!(i, 8 | 13 | 18 | 23));
-        if !dashes_right {
-            return Err(wrong());
+        impl $name {
+            /// Builds a version 7 UUID from a wall time in milliseconds since 1970 and 80 random bits.
+            pub fn from_parts(unix_ms: u64, random: u128) -> Self {
+                let time = u128::from(unix_ms & 0xffff_ffff_ffff) << 80;
+                let noise = random & 0x0fff_3fff_ffff_ffff_ffff;
+                Self(time | noise | (0x7 << 76) | (0b10 << 62))
+            }
         }
-        let hex: String = text.chars().filter(|c| *c != '-').collect();
-        u128::from_str_radix(&hex, 16).map(TaskId).map_err(|_| wrong())
-    }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let b = self.0;
+                write!(
+                    f,
+                    "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+                    (b >> 96) as u32,
+                    (b >> 80) as u16,
+                    (b >> 64) as u16,
+                    (b >> 48) as u16,
+                    b & 0xffff_ffff_ffff
+                )
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidName;
+
+            fn from_str(text: &str) -> Result<Self, InvalidName> {
+                let wrong =
+                    || InvalidName::new($what, text, "expected 32 hexadecimal digits as 8-4-4-4-12");
+                let dashes_right = text.len() == 36
+                    && text.bytes().enumerate().all(|(i, b)| (b == b'-') == matches!(i, 8 | 13 | 18 | 23));
+                if !dashes_right {
+                    return Err(wrong());
+                }
+                let hex: String = text.chars().filter(|c| *c != '-').collect();
+                u128::from_str_radix(&hex, 16).map($name).map_err(|_| wrong())
+            }
+        }
+
+        impl<C> Encode<C> for $name {
+            fn encode<W: minicbor::encode::Write>(
+                &self,
+                e: &mut minicbor::Encoder<W>,
+                _: &mut C,
+            ) -> Result<(), minicbor::encode::Error<W::Error>> {
+                e.bytes(&self.0.to_be_bytes())?.ok()
+            }
+        }
+
+        impl<'b, C> Decode<'b, C> for $name {
+            fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
+                let wrong = |_| minicbor::decode::Error::message(concat!("16 bytes are a ", $what));
+                Ok(Self(u128::from_be_bytes(d.bytes()?.try_into().map_err(wrong)?)))
+            }
+        }
+    };
 }
 
-impl<C> Encode<C> for TaskId {
-    fn encode<W: minicbor::encode::Write>(
-        &self,
-        e: &mut minicbor::Encoder<W>,
-        _: &mut C,
-    ) -> Result<(), minicbor::encode::Error<W::Error>> {
-        e.bytes(&self.0.to_be_bytes())?.ok()
-    }
-}
-
-impl<'b, C> Decode<'b, C> for TaskId {
-    fn decode(d: &mut minicbor::Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
-        let bytes: [u8; 16] =
-            d.bytes()?.try_into().map_err(|_| minicbor::decode::Error::message("a task id is 16 bytes"))?;
-        Ok(Self(u128::from_be_bytes(bytes)))
-    }
-}
+uuid_type!(
+    /// A task, unique in the cluster. Made by the peer that takes the submit (UUID version 7), never in `apply`.
+    TaskId, "task id"
+);
+uuid_type!(
+    /// A registered image, unique in the cluster; another one of the same name has another id. Made by the peer that
+    /// takes the registration.
+    ImageId, "image id"
+);
 
 /// One `stint` process as a member of the cluster; equal to its peer id in Raft.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
@@ -236,6 +250,10 @@ name_type!(
     TaskName, "task name", check_task_name
 );
 name_type!(
+    /// An image's name, unique inside its tenant: `tool`, `team/tool:2`.
+    ImageName, "image name", check_image_name
+);
+name_type!(
     /// Makes a submit repeatable: same tenant and key, same tasks.
     IdempotencyKey, "idempotency key", check_key
 );
@@ -243,6 +261,13 @@ name_type!(
     /// A GPU's UUID as its driver reports it (`GPU-…`), or a name from the configuration for tests.
     GpuId, "GPU id", check_gpu
 );
+
+impl ImageName {
+    /// None sorts before it.
+    pub fn first() -> Self {
+        Self("0".into())
+    }
+}
 
 impl Tenant {
     /// The tenant of clients that name none.
@@ -277,6 +302,21 @@ fn check_task_name(text: &str) -> Result<(), &'static str> {
         Ok(())
     } else {
         Err("a task name may only have letters, digits, '.', '_' and '-' (no '/', no spaces)")
+    }
+}
+
+fn check_image_name(text: &str) -> Result<(), &'static str> {
+    if text.is_empty() || text.len() > limits::IMAGE_NAME_BYTES {
+        return Err("an image name has 1 to 128 characters");
+    }
+    let word = |part: &str| {
+        let known = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+        part.starts_with(|c: char| c.is_ascii_alphanumeric()) && part.bytes().all(known)
+    };
+    if !text.contains("..") && text.split(['/', ':']).all(word) {
+        Ok(())
+    } else {
+        Err("an image name has words of letters, digits, '.', '_' and '-' with '/' or ':' between them")
     }
 }
 
@@ -323,6 +363,17 @@ mod tests {
         let message = TaskName::new("a/b").unwrap_err().to_string();
         assert!(message.contains("no '/'"), "{message}");
         assert!(TaskName::new("train-7.fold_2").is_ok());
+    }
+
+    #[test]
+    fn image_names_are_no_paths() {
+        for bad in ["", "/etc", "a//b", "a/../b", "a/", "a b", "a@b", ".a", "a/.b", ":1", &"x".repeat(129)] {
+            assert!(ImageName::new(bad).is_err(), "{bad:?} was taken");
+        }
+        for good in ["0", "tool", "team/tool:2", "a.b_c-d/e:1.2"] {
+            let name = ImageName::new(good).unwrap();
+            assert!(ImageName::first() <= name);
+        }
     }
 
     #[test]

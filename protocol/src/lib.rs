@@ -5,6 +5,7 @@ pub mod blob;
 pub mod class;
 pub mod files;
 pub mod ids;
+pub mod image;
 pub mod limits;
 pub mod outcome;
 pub mod resources;
@@ -25,8 +26,10 @@ pub use blob::{Blob, Digest};
 pub use class::{Class, ClassRules, Runtime};
 pub use files::{InputFile, InputSource, KeptFile, OutputPath, SecretUse, TaskFiles};
 pub use ids::{
-    DiskId, GpuId, IdempotencyKey, Incarnation, InvalidName, LeaseId, NodeId, Nonce, TaskId, TaskName, Tenant,
+    DiskId, GpuId, IdempotencyKey, ImageId, ImageName, Incarnation, InvalidName, LeaseId, NodeId, Nonce,
+    TaskId, TaskName, Tenant,
 };
+pub use image::{ImageKind, ImageSource, Named, PinnedImage};
 pub use outcome::{AttemptEnd, EndKind, Outcome, weight_of};
 pub use resources::{GpuInfo, GpuRequest, NodeOffer, QuarantinedGpu, Resources};
 pub use task::{InvalidSpec, OnLost, RetryPolicy, SharedSpec, TaskSpec};

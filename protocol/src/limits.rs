@@ -4,6 +4,20 @@
 pub const TENANT_BYTES: usize = 63;
 /// Bytes of a task's name: fits a file name together with an attempt number.
 pub const TASK_NAME_BYTES: usize = 128;
+/// Bytes of an image's name: as a task's.
+pub const IMAGE_NAME_BYTES: usize = 128;
+/// Bytes of an image's description: a paragraph.
+pub const IMAGE_DESCRIPTION_BYTES: usize = 1024;
+/// Bytes of a Docker reference that is kept under a name: registry, path, tag and digest at their longest.
+pub const IMAGE_REFERENCE_BYTES: usize = 512;
+/// Images in the replicated state, those that were replaced and are still used included: some tens of MiB.
+pub const IMAGES: usize = 100_000;
+/// Blobs that tenants keep for a time, in the replicated state.
+pub const KEPT_BLOBS: usize = 1_000_000;
+/// How long a tenant may have a blob kept at most, in milliseconds: a year.
+pub const KEEP_BLOB_MS: u64 = 365 * 24 * 3_600_000;
+/// Blobs that one command names at most: 1,000 digests are 40 KiB.
+pub const BLOBS_PER_COMMAND: usize = 1_000;
 /// Bytes of an idempotency key: two UUIDs and some words.
 pub const IDEMPOTENCY_KEY_BYTES: usize = 128;
 /// Bytes of a GPU's id: NVIDIA's MIG UUIDs have about 50.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::class::{Class, ClassRules, Runtime};
 use crate::files::TaskFiles;
+use crate::image::PinnedImage;
 use crate::limits;
 use crate::resources::{GpuRequest, Resources};
 
@@ -69,7 +70,8 @@ pub struct TaskSpec {
     #[n(2)]
     #[serde(default)]
     pub runtime: Option<Runtime>,
-    /// Docker reference, or a folder with a root file system for crun; none = the host's, read-only.
+    /// `stint://NAME` for a registered image, a Docker reference, or a folder with a root file system for crun; none =
+    /// the host's, read-only.
     #[n(3)]
     #[serde(default)]
     pub image: Option<String>,
@@ -113,6 +115,11 @@ pub struct TaskSpec {
     #[cbor(default)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<Box<TaskFiles>>,
+    /// The registered image that `image` named when the task was submitted. Set by the cluster, never by a user.
+    #[n(14)]
+    #[cbor(default)]
+    #[serde(skip)]
+    pub pinned: Option<PinnedImage>,
 }
 
 fn default_priority() -> u8 {
@@ -154,6 +161,7 @@ impl TaskSpec {
             constraints: BTreeMap::new(),
             stop_grace_ms: default_grace(),
             files: None,
+            pinned: None,
         }
     }
 
@@ -195,7 +203,8 @@ impl TaskSpec {
         let pairs =
             self.env.iter().chain(&self.constraints).map(|(k, v)| k.len() + v.len() + 48).sum::<usize>();
         let files = self.files.as_ref().map_or(0, |files| files.weight());
-        (200 + words + pairs + files) as u64
+        let pinned = self.pinned.as_ref().map_or(0, |_| 400);
+        (200 + words + pairs + files + pinned) as u64
     }
 
     fn check_command(&self) -> Result<(), InvalidSpec> {

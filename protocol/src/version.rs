@@ -33,6 +33,9 @@ pub const TASK_FILES: Version = Version(3);
 /// A member's address may change: `SetNodeAddress`.
 pub const NODE_ADDRESS: Version = Version(2);
 
+/// Registered images and stored bytes: tasks that name an image of the registry, and the commands about both.
+pub const IMAGES: Version = Version(3);
+
 impl Default for Version {
     /// Who never said what it speaks speaks the oldest.
     fn default() -> Self {

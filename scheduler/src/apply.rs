@@ -1,12 +1,15 @@
 //! The one way the state changes: a command in, changes or a rejection out.
 
+mod blob;
 mod cancel;
+mod image;
 mod join;
 mod lease;
 mod node;
 mod submit;
 mod version;
 
+pub(crate) use blob::forget_keep;
 pub(crate) use submit::share_of_spec;
 
 use minicbor::{Decode, Encode};
@@ -57,6 +60,24 @@ fn dispatch(state: &mut State, command: Command, changes: &mut Vec<Change>) -> R
         Command::SetNodeAddress { node, address } => node::set_address(state, node, address, changes),
         Command::Announce { node, speaks } => version::announce(state, node, speaks, changes),
         Command::RaiseVersion { to } => version::raise(state, to, changes),
+        Command::RegisterImage(image) => image::register(state, image, changes),
+        Command::DeleteImage { tenant, image } => image::delete(state, &tenant, image, changes),
+        Command::KeepBlob(keep) => blob::keep(state, keep, changes),
+        Command::HoldBlobs { node, blobs } => blob::held(state, node, &blobs, changes),
+        other => {
+            release(state, other, changes);
+            Ok(())
+        }
+    }
+}
+
+/// What lets go of stored bytes is never refused.
+fn release(state: &mut State, command: Command, changes: &mut Vec<Change>) {
+    match command {
+        Command::ForgetBlob { tenant, blob } => blob::forget(state, tenant, blob, changes),
+        Command::LoseBlobs { node, blobs } => blob::lost(state, node, &blobs, changes),
+        Command::DropBlobs { blobs } => blob::drop_unused(state, &blobs, changes),
+        _ => {}
     }
 }
 

@@ -1,5 +1,7 @@
 //! The invariants of the state. Tests and the simulator call this after every apply; a broken one is a bug.
 
+mod images;
+
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Display};
 
@@ -18,7 +20,8 @@ pub fn check(state: &State) -> Result<(), String> {
     agree_all("drains", state.drains.iter().copied(), drains)?;
     check_names(state)?;
     check_history(state)?;
-    check_keys(state)
+    check_keys(state)?;
+    images::check(state)
 }
 
 fn agree<T: PartialEq + Debug>(what: impl Display, kept: &T, derived: &T) -> Result<(), String> {

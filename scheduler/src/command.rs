@@ -1,9 +1,11 @@
 //! What may be asked of the state machine, and what comes of it.
 
 use minicbor::{Decode, Encode};
+use stint_protocol::image::{Named, SCHEME};
 use stint_protocol::{
-    AttemptEnd, EndKind, IdempotencyKey, Incarnation, LeaseId, NodeId, NodeOffer, Nonce, Outcome, SharedSpec,
-    TaskId, TaskName, Tenant, Version, version,
+    AttemptEnd, Blob, Digest, EndKind, IdempotencyKey, ImageId, ImageKind, ImageName, ImageSource,
+    Incarnation, LeaseId, NodeId, NodeOffer, Nonce, Outcome, SharedSpec, TaskId, TaskName, Tenant, Version,
+    version,
 };
 
 use crate::node::NodeMode;
@@ -68,6 +70,39 @@ pub struct Admit {
     #[n(4)]
     #[cbor(default)]
     pub speaks: Version,
+}
+
+/// List an image under its tenant and name.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct RegisterImage {
+    #[n(0)]
+    pub id: ImageId,
+    #[n(1)]
+    pub tenant: Tenant,
+    #[n(2)]
+    pub name: ImageName,
+    #[n(3)]
+    pub source: ImageSource,
+    #[n(4)]
+    pub description: String,
+    /// Nodes that have its bytes, durably; none for a Docker reference.
+    #[n(5)]
+    pub holders: Vec<NodeId>,
+}
+
+/// Keep bytes for a tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct KeepBlob {
+    #[n(0)]
+    pub tenant: Tenant,
+    #[n(1)]
+    pub blob: Blob,
+    /// From the time of the entry, in milliseconds.
+    #[n(2)]
+    pub keep_ms: u64,
+    /// Nodes that have the bytes, durably.
+    #[n(3)]
+    pub holders: Vec<NodeId>,
 }
 
 /// Commands. Numbers are never reused.
@@ -142,6 +177,48 @@ pub enum Command {
         #[n(0)]
         to: Version,
     },
+    #[n(15)]
+    RegisterImage(#[n(0)] RegisterImage),
+    /// New tasks find it no more; those that use it keep it.
+    #[n(16)]
+    DeleteImage {
+        #[n(0)]
+        tenant: Tenant,
+        #[n(1)]
+        image: ImageId,
+    },
+    #[n(17)]
+    KeepBlob(#[n(0)] KeepBlob),
+    /// A tenant needs a blob no more.
+    #[n(18)]
+    ForgetBlob {
+        #[n(0)]
+        tenant: Tenant,
+        #[n(1)]
+        blob: Digest,
+    },
+    /// A node has fetched these bytes.
+    #[n(19)]
+    HoldBlobs {
+        #[n(0)]
+        node: NodeId,
+        #[n(1)]
+        blobs: Vec<Digest>,
+    },
+    /// A node has lost these bytes.
+    #[n(20)]
+    LoseBlobs {
+        #[n(0)]
+        node: NodeId,
+        #[n(1)]
+        blobs: Vec<Digest>,
+    },
+    /// Nothing refers to these bytes for long enough: nodes may delete them.
+    #[n(21)]
+    DropBlobs {
+        #[n(0)]
+        blobs: Vec<Digest>,
+    },
 }
 
 impl Command {
@@ -155,6 +232,14 @@ impl Command {
             Command::Submit(submit) if submit.spec.files.is_some() => version::TASK_FILES,
             Command::SetNodeAddress { .. } => version::NODE_ADDRESS,
             Command::RaiseVersion { to } => *to,
+            Command::Submit(submit) if names_image(submit) => version::IMAGES,
+            Command::RegisterImage(_)
+            | Command::DeleteImage { .. }
+            | Command::KeepBlob(_)
+            | Command::ForgetBlob { .. }
+            | Command::HoldBlobs { .. }
+            | Command::LoseBlobs { .. }
+            | Command::DropBlobs { .. } => version::IMAGES,
             Command::Configure(_)
             | Command::Submit(_)
             | Command::Cancel(_)
@@ -170,6 +255,11 @@ impl Command {
             | Command::Announce { .. } => version::OLDEST,
         }
     }
+}
+
+/// Whether its tasks run an image of the registry.
+fn names_image(submit: &Submit) -> bool {
+    submit.spec.image.as_deref().is_some_and(|image| Named::of_task(image).is_some())
 }
 
 /// What a command changed; the node turns these into wake-ups and answers.
@@ -214,6 +304,18 @@ pub enum Change {
     VersionRaised {
         to: Version,
     },
+    ImageRegistered {
+        image: ImageId,
+        /// The same one was listed under this name already: it is `image`.
+        repeated: bool,
+    },
+    ImageDeleted {
+        image: ImageId,
+        /// Tasks that still use it.
+        uses: u32,
+    },
+    /// Which bytes are kept, or where.
+    BlobsChanged,
     Configured,
 }
 
@@ -252,6 +354,24 @@ pub enum Rejection {
     StaleNode { node: NodeId },
     #[error("node {node} still holds {leases} lease(s): drain it and wait, or wait until they run out")]
     NodeHoldsLeases { node: NodeId, leases: usize },
+    #[error(
+        "no image {image} is registered in tenant {tenant}: `stint image ls` lists those that are, `stint image register` adds one"
+    )]
+    UnknownImage { image: String, tenant: Tenant },
+    #[error("{0}: a task names a registered image as {SCHEME}NAME or {SCHEME}NAME@sha256:…")]
+    BadImageName(String),
+    #[error("image {name} is of kind {kind}, which runs with {runtimes}: {asked}")]
+    ImageUnsuited { name: ImageName, kind: ImageKind, runtimes: String, asked: String },
+    #[error("the registry is full ({0} images): delete some with `stint image rm`")]
+    ImagesFull(usize),
+    #[error("image id {0} is in use already: register again")]
+    ImageIdTaken(ImageId),
+    #[error("{0} blobs are kept for tenants, which is the most: wait until some have expired")]
+    KeptBlobsFull(usize),
+    #[error("{digest} has {known} bytes, not {size}")]
+    BlobDiffers { digest: Digest, size: u64, known: u64 },
+    #[error("no member of the cluster has the bytes of {0}: send them again")]
+    NoHolder(Digest),
     #[error("the join token is not valid or has expired: make a new one with `stint cluster join-token`")]
     BadJoinToken,
     #[error("this cluster is configured already")]

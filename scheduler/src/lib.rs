@@ -6,6 +6,7 @@ mod apply;
 mod check;
 mod command;
 mod explain;
+mod image;
 mod node;
 mod plan;
 mod retention;
@@ -16,8 +17,9 @@ mod task;
 
 pub use apply::{Stamped, apply};
 pub use check::check;
-pub use command::{Admit, Change, Command, RegisterNode, Rejection, Submit};
+pub use command::{Admit, Change, Command, KeepBlob, RegisterImage, RegisterNode, Rejection, Submit};
 pub use explain::{Explanation, NodeReason, explain};
+pub use image::{BlobRecord, Image, Keep};
 pub use node::{GpuRecord, Node, NodeMode};
 pub use plan::{Assignment, Plan, PlanInput, plan};
 pub use settings::{Placement, Settings};

@@ -1,7 +1,9 @@
-//! What is forgotten, and when: finished tasks by number, age and weight, idempotency keys by age.
+//! What is forgotten, and when: finished tasks by number, age and weight, idempotency keys by age, blobs kept for
+//! tenants when their time is over.
 
 use stint_protocol::{TaskId, limits, version};
 
+use crate::apply::forget_keep;
 use crate::state::State;
 
 /// Things forgotten with one command at most, so that no single entry is slow. More than any command adds
@@ -19,6 +21,16 @@ pub(crate) fn sweep(state: &mut State) {
             break;
         }
     }
+    for _ in 0..SWEEP_PER_COMMAND {
+        if !forget_oldest_keep(state) {
+            break;
+        }
+    }
+}
+
+fn forget_oldest_keep(state: &mut State) -> bool {
+    let due = state.keep_order.get_min().filter(|(until, ..)| *until <= state.time).cloned();
+    due.is_some_and(|(_, tenant, digest)| forget_keep(state, tenant, digest))
 }
 
 fn forget_oldest_task(state: &mut State) -> bool {

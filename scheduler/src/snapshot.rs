@@ -6,9 +6,12 @@ use std::sync::Arc;
 
 use minicbor::encode::Write;
 use minicbor::{Decode, Encoder};
-use stint_protocol::{IdempotencyKey, NodeId, Resources, SharedSpec, TaskId, Tenant, TimeMs, Version};
+use stint_protocol::{
+    Digest, IdempotencyKey, NodeId, Resources, SharedSpec, TaskId, Tenant, TimeMs, Version,
+};
 
 use crate::check;
+use crate::image::{BlobRecord, Image, Keep};
 use crate::node::{GpuRecord, Node};
 use crate::settings::Settings;
 use crate::state::{KeyRecord, State};
@@ -60,10 +63,19 @@ struct Stored {
     #[n(13)]
     #[cbor(default)]
     version: Version,
+    #[n(14)]
+    #[cbor(default)]
+    images: Vec<Image>,
+    #[n(15)]
+    #[cbor(default)]
+    blobs: Vec<(Digest, BlobRecord)>,
+    #[n(16)]
+    #[cbor(default)]
+    keeps: Vec<(Tenant, Digest, Keep)>,
 }
 
 /// Fields of `Stored`.
-const FIELDS: u64 = 14;
+const FIELDS: u64 = 17;
 
 /// The specs of a snapshot, each stored once.
 struct SpecTable<'a> {
@@ -147,6 +159,9 @@ pub fn same(one: &State, other: &State) -> bool {
         && one.leases.iter().eq(other.leases.iter())
         && one.gpus.iter().eq(other.gpus.iter())
         && one.names.iter().eq(other.names.iter())
+        && one.images.iter().eq(other.images.iter())
+        && one.blobs.iter().eq(other.blobs.iter())
+        && one.keeps.iter().eq(other.keeps.iter())
         && one.finished_order.iter().eq(other.finished_order.iter())
 }
 
@@ -178,7 +193,27 @@ fn write<'a, W: Write>(
     for (hash, expires) in &state.join_tokens {
         e.array(2)?.bytes(hash)?.encode(expires)?;
     }
-    e.encode(state.version)?.ok()
+    e.encode(state.version)?;
+    write_images(state, &mut e)
+}
+
+fn write_images<W: Write>(
+    state: &State,
+    e: &mut Encoder<W>,
+) -> Result<(), minicbor::encode::Error<W::Error>> {
+    e.array(state.images.len() as u64)?;
+    for image in state.images.values() {
+        e.encode(&**image)?;
+    }
+    e.array(state.blobs.len() as u64)?;
+    for (digest, record) in &state.blobs {
+        e.encode((digest, &**record))?;
+    }
+    e.array(state.keeps.len() as u64)?;
+    for ((tenant, digest), keep) in &state.keeps {
+        e.encode((tenant, digest, keep))?;
+    }
+    e.ok()
 }
 
 fn write_keys<W: Write>(state: &State, e: &mut Encoder<W>) -> Result<(), minicbor::encode::Error<W::Error>> {
@@ -222,6 +257,16 @@ pub fn decode_snapshot(bytes: &[u8]) -> Result<State, SnapshotError> {
         state.keys.insert((tenant, key), record);
     }
     state.join_tokens = stored.join_tokens.into_iter().map(|(hash, at)| (*hash, at)).collect();
+    for (digest, record) in stored.blobs {
+        record.unused_since.map(|since| state.unused_blobs.insert((since, digest)));
+        state.blobs.insert(digest, Arc::new(record));
+    }
+    stored.images.into_iter().for_each(|image| add_image(&mut state, image));
+    for (tenant, digest, keep) in stored.keeps {
+        *state.blob_references.entry(digest).or_default() += 1;
+        state.keep_order.insert((keep.until, tenant.clone(), digest));
+        state.keeps.insert((tenant, digest), keep);
+    }
     check::check(&state).map_err(SnapshotError::Broken)?;
     Ok(state)
 }
@@ -235,6 +280,16 @@ fn format_of(bytes: &[u8]) -> Result<u32, SnapshotError> {
 fn spec_at(specs: &[SharedSpec], place: u32) -> Result<SharedSpec, SnapshotError> {
     let missing = || SnapshotError::Broken(format!("spec {place} is not in the table of {}", specs.len()));
     specs.get(place as usize).cloned().ok_or_else(missing)
+}
+
+fn add_image(state: &mut State, image: Image) {
+    if image.listed {
+        state.image_names.insert((image.tenant.clone(), image.name.clone()), image.id);
+    }
+    if let Some(blob) = image.source.blob() {
+        *state.blob_references.entry(blob.digest).or_default() += 1;
+    }
+    state.images.insert(image.id, Arc::new(image));
 }
 
 fn add_node(state: &mut State, mut node: Node) {
@@ -255,6 +310,9 @@ fn add_task(state: &mut State, id: TaskId, task: Task) {
         state.names.insert((task.fields.tenant.clone(), name.clone()), id);
     }
     state.spec_bytes += crate::apply::share_of_spec(&task);
+    if let Some(pinned) = &task.spec.pinned {
+        *state.image_uses.entry(pinned.id).or_default() += 1;
+    }
     match &task.fields.state {
         TaskState::Queued { not_before, .. } if *not_before > state.time => {
             state.delayed.insert((*not_before, id));

@@ -1,14 +1,18 @@
 //! The replicated state: metadata only, in copy-on-write maps, so that a capture costs nothing.
 
+mod images;
+
 use std::sync::Arc;
 
 use imbl::{OrdMap, OrdSet};
 use minicbor::{Decode, Encode};
 use stint_protocol::{
-    Class, GpuId, IdempotencyKey, LeaseId, NodeId, TaskId, TaskName, Tenant, TimeMs, Version,
+    Class, Digest, GpuId, IdempotencyKey, ImageId, ImageName, LeaseId, NodeId, TaskId, TaskName, Tenant,
+    TimeMs, Version,
 };
 
 use crate::command::Rejection;
+use crate::image::{BlobRecord, Image, Keep};
 use crate::node::{GpuRecord, Node};
 use crate::settings::Settings;
 use crate::task::{FinishedTask, Task};
@@ -56,6 +60,10 @@ pub struct State {
     pub(crate) nodes: OrdMap<NodeId, Arc<Node>>,
     pub(crate) keys: OrdMap<(Tenant, IdempotencyKey), KeyRecord>,
     pub(crate) join_tokens: OrdMap<[u8; 32], TimeMs>,
+    pub(crate) images: OrdMap<ImageId, Arc<Image>>,
+    pub(crate) blobs: OrdMap<Digest, Arc<BlobRecord>>,
+    /// What tenants want kept for a time.
+    pub(crate) keeps: OrdMap<(Tenant, Digest), Keep>,
     // Indexes: all of them re-derived by `check`.
     pub(crate) queue: OrdSet<QueueKey>,
     pub(crate) delayed: OrdSet<(TimeMs, TaskId)>,
@@ -68,6 +76,14 @@ pub struct State {
     /// What the history weighs.
     pub(crate) history_bytes: u64,
     pub(crate) key_order: OrdSet<(TimeMs, Tenant, IdempotencyKey)>,
+    /// Listed images.
+    pub(crate) image_names: OrdMap<(Tenant, ImageName), ImageId>,
+    /// Live tasks by image; none with 0.
+    pub(crate) image_uses: OrdMap<ImageId, u32>,
+    /// Images and keeps by blob; none with 0.
+    pub(crate) blob_references: OrdMap<Digest, u32>,
+    pub(crate) unused_blobs: OrdSet<(TimeMs, Digest)>,
+    pub(crate) keep_order: OrdSet<(TimeMs, Tenant, Digest)>,
 }
 
 impl State {

@@ -10,7 +10,7 @@ use stint_scheduler::*;
 /// A step that is turned into a command against the state as it is.
 #[derive(Clone, Debug)]
 enum Step {
-    Submit { class: usize, count: u32, priority: u8, key: Option<u8>, retry: bool },
+    Submit { class: usize, count: u32, priority: u8, key: Option<u8>, retry: bool, image: Option<u8> },
     Cancel(usize),
     Register { node: u64, slots: u32, gpus: u8, new_life: bool },
     Plan { reachable: u8 },
@@ -20,12 +20,19 @@ enum Step {
     Mode { node: u64, mode: usize, within: Option<u64> },
     Remove(u64),
     Wait(u64),
+    Image { tenant: u8, name: u8, content: u8, holders: u8 },
+    Delete(usize),
+    Keep { tenant: u8, content: u8, keep_ms: u64, holders: u8 },
+    Forget { tenant: u8, content: u8 },
+    Hold { node: u64, content: u8 },
+    Lose { node: u64, content: u8 },
+    Drop,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (0..3usize, 1..6u32, 0..100u8, proptest::option::of(0..4u8), any::<bool>())
-            .prop_map(|(class, count, priority, key, retry)| Step::Submit { class, count, priority, key, retry }),
+        4 => (0..3usize, 1..6u32, 0..100u8, proptest::option::of(0..4u8), any::<bool>(), proptest::option::of(0..3u8))
+            .prop_map(|(class, count, priority, key, retry, image)| Step::Submit { class, count, priority, key, retry, image }),
         1 => (0..64usize).prop_map(Step::Cancel),
         2 => (1..5u64, 0..4u32, 0..16u8, any::<bool>())
             .prop_map(|(node, slots, gpus, new_life)| Step::Register { node, slots, gpus, new_life }),
@@ -37,6 +44,15 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(node, mode, within)| Step::Mode { node, mode, within }),
         1 => (1..5u64).prop_map(Step::Remove),
         2 => (0..100_000u64).prop_map(Step::Wait),
+        3 => (0..2u8, 0..3u8, 1..5u8, 0..16u8)
+            .prop_map(|(tenant, name, content, holders)| Step::Image { tenant, name, content, holders }),
+        1 => (0..8usize).prop_map(Step::Delete),
+        1 => (0..2u8, 1..5u8, 0..200_000u64, 0..16u8)
+            .prop_map(|(tenant, content, keep_ms, holders)| Step::Keep { tenant, content, keep_ms, holders }),
+        1 => (0..2u8, 1..5u8).prop_map(|(tenant, content)| Step::Forget { tenant, content }),
+        1 => (1..5u64, 1..5u8).prop_map(|(node, content)| Step::Hold { node, content }),
+        1 => (1..5u64, 1..5u8).prop_map(|(node, content)| Step::Lose { node, content }),
+        1 => Just(Step::Drop),
     ]
 }
 
@@ -45,13 +61,20 @@ struct Run {
     replica: State,
     now: u64,
     submits: u128,
+    images: u128,
     accepted: u64,
 }
 
 impl Run {
     fn new() -> Self {
-        let mut run =
-            Run { state: State::default(), replica: State::default(), now: 5_000, submits: 0, accepted: 0 };
+        let mut run = Run {
+            state: State::default(),
+            replica: State::default(),
+            now: 5_000,
+            submits: 0,
+            images: 0,
+            accepted: 0,
+        };
         let mut settings = Settings { keep_finished: 50, ..Settings::default() };
         settings.classes[Class::CpuLong as usize].runtimes.insert(0, Runtime::Process);
         run.apply(Command::Configure(settings)).unwrap();
@@ -104,10 +127,11 @@ impl Run {
 
     fn command(&mut self, step: Step) -> Option<Command> {
         match step {
-            Step::Submit { class, count, priority, key, retry } => {
+            Step::Submit { class, count, priority, key, retry, image } => {
                 let mut spec = TaskSpec::new(Class::ALL[class], vec!["true".into()]);
                 spec.priority = priority;
                 spec.retry.retry_failures = retry;
+                spec.image = image.map(|name| format!("stint://i{name}"));
                 let spec = spec.resolve(self.state.settings().class(Class::ALL[class])).unwrap();
                 self.submits += 1;
                 Some(Command::Submit(Submit {
@@ -158,8 +182,57 @@ impl Run {
                 self.now += ms;
                 Some(Command::Tick)
             }
+            Step::Image { tenant, name, content, holders } => {
+                self.images += 1;
+                Some(Command::RegisterImage(RegisterImage {
+                    id: ImageId(self.images),
+                    tenant: owner(tenant),
+                    name: ImageName::new(&format!("i{name}")).unwrap(),
+                    source: ImageSource::Executable(blob(content)),
+                    description: String::new(),
+                    holders: holding(holders),
+                }))
+            }
+            Step::Delete(pick) => {
+                let tenant = owner(0);
+                let images: Vec<ImageId> = self.state.images_after(&tenant, None).map(|i| i.id).collect();
+                let image = *images.get(pick % images.len().max(1))?;
+                Some(Command::DeleteImage { tenant, image })
+            }
+            Step::Keep { tenant, content, keep_ms, holders } => Some(Command::KeepBlob(KeepBlob {
+                tenant: owner(tenant),
+                blob: blob(content),
+                keep_ms,
+                holders: holding(holders),
+            })),
+            Step::Forget { tenant, content } => {
+                Some(Command::ForgetBlob { tenant: owner(tenant), blob: blob(content).digest })
+            }
+            Step::Hold { node, content } => {
+                Some(Command::HoldBlobs { node: NodeId(node), blobs: vec![blob(content).digest] })
+            }
+            Step::Lose { node, content } => {
+                Some(Command::LoseBlobs { node: NodeId(node), blobs: vec![blob(content).digest] })
+            }
+            Step::Drop => {
+                // All of them, as a leader of the past might have: only what is unused goes.
+                Some(Command::DropBlobs { blobs: (1..5).map(|content| blob(content).digest).collect() })
+            }
         }
     }
+}
+
+/// Tasks are the default tenant's.
+fn owner(tenant: u8) -> Tenant {
+    [Tenant::default_tenant(), Tenant::new("other").unwrap()][usize::from(tenant)].clone()
+}
+
+fn blob(content: u8) -> Blob {
+    Blob { digest: Digest::of([content; 32]), size: content.into() }
+}
+
+fn holding(holders: u8) -> Vec<NodeId> {
+    (1..5u64).filter(|node| holders & (1 << (node - 1)) != 0).map(NodeId).collect()
 }
 
 fn register(node: u64, life: u64, slots: u32, gpus: u8) -> RegisterNode {

@@ -29,11 +29,18 @@ const COMMANDS: &[(u32, &str)] = &[
     (12, "set-node-address"),
     (13, "announce"),
     (14, "raise-version"),
+    (15, "register-image"),
+    (16, "delete-image"),
+    (17, "keep-blob"),
+    (18, "forget-blob"),
+    (19, "hold-blobs"),
+    (20, "lose-blobs"),
+    (21, "drop-blobs"),
 ];
 const RETIRED: &[(u32, &str)] = &[];
 /// Commands that got fields since they were stored first, with the layout that is written today; files of the earlier
 /// layouts stay, and are read.
-const LAYOUTS: &[(u32, u32)] = &[(1, 2), (4, 2), (9, 2)];
+const LAYOUTS: &[(u32, u32)] = &[(1, 3), (4, 2), (9, 2)];
 
 /// Without a wildcard, so that a new command does not compile until it stands here; then it is missing in `COMMANDS`
 /// and in `samples`.
@@ -54,6 +61,13 @@ fn name_of(command: &Command) -> &'static str {
         Command::SetNodeAddress { .. } => "set-node-address",
         Command::Announce { .. } => "announce",
         Command::RaiseVersion { .. } => "raise-version",
+        Command::RegisterImage(_) => "register-image",
+        Command::DeleteImage { .. } => "delete-image",
+        Command::KeepBlob(_) => "keep-blob",
+        Command::ForgetBlob { .. } => "forget-blob",
+        Command::HoldBlobs { .. } => "hold-blobs",
+        Command::LoseBlobs { .. } => "lose-blobs",
+        Command::DropBlobs { .. } => "drop-blobs",
     }
 }
 
@@ -61,7 +75,7 @@ fn name_of(command: &Command) -> &'static str {
 fn samples() -> Vec<Command> {
     vec![
         Command::Configure(settings()),
-        Command::Submit(submit(Some(files()))),
+        Command::Submit(submit(Some(files()), Some(pinned()))),
         Command::Cancel(TaskId(0x0190_a1b2_0000_7000_8000_0000_0001_0003)),
         Command::RegisterNode(RegisterNode {
             node: NodeId(300),
@@ -89,7 +103,43 @@ fn samples() -> Vec<Command> {
         Command::SetNodeAddress { node: NodeId(300), address: "gpu-7.example:7001".into() },
         Command::Announce { node: NodeId(300), speaks: Version(2) },
         Command::RaiseVersion { to: Version(2) },
+        Command::RegisterImage(register_image(7)),
+        Command::DeleteImage { tenant: team(), image: ImageId(7 << 64) },
+        Command::KeepBlob(KeepBlob {
+            tenant: team(),
+            blob: blob(8),
+            keep_ms: 3_600_000,
+            holders: vec![NodeId(2)],
+        }),
+        Command::ForgetBlob { tenant: team(), blob: blob(8).digest },
+        Command::HoldBlobs { node: NodeId(300), blobs: vec![blob(7).digest, blob(8).digest] },
+        Command::LoseBlobs { node: NodeId(300), blobs: vec![blob(7).digest] },
+        Command::DropBlobs { blobs: vec![blob(9).digest] },
     ]
+}
+
+fn team() -> Tenant {
+    Tenant::new("team-7").unwrap()
+}
+
+fn blob(number: u8) -> Blob {
+    Blob { digest: Digest::of([number; 32]), size: u64::from(number) << 30 }
+}
+
+fn register_image(number: u8) -> RegisterImage {
+    RegisterImage {
+        id: ImageId(u128::from(number) << 64),
+        tenant: team(),
+        name: ImageName::new("team/tool:2").unwrap(),
+        source: ImageSource::Executable(blob(number)),
+        description: "what it does".into(),
+        holders: vec![NodeId(1), NodeId(2)],
+    }
+}
+
+fn pinned() -> PinnedImage {
+    let RegisterImage { id, name, source, .. } = register_image(7);
+    PinnedImage { id, name, source }
 }
 
 fn admit(speaks: Version) -> Admit {
@@ -106,13 +156,13 @@ fn settings() -> Settings {
     Settings { cluster: "stored".into(), placement: Placement::Spread, ..Settings::default() }
 }
 
-fn submit(files: Option<TaskFiles>) -> Submit {
+fn submit(files: Option<TaskFiles>, pinned: Option<PinnedImage>) -> Submit {
     Submit {
-        tenant: Tenant::new("team-7").unwrap(),
+        tenant: team(),
         first: TaskId(0x0190_a1b2_0000_7000_8000_0000_0001_0000),
         count: 3,
         name: Some(TaskName::new("train.fold_2").unwrap()),
-        spec: SharedSpec::new(TaskSpec { files: files.map(Box::new), ..spec() }),
+        spec: SharedSpec::new(TaskSpec { files: files.map(Box::new), pinned, ..spec() }),
         key: Some(IdempotencyKey::new("key-1").unwrap()),
         digest: 0xfeed_f00d_dead_beef,
         key_made_ms: Some(1_790_000_000_000),
@@ -141,6 +191,7 @@ fn spec() -> TaskSpec {
         constraints: pairs(&[("zone", "a")]),
         stop_grace_ms: 3_000,
         files: None,
+        pinned: None,
     }
 }
 
@@ -264,7 +315,7 @@ fn file_of(number: u32, name: &str) -> String {
 /// Files of layouts that are no longer written.
 fn earlier() -> Vec<(&'static str, Command)> {
     vec![
-        ("command-1-submit.cbor", Command::Submit(submit(None))),
+        ("command-1-submit.cbor", Command::Submit(submit(None, None))),
         ("command-4-record-ends.cbor", Command::RecordEnds { node: NodeId(2), ends: ends() }),
         ("command-9-admit.cbor", Command::Admit(admit(version::OLDEST))),
     ]
@@ -288,6 +339,32 @@ fn commands_are_read_and_written_as_they_were_stored() {
     }
 }
 
+/// A leader proposes none of them before every peer understands it.
+#[test]
+fn what_has_to_do_with_images_needs_version_3() {
+    for command in samples().iter().filter(|command| number_of(command) >= 15) {
+        assert_eq!(command.needs(), version::IMAGES, "{command:?}");
+    }
+    let naming = |image: &str| {
+        let spec = SharedSpec::new(TaskSpec { image: Some(image.into()), ..spec() });
+        Command::Submit(Submit { spec, ..submit(None, None) }).needs()
+    };
+    assert_eq!(naming("registry.example/train:1"), version::OLDEST);
+    assert_eq!(naming("stint://train"), version::IMAGES);
+}
+
+/// What says that it is pinned and names no registered image is not.
+#[test]
+fn only_the_registry_pins() {
+    let mut state = without_images();
+    let Command::Submit(mut submit) = small_submit(8, Class::CpuShort) else { panic!("a submit") };
+    submit.spec = SharedSpec::new(TaskSpec { pinned: Some(pinned()), ..TaskSpec::clone(&submit.spec) });
+    let (now, first) = (state.time(), submit.first);
+    apply(&mut state, Stamped { now, command: Command::Submit(submit) }).unwrap();
+    check(&state).unwrap();
+    assert_eq!(state.task(first).unwrap().spec.pinned, None);
+}
+
 #[test]
 fn what_earlier_versions_stored_is_read() {
     let folder = Stored::of_crate(env!("CARGO_MANIFEST_DIR"));
@@ -302,74 +379,9 @@ fn every_command_is_stored_and_every_file_is_known() {
     let mut expected: Vec<String> =
         COMMANDS.iter().chain(RETIRED).map(|(number, name)| file_of(*number, name)).collect();
     expected.extend(earlier().iter().map(|(file, _)| file.to_string()));
-    expected.extend(["snapshot-1.cbor".into(), "snapshot-2.cbor".into()]);
+    expected.extend(["snapshot-1.cbor".into(), "snapshot-2.cbor".into(), "snapshot-3.cbor".into()]);
     expected.sort();
     assert_eq!(folder.names(), expected);
-}
-
-/// A state in which everything that a snapshot can hold is there.
-fn rich_state() -> State {
-    let mut state = State::default();
-    let mut now = 1_790_000_000_000;
-    let mut run = |state: &mut State, command: Command| {
-        now += 10;
-        apply(state, Stamped { now: TimeMs(now), command }).unwrap();
-        check(state).unwrap();
-    };
-    run(&mut state, Command::Configure(settings()));
-    admit_nodes(&mut state, &mut run);
-    for (task, class) in [(1, Class::Gpu), (2, Class::CpuShort), (3, Class::CpuShort), (4, Class::CpuLong)] {
-        run(&mut state, small_submit(task, class));
-    }
-    let place = |task, runtime, gpus: &[&str]| Plan { assignments: vec![assignment(task, runtime, gpus)] };
-    let end = |task, kind, message: &str| Command::RecordEnds {
-        node: NodeId(2),
-        ends: vec![AttemptEnd {
-            lease: lease(task, 1),
-            kind,
-            message: message.into(),
-            run_ms: 5,
-            outputs: None,
-        }],
-    };
-    run(&mut state, Command::CommitPlan(place(1, Runtime::Docker, &["GPU-1"])));
-    run(&mut state, Command::Cancel(lease(1, 1).task));
-    run(&mut state, Command::CommitPlan(place(2, Runtime::Process, &[])));
-    run(&mut state, end(2, EndKind::Exited(3), "exit code 3"));
-    run(&mut state, Command::CommitPlan(place(3, Runtime::Process, &[])));
-    run(&mut state, end(3, EndKind::StartFailed, "the disk is full"));
-    // With two more tasks that the node cannot start it is held.
-    for task in 5..7 {
-        run(&mut state, small_submit(task, Class::CpuShort));
-        run(&mut state, Command::CommitPlan(place(task, Runtime::Process, &[])));
-        run(&mut state, end(task, EndKind::StartFailed, "the disk is full"));
-    }
-    let drain =
-        Command::SetNodeMode { node: NodeId(1), mode: NodeMode::Draining, within_ms: Some(3_600_000) };
-    run(&mut state, drain);
-    run(&mut state, Command::AddJoinToken { hash: [0x71; 32], valid_ms: 3_600_000 });
-    state
-}
-
-fn admit_nodes(state: &mut State, run: &mut impl FnMut(&mut State, Command)) {
-    for id in 1..=2u8 {
-        let token = (id > 1).then_some([0x70; 32]);
-        if let Some(hash) = token {
-            run(state, Command::AddJoinToken { hash, valid_ms: 3_600_000 });
-        }
-        let (name, address) = (format!("n{id}"), format!("10.0.0.{id}:7001"));
-        run(state, Command::Admit(Admit { disk: [id; 16], name, address, token, speaks: Version(2) }));
-    }
-    run(
-        state,
-        Command::RegisterNode(RegisterNode {
-            node: NodeId(2),
-            incarnation: Incarnation(1),
-            nonce: Nonce(7),
-            offer: offer(),
-            problems: vec!["memory limits are not enforced".into()],
-        }),
-    );
 }
 
 /// A submit under a key of its own: one named task, or two unnamed ones that share a spec.
@@ -432,12 +444,18 @@ fn described(version: u32) -> Vec<String> {
     ];
     let nodes = nodes.iter().zip(1..).map(|(facts, id)| format!("node {id} speaks {version}, {facts}"));
     let mut lines = vec![format!("version {version}")];
-    lines.push("stored Spread at 1790000000230: 2 queued, 5 wait, 1 run, 1 finished ever".into());
+    let more = u32::from(version == 3);
+    let (queued, wait) = (2 + more, 5 + more);
+    lines.push(format!(
+        "stored Spread at 1790000000230: {queued} queued, {wait} wait, 1 run, 1 finished ever"
+    ));
     lines.extend(nodes);
+    lines.extend((version == 3).then(|| TASK_7.to_string()));
     lines.extend(TASKS.iter().map(|line| line.to_string()));
     lines
 }
 
+const TASK_7: &str = "00000000-0000-0000-0000-000000070000 Some(\"task-7\") CpuShort index 0, leased None, 0 ended, 0 failed starts";
 const TASKS: &[&str] = &[
     "00000000-0000-0000-0000-000000060000 Some(\"task-6\") CpuShort index 0, leased None, 1 ended, 1 failed starts",
     "00000000-0000-0000-0000-000000050000 Some(\"task-5\") CpuShort index 0, leased None, 1 ended, 1 failed starts",
@@ -459,14 +477,88 @@ fn a_snapshot_without_versions_is_read() {
     assert_eq!(describe(&state), described(1));
 }
 
+/// The layout before images is read; there are none in it.
 #[test]
-fn a_snapshot_is_read_and_written_as_it_was_stored() {
-    let name = "snapshot-2.cbor";
-    let folder = Stored::of_crate(env!("CARGO_MANIFEST_DIR"));
-    let stored = folder.bytes(name, || encode_snapshot(&rich_state()));
-    let mut state = decode_snapshot(&stored).unwrap();
+fn a_snapshot_without_images_is_read() {
+    let state = without_images();
     check(&state).unwrap();
     assert_eq!(describe(&state), described(2));
+    assert_eq!(describe_images(&state), Vec::<String>::new());
+}
+
+fn without_images() -> State {
+    let stored =
+        Stored::of_crate(env!("CARGO_MANIFEST_DIR")).bytes("snapshot-2.cbor", || panic!("is missing"));
+    decode_snapshot(&stored).unwrap()
+}
+
+/// The state of before, of a cluster that was raised to version 3 and has images: one that is listed, one that was
+/// replaced and is used, and bytes that are kept, lost, and unused.
+fn with_images() -> State {
+    let mut state = without_images();
+    let mut run = |command: Command| {
+        let now = state.time();
+        apply(&mut state, Stamped { now, command }).unwrap();
+        check(&state).unwrap();
+    };
+    for node in 1..=2 {
+        run(Command::Announce { node: NodeId(node), speaks: Version(3) });
+    }
+    run(Command::RaiseVersion { to: Version(3) });
+    run(Command::RegisterImage(register_image(7)));
+    let Command::Submit(mut submit) = small_submit(7, Class::CpuShort) else { panic!("a submit") };
+    let image = Some("stint://team/tool:2".into());
+    submit.spec = SharedSpec::new(TaskSpec { image, ..TaskSpec::clone(&submit.spec) });
+    run(Command::Submit(submit));
+    run(Command::RegisterImage(register_image(8)));
+    let keep = |number, keep_ms| {
+        let holders = vec![NodeId(2)];
+        Command::KeepBlob(KeepBlob { tenant: team(), blob: blob(number), keep_ms, holders })
+    };
+    run(keep(8, 3_600_000));
+    run(keep(9, 7_200_000));
+    run(Command::ForgetBlob { tenant: team(), blob: blob(9).digest });
+    run(Command::LoseBlobs { node: NodeId(1), blobs: vec![blob(8).digest] });
+    state
+}
+
+fn describe_images(state: &State) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (id, task) in state.tasks_before(TaskId(u128::MAX)) {
+        let pinned = task.spec.pinned.as_ref().and_then(|pinned| state.image(pinned.id));
+        lines
+            .extend(pinned.map(|image| format!("{id} uses {:x}, listed {}", image.id.0 >> 64, image.listed)));
+    }
+    for image in state.images_after(&team(), None) {
+        lines.push(format!("{:x} {} listed: {}", image.id.0 >> 64, image.name, image.description));
+    }
+    for (digest, record) in state.blobs() {
+        let (number, kept) = (digest.bytes()[0], state.tenant_has(&team(), digest));
+        lines.push(format!(
+            "blob {number} on {:?}, unused {:?}, kept {kept}",
+            record.holders, record.unused_since
+        ));
+    }
+    lines
+}
+
+const IMAGES: &[&str] = &[
+    "00000000-0000-0000-0000-000000070000 uses 7, listed false",
+    "8 team/tool:2 listed: what it does",
+    "blob 7 on [node 1, node 2], unused None, kept true",
+    "blob 8 on [node 2], unused None, kept true",
+    "blob 9 on [node 2], unused Some(TimeMs(1790000000230)), kept false",
+];
+
+#[test]
+fn a_snapshot_is_read_and_written_as_it_was_stored() {
+    let name = "snapshot-3.cbor";
+    let folder = Stored::of_crate(env!("CARGO_MANIFEST_DIR"));
+    let stored = folder.bytes(name, || encode_snapshot(&with_images()));
+    let mut state = decode_snapshot(&stored).unwrap();
+    check(&state).unwrap();
+    assert_eq!(describe(&state), described(3));
+    assert_eq!(describe_images(&state), IMAGES);
     assert_same(name, &encode_snapshot(&state), &stored);
 
     // The keys are there too: a submit under one of them is repeated, not done again.

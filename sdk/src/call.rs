@@ -15,6 +15,9 @@ use crate::address::Address;
 use crate::error::{Error, Try};
 use crate::limits;
 
+/// How one peer is called.
+pub(crate) type Stub = StintClient<Channel>;
+
 /// The peers of one client.
 pub(crate) struct Peers {
     peers: Vec<Peer>,

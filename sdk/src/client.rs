@@ -213,6 +213,25 @@ impl Client {
         Ok(self.peers.call(operation, request, send).await?.leader_id)
     }
 
+    /// One page of a tenant's images, by name.
+    pub async fn list_images(&self, request: v1::ListImagesRequest) -> Result<v1::ListImagesReply, Error> {
+        let operation = self.operation("list images");
+        self.peers.call(operation, request, |mut s, r| async move { s.list_images(r).await }).await
+    }
+
+    /// One image by name, name and digest, or id.
+    pub async fn get_image(&self, request: v1::GetImageRequest) -> Result<v1::Image, Error> {
+        let operation = self.operation("read the image");
+        self.peers.call(operation, request, |mut s, r| async move { s.get_image(r).await }).await
+    }
+
+    /// Takes an image off the list; answers what it was.
+    pub async fn delete_image(&self, request: v1::DeleteImageRequest) -> Result<v1::Image, Error> {
+        let operation = self.operation("delete the image");
+        let send = |mut s: StintClient<_>, r| async move { s.delete_image(r).await };
+        Ok(self.peers.call(operation, request, send).await?.image.unwrap_or_default())
+    }
+
     pub(crate) fn operation(&self, name: &'static str) -> Operation {
         Operation { name, try_timeout: self.try_timeout, call_timeout: self.call_timeout }
     }

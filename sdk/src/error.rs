@@ -22,6 +22,8 @@ pub enum Error {
     Setup { address: Address, problem: String },
     #[error("cannot make an idempotency key: the system gives no random numbers ({0}); give a key yourself")]
     NoRandomness(String),
+    #[error("cannot read the bytes to send: {0}")]
+    Source(std::io::Error),
     /// No address gave an answer that counts. What was asked may have been done or not.
     #[error(
         "cannot {operation}: {}; check that a peer runs there and that the cluster has a leader",

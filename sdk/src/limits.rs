@@ -20,6 +20,10 @@ pub const WAIT_PAGE: Duration = Duration::from_secs(30);
 pub const WAIT_SLACK: Duration = Duration::from_secs(5);
 /// The least time between two `Wait` calls, when a server answers early that nothing is finished.
 pub const WAIT_PAUSE: Duration = Duration::from_millis(50);
+/// Sending one image, of any size: a slow line's night. A connection that is silent is noticed by keep-alive.
+pub const UPLOAD_TIMEOUT: Duration = Duration::from_secs(12 * 3_600);
+/// Bytes of one message of an image.
+pub const UPLOAD_PART_BYTES: usize = 1024 * 1024;
 /// Silence on a connection before it is probed, and how long the probe may take.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
 pub const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use stint_executor::DockerSettings;
 use stint_protocol::{Class, ClassRules, Runtime, version};
@@ -17,6 +18,7 @@ use super::{
     ApiConfig, ClusterConfig, Config, ExecutorConfig, Gpus, HttpConfig, Machine, NodeConfig, Origin,
     PeersConfig, RaftConfig, RaftProfile,
 };
+use crate::blobs::{BlobSettings, DiskBounds};
 
 /// Attempts a node runs at once for each of its cores, unless `executor.slots` says otherwise.
 const SLOTS_PER_CORE: u64 = 8;
@@ -43,6 +45,7 @@ pub(super) fn build(machine: &Machine, env: &BTreeMap<String, String>, layers: &
             extra_sync_delay_ms: layers.get("raft.extra_sync_delay_ms", whole(0, 10_000)).unwrap_or(0),
         },
         executor: build_executor(machine, layers),
+        blobs: build_blobs(layers),
         cluster: ClusterConfig {
             name: layers.get("cluster.name", node_name).unwrap_or_else(|| "stint".into()),
             max_version: layers.get("cluster.max_version", known_version).unwrap_or(version::CURRENT),
@@ -114,6 +117,27 @@ fn build_executor(machine: &Machine, layers: &mut Layers) -> ExecutorConfig {
         docker: build_docker(layers),
         artifact_roots: layers.get("artifacts.roots", absolute_folders).unwrap_or_default(),
         secrets_dir: layers.get("secrets.dir", absolute_folder),
+    }
+}
+
+fn build_blobs(layers: &mut Layers) -> BlobSettings {
+    let mut time = |key: &str, default_s: u64| {
+        let given = layers.get(&format!("blobs.{key}"), duration_ms);
+        given.map_or(Duration::from_secs(default_s), Duration::from_millis)
+    };
+    let (sweep_after, heal_after) = (time("sweep_after", 3_600), time("heal_after", 300));
+    let (keep_files, keep_unpacked) = (time("keep_files", 7 * 24 * 3_600), time("keep_unpacked", 24 * 3_600));
+    BlobSettings {
+        copies: layers.get("blobs.copies", whole(1, 7)).unwrap_or(2) as usize,
+        disk: DiskBounds {
+            max_size: layers.get("blobs.max_size", bytes).unwrap_or(1 << 40),
+            reserve: layers.get("blobs.reserve", bytes).unwrap_or(1 << 30),
+        },
+        sweep_after,
+        heal_after,
+        keep_files,
+        max_unpacked: layers.get("blobs.max_unpacked", bytes).unwrap_or(64 << 30),
+        keep_unpacked,
     }
 }
 

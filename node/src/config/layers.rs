@@ -44,6 +44,14 @@ const KEYS: &[&str] = &[
     "executor.docker.pids",
     "artifacts.roots",
     "secrets.dir",
+    "blobs.copies",
+    "blobs.max_size",
+    "blobs.reserve",
+    "blobs.sweep_after",
+    "blobs.heal_after",
+    "blobs.keep_files",
+    "blobs.max_unpacked",
+    "blobs.keep_unpacked",
     "cluster.name",
     "cluster.max_version",
 ];
@@ -123,7 +131,7 @@ impl Layers {
 
     pub(super) fn add_variables(&mut self, env: &BTreeMap<String, String>) {
         let variables: BTreeMap<String, String> = known_keys().map(|key| (variable_of(&key), key)).collect();
-        let sections = ["NODE", "PEERS", "API", "HTTP", "RAFT", "EXECUTOR", "CLUSTER", "CLASSES"];
+        let sections = ["NODE", "PEERS", "API", "HTTP", "RAFT", "EXECUTOR", "BLOBS", "CLUSTER", "CLASSES"];
         for (name, value) in env.iter().filter(|(name, _)| name.starts_with("STINT_")) {
             let origin = Origin::Variable(name.clone());
             if let Some(key) = variables.get(name) {

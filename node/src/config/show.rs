@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use stint_executor::FixedGpu;
 use stint_protocol::{Class, ClassRules, GpuInfo};
@@ -30,6 +31,7 @@ impl Config {
     fn rendered(&self) -> Vec<(String, String)> {
         let mut rows = self.rendered_services();
         rows.extend(self.rendered_executor());
+        rows.extend(self.rendered_blobs());
         rows.push(("cluster.name".into(), quote(&self.cluster.name)));
         rows.push(("cluster.max_version".into(), self.cluster.max_version.0.to_string()));
         for (class, rules) in &self.classes {
@@ -91,6 +93,24 @@ impl Config {
         let dir = e.secrets_dir.as_ref().map(|dir| ("secrets.dir".into(), quote(dir.to_string_lossy())));
         rows.extend(dir);
         rows
+    }
+}
+
+impl Config {
+    fn rendered_blobs(&self) -> Vec<(String, String)> {
+        let blobs = &self.blobs;
+        let time = |time: Duration| quote(units::exact_duration(time.as_millis() as u64));
+        let size = |bytes: u64| quote(units::exact_bytes(bytes));
+        owned([
+            ("blobs.copies", blobs.copies.to_string()),
+            ("blobs.max_size", size(blobs.disk.max_size)),
+            ("blobs.reserve", size(blobs.disk.reserve)),
+            ("blobs.sweep_after", time(blobs.sweep_after)),
+            ("blobs.heal_after", time(blobs.heal_after)),
+            ("blobs.keep_files", time(blobs.keep_files)),
+            ("blobs.max_unpacked", size(blobs.max_unpacked)),
+            ("blobs.keep_unpacked", time(blobs.keep_unpacked)),
+        ])
     }
 }
 

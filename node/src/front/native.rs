@@ -11,7 +11,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, find_node, find_task, new_tasks, status, tenant};
-use super::{files, logs, nodes, result};
+use super::{files, images, logs, nodes, result};
+use crate::blobs::message::RegistryRequest;
 use crate::limits;
 use crate::node::{Node, log_keeper};
 use crate::wire::{self, Reply};
@@ -254,6 +255,34 @@ impl Stint for NativeApi {
         let fingerprint = self.0.authority.fingerprint().map_err(|e| Status::internal(e.to_string()))?;
         let token = crate::join::JoinToken { fingerprint, secret }.to_string();
         Ok(Response::new(v1::CreateJoinTokenReply { token, expires_at_ms: expires.0 }))
+    }
+
+    async fn register_image(
+        &self,
+        request: Request<tonic::Streaming<v1::RegisterImageRequest>>,
+    ) -> Answer<v1::Image> {
+        Ok(Response::new(images::register(&self.0, request.into_inner()).await?))
+    }
+
+    async fn list_images(&self, request: Request<v1::ListImagesRequest>) -> Answer<v1::ListImagesReply> {
+        let state = self.read().await?;
+        Ok(Response::new(images::list(&state, &request.into_inner())?))
+    }
+
+    async fn get_image(&self, request: Request<v1::GetImageRequest>) -> Answer<v1::Image> {
+        let request = request.into_inner();
+        let state = self.read().await?;
+        let image = images::find(&state, &tenant(&request.tenant)?, &request.image)?;
+        Ok(Response::new(images::image(&state, image)))
+    }
+
+    async fn delete_image(&self, request: Request<v1::DeleteImageRequest>) -> Answer<v1::DeleteImageReply> {
+        let request = request.into_inner();
+        let (state, tenant) = (self.read().await?, tenant(&request.tenant)?);
+        let image = images::find(&state, &tenant, &request.image)?;
+        let delete = RegistryRequest::Delete { tenant, image: image.id };
+        self.ask(wire::Request::Registry(delete)).await?;
+        Ok(Response::new(v1::DeleteImageReply { image: Some(images::image(&state, image)) }))
     }
 
     async fn transfer_leader(

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use stint_executor::{GpuLocks, Host};
+use stint_executor::{GpuLocks, Host, Store};
 use stint_executor::{GpuSource, HostClient, HostHealth, HostSettings, Sandbox, detect_gpus, lock_gpus};
 use stint_protocol::{Class, GpuInfo, Incarnation, NodeOffer, Nonce, Resources, Runtime};
 use stint_scheduler::RegisterNode;
@@ -35,6 +35,7 @@ pub async fn start(
     node: &Arc<Node>,
     dir: &mut DataDir,
     config: &Config,
+    store: Arc<dyn Store>,
     tasks: &mut JoinSet<()>,
 ) -> Result<Executing, NodeError> {
     let closing = Arc::new(AtomicBool::new(false));
@@ -48,7 +49,8 @@ pub async fn start(
         Gpus::None => GpuSource::None,
         Gpus::Listed(gpus) => GpuSource::Fixed(gpus.clone()),
     };
-    let settings = host_settings(config, source.clone())?;
+    let mut settings = host_settings(config, source.clone())?;
+    settings.store = Some(store);
     let host = HostClient::open(settings, sender).await.map_err(|e| failed(&e))?;
     let health = host.health();
     let mut problems = health.problems.clone();

@@ -13,6 +13,7 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use super::NodeError;
 use crate::config::Config;
 use crate::front::{http, native};
+use crate::limits;
 use crate::node::Node;
 use crate::pki::{self, ADMIN_NAME};
 
@@ -46,7 +47,7 @@ fn serve_socket(node: &Arc<Node>, path: &Path, tasks: &mut JoinSet<()>) -> Resul
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    let server = Server::builder().add_service(native::service(node.clone()));
+    let server = windows(Server::builder()).add_service(native::service(node.clone()));
     tasks.spawn(async move {
         if let Err(error) = server.serve_with_incoming(UnixListenerStream::new(listener)).await {
             tracing::error!(%error, "the socket front ended");
@@ -81,7 +82,7 @@ async fn serve_api(
         .client_ca_root(Certificate::from_pem(&node.authority.certificate));
     let checked =
         tonic::service::interceptor::InterceptedService::new(native::service(node.clone()), only_admin);
-    let builder = Server::builder().tls_config(tls);
+    let builder = windows(Server::builder()).tls_config(tls);
     let mut builder = builder.map_err(|e| NodeError::ApiTls(e.to_string()))?;
     let server = builder.add_service(checked);
     tasks.spawn(async move {
@@ -90,6 +91,12 @@ async fn serve_api(
         }
     });
     Ok(local)
+}
+
+/// Bytes of an image may be on their way before the disk has the first of them.
+fn windows(server: Server) -> Server {
+    let (stream, connection) = (limits::UPLOAD_WINDOW_BYTES, limits::UPLOAD_WINDOW_BYTES * 2);
+    server.initial_stream_window_size(stream).initial_connection_window_size(connection)
 }
 
 fn only_admin(request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {

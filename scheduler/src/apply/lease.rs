@@ -6,6 +6,7 @@ use stint_protocol::{
     AttemptEnd, EndKind, LeaseId, NodeId, OnLost, Outcome, RetryPolicy, TaskId, TimeMs, limits,
 };
 
+use crate::apply::image;
 use crate::apply::submit::share_of_spec;
 use crate::command::{Change, Rejection};
 use crate::plan::{Assignment, Plan, assignment_holds};
@@ -243,6 +244,7 @@ pub(super) fn finish(state: &mut State, id: TaskId, outcome: Outcome, changes: &
         state.delayed.remove(&(not_before, id));
     }
     state.spec_bytes = state.spec_bytes.saturating_sub(share_of_spec(&task));
+    image::unused(state, &task.spec);
     let task = Arc::unwrap_or_clone(task);
     if let Some(key) = task.fields.key
         && let Some(record) = state.keys.get_mut(&(task.fields.tenant.clone(), key))

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use stint_protocol::{GpuId, LeaseId, NodeId};
 
+use super::blob;
 use crate::command::{Change, RegisterNode, Rejection};
 use crate::node::{Node, NodeMode, offers};
 use crate::state::State;
@@ -125,6 +126,7 @@ pub(super) fn remove(state: &mut State, id: NodeId, changes: &mut Vec<Change>) -
     withdraw_gpus(state, id, node.offer.gpus.iter().map(|g| g.id.clone()).collect());
     node.drain_by.map(|at| state.drains.remove(&(at, id)));
     state.nodes.remove(&id);
+    blob::node_gone(state, id);
     changes.push(Change::NodeChanged { node: id });
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use stint_protocol::limits;
 use stint_protocol::{TaskId, TaskName};
 
+use super::image;
 use crate::command::{Change, Rejection, Submit};
 use crate::state::{KeyRecord, State};
 use crate::task::{Task, TaskFields, TaskState};
@@ -14,7 +15,9 @@ pub(super) fn submit(state: &mut State, submit: Submit, changes: &mut Vec<Change
         changes.push(change);
         return Ok(());
     }
+    let submit = Submit { spec: image::pin(state, &submit.tenant, &submit.spec)?, ..submit };
     let names = check(state, &submit)?;
+    image::used(state, &submit.spec, submit.count);
     remember_key(state, &submit);
     for (index, name) in (0..submit.count).zip(names) {
         accept(state, &submit, index, name);

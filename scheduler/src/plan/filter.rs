@@ -163,8 +163,11 @@ pub(crate) fn choose_runtime(state: &State, node: &Node, spec: &TaskSpec) -> Res
 }
 
 /// Whether a runtime can run a spec which names none: Docker needs an image, a process has none, and only a task that
-/// asks for it is mocked.
+/// asks for it is mocked. A registered image says by its kind what runs it.
 fn suits(runtime: Runtime, spec: &TaskSpec) -> bool {
+    if let Some(pinned) = &spec.pinned {
+        return pinned.source.kind().runtimes().contains(&runtime);
+    }
     match runtime {
         Runtime::Docker => spec.image.is_some(),
         Runtime::Process => spec.image.is_none(),

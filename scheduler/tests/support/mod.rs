@@ -1,6 +1,8 @@
 //! Plays a script against the state machine, with `check` after every command.
 #![allow(dead_code, clippy::unwrap_used)]
 
+mod images;
+
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
@@ -11,12 +13,14 @@ pub struct Story {
     pub state: State,
     now: u64,
     submits: u128,
+    images: u128,
     down: BTreeSet<NodeId>,
 }
 
 impl Default for Story {
     fn default() -> Self {
-        let mut story = Self { state: State::default(), now: 1_000, submits: 0, down: BTreeSet::new() };
+        let mut story =
+            Self { state: State::default(), now: 1_000, submits: 0, images: 0, down: BTreeSet::new() };
         story.apply(Command::Configure(Settings::default())).unwrap();
         story
     }
@@ -55,7 +59,11 @@ impl Story {
     fn line(&mut self, line: &str) -> String {
         let words: Vec<&str> = line.split_whitespace().collect();
         let rest = &words[1..];
+        if let Some(command) = images::command(&words, &mut self.images) {
+            return self.show(command);
+        }
         match words[0] {
+            "registry" => images::registry(self, rest),
             "wait" => {
                 self.now += rest[0].parse::<u64>().unwrap();
                 self.show(Command::Tick)
@@ -172,7 +180,7 @@ impl Story {
         }))
     }
 
-    /// `submit CLASS [count=N] [name=X] [key=K] [priority=P] [gpus=G] [cpus=C] [retry] [fail] [constraint=k:v]`
+    /// `submit CLASS [count=N] [name=X] [key=K] [priority=P] [gpus=G] [cpus=C] [image=I] [runtime=R] [retry] [fail] [constraint=k:v]`
     fn submit(&mut self, words: &[&str]) -> String {
         let mut spec = TaskSpec::new(words[0].parse().unwrap(), vec!["true".into()]);
         let (mut count, mut name, mut key, mut made) = (1, None, None, None);
@@ -187,6 +195,8 @@ impl Story {
                     spec.gpus = Some(GpuRequest { count: g.parse().unwrap(), ..GpuRequest::default() })
                 }
                 ("cpus", c) => spec.cpu_milli = c.parse::<u64>().unwrap() * 1000,
+                ("image", image) => spec.image = Some(image.into()),
+                ("runtime", runtime) => spec.runtime = Some(runtime.parse().unwrap()),
                 ("retry", _) => spec.retry.retry_failures = true,
                 ("fail", _) => spec.on_lost = OnLost::Fail,
                 ("constraint", kv) => {
@@ -324,6 +334,10 @@ fn change(change: &Change) -> String {
             outcome.kind,
             outcome.attempt
         ),
+        Change::ImageRegistered { image, repeated } => {
+            format!("image {}{}", image.0, if *repeated { " (repeated)" } else { "" })
+        }
+        Change::ImageDeleted { image, uses } => format!("image {} deleted, {uses} use it", image.0),
         other => format!("{other:?}"),
     }
 }

@@ -37,6 +37,9 @@ pub struct Fake {
     pub nodes: Mutex<Vec<Node>>,
     pub cluster: Mutex<ClusterStatusReply>,
     pub explain: Mutex<ExplainReply>,
+    pub images: Mutex<Vec<Image>>,
+    /// What was registered: headers, and the bytes that came before the end.
+    pub registered: Mutex<Vec<(ImageHeader, Vec<u8>)>>,
 }
 
 impl Fake {
@@ -206,5 +209,48 @@ impl Stint for Fake {
     async fn transfer_leader(&self, _: Request<TransferLeaderRequest>) -> Answer<TransferLeaderReply> {
         self.gate().await?;
         Ok(Response::new(TransferLeaderReply { leader_id: 2 }))
+    }
+
+    async fn register_image(
+        &self,
+        request: Request<tonic::Streaming<RegisterImageRequest>>,
+    ) -> Answer<Image> {
+        use register_image_request::Part;
+        self.gate().await?;
+        let mut parts = request.into_inner();
+        let (mut header, mut bytes) = (ImageHeader::default(), Vec::new());
+        while let Some(message) = parts.message().await? {
+            match message.part {
+                Some(Part::Header(given)) => header = given,
+                Some(Part::Chunk(chunk)) => bytes.extend(chunk),
+                _ => {
+                    let image = Image { name: header.name.clone(), ..Image::default() };
+                    self.registered.lock().unwrap().push((header, bytes));
+                    return Ok(Response::new(image));
+                }
+            }
+        }
+        Err(Status::invalid_argument("no end"))
+    }
+
+    async fn list_images(&self, _: Request<ListImagesRequest>) -> Answer<ListImagesReply> {
+        self.gate().await?;
+        let images = self.images.lock().unwrap().clone();
+        Ok(Response::new(ListImagesReply { images, next: "more".into() }))
+    }
+
+    async fn get_image(&self, request: Request<GetImageRequest>) -> Answer<Image> {
+        self.gate().await?;
+        let name = request.into_inner().image;
+        let images = self.images.lock().unwrap();
+        let found = images.iter().find(|image| image.name == name).cloned();
+        found.map(Response::new).ok_or_else(|| Status::not_found("no image"))
+    }
+
+    async fn delete_image(&self, request: Request<DeleteImageRequest>) -> Answer<DeleteImageReply> {
+        let request = request.into_inner();
+        let get = GetImageRequest { tenant: request.tenant, image: request.image };
+        let image = self.get_image(Request::new(get)).await?.into_inner();
+        Ok(Response::new(DeleteImageReply { image: Some(image) }))
     }
 }

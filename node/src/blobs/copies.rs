@@ -1,0 +1,173 @@
+//! Copies of bytes on other peers, and their way back to this one.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use stint_protocol::{Blob, Digest, NodeId};
+use stint_scheduler::State;
+
+use super::Blobs;
+use super::message::{BlobChunk, OfferAnswer, OfferBlob, ReadBlob};
+use crate::limits;
+use crate::node::Node;
+use crate::peers::PeerAddress;
+use crate::wire::{Kind, Refusal, RefusalCode, decode, encode};
+
+impl Node {
+    /// The bytes of this peer.
+    pub fn stored(&self) -> Result<&Blobs, Refusal> {
+        let none = || Refusal::new(RefusalCode::Unavailable, "this peer keeps no bytes: ask another one");
+        self.blobs.get().map(|blobs| &**blobs).ok_or_else(none)
+    }
+
+    /// Sees to it that as many peers as the rules say have bytes that this one has. Answers who has them.
+    pub(super) async fn spread(&self, blob: Blob) -> Result<Vec<NodeId>, Refusal> {
+        let state = self.shared.view().state;
+        let wanted = self.copies_wanted()?;
+        let mut holders = vec![self.id];
+        let mut last = String::from("there are no other members");
+        for candidate in candidates(&state, &blob.digest, &self.voters(), &[self.id]) {
+            if holders.len() >= wanted {
+                break;
+            }
+            match self.offer(&state, candidate, blob, &holders).await {
+                Ok(()) => holders.push(candidate),
+                Err(error) => last = error,
+            }
+        }
+        if holders.len() >= wanted {
+            return Ok(holders);
+        }
+        let got = holders.len();
+        let message = format!(
+            "{got} of {wanted} copies could be made ({last}): retry when more peers are up, or lower blobs.copies"
+        );
+        Err(Refusal::new(RefusalCode::Unavailable, message))
+    }
+
+    /// Copies of each blob: as many as the settings say, and no more than there are voters.
+    pub(super) fn copies_wanted(&self) -> Result<usize, Refusal> {
+        Ok(self.stored()?.settings.copies.min(self.voters().len()).max(1))
+    }
+
+    pub(super) fn voters(&self) -> Vec<NodeId> {
+        self.raft.status().voters.keys().map(|id| NodeId(*id)).collect()
+    }
+
+    /// Has a peer fetch bytes from those that have them; done once it has them durably.
+    pub(super) async fn offer(
+        &self,
+        state: &State,
+        to: NodeId,
+        blob: Blob,
+        holders: &[NodeId],
+    ) -> Result<(), String> {
+        let known = holders.iter().filter_map(|holder| state.node(*holder));
+        let offer = OfferBlob { blob, holders: known.map(|node| (node.id, node.address.clone())).collect() };
+        let answer = if to == self.id {
+            self.take_offer(offer).await
+        } else {
+            let node = state.node(to).ok_or_else(|| format!("node {to} is no member any more"))?;
+            let address = PeerAddress::node(to, &node.address);
+            let body = self.peers.call(&address, Kind::OfferBlob, encode(&offer), patience(blob)).await;
+            decode(&body.map_err(|e| e.to_string())?)?
+        };
+        match answer {
+            OfferAnswer::Held => Ok(()),
+            OfferAnswer::Failed(why) => Err(format!("node {to}: {why}")),
+        }
+    }
+
+    /// Fetches what another peer offers.
+    pub(crate) async fn take_offer(&self, offer: OfferBlob) -> OfferAnswer {
+        let OfferBlob { blob, holders } = offer;
+        let others = holders.iter().filter(|(id, _)| *id != self.id);
+        let from: Vec<PeerAddress> = others.map(|(id, address)| PeerAddress::node(*id, address)).collect();
+        let result = match self.stored() {
+            Ok(blobs) => blobs.pull(&self.peers, blob, &from).await.map_err(|e| e.to_string()),
+            Err(refusal) => Err(refusal.to_string()),
+        };
+        result.map_or_else(OfferAnswer::Failed, |()| OfferAnswer::Held)
+    }
+
+    /// Reads bytes for another peer.
+    pub(crate) async fn read_blob(&self, read: ReadBlob) -> BlobChunk {
+        let blobs = match self.stored() {
+            Ok(blobs) => blobs,
+            Err(refusal) => return BlobChunk::Missing(refusal.to_string()),
+        };
+        let (disk, length) = (blobs.disk.clone(), (read.length as usize).min(limits::BLOB_CHUNK_BYTES));
+        let reading = tokio::task::spawn_blocking(move || disk.read(&read.digest, read.offset, length));
+        match reading.await {
+            Ok(Ok(bytes)) => BlobChunk::Bytes(bytes.into()),
+            Ok(Err(error)) => BlobChunk::Missing(format!("it has not: {error}")),
+            Err(_) => BlobChunk::Missing("it is stopping".into()),
+        }
+    }
+
+    /// The file of bytes that the cluster keeps, fetched if this peer does not have it.
+    pub async fn have(&self, blob: Blob) -> Result<PathBuf, Refusal> {
+        let blobs = self.stored()?;
+        if !blobs.disk.keep_a_while(blob) {
+            let state = self.shared.view().state;
+            let from = self.others_with(&state, &blob.digest);
+            let pulled = blobs.pull(&self.peers, blob, &from).await;
+            pulled.map_err(|error| Refusal::new(RefusalCode::Unavailable, error.to_string()))?;
+        }
+        Ok(blobs.disk.path(&blob.digest))
+    }
+
+    /// Where bytes can be fetched from.
+    pub(super) fn others_with(&self, state: &State, digest: &Digest) -> Vec<PeerAddress> {
+        let holders = state.blob(digest).map(|record| record.holders.clone()).unwrap_or_default();
+        let others = holders.into_iter().filter(|holder| *holder != self.id);
+        let nodes = others.filter_map(|holder| state.node(holder));
+        nodes.map(|node| PeerAddress::node(node.id, &node.address)).collect()
+    }
+}
+
+/// Members that could have a copy besides these: voters first, and for each blob in another order, so that peers share
+/// the load.
+pub(super) fn candidates(state: &State, digest: &Digest, voters: &[NodeId], have: &[NodeId]) -> Vec<NodeId> {
+    let bytes = digest.bytes();
+    let seed = bytes.iter().take(8).fold(0, |number: u64, byte| (number << 8) | u64::from(*byte));
+    let rank = |node: &NodeId| {
+        let mixed = (seed ^ node.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        (!voters.contains(node), mixed ^ (mixed >> 31))
+    };
+    let mut found: Vec<NodeId> = state.nodes().map(|node| node.id).filter(|id| !have.contains(id)).collect();
+    found.sort_by_key(rank);
+    found
+}
+
+/// How long a peer may take to fetch: a slow network and a slow disk.
+fn patience(blob: Blob) -> Duration {
+    limits::OFFER_DEADLINE + Duration::from_secs(blob.size / limits::SLOWEST_COPY_BYTES_PER_S)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use stint_protocol::{TimeMs, Version};
+    use stint_scheduler::{Admit, Command, Stamped, apply};
+
+    #[test]
+    fn every_peer_is_first_choice_for_some_blobs_and_voters_for_all() {
+        let mut state = State::default();
+        let mut run = |command| apply(&mut state, Stamped { now: TimeMs(1), command }).unwrap();
+        run(Command::AddJoinToken { hash: [1; 32], valid_ms: 1_000 });
+        for id in 1..=4u8 {
+            let (name, address) = (format!("n{id}"), "a:1".into());
+            let (disk, token, speaks) = ([id; 16], Some([1; 32]), Version(3));
+            run(Command::Admit(Admit { disk, name, address, token, speaks }));
+        }
+        let voters = [NodeId(1), NodeId(2), NodeId(3)];
+        let mut first = std::collections::BTreeSet::new();
+        for number in 0..64 {
+            let found = candidates(&state, &Digest::of([number; 32]), &voters, &[NodeId(1)]);
+            assert_eq!((found.len(), found[2]), (3, NodeId(4)));
+            first.insert(found[0]);
+        }
+        assert_eq!(first.into_iter().collect::<Vec<_>>(), [NodeId(2), NodeId(3)]);
+    }
+}

@@ -1,0 +1,105 @@
+//! A peer looks after its own bytes: what it should have it fetches again, what nobody needs here it deletes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use stint_protocol::{Blob, Digest, limits as words, version};
+use stint_scheduler::State;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::leader::{Office, tend};
+use super::message::RegistryRequest;
+use super::pull::PullError;
+use super::{BlobError, Blobs};
+use crate::limits;
+use crate::node::Node;
+use crate::wire::Request;
+
+/// Runs until the peer stops.
+pub async fn run(node: Arc<Node>, blobs: Arc<Blobs>) {
+    let mut office = Office::default();
+    let mut tick = interval(limits::BLOB_ROUND);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let sweep_every = (blobs.settings.sweep_after / 4).clamp(limits::BLOB_ROUND, limits::BLOB_AUDIT);
+    let (mut audited, mut swept): (Option<Instant>, Instant) = (None, Instant::now());
+    loop {
+        tick.tick().await;
+        let due = |at: Instant, every: Duration| at.elapsed() >= every;
+        if audited.is_none_or(|at| due(at, limits::BLOB_AUDIT)) {
+            audited = audit(&node, &blobs).await.then(Instant::now);
+        }
+        if due(swept, sweep_every) {
+            swept = Instant::now();
+            sweep(&node, &blobs).await;
+        }
+        tend(&node, &mut office).await;
+    }
+}
+
+/// Fetches what the cluster counts on and this peer does not have (any more). False: it cannot be said yet what that is.
+async fn audit(node: &Node, blobs: &Arc<Blobs>) -> bool {
+    // After a start the state is as old as the last snapshot at first.
+    let Ok(state) = node.read().await else { return false };
+    if state.version() < version::IMAGES {
+        return true;
+    }
+    let missing = missing(node, blobs, &state).await;
+    let mut lost: Vec<Digest> = Vec::new();
+    for blob in missing {
+        let from = node.others_with(&state, &blob.digest);
+        match blobs.pull(&node.peers, blob, &from).await {
+            Ok(()) => tracing::info!(%blob, "bytes that were missing here are fetched again"),
+            Err(error @ PullError::NoHolder(..)) => {
+                tracing::warn!(%blob, %error, "bytes are missing here and cannot be fetched now");
+                lost.push(blob.digest);
+            }
+            Err(error) => tracing::warn!(%blob, %error, "bytes that are missing here cannot be stored"),
+        }
+    }
+    for part in lost.chunks(words::BLOBS_PER_COMMAND) {
+        let lose = RegistryRequest::Lose { node: node.id, blobs: part.to_vec() };
+        if let Err(error) = node.ask(Request::Registry(lose)).await {
+            tracing::warn!(%error, "the cluster does not know yet that bytes are missing here");
+        }
+    }
+    true
+}
+
+/// Bytes that the state says are here, and are not.
+async fn missing(node: &Node, blobs: &Arc<Blobs>, state: &State) -> Vec<Blob> {
+    let own = state.blobs().filter(|(_, record)| record.holders.contains(&node.id));
+    let own: Vec<Blob> = own.map(|(digest, record)| Blob { digest: *digest, size: record.size }).collect();
+    let disk = blobs.disk.clone();
+    let looked = tokio::task::spawn_blocking(move || {
+        own.into_iter().filter(|blob| !disk.has(*blob)).collect::<Vec<Blob>>()
+    });
+    looked.await.unwrap_or_default()
+}
+
+/// Deletes files that no record names, and copies that were fetched to be used and are not any more.
+async fn sweep(node: &Arc<Node>, blobs: &Arc<Blobs>) {
+    // Only a state that a majority confirmed says that nothing names a file.
+    let Ok(state) = node.read().await else { return };
+    let wanted = node.copies_wanted().unwrap_or(usize::MAX);
+    let (id, disk, after) = (node.id, blobs.disk.clone(), blobs.settings.sweep_after);
+    let swept = tokio::task::spawn_blocking(move || -> Result<usize, BlobError> {
+        let spare = |digest: &Digest| match state.blob(digest) {
+            None => true,
+            Some(record) => !record.holders.contains(&id) && record.holders.len() >= wanted,
+        };
+        let mut count = 0;
+        disk.forget_asked(after);
+        for file in disk.list()?.into_iter().filter(|file| file.age > after) {
+            if spare(&file.blob.digest) {
+                disk.remove(&file.blob.digest)?;
+                count += 1;
+            }
+        }
+        Ok(count)
+    });
+    match swept.await {
+        Ok(Ok(0)) | Err(_) => {}
+        Ok(Ok(count)) => tracing::info!(count, "stored bytes that nobody needs are deleted"),
+        Ok(Err(error)) => tracing::warn!(%error, "stored bytes that nobody needs are not deleted"),
+    }
+}

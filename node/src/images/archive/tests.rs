@@ -1,0 +1,276 @@
+//! Archives of honest and of hostile makers.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::PathBuf;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use sha2::{Digest as _, Sha256};
+use stint_protocol::Digest;
+use tar::{Builder, Header};
+use tempfile::TempDir;
+
+use super::*;
+
+const MOST: u64 = 1 << 20;
+
+/// One thing in an archive: its path as it is, mode, what it is and its content or target.
+enum Thing {
+    Folder(&'static str, u32),
+    File(&'static str, u32, &'static [u8]),
+    Symlink(&'static str, &'static str),
+    Link(&'static str, &'static str),
+    Device(&'static str),
+}
+use Thing::*;
+
+/// Writes paths as they are: the builder's own checks are those of an honest maker.
+fn header(path: &str, mode: u32, size: u64, kind: EntryType, target: &str) -> Header {
+    let mut header = Header::new_gnu();
+    let raw = header.as_old_mut();
+    raw.name[..path.len()].copy_from_slice(path.as_bytes());
+    raw.linkname[..target.len()].copy_from_slice(target.as_bytes());
+    header.set_mode(mode);
+    header.set_size(size);
+    header.set_entry_type(kind);
+    header.set_cksum();
+    header
+}
+
+fn archive(things: &[Thing]) -> Vec<u8> {
+    let mut builder = Builder::new(Vec::new());
+    for thing in things {
+        let (header, content) = match thing {
+            Folder(path, mode) => (header(path, *mode, 0, EntryType::Directory, ""), &[][..]),
+            File(path, mode, content) => {
+                (header(path, *mode, content.len() as u64, EntryType::Regular, ""), *content)
+            }
+            Symlink(path, to) => (header(path, 0o777, 0, EntryType::Symlink, to), &[][..]),
+            Link(path, to) => (header(path, 0o777, 0, EntryType::Link, to), &[][..]),
+            Device(path) => (header(path, 0o666, 0, EntryType::Char, ""), &[][..]),
+        };
+        builder.append(&header, content).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+struct Unpacked {
+    folder: TempDir,
+    result: Result<ImageConfig, UnpackError>,
+}
+
+impl Unpacked {
+    fn of(bytes: &[u8]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("secret"), "not yours").unwrap();
+        fs::write(folder.path().join("image"), bytes).unwrap();
+        fs::create_dir(folder.path().join("out")).unwrap();
+        let result = unpack(&folder.path().join("image"), &folder.path().join("out"), MOST);
+        assert_eq!(fs::read(folder.path().join("secret")).unwrap(), b"not yours");
+        let mut names: Vec<_> =
+            fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["image", "out", "secret"], "something was written outside");
+        Self { folder, result }
+    }
+
+    fn path(&self, path: &str) -> PathBuf {
+        self.folder.path().join("out/root").join(path)
+    }
+
+    fn read(&self, path: &str) -> String {
+        let path = self.path(path);
+        fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    }
+
+    fn refused(&self) -> String {
+        match &self.result {
+            Err(UnpackError::Wrong(words)) => words.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_root_file_system_is_unpacked_with_its_modes_and_links() {
+    let things = [
+        Folder("./", 0o755),
+        Folder("usr/bin", 0o755),
+        File("usr/bin/tool", 0o4755, b"run"),
+        Symlink("bin", "usr/bin"),
+        Symlink("abs", "/usr"),
+        File("bin/sh", 0o2711, b"shell"),
+        File("abs/notes", 0o000, b"notes"),
+        Link("usr/bin/again", "bin/tool"),
+        Folder("tmp", 0o1777),
+        Device("dev/null"),
+        File("/etc/rooted", 0o644, b"inside"),
+    ];
+    for bytes in [archive(&things), gzip(&archive(&things))] {
+        let unpacked = Unpacked::of(&bytes);
+        assert_eq!(unpacked.result.as_ref().unwrap(), &ImageConfig::default());
+        assert_eq!(unpacked.read("usr/bin/sh"), "shell");
+        assert_eq!(unpacked.read("usr/notes"), "notes");
+        assert_eq!(unpacked.read("etc/rooted"), "inside");
+        let mode =
+            |path: &str| fs::symlink_metadata(unpacked.path(path)).unwrap().permissions().mode() & 0o7777;
+        // Nobody gets another user's rights, and this node can remove all of it again.
+        let found = ["usr/bin/tool", "usr/bin/sh", "usr/notes", "tmp"].map(mode);
+        assert_eq!(found, [0o755, 0o711, 0o400, 0o1777]);
+        let inode = |path: &str| fs::metadata(unpacked.path(path)).unwrap().ino();
+        assert_eq!(inode("usr/bin/tool"), inode("usr/bin/again"));
+        assert!(!unpacked.path("dev/null").exists());
+    }
+}
+
+#[test]
+fn nothing_gets_out() {
+    let leads_out: [&[Thing]; 3] =
+        [&[File("../secret", 0o644, b"mine")], &[Folder("a/../../b", 0o755)], &[Symlink("../link", "x")]];
+    for things in leads_out {
+        let unpacked = Unpacked::of(&archive(things));
+        assert!(unpacked.refused().contains("leads out of it"), "{}", unpacked.refused());
+    }
+    // Links are followed inside, whatever they say.
+    let unpacked = Unpacked::of(&archive(&[
+        Symlink("up", "../../.."),
+        File("up/secret", 0o644, b"mine"),
+        Symlink("root", "/"),
+        File("root/etc/passwd", 0o644, b"mine"),
+        Symlink("a", "b/../../../up/x"),
+        File("a/deep", 0o644, b"mine"),
+        Symlink("here", "../../secret"),
+        File("here", 0o644, b"replaced"),
+    ]));
+    unpacked.result.as_ref().unwrap();
+    assert_eq!(unpacked.read("secret"), "mine");
+    assert_eq!(unpacked.read("etc/passwd"), "mine");
+    assert_eq!(unpacked.read("x/deep"), "mine");
+    assert_eq!(unpacked.read("here"), "replaced");
+    for (to, words) in
+        [("../../secret", "leads out"), ("/../secret", "leads out"), ("secret", "no file in it")]
+    {
+        let unpacked = Unpacked::of(&archive(&[Link("mine", Box::leak(to.to_string().into_boxed_str()))]));
+        assert!(unpacked.refused().contains(words), "{to}: {}", unpacked.refused());
+    }
+}
+
+#[test]
+fn what_has_no_end_is_refused() {
+    let unpacked = Unpacked::of(&archive(&[Symlink("a", "b"), Symlink("b", "a"), File("a/x", 0o644, b"")]));
+    assert!(unpacked.refused().contains("too many links"), "{}", unpacked.refused());
+    let large: &'static [u8] = Box::leak(vec![0; MOST as usize / 2 + 1].into_boxed_slice());
+    let bomb = gzip(&archive(&[File("a", 0o644, large), File("b", 0o644, large)]));
+    assert!(bomb.len() < 20_000);
+    assert!(Unpacked::of(&bomb).refused().contains("blobs.max_unpacked"));
+    let whole = archive(&[File("a", 0o644, large)]);
+    for broken in [&whole[..whole.len() / 2], &gzip(&whole)[..100], b"no archive at all", &[0; 2048]] {
+        let words = Unpacked::of(broken).refused();
+        assert!(words.contains("archive"), "{words}");
+    }
+    assert!(Unpacked::of(b"\x28\xb5\x2f\xfd zstd").refused().contains("zstd"));
+}
+
+fn named(name: &str) -> &'static str {
+    Box::leak(name.to_string().into_boxed_str())
+}
+
+fn kept(bytes: Vec<u8>) -> &'static [u8] {
+    Box::leak(bytes.into_boxed_slice())
+}
+
+fn layers() -> [Vec<u8>; 3] {
+    let base = archive(&[
+        File("keep", 0o644, b"base"),
+        File("gone", 0o644, b"base"),
+        File("opaque/old", 0o644, b"base"),
+        File("folder/in/it", 0o644, b"base"),
+        File("changed", 0o644, b"base"),
+    ]);
+    let middle = archive(&[
+        File("opaque/new", 0o644, b"middle"),
+        File("opaque/.wh..wh..opq", 0o644, b""),
+        File(".wh.gone", 0o644, b""),
+        File(".wh.folder", 0o644, b""),
+        File("changed", 0o644, b"middle"),
+        File(".wh...", 0o644, b""),
+        File("sub/.wh..wh.plnk", 0o644, b""),
+    ]);
+    let top = archive(&[File("folder", 0o644, b"a file now"), File("gone", 0o644, b"back")]);
+    [base, gzip(&middle), top]
+}
+
+const CONFIG: &str = r#"{"architecture":"amd64","config":{"Entrypoint":["/bin/tool"],"Cmd":null,
+    "Env":["A=1"],"WorkingDir":"/work"},"rootfs":{}}"#;
+
+fn prove_layers(unpacked: &Unpacked) {
+    let config = unpacked.result.as_ref().unwrap();
+    assert_eq!(config.entrypoint, ["/bin/tool"]);
+    assert_eq!(
+        (config.environment.as_slice(), config.working_dir.as_deref()),
+        (&["A=1".into()][..], Some("/work"))
+    );
+    let found = ["keep", "gone", "opaque/new", "folder", "changed"].map(|path| unpacked.read(path));
+    assert_eq!(found, ["base", "back", "middle", "a file now", "middle"]);
+    assert!(!unpacked.path("opaque/old").exists());
+    let mut left: Vec<_> = fs::read_dir(unpacked.path("")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["changed", "folder", "gone", "keep", "opaque"], "notes of layers are no files");
+}
+
+#[test]
+fn what_docker_save_writes_is_unpacked_layer_by_layer() {
+    let manifest =
+        r#"[{"Config":"c.json","RepoTags":["a:1"],"Layers":["1/layer.tar","2/layer.tar","3/layer.tar"]}]"#;
+    let [one, two, three] = layers().map(kept);
+    let things = [
+        File("1/layer.tar", 0o644, one),
+        File("2/layer.tar", 0o644, two),
+        File("3/layer.tar", 0o644, three),
+        File("c.json", 0o644, CONFIG.as_bytes()),
+        File("manifest.json", 0o644, manifest.as_bytes()),
+    ];
+    prove_layers(&Unpacked::of(&archive(&things)));
+    prove_layers(&Unpacked::of(&gzip(&archive(&things))));
+    // A root file system with a file of that name is none.
+    let plain = Unpacked::of(&archive(&[File("manifest.json", 0o644, manifest.as_bytes())]));
+    assert_eq!(plain.read("manifest.json"), manifest);
+}
+
+#[test]
+fn an_oci_layout_is_unpacked_for_this_platform() {
+    let digest = |bytes: &[u8]| Digest::of(Sha256::digest(bytes).into());
+    let path = |bytes: &[u8]| named(&format!("blobs/sha256/{}", digest(bytes).hex()));
+    let layers = layers().map(kept);
+    let list: Vec<String> =
+        layers.iter().map(|layer| format!(r#"{{"digest":"{}"}}"#, digest(layer))).collect();
+    let manifest =
+        format!(r#"{{"config":{{"digest":"{}"}},"layers":[{}]}}"#, digest(CONFIG.as_bytes()), list.join(","));
+    let manifest = kept(manifest.into_bytes());
+    let own = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+    let index = format!(
+        r#"{{"manifests":[{{"digest":"sha256:{}","platform":{{"os":"linux","architecture":"s390x"}}}},
+            {{"digest":"{}","platform":{{"os":"linux","architecture":"{own}"}}}}]}}"#,
+        "00".repeat(32),
+        digest(manifest)
+    );
+    let mut things = vec![
+        File("oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#),
+        File("index.json", 0o644, kept(index.into_bytes())),
+        File(path(manifest), 0o644, manifest),
+        File(path(CONFIG.as_bytes()), 0o644, CONFIG.as_bytes()),
+    ];
+    things.extend(layers.iter().map(|layer| File(path(layer), 0o644, layer)));
+    prove_layers(&Unpacked::of(&archive(&things)));
+    things.pop();
+    let words = Unpacked::of(&archive(&things)).refused();
+    assert!(words.contains("is missing in it"), "{words}");
+}

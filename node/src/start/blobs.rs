@@ -1,0 +1,31 @@
+//! The bytes that this peer keeps for the cluster, and the images that it unpacks.
+
+use std::sync::Arc;
+
+use stint_executor::Store;
+use tokio::task::JoinSet;
+
+use super::NodeError;
+use crate::blobs::{Blobs, upkeep};
+use crate::config::Config;
+use crate::identity::DataDir;
+use crate::images::{self, ImageStore, Shelf};
+use crate::node::Node;
+
+/// Opens them and looks after them; other peers are told that there are none before. Answers what attempts get of them.
+pub fn start(
+    node: &Arc<Node>,
+    dir: &DataDir,
+    config: &Config,
+    tasks: &mut JoinSet<()>,
+) -> Result<Arc<dyn Store>, NodeError> {
+    let blobs = Arc::new(Blobs::open(&dir.path.join("blobs"), config.blobs.clone())?);
+    // Set here alone, once.
+    let _ = node.blobs.set(blobs.clone());
+    tasks.spawn(upkeep::run(node.clone(), blobs));
+    let folder = dir.path.join("images");
+    let shelf = Shelf::open(&folder, config.blobs.max_unpacked);
+    let shelf = Arc::new(shelf.map_err(|source| NodeError::Images { folder, source })?);
+    tasks.spawn(images::upkeep(node.clone(), shelf.clone()));
+    Ok(Arc::new(ImageStore::new(node, shelf)))
+}
