@@ -27,6 +27,7 @@ use crate::watchdog::Limits;
 use crate::wire::ToShim;
 use crate::{limits, logs};
 
+pub use order::Refusal;
 use state::{Shared, Where};
 
 /// The real execution host. Clones are handles on the same one; when the last goes, the connection goes, and attempts
@@ -111,7 +112,7 @@ impl HostClient {
 
     /// Has the watchdog start an attempt.
     fn send_order(&self, launch: &Launch) {
-        match order::make(&self.shared, launch) {
+        match order::make(&self.shared, launch, None) {
             Ok(order) => self.shared.send(ToShim::Start(order)),
             Err((kind, message)) => {
                 self.shared.stays_here(launch.lease);

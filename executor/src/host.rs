@@ -9,6 +9,7 @@ use std::pin::Pin;
 use minicbor::{Decode, Encode};
 use stint_protocol::{AttemptEnd, BootMs, GpuInfo, LeaseId, QuarantinedGpu, Runtime, SharedSpec, Tenant};
 
+use crate::confine::{CrunSettings, ProcessSettings};
 use crate::docker::DockerSettings;
 use crate::gpu::GpuSource;
 
@@ -197,6 +198,8 @@ pub struct HostSettings {
     pub keep_ended: KeepEnded,
     pub gpus: GpuSource,
     pub docker: DockerSettings,
+    pub crun: CrunSettings,
+    pub process: ProcessSettings,
 }
 
 impl HostSettings {
@@ -213,6 +216,8 @@ impl HostSettings {
             keep_ended: KeepEnded::default(),
             gpus: GpuSource::None,
             docker: DockerSettings::default(),
+            crun: CrunSettings::default(),
+            process: ProcessSettings::default(),
         }
     }
 }

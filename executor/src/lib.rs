@@ -18,6 +18,7 @@
 
 mod client;
 mod clock;
+mod confine;
 mod docker;
 mod gpu;
 mod host;
@@ -25,6 +26,7 @@ mod layout;
 mod limits;
 mod logs;
 mod mock;
+mod root;
 pub mod shim;
 mod store;
 mod sys;
@@ -33,6 +35,7 @@ mod wire;
 
 pub use client::HostClient;
 pub use clock::boot_now;
+pub use confine::{ConfineSettings, CrunSettings, ProcessSettings};
 pub use docker::image::{Reference as ImageReference, Refused as ImageRefused};
 pub use docker::{DockerSettings, Pull};
 pub use gpu::{FixedGpu, GpuError, GpuLocks, GpuSource, detect_gpus, lock_gpus};
@@ -41,3 +44,4 @@ pub use host::{
     LogFuture, LogStream, Sandbox, StopReason,
 };
 pub use store::{ImageConfig, ImageFiles, Store, StoreError, StoreFuture};
+pub use sys::spawn::WRITABLE as WRITABLE_FOLDERS;

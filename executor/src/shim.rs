@@ -13,6 +13,7 @@ mod journal;
 mod probe;
 mod program;
 mod recover;
+mod seccomp;
 mod server;
 mod verdict;
 

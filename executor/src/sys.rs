@@ -70,6 +70,17 @@ pub fn effective_ids() -> (u32, u32) {
     unsafe { (libc::geteuid(), libc::getegid()) }
 }
 
+/// Limits of open files that this process may give: no more than it has itself.
+pub fn open_files(wanted: (u64, u64)) -> (u64, u64) {
+    let mut own = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `own` is a valid structure that the call fills.
+    let most = match unsafe { libc::getrlimit64(libc::RLIMIT_NOFILE, &mut own) } {
+        0 => wanted.1.min(own.rlim_max),
+        _ => wanted.1,
+    };
+    (wanted.0.min(most), most)
+}
+
 /// In which process `fork` returned.
 pub enum Fork {
     Parent(i32),

@@ -15,7 +15,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use stint_executor::{DockerSettings, FixedGpu};
+use stint_executor::{CrunSettings, DockerSettings, FixedGpu, ProcessSettings};
 use stint_protocol::{Class, ClassRules, Runtime, Version};
 
 pub use crate::limits::CLOCK_DRIFT_PERCENT;
@@ -101,6 +101,8 @@ pub struct ExecutorConfig {
     /// Kept at the end of a lease for the kill itself (DESIGN §5, rule 3).
     pub kill_margin_ms: u64,
     pub docker: DockerSettings,
+    pub crun: CrunSettings,
+    pub process: ProcessSettings,
 }
 
 /// Where the GPUs of a node come from.

@@ -181,6 +181,7 @@ impl Server {
             memory_limits: self.attempts.ability.cgroups.limits_memory(),
             problems: self.attempts.ability.problems.clone(),
             docker: true,
+            confines: true,
         });
         let mut outbox = Vec::new();
         put_frames(&mut outbox, &[hello]);

@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
-use stint_executor::FixedGpu;
+use stint_executor::{ConfineSettings, FixedGpu};
 use stint_protocol::{Class, ClassRules, GpuInfo};
 use stint_sdk::units;
 use toml::Value;
@@ -85,8 +86,25 @@ impl Config {
             ("executor.docker.user", quote(format!("{}:{}", d.user.0, d.user.1))),
             ("executor.docker.pids", d.pids.to_string()),
         ];
-        owned(rows)
+        let mut rows = owned(rows);
+        rows.extend(rendered_confine("crun", ("roots", &e.crun.roots), &e.crun.confine));
+        rows.extend(rendered_confine("process", ("writable", &e.process.writable), &e.process.confine));
+        rows
     }
+}
+
+fn rendered_confine(
+    runtime: &str,
+    (name, folders): (&str, &[PathBuf]),
+    rules: &ConfineSettings,
+) -> Vec<(String, String)> {
+    let rows = [
+        (name, inline_list(folders.iter().map(|folder| quote(folder.to_string_lossy())))),
+        ("user", quote(format!("{}:{}", rules.user.0, rules.user.1))),
+        ("network", quote(rules.network.as_str())),
+        ("pids", rules.pids.to_string()),
+    ];
+    rows.into_iter().map(|(key, value)| (format!("executor.{runtime}.{key}"), value)).collect()
 }
 
 fn section_note(section: &str) -> &'static str {

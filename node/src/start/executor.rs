@@ -98,6 +98,8 @@ fn host_settings(config: &Config, gpus: GpuSource) -> Result<HostSettings, NodeE
     settings.max_log_bytes = config.executor.max_log_bytes;
     settings.gpus = gpus;
     settings.docker = config.executor.docker.clone();
+    settings.crun = config.executor.crun.clone();
+    settings.process = config.executor.process.clone();
     Ok(settings)
 }
 

@@ -1,0 +1,160 @@
+//! What an attempt runs instead of a program of the host: a registered image, or a folder that the operator permits.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+use stint_protocol::{EndKind, TaskSpec};
+
+use crate::client::Refusal;
+use crate::confine::CrunSettings;
+use crate::store::ImageFiles;
+use crate::wire::{Mode, Root};
+
+/// Why an image waits for another watchdog.
+pub const EARLIER_WATCHDOG: &str = "the watchdog of an earlier version still runs and knows no images: let this node's \
+                                    attempts end, and start it again";
+/// The name of an executable image inside a container.
+pub const BINARY: &str = "/binary";
+
+/// What the attempt's root is; none = the host's.
+pub fn choose(
+    settings: &CrunSettings,
+    spec: &TaskSpec,
+    mode: Mode,
+    image: Option<&ImageFiles>,
+) -> Result<Option<Root>, Refusal> {
+    let shown = |path: &Path| path.display().to_string();
+    match (image, &spec.image, mode) {
+        (_, _, Mode::Docker) | (None, None, _) => Ok(None),
+        (Some(ImageFiles::Executable(file)), _, _) => Ok(Some(Root::Executable(shown(file)))),
+        (Some(ImageFiles::Root { folder, config }), _, Mode::Crun) => {
+            Ok(Some(Root::Folder(shown(folder), config.working_dir.clone())))
+        }
+        (None, Some(name), Mode::Crun) => folder_of(settings, name).map(|f| Some(Root::Folder(shown(&f), None))),
+        (_, Some(_), _) | (Some(ImageFiles::Root { .. }), None, _) => Err((
+            EndKind::NotRunnable,
+            "the process runtime runs programs of the host and images of one executable file: use --runtime crun for a \
+             root file system"
+                .into(),
+        )),
+    }
+}
+
+/// The folder that a task names, when it lies under one of the operator's. Links count as where they lead to.
+fn folder_of(settings: &CrunSettings, name: &str) -> Result<PathBuf, Refusal> {
+    if !name.starts_with('/') {
+        let message =
+            format!("{name:?} is no registered image and no folder: for a Docker image use --runtime docker");
+        return Err((EndKind::NotRunnable, message));
+    }
+    let denied = || {
+        let message = format!(
+            "{name} is not under a folder of executor.crun.roots of this node: let its operator add one"
+        );
+        (EndKind::Denied, message)
+    };
+    // Before anything is looked up: a task must not learn which paths exist.
+    let named = |root: &PathBuf| Path::new(name).starts_with(root);
+    let climbs = Path::new(name).components().any(|part| part == Component::ParentDir);
+    if climbs || !settings.roots.iter().any(named) {
+        return Err(denied());
+    }
+    let real = std::fs::canonicalize(name);
+    let real = real.map_err(|e| (EndKind::NotRunnable, format!("the root file system {name}: {e}")))?;
+    let roots = settings.roots.iter().filter_map(|root| std::fs::canonicalize(root).ok());
+    if !roots.into_iter().any(|root| real.starts_with(root)) {
+        return Err(denied());
+    }
+    if real.is_dir() { Ok(real) } else { Err((EndKind::NotRunnable, format!("{name} is no folder"))) }
+}
+
+/// The words to run: as Docker puts an image's and a task's together.
+pub fn command(spec: &TaskSpec, image: Option<&ImageFiles>) -> Vec<String> {
+    let own = spec.command.iter().cloned();
+    match image {
+        None => own.collect(),
+        Some(ImageFiles::Executable(_)) => std::iter::once(BINARY.to_owned()).chain(own).collect(),
+        Some(ImageFiles::Root { config, .. }) => {
+            let default = config.command.iter().filter(|_| spec.command.is_empty()).cloned();
+            config.entrypoint.iter().cloned().chain(own).chain(default).collect()
+        }
+    }
+}
+
+/// The variables that an image sets.
+pub fn environment(image: Option<&ImageFiles>) -> BTreeMap<String, String> {
+    let Some(ImageFiles::Root { config, .. }) = image else { return BTreeMap::new() };
+    let pairs = config.environment.iter().filter_map(|pair| pair.split_once('='));
+    pairs.filter(|(name, _)| !name.starts_with("STINT_")).map(|(n, v)| (n.to_owned(), v.to_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use stint_protocol::Class;
+
+    use super::*;
+    use crate::store::ImageConfig;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split_whitespace().map(String::from).collect()
+    }
+
+    fn with_image(name: &str) -> TaskSpec {
+        let mut spec = TaskSpec::new(Class::CpuLong, words("sh"));
+        spec.image = Some(name.into());
+        spec
+    }
+
+    #[test]
+    fn only_folders_under_the_operators_are_roots() {
+        let folder = tempfile::tempdir().unwrap();
+        let inside = folder.path().join("allowed/debian");
+        std::fs::create_dir_all(&inside).unwrap();
+        let link = folder.path().join("allowed/link");
+        std::os::unix::fs::symlink("/etc", &link).unwrap();
+        let settings = CrunSettings { roots: vec![folder.path().join("allowed")], ..CrunSettings::default() };
+        let choose = |name: &str| choose(&settings, &with_image(name), Mode::Crun, None);
+        let shown = |path: &Path| path.display().to_string();
+        let chosen = choose(&shown(&inside)).unwrap().unwrap();
+        assert_eq!(chosen, Root::Folder(shown(&inside.canonicalize().unwrap()), None));
+        let out = format!("{}/../../../etc", inside.display());
+        for denied in ["/", "/etc", &shown(&link), &out] {
+            let (kind, message) = choose(denied).unwrap_err();
+            assert!(
+                kind == EndKind::Denied && message.contains("executor.crun.roots"),
+                "{denied}: {message}"
+            );
+        }
+        assert_eq!(choose("busybox:1").unwrap_err().0, EndKind::NotRunnable);
+        let no_roots = super::choose(&CrunSettings::default(), &with_image("/srv"), Mode::Crun, None);
+        assert_eq!(no_roots.unwrap_err().0, EndKind::Denied);
+    }
+
+    #[test]
+    fn an_image_and_a_task_are_put_together_as_docker_does() {
+        let config = ImageConfig {
+            entrypoint: words("/entry --first"),
+            command: words("default words"),
+            environment: words("PATH=/opt A=b=c STINT_TASK_ID=7 broken"),
+            working_dir: Some("/srv".into()),
+        };
+        let image = ImageFiles::Root { folder: "/image".into(), config: Arc::new(config) };
+        let mut spec = TaskSpec::new(Class::CpuLong, words("own"));
+        assert_eq!(command(&spec, Some(&image)), words("/entry --first own"));
+        spec.command.clear();
+        assert_eq!(command(&spec, Some(&image)), words("/entry --first default words"));
+        let variables: Vec<String> =
+            environment(Some(&image)).into_iter().map(|(n, v)| format!("{n}={v}")).collect();
+        assert_eq!(variables, ["A=b=c", "PATH=/opt"]);
+        let settings = CrunSettings::default();
+        let root = choose(&settings, &spec, Mode::Crun, Some(&image)).unwrap();
+        assert_eq!(root, Some(Root::Folder("/image".into(), Some("/srv".into()))));
+        let as_process = choose(&settings, &spec, Mode::Sandboxed, Some(&image)).unwrap_err();
+        assert_eq!(as_process.0, EndKind::NotRunnable);
+        let file = ImageFiles::Executable("/blob".into());
+        spec.command = words("a b");
+        assert_eq!(command(&spec, Some(&file)), words("/binary a b"));
+    }
+}
