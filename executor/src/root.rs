@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use stint_protocol::{EndKind, TaskSpec};
 
@@ -16,35 +17,42 @@ pub const EARLIER_WATCHDOG: &str = "the watchdog of an earlier version still run
 /// The name of an executable image inside a container.
 pub const BINARY: &str = "/binary";
 
-/// What the attempt's root is; none = the host's.
-pub fn choose(
+/// What an attempt runs: what the registry gave, or what the task names under one of the operator's folders. None: a
+/// program of the host, or an image of Docker's.
+pub fn resolve(
     settings: &CrunSettings,
     spec: &TaskSpec,
     mode: Mode,
     image: Option<&ImageFiles>,
-) -> Result<Option<Root>, Refusal> {
-    let shown = |path: &Path| path.display().to_string();
-    match (image, &spec.image, mode) {
-        (_, _, Mode::Docker) | (None, None, _) => Ok(None),
-        (Some(ImageFiles::Executable(file)), _, _) => Ok(Some(Root::Executable(shown(file)))),
-        (Some(ImageFiles::Root { folder, config }), _, Mode::Crun) => {
-            Ok(Some(Root::Folder(shown(folder), config.working_dir.clone())))
-        }
-        (None, Some(name), Mode::Crun) => folder_of(settings, name).map(|f| Some(Root::Folder(shown(&f), None))),
-        (_, Some(_), _) | (Some(ImageFiles::Root { .. }), None, _) => Err((
-            EndKind::NotRunnable,
-            "the process runtime runs programs of the host and images of one executable file: use --runtime crun for a \
-             root file system"
-                .into(),
-        )),
+) -> Result<Option<ImageFiles>, Refusal> {
+    let found = match (image, &spec.image) {
+        _ if mode == Mode::Docker => return Ok(None),
+        (None, None) => return Ok(None),
+        (Some(files), _) => files.clone(),
+        (None, Some(name)) => named(settings, name)?,
+    };
+    if matches!(found, ImageFiles::Root { .. }) && mode != Mode::Crun {
+        let message = "the process runtime runs programs of the host and images of one executable file: use --runtime crun \
+                       for a root file system";
+        return Err((EndKind::NotRunnable, message.into()));
     }
+    Ok(Some(found))
 }
 
-/// The folder that a task names, when it lies under one of the operator's. Links count as where they lead to.
-fn folder_of(settings: &CrunSettings, name: &str) -> Result<PathBuf, Refusal> {
+/// What the attempt's root is; none = the host's.
+pub fn of(image: Option<&ImageFiles>) -> Option<Root> {
+    let shown = |path: &Path| path.display().to_string();
+    Some(match image? {
+        ImageFiles::Executable(file) => Root::Executable(shown(file)),
+        ImageFiles::Root { folder, config } => Root::Folder(shown(folder), config.working_dir.clone()),
+    })
+}
+
+/// What a task names, when it lies under one of the operator's folders. Links count as where they lead to.
+fn named(settings: &CrunSettings, name: &str) -> Result<ImageFiles, Refusal> {
     if !name.starts_with('/') {
         let message =
-            format!("{name:?} is no registered image and no folder: for a Docker image use --runtime docker");
+            format!("{name:?} is no registered image and no path: for a Docker image use --runtime docker");
         return Err((EndKind::NotRunnable, message));
     }
     let denied = || {
@@ -59,13 +67,17 @@ fn folder_of(settings: &CrunSettings, name: &str) -> Result<PathBuf, Refusal> {
     if climbs || !settings.roots.iter().any(named) {
         return Err(denied());
     }
-    let real = std::fs::canonicalize(name);
-    let real = real.map_err(|e| (EndKind::NotRunnable, format!("the root file system {name}: {e}")))?;
-    let roots = settings.roots.iter().filter_map(|root| std::fs::canonicalize(root).ok());
-    if !roots.into_iter().any(|root| real.starts_with(root)) {
+    let real =
+        std::fs::canonicalize(name).map_err(|e| (EndKind::NotRunnable, format!("the image {name}: {e}")))?;
+    let mut roots = settings.roots.iter().filter_map(|root| std::fs::canonicalize(root).ok());
+    if !roots.any(|root| real.starts_with(root)) {
         return Err(denied());
     }
-    if real.is_dir() { Ok(real) } else { Err((EndKind::NotRunnable, format!("{name} is no folder"))) }
+    match std::fs::metadata(&real) {
+        Ok(meta) if meta.is_dir() => Ok(ImageFiles::Root { folder: real, config: Arc::default() }),
+        Ok(meta) if meta.is_file() => Ok(ImageFiles::Executable(real)),
+        _ => Err((EndKind::NotRunnable, format!("{name} is neither a folder nor a file"))),
+    }
 }
 
 /// The words to run: as Docker puts an image's and a task's together.
@@ -90,8 +102,6 @@ pub fn environment(image: Option<&ImageFiles>) -> BTreeMap<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use stint_protocol::Class;
 
     use super::*;
@@ -115,20 +125,20 @@ mod tests {
         let link = folder.path().join("allowed/link");
         std::os::unix::fs::symlink("/etc", &link).unwrap();
         let settings = CrunSettings { roots: vec![folder.path().join("allowed")], ..CrunSettings::default() };
-        let choose = |name: &str| choose(&settings, &with_image(name), Mode::Crun, None);
+        let resolve = |name: &str| resolve(&settings, &with_image(name), Mode::Crun, None);
         let shown = |path: &Path| path.display().to_string();
-        let chosen = choose(&shown(&inside)).unwrap().unwrap();
+        let chosen = of(resolve(&shown(&inside)).unwrap().as_ref()).unwrap();
         assert_eq!(chosen, Root::Folder(shown(&inside.canonicalize().unwrap()), None));
         let out = format!("{}/../../../etc", inside.display());
-        for denied in ["/", "/etc", &shown(&link), &out] {
-            let (kind, message) = choose(denied).unwrap_err();
+        for denied in ["/", "/etc", "/no/such", &shown(&link), &out] {
+            let (kind, message) = resolve(denied).unwrap_err();
             assert!(
                 kind == EndKind::Denied && message.contains("executor.crun.roots"),
                 "{denied}: {message}"
             );
         }
-        assert_eq!(choose("busybox:1").unwrap_err().0, EndKind::NotRunnable);
-        let no_roots = super::choose(&CrunSettings::default(), &with_image("/srv"), Mode::Crun, None);
+        assert_eq!(resolve("busybox:1").unwrap_err().0, EndKind::NotRunnable);
+        let no_roots = super::resolve(&CrunSettings::default(), &with_image("/srv"), Mode::Crun, None);
         assert_eq!(no_roots.unwrap_err().0, EndKind::Denied);
     }
 
@@ -148,11 +158,9 @@ mod tests {
         let variables: Vec<String> =
             environment(Some(&image)).into_iter().map(|(n, v)| format!("{n}={v}")).collect();
         assert_eq!(variables, ["A=b=c", "PATH=/opt"]);
-        let settings = CrunSettings::default();
-        let root = choose(&settings, &spec, Mode::Crun, Some(&image)).unwrap();
-        assert_eq!(root, Some(Root::Folder("/image".into(), Some("/srv".into()))));
-        let as_process = choose(&settings, &spec, Mode::Sandboxed, Some(&image)).unwrap_err();
-        assert_eq!(as_process.0, EndKind::NotRunnable);
+        assert_eq!(of(Some(&image)), Some(Root::Folder("/image".into(), Some("/srv".into()))));
+        let as_process = resolve(&CrunSettings::default(), &spec, Mode::Sandboxed, Some(&image));
+        assert_eq!(as_process.unwrap_err().0, EndKind::NotRunnable);
         let file = ImageFiles::Executable("/blob".into());
         spec.command = words("a b");
         assert_eq!(command(&spec, Some(&file)), words("/binary a b"));

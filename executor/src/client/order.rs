@@ -27,7 +27,9 @@ pub fn make(shared: &Shared, launch: &Launch, image: Option<&ImageFiles>) -> Res
         _ if shared.settings.sandbox => Mode::Sandboxed,
         _ => Mode::Direct,
     };
-    let root = root::choose(&shared.settings.crun, spec, mode, image)?.map(Box::new);
+    let image = root::resolve(&shared.settings.crun, spec, mode, image)?;
+    let image = image.as_ref();
+    let root = root::of(image).map(Box::new);
     if root.is_some() && !shared.confines() {
         return Err((EndKind::StartFailed, root::EARLIER_WATCHDOG.into()));
     }
