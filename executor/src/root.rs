@@ -1,6 +1,7 @@
 //! What an attempt runs instead of a program of the host: a registered image, or a folder that the operator permits.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,6 +15,8 @@ use crate::wire::{Mode, Root};
 /// Why an image waits for another watchdog.
 pub const EARLIER_WATCHDOG: &str = "the watchdog of an earlier version still runs and knows no images: let this node's \
                                     attempts end, and start it again";
+/// Rights of others to read and execute.
+const EVERYBODY: u32 = 0o005;
 /// The name of an executable image inside a container.
 pub const BINARY: &str = "/binary";
 
@@ -36,7 +39,22 @@ pub fn resolve(
                        for a root file system";
         return Err((EndKind::NotRunnable, message.into()));
     }
+    if let ImageFiles::Executable(file) = &found {
+        check_mode(file)?;
+    }
     Ok(Some(found))
+}
+
+/// crun would tell it on the task's stderr and end like the task itself.
+fn check_mode(file: &Path) -> Result<(), Refusal> {
+    match std::fs::metadata(file) {
+        Ok(meta) if meta.mode() & EVERYBODY == EVERYBODY => Ok(()),
+        Ok(_) => {
+            let message = format!("{}: not readable and executable by everybody (chmod 755)", file.display());
+            Err((EndKind::NotRunnable, message))
+        }
+        Err(e) => Err((EndKind::StartFailed, format!("the image {}: {e}", file.display()))),
+    }
 }
 
 /// What the attempt's root is; none = the host's.
