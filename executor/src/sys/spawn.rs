@@ -411,7 +411,7 @@ fn clone_direct(raw: &Raw) -> io::Result<Child> {
 
 fn clone_contained(raw: &Raw) -> io::Result<Child> {
     let mut pidfd: c_int = -1;
-    let mut flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_PIDFD;
+    let mut flags = libc::CLONE_NEWPID | libc::CLONE_PIDFD;
     if raw.namespaces.user {
         flags |= libc::CLONE_NEWUSER;
     }

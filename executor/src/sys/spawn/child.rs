@@ -78,17 +78,13 @@ pub(super) fn prepare(raw: &Raw) {
     }
 }
 
-/// Output files, standard streams, working directory. `folder` is the attempt's where its path is read-only by now.
-pub(super) fn open_streams(raw: &Raw, folder: Option<c_int>) {
-    let paths = match folder {
-        Some(_) => [c"stdout".as_ptr(), c"stderr".as_ptr()],
-        None => [raw.stdout, raw.stderr],
-    };
+/// Output files, standard streams, working directory.
+pub(super) fn open_streams(raw: &Raw) {
     let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_CLOEXEC;
     // SAFETY: all pointers are C strings; descriptors are plain numbers.
     unsafe {
-        for (path, target) in paths.into_iter().zip([1, 2]) {
-            let fd = libc::openat(folder.unwrap_or(libc::AT_FDCWD), path, flags, 0o600);
+        for (path, target) in [(raw.stdout, 1), (raw.stderr, 2)] {
+            let fd = libc::open(path, flags, 0o600);
             if fd < 0 || libc::dup2(fd, target) < 0 {
                 fail(raw.slot, Step::Logs, errno());
             }
@@ -99,8 +95,7 @@ pub(super) fn open_streams(raw: &Raw, folder: Option<c_int>) {
         if libc::dup2(raw.null, 0) < 0 {
             fail(raw.slot, Step::Logs, errno());
         }
-        let work = if folder.is_some() { jail::WORK.as_ptr() } else { raw.work };
-        if libc::chdir(work) < 0 {
+        if libc::chdir(raw.work) < 0 {
             fail(raw.slot, Step::Folder, errno());
         }
     }
@@ -168,7 +163,7 @@ pub(super) extern "C" fn direct_child(argument: *mut c_void) -> c_int {
     // SAFETY: no pointers.
     unsafe { libc::setsid() };
     prepare(raw);
-    open_streams(raw, None);
+    open_streams(raw);
     close_from(3, u32::MAX);
     become_program(raw)
 }

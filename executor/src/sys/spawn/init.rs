@@ -24,8 +24,9 @@ pub(super) fn init(raw: &Raw) -> ! {
     }
     network::enter(raw);
     prepare(raw);
-    let folder = own_mounts(raw);
-    open_streams(raw, folder);
+    // Before the mounts are this attempt's own: one of them with a file open for writing could not become read-only.
+    open_streams(raw);
+    own_mounts(raw);
     close_from(3, (raw.notice as u32).wrapping_sub(1));
     close_from(raw.notice + 1, u32::MAX);
     // SAFETY: what `container` points to was copied with the address space.
@@ -47,14 +48,19 @@ fn map_user(raw: &Raw) {
     }
 }
 
-/// Gives the attempt's folder when its path is read-only from here on.
-fn own_mounts(raw: &Raw) -> Option<c_int> {
+fn own_mounts(raw: &Raw) {
     let (none, root, proc) = (c"none".as_ptr(), c"/".as_ptr(), c"proc".as_ptr());
     // SAFETY: all pointers are C strings or null where mount(2) permits it.
-    if unsafe { libc::mount(none, root, ptr::null(), libc::MS_REC | libc::MS_PRIVATE, ptr::null()) } < 0 {
+    let own = unsafe {
+        libc::unshare(libc::CLONE_NEWNS) == 0
+            && libc::mount(none, root, ptr::null(), libc::MS_REC | libc::MS_PRIVATE, ptr::null()) == 0
+    };
+    if !own {
         fail(raw.slot, Step::Mounts, errno());
     }
-    let folder = raw.jail.map(|jail| jail::shut_in(raw, jail));
+    if let Some(jail) = raw.jail {
+        jail::shut_in(raw, jail);
+    }
     // SAFETY: `container` is null or was copied with the address space.
     if let Some(overlay) = unsafe { raw.container.as_ref() }.and_then(|c| c.overlay) {
         lay_over(raw, overlay);
@@ -66,7 +72,6 @@ fn own_mounts(raw: &Raw) -> Option<c_int> {
     {
         fail(raw.slot, Step::Mounts, errno());
     }
-    folder
 }
 
 /// A tmpfs with an overlay in it, whose lower part is the root file system.

@@ -25,12 +25,12 @@ const NO_DEVICES: u64 = 4;
 const OPEN_TREE_CLONE: c_uint = 1;
 const MOVE_MOUNT_F_EMPTY_PATH: c_uint = 4;
 
-pub(super) const WORK: &CStr = c"/tmp/work";
+const WORK: &CStr = c"/tmp/work";
 const BINARY: &CStr = c"/tmp/binary";
 
-/// Changes the mounts and gives the attempt's folder; ends the attempt when that fails.
-pub(super) fn shut_in(raw: &Raw, jail: &Jail) -> c_int {
-    let mut taken = Taken { folder: take(raw.folder), work: take(raw.work), writable: [-1; super::WRITABLE] };
+/// Changes the mounts and goes to the work folder's new place; ends the attempt when that fails.
+pub(super) fn shut_in(raw: &Raw, jail: &Jail) {
+    let mut taken = Taken { work: take(raw.work), writable: [-1; super::WRITABLE] };
     let binary = jail.binary.as_ref().map(|path| take(path.as_ptr()));
     for (tree, place) in taken.writable.iter_mut().zip(&jail.writable) {
         *tree = take(place.folder.as_ptr());
@@ -38,16 +38,18 @@ pub(super) fn shut_in(raw: &Raw, jail: &Jail) -> c_int {
             fail(raw.slot, Step::Writable, errno());
         }
     }
-    let shut = taken.folder >= 0 && close_host(jail) && open_work(&taken) && binary.is_none_or(show_binary);
+    let shut = close_host(jail) && open_work(&taken) && binary.is_none_or(show_binary);
     if !(shut && open_writable(jail, &taken) && jail.hidden.iter().all(|device| hide(device))) {
         fail(raw.slot, Step::Mounts, errno());
     }
-    taken.folder
+    // SAFETY: a C string.
+    if unsafe { libc::chdir(WORK.as_ptr()) } < 0 {
+        fail(raw.slot, Step::Folder, errno());
+    }
 }
 
 /// Mounts of what stays writable, taken before what they lie in is hidden or read-only.
 struct Taken {
-    folder: c_int,
     work: c_int,
     writable: [c_int; super::WRITABLE],
 }
