@@ -12,7 +12,7 @@ use support::{Choices, Cluster, PATIENCE, STINT, Setup, accepted, seed, submit};
 use tokio::time::{Instant, sleep};
 
 fn quick(cluster: &Cluster, hundredths: &str, count: u32) -> v1::SubmitRequest {
-    let marks = cluster.root.path().join("marks");
+    let marks = cluster.shared().join("marks");
     submit("cpu_short", &["/bin/sh", "-c", QUICK, "quick", &marks.to_string_lossy(), hundredths], count)
 }
 
@@ -25,7 +25,7 @@ fn prove(cluster: &Cluster, ids: &[String], tasks: &[v1::Task]) {
         let outcome = task.outcome.as_ref().unwrap_or_else(|| panic!("no outcome: {task:?}"));
         assert_eq!(outcome.status, "succeeded", "{task:#?}");
     }
-    let lives = lives(&cluster.root.path().join("marks"));
+    let lives = lives(&cluster.shared().join("marks"));
     let ended: BTreeSet<&String> = lives.iter().filter(|l| l.ended).map(|l| &l.task).collect();
     let missing: Vec<_> = ids.iter().filter(|id| !ended.contains(id)).collect();
     assert!(missing.is_empty(), "finished without an end mark: {missing:?}");
@@ -149,7 +149,7 @@ async fn what_still_runs_at_the_deadline_of_a_drain_goes_on_elsewhere() {
     let id = accepted(&client, quick(&cluster, "300", 1)).await.remove(0);
     let get = || client.get_task(v1::GetTaskRequest { task: id.clone(), ..Default::default() });
     let until = Instant::now() + PATIENCE;
-    while lives(&cluster.root.path().join("marks")).is_empty() {
+    while lives(&cluster.shared().join("marks")).is_empty() {
         assert!(Instant::now() < until, "the task does not start");
         sleep(Duration::from_millis(20)).await;
     }

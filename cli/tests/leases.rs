@@ -29,12 +29,12 @@ async fn cluster_with_gpus() -> Cluster {
 }
 
 fn work(cluster: &Cluster, seconds: &str, count: u32) -> v1::SubmitRequest {
-    let marks = cluster.root.path().join("marks");
+    let marks = cluster.shared().join("marks");
     submit("gpu", &["/bin/sh", "-c", WORKER, "worker", &marks.to_string_lossy(), seconds], count)
 }
 
 fn marks(cluster: &Cluster) -> Vec<Life> {
-    lives(&cluster.root.path().join("marks"))
+    lives(&cluster.shared().join("marks"))
 }
 
 /// Until both devices are at work; answers the task and the place of the peer that runs it, other than the leader.

@@ -29,6 +29,7 @@ use crate::watchdog::Limits;
 use crate::wire::ToShim;
 use crate::{limits, logs, progress};
 
+pub use order::Refusal;
 use state::{Shared, Where};
 
 /// The real execution host. Clones are handles on the same one; when the last goes, the connection goes, and attempts

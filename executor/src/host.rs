@@ -10,6 +10,7 @@ use std::sync::Arc;
 use minicbor::{Decode, Encode};
 use stint_protocol::{AttemptEnd, BootMs, GpuInfo, LeaseId, QuarantinedGpu, Runtime, SharedSpec, Tenant};
 
+use crate::confine::{CrunSettings, ProcessSettings};
 use crate::docker::DockerSettings;
 use crate::gpu::GpuSource;
 use crate::store::Store;
@@ -219,6 +220,8 @@ pub struct HostSettings {
     pub secrets_dir: Option<PathBuf>,
     /// Where images, inputs and outputs of the cluster are. None: outputs stay on this host.
     pub store: Option<Arc<dyn Store>>,
+    pub crun: CrunSettings,
+    pub process: ProcessSettings,
 }
 
 impl HostSettings {
@@ -238,6 +241,8 @@ impl HostSettings {
             artifact_roots: Vec::new(),
             secrets_dir: None,
             store: None,
+            crun: CrunSettings::default(),
+            process: ProcessSettings::default(),
         }
     }
 }

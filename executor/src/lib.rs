@@ -18,6 +18,7 @@
 
 mod client;
 mod clock;
+mod confine;
 mod docker;
 mod gpu;
 mod host;
@@ -26,6 +27,7 @@ mod limits;
 mod logs;
 mod mock;
 mod progress;
+mod root;
 pub mod shim;
 mod stages;
 mod store;
@@ -35,6 +37,7 @@ mod wire;
 
 pub use client::HostClient;
 pub use clock::boot_now;
+pub use confine::{ConfineSettings, CrunSettings, ProcessSettings};
 pub use docker::image::{Reference as ImageReference, Refused as ImageRefused};
 pub use docker::{DockerSettings, Pull};
 pub use gpu::{FixedGpu, GpuError, GpuLocks, GpuSource, detect_gpus, lock_gpus};
@@ -44,3 +47,4 @@ pub use host::{
 };
 pub use progress::Progress;
 pub use store::{ImageConfig, ImageFiles, Store, StoreError, StoreFuture};
+pub use sys::spawn::WRITABLE as WRITABLE_FOLDERS;

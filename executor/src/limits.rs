@@ -31,8 +31,14 @@ pub const SHIM_START_MS: u64 = 10_000;
 pub const JOURNAL_BYTES: u64 = 1024 * 1024;
 /// Ends lie unsynced for this long at most, in milliseconds. Only a crash of the whole machine can lose them.
 pub const JOURNAL_SYNC_MS: u64 = 200;
-/// Processes and threads of one attempt, where a pids cgroup is there: stops fork bombs.
-pub const PIDS: u64 = 4096;
+/// Default of processes and threads of one attempt: more than most programs have, and far from what a machine can.
+pub const PIDS: u64 = 512;
+/// Default size of a private `/tmp`, in bytes; what is in it counts as the attempt's memory.
+pub const TMP_BYTES: u64 = 512 << 20;
+/// Default size of a private `/dev/shm`, in bytes: Docker's.
+pub const SHM_BYTES: u64 = 64 << 20;
+/// Open files of a program at first, and as many as it can have: what the kernel and most services use.
+pub const OPEN_FILES: (u64, u64) = (1024, 65_536);
 /// How long an attempt waits until nobody uses its GPU, in milliseconds: a driver takes down a large context in a second
 /// or two. Then the device is quarantined and looked at again in this distance.
 pub const GPU_FREE_MS: u64 = 5_000;

@@ -13,6 +13,7 @@ mod journal;
 mod probe;
 mod program;
 mod recover;
+mod seccomp;
 mod server;
 mod verdict;
 
@@ -26,7 +27,6 @@ use std::process::ExitCode;
 use crate::layout::Layout;
 use crate::{limits, sys};
 
-pub(crate) use bundle::NOBODY;
 pub(crate) use recover::{LABEL, kill_labelled};
 
 /// Exit code when another watchdog already serves this folder.

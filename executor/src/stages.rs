@@ -18,6 +18,7 @@ use stint_protocol::{AttemptEnd, LeaseId, OutputPath, Tenant};
 
 use crate::layout::Layout;
 use crate::store::ImageFiles;
+use crate::wire::GivenSecrets;
 
 pub use copy::blob_of;
 
@@ -25,10 +26,9 @@ pub use copy::blob_of;
 #[derive(Clone, Debug, Default)]
 pub struct Staged {
     pub image: Option<ImageFiles>,
-    /// Variables of its secrets.
+    /// Secrets that are variables.
     pub environment: Vec<(String, String)>,
-    /// Folder of its secrets on this host.
-    pub secrets: Option<PathBuf>,
+    pub secrets: Option<GivenSecrets>,
     /// It runs in a folder of its own, which is there already.
     pub own_folder: bool,
 }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use stint_protocol::{Blob, Tenant};
 
-/// What an attempt runs, on this host's disk. Nobody writes there while an attempt may use it.
+/// What an attempt runs, on this host's disk. Nobody writes there while an attempt may use it. Programs run as another
+/// user: a file is readable and executable by everybody (0755), and so is a root folder; the folders above need not be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageFiles {
     /// One executable file.

@@ -86,6 +86,17 @@ pub fn is_in_memory(folder: &Path) -> bool {
 
 const RAMFS_MAGIC: libc::c_long = 0x8584_58f6_u32 as libc::c_long;
 
+/// Limits of open files that this process may give: no more than it has itself.
+pub fn open_files(wanted: (u64, u64)) -> (u64, u64) {
+    let mut own = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `own` is a valid structure that the call fills.
+    let most = match unsafe { libc::getrlimit64(libc::RLIMIT_NOFILE, &mut own) } {
+        0 => wanted.1.min(own.rlim_max),
+        _ => wanted.1,
+    };
+    (wanted.0.min(most), most)
+}
+
 /// In which process `fork` returned.
 pub enum Fork {
     Parent(i32),

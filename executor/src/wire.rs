@@ -1,7 +1,7 @@
 //! What node and watchdog say to each other: frames of `[length u32][CBOR array of messages]` over a unix socket.
 
 use minicbor::{Decode, Encode};
-use stint_protocol::{AttemptEnd, BootMs, LeaseId};
+use stint_protocol::{AttemptEnd, BootMs, LeaseId, Network};
 
 use crate::docker::Pull;
 use crate::host::{Held, Sandbox, StopReason};
@@ -77,9 +77,6 @@ pub struct Order {
     pub memory_bytes: u64,
     #[n(9)]
     pub cpu_milli: u64,
-    /// Root file system for crun; none = the host's, read-only.
-    #[n(10)]
-    pub image: Option<String>,
     /// Absolute path of crun.
     #[n(11)]
     pub crun: Option<String>,
@@ -89,14 +86,78 @@ pub struct Order {
     #[n(13)]
     #[cbor(default)]
     pub docker: Option<Box<DockerOrder>>,
+    /// Only to a watchdog that confines; none = the host's system folders, read-only.
+    #[n(14)]
+    #[cbor(default)]
+    pub root: Option<Box<Root>>,
+    /// Of a sandboxed process and of crun. None: a node of an earlier version asks.
+    #[n(15)]
+    #[cbor(default)]
+    pub confinement: Option<Box<Confinement>>,
+    /// Ids of the GPUs of `gpus`.
+    #[n(16)]
+    #[cbor(default)]
+    pub gpu_ids: Vec<String>,
     /// Its folder was made by the node, with files in it. Only to a watchdog that said it can.
     #[n(20)]
     #[cbor(default)]
     pub own_folder: bool,
-    /// Folder of its secrets on this host.
     #[n(21)]
     #[cbor(default)]
-    pub secrets: Option<String>,
+    pub secrets: Option<Box<GivenSecrets>>,
+}
+
+impl Order {
+    /// The variables of its secrets, whose files it sees in this folder.
+    pub fn secret_variables(&self, place: &str) -> Vec<String> {
+        let variables = self.secrets.iter().flat_map(|secrets| &secrets.variables);
+        variables.map(|(variable, name)| format!("{variable}={place}/{name}")).collect()
+    }
+}
+
+/// The secrets of an attempt that are files.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct GivenSecrets {
+    /// Where they are on this host.
+    #[n(0)]
+    pub folder: String,
+    /// Variables that hold the path of a file, and the file's name.
+    #[n(1)]
+    pub variables: Vec<(String, String)>,
+}
+
+/// What an attempt runs instead of a program of the host.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Root {
+    /// One executable file: the first word of the command.
+    #[n(0)]
+    Executable(#[n(0)] String),
+    /// A root file system, and the folder inside in which the program starts.
+    #[n(1)]
+    Folder(#[n(0)] String, #[n(1)] Option<String>),
+}
+
+/// What an attempt is kept from.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Confinement {
+    /// Counts when the watchdog is root.
+    #[n(0)]
+    pub user: u32,
+    #[n(1)]
+    pub group: u32,
+    /// Processes and threads.
+    #[n(2)]
+    pub pids: u64,
+    #[n(3)]
+    pub network: Network,
+    /// Sizes of `/tmp` and `/dev/shm`.
+    #[n(4)]
+    pub tmp_bytes: u64,
+    #[n(5)]
+    pub shm_bytes: u64,
+    /// Folders of the host that a sandboxed process may write in.
+    #[n(6)]
+    pub writable: Vec<String>,
 }
 
 /// From the node to the watchdog.
@@ -147,6 +208,10 @@ pub struct Hello {
     #[n(12)]
     #[cbor(default)]
     pub stages: bool,
+    /// It confines as `Order::confinement` says and knows `Order::root`.
+    #[n(9)]
+    #[cbor(default)]
+    pub confines: bool,
 }
 
 /// From the watchdog to the node.

@@ -100,7 +100,7 @@ async fn ends_while_no_node_was_there_are_delivered_and_forgotten_once_acknowled
     for sandbox in WAYS {
         let rig = Rig::new(sandbox);
         let mut client = rig.open().await;
-        let gate = rig.folder.path().join("gate");
+        let gate = rig.shared().join("gate");
         let launch = shell(&format!("while [ ! -e {} ]; do sleep 0.01; done; exit 7", gate.display()));
         let lease = launch.lease;
         client.host.start(launch);

@@ -35,7 +35,7 @@ async fn what_cannot_be_executed_is_told_apart_from_exit_codes() {
     for sandbox in WAYS {
         let rig = Rig::new(sandbox);
         let mut client = rig.open().await;
-        let script = rig.folder.path().join("script");
+        let script = rig.shared().join("script");
         std::fs::write(&script, "echo no interpreter line").unwrap();
         let path = script.to_str().unwrap();
         let cases = [
@@ -175,7 +175,11 @@ async fn the_environment_is_closed() {
         let text = client.log(lease, LogStream::Stdout).await;
         let lines: Vec<&str> = text.lines().collect();
         let homes = rig.executor().join("homes");
-        assert!(lines[0].starts_with(homes.to_str().unwrap()) && lines[0].ends_with("/work"), "{text}");
+        if sandbox {
+            assert_eq!(lines[0], "/tmp/work");
+        } else {
+            assert!(lines[0].starts_with(homes.to_str().unwrap()) && lines[0].ends_with("/work"), "{text}");
+        }
         let expected = [
             "CUDA_VISIBLE_DEVICES=",
             "HOME=",

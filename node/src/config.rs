@@ -15,7 +15,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use stint_executor::{DockerSettings, FixedGpu};
+use stint_executor::{CrunSettings, DockerSettings, FixedGpu, ProcessSettings};
 use stint_protocol::{Class, ClassRules, Runtime, Version};
 
 use crate::blobs::BlobSettings;
@@ -107,6 +107,8 @@ pub struct ExecutorConfig {
     pub artifact_roots: Vec<PathBuf>,
     /// Folder with a file `TENANT/NAME` for each secret (`secrets.dir`).
     pub secrets_dir: Option<PathBuf>,
+    pub crun: CrunSettings,
+    pub process: ProcessSettings,
 }
 
 /// Where the GPUs of a node come from.

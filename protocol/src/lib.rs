@@ -32,6 +32,6 @@ pub use ids::{
 pub use image::{ImageKind, ImageSource, Named, PinnedImage};
 pub use outcome::{AttemptEnd, EndKind, Outcome, weight_of};
 pub use resources::{GpuInfo, GpuRequest, NodeOffer, QuarantinedGpu, Resources};
-pub use task::{InvalidSpec, OnLost, RetryPolicy, SharedSpec, TaskSpec};
+pub use task::{InvalidSpec, Network, OnLost, RetryPolicy, SharedSpec, TaskSpec};
 pub use time::{BootMs, TimeMs};
 pub use version::Version;

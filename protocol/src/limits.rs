@@ -1,5 +1,7 @@
 //! Every bound on what crosses a border, with its unit and its reason.
 
+/// Fewest processes and threads that an attempt can be limited to: starting a container takes a few.
+pub const FEWEST_PIDS: u64 = 16;
 /// Bytes of a tenant's name: a DNS label, so that it can be one.
 pub const TENANT_BYTES: usize = 63;
 /// Bytes of a task's name: fits a file name together with an attempt number.

@@ -25,6 +25,32 @@ pub enum OnLost {
     Fail,
 }
 
+/// What of a network a program sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[cbor(index_only)]
+#[serde(rename_all = "snake_case")]
+pub enum Network {
+    /// A loopback of its own, and nothing else.
+    #[n(0)]
+    #[default]
+    None,
+    /// Its node's.
+    #[n(1)]
+    Host,
+}
+
+impl Network {
+    pub const ALL: [Network; 2] = [Network::None, Network::Host];
+
+    /// The word users write.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Network::None => "none",
+            Network::Host => "host",
+        }
+    }
+}
+
 /// When and how often a failed attempt is repeated. Lost and drained attempts do not count.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -1,6 +1,8 @@
 //! The demo's processes: three `stint node` on loopback, each with a folder of its own.
 
+use std::fs::Permissions;
 use std::net::UdpSocket;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -31,15 +33,25 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// The folder in which programs may write.
+    pub fn shared(&self) -> PathBuf {
+        self.root.join("shared")
+    }
+
     /// Founds a cluster with the first peer; the others join by token.
     pub async fn start(root: &Path) -> Result<Self, Failure> {
         let ports = free_ports(3)?;
         let mut cluster = Self { root: root.into(), peers: Vec::new() };
+        let shared = cluster.shared();
+        // Programs run as another user when this is root.
+        std::fs::create_dir_all(&shared).map_err(Failure::Start)?;
+        std::fs::set_permissions(&shared, Permissions::from_mode(0o777)).map_err(Failure::Start)?;
         for (index, port) in ports.iter().enumerate() {
             let name = format!("demo-{}", index + 1);
             let dir = root.join(&name);
             std::fs::create_dir_all(&dir).map_err(Failure::Start)?;
-            std::fs::write(dir.join("stint.toml"), config(&name, &dir, *port)).map_err(Failure::Start)?;
+            std::fs::write(dir.join("stint.toml"), config(&name, &dir, &cluster.shared(), *port))
+                .map_err(Failure::Start)?;
             cluster.peers.push(Peer { name, dir, process: None });
         }
         cluster.peers[0].spawn(&["--bootstrap"])?;
@@ -192,8 +204,8 @@ fn free_ports(count: usize) -> Result<Vec<u16>, Failure> {
 }
 
 /// Loopback only, process runtime on for every class, short leases so that a loss is made good soon.
-fn config(name: &str, dir: &Path, port: u16) -> String {
-    let dir = dir.display();
+fn config(name: &str, dir: &Path, shared: &Path, port: u16) -> String {
+    let (dir, shared) = (dir.display(), shared.display());
     let mut text = format!(
         r#"# Made by `stint demo`. The process runtime is on here, for every class; it is off by default.
 [node]
@@ -211,6 +223,8 @@ runtimes = ["process"]
 cpus = 8
 memory = "8GiB"
 gpus = "auto"
+[executor.process]
+writable = ["{shared}"]
 [cluster]
 name = "demo"
 "#

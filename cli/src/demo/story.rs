@@ -23,7 +23,7 @@ pub async fn play(cluster: &mut Cluster, tasks: u32) -> Result<u8, Failure> {
     line("The process runtime is on for every class here; elsewhere it is off until you say so.")?;
 
     let client = cluster.client()?;
-    let file = cluster.root.join("marks");
+    let file = cluster.shared().join("marks");
     step(&format!(
         "Submitting {tasks} tasks of class cpu_short and 6 of class cpu_long, with real processes"
     ))?;

@@ -4,7 +4,9 @@
 pub mod marks;
 pub mod netns;
 
+use std::fs::Permissions;
 use std::net::UdpSocket;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -37,6 +39,9 @@ pub struct Cluster {
     pub root: TempDir,
 }
 
+/// The folder of a cluster in which programs may write.
+const SHARED: &str = "shared";
+
 /// What a test changes of the configuration.
 #[derive(Clone)]
 pub struct Setup {
@@ -67,12 +72,19 @@ impl Default for Setup {
 }
 
 impl Cluster {
+    /// A folder in which programs may write.
+    pub fn shared(&self) -> PathBuf {
+        self.root.path().join(SHARED)
+    }
+
     pub async fn start(setup: Setup) -> Self {
         Self::start_in(tempfile::Builder::new().prefix("stint-test-").tempdir().unwrap(), setup).await
     }
 
     /// In a folder that the test has prepared.
     pub async fn start_in(root: TempDir, setup: Setup) -> Self {
+        std::fs::create_dir_all(root.path().join(SHARED)).unwrap();
+        std::fs::set_permissions(root.path().join(SHARED), Permissions::from_mode(0o777)).unwrap();
         let ports = free_ports(setup.peers);
         let https = free_tcp_ports(setup.peers);
         let network = setup.namespaces.then(Network::new);
@@ -303,6 +315,8 @@ fn config(setup: &Setup, index: usize, name: &str, dir: &Path, address: &str, ht
         }
         _ => text += "gpus = \"none\"\n",
     }
+    let shared = dir_of_all.join(SHARED);
+    text += &format!("[executor.process]\nwritable = [\"{}\"]\n", shared.display());
     for class in ["cpu_short", "cpu_long", "gpu"] {
         let ttl = setup.lease_ttl;
         text += &format!(

@@ -5,9 +5,12 @@ use std::collections::BTreeMap;
 use stint_protocol::{EndKind, Runtime};
 
 use crate::client::state::Shared;
+use crate::confine;
 use crate::docker::image::Reference;
 use crate::host::Launch;
+use crate::root;
 use crate::stages::Staged;
+use crate::store::ImageFiles;
 use crate::wire::{DockerOrder, Mode, Order};
 
 /// Where programs are looked for when the task sets no PATH.
@@ -16,7 +19,7 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 /// Why an attempt cannot be ordered: how it ends, and the words.
 pub type Refusal = (EndKind, String);
 
-/// The order for one attempt.
+/// The order for one attempt; `staged` is what was prepared for it.
 pub fn make(shared: &Shared, launch: &Launch, staged: &Staged) -> Result<Order, Refusal> {
     let spec = &launch.spec;
     let mode = match launch.runtime {
@@ -25,13 +28,20 @@ pub fn make(shared: &Shared, launch: &Launch, staged: &Staged) -> Result<Order, 
         _ if shared.settings.sandbox => Mode::Sandboxed,
         _ => Mode::Direct,
     };
-    let mut environment = environment(launch, mode);
+    let image = root::resolve(&shared.settings.crun, spec, mode, staged.image.as_ref())?;
+    let image = image.as_ref();
+    let root = root::of(image).map(Box::new);
+    if root.is_some() && !shared.confines() {
+        return Err((EndKind::StartFailed, root::EARLIER_WATCHDOG.into()));
+    }
+    let confinement = confine::of(&shared.settings, spec, mode)?.map(Box::new);
+    let mut environment = environment(launch, mode, image);
     environment.extend(staged.environment.iter().cloned());
     let docker = (mode == Mode::Docker).then(|| docker(shared, launch)).transpose()?.map(Box::new);
     Ok(Order {
         lease: launch.lease,
         mode,
-        command: spec.command.clone(),
+        command: root::command(spec, image),
         environment: environment.into_iter().map(|(name, value)| format!("{name}={value}")).collect(),
         deadline: launch.deadline,
         grace_ms: spec.stop_grace_ms,
@@ -39,12 +49,14 @@ pub fn make(shared: &Shared, launch: &Launch, staged: &Staged) -> Result<Order, 
         run_timeout_ms: spec.timeout_ms,
         memory_bytes: spec.memory_bytes,
         cpu_milli: spec.cpu_milli,
-        image: spec.image.clone().filter(|_| mode == Mode::Crun),
         crun: shared.crun.as_ref().map(|p| p.display().to_string()).filter(|_| mode == Mode::Crun),
         gpus: launch.gpus.iter().map(|g| g.index).collect(),
         docker,
+        root,
+        confinement,
+        gpu_ids: launch.gpus.iter().map(|g| g.id.as_str().to_owned()).collect(),
         own_folder: staged.own_folder,
-        secrets: staged.secrets.as_ref().map(|folder| folder.display().to_string()),
+        secrets: staged.secrets.clone().map(Box::new),
     })
 }
 
@@ -80,7 +92,7 @@ fn docker(shared: &Shared, launch: &Launch) -> Result<DockerOrder, Refusal> {
 
 /// Nothing of the node's own environment; the task's over the defaults, and Stint's over the task's.
 /// Without a container HOME and TMPDIR are the work folder, which the watchdog chooses.
-fn environment(launch: &Launch, mode: Mode) -> BTreeMap<String, String> {
+fn environment(launch: &Launch, mode: Mode, image: Option<&ImageFiles>) -> BTreeMap<String, String> {
     let contained = matches!(mode, Mode::Crun | Mode::Docker);
     let inside: &[(&str, &str)] = if contained {
         &[("HOME", "/work"), ("TMPDIR", "/tmp"), ("STINT_PROGRESS_FILE", "/work/.stint-progress")]
@@ -95,6 +107,7 @@ fn environment(launch: &Launch, mode: Mode) -> BTreeMap<String, String> {
         .chain(inside)
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
         .collect();
+    all.extend(root::environment(image));
     all.extend(launch.spec.env.clone());
     let ids: Vec<&str> = launch.gpus.iter().map(|g| g.id.as_str()).collect();
     // Without GPUs both say so: a program must not take a device that belongs to another attempt.

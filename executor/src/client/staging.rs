@@ -129,8 +129,7 @@ fn place(shared: &Arc<Shared>, launch: &Launch, fetched: &[std::path::PathBuf]) 
     let mut staged = Staged { own_folder: true, ..Staged::default() };
     if record.secrets {
         let provider = shared.settings.secrets_dir.as_deref();
-        let contained = matches!(launch.runtime, Runtime::Crun | Runtime::Docker);
-        let given = shared.secrets.give(provider, &launch.tenant, lease, &files.secrets, owner, contained)?;
+        let given = shared.secrets.give(provider, &launch.tenant, lease, &files.secrets, owner)?;
         shared.set_masks(lease, given.masks);
         staged.environment = given.environment;
         staged.secrets = Some(given.files);
@@ -146,9 +145,11 @@ fn make_work(work: &std::path::Path, owner: Owner) -> std::io::Result<()> {
 
 /// Whom the files belong to: the user that the program runs as.
 fn owner(shared: &Shared, launch: &Launch) -> Owner {
+    let settings = &shared.settings;
     match launch.runtime {
-        Runtime::Docker => Some(shared.settings.docker.user),
-        Runtime::Crun => Some((crate::shim::NOBODY, crate::shim::NOBODY)),
+        Runtime::Docker => Some(settings.docker.user),
+        Runtime::Crun => Some(settings.crun.confine.user),
+        Runtime::Process if shared.changes_user() => Some(settings.process.confine.user),
         _ => None,
     }
 }

@@ -461,6 +461,16 @@ impl Shared {
         }
     }
 
+    /// Whether the watchdog knows of confinement. One of an earlier version lives on over an upgrade of the node.
+    pub fn confines(&self) -> bool {
+        self.lock().hello.as_ref().is_some_and(|hello| hello.confines)
+    }
+
+    /// Whether programs of the process runtime run as another user than the node.
+    pub fn changes_user(&self) -> bool {
+        self.settings.sandbox && self.confines() && crate::sys::effective_ids().0 == 0
+    }
+
     pub fn health(&self) -> HostHealth {
         let runtimes =
             self.settings.runtimes.iter().map(|r| (*r, self.runtime_problem(*r).map_or(Ok(()), Err)));
@@ -478,6 +488,13 @@ impl Shared {
             );
             Sandbox::None
         };
+        if hello.is_some_and(|hello| !hello.confines) {
+            problems.push(
+                "the watchdog of an earlier version still runs and confines programs as that version did: let this \
+                 node's attempts end, and start it again"
+                    .into(),
+            );
+        }
         problems.extend(state.link_problem.clone());
         HostHealth { sandbox, runtimes, accounted: state.accounted, problems }
     }

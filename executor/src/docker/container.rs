@@ -16,6 +16,7 @@ use crate::wire::{DockerOrder, Order};
 /// The container of an order, of an image that is already here.
 pub fn body(layout: &Layout, order: &Order, docker: &DockerOrder, image: String) -> ContainerCreateBody {
     let mut env = order.environment.clone();
+    env.extend(order.secret_variables(secrets::INSIDE));
     env.push(format!("{LABEL}={}", layout.attempt(order.lease).display()));
     ContainerCreateBody {
         image: Some(image),
@@ -90,7 +91,7 @@ fn mounts(layout: &Layout, order: &Order) -> Vec<Mount> {
         read_only: Some(read_only),
         ..Mount::default()
     };
-    let secrets = order.secrets.clone().map(|folder| bind(folder, secrets::INSIDE, true));
+    let secrets = order.secrets.as_ref().map(|given| bind(given.folder.clone(), secrets::INSIDE, true));
     std::iter::once(bind(work, "/work", false)).chain(secrets).collect()
 }
 

@@ -15,7 +15,7 @@ use crate::host::Held;
 use crate::layout::Layout;
 use crate::limits;
 use crate::shim::bundle;
-use crate::shim::cgroup::Cgroup;
+use crate::shim::cgroup::{Amounts, Cgroup};
 use crate::shim::homes::Homes;
 use crate::shim::journal::{Journal, Open, Trace};
 use crate::shim::probe::{Ability, children_file};
@@ -228,7 +228,14 @@ impl Attempts {
         if matches!(order.mode, Mode::Direct | Mode::Docker) || !self.ability.cgroups.can_kill() {
             return Ok(None);
         }
-        let cgroup = self.ability.cgroups.create(order.lease, order.memory_bytes, order.cpu_milli);
+        let pids = order.confinement.as_ref().map_or(limits::PIDS, |c| c.pids);
+        // One more for the init that the program does not see.
+        let amounts = Amounts {
+            memory_bytes: order.memory_bytes,
+            cpu_milli: order.cpu_milli,
+            pids: pids.saturating_add(1),
+        };
+        let cgroup = self.ability.cgroups.create(order.lease, amounts);
         cgroup.map(Some).map_err(|e| format!("making its cgroup: {e}"))
     }
 
@@ -241,7 +248,7 @@ impl Attempts {
         if order.mode == Mode::Docker {
             return self.spawn_keeper(order);
         }
-        let mut program = program_for(&self.layout, order, home, cgroup);
+        let mut program = program_for(&self.layout, order, home, cgroup, &self.ability);
         if order.mode == Mode::Crun {
             if self.ability.namespaces.is_none() {
                 return Err("the crun runtime needs pid namespaces, which this host does not permit".into());

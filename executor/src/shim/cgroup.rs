@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use stint_protocol::LeaseId;
 
 use crate::layout::folder_name;
-use crate::limits;
 use crate::sys;
 
 /// Where this host's cgroups for attempts are made.
@@ -35,6 +34,15 @@ enum Version {
     Memory,
     Pids,
     Cpu,
+}
+
+/// What an attempt may use.
+#[derive(Clone, Copy, Debug)]
+pub struct Amounts {
+    pub memory_bytes: u64,
+    pub cpu_milli: u64,
+    /// Processes and threads, with the attempt's init.
+    pub pids: u64,
 }
 
 /// The cgroup of one attempt: one folder in each hierarchy.
@@ -74,7 +82,7 @@ impl Cgroups {
     }
 
     /// Makes an attempt's cgroup with its limits.
-    pub fn create(&self, lease: LeaseId, memory_bytes: u64, cpu_milli: u64) -> io::Result<Cgroup> {
+    pub fn create(&self, lease: LeaseId, amounts: Amounts) -> io::Result<Cgroup> {
         let mut cgroup = Cgroup { folders: Vec::with_capacity(self.parents.len()) };
         for parent in &self.parents {
             let folder = parent.path.join(folder_name(lease));
@@ -86,7 +94,7 @@ impl Cgroups {
                 _ => {}
             }
             cgroup.folders.push((folder.clone(), parent.version));
-            if let Err(e) = set_limits(&folder, parent.version, memory_bytes, cpu_milli) {
+            if let Err(e) = set_limits(&folder, parent.version, amounts) {
                 cgroup.remove();
                 return Err(e);
             }
@@ -248,28 +256,35 @@ fn hand_on_controllers(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn set_limits(folder: &Path, version: Version, memory_bytes: u64, cpu_milli: u64) -> io::Result<()> {
+fn set_limits(folder: &Path, version: Version, amounts: Amounts) -> io::Result<()> {
+    let Amounts { memory_bytes, cpu_milli, pids } = amounts;
     let put = |file: &str, value: u64| fs::write(folder.join(file), value.to_string());
     let optional = |result: io::Result<()>| match result {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => Ok(()),
     };
     const PERIOD_US: u64 = 100_000;
-    let quota = (cpu_milli * PERIOD_US / 1000).max(1000);
+    const MOST_SHARES: u64 = 262_144;
+    let quota = (cpu_milli.saturating_mul(PERIOD_US) / 1000).max(1000);
+    let shares = (cpu_milli.saturating_mul(1024) / 1000).clamp(2, MOST_SHARES);
     match version {
         Version::Two => {
             put("memory.max", memory_bytes.max(1))?;
             optional(put("memory.swap.max", 0))?;
             optional(put("memory.oom.group", 1))?;
-            optional(put("pids.max", limits::PIDS))?;
+            optional(put("pids.max", pids))?;
+            optional(put("cpu.weight", 1 + (shares - 2) * 9999 / (MOST_SHARES - 2)))?;
             optional(fs::write(folder.join("cpu.max"), format!("{quota} {PERIOD_US}")))
         }
         Version::Memory => {
             put("memory.limit_in_bytes", memory_bytes.max(4096))?;
             optional(put("memory.memsw.limit_in_bytes", memory_bytes.max(4096)))
         }
-        Version::Pids => put("pids.max", limits::PIDS),
-        Version::Cpu => optional(put("cpu.cfs_quota_us", quota)),
+        Version::Pids => put("pids.max", pids),
+        Version::Cpu => {
+            optional(put("cpu.shares", shares))?;
+            optional(put("cpu.cfs_quota_us", quota))
+        }
     }
 }
 
@@ -321,12 +336,13 @@ mod tests {
         let path = root.path().join("stint-label");
         let (earlier, now) = (cgroups_in(&path), cgroups_in(&path));
         let lease = |n| LeaseId { task: stint_protocol::TaskId(n), attempt: 1 };
+        let amounts = Amounts { memory_bytes: 1 << 20, cpu_milli: 1000, pids: 64 };
         earlier.remove();
         assert!(!path.exists());
-        now.create(lease(1), 1 << 20, 1000).unwrap();
+        now.create(lease(1), amounts).unwrap();
         // Now that an attempt is in it, it cannot go.
         earlier.remove();
-        now.create(lease(2), 1 << 20, 1000).unwrap();
+        now.create(lease(2), amounts).unwrap();
         assert_eq!(now.leases(), [lease(1), lease(2)]);
     }
 }

@@ -2,18 +2,22 @@
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use crate::host::Sandbox;
 use crate::layout::Layout;
+use crate::limits;
 use crate::shim::cgroup::Cgroups;
 use crate::sys;
-use crate::sys::spawn::{Namespaces, Phase, Program, Spawner};
+use crate::sys::spawn::{Jail, Namespaces, Phase, Program, Spawner};
 
 /// What this host permits.
 #[derive(Debug)]
 pub struct Ability {
     /// None: no pid namespaces here.
     pub namespaces: Option<Namespaces>,
+    /// A program without a container can be shut into its own view of the host, without network.
+    pub jail: bool,
     pub cgroups: Cgroups,
     pub problems: Vec<String>,
 }
@@ -26,7 +30,15 @@ impl Ability {
         let mut problems = cgroups.problems.clone();
         let user = sys::effective_ids().0 != 0;
         let tries = [Namespaces { user, own_proc: true }, Namespaces { user, own_proc: false }];
-        let namespaces = tries.into_iter().find(|n| works(layout, spawner, *n));
+        let namespaces = tries.into_iter().find(|n| works(layout, spawner, *n, false));
+        let jail = namespaces.is_some_and(|n| works(layout, spawner, n, true));
+        if namespaces.is_some() && !jail {
+            problems.push(
+                "sandboxed processes see this host's files and network: shutting them in needs Linux 5.12 and mounts \
+                 and network namespaces to be permitted"
+                    .into(),
+            );
+        }
         match namespaces {
             None => problems.push(
                 "no pid namespaces: run the node as root or permit user namespaces \
@@ -44,7 +56,7 @@ impl Ability {
                     .into(),
             );
         }
-        Self { namespaces, cgroups, problems }
+        Self { namespaces, jail, cgroups, problems }
     }
 
     pub fn sandbox(&self) -> Sandbox {
@@ -62,23 +74,43 @@ pub fn children_file() -> String {
     format!("/proc/{pid}/task/{pid}/children")
 }
 
-fn works(layout: &Layout, spawner: &mut Spawner, namespaces: Namespaces) -> bool {
+/// A jail like that of attempts, for the same user.
+fn jail(namespaces: Namespaces) -> Jail {
+    let options = || CString::new("mode=1777,size=1m").unwrap_or_default();
+    Jail {
+        tmp: options(),
+        shm: options(),
+        binary: None,
+        secrets: None,
+        writable: Vec::new(),
+        hidden: Vec::new(),
+        user: (!namespaces.user).then_some((65534, 65534)),
+        open_files: sys::open_files(limits::OPEN_FILES),
+    }
+}
+
+fn works(layout: &Layout, spawner: &mut Spawner, namespaces: Namespaces, jailed: bool) -> bool {
     let text = |t: &str| CString::new(t).unwrap_or_default();
-    let folder = CString::new(layout.root().as_os_str().as_bytes()).unwrap_or_default();
+    let own = layout.root().join("probe");
+    let path = |path: &Path| CString::new(path.as_os_str().as_bytes()).unwrap_or_default();
     let program = Program {
-        work: folder.clone(),
-        folder,
-        stdout: text("/dev/null"),
-        stderr: text("/dev/null"),
+        work: path(&own.join("work")),
+        stdout: path(&own.join("stdout")),
+        stderr: path(&own.join("stderr")),
+        folder: path(&own),
         candidates: vec![text("/bin/true"), text("/usr/bin/true")],
         arguments: vec![text("true")],
         environment: Vec::new(),
         cgroups: Vec::new(),
         container: None,
+        jail: jailed.then(|| jail(namespaces)),
+        owner: None,
+        own_network: jailed,
     };
     let Ok(child) = spawner.contained(0, &program, namespaces) else { return false };
     sys::wait_ready(&[(std::os::fd::AsRawFd::as_raw_fd(&child.pidfd), false)], 5000);
     sys::reap(child.pid);
+    let _ = std::fs::remove_dir_all(&own);
     let slot = spawner.slot(0);
     Phase::of(slot) == Phase::Exited && slot.status.load(std::sync::atomic::Ordering::SeqCst) == 0
 }

@@ -182,6 +182,7 @@ impl Server {
             problems: self.attempts.ability.problems.clone(),
             docker: true,
             stages: true,
+            confines: true,
         });
         let mut outbox = Vec::new();
         put_frames(&mut outbox, &[hello]);

@@ -15,6 +15,7 @@ use stint_protocol::{EndKind, LeaseId, SecretUse, Tenant};
 use super::Owner;
 use super::mask::Masks;
 use crate::layout::{Layout, folder_name, parse_folder_name};
+use crate::wire::GivenSecrets;
 use crate::{limits, sys};
 
 /// Where a container finds its secrets.
@@ -31,8 +32,9 @@ pub struct Secrets {
 
 /// What an attempt gets.
 pub struct Given {
-    /// Folder with the files that the program may read.
-    pub files: PathBuf,
+    /// Files that the program may read.
+    pub files: GivenSecrets,
+    /// Of those that are variables.
     pub environment: Vec<(String, String)>,
     pub masks: Masks,
 }
@@ -48,8 +50,7 @@ impl Secrets {
         self.root.join(folder_name(lease))
     }
 
-    /// Reads the secrets of a tenant from `provider` and lays them out for an attempt. `contained`: the program sees
-    /// the folder at `INSIDE`.
+    /// Reads the secrets of a tenant from `provider` and lays them out for an attempt.
     pub fn give(
         &self,
         provider: Option<&Path>,
@@ -57,7 +58,6 @@ impl Secrets {
         lease: LeaseId,
         uses: &[SecretUse],
         owner: Owner,
-        contained: bool,
     ) -> Result<Given, Refusal> {
         let failed = |e: io::Error| (EndKind::StartFailed, format!("laying out secrets: {e}"));
         let provider = provider.ok_or_else(|| {
@@ -68,20 +68,20 @@ impl Secrets {
         let (files, values) = (self.folder(lease).join("files"), self.folder(lease).join("values"));
         private_folder(&files, owner).map_err(failed)?;
         private_folder(&values, None).map_err(failed)?;
-        let shown = if contained { PathBuf::from(INSIDE) } else { files.clone() };
-        let (mut environment, mut all) = (Vec::new(), Vec::new());
+        let (mut environment, mut variables, mut all) = (Vec::new(), Vec::new(), Vec::new());
         for used in uses {
             let value = read(provider, tenant, &used.name)?;
             private_file(&values.join(&used.name), &value, None).map_err(failed)?;
-            environment.push(match &used.variable {
-                Some(variable) => (variable.clone(), as_text(&used.name, &value)?),
+            match &used.variable {
+                Some(variable) => environment.push((variable.clone(), as_text(&used.name, &value)?)),
                 None => {
                     private_file(&files.join(&used.name), &value, owner).map_err(failed)?;
-                    (used.file_variable(), shown.join(&used.name).display().to_string())
+                    variables.push((used.file_variable(), used.name.clone()));
                 }
-            });
+            }
             all.push(value);
         }
+        let files = GivenSecrets { folder: files.display().to_string(), variables };
         Ok(Given { files, environment, masks: Masks::of(&all) })
     }
 
@@ -196,16 +196,17 @@ mod tests {
         let secrets = Secrets::of(&Layout::new(folder.path()));
         let lease = LeaseId { task: TaskId(1), attempt: 1 };
         let tenant = Tenant::default_tenant();
-        let give = |names: &[&str]| secrets.give(Some(&provider), &tenant, lease, &uses(names), None, true);
+        let give = |names: &[&str]| secrets.give(Some(&provider), &tenant, lease, &uses(names), None);
 
         let given = give(&["token"]).unwrap();
-        assert_eq!(given.environment, [("TOKEN_FILE".into(), "/run/secrets/token".into())]);
-        let meta = std::fs::metadata(given.files.join("token")).unwrap();
+        assert_eq!(given.files.variables, [("TOKEN_FILE".into(), "token".into())]);
+        let folder = PathBuf::from(&given.files.folder);
+        let meta = std::fs::metadata(folder.join("token")).unwrap();
         assert_eq!((meta.mode() & 0o777, meta.len()), (0o400, 13));
-        assert!(given.files.starts_with("/dev/shm") && secrets.masks(lease) == given.masks);
+        assert!(folder.starts_with("/dev/shm") && secrets.masks(lease) == given.masks);
 
         secrets.sweep(|known| known == lease);
-        assert!(given.files.exists());
+        assert!(folder.exists());
         secrets.sweep(|_| false);
         assert!(!secrets.root.exists());
         assert_eq!(secrets.masks(lease), Masks::Unknown);
@@ -224,7 +225,7 @@ mod tests {
         let give = |provider: Option<&Path>, tenant: &str, name: &str, variable: Option<&str>| {
             let uses = [SecretUse { name: name.into(), variable: variable.map(String::from) }];
             let tenant = Tenant::new(tenant).unwrap();
-            secrets.give(provider, &tenant, lease, &uses, None, true).map(|_| ()).unwrap_err().1
+            secrets.give(provider, &tenant, lease, &uses, None).map(|_| ()).unwrap_err().1
         };
         assert!(give(None, "default", "token", None).contains("secrets.dir"));
         assert!(give(Some(&provider), "default", "absent", None).contains("none of this name"));

@@ -10,8 +10,12 @@
 //!   kills and reaps everything that is left in the namespace.
 
 mod child;
+mod filter;
 mod init;
+mod jail;
+mod network;
 
+use std::collections::HashMap;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -58,13 +62,19 @@ pub enum Step {
     CrunCreate = 9,
     CrunStart = 10,
     CrunPid = 11,
+    Network = 12,
+    Privileges = 13,
+    Root = 14,
+    Writable = 15,
 }
 
 impl Step {
     pub fn of(slot: &Slot) -> Self {
         use Step::*;
-        let all =
-            [ParentDied, Mounts, Folder, Logs, Cgroup, UserMap, Clone, Exec, CrunCreate, CrunStart, CrunPid];
+        let all = [
+            ParentDied, Mounts, Folder, Logs, Cgroup, UserMap, Clone, Exec, CrunCreate, CrunStart, CrunPid,
+            Network, Privileges, Root, Writable,
+        ];
         let number = slot.step.load(SeqCst);
         all.into_iter().find(|s| *s as u32 == number).unwrap_or(Step::Unknown)
     }
@@ -84,6 +94,10 @@ impl Step {
             Step::CrunCreate => "crun create",
             Step::CrunStart => "crun start",
             Step::CrunPid => "reading the container's process id",
+            Step::Network => "entering its network",
+            Step::Privileges => "giving up privileges",
+            Step::Writable => "finding a folder of executor.process.writable",
+            Step::Root => "laying a writable layer over its root file system",
         }
     }
 }
@@ -97,9 +111,53 @@ pub struct Container {
     pub env: Vec<CString>,
     /// Where `crun create` writes the container's process id, as seen from the namespace.
     pub pid_file: CString,
-    /// User and group that get the work folder and the output files.
-    pub owner: (u32, u32),
+    pub overlay: Option<Overlay>,
 }
+
+/// A layer over a root file system that others use too: mount points are made in it, and go with the attempt.
+#[derive(Debug)]
+pub struct Overlay {
+    /// An empty folder, over which a tmpfs is mounted, and folders to be made in it.
+    pub scratch: CString,
+    pub folders: [CString; 3],
+    /// The last of them, and how it is mounted.
+    pub options: CString,
+}
+
+/// What a program without a container is shut into: the host's files, all read-only, with a few places of its own.
+#[derive(Debug)]
+pub struct Jail {
+    /// Options of the file systems at `/tmp` and `/dev/shm`.
+    pub tmp: CString,
+    pub shm: CString,
+    /// An executable image, to be seen as `/tmp/binary`.
+    pub binary: Option<CString>,
+    /// A folder with its secrets, to be seen as `/tmp/secrets`.
+    pub secrets: Option<CString>,
+    pub writable: Vec<Writable>,
+    /// Device files that it must not open.
+    pub hidden: Vec<CString>,
+    /// User and group that it runs as; none: those of the watchdog.
+    pub user: Option<(u32, u32)>,
+    /// Open files: at first and at most.
+    pub open_files: (u64, u64),
+}
+
+/// A folder of the host that stays writable, and the folders above it that may have to be made in `/tmp`.
+#[derive(Debug)]
+pub struct Writable {
+    pub folder: CString,
+    pub above: Vec<CString>,
+}
+
+/// Folders that can stay writable at most: their descriptors lie on the init's stack.
+pub const WRITABLE: usize = 16;
+/// The work folder of a program in a jail.
+pub const JAIL_WORK: &str = "/tmp/work";
+/// Its secrets.
+pub const JAIL_SECRETS: &str = "/tmp/secrets";
+/// An executable image in a jail.
+pub const JAIL_BINARY: &str = "/tmp/binary";
 
 /// One program, ready to be started.
 #[derive(Debug)]
@@ -115,6 +173,11 @@ pub struct Program {
     /// `cgroup.procs` files to enter.
     pub cgroups: Vec<CString>,
     pub container: Option<Container>,
+    pub jail: Option<Jail>,
+    /// User and group that get the work folder and the output files.
+    pub owner: Option<(u32, u32)>,
+    /// Nothing but a loopback of its own. Only with namespaces.
+    pub own_network: bool,
 }
 
 /// Namespaces of an attempt, as far as this host permits.
@@ -142,6 +205,9 @@ pub struct Spawner {
     own_pid: i32,
     stack: Box<[u8]>,
     user_maps: [CString; 2],
+    filter: Vec<libc::sock_filter>,
+    /// By slot: one attempt at a time uses each, and making one anew for every attempt costs more than all the rest.
+    networks: HashMap<u32, OwnedFd>,
     /// Children must undo what was done to this process's `oom_score_adj`.
     pub reset_oom_score: bool,
 }
@@ -163,7 +229,7 @@ impl Pointers {
 
 /// Everything a child reads: plain pointers and numbers, valid until the clone returns in the parent (direct) or
 /// copied with the whole address space (own namespaces).
-struct Raw {
+struct Raw<'a> {
     slot: &'static Slot,
     index: u32,
     folder: *const c_char,
@@ -174,7 +240,14 @@ struct Raw {
     arguments: *const *const c_char,
     environment: *const *const c_char,
     cgroups: *const *const c_char,
-    container: *const RawContainer,
+    container: *const RawContainer<'a>,
+    jail: Option<&'a Jail>,
+    owner: Option<(u32, u32)>,
+    /// -1: none to enter.
+    network: c_int,
+    /// With a user namespace: the network namespace came with it, and its loopback is down.
+    new_network: bool,
+    filter: libc::sock_fprog,
     user_maps: [*const c_char; 2],
     null: c_int,
     notice: c_int,
@@ -185,12 +258,12 @@ struct Raw {
     namespaces: Namespaces,
 }
 
-struct RawContainer {
+struct RawContainer<'a> {
     create: *const *const c_char,
     start: *const *const c_char,
     env: *const *const c_char,
     pid_file: *const c_char,
-    owner: (u32, u32),
+    overlay: Option<&'a Overlay>,
 }
 
 impl Spawner {
@@ -208,6 +281,8 @@ impl Spawner {
             own_pid,
             stack: vec![0u8; STACK_BYTES].into_boxed_slice(),
             user_maps: [map(user), map(group)],
+            filter: filter::program(),
+            networks: HashMap::new(),
             reset_oom_score: false,
         })
     }
@@ -224,6 +299,9 @@ impl Spawner {
 
     /// Starts `program` under an init of its own in new namespaces. What comes of it shows in the slot later.
     pub fn contained(&mut self, index: u32, program: &Program, namespaces: Namespaces) -> io::Result<Child> {
+        if program.own_network && !namespaces.user && !self.networks.contains_key(&index) {
+            self.networks.insert(index, network::make()?);
+        }
         self.launch(index, program, Some(namespaces))
     }
 
@@ -271,8 +349,10 @@ impl Spawner {
             start: start.as_ptr(),
             env: env.as_ptr(),
             pid_file: c.pid_file.as_ptr(),
-            owner: c.owner,
+            overlay: c.overlay.as_ref(),
         });
+        let namespaced = namespaces.unwrap_or(Namespaces { user: false, own_proc: false });
+        let entered = self.networks.get(&index).filter(|_| program.own_network && namespaces.is_some());
         let raw = Raw {
             slot,
             index,
@@ -285,6 +365,11 @@ impl Spawner {
             environment: environment.as_ptr(),
             cgroups: cgroups.as_ptr(),
             container: container.as_ref().map_or(ptr::null(), ptr::from_ref),
+            jail: program.jail.as_ref(),
+            owner: program.owner,
+            network: entered.map_or(-1, AsRawFd::as_raw_fd),
+            new_network: program.own_network && namespaced.user,
+            filter: libc::sock_fprog { len: self.filter.len() as u16, filter: self.filter.as_mut_ptr() },
             user_maps: [self.user_maps[0].as_ptr(), self.user_maps[1].as_ptr()],
             null: self.null.as_raw_fd(),
             notice: self.notice.as_raw_fd(),
@@ -292,7 +377,7 @@ impl Spawner {
             watchdog_pid: self.own_pid,
             stack_top: stack_top(&mut self.stack),
             reset_oom_score: self.reset_oom_score,
-            namespaces: namespaces.unwrap_or(Namespaces { user: false, own_proc: false }),
+            namespaces: namespaced,
         };
         if namespaces.is_some() { clone_contained(&raw) } else { clone_direct(&raw) }
     }
@@ -330,9 +415,12 @@ fn clone_direct(raw: &Raw) -> io::Result<Child> {
 
 fn clone_contained(raw: &Raw) -> io::Result<Child> {
     let mut pidfd: c_int = -1;
-    let mut flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_PIDFD;
+    let mut flags = libc::CLONE_NEWPID | libc::CLONE_PIDFD;
     if raw.namespaces.user {
         flags |= libc::CLONE_NEWUSER;
+    }
+    if raw.new_network {
+        flags |= libc::CLONE_NEWNET;
     }
     // SAFETY: clone_args is a plain structure of integers; without CLONE_VM this is a fork, and the watchdog has one
     // thread, so the child's copy of memory is consistent.

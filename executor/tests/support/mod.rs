@@ -2,6 +2,8 @@
 #![allow(dead_code, clippy::unwrap_used)] // each test file uses a part; a failed set-up fails the test
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -33,7 +35,16 @@ impl Rig {
         let mut settings = HostSettings::new(folder.path().to_owned(), shim);
         settings.sandbox = sandbox;
         settings.runtimes = vec![Runtime::Process, Runtime::Crun, Runtime::Mock];
+        let shared = folder.path().join("shared");
+        std::fs::create_dir(&shared).unwrap();
+        std::fs::set_permissions(&shared, Permissions::from_mode(0o777)).unwrap();
+        settings.process.writable = vec![shared];
         Self { folder, settings }
+    }
+
+    /// A folder of the host that sandboxed programs may write in.
+    pub fn shared(&self) -> PathBuf {
+        self.folder.path().join("shared")
     }
 
     pub async fn open(&self) -> Client {

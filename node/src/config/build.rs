@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use stint_executor::DockerSettings;
+use stint_executor::{ConfineSettings, CrunSettings, DockerSettings, ProcessSettings, WRITABLE_FOLDERS};
+use stint_protocol::limits::FEWEST_PIDS;
 use stint_protocol::{Class, ClassRules, Runtime, version};
 
 use super::convert::{
-    absolute, absolute_folder, absolute_folders, boolean, bytes, cpus, docker_network, duration_ms,
-    gpu_source, gpu_tables, host_and_port, image_patterns, known_version, labels, listener, node_name,
-    or_zero, parsed, pull, raft_profile, text, user_and_group, whole, words,
+    absolute, absolute_folder, absolute_folders, boolean, bytes, cpus, docker_network, duration_ms, folders,
+    gpu_source, gpu_tables, host_and_port, image_patterns, known_version, labels, listener, network,
+    node_name, or_zero, parsed, pull, raft_profile, text, user_and_group, whole, words,
 };
 use super::layers::Layers;
 use super::machine::data_dir_for;
@@ -117,6 +118,24 @@ fn build_executor(machine: &Machine, layers: &mut Layers) -> ExecutorConfig {
         docker: build_docker(layers),
         artifact_roots: layers.get("artifacts.roots", absolute_folders).unwrap_or_default(),
         secrets_dir: layers.get("secrets.dir", absolute_folder),
+        crun: CrunSettings {
+            confine: build_confine("crun", layers),
+            roots: layers.get("executor.crun.roots", folders(usize::MAX)).unwrap_or_default(),
+        },
+        process: ProcessSettings {
+            confine: build_confine("process", layers),
+            writable: layers.get("executor.process.writable", folders(WRITABLE_FOLDERS)).unwrap_or_default(),
+        },
+    }
+}
+
+fn build_confine(runtime: &str, layers: &mut Layers) -> ConfineSettings {
+    let base = ConfineSettings::default();
+    let key = |name: &str| format!("executor.{runtime}.{name}");
+    ConfineSettings {
+        user: layers.get(&key("user"), user_and_group).unwrap_or(base.user),
+        network: layers.get(&key("network"), network).unwrap_or(base.network),
+        pids: layers.get(&key("pids"), whole(FEWEST_PIDS, 4_194_304)).unwrap_or(base.pids),
     }
 }
 

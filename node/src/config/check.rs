@@ -1,6 +1,6 @@
 //! What of a configuration does not fit together, and what is risky about it.
 
-use stint_protocol::{Runtime, version};
+use stint_protocol::{Network, Runtime, version};
 use stint_sdk::units;
 
 use super::{Config, Origin, Problem, Severity};
@@ -105,6 +105,14 @@ fn check_executor(findings: &mut Findings) {
     }
     if runs(Runtime::Process) && !executor.sandbox {
         findings.warn("executor.sandbox", "is off: processes see this machine's files and network");
+    }
+    for (runtime, rules) in
+        [(Runtime::Process, &executor.process.confine), (Runtime::Crun, &executor.crun.confine)]
+    {
+        if runs(runtime) && rules.network == Network::Host {
+            let key = format!("executor.{runtime}.network");
+            findings.warn(&key, "is the host's: tasks reach this machine's services and each other's ports");
+        }
     }
     if runs(Runtime::Mock) {
         findings.warn("executor.runtimes", "mock runs nothing: it only says so; for tests");

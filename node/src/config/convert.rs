@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Component, PathBuf};
 use std::str::FromStr;
 
 use stint_executor::{FixedGpu, Pull};
 use stint_protocol::limits::{LABEL_BYTES, LABELS};
-use stint_protocol::{GpuId, GpuInfo, Version, version};
+use stint_protocol::{GpuId, GpuInfo, Network, Version, version};
 use stint_sdk::{suggest, units};
 use toml::Value;
 
@@ -141,6 +141,34 @@ pub(super) fn docker_network(value: &Value) -> Result<String, String> {
         return Err(format!("{name:?} is refused: tasks would share a network with what is outside of them"));
     }
     Ok(name)
+}
+
+pub(super) fn network(value: &Value) -> Result<Network, String> {
+    let word = text(value)?;
+    let known = Network::ALL.into_iter().find(|network| network.as_str() == word);
+    known.ok_or_else(|| format!("{word:?} is none of {}", Network::ALL.map(Network::as_str).join(", ")))
+}
+
+/// Absolute paths, never the whole machine.
+pub(super) fn folders(most: usize) -> impl Fn(&Value) -> Result<Vec<PathBuf>, String> {
+    move |value| {
+        let folders: Vec<PathBuf> = texts(value)?.into_iter().map(PathBuf::from).collect();
+        let plain = |folder: &PathBuf| {
+            folder.is_absolute()
+                && folder.parent().is_some()
+                && !folder.components().any(|c| c == Component::ParentDir)
+        };
+        if let Some(bad) = folders.iter().find(|folder| !plain(folder)) {
+            return Err(format!(
+                "{bad:?} is no absolute path of a folder below /, for example \"/srv/roots\""
+            ));
+        }
+        if folders.len() > most {
+            Err(format!("names {} folders; {most} at most", folders.len()))
+        } else {
+            Ok(folders)
+        }
+    }
 }
 
 /// `uid:gid`, as numbers, never root.
@@ -304,6 +332,13 @@ mod tests {
             ("[artifacts]\nroots = [\"data\"]", "no absolute path"),
             ("[artifacts]\nroots = [\"/\"]", "below /"),
             ("[secrets]\ndir = \"secrets\"", "no absolute path"),
+            ("[executor.crun]\nroots = [\"roots\"]", "no absolute path"),
+            ("[executor.crun]\nroots = [\"/\"]", "no absolute path"),
+            ("[executor.crun]\nroots = [\"/srv/../etc\"]", "no absolute path"),
+            ("[executor.crun]\nuser = \"0:0\"", "is root"),
+            ("[executor.crun]\npids = 4", "whole number from 16"),
+            ("[executor.process]\nnetwork = \"bridge\"", "none of none, host"),
+            ("[executor.process]\nwriteable = []", "did you mean \"writable\"?"),
             ("[executor]\nruntimes = [\"podman\"]", "unknown runtime \"podman\""),
             ("[executor]\nruntimes = [\"crun\", \"oci\"]", "twice"),
             ("[executor]\nruntimes = []", "executor.enabled = false"),

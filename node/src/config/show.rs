@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use stint_executor::FixedGpu;
+use stint_executor::{ConfineSettings, FixedGpu};
 use stint_protocol::{Class, ClassRules, GpuInfo};
 use stint_sdk::units;
 use toml::Value;
@@ -92,6 +93,8 @@ impl Config {
         rows.push(("artifacts.roots".into(), inline_list(roots)));
         let dir = e.secrets_dir.as_ref().map(|dir| ("secrets.dir".into(), quote(dir.to_string_lossy())));
         rows.extend(dir);
+        rows.extend(rendered_confine("crun", ("roots", &e.crun.roots), &e.crun.confine));
+        rows.extend(rendered_confine("process", ("writable", &e.process.writable), &e.process.confine));
         rows
     }
 }
@@ -112,6 +115,20 @@ impl Config {
             ("blobs.keep_unpacked", time(blobs.keep_unpacked)),
         ])
     }
+}
+
+fn rendered_confine(
+    runtime: &str,
+    (name, folders): (&str, &[PathBuf]),
+    rules: &ConfineSettings,
+) -> Vec<(String, String)> {
+    let rows = [
+        (name, inline_list(folders.iter().map(|folder| quote(folder.to_string_lossy())))),
+        ("user", quote(format!("{}:{}", rules.user.0, rules.user.1))),
+        ("network", quote(rules.network.as_str())),
+        ("pids", rules.pids.to_string()),
+    ];
+    rows.into_iter().map(|(key, value)| (format!("executor.{runtime}.{key}"), value)).collect()
 }
 
 fn section_note(section: &str) -> &'static str {

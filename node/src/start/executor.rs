@@ -102,6 +102,8 @@ fn host_settings(config: &Config, gpus: GpuSource) -> Result<HostSettings, NodeE
     settings.docker = config.executor.docker.clone();
     settings.artifact_roots = config.executor.artifact_roots.clone();
     settings.secrets_dir = config.executor.secrets_dir.clone();
+    settings.crun = config.executor.crun.clone();
+    settings.process = config.executor.process.clone();
     Ok(settings)
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use libc::{c_char, c_int, c_void};
 
-use super::{Raw, Slot, Step};
+use super::{Raw, Slot, Step, jail};
 
 pub(super) fn errno() -> c_int {
     // SAFETY: reads this thread's error number.
@@ -53,12 +53,12 @@ pub(super) fn write_file(path: *const c_char, text: &[u8]) -> bool {
     }
 }
 
-/// Work folder, output files, standard streams, cgroup, working directory.
+/// Cgroup and folders.
 pub(super) fn prepare(raw: &Raw) {
     if raw.reset_oom_score {
         write_file(c"/proc/self/oom_score_adj".as_ptr(), b"0");
     }
-    // SAFETY: all pointers are C strings prepared by the parent; descriptors are plain numbers.
+    // SAFETY: all pointers are C strings prepared by the parent.
     unsafe {
         let mut cgroup = raw.cgroups;
         while !(*cgroup).is_null() {
@@ -72,20 +72,24 @@ pub(super) fn prepare(raw: &Raw) {
                 fail(raw.slot, Step::Folder, errno());
             }
         }
+        if raw.owner.is_some_and(|(user, group)| libc::chown(raw.work, user, group) < 0) {
+            fail(raw.slot, Step::Folder, errno());
+        }
+    }
+}
+
+/// Output files, standard streams, working directory.
+pub(super) fn open_streams(raw: &Raw) {
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_CLOEXEC;
+    // SAFETY: all pointers are C strings; descriptors are plain numbers.
+    unsafe {
         for (path, target) in [(raw.stdout, 1), (raw.stderr, 2)] {
-            let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_CLOEXEC;
             let fd = libc::open(path, flags, 0o600);
             if fd < 0 || libc::dup2(fd, target) < 0 {
                 fail(raw.slot, Step::Logs, errno());
             }
-        }
-        if !raw.container.is_null() {
-            let (user, group) = (*raw.container).owner;
-            if libc::chown(raw.work, user, group) < 0
-                || libc::fchown(1, user, group) < 0
-                || libc::fchown(2, user, group) < 0
-            {
-                fail(raw.slot, Step::Folder, errno());
+            if raw.owner.is_some_and(|(user, group)| libc::fchown(target, user, group) < 0) {
+                fail(raw.slot, Step::Logs, errno());
             }
         }
         if libc::dup2(raw.null, 0) < 0 {
@@ -159,13 +163,20 @@ pub(super) extern "C" fn direct_child(argument: *mut c_void) -> c_int {
     // SAFETY: no pointers.
     unsafe { libc::setsid() };
     prepare(raw);
+    open_streams(raw);
     close_from(3, u32::MAX);
     become_program(raw)
 }
 
 pub(super) fn become_program(raw: &Raw) -> ! {
+    if let Some(jail) = raw.jail {
+        jail::give_up_privileges(raw, jail);
+    }
     // SAFETY: no pointers. Set-user-id programs must not get out of their attempt's limits.
     unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+    if raw.jail.is_some() {
+        jail::filter_calls(raw);
+    }
     unblock_signals();
     fail(raw.slot, Step::Exec, execute(raw.candidates, raw.arguments, raw.environment))
 }

@@ -8,9 +8,10 @@ use std::sync::atomic::Ordering::SeqCst;
 use libc::{c_char, c_int, c_void};
 
 use super::child::{
-    become_program, close_from, die_with_watchdog, errno, fail, prepare, unblock_signals, write_file,
+    become_program, close_from, die_with_watchdog, errno, fail, open_streams, prepare, unblock_signals,
+    write_file,
 };
-use super::{Phase, Raw, RawContainer, Step};
+use super::{Overlay, Phase, Raw, RawContainer, Step, jail, network};
 use crate::sys::boot_now;
 
 /// The init of an attempt's pid namespace.
@@ -21,7 +22,10 @@ pub(super) fn init(raw: &Raw) -> ! {
     if raw.namespaces.user {
         map_user(raw);
     }
+    network::enter(raw);
     prepare(raw);
+    // Before the mounts are this attempt's own: one of them with a file open for writing could not become read-only.
+    open_streams(raw);
     own_mounts(raw);
     close_from(3, (raw.notice as u32).wrapping_sub(1));
     close_from(raw.notice + 1, u32::MAX);
@@ -47,14 +51,47 @@ fn map_user(raw: &Raw) {
 fn own_mounts(raw: &Raw) {
     let (none, root, proc) = (c"none".as_ptr(), c"/".as_ptr(), c"proc".as_ptr());
     // SAFETY: all pointers are C strings or null where mount(2) permits it.
-    unsafe {
-        if libc::mount(none, root, ptr::null(), libc::MS_REC | libc::MS_PRIVATE, ptr::null()) < 0 {
-            fail(raw.slot, Step::Mounts, errno());
-        }
-        let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
-        if raw.namespaces.own_proc && libc::mount(proc, c"/proc".as_ptr(), proc, flags, ptr::null()) < 0 {
-            fail(raw.slot, Step::Mounts, errno());
-        }
+    let own = unsafe {
+        libc::unshare(libc::CLONE_NEWNS) == 0
+            && libc::mount(none, root, ptr::null(), libc::MS_REC | libc::MS_PRIVATE, ptr::null()) == 0
+    };
+    if !own {
+        fail(raw.slot, Step::Mounts, errno());
+    }
+    if let Some(jail) = raw.jail {
+        jail::shut_in(raw, jail);
+    }
+    // SAFETY: `container` is null or was copied with the address space.
+    if let Some(overlay) = unsafe { raw.container.as_ref() }.and_then(|c| c.overlay) {
+        lay_over(raw, overlay);
+    }
+    let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+    // SAFETY: as above.
+    if raw.namespaces.own_proc
+        && unsafe { libc::mount(proc, c"/proc".as_ptr(), proc, flags, ptr::null()) } < 0
+    {
+        fail(raw.slot, Step::Mounts, errno());
+    }
+}
+
+/// A tmpfs with an overlay in it, whose lower part is the root file system.
+fn lay_over(raw: &Raw, overlay: &Overlay) {
+    let tmpfs = c"tmpfs".as_ptr();
+    // SAFETY: all pointers are C strings that were copied with the address space.
+    let laid = unsafe {
+        let flags = libc::MS_NOSUID | libc::MS_NODEV;
+        libc::mount(tmpfs, overlay.scratch.as_ptr(), tmpfs, flags, c"mode=755,size=1m".as_ptr().cast()) == 0
+            && overlay.folders.iter().all(|folder| jail::make_folder(folder))
+            && libc::mount(
+                c"overlay".as_ptr(),
+                overlay.folders[2].as_ptr(),
+                c"overlay".as_ptr(),
+                flags,
+                overlay.options.as_ptr().cast(),
+            ) == 0
+    };
+    if !laid {
+        fail(raw.slot, Step::Root, errno());
     }
 }
 

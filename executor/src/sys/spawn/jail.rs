@@ -1,0 +1,173 @@
+//! Shuts a program that has no container into a view of the host: everything read-only but its work folder, a `/tmp` and
+//! a `/dev/shm` of its own and what the operator named; as another user, without privileges, with a filter of system
+//! calls. Runs in the child: nothing here allocates, locks or unwinds.
+
+use std::ffi::CStr;
+use std::ptr;
+
+use libc::{c_char, c_int, c_uint};
+
+use super::child::{errno, fail};
+use super::{Jail, Raw, Step};
+
+/// `struct mount_attr` of the kernel.
+#[repr(C)]
+struct MountAttributes {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    user_namespace: u64,
+}
+
+const READ_ONLY: u64 = 1;
+const NO_SET_USER_ID: u64 = 2;
+const NO_DEVICES: u64 = 4;
+const OPEN_TREE_CLONE: c_uint = 1;
+const MOVE_MOUNT_F_EMPTY_PATH: c_uint = 4;
+
+const WORK: &CStr = c"/tmp/work";
+const BINARY: &CStr = c"/tmp/binary";
+const SECRETS: &CStr = c"/tmp/secrets";
+
+/// Changes the mounts and goes to the work folder's new place; ends the attempt when that fails.
+pub(super) fn shut_in(raw: &Raw, jail: &Jail) {
+    let mut taken = Taken { work: take(raw.work), writable: [-1; super::WRITABLE] };
+    let binary = jail.binary.as_ref().map(|path| take(path.as_ptr()));
+    let secrets = jail.secrets.as_ref().map(|path| take(path.as_ptr()));
+    for (tree, place) in taken.writable.iter_mut().zip(&jail.writable) {
+        *tree = take(place.folder.as_ptr());
+        if *tree < 0 {
+            fail(raw.slot, Step::Writable, errno());
+        }
+    }
+    let shut = close_host(jail)
+        && open_work(&taken)
+        && binary.is_none_or(show_binary)
+        && secrets.is_none_or(show_secrets);
+    if !(shut && open_writable(jail, &taken) && jail.hidden.iter().all(|device| hide(device))) {
+        fail(raw.slot, Step::Mounts, errno());
+    }
+    // SAFETY: a C string.
+    if unsafe { libc::chdir(WORK.as_ptr()) } < 0 {
+        fail(raw.slot, Step::Folder, errno());
+    }
+}
+
+/// Mounts of what stays writable, taken before what they lie in is hidden or read-only.
+struct Taken {
+    work: c_int,
+    writable: [c_int; super::WRITABLE],
+}
+
+fn close_host(jail: &Jail) -> bool {
+    let flags = libc::AT_RECURSIVE as c_uint;
+    attributes(libc::AT_FDCWD, c"/", flags, READ_ONLY | NO_SET_USER_ID)
+        && tmpfs(c"/tmp", &jail.tmp)
+        && (tmpfs(c"/dev/shm", &jail.shm) || errno() == libc::ENOENT)
+}
+
+fn open_work(taken: &Taken) -> bool {
+    let flags = libc::AT_EMPTY_PATH as c_uint;
+    taken.work >= 0
+        && attributes(taken.work, c"", flags, NO_SET_USER_ID | NO_DEVICES)
+        && make_folder(WORK)
+        && put(taken.work, WORK)
+}
+
+fn open_writable(jail: &Jail, taken: &Taken) -> bool {
+    taken.writable.iter().zip(&jail.writable).all(|(tree, place)| {
+        for folder in &place.above {
+            make_folder(folder);
+        }
+        put(*tree, &place.folder)
+    })
+}
+
+fn show_binary(binary: c_int) -> bool {
+    // SAFETY: a C string; the new descriptor is closed.
+    let made =
+        unsafe { libc::close(libc::open(BINARY.as_ptr(), libc::O_CREAT | libc::O_CLOEXEC, 0o755)) } == 0;
+    let flags = READ_ONLY | NO_SET_USER_ID | NO_DEVICES;
+    made && attributes(binary, c"", libc::AT_EMPTY_PATH as c_uint, flags) && put(binary, BINARY)
+}
+
+fn show_secrets(secrets: c_int) -> bool {
+    let flags = READ_ONLY | NO_SET_USER_ID | NO_DEVICES;
+    secrets >= 0
+        && attributes(secrets, c"", libc::AT_EMPTY_PATH as c_uint, flags)
+        && make_folder(SECRETS)
+        && put(secrets, SECRETS)
+}
+
+/// A mount of its own of what lies at a path; nowhere yet.
+fn take(path: *const c_char) -> c_int {
+    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as c_uint;
+    // SAFETY: `path` is a C string that was copied with the address space.
+    unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path, flags) as c_int }
+}
+
+fn put(tree: c_int, place: &CStr) -> bool {
+    let (empty, flags) = (c"".as_ptr(), MOVE_MOUNT_F_EMPTY_PATH);
+    // SAFETY: both are C strings.
+    unsafe { libc::syscall(libc::SYS_move_mount, tree, empty, libc::AT_FDCWD, place.as_ptr(), flags) == 0 }
+}
+
+fn attributes(at: c_int, path: &CStr, flags: c_uint, set: u64) -> bool {
+    let wanted = MountAttributes { set, clear: 0, propagation: 0, user_namespace: 0 };
+    let size = std::mem::size_of::<MountAttributes>();
+    // SAFETY: `path` is a C string, and pointer and size describe `wanted`.
+    unsafe { libc::syscall(libc::SYS_mount_setattr, at, path.as_ptr(), flags, &raw const wanted, size) == 0 }
+}
+
+fn tmpfs(place: &CStr, options: &CStr) -> bool {
+    let (kind, flags) = (c"tmpfs".as_ptr(), libc::MS_NOSUID | libc::MS_NODEV);
+    // SAFETY: all are C strings.
+    unsafe { libc::mount(kind, place.as_ptr(), kind, flags, options.as_ptr().cast()) == 0 }
+}
+
+/// Its mode does not depend on the umask: programs walk through it as another user.
+pub(super) fn make_folder(path: &CStr) -> bool {
+    // SAFETY: a C string.
+    unsafe { libc::mkdir(path.as_ptr(), 0o755) == 0 && libc::chmod(path.as_ptr(), 0o755) == 0 }
+}
+
+/// A device that is gone already needs no hiding.
+fn hide(device: &CStr) -> bool {
+    // SAFETY: all are C strings or null where mount(2) permits it.
+    let hidden = unsafe {
+        libc::mount(c"/dev/null".as_ptr(), device.as_ptr(), ptr::null(), libc::MS_BIND, ptr::null()) == 0
+    };
+    hidden || errno() == libc::ENOENT
+}
+
+/// Limits, and another user for good. By system calls: the C library's functions would look for other threads.
+pub(super) fn give_up_privileges(raw: &Raw, jail: &Jail) {
+    let (first, most) = jail.open_files;
+    let done = limit(libc::RLIMIT_CORE as c_int, 0, 0) && limit(libc::RLIMIT_NOFILE as c_int, first, most);
+    let changed = jail.user.is_none_or(|(user, group)| {
+        // SAFETY: no groups, so no pointer is read.
+        unsafe {
+            libc::syscall(libc::SYS_setgroups, 0, ptr::null::<libc::gid_t>()) == 0
+                && libc::syscall(libc::SYS_setresgid, group, group, group) == 0
+                && libc::syscall(libc::SYS_setresuid, user, user, user) == 0
+        }
+    });
+    if !(done && changed) {
+        fail(raw.slot, Step::Privileges, errno());
+    }
+}
+
+fn limit(what: c_int, first: u64, most: u64) -> bool {
+    let wanted = libc::rlimit64 { rlim_cur: first, rlim_max: most };
+    // SAFETY: `wanted` outlives the call, and nothing is asked back.
+    unsafe { libc::syscall(libc::SYS_prlimit64, 0, what, &raw const wanted, ptr::null::<u8>()) == 0 }
+}
+
+pub(super) fn filter_calls(raw: &Raw) {
+    // SAFETY: the filter was copied with the address space.
+    let filtered =
+        unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const raw.filter) } == 0;
+    if !filtered {
+        fail(raw.slot, Step::Privileges, errno());
+    }
+}
