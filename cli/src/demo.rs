@@ -48,7 +48,8 @@ async fn tell(args: Args) -> Done {
         None => Some(tempfile::Builder::new().prefix("stint-demo-").tempdir().map_err(Failure::Start)?),
     };
     let root = match (&args.data_dir, &temporary) {
-        (Some(dir), _) => dir.clone(),
+        // The peers name it in their files, where paths are absolute.
+        (Some(dir), _) => std::path::absolute(dir).map_err(Failure::Start)?,
         (None, Some(dir)) => dir.path().to_path_buf(),
         (None, None) => return Err(Failure::Failed("no folder for the demo".into())),
     };

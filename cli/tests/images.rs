@@ -202,7 +202,6 @@ async fn images_are_listed_by_name_page_by_page_from_any_peer() {
 }
 
 /// Runs on whichever node has room, the peer that took it gone.
-#[ignore = "an execution host does not ask the store for images yet"]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_task_runs_an_image_when_the_peer_that_took_it_is_gone() {
     let mut cluster = Cluster::start(setup()).await;

@@ -1,0 +1,81 @@
+//! What is to be started: a program, and the container or the jail that it is put into.
+
+use std::ffi::CString;
+
+/// A crun container to be run by the init of the namespace.
+#[derive(Debug)]
+pub struct Container {
+    /// Folder, arguments and environment of `crun create`, and arguments of `crun start`.
+    pub create: Vec<CString>,
+    pub start: Vec<CString>,
+    pub env: Vec<CString>,
+    /// Where `crun create` writes the container's process id, as seen from the namespace.
+    pub pid_file: CString,
+    pub overlay: Option<Overlay>,
+}
+
+/// A layer over a root file system that others use too: mount points are made in it, and go with the attempt.
+#[derive(Debug)]
+pub struct Overlay {
+    /// An empty folder, over which a tmpfs is mounted, and folders to be made in it.
+    pub scratch: CString,
+    pub folders: [CString; 3],
+    /// The last of them, and how it is mounted.
+    pub options: CString,
+}
+
+/// What a program without a container is shut into: the host's files, all read-only, with a few places of its own.
+#[derive(Debug)]
+pub struct Jail {
+    /// Options of the file systems at `/tmp` and `/dev/shm`.
+    pub tmp: CString,
+    pub shm: CString,
+    /// An executable image, to be seen as `/tmp/binary`.
+    pub binary: Option<CString>,
+    /// A folder with its secrets, to be seen as `/tmp/secrets`.
+    pub secrets: Option<CString>,
+    pub writable: Vec<Writable>,
+    /// Device files that it must not open.
+    pub hidden: Vec<CString>,
+    /// User and group that it runs as; none: those of the watchdog.
+    pub user: Option<(u32, u32)>,
+    /// Open files: at first and at most.
+    pub open_files: (u64, u64),
+}
+
+/// A folder of the host that stays writable, and the folders above it that may have to be made in `/tmp`.
+#[derive(Debug)]
+pub struct Writable {
+    pub folder: CString,
+    pub above: Vec<CString>,
+}
+
+/// Folders that can stay writable at most: their descriptors lie on the init's stack.
+pub const WRITABLE: usize = 16;
+/// The work folder of a program in a jail.
+pub const JAIL_WORK: &str = "/tmp/work";
+/// Its secrets.
+pub const JAIL_SECRETS: &str = "/tmp/secrets";
+/// An executable image in a jail.
+pub const JAIL_BINARY: &str = "/tmp/binary";
+
+/// One program, ready to be started.
+#[derive(Debug)]
+pub struct Program {
+    pub folder: CString,
+    pub work: CString,
+    pub stdout: CString,
+    pub stderr: CString,
+    /// Paths to try in order, as a search in `PATH` gives them.
+    pub candidates: Vec<CString>,
+    pub arguments: Vec<CString>,
+    pub environment: Vec<CString>,
+    /// `cgroup.procs` files to enter.
+    pub cgroups: Vec<CString>,
+    pub container: Option<Container>,
+    pub jail: Option<Jail>,
+    /// User and group that get the work folder and the output files.
+    pub owner: Option<(u32, u32)>,
+    /// Nothing but a loopback of its own. Only with namespaces.
+    pub own_network: bool,
+}
