@@ -173,3 +173,26 @@ async fn any_peer_tells_how_far_a_running_task_is() {
     }
     done(&cluster, 1, &["cancel", "long"]);
 }
+
+/// A registered program gets its files as any other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outputs_are_kept_by_the_cluster_and_outlive_the_node_that_made_them() {
+    let mut cluster = Cluster::start(Setup { more: open_and_secret, ..Setup::default() }).await;
+    done(
+        &cluster,
+        0,
+        &["submit", "--name", "first", "--output-file", "numbers", "--", "sh", "-c", "seq 5000 >numbers"],
+    );
+    done(&cluster, 0, &["wait", "first"]);
+    let result: serde_json::Value = serde_json::from_str(&done(&cluster, 1, &["result", "first"])).unwrap();
+    let output = &result["result"]["outputs"][0];
+    assert_eq!(output["kept"], "cluster");
+    let ran_on = cluster.peers.iter().position(|peer| result["node"] == peer.name.as_str()).unwrap();
+    cluster.peers[ran_on].kill().await;
+    let other = (ran_on + 1) % 3;
+    let numbers = done(&cluster, other, &["outputs", "first", "numbers"]);
+    assert_eq!((numbers.lines().count(), numbers.lines().last()), (5000, Some("5000")));
+    let blob = format!("in={}/{}", output["digest"].as_str().unwrap(), output["size_bytes"]);
+    let (code, out, err) = stint(&cluster, other, &["run", "--input", &blob, "--", "tail", "-n1", "in"]);
+    assert_eq!((code, out.as_str()), (0, "5000\n"), "{err}");
+}

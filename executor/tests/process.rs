@@ -190,21 +190,22 @@ async fn the_environment_is_closed() {
             "PWD=",
             "STINT_ATTEMPT=1",
             "STINT_ATTEMPT_FOLDER=",
+            "STINT_PROGRESS_FILE=",
             "STINT_TASK_ID=",
             "TMPDIR=",
         ];
-        let names = &lines[1..12];
+        let names = &lines[1..13];
         assert!(names.iter().zip(expected).all(|(line, start)| line.starts_with(start)), "{text}");
         // The three standard streams and the folder that `ls` reads.
-        assert_eq!(lines[12..14], ["4", "0077"], "{text}");
-        for (line, value) in lines[14..17].iter().zip([
+        assert_eq!(lines[13..15], ["4", "0077"], "{text}");
+        for (line, value) in lines[15..18].iter().zip([
             "SigBlk:\t0000000000000000",
             "SigIgn:\t0000000000000000",
             "NoNewPrivs:\t1",
         ]) {
             assert_eq!(*line, value);
         }
-        assert_eq!(lines[17], "0", "{text}");
+        assert_eq!(lines[18], "0", "{text}");
         assert_eq!(client.log(lease, LogStream::Stderr).await, "to stderr\n");
         let unknown = client.host.read_log(support::lease(), LogStream::Stdout, 0, 10).await;
         assert!(matches!(unknown, Err(LogError::NotFound(_))));

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tonic::Status;
 
 use super::convert::{find_task, invalid, status, tenant};
+use crate::limits;
 use crate::node::Node;
 use crate::wire::{LogAnswer, ReadLog};
 
@@ -101,30 +102,23 @@ pub fn stream(node: Arc<Node>, keeper: Keeper) -> mpsc::Receiver<Result<v1::Outp
 }
 
 async fn send_all(
-    node: &Node,
+    node: &Arc<Node>,
     keeper: &Keeper,
     sender: &mpsc::Sender<Result<v1::OutputChunk, Status>>,
 ) -> Result<(), Status> {
     let mut offset = keeper.offset;
+    let stored = keeper.file.stored;
+    if stored {
+        // From now on this peer has a copy, so what follows is read from its own disk.
+        node.have(keeper.file.blob).await.map_err(status)?;
+    }
     while offset < keeper.file.blob.size {
-        let file = Some(keeper.file.path.clone());
-        let read = ReadLog {
-            lease: keeper.lease,
-            stderr: false,
-            offset,
-            wait_ms: 0,
-            file,
-            tail: None,
-            progress: None,
-        };
-        let bytes: Vec<u8> = match node.read_log(keeper.node, read).await {
-            Ok(LogAnswer::Chunk { bytes, .. }) if !bytes.is_empty() => bytes.into(),
-            Ok(LogAnswer::Chunk { .. }) => {
-                return Err(Status::data_loss("the output is shorter than it was when it was kept"));
-            }
-            Ok(LogAnswer::Failed(why)) => return Err(Status::not_found(why)),
-            Err(refusal) => return Err(status(refusal)),
-        };
+        let read =
+            if stored { of_cluster(node, keeper, offset).await } else { of_node(node, keeper, offset).await };
+        let bytes = read?;
+        if bytes.is_empty() {
+            return Err(Status::data_loss("the output is shorter than it was when it was kept"));
+        }
         let data_bytes = bytes.len() as u64;
         if sender.send(Ok(v1::OutputChunk { offset, data: bytes })).await.is_err() {
             return Ok(());
@@ -132,4 +126,28 @@ async fn send_all(
         offset += data_bytes;
     }
     Ok(())
+}
+
+/// A piece of an output that the cluster keeps.
+async fn of_cluster(node: &Arc<Node>, keeper: &Keeper, offset: u64) -> Result<Vec<u8>, Status> {
+    let (node, digest) = (node.clone(), keeper.file.blob.digest);
+    let read = move || {
+        let blobs = node.stored().map_err(status)?;
+        let read = blobs.disk.read(&digest, offset, limits::LOG_CHUNK_BYTES);
+        read.map_err(|error| Status::unavailable(format!("reading the output: {error}")))
+    };
+    let stopping = |_| Err(Status::unavailable("this peer is stopping"));
+    tokio::task::spawn_blocking(read).await.unwrap_or_else(stopping)
+}
+
+/// A piece of an output that only the node has which ran the attempt.
+async fn of_node(node: &Node, keeper: &Keeper, offset: u64) -> Result<Vec<u8>, Status> {
+    let file = Some(keeper.file.path.clone());
+    let read =
+        ReadLog { lease: keeper.lease, stderr: false, offset, wait_ms: 0, file, tail: None, progress: None };
+    match node.read_log(keeper.node, read).await {
+        Ok(LogAnswer::Chunk { bytes, .. }) => Ok(bytes.into()),
+        Ok(LogAnswer::Failed(why)) => Err(Status::not_found(why)),
+        Err(refusal) => Err(status(refusal)),
+    }
 }

@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -60,11 +61,13 @@ fn executable(layout: &Layout, file: &Path) -> io::Result<RootFs> {
 }
 
 fn make_points(root: &Path) -> io::Result<()> {
+    // The program walks through them as another user.
+    let open = |folder: &Path| std::fs::set_permissions(folder, PermissionsExt::from_mode(0o755));
     for name in MOUNT_POINTS {
         std::fs::create_dir_all(root.join(name))?;
+        open(&root.join(name))?;
     }
-    // The program walks through it as another user.
-    std::fs::set_permissions(root, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+    open(root)
 }
 
 /// An almost empty root into which the host's system folders are mounted read-only.
