@@ -72,6 +72,8 @@ impl Line {
         let end = match (outcome.kind.as_str(), outcome.status.as_str()) {
             (_, "succeeded") => "succeeded",
             ("timed_out", _) => "hangs",
+            // These ran, even if for less than a millisecond.
+            ("exited" | "signalled" | "oom_killed" | "output_missing" | "output_lost", _) => "failed",
             _ if outcome.run_ms == 0 => return None,
             // A user ended it: it would have run on.
             ("cancelled", _) => "succeeded",
@@ -189,6 +191,8 @@ mod tests {
     fn what_was_submitted_together_and_did_the_same_is_one_line() {
         let tasks = [
             task(1_200, "failed", "exited", 9),
+            task(1_300, "failed", "signalled", 0),
+            task(1_300, "failed", "start_failed", 0),
             task(1_000, "succeeded", "exited", 5),
             task(1_000, "succeeded", "exited", 5),
             task(1_000, "failed", "timed_out", 5),
@@ -203,6 +207,7 @@ mod tests {
                 format!(r#"{{"at_ms":0,"class":"cpu_short","count":1,{tail},"run_ms":5,"end":"hangs"}}"#),
                 format!(r#"{{"at_ms":0,"class":"cpu_short","count":2,{tail},"run_ms":5,"end":"succeeded"}}"#),
                 format!(r#"{{"at_ms":200,"class":"cpu_short","count":1,{tail},"run_ms":9,"end":"failed"}}"#),
+                format!(r#"{{"at_ms":300,"class":"cpu_short","count":1,{tail},"run_ms":0,"end":"failed"}}"#),
             ]
         );
     }
