@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 use stint_protocol::{Class, EndKind, Outcome, TaskId};
-use stint_scheduler::{Change, FinishedTask, State};
+use stint_scheduler::{Change, State};
 
 /// Upper ends of the buckets of run times and waits, in seconds (env-runner §14.6).
 const BUCKETS_S: [f64; 12] = [0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1_800.0];
@@ -76,8 +76,8 @@ impl Counts {
         }
         for change in changes {
             match change {
-                Change::Finished { task, .. } => {
-                    state.finished(*task).into_iter().for_each(|task| self.finished(task));
+                Change::Finished { task, outcome } => {
+                    state.spec(*task).into_iter().for_each(|spec| self.finished(spec.class, outcome));
                 }
                 Change::Leased { lease, .. } => self.leased(state, lease.task),
                 Change::Queued { task } => self.queued_again(state, *task),
@@ -90,8 +90,8 @@ impl Counts {
         Class::ALL.iter().position(|known| *known == class).and_then(|at| self.classes.get(at))
     }
 
-    fn finished(&self, task: &FinishedTask) {
-        let (outcome, Some(of)) = (&task.fields.outcome, self.of(task.spec.class)) else { return };
+    fn finished(&self, class: Class, outcome: &Outcome) {
+        let Some(of) = self.of(class) else { return };
         let at = outcome_index(outcome);
         of.ended[at].inc();
         of.ran[at].observe(outcome.run_ms as f64 / 1_000.0);

@@ -115,25 +115,27 @@ fn check_gpus(state: &State) -> Result<(), String> {
 
 fn check_names(state: &State) -> Result<(), String> {
     let live = state.tasks.iter().map(|(id, t)| (id, &t.fields.tenant, &t.fields.name));
-    let done = state.history.iter().map(|(id, t)| (id, &t.fields.tenant, &t.fields.name));
+    let live = live.map(|(id, tenant, name)| (*id, tenant.clone(), name.clone()));
+    let done = state.finished_before(TaskId(u128::MAX)).map(|(id, t)| (id, t.fields.tenant, t.fields.name));
     let all = live.chain(done);
-    let mut names: Vec<((&Tenant, &TaskName), &TaskId)> =
-        all.filter_map(|(id, tenant, name)| Some(((tenant, name.as_ref()?), id))).collect();
+    let mut names: Vec<((Tenant, TaskName), TaskId)> =
+        all.filter_map(|(id, tenant, name)| Some(((tenant, name?), id))).collect();
     names.sort_unstable();
     if let Some(twice) = names.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-        let (tenant, name) = twice[0].0;
+        let (tenant, name) = &twice[0].0;
         return Err(format!("two tasks of {tenant} are named {name}"));
     }
-    agree_all("names", state.names.iter().map(|((tenant, name), id)| ((tenant, name), id)), names)
+    agree_all("names", state.names.iter().map(|(name, id)| (name.clone(), *id)), names)
 }
 
 fn check_history(state: &State) -> Result<(), String> {
     if let Some((id, _)) = state.history.iter().find(|(id, _)| state.tasks.contains_key(*id)) {
         return Err(format!("task {id} is finished and alive"));
     }
-    let order = state.history.iter().map(|(id, t)| (t.fields.outcome.finished_at, *id)).collect();
-    let weight: u64 = state.history.values().map(|task| task.weight()).sum();
-    agree("weight of the history", &state.history_bytes, &weight)?;
+    let finished = state.finished_before(TaskId(u128::MAX));
+    let facts = finished.map(|(id, task)| ((task.fields.outcome.finished_at, id), task.weight()));
+    let (order, weights): (Vec<_>, Vec<u64>) = facts.unzip();
+    agree("weight of the history", &state.history_bytes, &weights.iter().sum())?;
     agree_all("order of finished tasks", state.finished_order.iter().copied(), order)
 }
 

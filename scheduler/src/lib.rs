@@ -6,6 +6,7 @@ mod apply;
 mod check;
 mod command;
 mod explain;
+mod history;
 mod image;
 mod node;
 mod plan;

@@ -11,6 +11,7 @@ use stint_protocol::{
 };
 
 use crate::check;
+use crate::history::Packed;
 use crate::image::{BlobRecord, Image, Keep};
 use crate::node::{GpuRecord, Node};
 use crate::settings::Settings;
@@ -182,7 +183,8 @@ fn write<'a, W: Write>(
     }
     e.array(finished.len() as u64)?;
     for ((id, task), place) in state.history.iter().zip(finished) {
-        e.encode((id, place, &task.fields))?;
+        e.array(3)?.encode(id)?.u32(place)?;
+        task.write(&mut e)?;
     }
     e.array(state.nodes.len() as u64)?;
     for node in state.nodes.values() {
@@ -346,5 +348,5 @@ fn add_finished(state: &mut State, id: TaskId, task: FinishedTask) {
     }
     state.finished_order.insert((task.fields.outcome.finished_at, id));
     state.history_bytes += task.weight();
-    state.history.insert(id, Arc::new(task));
+    state.history.insert(id, Packed::new(&task));
 }

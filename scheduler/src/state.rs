@@ -7,11 +7,12 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 use minicbor::{Decode, Encode};
 use stint_protocol::{
-    Class, Digest, GpuId, IdempotencyKey, ImageId, ImageName, LeaseId, NodeId, TaskId, TaskName, Tenant,
-    TimeMs, Version,
+    Class, Digest, GpuId, IdempotencyKey, ImageId, ImageName, LeaseId, NodeId, SharedSpec, TaskId, TaskName,
+    Tenant, TimeMs, Version,
 };
 
 use crate::command::Rejection;
+use crate::history::Packed;
 use crate::image::{BlobRecord, Image, Keep};
 use crate::node::{GpuRecord, Node};
 use crate::settings::Settings;
@@ -56,7 +57,7 @@ pub struct State {
     pub(crate) finished_total: u64,
     pub(crate) spec_bytes: u64,
     pub(crate) tasks: OrdMap<TaskId, Arc<Task>>,
-    pub(crate) history: OrdMap<TaskId, Arc<FinishedTask>>,
+    pub(crate) history: OrdMap<TaskId, Packed>,
     pub(crate) nodes: OrdMap<NodeId, Arc<Node>>,
     pub(crate) keys: OrdMap<(Tenant, IdempotencyKey), KeyRecord>,
     pub(crate) join_tokens: OrdMap<[u8; 32], TimeMs>,
@@ -132,14 +133,20 @@ impl State {
     }
 
     /// A task that finished and is still kept.
-    pub fn finished(&self, id: TaskId) -> Option<&Arc<FinishedTask>> {
-        self.history.get(&id)
+    pub fn finished(&self, id: TaskId) -> Option<FinishedTask> {
+        self.history.get(&id).map(Packed::unpack)
+    }
+
+    /// What a known task was asked to do.
+    pub fn spec(&self, id: TaskId) -> Option<&SharedSpec> {
+        let live = self.tasks.get(&id).map(|task| &task.spec);
+        live.or_else(|| self.history.get(&id).map(|task| &task.spec))
     }
 
     /// The tenant of a known task.
-    pub fn tenant_of(&self, id: TaskId) -> Option<&Tenant> {
-        let live = self.tasks.get(&id).map(|t| &t.fields.tenant);
-        live.or_else(|| self.history.get(&id).map(|t| &t.fields.tenant))
+    pub fn tenant_of(&self, id: TaskId) -> Option<Tenant> {
+        let live = self.tasks.get(&id).map(|t| t.fields.tenant.clone());
+        live.or_else(|| self.finished(id).map(|t| t.fields.tenant))
     }
 
     /// The task of this name.
@@ -153,8 +160,8 @@ impl State {
     }
 
     /// Finished tasks older than `before`, newest first.
-    pub fn finished_before(&self, before: TaskId) -> impl Iterator<Item = (TaskId, &Arc<FinishedTask>)> {
-        self.history.range(..before).rev().map(|(id, task)| (*id, task))
+    pub fn finished_before(&self, before: TaskId) -> impl Iterator<Item = (TaskId, FinishedTask)> + use<'_> {
+        self.history.range(..before).rev().map(|(id, task)| (*id, task.unpack()))
     }
 
     /// One node.

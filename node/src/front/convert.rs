@@ -97,7 +97,7 @@ fn retry_policy(retry: v1::RetryPolicy) -> RetryPolicy {
 
 /// Finds a task of the tenant by id or name; another tenant's is not found.
 pub fn find_task(state: &State, tenant: &Tenant, text: &str) -> Result<TaskId, Status> {
-    let by_id = text.parse().ok().filter(|id| state.tenant_of(*id) == Some(tenant));
+    let by_id = text.parse().ok().filter(|id| state.tenant_of(*id).as_ref() == Some(tenant));
     let by_name = || TaskName::new(text).ok().and_then(|name| state.named(tenant, &name));
     by_id.or_else(by_name).ok_or_else(|| {
         Status::not_found(format!(
@@ -121,7 +121,7 @@ pub fn node_name(state: &State, node: NodeId) -> String {
 /// A task as the state knows it.
 pub fn task(state: &State, id: TaskId) -> Option<v1::Task> {
     let live = state.task(id).map(|t| live_task(state, id, t));
-    live.or_else(|| state.finished(id).map(|t| finished_task(state, id, t)))
+    live.or_else(|| state.finished(id).map(|t| finished_task(state, id, &t)))
 }
 
 pub fn live_task(state: &State, id: TaskId, task: &Task) -> v1::Task {

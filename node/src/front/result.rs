@@ -14,7 +14,7 @@ const TAIL_BYTES: u32 = 4 * 1024;
 /// The document of a task that is known.
 pub async fn document(node: &Node, state: &State, id: TaskId) -> Option<Value> {
     let mut document = match (state.finished(id), state.task(id)) {
-        (Some(task), _) => finished(state, id, task),
+        (Some(task), _) => finished(state, id, &task),
         (None, Some(task)) => live(state, id, task),
         (None, None) => return None,
     };

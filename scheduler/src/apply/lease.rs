@@ -9,6 +9,7 @@ use stint_protocol::{
 use crate::apply::image;
 use crate::apply::submit::share_of_spec;
 use crate::command::{Change, Rejection};
+use crate::history::Packed;
 use crate::plan::{Assignment, Plan, assignment_holds};
 use crate::state::State;
 use crate::task::{AttemptRecord, FinishedFields, FinishedTask, Leased, Task, TaskState};
@@ -264,7 +265,7 @@ pub(super) fn finish(state: &mut State, id: TaskId, outcome: Outcome, changes: &
     state.finished_total += 1;
     let finished = FinishedTask { spec: task.spec, fields };
     state.history_bytes += finished.weight();
-    let known = state.history.insert(id, Arc::new(finished));
+    let known = state.history.insert(id, Packed::new(&finished));
     assert!(known.is_none(), "task {id} would get a second outcome");
     changes.push(Change::Finished { task: id, outcome });
 }
