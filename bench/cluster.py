@@ -23,6 +23,7 @@ STINT = TARGET / "release" / "stint"
 PATIENCE_S = 120
 # After the death of a leader a submit is accepted again within this, in seconds.
 KILLS, MEDIAN_S, WORST_S = 20, 1.0, 2.0
+LOG_BYTES = 100 * 2**20
 
 
 def free_ports(count):
@@ -38,7 +39,7 @@ def free_ports(count):
 class Cluster:
     """Peers of one cluster; ends them when left."""
 
-    def __init__(self, peers, sandbox, sync_delay_ms):
+    def __init__(self, peers, sandbox, sync_delay_ms, executor=""):
         self.root = pathlib.Path(tempfile.mkdtemp(prefix="stint-bench-"))
         self.processes = []
         self.dirs = [self.root / f"b{n + 1}" for n in range(peers)]
@@ -50,7 +51,7 @@ class Cluster:
                 '[api]\nlisten = ""\n[http]\nlisten = ""\n'
                 f"[raft]\nextra_sync_delay_ms = {sync_delay_ms}\n"
                 f'[executor]\nruntimes = ["process", "mock"]\nsandbox = {str(sandbox).lower()}\n'
-                'cpus = 1000\nmemory = "1000GiB"\nslots = 512\ngpus = "none"\n'
+                'cpus = 1000\nmemory = "1000GiB"\nslots = 512\ngpus = "none"\n' + executor
             )
             if not self.processes:
                 self.first = port
@@ -95,12 +96,17 @@ class Cluster:
             time.sleep(0.02)
         return time.monotonic() - begun
 
-    def memory_mib(self):
-        def rss(process):
-            status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
-            return int(next(l.split()[1] for l in status.splitlines() if l.startswith("VmRSS"))) / 1024
+    def memory_mib(self, place, key="VmRSS"):
+        status = pathlib.Path(f"/proc/{self.processes[place].pid}/status").read_text()
+        return int(next(l.split()[1] for l in status.splitlines() if l.startswith(key))) / 1024
 
-        return max(rss(p) for p in self.processes)
+    def largest_mib(self):
+        return max(self.memory_mib(place) for place in range(len(self.processes)))
+
+    def forget_peak(self, place):
+        """From here on the peak of a peer's memory (VmHWM) is counted anew; answers what it holds now, in MiB."""
+        pathlib.Path(f"/proc/{self.processes[place].pid}/clear_refs").write_text("5")
+        return self.memory_mib(place)
 
     def leader(self):
         """The place of the leading peer."""
@@ -150,21 +156,59 @@ def latency(cluster, rounds):
     return statistics.median(times), times[int(len(times) * 0.99)]
 
 
+def logs(args):
+    """100 MiB of output of a task on one peer, followed through another one while it is written."""
+    cluster = Cluster(3, sandbox=True, sync_delay_ms=args.sync_delay_ms, executor="max_log_bytes = "1GiB"\n")
+    try:
+        script = f"yes 'a line of output, as long as many are' | head -c {LOG_BYTES}"
+        words = ["submit", "--class", "cpu_short", "--cpus", "0.1", "--memory", "64MiB", "--", "/bin/sh", "-c", script]
+        rates, bare = [], []
+        for _ in range(args.rounds):
+            with open(cluster.root / "bare", "wb") as out:
+                begun = time.monotonic()
+                subprocess.run(["/bin/sh", "-c", script], stdout=out, check=True)
+                bare.append(LOG_BYTES / 2**20 / (time.monotonic() - begun))
+            before = [cluster.forget_peak(place) for place in range(3)]
+            begun = time.monotonic()
+            task = cluster.stint(*words).split()[0]
+            places = {peer: f"unix:{folder}/stint.sock" for peer, folder in enumerate(cluster.dirs)}
+            runs_on = None
+            while runs_on is None:
+                shown = json.loads(cluster.stint("--output", "json", "status", task))
+                runs_on = next((a["node"] for a in shown["attempt_records"]), None)
+            through = next(p for p, folder in enumerate(cluster.dirs) if folder.name != runs_on)
+            follow = [STINT, "--address", places[through], "logs", "-f", task]
+            reader = subprocess.Popen(follow, stdout=subprocess.PIPE)
+            read = 0
+            while chunk := reader.stdout.read(1 << 20):
+                read += len(chunk)
+            took = time.monotonic() - begun
+            if reader.wait() != 0 or read != LOG_BYTES:
+                raise SystemExit(f"{read} bytes of output were read, {LOG_BYTES} written: see {cluster.root}")
+            rates.append(LOG_BYTES / 2**20 / took)
+            grown = max(cluster.memory_mib(place, "VmHWM") - old for place, old in enumerate(before))
+        print(
+            f"100 MiB of output through another peer: {statistics.median(rates):.0f} MiB/s from the submit to the last byte, "
+            f"into a file alone {statistics.median(bare):.0f} MiB/s; no peer grew by more than {grown:.0f} MiB at any time"
+        )
+    finally:
+        cluster.close()
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--sync-delay-ms", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=["speed", "failover"])
+    parser.add_argument("--only", choices=["speed", "failover", "logs"])
     parser.add_argument("--profile", default="release", help="which build of stint to measure")
     parser.add_argument("--check", action="store_true", help="fail when a submit is accepted later than promised")
     args = parser.parse_args()
     print(f"sync delay {args.sync_delay_ms} ms, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     global STINT
     STINT = TARGET / args.profile / "stint"
-    if args.only != "failover":
-        speed(args)
-    if args.only != "speed":
-        failover(args)
+    for name, measure in {"speed": speed, "failover": failover, "logs": logs}.items():
+        if args.only in (None, name):
+            measure(args)
 
 
 def failover(args):
@@ -186,7 +230,7 @@ def speed(args):
     for peers in (1, 3):
         cluster = Cluster(peers, sandbox=False, sync_delay_ms=args.sync_delay_ms)
         try:
-            print(f"peers {peers}: fresh and idle, largest peer {cluster.memory_mib():.0f} MiB")
+            print(f"peers {peers}: fresh and idle, largest peer {cluster.largest_mib():.0f} MiB")
             seconds = median(lambda: cluster.burst(10_000, *mock), args.rounds)
             print(f"peers {peers}: 10,000 mock tasks {seconds:.2f} s = {10_000 / seconds:,.0f}/s")
             ratios = [cluster.burst(1_000, *true) / xargs(1_000, "/bin/true") for _ in range(args.rounds)]
@@ -194,7 +238,7 @@ def speed(args):
             p50, p99 = latency(cluster, 50)
             print(f"peers {peers}: one `stint run /bin/true` p50 {p50:.1f} ms, p99 {p99:.1f} ms")
             cluster.burst(100_000 - 10_000 * args.rounds - 1_000 * args.rounds, *mock)
-            print(f"peers {peers}: after about 100,000 finished tasks, largest peer {cluster.memory_mib():.0f} MiB")
+            print(f"peers {peers}: after about 100,000 finished tasks, largest peer {cluster.largest_mib():.0f} MiB")
         finally:
             cluster.close()
         cluster = Cluster(peers, sandbox=True, sync_delay_ms=args.sync_delay_ms)
