@@ -8,6 +8,7 @@ mod leader;
 pub mod message;
 mod pull;
 mod registry;
+pub mod rules;
 pub mod upkeep;
 
 use std::collections::BTreeMap;

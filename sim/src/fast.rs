@@ -13,6 +13,7 @@ mod event;
 mod faults;
 mod host;
 mod leading;
+mod library;
 mod log;
 mod machine;
 mod network;

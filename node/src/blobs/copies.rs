@@ -8,6 +8,7 @@ use stint_scheduler::State;
 
 use super::Blobs;
 use super::message::{BlobChunk, OfferAnswer, OfferBlob, ReadBlob};
+use super::rules::candidates;
 use crate::limits;
 use crate::node::Node;
 use crate::peers::PeerAddress;
@@ -126,48 +127,7 @@ impl Node {
     }
 }
 
-/// Members that could have a copy besides these: voters first, and for each blob in another order, so that peers share
-/// the load.
-pub(super) fn candidates(state: &State, digest: &Digest, voters: &[NodeId], have: &[NodeId]) -> Vec<NodeId> {
-    let bytes = digest.bytes();
-    let seed = bytes.iter().take(8).fold(0, |number: u64, byte| (number << 8) | u64::from(*byte));
-    let rank = |node: &NodeId| {
-        let mixed = (seed ^ node.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        (!voters.contains(node), mixed ^ (mixed >> 31))
-    };
-    let mut found: Vec<NodeId> = state.nodes().map(|node| node.id).filter(|id| !have.contains(id)).collect();
-    found.sort_by_key(rank);
-    found
-}
-
 /// How long a peer may take to fetch: a slow network and a slow disk.
 fn patience(blob: Blob) -> Duration {
     limits::OFFER_DEADLINE + Duration::from_secs(blob.size / limits::SLOWEST_COPY_BYTES_PER_S)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use stint_protocol::{TimeMs, Version};
-    use stint_scheduler::{Admit, Command, Stamped, apply};
-
-    #[test]
-    fn every_peer_is_first_choice_for_some_blobs_and_voters_for_all() {
-        let mut state = State::default();
-        let mut run = |command| apply(&mut state, Stamped { now: TimeMs(1), command }).unwrap();
-        run(Command::AddJoinToken { hash: [1; 32], valid_ms: 1_000 });
-        for id in 1..=4u8 {
-            let (name, address) = (format!("n{id}"), "a:1".into());
-            let (disk, token, speaks) = ([id; 16], Some([1; 32]), Version(3));
-            run(Command::Admit(Admit { disk, name, address, token, speaks }));
-        }
-        let voters = [NodeId(1), NodeId(2), NodeId(3)];
-        let mut first = std::collections::BTreeSet::new();
-        for number in 0..64 {
-            let found = candidates(&state, &Digest::of([number; 32]), &voters, &[NodeId(1)]);
-            assert_eq!((found.len(), found[2]), (3, NodeId(4)));
-            first.insert(found[0]);
-        }
-        assert_eq!(first.into_iter().collect::<Vec<_>>(), [NodeId(2), NodeId(3)]);
-    }
 }

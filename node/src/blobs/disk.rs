@@ -114,8 +114,7 @@ impl BlobDisk {
             let digest = entry.file_name().to_str().and_then(|name| name.parse::<Digest>().ok());
             // Gone meanwhile: another look is soon.
             let (Some(digest), Ok(metadata)) = (digest, entry.metadata()) else { continue };
-            let by_wall = metadata.modified().ok().and_then(|at| at.elapsed().ok()).unwrap_or_default();
-            let age = self.asked().get(&digest).map_or(by_wall, |at| by_wall.min(at.elapsed()));
+            let age = age(&metadata, self.asked().get(&digest));
             found.push(StoredFile { blob: Blob { digest, size: metadata.len() }, age });
         }
         Ok(found)
@@ -128,6 +127,18 @@ impl BlobDisk {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("removing", &path)(error)),
             _ => Ok(()),
         }
+    }
+
+    /// Removes bytes unless they were stored or asked for less than `after` ago; whether it did. Who asks for them at
+    /// the same time either finds them gone, or keeps them.
+    pub fn remove_old(&self, digest: &Digest, after: Duration) -> Result<bool, BlobError> {
+        let asked = self.asked();
+        let is_old =
+            fs::metadata(self.path(digest)).is_ok_and(|found| age(&found, asked.get(digest)) > after);
+        if is_old {
+            self.remove(digest)?;
+        }
+        Ok(is_old)
     }
 
     /// From now on it is young.
@@ -163,6 +174,12 @@ impl BlobDisk {
         let enough = free >= reserve.saturating_add(more);
         if enough { Ok(()) } else { Err(BlobError::Full { folder: self.folder.clone(), free, reserve }) }
     }
+}
+
+/// Since it was last written or touched by the wall clock, or asked for in this process, whichever is less.
+fn age(file: &fs::Metadata, asked: Option<&Instant>) -> Duration {
+    let by_wall = file.modified().ok().and_then(|at| at.elapsed().ok()).unwrap_or_default();
+    asked.map_or(by_wall, |at| by_wall.min(at.elapsed()))
 }
 
 /// Its age begins anew.

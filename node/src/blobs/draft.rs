@@ -188,6 +188,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_was_asked_for_since_it_was_found_old_is_not_removed() {
+        let (_folder, disk) = disk(BOUNDS);
+        let blob = store(&disk, &[b"old"], Expected::default()).await.unwrap();
+        let hour = std::time::Duration::from_secs(3_600);
+        let aged = fs::File::options().write(true).open(disk.path(&blob.digest)).unwrap();
+        aged.set_modified(std::time::SystemTime::now() - 2 * hour).unwrap();
+        disk.forget_asked(std::time::Duration::ZERO);
+        assert!(disk.list().unwrap()[0].age > hour);
+        assert!(disk.keep_a_while(blob), "it is there, so it may be counted on");
+        assert!(!disk.remove_old(&blob.digest, hour).unwrap() && disk.has(blob));
+        disk.forget_asked(std::time::Duration::ZERO);
+        aged.set_modified(std::time::SystemTime::now() - 2 * hour).unwrap();
+        assert!(disk.remove_old(&blob.digest, hour).unwrap() && !disk.has(blob));
+        assert!(!disk.remove_old(&blob.digest, hour).unwrap(), "nothing is there");
+    }
+
+    #[tokio::test]
     async fn what_is_not_as_announced_is_refused_and_leaves_nothing() {
         let (_folder, disk) = disk(BOUNDS);
         let digest = Some(Digest::of([1; 32]));

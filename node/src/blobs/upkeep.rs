@@ -7,9 +7,10 @@ use stint_protocol::{Blob, Digest, limits as words, version};
 use stint_scheduler::State;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::leader::{Office, tend};
+use super::leader::tend;
 use super::message::RegistryRequest;
 use super::pull::PullError;
+use super::rules::{Office, Sweep};
 use super::{BlobError, Blobs};
 use crate::limits;
 use crate::node::Node;
@@ -17,7 +18,7 @@ use crate::wire::Request;
 
 /// Runs until the peer stops.
 pub async fn run(node: Arc<Node>, blobs: Arc<Blobs>) {
-    let mut office = Office::default();
+    let (mut office, mut sweeping) = (Office::default(), Sweep::default());
     let mut tick = interval(limits::BLOB_ROUND);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let sweep_every = (blobs.settings.sweep_after / 4).clamp(limits::BLOB_ROUND, limits::BLOB_AUDIT);
@@ -30,7 +31,7 @@ pub async fn run(node: Arc<Node>, blobs: Arc<Blobs>) {
         }
         if due(swept, sweep_every) {
             swept = Instant::now();
-            sweep(&node, &blobs).await;
+            sweep(&node, &blobs, &mut sweeping).await;
         }
         tend(&node, &mut office).await;
     }
@@ -77,23 +78,23 @@ async fn missing(node: &Node, blobs: &Arc<Blobs>, state: &State) -> Vec<Blob> {
 }
 
 /// Deletes files that no record names, and copies that were fetched to be used and are not any more.
-async fn sweep(node: &Arc<Node>, blobs: &Arc<Blobs>) {
+async fn sweep(node: &Arc<Node>, blobs: &Arc<Blobs>, sweep: &mut Sweep) {
     // Only a state that a majority confirmed says that nothing names a file.
     let Ok(state) = node.read().await else { return };
     let wanted = node.copies_wanted().unwrap_or(usize::MAX);
-    let (id, disk, after) = (node.id, blobs.disk.clone(), blobs.settings.sweep_after);
+    let (disk, after) = (blobs.disk.clone(), blobs.settings.sweep_after);
+    disk.forget_asked(after);
+    let listed = tokio::task::spawn_blocking(move || disk.list()).await;
+    let old = match &listed {
+        Ok(Ok(files)) => files.iter().filter(|file| file.age > after).map(|file| file.blob.digest),
+        Ok(Err(error)) => return tracing::warn!(%error, "stored bytes that nobody needs are not deleted"),
+        Err(_) => return,
+    };
+    let (spare, disk) = (sweep.spare(&state, node.id, wanted, old), blobs.disk.clone());
     let swept = tokio::task::spawn_blocking(move || -> Result<usize, BlobError> {
-        let spare = |digest: &Digest| match state.blob(digest) {
-            None => true,
-            Some(record) => !record.holders.contains(&id) && record.holders.len() >= wanted,
-        };
         let mut count = 0;
-        disk.forget_asked(after);
-        for file in disk.list()?.into_iter().filter(|file| file.age > after) {
-            if spare(&file.blob.digest) {
-                disk.remove(&file.blob.digest)?;
-                count += 1;
-            }
+        for digest in spare {
+            count += usize::from(disk.remove_old(&digest, after)?);
         }
         Ok(count)
     });

@@ -11,6 +11,7 @@ use stint_scheduler::{Change, Command, NodeMode, Rejection, Settings, Submit};
 
 use super::event::Event;
 use super::leading::{NotDone, Waiter};
+use super::library::Library;
 use super::shape::{Pace, Shape};
 use super::world::{World, node_id};
 use crate::dice::Dice;
@@ -94,7 +95,7 @@ impl Clients {
         self.next
     }
 
-    fn drawn(&mut self, peers: usize) -> Asked {
+    fn drawn(&mut self, peers: usize, library: &mut Library) -> Asked {
         match self.dice.below(12) {
             0 if !self.known.is_empty() => Asked::Cancel(*self.dice.pick(&self.known)),
             1 => {
@@ -102,12 +103,13 @@ impl Clients {
                 let node = self.dice.below(peers as u64) as usize;
                 Asked::Mode { node, mode: *self.dice.pick(&modes) }
             }
-            _ => Asked::Submit(Box::new(self.submit())),
+            _ => Asked::Submit(Box::new(self.submit(library))),
         }
     }
 
-    fn submit(&mut self) -> Submit {
-        let spec = self.spec();
+    fn submit(&mut self, library: &mut Library) -> Submit {
+        let mut spec = self.spec();
+        spec.image = library.named_by_task();
         let number = self.next + 1;
         let count = if self.dice.one_in(4) { self.dice.between(2, 4) as u32 } else { 1 };
         let tenant = ["default", "blue", "green"][self.dice.below(3) as usize];
@@ -161,7 +163,7 @@ impl World {
         let pause = self.clients.dice.between(30, 450);
         self.queue.at(self.now + pause * self.shape.pace.stretch().min(2), Event::Ask);
         if self.clients.open() < OPEN && self.log.state().waiting() < WAITING {
-            let asked = self.clients.drawn(self.peers.len());
+            let asked = self.clients.drawn(self.peers.len(), &mut self.library);
             let request = self.clients.add(asked, false);
             self.send_request(request);
         }
@@ -264,6 +266,9 @@ impl World {
             }
             (Asked::Cancel(_), Reply::Refused(rejection))
                 if matches!(*rejection, Rejection::UnknownTask(_)) => {}
+            // It was deleted, or never there; a request that was accepted once stays so.
+            (Asked::Submit(_), Reply::Refused(rejection))
+                if matches!(*rejection, Rejection::UnknownImage { .. }) && !again => {}
             (asked, Reply::Refused(rejection)) => {
                 self.referee.broken("a right request is not refused", format!("{asked:?}: {rejection}"));
             }

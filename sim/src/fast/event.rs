@@ -1,6 +1,8 @@
 //! Everything that can happen. What concerns a process names its life: a later process does not get it.
 
 use stint_node::wire::{Report, ReportAnswer};
+use stint_protocol::Digest;
+use stint_scheduler::Command;
 
 use super::clients::Reply;
 
@@ -128,6 +130,31 @@ pub enum Event {
     },
     RightClock {
         machine: usize,
+    },
+    /// Somebody registers an image, or deletes one.
+    Library,
+    /// A leader is asked for something about images or bytes.
+    LibraryCommand {
+        peer: usize,
+        command: Box<Command>,
+    },
+    /// A peer looks after stored bytes.
+    Upkeep {
+        peer: usize,
+        life: u64,
+    },
+    /// Files that a sweep found spare are deleted.
+    Swept {
+        peer: usize,
+        life: u64,
+        files: Vec<Digest>,
+    },
+    /// A leader hears that `target` has fetched bytes.
+    Copied {
+        peer: usize,
+        life: u64,
+        target: usize,
+        digest: Digest,
     },
     /// Whether everything is finished is looked at.
     Look,

@@ -44,6 +44,7 @@ const KINDS: &[Begin] = &[
     leaders::replaced_and_back,
     disks::slow,
     disks::slow,
+    disks::file_lost,
     weather::foul,
     weather::late,
     wall_clocks::jump,

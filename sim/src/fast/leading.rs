@@ -9,6 +9,7 @@ use stint_node::shared::{Entry, Results};
 use stint_scheduler::Command;
 
 use super::event::Event;
+use super::library::LibraryOffice;
 use super::log::Flight;
 use super::plant::FastPlant;
 use super::sessions::Session;
@@ -18,8 +19,13 @@ use super::world::World;
 /// Who waits for what becomes of commands.
 #[derive(Clone, Copy, Debug)]
 pub enum Waiter {
-    Client { request: u64, attempt: u32 },
+    Client {
+        request: u64,
+        attempt: u32,
+    },
     Session(u64),
+    /// Whoever asked does not wait.
+    Nobody,
 }
 
 /// Why commands were not carried out.
@@ -64,6 +70,7 @@ pub struct Leading {
     pub barriers: u64,
     pub sessions: BTreeMap<u64, Session>,
     pub next_session: u64,
+    pub library: LibraryOffice,
 }
 
 /// A question to the quorum.
@@ -196,6 +203,7 @@ impl World {
         self.log.forget(self.now, self.peers.iter().map(|peer| peer.applied));
         let index = self.log.index();
         self.referee.committed(index, proposed_at, &self.log, &results);
+        self.check_library();
         if blank {
             let lag = if self.dice.one_in(5) { self.dice.between(1, 900) } else { self.dice.between(1, 8) };
             self.queue.at(self.now + lag, Event::Applied { peer, life, index });
@@ -236,6 +244,7 @@ impl World {
             match waits.waiter {
                 Waiter::Client { request, attempt } => self.client_done(request, attempt, own),
                 Waiter::Session(session) => self.session_proposed(peer, session, Ok(own)),
+                Waiter::Nobody => {}
             }
         }
     }
@@ -250,12 +259,14 @@ impl World {
         match waiter {
             Waiter::Client { request, attempt } => self.client_refused(request, attempt, why),
             Waiter::Session(session) => self.session_proposed(peer, session, Err(why)),
+            Waiter::Nobody => {}
         }
     }
 
     /// The peer hears that it does not lead any more, or leads another term: what it wrote may be there or not.
     pub fn step_down(&mut self, peer: usize) {
         let leading = &mut self.peers[peer].leading;
+        leading.library = LibraryOffice::default();
         let writing = leading.writing.take();
         let queue = std::mem::take(&mut leading.queue);
         if let Some(writing) = writing {

@@ -24,11 +24,13 @@ pub enum FastPlant {
     LeaseFromReceipt,
     /// A leader renews without asking a quorum.
     RenewWithoutQuorum,
+    /// A sweep deletes files that no record names, however young.
+    SweepBlindly,
 }
 
 impl FastPlant {
     /// Every one.
-    pub const ALL: [FastPlant; 11] = [
+    pub const ALL: [FastPlant; 12] = [
         FastPlant::RenewAfterRevoke,
         FastPlant::ActBeforeOwnTermEntry,
         FastPlant::SkipDriftMargin,
@@ -40,6 +42,7 @@ impl FastPlant {
         FastPlant::StaleOrders,
         FastPlant::LeaseFromReceipt,
         FastPlant::RenewWithoutQuorum,
+        FastPlant::SweepBlindly,
     ];
 
     /// The word of the command line.
@@ -56,6 +59,7 @@ impl FastPlant {
             FastPlant::StaleOrders => "stale_orders",
             FastPlant::LeaseFromReceipt => "lease_from_receipt",
             FastPlant::RenewWithoutQuorum => "renew_without_quorum",
+            FastPlant::SweepBlindly => "sweep_blindly",
         }
     }
 

@@ -79,6 +79,9 @@ impl World {
         self.peers[peer] = Process { up: true, life, applied, agent, ..Process::default() };
         let wakes = self.now + self.dice.between(1, 60);
         self.queue.at(wakes, Event::Resume { node: peer, life });
+        if self.library.opened {
+            self.queue.at(wakes, Event::Upkeep { peer, life });
+        }
         self.hear_later(peer);
         self.arrange_host(peer);
     }

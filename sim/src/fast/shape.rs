@@ -22,6 +22,8 @@ pub struct Shape {
     /// GPUs that one task may ask for.
     pub most_gpus: u32,
     pub pace: Pace,
+    /// Whether images are registered and used.
+    pub images: bool,
 }
 
 /// How fast things go in a seed.
@@ -70,7 +72,9 @@ impl Shape {
         let alone = |peer: usize| !shared || peer + 2 < peers;
         let most_gpus = (0..peers).filter(|p| alone(*p)).map(|p| offers[p].gpus.len()).max();
         let most_gpus = most_gpus.unwrap_or(0).clamp(1, 2) as u32;
-        Self { settings: settings(pace, &mut dice), machine_of, clocks, offers, most_gpus, pace }
+        let settings = settings(pace, &mut dice);
+        let images = dice.one_in(2);
+        Self { settings, machine_of, clocks, offers, most_gpus, pace, images }
     }
 
     pub fn peers(&self) -> usize {

@@ -2,7 +2,7 @@
 
 use stint_node::shared::Entry;
 use stint_node::wire::{Report, ReportAnswer};
-use stint_protocol::{NodeId, TimeMs, Version};
+use stint_protocol::{NodeId, TimeMs, Version, version};
 use stint_scheduler::{Admit, Command};
 
 use super::clients::Clients;
@@ -10,6 +10,7 @@ use super::clock::Clocks;
 use super::event::{Call, Event};
 use super::faults::Trouble;
 use super::host::Host;
+use super::library::Library;
 use super::log::Log;
 use super::machine::Machine;
 use super::network::Network;
@@ -48,6 +49,7 @@ pub struct World {
     pub hosts: Vec<Host>,
     pub clients: Clients,
     pub trouble: Trouble,
+    pub library: Library,
     /// When everything was healed.
     healed_at: Option<u64>,
 }
@@ -80,6 +82,7 @@ impl World {
             hosts,
             clients: Clients::new(seed, &shape),
             trouble: Trouble::new(seed),
+            library: Library::new(seed, &shape),
             healed_at: None,
             shape,
         };
@@ -96,6 +99,9 @@ impl World {
         let first = self.dice.between(1_000, 3_000);
         self.queue.at(first, Event::Fault);
         self.queue.at(LOOK_MS, Event::Look);
+        if self.library.opened {
+            self.queue.at(400, Event::Library);
+        }
     }
 
     /// Lives until everything is finished, or a rule is broken.
@@ -148,6 +154,13 @@ impl World {
             Event::FastDisks { epoch } => self.fast_disks(epoch),
             Event::QuickWatchdog { node } => self.quicken(node),
             Event::RightClock { machine } => self.machines[machine].clocks.wall_offset_ms = 0,
+            Event::Library => self.on_library(),
+            Event::LibraryCommand { peer, command } => self.on_library_command(peer, *command),
+            Event::Upkeep { peer, life } => self.of(peer, life, |w| w.on_upkeep(peer)),
+            Event::Swept { peer, life, files } => self.of(peer, life, |w| w.on_swept(peer, files)),
+            Event::Copied { peer, life, target, digest } => {
+                self.of(peer, life, |w| w.on_copied(peer, target, digest))
+            }
             Event::Look => return self.look(),
         }
         Ok(())
@@ -246,7 +259,7 @@ fn founding(shape: &Shape, clocks: &Clocks) -> Entry {
             name,
             address,
             token,
-            speaks: Version::default(),
+            speaks: if shape.images { version::CURRENT } else { Version::default() },
         }));
     }
     Entry { now: TimeMs(clocks.wall(0).0 - 1_000), commands }

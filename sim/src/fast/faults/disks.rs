@@ -1,4 +1,4 @@
-//! The disks of a majority are slow: entries take long, while everything else is fast.
+//! Disks: those of a majority are slow, so that entries take long while everything else is fast; one loses a file.
 
 use crate::dice::Dice;
 use crate::fast::event::Event;
@@ -12,4 +12,9 @@ pub fn slow(world: &mut World, dice: &mut Dice) -> bool {
     let epoch = world.trouble.disks_epoch;
     world.queue.at(world.now + length, Event::FastDisks { epoch });
     true
+}
+
+/// A stored file is gone.
+pub fn file_lost(world: &mut World, dice: &mut Dice) -> bool {
+    world.lose_file(dice)
 }

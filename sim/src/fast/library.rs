@@ -1,0 +1,325 @@
+//! Registered images and stored bytes: clients who register and delete, and peers who copy, look for and sweep bytes
+//! with the product's own rules. Bytes are names on disks here; they survive crashes, as synced files do.
+
+use std::collections::BTreeMap;
+
+use stint_node::blobs::rules::{Office, Sweep, candidates, too_few};
+use stint_protocol::{Blob, Digest, ImageId, ImageName, ImageSource, NodeId, Tenant, version};
+use stint_scheduler::{Command, KeepBlob, RegisterImage, State};
+
+use super::event::Event;
+use super::leading::Waiter;
+use super::plant::FastPlant;
+use super::shape::Shape;
+use super::world::{World, node_id};
+use crate::dice::Dice;
+
+/// Copies of each blob.
+const COPIES: usize = 2;
+/// Different contents: few, so that the same ones come and go.
+const CONTENTS: u64 = 5;
+const NAMES: u64 = 3;
+const TENANTS: [&str; 2] = ["default", "blue"];
+/// How often a peer looks after its bytes, in milliseconds.
+const ROUND_MS: u64 = 1_000;
+/// Rounds from one sweep, and from one look for missing files, to the next.
+const SWEEP_EVERY: u64 = 2;
+const AUDIT_EVERY: u64 = 5;
+
+/// The bytes of all peers, and those who register them.
+pub struct Library {
+    dice: Dice,
+    /// Whether the seed has images at all.
+    pub opened: bool,
+    /// When each file of a peer was last stored or asked for, by world time.
+    disks: Vec<BTreeMap<Digest, u64>>,
+    sweeps: Vec<Sweep>,
+    rounds: Vec<u64>,
+    /// How long a file stays that nothing names, in milliseconds.
+    sweep_after_ms: u64,
+    next_image: u64,
+}
+
+impl Library {
+    pub fn new(seed: u64, shape: &Shape) -> Self {
+        let mut dice = Dice::new(seed, 0x5005);
+        let peers = shape.peers();
+        Self {
+            opened: shape.images,
+            disks: vec![BTreeMap::new(); peers],
+            sweeps: (0..peers).map(|_| Sweep::default()).collect(),
+            rounds: vec![0; peers],
+            sweep_after_ms: dice.between(3_500, 9_000),
+            next_image: 0,
+            dice,
+        }
+    }
+
+    fn has(&self, peer: usize, digest: &Digest) -> bool {
+        self.disks[peer].contains_key(digest)
+    }
+
+    /// The image that a new task names, if any.
+    pub fn named_by_task(&mut self) -> Option<String> {
+        (self.opened && self.dice.one_in(3)).then(|| format!("stint://{}", self.name()))
+    }
+
+    fn name(&mut self) -> ImageName {
+        let name = format!("image-{}", self.dice.below(NAMES));
+        ImageName::new(&name).unwrap_or_else(|e| panic!("a fixed name: {e}"))
+    }
+
+    fn tenant(&mut self) -> Tenant {
+        let tenant = *self.dice.pick(&TENANTS);
+        Tenant::new(tenant).unwrap_or_else(|e| panic!("a fixed name: {e}"))
+    }
+
+    fn blob(&mut self) -> Blob {
+        let content = self.dice.below(CONTENTS) as u8 + 1;
+        Blob { digest: Digest::of([content; 32]), size: u64::from(content) << 20 }
+    }
+
+    /// What is needed and nobody has any more.
+    fn lost(&self, state: &State) -> Option<Digest> {
+        let needed = state.blobs().filter(|(_, record)| record.unused_since.is_none());
+        let mut digests = needed.map(|(digest, _)| *digest);
+        digests.find(|digest| !self.disks.iter().any(|disk| disk.contains_key(digest)))
+    }
+}
+
+impl World {
+    /// A client registers, deletes, or has bytes kept for a while.
+    pub fn on_library(&mut self) {
+        if self.is_healed() {
+            return;
+        }
+        let pause = self.library.dice.between(200, 2_000) * self.shape.pace.stretch();
+        self.queue.at(self.now + pause, Event::Library);
+        let via = self.library.dice.below(self.peers.len() as u64) as usize;
+        if !self.peers[via].up || self.log.state().version() < version::IMAGES {
+            return;
+        }
+        let tenant = self.library.tenant();
+        let command = match self.library.dice.below(8) {
+            0 => {
+                let (state, name) = (self.log.state(), self.library.name());
+                let known = state.images_after(&tenant, None).find(|image| image.name == name);
+                let Some(image) = known.map(|image| image.id) else { return };
+                Command::DeleteImage { tenant, image }
+            }
+            1 => Command::ForgetBlob { tenant, blob: self.library.blob().digest },
+            2 => {
+                let (blob, keep_ms) = (self.library.blob(), self.library.dice.between(500, 20_000));
+                let Some(holders) = self.spread(via, blob) else { return };
+                Command::KeepBlob(KeepBlob { tenant, blob, keep_ms, holders })
+            }
+            _ => {
+                let blob = self.library.blob();
+                let Some(holders) = self.spread(via, blob) else { return };
+                self.library.next_image += 1;
+                let (id, name) =
+                    (ImageId::from_parts(self.now, self.library.next_image.into()), self.library.name());
+                let source = ImageSource::Rootfs(blob);
+                let description = String::new();
+                Command::RegisterImage(RegisterImage { id, tenant, name, source, description, holders })
+            }
+        };
+        let takes = if self.library.dice.one_in(4) {
+            self.library.dice.between(5, 1_500)
+        } else {
+            self.library.dice.between(5, 60)
+        };
+        self.tell_leader(via, takes, command);
+    }
+
+    /// Sends a command to whom `via` takes for the leader. Who sent it does not wait for the answer.
+    fn tell_leader(&mut self, via: usize, takes: u64, command: Command) {
+        let Some((_, leader)) = self.peers[via].belief.filter(|_| self.peers[via].up) else { return };
+        if via == leader || self.network.open(via, leader) {
+            let command = Box::new(command);
+            self.queue.at(self.now + takes, Event::LibraryCommand { peer: leader, command });
+        }
+    }
+
+    pub fn on_library_command(&mut self, peer: usize, command: Command) {
+        if self.peers[peer].up && self.holds_office(peer) {
+            self.propose(peer, vec![command], Waiter::Nobody);
+        }
+    }
+
+    /// Stores bytes at `via` and copies them: who has them, if they are enough.
+    fn spread(&mut self, via: usize, blob: Blob) -> Option<Vec<NodeId>> {
+        let voters: Vec<NodeId> = (0..self.peers.len()).map(node_id).collect();
+        let state = self.log.state_at(self.peers[via].applied);
+        let others = candidates(state, &blob.digest, &voters, &[node_id(via)]);
+        self.library.disks[via].insert(blob.digest, self.now);
+        let reached = others.into_iter().map(|id| id.0 as usize - 1);
+        let reached = reached.filter(|peer| self.peers[*peer].up && self.network.both(via, *peer));
+        let copies: Vec<usize> = reached.take(COPIES - 1).collect();
+        for copy in &copies {
+            self.library.disks[*copy].insert(blob.digest, self.now);
+        }
+        let holders: Vec<NodeId> = [via].into_iter().chain(copies).map(node_id).collect();
+        (holders.len() == COPIES).then_some(holders)
+    }
+
+    /// A round of a peer's upkeep.
+    pub fn on_upkeep(&mut self, peer: usize) {
+        let life = self.peers[peer].life;
+        self.queue.at(self.now + ROUND_MS, Event::Upkeep { peer, life });
+        if self.is_healed() || self.log.state().version() < version::IMAGES {
+            return;
+        }
+        self.library.rounds[peer] += 1;
+        let round = self.library.rounds[peer];
+        let confirms = self.has_quorum(peer);
+        if confirms && round % AUDIT_EVERY == 0 {
+            self.audit(peer);
+        }
+        if confirms && round % SWEEP_EVERY == 0 {
+            self.sweep(peer);
+        }
+        self.tend(peer);
+    }
+
+    /// Fetches again what the cluster counts on and is missing here.
+    fn audit(&mut self, peer: usize) {
+        let node = node_id(peer);
+        let own = self.log.state().blobs().filter(|(_, record)| record.holders.contains(&node));
+        let missing: Vec<(Digest, Vec<NodeId>)> = own
+            .filter(|(digest, _)| !self.library.has(peer, digest))
+            .map(|(digest, record)| (*digest, record.holders.clone()))
+            .collect();
+        let mut lost = Vec::new();
+        for (digest, holders) in missing {
+            match self.source_for(peer, &digest, &holders) {
+                Some(_) => drop(self.library.disks[peer].insert(digest, self.now)),
+                None => lost.push(digest),
+            }
+        }
+        if !lost.is_empty() {
+            self.tell_leader(peer, 20, Command::LoseBlobs { node, blobs: lost });
+        }
+    }
+
+    /// A peer that has the bytes and can be reached.
+    fn source_for(&self, peer: usize, digest: &Digest, holders: &[NodeId]) -> Option<usize> {
+        let others = holders.iter().map(|id| id.0 as usize - 1).filter(|other| *other != peer);
+        others.into_iter().find(|other| {
+            self.peers[*other].up && self.network.both(peer, *other) && self.library.has(*other, digest)
+        })
+    }
+
+    /// Deletes what nobody needs here, a moment after it was decided.
+    fn sweep(&mut self, peer: usize) {
+        let (now, after) = (self.now, self.library.sweep_after_ms);
+        let blind = self.plant == Some(FastPlant::SweepBlindly);
+        let old = self.library.disks[peer].iter().filter(|(_, asked)| blind || now - **asked > after);
+        let old: Vec<Digest> = old.map(|(digest, _)| *digest).collect();
+        let state = self.log.state();
+        let spare = if blind {
+            old.into_iter().filter(|digest| state.blob(digest).is_none()).collect()
+        } else {
+            self.library.sweeps[peer].spare(state, node_id(peer), COPIES, old.into_iter())
+        };
+        if !spare.is_empty() {
+            let life = self.peers[peer].life;
+            let takes = self.library.dice.between(0, 40);
+            self.queue.at(now + takes, Event::Swept { peer, life, files: spare });
+        }
+    }
+
+    pub fn on_swept(&mut self, peer: usize, files: Vec<Digest>) {
+        let (now, after) = (self.now, self.library.sweep_after_ms);
+        let blind = self.plant == Some(FastPlant::SweepBlindly);
+        for digest in files {
+            if self.library.disks[peer].get(&digest).is_some_and(|asked| blind || now - *asked > after) {
+                self.library.disks[peer].remove(&digest);
+                self.say("swept", peer as u64, u64::from(digest.bytes()[0]), || {
+                    format!("{digest} at peer {}", peer + 1)
+                });
+            }
+        }
+        self.check_library();
+    }
+
+    /// What a leader does: copies what has too few, and forgets what was unused for long.
+    fn tend(&mut self, peer: usize) {
+        let (boot, patience_ms) = (self.clocks(peer).boot(self.now), self.library.sweep_after_ms);
+        let applied = self.peers[peer].applied;
+        let mut office = std::mem::take(&mut self.peers[peer].leading.library);
+        let looked = self.in_office(peer, |held, state| {
+            let reachable = held.contacts.reachable(boot);
+            let live = office.live(state, &reachable, boot, patience_ms);
+            let few = too_few(state, &live, COPIES).next();
+            (live, few, office.unused_for_long(state, boot, patience_ms))
+        });
+        let Some((live, few, unused)) = looked else { return };
+        self.peers[peer].leading.library = office;
+        if let Some((blob, holders)) = few {
+            let voters: Vec<NodeId> = (0..self.peers.len()).map(node_id).collect();
+            let possible = candidates(self.log.state_at(applied), &blob.digest, &voters, &holders);
+            let target = possible.into_iter().find(|id| live.contains(id)).map(|id| id.0 as usize - 1);
+            if let Some(target) =
+                target.filter(|target| self.can_fetch(peer, *target, &blob.digest, &holders))
+            {
+                let takes = self.library.dice.between(20, 1_200);
+                let (life, digest) = (self.peers[peer].life, blob.digest);
+                self.library.disks[target].insert(digest, self.now);
+                self.queue.at(self.now + takes, Event::Copied { peer, life, target, digest });
+            }
+        }
+        if !unused.is_empty() {
+            self.propose(peer, vec![Command::DropBlobs { blobs: unused }], Waiter::Nobody);
+        }
+    }
+
+    fn can_fetch(&self, leader: usize, target: usize, digest: &Digest, holders: &[NodeId]) -> bool {
+        let reached = leader == target || self.network.both(leader, target);
+        self.peers[target].up && reached && self.source_for(target, digest, holders).is_some()
+    }
+
+    /// A peer said that it has fetched what the leader offered.
+    pub fn on_copied(&mut self, peer: usize, target: usize, digest: Digest) {
+        if self.holds_office(peer) {
+            let held = Command::HoldBlobs { node: node_id(target), blobs: vec![digest] };
+            self.propose(peer, vec![held], Waiter::Nobody);
+        }
+    }
+
+    /// One file of a peer is gone, of which another one that is counted on has a copy. False: there is none.
+    pub fn lose_file(&mut self, dice: &mut Dice) -> bool {
+        let state = self.log.state();
+        let has = |id: &&NodeId, digest: &Digest| self.library.has(id.0 as usize - 1, digest);
+        let copies: Vec<(Digest, Vec<usize>)> = state
+            .blobs()
+            .map(|(digest, record)| {
+                let holders = record.holders.iter().filter(|id| has(id, digest));
+                (*digest, holders.map(|id| id.0 as usize - 1).collect::<Vec<usize>>())
+            })
+            .filter(|(_, holders)| holders.len() >= COPIES)
+            .collect();
+        if copies.is_empty() {
+            return false;
+        }
+        let (digest, holders) = dice.pick(&copies);
+        let peer = *dice.pick(holders);
+        self.library.disks[peer].remove(digest);
+        self.say("file-lost", peer as u64, 0, || format!("{digest} at peer {}", peer + 1));
+        self.check_library();
+        true
+    }
+
+    /// What the cluster promised to keep is on some disk.
+    pub fn check_library(&mut self) {
+        if !self.library.opened {
+            return;
+        }
+        if let Some(digest) = self.library.lost(self.log.state()) {
+            self.referee.broken("bytes that are needed are kept", format!("no peer has {digest} any more"));
+        }
+    }
+}
+
+/// What a peer keeps for leading the looking after.
+pub type LibraryOffice = Office;
