@@ -158,7 +158,7 @@ def latency(cluster, rounds):
 
 def logs(args):
     """100 MiB of output of a task on one peer, followed through another one while it is written."""
-    cluster = Cluster(3, sandbox=True, sync_delay_ms=args.sync_delay_ms, executor="max_log_bytes = "1GiB"\n")
+    cluster = Cluster(3, sandbox=True, sync_delay_ms=args.sync_delay_ms, executor='max_log_bytes = "1GiB"\n')
     try:
         script = f"yes 'a line of output, as long as many are' | head -c {LOG_BYTES}"
         words = ["submit", "--class", "cpu_short", "--cpus", "0.1", "--memory", "64MiB", "--", "/bin/sh", "-c", script]
