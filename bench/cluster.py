@@ -161,7 +161,7 @@ def logs(args):
     cluster = Cluster(3, sandbox=True, sync_delay_ms=args.sync_delay_ms, executor='max_log_bytes = "1GiB"\n')
     try:
         script = f"yes 'a line of output, as long as many are' | head -c {LOG_BYTES}"
-        words = ["submit", "--class", "cpu_short", "--cpus", "0.1", "--memory", "64MiB", "--", "/bin/sh", "-c", script]
+        words = ["submit", "--class", "cpu_short", "--cpus", "2", "--memory", "64MiB", "--", "/bin/sh", "-c", script]
         rates, bare = [], []
         for _ in range(args.rounds):
             with open(cluster.root / "bare", "wb") as out:
