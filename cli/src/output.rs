@@ -4,6 +4,7 @@ use std::io::{IsTerminal as _, Write as _};
 
 use serde::Serialize;
 
+use crate::logs;
 use crate::table::Table;
 
 /// How data is shown.
@@ -66,5 +67,5 @@ pub fn print(text: &str) -> std::io::Result<()> {
 
 /// Says something to the user. A closed stderr is nobody to tell it to.
 pub fn talk(line: &str) {
-    let _ = writeln!(std::io::stderr(), "stint: {line}");
+    let _ = writeln!(std::io::stderr(), "{}", logs::line_of(line));
 }
