@@ -40,6 +40,15 @@ fn lines_about<'a>(lines: &'a [Value], id: &str, class: &str) -> Vec<&'a Value> 
     own
 }
 
+async fn until_said(cluster: &Cluster, id: &str, message: &str) {
+    let end = Instant::now() + PATIENCE;
+    let message = format!("{message:?}");
+    while !cluster.peers[0].log().lines().any(|line| line.contains(id) && line.contains(&message)) {
+        assert!(Instant::now() < end, "{message} is not said of {id}:\n{}", cluster.peers[0].log());
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
 fn words<'a>(lines: &[&'a Value]) -> Vec<&'a str> {
     lines.iter().map(|line| line["message"].as_str().unwrap()).collect()
 }
@@ -82,11 +91,7 @@ async fn each_change_of_a_task_is_a_line_that_names_it() {
     let mut cancelled = submit("cpu_short", &["/bin/sleep", "100"], 1);
     cancelled.tenant = "team-a".into();
     let id = accepted(&client, cancelled).await.remove(0);
-    let end = Instant::now() + PATIENCE;
-    while !cluster.peers[0].log().lines().any(|line| line.contains(&id) && line.contains("\"started\"")) {
-        assert!(Instant::now() < end, "no line says that it started:\n{}", cluster.peers[0].log());
-        sleep(Duration::from_millis(20)).await;
-    }
+    until_said(&cluster, &id, "started").await;
     let cancel = v1::CancelRequest { tasks: vec![id.clone()], tenant: "team-a".into() };
     client.cancel(cancel).await.unwrap();
     run.push(("cpu_short", id, &["cancelled"]));
@@ -133,6 +138,53 @@ async fn each_change_of_a_task_is_a_line_that_names_it() {
     let started = log.iter().filter(|l| l["message"] == "started");
     let runtimes: Vec<&str> = started.map(|line| line["runtime"].as_str().unwrap()).collect();
     assert_eq!(runtimes.iter().filter(|runtime| **runtime == "mock").count(), 1, "{runtimes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_adopts_an_attempt_still_says_whose_it_is() {
+    let mut cluster = Cluster::start(Setup { peers: 1, more: in_json, ..Setup::default() }).await;
+    let mut request = submit("cpu_short", &["/bin/sh", "-c", "sleep 2; exit 4"], 1);
+    request.tenant = "team-a".into();
+    let id = accepted(&cluster.client(), request).await.remove(0);
+    until_said(&cluster, &id, "started").await;
+    cluster.peers[0].kill().await;
+    cluster.peers[0].log_and_forget();
+    cluster.peers[0].spawn(&[]);
+    cluster.peers[0].ready().await;
+    until_said(&cluster, &id, "finished").await;
+    let log = cluster.peers[0].log();
+    let log = lines(&log[..=log.rfind('\n').unwrap()]);
+    let own = lines_about(&log, &id, "cpu_short");
+    let ended = own.iter().find(|line| line["message"] == "ended").expect("its end is told");
+    assert_eq!((&ended["attempt"], &ended["exit_code"]), (&1.into(), &4.into()), "{ended}");
+}
+
+fn docker_in_json(peer: usize) -> String {
+    in_json(peer) + "[executor.docker]\nallowed_images = [\"stint-test/*\"]\n"
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_is_told_with_its_image_and_a_denial_with_its_rule() {
+    let setup = Setup { peers: 1, runtimes: "\"docker\"", more: docker_in_json, ..Setup::default() };
+    let cluster = Cluster::start(setup).await;
+    for (image, last) in [("stint-test/busybox:1", "exited"), ("docker.io/library/busybox:1", "denied")] {
+        let mut request = submit("cpu_long", &["/bin/true"], 1);
+        request.tenant = "team-a".into();
+        let spec = request.spec.as_mut().unwrap();
+        (spec.image, spec.runtime) = (image.into(), "docker".into());
+        let id = accepted(&cluster.client(), request).await.remove(0);
+        until_said(&cluster, &id, "finished").await;
+        let log = cluster.peers[0].log();
+        let log = lines(&log[..=log.rfind('\n').unwrap()]);
+        let own = lines_about(&log, &id, "cpu_long");
+        let line = |message: &str| own.iter().find(|line| line["message"] == message);
+        let began = line("started").or(line("leased to this node")).unwrap();
+        assert_eq!((&began["runtime"], &began["image"]), (&"docker".into(), &image.into()), "{began}");
+        assert_eq!(line("started").is_some(), last == "exited");
+        assert_eq!(line("ended").unwrap()["kind"], last);
+        let reason = line("finished").unwrap()["reason"].as_str().unwrap();
+        assert_eq!(reason.contains("executor.docker.allowed_images"), last == "denied", "{reason}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,7 +12,7 @@ use tokio::sync::{oneshot, watch};
 use crate::Done;
 use crate::connect::environment;
 use crate::failure::Failure;
-use crate::logs;
+use crate::logs::{self, Level};
 use crate::output::{print, talk};
 
 pub const EXAMPLES: &str = "\
@@ -148,7 +148,7 @@ pub fn run(args: StartArgs) -> Done {
     }
     logs::start(&config.log)?;
     for problem in config.check() {
-        talk(&format!("warning: {problem}"));
+        logs::write(Level::Warn, &format!("warning: {problem}"));
     }
     let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
     let runtime = tokio::runtime::Builder::new_multi_thread()
