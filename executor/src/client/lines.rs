@@ -89,13 +89,15 @@ impl Shared {
 
     /// What happened, and what it took to pull the image.
     pub fn tell(&self, event: &HostEvent) {
-        let lease = match event {
-            HostEvent::Started { lease, .. } => *lease,
-            HostEvent::Ended(end) => end.lease,
+        // A pull is over when the program starts, or when the attempt ends without that: it is counted once.
+        let (lease, pull_is_over) = match event {
+            HostEvent::Started { lease, .. } => (*lease, true),
+            HostEvent::Ended(end) => (end.lease, end.run_ms == 0),
             HostEvent::DevicesChanged | HostEvent::RuntimesChanged => return,
         };
-        if self.settings.runtimes.contains(&Runtime::Docker)
-            && let Some((end, took)) = pull::take_told(&self.layout, lease)
+        if pull_is_over
+            && self.settings.runtimes.contains(&Runtime::Docker)
+            && let Some((end, took)) = pull::told(&self.layout, lease)
         {
             self.observe(|observer| observer.pulled(end, took));
         }

@@ -36,11 +36,9 @@ pub fn told_file(layout: &Layout, lease: LeaseId) -> PathBuf {
     layout.attempt(lease).join("pull")
 }
 
-/// What came of the pull for an attempt, once.
-pub fn take_told(layout: &Layout, lease: LeaseId) -> Option<(PullEnd, Duration)> {
-    let file = told_file(layout, lease);
-    let text = std::fs::read_to_string(&file).ok()?;
-    let _ = std::fs::remove_file(&file);
+/// What came of the pull for an attempt; none: there was none to do.
+pub fn told(layout: &Layout, lease: LeaseId) -> Option<(PullEnd, Duration)> {
+    let text = std::fs::read_to_string(told_file(layout, lease)).ok()?;
     let (word, millis) = text.split_once(' ')?;
     let end = PullEnd::ALL.into_iter().find(|end| end.as_str() == word)?;
     Some((end, Duration::from_millis(millis.parse().ok()?)))
