@@ -4,6 +4,8 @@ use stint_node::NodeError;
 use stint_node::config::ConfigError;
 use stint_sdk::Error as SdkError;
 
+use crate::logs::{self, Level};
+
 /// The request was refused, or a task did not succeed.
 pub const FAILED: u8 = 1;
 /// The command line, a file or a value cannot be understood.
@@ -63,7 +65,7 @@ impl Failure {
     /// Tells the user, on stderr.
     pub fn print(&self) {
         for line in self.to_string().lines() {
-            crate::output::talk(line);
+            logs::write(Level::Error, line);
         }
     }
 }

@@ -4,6 +4,7 @@ use std::io::{IsTerminal as _, Write as _};
 
 use serde::Serialize;
 
+use crate::logs::{self, Level};
 use crate::table::Table;
 
 /// How data is shown.
@@ -64,7 +65,7 @@ pub fn print(text: &str) -> std::io::Result<()> {
     stdout.flush()
 }
 
-/// Says something to the user. A closed stderr is nobody to tell it to.
+/// Says something to the user.
 pub fn talk(line: &str) {
-    let _ = writeln!(std::io::stderr(), "stint: {line}");
+    logs::write(Level::Info, line);
 }

@@ -6,6 +6,7 @@ mod support;
 use std::time::Duration;
 
 use stint_sdk::v1;
+use support::scrape::Scrape;
 use support::{Cluster, PATIENCE, STINT, Setup, accepted, submit};
 use tokio::time::{Instant, sleep};
 
@@ -56,6 +57,10 @@ async fn a_device_that_stays_in_use_is_quarantined_until_it_is_free() {
     }
     assert!(gpu_states(&cluster).await.contains(&(busy.clone(), "quarantined".into())));
     assert!(stint(&cluster, &["nodes"]).contains("quarantined"), "{}", stint(&cluster, &["nodes"]));
+    let scrape = Scrape::of(&cluster.peers[0]);
+    for (kind, count) in [("offered", 1.0), ("quarantined", 1.0), ("total", 2.0)] {
+        assert_eq!(scrape.value(&format!("stint_node_gpus{{kind={kind:?}}}")), count, "{kind}");
+    }
 
     // One runs on the free device; the other waits, and explain names the device and its user.
     let both = accepted(&client, submit("gpu", &["sleep", "3"], 2)).await;

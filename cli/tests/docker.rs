@@ -10,10 +10,12 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use stint_sdk::v1;
+use support::scrape::{self, Scrape};
 use support::{Cluster, PATIENCE, STINT, Setup, accepted, signal, submit};
 use tokio::time::{Instant, sleep};
 
 const IMAGE: &str = "stint-test/busybox:1";
+const AVAILABLE: &str = "stint_runtime_available{runtime=\"docker\"}";
 const SOCKET: &str = "/var/run/docker.sock";
 
 fn docker_at(socket: &str, arguments: &[&str]) -> Result<String, String> {
@@ -344,6 +346,9 @@ async fn a_daemon_that_ends(how: &str) {
     daemon.stop(how);
     docker_is_offered(&cluster, false).await;
     // A task that never needed Docker is not held up.
+    let (health, _) = scrape::get(&cluster.peers[0], "/healthz");
+    assert!(health.starts_with("degraded\nruntime docker: no Docker daemon answers at"), "{health}");
+    assert_eq!(Scrape::of(&cluster.peers[0]).value(AVAILABLE), 0.0);
     let other = accepted(&client, submit("cpu_short", &["/bin/true"], 1)).await;
     let other = cluster.finish(&other, PATIENCE).await.remove(0);
     assert_eq!(other.outcome.unwrap().status, "succeeded");
@@ -358,6 +363,8 @@ async fn a_daemon_that_ends(how: &str) {
     );
     daemon.start_again().await;
     docker_is_offered(&cluster, true).await;
+    assert_eq!(scrape::get(&cluster.peers[0], "/healthz").0, "ok\n");
+    assert_eq!(Scrape::of(&cluster.peers[0]).value(AVAILABLE), 1.0);
     let all = [ids, waits].concat();
     for task in cluster.finish(&all, PATIENCE * 2).await {
         assert_eq!(task.outcome.as_ref().unwrap().status, "succeeded", "{task:#?}");

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use stint_sdk::{Client, Error, Source, v1};
+use support::scrape::Scrape;
 use support::{Choices, Cluster, PATIENCE, Setup, submit};
 use tokio::time::{Duration, Instant, sleep};
 use tonic::Code;
@@ -218,6 +219,12 @@ async fn a_task_runs_an_image_when_the_peer_that_took_it_is_gone() {
         let chunk = client.logs(request).await.unwrap().next().await.unwrap().unwrap();
         assert_eq!(chunk.data, b"this is the argument\n");
     }
+    let pulled = "stint_image_pull_duration_seconds_count{outcome=\"pulled\",source=\"cluster\"}";
+    let counts: Vec<f64> = cluster.peers[1..].iter().map(|peer| Scrape::of(peer).value(pulled)).collect();
+    assert!(
+        counts.contains(&1.0) && counts.iter().all(|count| *count <= 1.0),
+        "unpacked once a node: {counts:?}"
+    );
 }
 
 /// With two of three peers there is one copy besides, with one there is none.

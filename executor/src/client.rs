@@ -2,6 +2,7 @@
 
 mod devices;
 mod housekeeping;
+pub mod lines;
 mod link;
 mod order;
 mod staging;
@@ -19,8 +20,8 @@ use tokio::task::JoinHandle;
 use crate::clock::boot_now;
 use crate::docker::watch;
 use crate::host::{
-    Held, Host, HostError, HostEvent, HostHealth, HostSettings, Launch, LogChunk, LogError, LogFuture,
-    LogStream, StopReason,
+    ContainersFuture, Held, Host, HostError, HostEvent, HostHealth, HostSettings, Launch, LogChunk, LogError,
+    LogFuture, LogStream, StopReason,
 };
 use crate::layout::Layout;
 use crate::mock::{self, ToMock};
@@ -158,6 +159,7 @@ impl Host for HostClient {
         if !self.shared.begin(lease, launch.deadline, place) {
             return;
         }
+        lines::leased(&launch);
         match self.shared.runtime_problem(launch.runtime) {
             Some(problem) => self.refuse(lease, EndKind::StartFailed, problem),
             None if launch.runtime == Runtime::Mock => self.start_mock(launch),
@@ -175,6 +177,7 @@ impl Host for HostClient {
     }
 
     fn stop(&self, lease: LeaseId, reason: StopReason) {
+        self.shared.tell_stop(lease, reason);
         match self.shared.stopping(lease, reason) {
             // Whoever prepares it finds the reason.
             Some(Where::Waiting) => {}
@@ -241,6 +244,11 @@ impl Host for HostClient {
 
     fn quarantined(&self) -> Vec<QuarantinedGpu> {
         self.shared.lock().quarantine.values().cloned().collect()
+    }
+
+    fn containers(&self) -> ContainersFuture {
+        let shared = self.shared.clone();
+        Box::pin(async move { watch::containers(&shared).await })
     }
 
     fn health(&self) -> HostHealth {

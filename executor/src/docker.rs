@@ -11,7 +11,7 @@ pub mod engine;
 pub mod image;
 pub mod keeper;
 mod logs;
-mod pull;
+pub mod pull;
 pub mod verdict;
 pub mod watch;
 
@@ -87,5 +87,9 @@ pub fn container_name(lease: LeaseId) -> String {
 
 /// The label that says which executor (its folder) a container belongs to.
 pub const LABEL_EXECUTOR: &str = "stint.executor";
+/// The label with the task's tenant.
+pub const LABEL_TENANT: &str = "stint.tenant";
+/// The label with the task's class.
+pub const LABEL_CLASS: &str = "stint.class";
 /// The label with the attempt, as its folder is named.
 pub const LABEL_LEASE: &str = "stint.lease";

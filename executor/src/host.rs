@@ -8,11 +8,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use minicbor::{Decode, Encode};
-use stint_protocol::{AttemptEnd, BootMs, GpuInfo, LeaseId, QuarantinedGpu, Runtime, SharedSpec, Tenant};
+use stint_protocol::{
+    AttemptEnd, BootMs, Class, GpuInfo, LeaseId, QuarantinedGpu, Runtime, SharedSpec, Tenant,
+};
 
 use crate::confine::{CrunSettings, ProcessSettings};
 use crate::docker::DockerSettings;
 use crate::gpu::GpuSource;
+use crate::observer::Observer;
 use crate::store::Store;
 
 /// What one attempt needs to be started.
@@ -105,12 +108,19 @@ pub trait Host: Send + Sync + 'static {
     fn quarantined(&self) -> Vec<QuarantinedGpu> {
         Vec::new()
     }
+    /// Containers of this host that its daemon has now, in whatever state, by class; none: no daemon says.
+    fn containers(&self) -> ContainersFuture {
+        Box::pin(async { None })
+    }
     /// What this host can do, and what it lacks.
     fn health(&self) -> HostHealth;
 }
 
 /// The answer to `Host::read_log`.
 pub type LogFuture = Pin<Box<dyn Future<Output = Result<LogChunk, LogError>> + Send>>;
+
+/// The answer to `Host::containers`.
+pub type ContainersFuture = Pin<Box<dyn Future<Output = Option<BTreeMap<Class, u64>>> + Send>>;
 
 /// One of the two outputs of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -220,6 +230,8 @@ pub struct HostSettings {
     pub secrets_dir: Option<PathBuf>,
     /// Where images, inputs and outputs of the cluster are. None: outputs stay on this host.
     pub store: Option<Arc<dyn Store>>,
+    /// Who is told what is done.
+    pub observer: Option<Arc<dyn Observer>>,
     pub crun: CrunSettings,
     pub process: ProcessSettings,
 }
@@ -241,6 +253,7 @@ impl HostSettings {
             artifact_roots: Vec::new(),
             secrets_dir: None,
             store: None,
+            observer: None,
             crun: CrunSettings::default(),
             process: ProcessSettings::default(),
         }

@@ -26,6 +26,7 @@ mod layout;
 mod limits;
 mod logs;
 mod mock;
+mod observer;
 mod progress;
 mod root;
 pub mod shim;
@@ -36,15 +37,17 @@ pub mod watchdog;
 mod wire;
 
 pub use client::HostClient;
+pub use client::lines::TARGET as TASK_LINES;
 pub use clock::boot_now;
 pub use confine::{ConfineSettings, CrunSettings, ProcessSettings};
 pub use docker::image::{Reference as ImageReference, Refused as ImageRefused};
 pub use docker::{DockerSettings, Pull};
 pub use gpu::{FixedGpu, GpuError, GpuLocks, GpuSource, detect_gpus, lock_gpus};
 pub use host::{
-    Held, Host, HostError, HostEvent, HostHealth, HostSettings, KeepEnded, Launch, LogChunk, LogError,
-    LogFuture, LogStream, Sandbox, StopReason,
+    ContainersFuture, Held, Host, HostError, HostEvent, HostHealth, HostSettings, KeepEnded, Launch,
+    LogChunk, LogError, LogFuture, LogStream, Sandbox, StopReason,
 };
+pub use observer::{Artifact, Observer, PullEnd, Rule, Whose};
 pub use progress::Progress;
 pub use store::{ImageConfig, ImageFiles, Store, StoreError, StoreFuture};
 pub use sys::spawn::WRITABLE as WRITABLE_FOLDERS;

@@ -7,9 +7,10 @@ mod support;
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use stint_executor::{Host, LogStream, StopReason, boot_now};
+use stint_executor::{Artifact, Host, LogStream, Observer, PullEnd, Rule, StopReason, Whose, boot_now};
 use stint_protocol::{EndKind, GpuId, GpuInfo, GpuRequest, LeaseId, Runtime};
 use support::{Client, Rig, assert_kind, launch, signal, spec, wait_until};
 
@@ -515,6 +516,23 @@ fn registry(folder: PathBuf, failures: u32) -> (u16, String) {
     (port, told)
 }
 
+/// Keeps what a host tells of pulls.
+#[derive(Default)]
+struct Counts {
+    pulls: Mutex<Vec<(PullEnd, Duration)>>,
+}
+
+impl Observer for Counts {
+    fn whose(&self, _: LeaseId) -> Option<Whose> {
+        None
+    }
+    fn denied(&self, _: Rule) {}
+    fn pulled(&self, end: PullEnd, took: Duration) {
+        self.pulls.lock().unwrap().push((end, took));
+    }
+    fn moved(&self, _: Artifact, _: u64) {}
+}
+
 #[tokio::test]
 async fn an_image_is_pulled_by_tag_and_by_digest_though_its_registry_fails_at_first() {
     let folder = tempfile::tempdir().unwrap();
@@ -522,6 +540,8 @@ async fn an_image_is_pulled_by_tag_and_by_digest_though_its_registry_fails_at_fi
     let (mut rig, client) = open().await;
     client.host.shutdown(false).await;
     rig.settings.docker.allowed_images = vec![format!("127.0.0.1:{port}/**")];
+    let counts = Arc::new(Counts::default());
+    rig.settings.observer = Some(counts.clone());
     let mut client = rig.open().await;
     let name = format!("127.0.0.1:{port}/team/tool");
     let mut pulled = Vec::new();
@@ -538,6 +558,10 @@ async fn an_image_is_pulled_by_tag_and_by_digest_though_its_registry_fails_at_fi
         pulled.push(errors);
         docker(&["rmi", "-f", &image]);
     }
+    let counted = counts.pulls.lock().unwrap().clone();
+    assert_eq!(counted.iter().map(|(end, _)| *end).collect::<Vec<_>>(), [PullEnd::Pulled; 2]);
+    // A try that failed, and the pause after it, belong to the first.
+    assert!(counted[0].1 >= Duration::from_millis(500) && counted[1].1 < counted[0].1, "{counted:?}");
     assert!(pulled[0].contains("failed, again in 500 ms"), "{}", pulled[0]);
     assert!(!pulled[1].contains("failed") && pulled[1].contains("stint: pulling"), "{}", pulled[1]);
     assert_eq!(containers(&rig), Vec::<String>::new());

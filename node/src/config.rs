@@ -31,6 +31,7 @@ pub struct Config {
     pub peers: PeersConfig,
     pub api: ApiConfig,
     pub http: HttpConfig,
+    pub log: LogConfig,
     pub raft: RaftConfig,
     pub executor: ExecutorConfig,
     pub blobs: BlobSettings,
@@ -69,6 +70,35 @@ pub struct ApiConfig {
 pub struct HttpConfig {
     /// None = off.
     pub listen: Option<SocketAddr>,
+}
+
+/// What a node says on stderr.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogConfig {
+    pub format: LogFormat,
+    /// Levels by target, as `info,stint::task=debug`.
+    pub filter: String,
+}
+
+/// How a line of the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line, its fields beside time and level.
+    Json,
+}
+
+impl LogFormat {
+    const ALL: [LogFormat; 2] = [Self::Text, Self::Json];
+
+    /// The word users write.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
 }
 
 /// How peers agree.
@@ -284,6 +314,11 @@ impl Config {
     /// Where the administrator's certificates are written at bootstrap.
     pub fn credentials_dir(&self) -> PathBuf {
         self.node.data_dir.join("credentials")
+    }
+
+    /// What is wrong with a value that only its user can judge.
+    pub fn problem(&self, key: &str, message: String) -> Problem {
+        Problem { severity: Severity::Error, key: key.into(), origin: self.origin(key), message }
     }
 
     fn origin(&self, key: &str) -> Origin {

@@ -9,7 +9,8 @@ use stint_protocol::{Class, EndKind, Outcome, TaskId};
 use stint_scheduler::{Change, State};
 
 /// Upper ends of the buckets of run times and waits, in seconds (env-runner §14.6).
-const BUCKETS_S: [f64; 12] = [0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1_800.0];
+pub(crate) const BUCKETS_S: [f64; 12] =
+    [0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1_800.0];
 
 /// How tasks end, as dashboards tell it.
 const OUTCOMES: [&str; 5] = ["completed", "failed", "timed_out", "cancelled", "denied"];

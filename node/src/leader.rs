@@ -15,6 +15,7 @@ use crate::limits;
 use crate::mutations::{Mutation, planted};
 use crate::office::{Drafts, Office, Outlook, Standing, speakable};
 use crate::shared::{Entry, NodeMachine, Results, Shared};
+use crate::told;
 use crate::wire::encode;
 
 /// Why commands were not carried out.
@@ -189,6 +190,9 @@ impl Leader {
         match self.raft.propose(encode(&entry)).await {
             Ok(results) => {
                 self.confirmed.fetch_max(begun, Ordering::SeqCst);
+                if told::is_on() {
+                    told::tell(&self.shared.view().state, &results);
+                }
                 answer(batch, results);
                 return true;
             }

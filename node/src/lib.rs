@@ -27,8 +27,10 @@ pub mod reports;
 pub mod requests;
 pub mod shared;
 mod start;
+mod told;
 mod transport;
 pub mod wire;
+pub mod work;
 
 pub use identity::IdentityError;
 pub use join::JoinError;

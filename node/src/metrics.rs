@@ -1,19 +1,26 @@
 //! Metrics in Prometheus text: names and help in one place, units in the names, no ids in labels.
 
+use std::collections::BTreeMap;
+
 use prometheus::{Encoder, GaugeVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 use stint_protocol::Class;
 
 use crate::node::Node;
 
+/// Containers of this node by class, as its daemon tells; none: no daemon does.
+pub type Containers = Option<BTreeMap<Class, u64>>;
+
 /// What `/metrics` answers: a look at this peer's applied state and its part in the log.
-pub fn render(node: &Node) -> Result<String, prometheus::Error> {
+pub fn render(node: &Node, containers: Containers) -> Result<String, prometheus::Error> {
     let registry = Registry::new();
     tasks(&registry, node)?;
     raft(&registry, node)?;
     resources(&registry, node)?;
     active(&registry, node)?;
+    host(&registry, node, containers)?;
     blobs(&registry, node)?;
     node.shared.counts.register(&registry)?;
+    node.shared.work.register(&registry)?;
     let mut out = Vec::new();
     TextEncoder::new().encode(&registry.gather(), &mut out)?;
     Ok(String::from_utf8_lossy(&out).into_owned())
@@ -85,6 +92,24 @@ fn active(registry: &Registry, node: &Node) -> Result<(), prometheus::Error> {
     registry.register(Box::new(info))
 }
 
+/// What the execution host can use now, and has.
+fn host(registry: &Registry, node: &Node, containers: Containers) -> Result<(), prometheus::Error> {
+    let Some(host) = node.host.get() else { return Ok(()) };
+    let help = "1 while this node can use a runtime that its configuration names";
+    let available = IntGaugeVec::new(Opts::new("stint_runtime_available", help), &["runtime"])?;
+    for (runtime, usable) in host.health().runtimes {
+        available.with_label_values(&[runtime.as_str()]).set(i64::from(usable.is_ok()));
+    }
+    registry.register(Box::new(available))?;
+    let Some(containers) = containers else { return Ok(()) };
+    let help = "Docker containers of this node that are there, in whatever state";
+    let active = IntGaugeVec::new(Opts::new("stint_node_active_containers", help), &["class"])?;
+    for (class, count) in containers {
+        active.with_label_values(&[class.as_str()]).set(count as i64);
+    }
+    registry.register(Box::new(active))
+}
+
 /// Bytes of the cluster that lie on this peer.
 fn blobs(registry: &Registry, node: &Node) -> Result<(), prometheus::Error> {
     let Ok(blobs) = node.stored() else { return Ok(()) };
@@ -112,5 +137,8 @@ fn resources(registry: &Registry, node: &Node) -> Result<(), prometheus::Error> 
     let gpus = IntGaugeVec::new(Opts::new("stint_node_gpus", "GPUs of this node"), &["kind"])?;
     gpus.with_label_values(&["offered"]).set(own.offer.gpus.len() as i64);
     gpus.with_label_values(&["leased"]).set(held as i64);
+    let quarantined = own.offer.quarantined.len();
+    gpus.with_label_values(&["quarantined"]).set(quarantined as i64);
+    gpus.with_label_values(&["total"]).set((own.offer.gpus.len() + quarantined) as i64);
     registry.register(Box::new(gpus))
 }

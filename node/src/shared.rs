@@ -10,6 +10,7 @@ use stint_scheduler::{Change, Command, Rejection, Stamped, State, apply, decode_
 use tokio::sync::{Notify, watch};
 
 use crate::counts::Counts;
+use crate::work::Work;
 
 /// What one log entry holds: commands with one time.
 #[derive(Clone, Debug, Encode, Decode)]
@@ -36,6 +37,8 @@ pub struct Shared {
     outgrown: OnceLock<Outgrown>,
     /// What happened since this process began.
     pub counts: Counts,
+    /// What its execution host did.
+    pub work: Work,
 }
 
 /// The log went beyond what this peer may speak: it must stop, or its state would be another than that of the others.
@@ -74,6 +77,7 @@ impl Shared {
             speaks,
             outgrown: OnceLock::new(),
             counts: Counts::new()?,
+            work: Work::new()?,
         }))
     }
 

@@ -8,6 +8,7 @@ pub mod ids;
 pub mod image;
 pub mod limits;
 pub mod outcome;
+pub mod python;
 pub mod resources;
 pub mod task;
 pub mod time;

@@ -7,6 +7,7 @@ use stint_node::config::{Config, ConfigError, Overrides, Problem, Severity};
 use crate::Done;
 use crate::connect::environment;
 use crate::failure::{Failure, USAGE};
+use crate::logs;
 use crate::output::Output;
 
 #[derive(Args, Debug)]
@@ -55,7 +56,7 @@ impl From<Problem> for ProblemView {
 pub fn run(output: &Output, args: ConfigArgs) -> Done {
     let ConfigCommand::Check(args) = args.command;
     let problems = match Config::load(args.config.as_deref(), &environment(), &Overrides::default()) {
-        Ok(config) => config.check(),
+        Ok(config) => problems_of(&config),
         Err(ConfigError::Invalid(problems)) => problems,
         Err(other) => return Err(Failure::Config(other)),
     };
@@ -64,6 +65,14 @@ pub fn run(output: &Output, args: ConfigArgs) -> Done {
     let keys: Vec<String> = checked.problems.iter().map(|problem| problem.key.clone()).collect();
     output.show_text(&checked, keys, || text(&checked))?;
     Ok(if valid { 0 } else { USAGE })
+}
+
+fn problems_of(config: &Config) -> Vec<Problem> {
+    let mut problems = config.check();
+    if let Some(message) = logs::problem_of(&config.log.filter) {
+        problems.push(config.problem("log.filter", message));
+    }
+    problems
 }
 
 fn text(checked: &Checked) -> String {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use stint_node::config::{Config, Overrides};
 use stint_node::{Ready, StartMode};
 use tokio::signal::unix::{SignalKind, signal};
@@ -12,11 +12,13 @@ use tokio::sync::{oneshot, watch};
 use crate::Done;
 use crate::connect::environment;
 use crate::failure::Failure;
+use crate::logs::{self, Level};
 use crate::output::{print, talk};
 
 pub const EXAMPLES: &str = "\
 Every key of the configuration has a variable (STINT_EXECUTOR_MEMORY) and can be set with --set; a flag wins over a
-variable, a variable over the file. Logs go to stderr; STINT_LOG filters them (info, stint_node=debug).
+variable, a variable over the file. Logs go to stderr; log.filter (STINT_LOG) filters them: info,stint::task=debug tells
+what becomes of each task.
 
 Examples:
   stint node --bootstrap                                         the first peer of a new cluster
@@ -24,9 +26,6 @@ Examples:
   stint node --config /etc/stint/stint.toml                      a peer that was started before
   stint node --config stint.toml --print-config                  every effective value and its origin
   stint node drain NAME";
-
-/// Changes of state, without the consensus library's running commentary.
-const DEFAULT_LOGS: &str = "info,openraft=error";
 
 /// How long a peer that has stopped waits for threads that are still in a call to the system.
 const BLOCKED_THREADS: Duration = Duration::from_secs(1);
@@ -52,9 +51,6 @@ pub struct StartArgs {
     /// Print the effective configuration and exit
     #[arg(long)]
     pub print_config: bool,
-    /// How logs are written
-    #[arg(long, value_enum, default_value_t, env = "STINT_LOG_FORMAT")]
-    pub log_format: LogFormat,
     #[command(flatten)]
     pub keys: KeyFlags,
 }
@@ -81,6 +77,9 @@ pub struct KeyFlags {
     /// Health and metrics; "" for off [default: 127.0.0.1:9097]
     #[arg(long, value_name = "ADDRESS")]
     pub http_listen: Option<String>,
+    /// How logs are written, text or json [default: text]
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
     /// Runtimes, separated by commas [default: crun,docker]
     #[arg(long, value_name = "LIST")]
     pub runtimes: Option<String>,
@@ -92,13 +91,6 @@ pub struct KeyFlags {
     pub set: Vec<String>,
 }
 
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-pub enum LogFormat {
-    #[default]
-    Text,
-    Json,
-}
-
 impl KeyFlags {
     fn overrides(&self) -> Result<Overrides, Failure> {
         let flags = [
@@ -108,6 +100,7 @@ impl KeyFlags {
             ("peers.advertise", "--advertise", &self.advertise),
             ("api.listen", "--api-listen", &self.api_listen),
             ("http.listen", "--http-listen", &self.http_listen),
+            ("log.format", "--log-format", &self.log_format),
             ("executor.runtimes", "--runtimes", &self.runtimes),
             ("executor.labels", "--labels", &self.labels),
         ];
@@ -153,10 +146,10 @@ pub fn run(args: StartArgs) -> Done {
         print(&config.to_toml())?;
         return Ok(0);
     }
+    logs::start(&config.log)?;
     for problem in config.check() {
-        talk(&format!("warning: {problem}"));
+        logs::write(Level::Warn, &format!("warning: {problem}"));
     }
-    start_logs(args.log_format)?;
     let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores.max(2))
@@ -203,23 +196,4 @@ fn tell(ready: &Ready) {
     if let Some(http) = ready.http {
         talk(&format!("health and metrics on http://{http}"));
     }
-}
-
-/// Logs to stderr, filtered by `STINT_LOG`.
-pub fn start_logs(format: LogFormat) -> Result<(), Failure> {
-    use std::io::IsTerminal as _;
-    let filter = std::env::var("STINT_LOG").unwrap_or_default();
-    let filter = if filter.is_empty() { DEFAULT_LOGS } else { &filter };
-    let filter = tracing_subscriber::EnvFilter::try_new(filter)
-        .map_err(|e| Failure::Usage(format!("STINT_LOG: {e}; write for example info or stint_node=debug")))?;
-    let no_color = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(!no_color && std::io::stderr().is_terminal());
-    match format {
-        LogFormat::Text => logs.init(),
-        LogFormat::Json => logs.json().init(),
-    }
-    Ok(())
 }

@@ -54,7 +54,8 @@ pub struct TaskFlags {
     /// Name, unique within the tenant while the task is known
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
-    /// crun, docker or process [default: the first that the class allows and a node offers]
+    /// crun, docker or process [default: the first that the class allows and a node offers]; python: the command is a
+    /// module or a script
     #[arg(long, value_name = "RUNTIME")]
     pub runtime: Option<String>,
     /// Docker reference, or a folder with a root file system for crun

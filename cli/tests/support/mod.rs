@@ -3,6 +3,7 @@
 
 pub mod marks;
 pub mod netns;
+pub mod scrape;
 
 use std::fs::Permissions;
 use std::net::UdpSocket;

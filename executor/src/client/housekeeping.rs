@@ -6,6 +6,7 @@ use std::time::Duration;
 use stint_protocol::LeaseId;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::lines::trouble;
 use crate::client::state::{Shared, Where};
 use crate::host::LogStream;
 use crate::{limits, logs};
@@ -28,7 +29,7 @@ pub async fn run(shared: Arc<Shared>) {
                     if let Err(error) = logs::keep_small(&path, shared.settings.max_log_bytes)
                         && error.kind() != std::io::ErrorKind::NotFound
                     {
-                        tracing::warn!(%lease, %error, "a log over its cap could not be made smaller");
+                        trouble!(warn, shared, lease, %error, "a log over its cap could not be made smaller");
                     }
                 }
             }

@@ -6,8 +6,10 @@ use stint_protocol::{EndKind, Runtime};
 
 use crate::client::state::Shared;
 use crate::confine;
-use crate::docker::image::Reference;
+use crate::docker::image::{Reference, Refused};
+use crate::docker::{LABEL_CLASS, LABEL_TENANT};
 use crate::host::Launch;
+use crate::observer::Rule;
 use crate::root;
 use crate::stages::Staged;
 use crate::store::ImageFiles;
@@ -28,7 +30,11 @@ pub fn make(shared: &Shared, launch: &Launch, staged: &Staged) -> Result<Order, 
         _ if shared.settings.sandbox => Mode::Sandboxed,
         _ => Mode::Direct,
     };
-    let image = root::resolve(&shared.settings.crun, spec, mode, staged.image.as_ref())?;
+    let image = root::resolve(&shared.settings.crun, spec, mode, staged.image.as_ref());
+    if matches!(image, Err((EndKind::Denied, _))) {
+        shared.observe(|observer| observer.denied(Rule::CrunRoots));
+    }
+    let image = image?;
     let image = image.as_ref();
     let root = root::of(image).map(Box::new);
     if root.is_some() && !shared.confines() {
@@ -68,15 +74,19 @@ fn docker(shared: &Shared, launch: &Launch) -> Result<DockerOrder, Refusal> {
     };
     let image = Reference::parse(image).map_err(|e| (EndKind::NotRunnable, e.to_string()))?;
     let allowed = image.check(&settings.allowed_images, settings.require_digest);
-    allowed.map_err(|e| (EndKind::Denied, e.to_string()))?;
+    allowed.map_err(|e| {
+        let rule = if matches!(e, Refused::NoDigest(_)) { Rule::RequireDigest } else { Rule::AllowedImages };
+        shared.observe(|observer| observer.denied(rule));
+        (EndKind::Denied, e.to_string())
+    })?;
     let gpus: Vec<String> = launch.gpus.iter().map(|gpu| gpu.id.as_str().to_owned()).collect();
     if gpus.len() != launch.spec.gpu_count() as usize {
         let message = format!("its lease holds {} GPUs and not {}", gpus.len(), launch.spec.gpu_count());
         return Err((EndKind::StartFailed, message));
     }
     let known = |label: &str, variable: &str| Some((label.to_owned(), launch.env.get(variable)?.clone()));
-    let labels = [known("stint.node", "STINT_NODE_ID"), known("stint.class", "STINT_CLASS")];
-    let tenant = ("stint.tenant".to_owned(), launch.tenant.to_string());
+    let labels = [known("stint.node", "STINT_NODE_ID"), known(LABEL_CLASS, "STINT_CLASS")];
+    let tenant = (LABEL_TENANT.to_owned(), launch.tenant.to_string());
     Ok(DockerOrder {
         socket: settings.socket.display().to_string(),
         image: image.full(),

@@ -5,7 +5,7 @@
 //! held, so its lease goes on.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use stint_protocol::{AttemptEnd, Blob, EndKind, KeptFile, LeaseId, Runtime, TaskFiles, limits as words};
 use tokio::sync::{Semaphore, mpsc};
@@ -13,10 +13,12 @@ use tokio::time::{sleep, timeout};
 
 use super::HostClient;
 use super::devices;
+use super::lines::{self, trouble};
 use super::order::Refusal;
 use super::state::Shared;
 use crate::host::{HostEvent, Launch, LogStream, StopReason};
 use crate::limits;
+use crate::observer::{Artifact, Rule};
 use crate::stages::inputs::{self, Inputs};
 use crate::stages::outputs::{self, Found};
 use crate::stages::{self, Owner, Record, Staged};
@@ -38,6 +40,8 @@ fn registered_image(launch: &Launch) -> Option<&str> {
 pub async fn start(client: HostClient, launch: Launch) {
     let shared = client.shared.clone();
     let lease = launch.lease;
+    let began = Instant::now();
+    lines::preparing(&launch);
     let ready = tokio::select! {
         biased;
         reason = shared.until_stopped(lease) => Err(stopped(reason)),
@@ -45,7 +49,10 @@ pub async fn start(client: HostClient, launch: Launch) {
     };
     let refusal = match ready {
         Ok(staged) => match shared.leave_wait(lease, staged.own_folder) {
-            Some(deadline) => return client.send_order(&Launch { deadline, ..launch }, &staged),
+            Some(deadline) => {
+                lines::prepared(&launch, began.elapsed());
+                return client.send_order(&Launch { deadline, ..launch }, &staged);
+            }
             None => stopped(StopReason::LeaseOver),
         },
         Err(refusal) => refusal,
@@ -124,8 +131,14 @@ fn place(shared: &Arc<Shared>, launch: &Launch, fetched: &[std::path::PathBuf]) 
     make_work(&work, owner).map_err(making)?;
     record.write(&shared.layout, lease).map_err(making)?;
     let is_stopped = || shared.stop_reason(lease).is_some();
-    Inputs { work: &work, owner, roots: &shared.settings.artifact_roots, fetched, is_stopped: &is_stopped }
-        .place(files)?;
+    let roots = &shared.settings.artifact_roots;
+    let placed = Inputs { work: &work, owner, roots, fetched, is_stopped: &is_stopped }.place(files);
+    shared.observe(|observer| match &placed {
+        Ok(placed) => placed.iter().for_each(|(artifact, bytes)| observer.moved(*artifact, *bytes)),
+        Err((EndKind::Denied, _)) => observer.denied(Rule::ArtifactRoots),
+        Err(_) => {}
+    });
+    placed?;
     let mut staged = Staged { own_folder: true, ..Staged::default() };
     if record.secrets {
         let provider = shared.settings.secrets_dir.as_deref();
@@ -182,7 +195,7 @@ pub async fn hold_images(shared: Arc<Shared>) {
             Ok(_) if shared.lock().running.contains_key(&lease) => shared.holds_image(lease, tenant, image),
             Ok(_) => store.release(&tenant, &image),
             Err(error) => {
-                tracing::warn!(%lease, image, %error, "the image of a running attempt cannot be held")
+                trouble!(warn, shared, lease, image, %error, "the image of a running attempt cannot be held")
             }
         }
     }
@@ -234,7 +247,7 @@ async fn finish(shared: &Arc<Shared>, mut end: AttemptEnd) -> AttemptEnd {
                 if let Err(error) = masks.rewrite(&folder.join(stream.as_str()))
                     && error.kind() != std::io::ErrorKind::NotFound
                 {
-                    tracing::error!(%lease, %error, "output with secrets cannot be masked: it is removed");
+                    trouble!(error, cleared, lease, %error, "output with secrets cannot be masked: it is removed");
                     let _ = std::fs::remove_file(folder.join(stream.as_str()));
                 }
             }
@@ -242,7 +255,7 @@ async fn finish(shared: &Arc<Shared>, mut end: AttemptEnd) -> AttemptEnd {
         }
         // When this fails and the node is killed at once, the outputs are kept a second time.
         if let Err(error) = stages::finish(&cleared.layout, &written) {
-            tracing::warn!(%lease, %error, "the end of an attempt could not be written down");
+            trouble!(warn, cleared, lease, %error, "the end of an attempt could not be written down");
         }
     };
     let _ = tokio::task::spawn_blocking(clear).await;
@@ -276,7 +289,10 @@ async fn keep(shared: &Arc<Shared>, record: &Record, found: Found) -> Result<Kep
     let mut pauses = limits::KEEP_PAUSES_MS.into_iter();
     loop {
         match (store.keep(&record.tenant, file.clone()).await, pauses.next()) {
-            (Ok(blob), _) => return Ok(KeptFile { path, blob, stored: true }),
+            (Ok(blob), _) => {
+                shared.observe(|observer| observer.moved(Artifact::Output, blob.size));
+                return Ok(KeptFile { path, blob, stored: true });
+            }
             (Err(StoreError::Unavailable(_)), Some(pause)) => sleep(Duration::from_millis(pause)).await,
             (Err(error), _) => return Err(lost(error.to_string())),
         }

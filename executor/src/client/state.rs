@@ -403,6 +403,7 @@ impl Shared {
             let mut state = self.lock();
             events.retain(|event| !self.divert(&mut state, event) && state.take_note(event));
         }
+        events.iter().for_each(|event| self.tell(event));
         let failed = |end: &AttemptEnd| matches!(end.kind, EndKind::StartFailed | EndKind::Lost);
         if events.iter().any(|event| matches!(event, HostEvent::Ended(end) if failed(end))) {
             self.look_at_docker.notify_one();

@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::engine::{self, Fault};
 use super::logs::{self, Files};
-use super::pull::Puller;
+use super::pull::{self, Puller};
 use super::verdict::{self, Verdict, say_end, start_failure, stopped, verdict};
 use super::{container, container_name};
 use crate::layout::Layout;
@@ -181,7 +181,8 @@ impl Keeper<'_> {
             .await
             .map_err(|fault| verdict::no_daemon(&self.docker.socket, &fault))?;
         let stderr = files.stderr.try_clone().map_err(making)?;
-        let mut puller = Puller { engine: &engine, order: self.docker, stderr };
+        let told = pull::told_file(self.layout, self.order.lease);
+        let mut puller = Puller { engine: &engine, order: self.docker, stderr, told };
         let image = tokio::select! {
             () = at_least(&self.wish, Wish::Term) => Err(stopped()),
             image = puller.image() => image,

@@ -4,19 +4,22 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bollard::Docker;
 use bollard::query_parameters::CreateImageOptions;
 use futures_util::StreamExt;
-use stint_protocol::EndKind;
+use stint_protocol::{EndKind, LeaseId};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Pull;
 use super::engine::Fault;
 use super::image::Reference;
 use super::verdict::{Verdict, failed, verdict};
+use crate::layout::Layout;
 use crate::limits;
+use crate::observer::PullEnd;
 use crate::wire::DockerOrder;
 
 /// Looks for the image of an order, and pulls it.
@@ -24,6 +27,21 @@ pub struct Puller<'a> {
     pub engine: &'a Docker,
     pub order: &'a DockerOrder,
     pub stderr: File,
+    /// Where it says what came of a pull, for the node to count.
+    pub told: PathBuf,
+}
+
+/// Tells what came of the pull for an attempt: the word and milliseconds.
+pub fn told_file(layout: &Layout, lease: LeaseId) -> PathBuf {
+    layout.attempt(lease).join("pull")
+}
+
+/// What came of the pull for an attempt; none: there was none to do.
+pub fn told(layout: &Layout, lease: LeaseId) -> Option<(PullEnd, Duration)> {
+    let text = std::fs::read_to_string(told_file(layout, lease)).ok()?;
+    let (word, millis) = text.split_once(' ')?;
+    let end = PullEnd::ALL.into_iter().find(|end| end.as_str() == word)?;
+    Some((end, Duration::from_millis(millis.parse().ok()?)))
 }
 
 impl Puller<'_> {
@@ -39,9 +57,22 @@ impl Puller<'_> {
             let message = format!("image {name} is not on this node, and executor.docker.pull is never");
             return Err(verdict(EndKind::NotRunnable, message));
         }
-        self.pull().await?;
+        let began = Instant::now();
+        let pulled = self.pull().await;
+        self.tell(&pulled, began.elapsed());
+        pulled?;
         let gone = || verdict(EndKind::StartFailed, format!("image {name} was pulled and is gone again"));
         self.image_here().await?.ok_or_else(gone)
+    }
+
+    /// A pull that is not counted costs nothing else.
+    fn tell(&self, pulled: &Result<(), Verdict>, took: Duration) {
+        let end = match pulled {
+            Ok(()) => PullEnd::Pulled,
+            Err(Verdict { kind: EndKind::NotRunnable, .. }) => PullEnd::Missing,
+            Err(_) => PullEnd::Failed,
+        };
+        let _ = std::fs::write(&self.told, format!("{} {}", end.as_str(), took.as_millis()));
     }
 
     async fn image_here(&self) -> Result<Option<String>, Verdict> {

@@ -1,16 +1,17 @@
 //! The node's eye on its Docker daemon: whether it is there, and containers of ours that nobody accounts for.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::Docker;
+use bollard::models::ContainerSummary;
 use bollard::query_parameters::ListContainersOptions;
-use stint_protocol::Runtime;
+use stint_protocol::{Class, Runtime};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::engine::{self, Fault};
-use super::{LABEL_EXECUTOR, LABEL_LEASE};
+use super::{LABEL_CLASS, LABEL_EXECUTOR, LABEL_LEASE, LABEL_TENANT};
 use crate::client::state::Shared;
 use crate::host::HostEvent;
 use crate::layout::parse_folder_name;
@@ -78,26 +79,68 @@ async fn ask(shared: &Shared) -> Result<Docker, String> {
     })
 }
 
-/// Removes containers of this executor whose attempts it does not hold.
-async fn sweep(shared: &Shared, docker: &Docker) {
+/// How many containers of this executor the daemon has, by class; none: it does not say.
+pub async fn containers(shared: &Shared) -> Option<BTreeMap<Class, u64>> {
+    if !shared.settings.runtimes.contains(&Runtime::Docker) {
+        return None;
+    }
+    let docker = ask(shared).await.ok()?;
+    let patience = Duration::from_millis(limits::DOCKER_PING_MS);
+    let found = timeout(patience, own_containers(shared, &docker)).await.ok()??;
+    let mut counts: BTreeMap<Class, u64> = Class::ALL.into_iter().map(|class| (class, 0)).collect();
+    for container in found {
+        let class = container.labels.and_then(|labels| labels.get(LABEL_CLASS)?.parse::<Class>().ok());
+        if let Some(count) = class.and_then(|class| counts.get_mut(&class)) {
+            *count += 1;
+        }
+    }
+    Some(counts)
+}
+
+/// Every container of this executor, in whatever state.
+async fn own_containers(shared: &Shared, docker: &Docker) -> Option<Vec<ContainerSummary>> {
     let label = format!("{LABEL_EXECUTOR}={}", shared.layout.root().display());
     let options = ListContainersOptions {
         all: true,
         filters: Some(HashMap::from([("label".to_owned(), vec![label])])),
         ..ListContainersOptions::default()
     };
-    let Ok(containers) = docker.list_containers(Some(options)).await else { return };
+    docker.list_containers(Some(options)).await.ok()
+}
+
+/// Removes containers of this executor whose attempts it does not hold.
+async fn sweep(shared: &Shared, docker: &Docker) {
+    let Some(containers) = own_containers(shared, docker).await else { return };
     for container in containers {
-        let lease = container.labels.as_ref().and_then(|labels| parse_folder_name(labels.get(LABEL_LEASE)?));
+        let label = |name: &str| container.labels.as_ref()?.get(name).map(String::as_str);
+        let lease = label(LABEL_LEASE).and_then(parse_folder_name);
         let held = |lease| shared.lock().running.contains_key(&lease);
-        let (Some(id), false) = (container.id, lease.is_some_and(held)) else { continue };
-        match engine::remove(docker, &id).await {
+        let (Some(id), false) = (container.id.as_deref(), lease.is_some_and(held)) else { continue };
+        let (task, attempt) = lease.map(|lease| (lease.task.to_string(), lease.attempt)).unzip();
+        let (tenant, class) = (label(LABEL_TENANT), label(LABEL_CLASS));
+        match engine::remove(docker, id).await {
             Ok(()) => {
-                tracing::warn!(container = %id, lease = ?lease.map(|l| l.to_string()), "a container that nobody accounts for was removed")
+                tracing::warn!(
+                    task,
+                    attempt,
+                    tenant,
+                    class,
+                    container = id,
+                    "a container that nobody accounts for was removed"
+                )
             }
             Err(fault) if fault.status() == 409 => {}
             Err(fault) => {
-                tracing::warn!(container = %id, why = fault.words(), "a container that nobody accounts for cannot be removed")
+                let why = fault.words();
+                tracing::warn!(
+                    task,
+                    attempt,
+                    tenant,
+                    class,
+                    container = id,
+                    why,
+                    "a container that nobody accounts for cannot be removed"
+                )
             }
         }
     }

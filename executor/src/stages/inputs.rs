@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 use stint_protocol::{Blob, EndKind, InputFile, InputSource, TaskFiles};
 
 use super::{Owner, copy};
+use crate::observer::Artifact;
 
 /// Why an input is not there: how the attempt ends, and the words.
 pub type Refusal = (EndKind, String);
@@ -32,22 +33,26 @@ pub struct Inputs<'a> {
 }
 
 impl Inputs<'_> {
-    /// Puts all of them there.
-    pub fn place(&self, files: &TaskFiles) -> Result<(), Refusal> {
+    /// Puts all of them there; where each came from, and its size.
+    pub fn place(&self, files: &TaskFiles) -> Result<Vec<(Artifact, u64)>, Refusal> {
         let mut fetched = self.fetched.iter();
+        let mut placed = Vec::with_capacity(files.inputs.len());
         for input in &files.inputs {
-            let source = match &input.source {
+            let (artifact, source) = match &input.source {
                 InputSource::Content(bytes) => {
-                    self.place_one(input, &mut bytes.as_slice())?;
+                    let size = self.place_one(input, &mut bytes.as_slice())?;
+                    placed.push((Artifact::Content, size));
                     continue;
                 }
-                InputSource::File(path) => self.allowed(input, Path::new(path))?,
-                InputSource::Blob(_) => fetched.next().cloned().ok_or_else(|| missing(input))?,
+                InputSource::File(path) => (Artifact::File, self.allowed(input, Path::new(path))?),
+                InputSource::Blob(_) => {
+                    (Artifact::Blob, fetched.next().cloned().ok_or_else(|| missing(input))?)
+                }
             };
             let mut file = File::open(&source).map_err(|e| unreadable(input, &source, &e))?;
-            self.place_one(input, &mut file)?;
+            placed.push((artifact, self.place_one(input, &mut file)?));
         }
-        Ok(())
+        Ok(placed)
     }
 
     /// The true path of a file of this host, when it lies below an open folder whatever links lead to it.
@@ -76,7 +81,7 @@ impl Inputs<'_> {
         if is_file { Ok(real) } else { Err((EndKind::NotRunnable, not_a_file(input, path))) }
     }
 
-    fn place_one(&self, input: &InputFile, from: &mut impl io::Read) -> Result<(), Refusal> {
+    fn place_one(&self, input: &InputFile, from: &mut impl io::Read) -> Result<u64, Refusal> {
         let failed = |e: io::Error| {
             (EndKind::StartFailed, format!("input {:?}: writing it into the work folder: {e}", input.path))
         };
@@ -99,7 +104,7 @@ impl Inputs<'_> {
                 return Err((EndKind::NotRunnable, message));
             }
         }
-        Ok(())
+        Ok(placed.size)
     }
 
     /// The folders above a file, which the program may write into.
@@ -145,7 +150,7 @@ mod tests {
         InputFile { path: path.into(), source, digest: None, executable: false }
     }
 
-    fn place(work: &Path, roots: &[PathBuf], input: InputFile) -> Result<(), Refusal> {
+    fn place(work: &Path, roots: &[PathBuf], input: InputFile) -> Result<Vec<(Artifact, u64)>, Refusal> {
         let files = TaskFiles { inputs: vec![input], ..TaskFiles::default() };
         Inputs { work, owner: None, roots, fetched: &[], is_stopped: &|| false }.place(&files)
     }
@@ -157,7 +162,7 @@ mod tests {
         std::fs::create_dir(&work).unwrap();
         let mut script = input("bin/deep/run.sh", InputSource::Content(b"#!/bin/sh\n".to_vec()));
         script.executable = true;
-        place(&work, &[], script).unwrap();
+        assert_eq!(place(&work, &[], script).unwrap(), [(Artifact::Content, 10)]);
         let meta = std::fs::metadata(work.join("bin/deep/run.sh")).unwrap();
         assert_eq!((meta.len(), meta.mode() & 0o777), (10, 0o755));
     }
@@ -177,7 +182,7 @@ mod tests {
             let path = open.join(name).to_str().unwrap().to_owned();
             place(&work, &roots, input(name, InputSource::File(path)))
         };
-        file("data").unwrap();
+        assert_eq!(file("data").unwrap(), [(Artifact::File, 4)]);
         file("fine").unwrap();
         assert_eq!(std::fs::read_to_string(work.join("fine")).unwrap(), "data");
         assert_eq!(file("link").unwrap_err().0, EndKind::Denied);

@@ -10,19 +10,23 @@ use stint_protocol::{Class, ClassRules, Runtime, version};
 
 use super::convert::{
     absolute, absolute_folder, absolute_folders, boolean, bytes, cpus, docker_network, duration_ms, folders,
-    gpu_source, gpu_tables, host_and_port, image_patterns, known_version, labels, listener, network,
-    node_name, or_zero, parsed, pull, raft_profile, text, user_and_group, whole, words,
+    gpu_source, gpu_tables, host_and_port, image_patterns, known_version, labels, listener, log_format,
+    network, node_name, optional_text, or_zero, parsed, pull, raft_profile, text, user_and_group, whole,
+    words,
 };
 use super::layers::Layers;
 use super::machine::data_dir_for;
 use super::{
-    ApiConfig, ClusterConfig, Config, ExecutorConfig, Gpus, HttpConfig, Machine, NodeConfig, Origin,
-    PeersConfig, RaftConfig, RaftProfile,
+    ApiConfig, ClusterConfig, Config, ExecutorConfig, Gpus, HttpConfig, LogConfig, LogFormat, Machine,
+    NodeConfig, Origin, PeersConfig, RaftConfig, RaftProfile,
 };
 use crate::blobs::{BlobSettings, DiskBounds};
 
 /// Attempts a node runs at once for each of its cores, unless `executor.slots` says otherwise.
 const SLOTS_PER_CORE: u64 = 8;
+
+/// Changes of state, without the consensus library's running commentary.
+const DEFAULT_FILTER: &str = "info,openraft=error";
 
 /// Takes every value out of the layers, or its default.
 pub(super) fn build(machine: &Machine, env: &BTreeMap<String, String>, layers: &mut Layers) -> Config {
@@ -37,6 +41,13 @@ pub(super) fn build(machine: &Machine, env: &BTreeMap<String, String>, layers: &
         },
         http: HttpConfig {
             listen: layers.get("http.listen", listener).unwrap_or_else(|| Some(loopback(9097))),
+        },
+        log: LogConfig {
+            format: layers.get("log.format", log_format).unwrap_or(LogFormat::Text),
+            filter: layers
+                .get("log.filter", optional_text)
+                .filter(|filter| !filter.is_empty())
+                .unwrap_or_else(|| DEFAULT_FILTER.into()),
         },
         raft: RaftConfig {
             profile: layers.get("raft.profile", raft_profile).unwrap_or(RaftProfile::Fast),

@@ -13,7 +13,7 @@ use stint_protocol::{GpuId, GpuInfo, Network, Version, version};
 use stint_sdk::{suggest, units};
 use toml::Value;
 
-use super::{Gpus, RaftProfile};
+use super::{Gpus, LogFormat, RaftProfile};
 
 pub(super) fn text(value: &Value) -> Result<String, String> {
     value
@@ -21,6 +21,10 @@ pub(super) fn text(value: &Value) -> Result<String, String> {
         .filter(|t| !t.is_empty())
         .map(String::from)
         .ok_or_else(|| "must be a text, not empty".into())
+}
+
+pub(super) fn optional_text(value: &Value) -> Result<String, String> {
+    value.as_str().map(String::from).ok_or_else(|| format!("{value} is not a text"))
 }
 
 pub(super) fn parsed<T: FromStr>(what: &'static str) -> impl Fn(&Value) -> Result<T, String> {
@@ -261,6 +265,12 @@ pub(super) fn raft_profile(value: &Value) -> Result<RaftProfile, String> {
     let known = RaftProfile::ALL.map(RaftProfile::as_str);
     let found = RaftProfile::ALL.into_iter().find(|p| value.as_str() == Some(p.as_str()));
     found.ok_or_else(|| format!("{value} is no profile: use one of {}", known.join(", ")))
+}
+
+pub(super) fn log_format(value: &Value) -> Result<LogFormat, String> {
+    let known = LogFormat::ALL.map(LogFormat::as_str);
+    let found = LogFormat::ALL.into_iter().find(|f| value.as_str() == Some(f.as_str()));
+    found.ok_or_else(|| format!("{value} is no format: use one of {}", known.join(", ")))
 }
 
 pub(super) fn gpu_source(value: &Value) -> Result<Gpus, String> {

@@ -19,6 +19,8 @@ const KEYS: &[&str] = &[
     "api.listen",
     "api.socket",
     "http.listen",
+    "log.format",
+    "log.filter",
     "raft.profile",
     "raft.snapshot_every_entries",
     "raft.extra_sync_delay_ms",
@@ -63,6 +65,8 @@ const KEYS: &[&str] = &[
     "cluster.name",
     "cluster.max_version",
 ];
+/// A second, shorter variable of a key.
+const SHORT_FILTER: [&str; 2] = ["STINT_LOG", "log.filter"];
 /// The keys of `[classes.<class>]`.
 const CLASS_KEYS: &[&str] = &[
     "runtimes",
@@ -138,8 +142,11 @@ impl Layers {
     }
 
     pub(super) fn add_variables(&mut self, env: &BTreeMap<String, String>) {
-        let variables: BTreeMap<String, String> = known_keys().map(|key| (variable_of(&key), key)).collect();
-        let sections = ["NODE", "PEERS", "API", "HTTP", "RAFT", "EXECUTOR", "BLOBS", "CLUSTER", "CLASSES"];
+        let known = known_keys().map(|key| (variable_of(&key), key));
+        let variables: BTreeMap<String, String> =
+            known.chain([SHORT_FILTER.map(String::from).into()]).collect();
+        let sections =
+            ["NODE", "PEERS", "API", "HTTP", "LOG", "RAFT", "EXECUTOR", "BLOBS", "CLUSTER", "CLASSES"];
         for (name, value) in env.iter().filter(|(name, _)| name.starts_with("STINT_")) {
             let origin = Origin::Variable(name.clone());
             if let Some(key) = variables.get(name) {
@@ -247,10 +254,21 @@ mod tests {
             ("STINT_LOG", "debug"),
         ];
         let config = load("", &env, &[]).0.unwrap();
-        assert_eq!(config.api.listen, None);
+        assert_eq!((config.api.listen, config.log.filter.as_str()), (None, "debug"));
         assert_eq!(config.executor.runtimes, [Runtime::Process, Runtime::Crun]);
         assert_eq!((config.executor.labels["rack"].as_str(), config.executor.sandbox), ("7", false));
         assert_eq!((config.executor.memory_bytes, config.classes[&Class::Gpu].max_gpus), (2 << 30, 8));
+    }
+
+    #[test]
+    fn the_log_can_be_set_in_every_layer() {
+        let config = load("", &[("STINT_LOG", "")], &[]).0.unwrap();
+        assert_eq!((config.log.format.as_str(), config.log.filter.as_str()), ("text", "info,openraft=error"));
+        let file = "[log]\nformat = \"json\"\nfilter = \"warn\"\n";
+        let config = load(file, &[("STINT_LOG", "debug"), ("STINT_LOG_FILTER", "trace")], &[]).0.unwrap();
+        assert_eq!((config.log.format.as_str(), config.log.filter.as_str()), ("json", "trace"));
+        let message = refusals("", &[("STINT_LOG_FORMAT", "xml"), ("STINT_LOG_FROMAT", "json")], &[]);
+        assert!(message.contains("text, json") && message.contains("\"STINT_LOG_FORMAT\""), "{message}");
     }
 
     #[test]

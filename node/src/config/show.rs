@@ -51,6 +51,8 @@ impl Config {
             ("api.listen", quote(optional(self.api.listen))),
             ("api.socket", quote(self.api.socket.to_string_lossy())),
             ("http.listen", quote(optional(self.http.listen))),
+            ("log.format", quote(self.log.format.as_str())),
+            ("log.filter", quote(&self.log.filter)),
             ("raft.profile", quote(self.raft.profile.as_str())),
             ("raft.snapshot_every_entries", self.raft.snapshot_every_entries.to_string()),
             ("raft.extra_sync_delay_ms", self.raft.extra_sync_delay_ms.to_string()),

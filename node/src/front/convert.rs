@@ -2,7 +2,7 @@
 
 use stint_protocol::{
     Class, EndKind, GpuRequest, IdempotencyKey, NodeId, OnLost, RetryPolicy, TaskId, TaskName, TaskSpec,
-    Tenant, v1,
+    Tenant, python, v1,
 };
 use stint_scheduler::{AttemptRecord, FinishedTask, State, Task, TaskState};
 use tonic::Status;
@@ -50,10 +50,13 @@ pub fn new_tasks(request: v1::SubmitRequest) -> Result<NewTasks, Status> {
 fn task_spec(spec: v1::TaskSpec) -> Result<TaskSpec, Status> {
     let class: Class = spec.class.parse().map_err(invalid)?;
     let mut own = TaskSpec::new(class, spec.command);
-    if !spec.runtime.is_empty() {
+    own.image = Some(spec.image).filter(|i| !i.is_empty());
+    if spec.runtime == python::WORD {
+        own.command = python::command(own.command).map_err(invalid)?;
+        own.runtime = python::runtime(own.image.as_deref());
+    } else if !spec.runtime.is_empty() {
         own.runtime = Some(spec.runtime.parse().map_err(invalid)?);
     }
-    own.image = Some(spec.image).filter(|i| !i.is_empty());
     own.env = spec.env.into_iter().collect();
     own.constraints = spec.constraints.into_iter().collect();
     own.cpu_milli = spec.cpu_milli;

@@ -8,6 +8,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
+use crate::agent::core::usable_runtimes;
 use crate::metrics;
 use crate::node::Node;
 
@@ -17,10 +18,18 @@ const READY_LAG: u64 = 1_000;
 /// The routes of one peer.
 pub fn routes(node: Arc<Node>) -> Router {
     Router::new()
-        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/healthz", get(health))
         .route("/readyz", get(ready))
         .route("/metrics", get(show_metrics))
         .with_state(node)
+}
+
+/// This process lives; what its node cannot use now stands below. That is no reason to stop a peer, so never an error.
+async fn health(State(node): State<Arc<Node>>) -> String {
+    let runtimes = node.host.get().map(|host| host.health().runtimes).unwrap_or_default();
+    let (_, problems) = usable_runtimes(&runtimes);
+    let word = if problems.is_empty() { "ok" } else { "degraded" };
+    std::iter::once(word).chain(problems.iter().map(String::as_str)).map(|line| format!("{line}\n")).collect()
 }
 
 /// Ready: it knows a leader (leads with a quorum itself), and has applied close to what it stored.
@@ -43,7 +52,11 @@ async fn ready(State(node): State<Arc<Node>>) -> Response {
 }
 
 async fn show_metrics(State(node): State<Arc<Node>>) -> Response {
-    match metrics::render(&node) {
+    let containers = match node.host.get() {
+        Some(host) => host.containers().await,
+        None => None,
+    };
+    match metrics::render(&node, containers) {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }

@@ -3,19 +3,20 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use sha2::{Digest as _, Sha256};
-use stint_executor::{ImageFiles, Store, StoreError, StoreFuture};
+use stint_executor::{ImageFiles, PullEnd, Store, StoreError, StoreFuture};
 use stint_protocol::image::Named;
 use stint_protocol::{Blob, Digest, ImageSource, Tenant};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::UnpackError;
 use super::shelf::{Item, Shelf, remove};
 use crate::limits;
 use crate::node::Node;
 use crate::wire::{Refusal, RefusalCode};
+use crate::work::ImageSource::Cluster;
 
 /// What each attempt uses, by its tenant and what its task calls the image.
 type Given = BTreeMap<(Tenant, String), Vec<Item>>;
@@ -53,11 +54,18 @@ impl ImageStore {
         let node = self.node()?;
         let (blob, program) = bytes_of(&node, &tenant, &image).await?;
         let item = Item { digest: blob.digest, program };
+        // Set when it is not here yet.
+        let begun = OnceLock::new();
         let fetched = async {
+            let _ = begun.set(Instant::now());
             let path = node.have(blob).await.map_err(StoreError::from)?;
             checked(&node, blob, path).await
         };
-        let files = self.shelf.take(item, fetched).await?.map_err(|error| match error {
+        let result = self.shelf.take(item, fetched).await;
+        if let Some(begun) = begun.get() {
+            node.shared.work.pulled(Cluster, pull_end(&result), begun.elapsed());
+        }
+        let files = result?.map_err(|error| match error {
             UnpackError::Wrong(why) => StoreError::Wrong(format!("image {image}: {why}")),
             UnpackError::Io { .. } => StoreError::Unavailable(format!("image {image}: {error}")),
         })?;
@@ -75,6 +83,14 @@ impl ImageStore {
         }
         let path = node.have(blob).await?;
         checked(&node, blob, path).await
+    }
+}
+
+fn pull_end<T>(result: &Result<Result<T, UnpackError>, StoreError>) -> PullEnd {
+    match result {
+        Ok(Ok(_)) => PullEnd::Pulled,
+        Err(StoreError::Wrong(_)) => PullEnd::Missing,
+        Ok(Err(_)) | Err(StoreError::Unavailable(_)) => PullEnd::Failed,
     }
 }
 

@@ -17,6 +17,7 @@ use crate::agent::core::usable_runtimes;
 use crate::config::{Config, Gpus};
 use crate::identity::DataDir;
 use crate::node::{Link, Node};
+use crate::work::Onlooker;
 
 /// Host events on their way to the agent: it only counts them as news.
 const EVENTS_AHEAD: usize = 4_096;
@@ -51,6 +52,7 @@ pub async fn start(
     };
     let mut settings = host_settings(config, source.clone())?;
     settings.store = Some(store);
+    settings.observer = Some(Arc::new(Onlooker(node.shared.clone())));
     let host = HostClient::open(settings, sender).await.map_err(|e| failed(&e))?;
     let health = host.health();
     let mut problems = health.problems.clone();

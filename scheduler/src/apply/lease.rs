@@ -269,3 +269,24 @@ pub(super) fn finish(state: &mut State, id: TaskId, outcome: Outcome, changes: &
     assert!(known.is_none(), "task {id} would get a second outcome");
     changes.push(Change::Finished { task: id, outcome });
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_wait_grows_by_up_to_a_quarter_the_same_for_every_replica() {
+        let policy = RetryPolicy::default();
+        for count in 1..10 {
+            let wait = policy.backoff_after(count);
+            let first = 0x0192_f3a4_5b6c_7d8e_9fa0_b1c2_d3e4_0000;
+            let added: BTreeSet<u64> =
+                (first..first + 100).map(|id| jitter(TaskId(id), count, wait)).collect();
+            assert!(added.iter().all(|more| more * 4 <= wait), "{added:?} beyond {wait}");
+            assert!(added.len() > 30, "tasks that failed together come back together: {added:?}");
+        }
+        assert_eq!(jitter(TaskId(7), 3, 2_000), jitter(TaskId(7), 3, 2_000));
+    }
+}

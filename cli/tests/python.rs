@@ -1,0 +1,55 @@
+//! Modules and scripts of Python in the place of a command, through the real binary. Needs python3 in /usr/bin, and the
+//! engine and image of `.ci/prepare` for the one in a container.
+#![allow(clippy::unwrap_used)] // a failed set-up fails the test
+
+mod support;
+
+use support::{Cluster, STINT, Setup};
+
+fn stint(cluster: &Cluster, words: &[&str]) -> (i32, String, String) {
+    let socket = format!("unix:{}", cluster.peers[0].dir.join("stint.sock").display());
+    let output = std::process::Command::new(STINT).args(["--address", &socket]).args(words).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+}
+
+fn only_our_images(_: usize) -> String {
+    "[executor.docker]\nallowed_images = [\"stint-test/*\"]\n".into()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_module_and_a_script_run_as_processes() {
+    let cluster = Cluster::start(Setup { peers: 1, ..Setup::default() }).await;
+    let file = cluster.root.path().join("task.toml");
+    let task = "class = \"cpu_short\"\nruntime = \"python\"\ncommand = [\"team.hello\", \"-v\", \"a b\"]\ninputs = [\n\
+                { path = \"team/__init__.py\", content = \"\" },\n\
+                { path = \"team/hello.py\", content = \"import sys; print(__name__, sys.argv[1:])\" },\n\
+                { path = \"more.py\", content = \"import os; print(os.environ['STINT_CLASS']); raise SystemExit(7)\" },\n]\n";
+    std::fs::write(&file, task).unwrap();
+    let file = file.display().to_string();
+    let (code, out, err) = stint(&cluster, &["run", "-f", &file]);
+    assert_eq!((code, out.as_str()), (0, "__main__ ['-v', 'a b']\n"), "{err}");
+    let (code, out, err) = stint(&cluster, &["run", "-f", &file, "--", "more.py"]);
+    assert_eq!((code, out.as_str()), (7, "cpu_short\n"), "{err}");
+    let (code, _, err) = stint(&cluster, &["run", "-f", &file, "--", "team.absent"]);
+    assert!(code == 1 && err.contains("No module named team.absent"), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_neither_is_refused_and_a_missing_interpreter_is_told() {
+    let runtimes = "\"docker\", \"process\"";
+    let cluster =
+        Cluster::start(Setup { peers: 1, runtimes, more: only_our_images, ..Setup::default() }).await;
+    let python = ["run", "--runtime", "python", "--class", "cpu_short"];
+    let run = |words: &[&str]| stint(&cluster, &[&python, words].concat());
+    let (code, _, err) = run(&["--", "/bin/echo", "hello"]);
+    assert!(code != 0 && err.contains("\"/bin/echo\" is neither a module"), "{err}");
+    // An interpreter is looked up in the task's own PATH.
+    let (code, _, err) = run(&["--env", "PATH=/nowhere", "--", "train.py"]);
+    assert!(code == 127 && err.contains("\"python3\": command not found in PATH"), "{code}: {err}");
+    let (code, _, err) = run(&["--image", "stint-test/busybox:1", "--", "team.train"]);
+    assert!(
+        code == 127 && err.contains("\"python3\": not found or not executable in the image"),
+        "{code}: {err}"
+    );
+}

@@ -1,0 +1,128 @@
+//! What is told about attempts: a line for each change of state, all with the same fields, and counts.
+
+use std::time::Duration;
+
+use stint_protocol::{EndKind, LeaseId, Runtime};
+use tracing::Level;
+
+use super::state::Shared;
+use crate::docker::pull;
+use crate::host::{HostEvent, Launch, StopReason};
+use crate::observer::{Observer, Whose};
+
+/// Target of the lines that tell what becomes of each task. There may be thousands a second.
+pub const TARGET: &str = "stint::task";
+
+/// A line about trouble with an attempt, which it names as those of `TARGET` do.
+macro_rules! trouble {
+    ($level:ident, $shared:expr, $lease:expr, $($rest:tt)+) => {{
+        let whose = $shared.whose($lease);
+        let tenant = whose.as_ref().map(|whose| whose.tenant.as_str());
+        let class = whose.as_ref().map(|whose| whose.class.as_str());
+        tracing::$level!(task = %$lease.task, attempt = $lease.attempt, tenant, class, $($rest)+)
+    }};
+}
+pub(crate) use trouble;
+
+/// One of many lines about an attempt, for which `whose` was looked up.
+macro_rules! step {
+    ($whose:expr, $lease:expr, $($rest:tt)+) => {{
+        let whose = &$whose;
+        let tenant = whose.as_ref().map(|whose| whose.tenant.as_str());
+        let class = whose.as_ref().map(|whose| whose.class.as_str());
+        tracing::debug!(target: TARGET, task = %$lease.task, attempt = $lease.attempt, tenant, class, $($rest)+)
+    }};
+}
+
+fn is_on() -> bool {
+    tracing::enabled!(target: TARGET, Level::DEBUG)
+}
+
+fn whose(launch: &Launch) -> Option<Whose> {
+    let (tenant, class) = (launch.tenant.clone(), launch.spec.class);
+    Some(Whose { tenant, class, runtime: Some(launch.runtime), image: launch.spec.image.clone() })
+}
+
+/// The node was told to run it.
+pub fn leased(launch: &Launch) {
+    if is_on() {
+        let (runtime, image) = (launch.runtime.as_str(), launch.spec.image.as_deref());
+        step!(whose(launch), launch.lease, runtime, image, gpus = launch.gpus.len(), "leased to this node");
+    }
+}
+
+/// Its image, files and secrets are fetched, its devices looked at.
+pub fn preparing(launch: &Launch) {
+    if is_on() {
+        let image = launch.spec.image.as_deref();
+        let inputs = launch.spec.files.as_ref().map_or(0, |files| files.inputs.len());
+        step!(whose(launch), launch.lease, image, inputs, "preparing");
+    }
+}
+
+/// All of that is there.
+pub fn prepared(launch: &Launch, took: Duration) {
+    if is_on() {
+        step!(whose(launch), launch.lease, took_ms = took.as_millis() as u64, "prepared");
+    }
+}
+
+/// Who looks on, and what is told of an attempt that is known by its lease alone.
+impl Shared {
+    /// Tells whoever looks on.
+    pub fn observe(&self, tell: impl FnOnce(&dyn Observer)) {
+        if let Some(observer) = &self.settings.observer {
+            tell(observer.as_ref());
+        }
+    }
+
+    pub fn whose(&self, lease: LeaseId) -> Option<Whose> {
+        self.settings.observer.as_ref()?.whose(lease)
+    }
+
+    /// It is asked to end.
+    pub fn tell_stop(&self, lease: LeaseId, reason: StopReason) {
+        if is_on() {
+            step!(self.whose(lease), lease, ?reason, "stopping");
+        }
+    }
+
+    /// What happened, and what it took to pull the image.
+    pub fn tell(&self, event: &HostEvent) {
+        // A pull is over when the program starts, or when the attempt ends without that: it is counted once.
+        let (lease, pull_is_over) = match event {
+            HostEvent::Started { lease, .. } => (*lease, true),
+            HostEvent::Ended(end) => (end.lease, end.run_ms == 0),
+            HostEvent::DevicesChanged | HostEvent::RuntimesChanged => return,
+        };
+        if pull_is_over
+            && self.settings.runtimes.contains(&Runtime::Docker)
+            && let Some((end, took)) = pull::told(&self.layout, lease)
+        {
+            self.observe(|observer| observer.pulled(end, took));
+        }
+        if is_on() {
+            self.tell_step(lease, event);
+        }
+    }
+
+    fn tell_step(&self, lease: LeaseId, event: &HostEvent) {
+        let whose = self.whose(lease);
+        match event {
+            HostEvent::Ended(end) => {
+                let (exit_code, signal) = match end.kind {
+                    EndKind::Exited(code) => (Some(code), None),
+                    EndKind::Signalled(signal) => (None, Some(signal)),
+                    _ => (None, None),
+                };
+                let (kind, run_ms) = (end.kind.as_str(), end.run_ms);
+                step!(whose, lease, kind, exit_code, signal, run_ms, reason = end.message, "ended");
+            }
+            _ => {
+                let runtime = whose.as_ref().and_then(|whose| whose.runtime).map(Runtime::as_str);
+                let image = whose.as_ref().and_then(|whose| whose.image.as_deref());
+                step!(whose, lease, runtime, image, "started");
+            }
+        }
+    }
+}
