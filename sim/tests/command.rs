@@ -44,6 +44,22 @@ fn sim(words: &[&str]) -> Done {
     sim_in(Path::new("."), words)
 }
 
+#[test]
+fn a_seed_is_the_same_whatever_is_shown_of_its_messages() {
+    let shown = |filter: Option<&str>| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_stint-sim"));
+        command.args(["seed", "7", "quiet"]).env_remove("STINT_SIM_LOG");
+        let output = command.envs(filter.map(|filter| ("STINT_SIM_LOG", filter))).output().unwrap();
+        (output.status.code(), output.stdout, output.stderr.len())
+    };
+    let (silent, loud) = (shown(None), shown(Some("info,stint_node=debug")));
+    assert_eq!((silent.0, loud.0, silent.2), (Some(0), Some(0), 0));
+    assert!(silent.1 == loud.1, "the messages change the seed");
+    assert!(loud.2 > 1_000, "nothing is shown");
+    let (code, _, said) = shown(Some("stint=verbose="));
+    assert!(code == Some(2) && said > 0, "a filter that cannot be read: {code:?}");
+}
+
 /// A folder with `outages.toml`, and a seed of it that breaks a rule of safety after two faults or more: its number and
 /// its result.
 fn bad_seed() -> (TempDir, String, Value) {

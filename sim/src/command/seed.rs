@@ -5,11 +5,15 @@ use mad_turmoil::time::SimClocksGuard;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use stint_sim::{Event, Report, Run};
+use tracing_subscriber::EnvFilter;
 
 use crate::args::SeedArgs;
-use crate::command::failure::print;
+use crate::command::failure::{Failure, print};
 use crate::command::told::{Line, Verdict};
 use crate::command::{Done, library};
+
+/// The variable that says what of the peers' messages is shown.
+const MESSAGES: &str = "STINT_SIM_LOG";
 
 /// When the words after the program's name are `seed S ...`: chance of this process is the seed's from now on, so that
 /// also hash maps made while the arguments are read are the same in every run.
@@ -24,9 +28,7 @@ pub fn take_over_chance(mut words: impl Iterator<Item = String>) {
 /// Simulates it and prints what happened.
 pub fn run(args: &SeedArgs) -> Done {
     let scenario = library::load(&args.world.scenario)?;
-    if let Ok(filter) = std::env::var("STINT_SIM_LOG") {
-        tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stderr).init();
-    }
+    show_messages()?;
     let only = args.only.clone().map(|only| only.0.into_iter().collect());
     let report = {
         let _clocks = SimClocksGuard::init();
@@ -37,6 +39,16 @@ pub fn run(args: &SeedArgs) -> Done {
     let _ = print(&shown(args, &report, &verdict));
     // What is left of the simulation is not worth taking down.
     std::process::exit(verdict.code.into());
+}
+
+/// Shows what the peers log, on stderr. Also when nobody wants to see it: whether there is a subscriber changes which
+/// chances are drawn, what it shows does not.
+fn show_messages() -> Result<(), Failure> {
+    let wanted = std::env::var(MESSAGES).unwrap_or_else(|_| "off".into());
+    let filter = EnvFilter::try_new(&wanted)
+        .map_err(|error| Failure::Usage(format!("{MESSAGES}={wanted}: {error}: write for example info")))?;
+    tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stderr).init();
+    Ok(())
 }
 
 fn shown(args: &SeedArgs, report: &Report, verdict: &Verdict) -> String {
