@@ -18,15 +18,18 @@ async fn exits_and_signals_are_told_exactly() {
         let mut client = rig.open().await;
         assert_kind(&client.run(&["/bin/true"]).await, EndKind::Exited(0));
         assert_kind(&client.run(&["false"]).await, EndKind::Exited(1));
-        for code in [3, 126, 127, 137, 255] {
-            assert_kind(&client.run(&["sh", "-c", &format!("exit {code}")]).await, EndKind::Exited(code));
+        let codes = (0..=255).map(|code| (code, shell(&format!("exit {code}"))));
+        let codes: Vec<_> = codes.collect();
+        codes.iter().for_each(|(_, launch)| client.host.start(launch.clone()));
+        for (code, launch) in codes {
+            assert_kind(&client.end(launch.lease).await, EndKind::Exited(code));
         }
         for signal in [9, 11, 15, 6] {
             let end = client.run(&["sh", "-c", &format!("kill -{signal} $$")]).await;
             assert_kind(&end, EndKind::Signalled(signal));
         }
         assert_eq!(client.host.held(), []);
-        assert_eq!(client.host.unacknowledged().len(), 11);
+        assert_eq!(client.host.unacknowledged().len(), 2 + 256 + 4);
     }
 }
 

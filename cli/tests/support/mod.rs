@@ -52,6 +52,8 @@ pub struct Setup {
     pub gpus: Vec<Vec<&'static str>>,
     pub runtimes: &'static str,
     pub cpus: u32,
+    /// More lines for the section `[executor]`.
+    pub executor: &'static str,
     /// Each peer in a pid and a network namespace of its own.
     pub namespaces: bool,
     /// More lines for the configuration of each peer, by its place.
@@ -66,6 +68,7 @@ impl Default for Setup {
             gpus: Vec::new(),
             runtimes: "\"process\", \"mock\"",
             cpus: 8,
+            executor: "",
             namespaces: false,
             more: |_| String::new(),
         }
@@ -304,6 +307,7 @@ fn config(setup: &Setup, index: usize, name: &str, dir: &Path, address: &str, ht
          [api]\nlisten = \"\"\n[http]\nlisten = \"127.0.0.1:{http}\"\n\
          [executor]\nruntimes = [{runtimes}]\ncpus = {cpus}\nmemory = \"16GiB\"\n"
     );
+    text += setup.executor;
     match setup.gpus.get(index) {
         Some(gpus) if !gpus.is_empty() => {
             for id in gpus {

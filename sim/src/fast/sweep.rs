@@ -36,7 +36,11 @@ pub fn sweep(sweep: &Sweep, done: impl Fn(&FastReport) + Sync) {
 
 /// Runs a seed; a panic becomes a violation, and the trace is lost with it.
 pub fn run_caught(seed: u64, plant: Option<FastPlant>, keep_trace: bool) -> FastReport {
-    catch_unwind(AssertUnwindSafe(|| run_fast(seed, plant, keep_trace))).unwrap_or_else(|payload| {
+    caught(seed, || run_fast(seed, plant, keep_trace))
+}
+
+fn caught(seed: u64, run: impl FnOnce() -> FastReport) -> FastReport {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|payload| {
         let text = payload.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("a panic");
         let violation = Violation { severity: Severity::Crash, rule: "no panic", what: text.to_owned() };
@@ -52,4 +56,17 @@ pub fn run_caught(seed: u64, plant: Option<FastPlant>, keep_trace: bool) -> Fast
             finished: 0,
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_the_seeds_own_violation() {
+        let report = caught(7, || panic!("{} of a seed", "the middle"));
+        let violation = report.violation.unwrap_or_else(|| panic!("it was not noticed"));
+        assert_eq!((violation.severity, violation.what.as_str()), (Severity::Crash, "the middle of a seed"));
+        assert_eq!((report.seed, Severity::Crash as u8), (7, 13));
+    }
 }

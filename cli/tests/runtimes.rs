@@ -1,0 +1,71 @@
+//! What a node offers: slots that are never exceeded, and runtimes that are not there.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::process::Command;
+use std::time::Duration;
+
+use support::marks::{QUICK, lives};
+use support::{Cluster, PATIENCE, STINT, Setup, accepted, submit};
+use tokio::time::sleep;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_tasks_at_once_never_exceed_the_slots() {
+    let setup = Setup { peers: 1, cpus: 64, executor: "slots = 4\n", ..Setup::default() };
+    let cluster = Cluster::start(setup).await;
+    let marks = cluster.shared().join("marks");
+    let words = ["/bin/sh", "-c", QUICK, "quick", &marks.to_string_lossy(), "8"];
+    let ids = accepted(&cluster.client(), submit("cpu_short", &words, 50)).await;
+    for task in cluster.finish(&ids, PATIENCE).await {
+        assert_eq!(task.outcome.as_ref().unwrap().status, "succeeded", "{task:#?}");
+    }
+    let lives = lives(&marks);
+    assert_eq!(lives.len(), 50);
+    let at_once =
+        lives.iter().map(|one| lives.iter().filter(|l| l.start <= one.start && one.start < l.last).count());
+    let most = at_once.max().unwrap();
+    assert!((2..=4).contains(&most), "{most} ran at once in 4 slots");
+}
+
+fn no_daemon(_: usize) -> String {
+    "[executor.docker]\nsocket = \"/nonexistent/docker.sock\"\nallowed_images = [\"**\"]\n".into()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn runtimes_that_are_absent_are_said_once_and_hold_up_nothing_else() {
+    let runtimes = "\"process\", \"crun\", \"docker\"";
+    let executor = "crun_path = \"/nonexistent/crun\"\n";
+    let cluster =
+        Cluster::start(Setup { peers: 1, runtimes, executor, more: no_daemon, ..Setup::default() }).await;
+    let client = cluster.client();
+    let wanting = |runtime: &str| {
+        let mut request = submit("cpu_short", &["/bin/true"], 1);
+        let spec = request.spec.as_mut().unwrap();
+        spec.runtime = runtime.into();
+        spec.image = if runtime == "docker" { "busybox:1".into() } else { String::new() };
+        request
+    };
+    let crun = accepted(&client, wanting("crun")).await.remove(0);
+    let docker = accepted(&client, wanting("docker")).await.remove(0);
+    let free = accepted(&client, submit("cpu_short", &["/bin/true"], 5)).await;
+    for task in cluster.finish(&free, PATIENCE).await {
+        assert_eq!(task.outcome.as_ref().unwrap().status, "succeeded", "{task:#?}");
+    }
+    let address = format!("unix:{}", cluster.peers[0].dir.join("stint.sock").display());
+    for (id, missing) in [(&crun, "/nonexistent/crun"), (&docker, "/nonexistent/docker.sock")] {
+        let output = Command::new(STINT).args(["--address", &address, "explain", id]).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert!(told.contains(missing), "{missing} is not named for {id}: {told}");
+        let waits =
+            client.get_task(stint_sdk::v1::GetTaskRequest { tenant: String::new(), task: id.clone() }).await;
+        assert_eq!(waits.unwrap().state, "queued");
+    }
+    // Long enough that whatever is looked at again has been.
+    sleep(Duration::from_secs(5)).await;
+    let log = cluster.peers[0].log();
+    for missing in ["/nonexistent/crun", "/nonexistent/docker.sock"] {
+        let lines: Vec<&str> = log.lines().filter(|line| line.contains(missing)).collect();
+        assert_eq!(lines.len(), 1, "{missing}: {lines:#?}");
+    }
+}
