@@ -111,7 +111,7 @@ impl HostClient {
 
     /// Ends an attempt that cannot be executed at all.
     fn refuse(&self, lease: LeaseId, kind: EndKind, message: String) {
-        let end = AttemptEnd { lease, kind, message: clip(message), run_ms: 0, outputs: None };
+        let end = AttemptEnd::new(lease, kind, clip(message), 0);
         let _ = self.mock.send(ToMock::Publish(end));
     }
 

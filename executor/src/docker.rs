@@ -14,12 +14,14 @@ mod logs;
 mod pull;
 pub mod verdict;
 pub mod watch;
+mod wish;
 
 use std::path::PathBuf;
 
 use minicbor::{Decode, Encode};
 use stint_protocol::LeaseId;
 
+use crate::confine::Bounds;
 use crate::layout::folder_name;
 
 /// When an image is pulled.
@@ -62,8 +64,7 @@ pub struct DockerSettings {
     pub network: String,
     /// User and group of every program.
     pub user: (u32, u32),
-    /// Processes and threads of one container.
-    pub pids: u64,
+    pub bounds: Bounds,
 }
 
 impl Default for DockerSettings {
@@ -75,7 +76,7 @@ impl Default for DockerSettings {
             pull: Pull::Missing,
             network: "none".into(),
             user: (65534, 65534),
-            pids: 512,
+            bounds: Bounds::default(),
         }
     }
 }

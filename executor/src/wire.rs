@@ -51,6 +51,13 @@ pub struct DockerOrder {
     pub gpus: Vec<String>,
     #[n(8)]
     pub labels: Vec<(String, String)>,
+    /// Sizes of `/tmp` and `/dev/shm`. None: a node of an earlier version asks.
+    #[n(9)]
+    #[cbor(default)]
+    pub tmp_bytes: Option<u64>,
+    #[n(10)]
+    #[cbor(default)]
+    pub shm_bytes: Option<u64>,
 }
 
 /// One attempt to be started. The environment is complete and closed.
@@ -105,6 +112,14 @@ pub struct Order {
     #[n(21)]
     #[cbor(default)]
     pub secrets: Option<Box<GivenSecrets>>,
+    /// Beyond its memory. Only to a watchdog that said it can.
+    #[n(22)]
+    #[cbor(default)]
+    pub swap_bytes: u64,
+    /// Absolute as the program sees it, or below its work folder. Only to a watchdog that said it can.
+    #[n(23)]
+    #[cbor(default)]
+    pub working_dir: Option<String>,
 }
 
 impl Order {
@@ -208,6 +223,14 @@ pub struct Hello {
     #[n(12)]
     #[cbor(default)]
     pub stages: bool,
+    /// It knows `Order::swap_bytes` and `Order::working_dir`.
+    #[n(13)]
+    #[cbor(default)]
+    pub limits: bool,
+    /// It can shut sandboxed processes in.
+    #[n(14)]
+    #[cbor(default)]
+    pub jails: bool,
     /// It confines as `Order::confinement` says and knows `Order::root`.
     #[n(9)]
     #[cbor(default)]

@@ -34,7 +34,12 @@ pub fn make(shared: &Shared, launch: &Launch, staged: &Staged) -> Result<Order, 
     if root.is_some() && !shared.confines() {
         return Err((EndKind::StartFailed, root::EARLIER_WATCHDOG.into()));
     }
-    let confinement = confine::of(&shared.settings, spec, mode)?.map(Box::new);
+    confine::check(&shared.settings, spec, launch.runtime, shared.jails())?;
+    let asked = spec.limits.as_deref();
+    if asked.is_some() && !shared.knows_limits() {
+        return Err((EndKind::StartFailed, confine::EARLIER_WATCHDOG.into()));
+    }
+    let confinement = confine::of(&shared.settings, spec, mode).map(Box::new);
     let mut environment = environment(launch, mode, image);
     environment.extend(staged.environment.iter().cloned());
     let docker = (mode == Mode::Docker).then(|| docker(shared, launch)).transpose()?.map(Box::new);
@@ -57,6 +62,8 @@ pub fn make(shared: &Shared, launch: &Launch, staged: &Staged) -> Result<Order, 
         gpu_ids: launch.gpus.iter().map(|g| g.id.as_str().to_owned()).collect(),
         own_folder: staged.own_folder,
         secrets: staged.secrets.clone().map(Box::new),
+        swap_bytes: asked.and_then(|limits| limits.swap_bytes).unwrap_or(0),
+        working_dir: asked.and_then(|limits| limits.working_dir.clone()),
     })
 }
 
@@ -77,16 +84,20 @@ fn docker(shared: &Shared, launch: &Launch) -> Result<DockerOrder, Refusal> {
     let known = |label: &str, variable: &str| Some((label.to_owned(), launch.env.get(variable)?.clone()));
     let labels = [known("stint.node", "STINT_NODE_ID"), known("stint.class", "STINT_CLASS")];
     let tenant = ("stint.tenant".to_owned(), launch.tenant.to_string());
+    let asked = launch.spec.limits.as_deref();
+    let bounds = settings.bounds.given(asked);
     Ok(DockerOrder {
         socket: settings.socket.display().to_string(),
         image: image.full(),
         pull: settings.pull,
-        network: settings.network.clone(),
+        network: confine::docker_network(settings, asked),
         user: settings.user.0,
         group: settings.user.1,
-        pids: settings.pids,
+        pids: bounds.pids,
         gpus,
         labels: labels.into_iter().flatten().chain([tenant]).collect(),
+        tmp_bytes: Some(bounds.tmp_bytes),
+        shm_bytes: Some(bounds.shm_bytes),
     })
 }
 

@@ -9,6 +9,7 @@ use stint_protocol::{AttemptEnd, BootMs, EndKind, LeaseId, QuarantinedGpu, Runti
 use tokio::sync::{Notify, mpsc};
 
 use super::devices::Quarantine;
+use crate::confine;
 use crate::gpu::GpuUsers;
 use crate::host::{HostEvent, HostHealth, HostSettings, Sandbox, StopReason};
 use crate::layout::Layout;
@@ -384,13 +385,7 @@ impl Shared {
         for (lease, _) in state.running.iter().filter(|(l, e)| e.place == Where::Sent && !known(l)) {
             // The watchdog writes its journal before it clones, so an attempt it does not know never ran.
             let message = "the watchdog ended before it could start it".to_owned();
-            events.push(HostEvent::Ended(AttemptEnd {
-                lease: *lease,
-                kind: EndKind::Lost,
-                message,
-                run_ms: 0,
-                outputs: None,
-            }));
+            events.push(HostEvent::Ended(AttemptEnd::new(*lease, EndKind::Lost, message, 0)));
         }
         state.hello = Some(hello.clone());
         state.link_problem = None;
@@ -466,6 +461,16 @@ impl Shared {
         self.lock().hello.as_ref().is_some_and(|hello| hello.confines)
     }
 
+    /// Whether the watchdog knows the limits of single tasks.
+    pub fn knows_limits(&self) -> bool {
+        self.lock().hello.as_ref().is_some_and(|hello| hello.limits)
+    }
+
+    /// Whether sandboxed processes can be shut in here.
+    pub fn jails(&self) -> bool {
+        self.lock().hello.as_ref().is_some_and(|hello| hello.jails)
+    }
+
     /// Whether programs of the process runtime run as another user than the node.
     pub fn changes_user(&self) -> bool {
         self.settings.sandbox && self.confines() && crate::sys::effective_ids().0 == 0
@@ -496,7 +501,9 @@ impl Shared {
             );
         }
         problems.extend(state.link_problem.clone());
-        HostHealth { sandbox, runtimes, accounted: state.accounted, problems }
+        let jails = hello.is_some_and(|hello| hello.jails);
+        let allows = confine::allowances(&self.settings, jails);
+        HostHealth { sandbox, runtimes, allows, accounted: state.accounted, problems }
     }
 }
 

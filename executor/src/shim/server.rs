@@ -182,6 +182,8 @@ impl Server {
             problems: self.attempts.ability.problems.clone(),
             docker: true,
             stages: true,
+            limits: true,
+            jails: self.attempts.ability.jail,
             confines: true,
         });
         let mut outbox = Vec::new();

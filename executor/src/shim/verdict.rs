@@ -84,6 +84,11 @@ fn not_started(evidence: &Evidence<'_>) -> (EndKind, String) {
     match step {
         Step::Exec => exec_failure(name, number, &error),
         Step::CrunCreate | Step::CrunStart => crun_failure(step, number, evidence.crun_log),
+        Step::WorkingDir => {
+            let wanted = evidence.order.working_dir.as_deref().unwrap_or_default();
+            let advice = "name a folder that its user may enter, or one below the work folder";
+            (EndKind::NotRunnable, clip(format!("working directory {wanted:?}: {error}: {advice}")))
+        }
         _ => (EndKind::StartFailed, clip(format!("{} failed: {error}", step.as_str()))),
     }
 }
