@@ -62,7 +62,7 @@ async fn limits_and_what_was_used_are_shown() {
     std::fs::write(
         &file,
         "class = \"cpu_short\"\nname = \"limited\"\nmemory = \"128MiB\"\npids = 40\nshm_size = \"1MiB\"\nworkdir = \"src\"\n\
-         command = [\"perl\", \"-e\", \"my $x = 'x' x (64 << 20); while ((times)[0] + (times)[1] < 0.3) {}; print `pwd`\"]\n",
+         command = [\"perl\", \"-e\", \"my $x = ''; vec($x, (64 << 20) - 1, 8) = 1; while ((times)[0] + (times)[1] < 0.3) {}; print `pwd`\"]\n",
     )
     .unwrap();
     let file = file.display().to_string();

@@ -11,7 +11,8 @@ use crate::host::Launch;
 use crate::root;
 use crate::stages::Staged;
 use crate::store::ImageFiles;
-use crate::wire::{DockerOrder, Mode, Order};
+use crate::wire::{DockerOrder, Mode, Order, Root};
+use crate::working_dir;
 
 /// Where programs are looked for when the task sets no PATH.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -39,6 +40,14 @@ pub fn make(shared: &Shared, launch: &Launch, staged: &Staged) -> Result<Order, 
     if asked.is_some() && !shared.knows_limits() {
         return Err((EndKind::StartFailed, confine::EARLIER_WATCHDOG.into()));
     }
+    let working_dir = asked.and_then(|limits| limits.working_dir.clone());
+    let working_dir = match (&working_dir, root.as_deref()) {
+        (Some(wanted), None | Some(Root::Executable(_))) if mode == Mode::Crun => {
+            let place = working_dir::in_shared_root(wanted, root.is_none());
+            Some(place.map_err(|words| (EndKind::NotRunnable, words))?)
+        }
+        _ => working_dir,
+    };
     let confinement = confine::of(&shared.settings, spec, mode).map(Box::new);
     let mut environment = environment(launch, mode, image);
     environment.extend(staged.environment.iter().cloned());
@@ -63,7 +72,7 @@ pub fn make(shared: &Shared, launch: &Launch, staged: &Staged) -> Result<Order, 
         own_folder: staged.own_folder,
         secrets: staged.secrets.clone().map(Box::new),
         swap_bytes: asked.and_then(|limits| limits.swap_bytes).unwrap_or(0),
-        working_dir: asked.and_then(|limits| limits.working_dir.clone()),
+        working_dir,
     })
 }
 

@@ -10,13 +10,10 @@ use bollard::models::{
 use super::{LABEL_EXECUTOR, LABEL_LEASE};
 use crate::layout::{Layout, folder_name};
 use crate::limits;
-use crate::shim::LABEL;
+use crate::shim::{LABEL, WORK};
 use crate::stages::secrets;
 use crate::wire::{DockerOrder, Order};
 use crate::working_dir;
-
-/// The work folder inside.
-pub const WORK: &str = "/work";
 
 /// The container of an order, of an image that is already here.
 pub fn body(layout: &Layout, order: &Order, docker: &DockerOrder, image: String) -> ContainerCreateBody {

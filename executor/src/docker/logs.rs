@@ -10,9 +10,9 @@ use bollard::container::LogOutput;
 use bollard::query_parameters::AttachContainerOptions;
 use futures_util::{Stream, StreamExt};
 
-use super::container::WORK;
 use super::engine::Fault;
 use crate::layout::Layout;
+use crate::shim::WORK;
 use crate::wire::{DockerOrder, Order};
 use crate::working_dir;
 
