@@ -140,6 +140,8 @@ async fn programs_start_where_their_task_says() {
         let ran = shell(&mut client, runtime, at("/etc"), "pwd").await;
         assert_eq!((ran.kind, ran.text.as_str()), (EndKind::Exited(0), "\n/etc\n"), "{runtime}");
     }
+    let ran = shell(&mut client, Runtime::Docker, at("/no/such"), "pwd").await;
+    assert_eq!((ran.kind, ran.text.as_str()), (EndKind::Exited(0), "\n/no/such\n"), "made for it alone");
     let links = shell(&mut client, Runtime::Crun, at("/bin"), "pwd").await;
     let real = std::fs::canonicalize("/bin").unwrap();
     assert_eq!((links.kind, links.text), (EndKind::Exited(0), format!("\n{}\n", real.display())));

@@ -358,6 +358,20 @@ mod tests {
         assert_eq!(own_group(own, Version::Two), "system.slice");
     }
 
+    #[test]
+    fn swap_comes_on_top_of_the_memory() {
+        let amounts = Amounts { memory_bytes: 1 << 20, swap_bytes: 1 << 19, cpu_milli: 1000, pids: 64 };
+        let limits = |version, file: &str| {
+            let folder = tempfile::tempdir().unwrap();
+            set_limits(folder.path(), version, amounts).unwrap();
+            fs::read_to_string(folder.path().join(file)).unwrap()
+        };
+        assert_eq!(limits(Version::Two, "memory.swap.max"), (1 << 19).to_string());
+        assert_eq!(limits(Version::Two, "memory.max"), (1 << 20).to_string());
+        assert_eq!(limits(Version::Memory, "memory.memsw.limit_in_bytes"), (3 << 19).to_string());
+        assert_eq!(limits(Version::Memory, "memory.limit_in_bytes"), (1 << 20).to_string());
+    }
+
     /// As `Cgroups::find` leaves it, in a plain folder: removing one that holds something fails there too.
     fn cgroups_in(path: &Path) -> Cgroups {
         let parent = Parent { path: path.to_owned(), version: Version::Pids };
