@@ -118,7 +118,7 @@ impl HostClient {
     /// Has the watchdog start an attempt.
     fn send_order(&self, launch: &Launch, staged: &Staged) {
         match order::make(&self.shared, launch, staged) {
-            Ok(order) => self.shared.send(ToShim::Start(order)),
+            Ok(order) => self.shared.send(ToShim::Start(Box::new(order))),
             Err((kind, message)) => {
                 self.shared.stays_here(launch.lease);
                 self.refuse(launch.lease, kind, message);

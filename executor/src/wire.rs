@@ -112,17 +112,32 @@ pub struct Order {
     #[n(21)]
     #[cbor(default)]
     pub secrets: Option<Box<GivenSecrets>>,
-    /// Beyond its memory. Only to a watchdog that said it can.
+    /// Only to a watchdog that said it can.
     #[n(22)]
     #[cbor(default)]
+    pub further: Option<Box<Further>>,
+}
+
+/// What a task asks for beyond what every one is given.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Further {
+    /// Beyond its memory.
+    #[n(0)]
     pub swap_bytes: u64,
-    /// Absolute as the program sees it, or below its work folder. Only to a watchdog that said it can.
-    #[n(23)]
-    #[cbor(default)]
+    /// Absolute as the program sees it, or below its work folder.
+    #[n(1)]
     pub working_dir: Option<String>,
 }
 
 impl Order {
+    pub fn swap_bytes(&self) -> u64 {
+        self.further.as_ref().map_or(0, |further| further.swap_bytes)
+    }
+
+    pub fn working_dir(&self) -> Option<&str> {
+        self.further.as_ref()?.working_dir.as_deref()
+    }
+
     /// The variables of its secrets, whose files it sees in this folder.
     pub fn secret_variables(&self, place: &str) -> Vec<String> {
         let variables = self.secrets.iter().flat_map(|secrets| &secrets.variables);
@@ -179,7 +194,7 @@ pub struct Confinement {
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum ToShim {
     #[n(0)]
-    Start(#[n(0)] Order),
+    Start(#[n(0)] Box<Order>),
     #[n(1)]
     Renew(#[n(0)] LeaseId, #[n(1)] BootMs),
     #[n(2)]
@@ -223,7 +238,7 @@ pub struct Hello {
     #[n(12)]
     #[cbor(default)]
     pub stages: bool,
-    /// It knows `Order::swap_bytes` and `Order::working_dir`.
+    /// It knows `Order::further`.
     #[n(13)]
     #[cbor(default)]
     pub limits: bool,

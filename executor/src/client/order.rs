@@ -11,7 +11,7 @@ use crate::host::Launch;
 use crate::root;
 use crate::stages::Staged;
 use crate::store::ImageFiles;
-use crate::wire::{DockerOrder, Mode, Order, Root};
+use crate::wire::{DockerOrder, Further, Mode, Order, Root};
 use crate::working_dir;
 
 /// Where programs are looked for when the task sets no PATH.
@@ -48,6 +48,7 @@ pub fn make(shared: &Shared, launch: &Launch, staged: &Staged) -> Result<Order, 
         }
         _ => working_dir,
     };
+    let further = asked.map(|limits| Further { swap_bytes: limits.swap_bytes.unwrap_or(0), working_dir });
     let confinement = confine::of(&shared.settings, spec, mode).map(Box::new);
     let mut environment = environment(launch, mode, image);
     environment.extend(staged.environment.iter().cloned());
@@ -71,8 +72,7 @@ pub fn make(shared: &Shared, launch: &Launch, staged: &Staged) -> Result<Order, 
         gpu_ids: launch.gpus.iter().map(|g| g.id.as_str().to_owned()).collect(),
         own_folder: staged.own_folder,
         secrets: staged.secrets.clone().map(Box::new),
-        swap_bytes: asked.and_then(|limits| limits.swap_bytes).unwrap_or(0),
-        working_dir,
+        further: further.map(Box::new),
     })
 }
 

@@ -20,8 +20,7 @@ pub fn body(layout: &Layout, order: &Order, docker: &DockerOrder, image: String)
     let mut env = order.environment.clone();
     env.extend(order.secret_variables(secrets::INSIDE));
     env.push(format!("{LABEL}={}", layout.attempt(order.lease).display()));
-    let working_dir =
-        order.working_dir.as_deref().map_or_else(|| WORK.into(), |dir| working_dir::inside(dir, WORK));
+    let working_dir = order.working_dir().map_or_else(|| WORK.into(), |dir| working_dir::inside(dir, WORK));
     ContainerCreateBody {
         image: Some(image),
         // The task's command replaces the image's whole command line; without one the image's own runs.
@@ -64,7 +63,7 @@ fn host_config(layout: &Layout, order: &Order, docker: &DockerOrder) -> HostConf
     HostConfig {
         memory: Some(memory),
         // Memory and swap together.
-        memory_swap: Some(amount(order.memory_bytes.saturating_add(order.swap_bytes))),
+        memory_swap: Some(amount(order.memory_bytes.saturating_add(order.swap_bytes()))),
         nano_cpus: Some(amount(order.cpu_milli.saturating_mul(1_000_000))),
         pids_limit: Some(amount(docker.pids)),
         privileged: Some(false),

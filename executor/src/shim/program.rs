@@ -40,7 +40,7 @@ pub fn program_for(
         _ if jail.is_some() => JAIL_WORK.to_owned(),
         _ => work.display().to_string(),
     };
-    let wanted = order.working_dir.as_deref();
+    let wanted = order.working_dir();
     let made = working_dir::to_be_made(wanted, &seen_at, &work);
     let starts_in = wanted.filter(|_| order.mode != Mode::Crun);
     let own_network = confinement.is_some_and(|c| c.network == Network::None);

@@ -212,7 +212,7 @@ impl Server {
         let (mut orders, mut others) = (Vec::new(), Vec::new());
         for message in messages {
             match message {
-                ToShim::Start(order) => orders.push(order),
+                ToShim::Start(order) => orders.push(*order),
                 // First, since it frees a home for the starts.
                 ToShim::Acknowledge(lease) => self.attempts.acknowledge(lease),
                 other => others.push(other),

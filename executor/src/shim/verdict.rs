@@ -85,7 +85,7 @@ fn not_started(evidence: &Evidence<'_>) -> (EndKind, String) {
         Step::Exec => exec_failure(name, number, &error),
         Step::CrunCreate | Step::CrunStart => crun_failure(step, number, evidence.crun_log),
         Step::WorkingDir => {
-            let wanted = evidence.order.working_dir.as_deref().unwrap_or_default();
+            let wanted = evidence.order.working_dir().unwrap_or_default();
             let advice = "name a folder that its user may enter, or one below the work folder";
             (EndKind::NotRunnable, clip(format!("working directory {wanted:?}: {error}: {advice}")))
         }

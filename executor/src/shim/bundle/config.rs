@@ -58,7 +58,7 @@ pub fn config(layout: &Layout, order: &Order, root: &RootFs, devices: Devices) -
         })
     }));
     mounts.extend(devices.mounts);
-    let working_dir = order.working_dir.as_deref().map(|wanted| working_dir::inside(wanted, WORK));
+    let working_dir = order.working_dir().map(|wanted| working_dir::inside(wanted, WORK));
     json!({
         "ociVersion": "1.0.2",
         "process": {
@@ -119,7 +119,7 @@ fn own_mounts(work: &Path, confinement: Option<&Confinement>) -> Vec<Value> {
 mod tests {
     use super::*;
     use crate::shim::bundle::rootfs;
-    use crate::wire::{Mode, Root};
+    use crate::wire::{Further, Mode, Root};
     use stint_protocol::{BootMs, LeaseId, Network, TaskId};
 
     fn order() -> Order {
@@ -150,8 +150,7 @@ mod tests {
             gpu_ids: Vec::new(),
             own_folder: false,
             secrets: None,
-            swap_bytes: 0,
-            working_dir: None,
+            further: None,
         }
     }
 
@@ -173,7 +172,7 @@ mod tests {
         };
         assert_eq!((sized("/tmp"), sized("/dev/shm")), (json!("size=1048576"), json!("size=2097152")));
         assert_eq!(config["root"]["readonly"], json!(true));
-        order.working_dir = Some("src".into());
+        order.further = Some(Box::new(Further { swap_bytes: 0, working_dir: Some("src".into()) }));
         let config = super::config(&layout, &order, &root, Devices { mounts: Vec::new(), env: Vec::new() });
         assert_eq!(
             config["process"]["cwd"],
