@@ -502,7 +502,9 @@ impl Shared {
         }
         problems.extend(state.link_problem.clone());
         let jails = hello.is_some_and(|hello| hello.jails);
-        let allows = confine::allowances(&self.settings, jails);
+        // An earlier watchdog would start tasks without their limits.
+        let limits = hello.is_some_and(|hello| hello.limits);
+        let allows = if limits { confine::allowances(&self.settings, jails) } else { Vec::new() };
         HostHealth { sandbox, runtimes, allows, accounted: state.accounted, problems }
     }
 }

@@ -93,7 +93,10 @@ impl fmt::Display for Missing {
                 f.write_str(&words.join("; "))
             }
             Missing::Limits => {
-                write!(f, "knows no limits of single tasks: install the stint that the others run")
+                write!(
+                    f,
+                    "knows no limits of single tasks: it runs an earlier stint than the others, or its watchdog does"
+                )
             }
             Missing::Label { key, wanted, has: Some(has) } => write!(f, "label {key} is {has}, not {wanted}"),
             Missing::Label { key, wanted, has: None } => write!(f, "has no label {key}={wanted}"),
@@ -191,21 +194,21 @@ fn missing_gpus(state: &State, node: &Node, spec: &TaskSpec) -> Vec<Missing> {
 /// The runtime a node would use: the task's own choice, else the first of the class's that the node offers and that
 /// gives what the task asks for.
 pub(crate) fn choose_runtime(state: &State, node: &Node, spec: &TaskSpec) -> Result<Runtime, Missing> {
-    let suited: Vec<Runtime> = match spec.runtime {
-        Some(own) => vec![own],
-        None => {
-            let of_class = state.settings().class(spec.class).runtimes.iter().copied();
-            of_class.filter(|runtime| suits(*runtime, spec)).collect()
-        }
-    };
+    let of_class = state.settings().class(spec.class).runtimes.iter().copied();
+    let of_class = of_class.filter(|runtime| suits(*runtime, spec));
+    let suited = || spec.runtime.into_iter().chain(of_class.clone().filter(|_| spec.runtime.is_none()));
+    let mut offered = suited().filter(|runtime| node.offer.runtimes.contains(runtime));
+    if spec.limits.is_none() {
+        return offered.next().ok_or_else(|| Missing::Runtime(suited().collect()));
+    }
     let mut refused = Vec::new();
-    for runtime in suited.iter().filter(|runtime| node.offer.runtimes.contains(runtime)) {
-        match not_allowed(node, *runtime, spec)? {
-            lacks if lacks.is_empty() => return Ok(*runtime),
+    for runtime in offered {
+        match not_allowed(node, runtime, spec)? {
+            lacks if lacks.is_empty() => return Ok(runtime),
             lacks => refused.extend(lacks),
         }
     }
-    Err(if refused.is_empty() { Missing::Runtime(suited) } else { Missing::Allowed(refused) })
+    Err(if refused.is_empty() { Missing::Runtime(suited().collect()) } else { Missing::Allowed(refused) })
 }
 
 /// What a task asks for and the node does not allow with this runtime.

@@ -208,16 +208,17 @@ impl Attempts {
     }
 }
 
-/// What an attempt used: as its cgroup says, then as the kernel told with its end. Processes that were killed together
-/// with their namespace were not waited for, so that it tells too little of them.
+/// What an attempt used: as its cgroup says, else as the kernel told with its end. That knows of no process that was
+/// killed together with its namespace, as nobody waited for it.
 fn used(attempt: &Attempt, gone: Gone) -> Option<Usage> {
     let reaped = gone.reaped?;
-    let killed = attempt.burnt_ms.is_some() || libc::WIFSIGNALED(reaped.status);
+    let whole = !(attempt.contained && libc::WIFSIGNALED(reaped.status));
+    let cpu_ms = if whole { Some(reaped.cpu_ms) } else { attempt.burnt_ms.map(|ms| ms.max(reaped.cpu_ms)) };
     let told = Usage {
-        cpu_ms: Some(reaped.cpu_ms.max(attempt.burnt_ms.unwrap_or(0))).filter(|ms| !killed || *ms > 0),
+        cpu_ms,
         peak_memory_bytes: None,
-        read_bytes: (!killed).then_some(reaped.read_bytes),
-        written_bytes: (!killed).then_some(reaped.written_bytes),
+        read_bytes: whole.then_some(reaped.read_bytes),
+        written_bytes: whole.then_some(reaped.written_bytes),
     };
     let measured = attempt.cgroup.as_ref().map(Cgroup::usage).unwrap_or_default();
     Some(usage::or(measured, told)).filter(|usage| *usage != Usage::default())
