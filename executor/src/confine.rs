@@ -185,6 +185,15 @@ mod tests {
     }
 
     #[test]
+    fn a_container_may_be_kept_from_the_network_of_the_others() {
+        let settings = DockerSettings { network: "bridge".into(), ..DockerSettings::default() };
+        let none = TaskLimits { network: Some(Network::None), ..TaskLimits::default() };
+        assert_eq!(docker_network(&settings, Some(&none)), "none");
+        assert_eq!(docker_network(&settings, Some(&TaskLimits::default())), "bridge");
+        assert_eq!(docker_network(&settings, None), "bridge");
+    }
+
+    #[test]
     fn a_node_that_does_not_allow_it_sends_the_task_elsewhere() {
         let mut settings = HostSettings::new("/data".into(), Vec::new());
         let host = asking(TaskLimits { network: Some(Network::Host), ..TaskLimits::default() });

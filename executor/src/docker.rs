@@ -86,6 +86,12 @@ pub fn container_name(lease: LeaseId) -> String {
     format!("stint-{}", folder_name(lease))
 }
 
+/// Whether a process is in a container, as its cgroups say.
+fn belongs(pid: i32, container: &str) -> bool {
+    let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    container.len() >= 12 && cgroups.contains(container)
+}
+
 /// The label that says which executor (its folder) a container belongs to.
 pub const LABEL_EXECUTOR: &str = "stint.executor";
 /// The label with the attempt, as its folder is named.

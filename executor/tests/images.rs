@@ -62,7 +62,8 @@ async fn a_task_starts_in_the_image_where_it_says() {
         return;
     }
     let before = files(&rig.folder.path().join("images"));
-    for (wanted, seen) in [("/bin", "/bin"), ("/no/such", "/no/such"), ("src", "/work/src")] {
+    let at = [("/bin", "/bin"), ("/no/such", "/no/such"), ("src", "/work/src"), ("/bin/busybox", "")];
+    for (wanted, seen) in at {
         let mut spec = spec(&["/bin/busybox", "pwd"]);
         spec.image = Some(image(&rig, "root"));
         let limits = TaskLimits { working_dir: Some(wanted.into()), ..TaskLimits::default() };
@@ -70,7 +71,13 @@ async fn a_task_starts_in_the_image_where_it_says() {
         let launch = launch(spec, Runtime::Crun);
         let lease = launch.lease;
         client.host.start(launch);
-        assert_kind(&client.end(lease).await, EndKind::Exited(0));
+        let end = client.end(lease).await;
+        if seen.is_empty() {
+            assert_kind(&end, EndKind::NotRunnable);
+            assert!(end.message.contains(wanted), "{end:?}");
+            continue;
+        }
+        assert_kind(&end, EndKind::Exited(0));
         assert_eq!(client.log(lease, LogStream::Stdout).await, format!("{seen}\n"));
     }
     assert_eq!(files(&rig.folder.path().join("images")), before);

@@ -8,7 +8,7 @@ mod support;
 use std::net::TcpListener;
 
 use stint_executor::{Host, LogStream};
-use stint_protocol::{EndKind, Network, Runtime, TaskLimits, Usage};
+use stint_protocol::{EndKind, InputFile, InputSource, Network, Runtime, TaskFiles, TaskLimits, Usage};
 use support::{Client, Rig, assert_kind, launch, spec};
 
 const IMAGE: &str = "stint-test/busybox:1";
@@ -150,6 +150,29 @@ async fn programs_start_where_their_task_says() {
             let ran = shell(&mut client, runtime, at(elsewhere), "pwd").await;
             assert_eq!(ran.kind, EndKind::NotRunnable, "{runtime} {elsewhere}: {}", ran.text);
             assert!(ran.text.contains(elsewhere), "{runtime}: {}", ran.text);
+        }
+    }
+}
+
+/// It is the task's own fault, and not tried again.
+#[tokio::test]
+async fn a_working_directory_that_is_none_ends_the_task() {
+    let (_rig, mut client) = open(|_| {}).await;
+    for runtime in ALL {
+        for wanted in ["src", "src/deep", "/bin/sh"] {
+            let mut spec = spec(&["/bin/sh", "-c", "pwd"]);
+            spec.image = (runtime == Runtime::Docker).then(|| IMAGE.to_owned());
+            let source = InputSource::Content(b"a file".to_vec());
+            let input = InputFile { path: "src".into(), source, digest: None, executable: false };
+            spec.files = Some(Box::new(TaskFiles { inputs: vec![input], ..TaskFiles::default() }));
+            let limits = TaskLimits { working_dir: Some(wanted.into()), ..TaskLimits::default() };
+            spec.limits = Some(Box::new(limits));
+            let launch = launch(spec, runtime);
+            let lease = launch.lease;
+            client.host.start(launch);
+            let end = client.end(lease).await;
+            assert_kind(&end, EndKind::NotRunnable);
+            assert!(end.message.contains(wanted), "{runtime}: {end:?}");
         }
     }
 }

@@ -22,7 +22,7 @@ use super::logs::{self, Files};
 use super::pull::Puller;
 use super::verdict::{self, Verdict, say_end, start_failure, stopped, verdict};
 use super::wish::{Wish, at_least, in_loop};
-use super::{container, container_name};
+use super::{belongs, container, container_name};
 use crate::layout::Layout;
 use crate::limits;
 use crate::shim::kill_labelled;
@@ -128,7 +128,14 @@ impl Keeper<'_> {
 
     async fn prepare(&self) -> Result<Prepared, Verdict> {
         let making = |e: io::Error| verdict(EndKind::StartFailed, format!("making its folder: {e}"));
-        let files = Files::make(self.layout, self.order, self.docker).map_err(making)?;
+        let files = Files::make(self.layout, self.order, self.docker).map_err(|e| {
+            match self.order.working_dir() {
+                Some(wanted) if e.kind() == io::ErrorKind::NotADirectory => {
+                    verdict(EndKind::NotRunnable, format!("working directory {wanted:?}: {e}"))
+                }
+                _ => making(e),
+            }
+        })?;
         let engine = engine::connect(&self.docker.socket)
             .await
             .map_err(|fault| verdict::no_daemon(&self.docker.socket, &fault))?;
@@ -159,6 +166,9 @@ impl Keeper<'_> {
         match created {
             Ok(_) => Ok(()),
             Err(Fault::Said(400, words)) => Err(verdict(EndKind::NotRunnable, words)),
+            Err(Fault::Said(_, words)) if words.starts_with("Cannot mkdir") => {
+                Err(verdict(EndKind::NotRunnable, format!("its working directory: {words}")))
+            }
             Err(fault) => Err(verdict::failed(&self.docker.socket, "creating its container", &fault)),
         }
     }
@@ -381,12 +391,6 @@ impl Keeper<'_> {
     async fn make_sure_gone(&self) {
         make_sure_gone(self.layout, self.order.lease, &self.docker.socket).await;
     }
-}
-
-/// Whether a process is in a container, as its cgroups say.
-fn belongs(pid: i32, container: &str) -> bool {
-    let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    container.len() >= 12 && cgroups.contains(container)
 }
 
 /// Sends what the watchdog's notice pipe carries.

@@ -34,6 +34,7 @@ impl Files {
         for folder in working_dir::to_be_made(order.working_dir(), WORK, &work) {
             match DirBuilder::new().mode(0o700).create(&folder) {
                 Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+                Err(_) if !folder.is_dir() => return Err(io::ErrorKind::NotADirectory.into()),
                 Err(_) => {}
                 Ok(()) => own(&folder)?,
             }

@@ -93,6 +93,9 @@ pub fn start_failure(command: &[String], fault: &Fault) -> Verdict {
         "exec format error",
         "is a directory",
     ];
+    if words.contains("chdir to cwd") {
+        return verdict(EndKind::NotRunnable, format!("its working directory: {}", short(words)));
+    }
     let exec = words.contains("exec") && told.iter().any(|part| words.contains(part));
     if exec {
         let advice = "not found or not executable in the image: give its full path, or another image";

@@ -83,13 +83,22 @@ pub(super) fn prepare(raw: &Raw) {
     }
 }
 
+fn is_folder(path: *const c_char) -> bool {
+    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+    // SAFETY: a C string prepared by the parent; the descriptor is closed again.
+    unsafe {
+        let fd = libc::open(path, flags);
+        fd >= 0 && libc::close(fd) == 0
+    }
+}
+
 /// A folder of the program's, unless there is one already.
 fn make_own(raw: &Raw, folder: *const c_char) {
     // SAFETY: a C string prepared by the parent.
     let made = unsafe {
         match libc::mkdir(folder, 0o700) {
             0 => raw.owner.is_none_or(|(user, group)| libc::lchown(folder, user, group) == 0),
-            _ => errno() == libc::EEXIST,
+            _ => errno() == libc::EEXIST && is_folder(folder),
         }
     };
     if !made {
