@@ -1,6 +1,7 @@
 //! The node's side: an execution host that talks to the watchdog of this machine.
 
 mod devices;
+mod health;
 mod housekeeping;
 mod link;
 mod order;
