@@ -6,6 +6,7 @@ use stint_sdk::v1;
 
 use crate::args::DEFAULT_TENANT;
 use crate::failure::Failure;
+use crate::limits::Limits;
 
 /// What was said about a task; unsaid things are left to the cluster.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -34,6 +35,7 @@ pub struct Draft {
     pub inputs: Vec<v1::InputFile>,
     pub outputs: Vec<v1::OutputPath>,
     pub secrets: Vec<v1::SecretUse>,
+    pub limits: Limits,
 }
 
 impl Draft {
@@ -68,6 +70,7 @@ impl Draft {
             inputs: [below.inputs, self.inputs].concat(),
             outputs: [below.outputs, self.outputs].concat(),
             secrets: [below.secrets, self.secrets].concat(),
+            limits: self.limits.over(below.limits),
         }
     }
 
@@ -108,6 +111,7 @@ impl Draft {
             inputs: self.inputs,
             outputs: self.outputs,
             secrets: self.secrets,
+            limits: self.limits.into_request(),
         }
     }
 

@@ -36,6 +36,12 @@ const KEYS: &[&str] = &[
     "inputs",
     "outputs",
     "secrets",
+    "pids",
+    "network",
+    "tmp_size",
+    "shm_size",
+    "swap",
+    "workdir",
 ];
 /// Bytes of a task file: a command and its environment at their limit (256 KiB), twice over for the notation.
 const MOST_BYTES: u64 = 1024 * 1024;
@@ -104,6 +110,12 @@ fn set(draft: &mut Draft, key: &str, value: &Value) -> Result<(), String> {
         "inputs" => draft.inputs = files::inputs_of(value)?,
         "outputs" => draft.outputs = files::outputs_of(value)?,
         "secrets" => draft.secrets = files::secrets_of(value)?,
+        "pids" => draft.limits.pids = Some(number(value)?),
+        "network" => draft.limits.network = Some(text(value)?),
+        "tmp_size" => draft.limits.tmp_size = Some(bytes(value)?),
+        "shm_size" => draft.limits.shm_size = Some(bytes(value)?),
+        "swap" => draft.limits.swap = Some(bytes(value)?),
+        "workdir" => draft.limits.workdir = Some(text(value)?),
         _ => return Err(unknown(key)),
     }
     Ok(())
@@ -185,13 +197,18 @@ gpu_memory = "40GiB"
 timeout = "15m"
 retries = 2
 retry_failures = true
+pids = 100
+network = "none"
+tmp_size = "1GiB"
+workdir = "src"
 [env]
 THREADS = 4
 [constraints]
 zone = "a"
 "#;
     const JSON: &str = r#"{"class":"gpu","command":["python","train.py"],"cpus":"1.5","memory":536870912,
-        "gpu_memory":"40GiB","timeout":"900s","retries":2,"retry_failures":true,"env":{"THREADS":"4"},
+        "gpu_memory":"40GiB","timeout":"900s","retries":2,"retry_failures":true,
+        "pids":100,"network":"none","tmp_size":"1GiB","workdir":"src","env":{"THREADS":"4"},
         "constraints":{"zone":"a"}}"#;
 
     #[test]
@@ -201,6 +218,7 @@ zone = "a"
         assert_eq!((draft.cpu_milli, draft.memory_bytes), (Some(1500), Some(512 << 20)));
         assert_eq!((draft.timeout_ms, draft.gpu_memory_bytes), (Some(900_000), Some(40 << 30)));
         assert_eq!(draft.env["THREADS"], "4");
+        assert_eq!((draft.limits.pids, draft.limits.tmp_size), (Some(100), Some(1 << 30)));
     }
 
     #[test]
@@ -215,6 +233,8 @@ zone = "a"
     fn wrong_files_say_what_to_change() {
         let cases = [
             ("memroy = \"1GiB\"", "memroy: unknown key (did you mean \"memory\"?)"),
+            ("shm_sizes = 1", "did you mean \"shm_size\"?"),
+            ("pids = \"many\"", "whole number"),
             ("retry-failures = true", "did you mean \"retry_failures\"?"),
             ("colour = 1", "a task file knows class, name"),
             ("timeout = 15", "write for example \"15m\", in quotes"),

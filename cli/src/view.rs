@@ -10,6 +10,7 @@ use stint_sdk::{units, v1};
 
 pub use images::ImageView;
 
+use crate::limits::{LimitsView, UsageView};
 use crate::table::{Cell, Tone};
 
 #[derive(Debug, Serialize)]
@@ -28,6 +29,7 @@ pub struct TaskView {
     pub node: Option<String>,
     pub outcome: Option<OutcomeView>,
     pub attempt_records: Vec<AttemptView>,
+    pub limits: Option<LimitsView>,
 }
 
 #[derive(Debug, Serialize)]
@@ -40,6 +42,7 @@ pub struct OutcomeView {
     pub run_ms: u64,
     pub attempt: u32,
     pub outputs: Vec<KeptView>,
+    pub usage: Option<UsageView>,
 }
 
 /// A file that was kept.
@@ -165,16 +168,18 @@ impl From<v1::Task> for TaskView {
             node: some_text(task.node_name),
             outcome: task.outcome.map(OutcomeView::from),
             attempt_records: task.attempt_records.into_iter().map(AttemptView::from).collect(),
+            limits: task.limits.map(LimitsView::from),
         }
     }
 }
 
 impl From<v1::Outcome> for OutcomeView {
     fn from(outcome: v1::Outcome) -> Self {
-        let v1::Outcome { status, kind, exit_code, message, finished_at_ms, run_ms, attempt, outputs } =
+        let v1::Outcome { status, kind, exit_code, message, finished_at_ms, run_ms, attempt, outputs, usage } =
             outcome;
         let outputs = outputs.into_iter().map(KeptView::from).collect();
-        Self { status, kind, exit_code, message, finished_at_ms, run_ms, attempt, outputs }
+        let usage = usage.map(UsageView::from);
+        Self { status, kind, exit_code, message, finished_at_ms, run_ms, attempt, outputs, usage }
     }
 }
 

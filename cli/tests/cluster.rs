@@ -216,7 +216,7 @@ async fn a_cluster_speaks_the_new_version_once_no_peer_is_held_back() {
     cluster.peers[0].edit("max_version = 1\n", "");
     cluster.peers[0].spawn(&[]);
     cluster.peers[0].ready().await;
-    until_version(&client, 3).await;
+    until_version(&client, 4).await;
     drain_and_resume(&client, "t2").await.unwrap();
     let until = Instant::now() + PATIENCE;
     while !moved().await {
@@ -232,7 +232,7 @@ async fn a_cluster_speaks_the_new_version_once_no_peer_is_held_back() {
     let ended = cluster.peers[1].exit().await;
     let said = cluster.peers[1].log();
     assert!(!ended.success(), "{said}");
-    assert!(said.contains("the cluster speaks version 3 and this peer at most 1: upgrade it"), "{said}");
+    assert!(said.contains("the cluster speaks version 4 and this peer at most 1: upgrade it"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

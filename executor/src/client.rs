@@ -1,6 +1,7 @@
 //! The node's side: an execution host that talks to the watchdog of this machine.
 
 mod devices;
+mod health;
 mod housekeeping;
 pub mod lines;
 mod link;
@@ -112,14 +113,14 @@ impl HostClient {
 
     /// Ends an attempt that cannot be executed at all.
     fn refuse(&self, lease: LeaseId, kind: EndKind, message: String) {
-        let end = AttemptEnd { lease, kind, message: clip(message), run_ms: 0, outputs: None };
+        let end = AttemptEnd::new(lease, kind, clip(message), 0);
         let _ = self.mock.send(ToMock::Publish(end));
     }
 
     /// Has the watchdog start an attempt.
     fn send_order(&self, launch: &Launch, staged: &Staged) {
         match order::make(&self.shared, launch, staged) {
-            Ok(order) => self.shared.send(ToShim::Start(order)),
+            Ok(order) => self.shared.send(ToShim::Start(Box::new(order))),
             Err((kind, message)) => {
                 self.shared.stays_here(launch.lease);
                 self.refuse(launch.lease, kind, message);

@@ -14,12 +14,14 @@ mod logs;
 pub mod pull;
 pub mod verdict;
 pub mod watch;
+mod wish;
 
 use std::path::PathBuf;
 
 use minicbor::{Decode, Encode};
 use stint_protocol::LeaseId;
 
+use crate::confine::Bounds;
 use crate::layout::folder_name;
 
 /// When an image is pulled.
@@ -62,8 +64,7 @@ pub struct DockerSettings {
     pub network: String,
     /// User and group of every program.
     pub user: (u32, u32),
-    /// Processes and threads of one container.
-    pub pids: u64,
+    pub bounds: Bounds,
 }
 
 impl Default for DockerSettings {
@@ -75,7 +76,7 @@ impl Default for DockerSettings {
             pull: Pull::Missing,
             network: "none".into(),
             user: (65534, 65534),
-            pids: 512,
+            bounds: Bounds::default(),
         }
     }
 }
@@ -83,6 +84,12 @@ impl Default for DockerSettings {
 /// The name of an attempt's container.
 pub fn container_name(lease: LeaseId) -> String {
     format!("stint-{}", folder_name(lease))
+}
+
+/// Whether a process is in a container, as its cgroups say.
+fn belongs(pid: i32, container: &str) -> bool {
+    let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    container.len() >= 12 && cgroups.contains(container)
 }
 
 /// The label that says which executor (its folder) a container belongs to.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use minicbor::{Decode, Encode};
 use stint_protocol::{
-    AttemptEnd, BootMs, Class, GpuInfo, LeaseId, QuarantinedGpu, Runtime, SharedSpec, Tenant,
+    Allowance, AttemptEnd, BootMs, Class, GpuInfo, LeaseId, QuarantinedGpu, Runtime, SharedSpec, Tenant,
 };
 
 use crate::confine::{CrunSettings, ProcessSettings};
@@ -186,6 +186,8 @@ pub struct HostHealth {
     pub sandbox: Sandbox,
     /// For each enabled runtime: usable, or why not and what to do.
     pub runtimes: BTreeMap<Runtime, Result<(), String>>,
+    /// What tasks may ask for with each of them.
+    pub allows: Vec<Allowance>,
     /// False when something from before this process started could not be accounted for: start a new incarnation.
     pub accounted: bool,
     /// What is not enforced or does not work, in words for the operator.

@@ -33,13 +33,15 @@ pub mod shim;
 mod stages;
 mod store;
 mod sys;
+mod usage;
 pub mod watchdog;
 mod wire;
+mod working_dir;
 
 pub use client::HostClient;
 pub use client::lines::TARGET as TASK_LINES;
 pub use clock::boot_now;
-pub use confine::{ConfineSettings, CrunSettings, ProcessSettings};
+pub use confine::{Bounds, ConfineSettings, CrunSettings, ProcessSettings};
 pub use docker::image::{Reference as ImageReference, Refused as ImageRefused};
 pub use docker::{DockerSettings, Pull};
 pub use gpu::{FixedGpu, GpuError, GpuLocks, GpuSource, detect_gpus, lock_gpus};

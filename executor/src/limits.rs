@@ -37,6 +37,9 @@ pub const PIDS: u64 = 512;
 pub const TMP_BYTES: u64 = 512 << 20;
 /// Default size of a private `/dev/shm`, in bytes: Docker's.
 pub const SHM_BYTES: u64 = 64 << 20;
+/// Processes of an attempt whose CPU time is read before it is killed, where no cgroup counts it: a few hundredths of a
+/// millisecond each.
+pub const METERED_PROCESSES: usize = 64;
 /// Open files of a program at first, and as many as it can have: what the kernel and most services use.
 pub const OPEN_FILES: (u64, u64) = (1024, 65_536);
 /// How long an attempt waits until nobody uses its GPU, in milliseconds: a driver takes down a large context in a second

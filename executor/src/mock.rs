@@ -115,15 +115,8 @@ impl Mock {
     }
 
     fn start(&mut self, lease: LeaseId, command: &[String], limits: Limits, now: BootMs) {
-        let refuse = |kind, message: &str| {
-            HostEvent::Ended(AttemptEnd {
-                lease,
-                kind,
-                message: message.to_owned(),
-                run_ms: 0,
-                outputs: None,
-            })
-        };
+        let refuse =
+            |kind, message: &str| HostEvent::Ended(AttemptEnd::new(lease, kind, message.to_owned(), 0));
         let script = match parse(command) {
             Ok(script) => script,
             Err(message) => return self.events.push(refuse(EndKind::NotRunnable, &message)),
@@ -163,8 +156,7 @@ impl Mock {
             self.ends.remove(&(started.plus(run_ms), lease));
         }
         let kind = why.map_or(script.end, Why::end_kind);
-        let end =
-            AttemptEnd { lease, kind, message: String::new(), run_ms: now.since(started), outputs: None };
+        let end = AttemptEnd::new(lease, kind, String::new(), now.since(started));
         self.events.push(HostEvent::Ended(end));
     }
 }
@@ -202,8 +194,7 @@ mod tests {
         mock.on_time(BootMs(799));
         assert_eq!(mock.events.len(), 1, "started only");
         mock.on_time(BootMs(800));
-        let end =
-            AttemptEnd { lease, kind: EndKind::Lost, message: String::new(), run_ms: 800, outputs: None };
+        let end = AttemptEnd::new(lease, EndKind::Lost, String::new(), 800);
         assert_eq!(mock.events[1], HostEvent::Ended(end));
         assert_eq!(mock.next_wake(), None);
     }

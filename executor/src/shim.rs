@@ -27,6 +27,7 @@ use std::process::ExitCode;
 use crate::layout::Layout;
 use crate::{limits, sys};
 
+pub(crate) use bundle::{HOST_FOLDERS, WORK};
 pub(crate) use recover::{LABEL, kill_labelled};
 
 /// Exit code when another watchdog already serves this folder.

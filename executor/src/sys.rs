@@ -1,7 +1,8 @@
 //! The system calls the executor needs, wrapped so that the rest of the crate is safe code. The only module of the
-//! crate, with its child `spawn`, that contains `unsafe`.
+//! crate, with its children `process` and `spawn`, that contains `unsafe`.
 #![allow(unsafe_code)] // libc has no safe interface for pidfds, signalfd, clone and prctl; each call says why it is sound
 
+mod process;
 pub mod spawn;
 
 use std::ffi::CString;
@@ -16,6 +17,10 @@ use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
 use stint_protocol::BootMs;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+
+pub use process::{
+    Reaped, cpu_ms, peek_exited, pidfd_exited, pidfd_open, pidfd_signal, pidfd_wait_status, reap, start_ticks,
+};
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
@@ -257,75 +262,10 @@ pub fn peer_credentials(fd: &impl AsRawFd) -> io::Result<(i32, u32)> {
     Ok((peer.pid, peer.uid))
 }
 
-/// A child that has exited and is not reaped yet.
-pub fn peek_exited() -> Option<i32> {
-    // SAFETY: `info` is plain data the kernel fills; si_pid is valid for child events and 0 when there was none.
-    unsafe {
-        let mut info: libc::siginfo_t = std::mem::zeroed();
-        let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-        let found = libc::waitid(libc::P_ALL, 0, &mut info, options) == 0;
-        (found && info.si_pid() != 0).then(|| info.si_pid())
-    }
-}
-
-/// Reaps a child that has exited; its raw wait status.
-pub fn reap(pid: i32) -> Option<i32> {
-    let mut status = 0;
-    // SAFETY: `status` is a valid integer.
-    let reaped = unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) };
-    (reaped == pid).then_some(status)
-}
-
-/// A handle on a process that cannot come to mean another one.
-pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
-    // SAFETY: takes no pointers; the result is a new descriptor (close-on-exec by definition).
-    owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) } as libc::c_int)
-}
-
 /// A descriptor whose readiness an asynchronous loop waits for.
 pub fn awaitable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` keeps its descriptor open, and the same, for as long as the `AsyncFd` owns it.
     unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(Into::into)
-}
-
-/// Sends a signal to exactly this process; one that is gone is no error.
-pub fn pidfd_signal(fd: &impl AsRawFd, signal: i32) {
-    // SAFETY: a null siginfo asks for the same as kill(2).
-    unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, fd.as_raw_fd(), signal, ptr::null::<libc::siginfo_t>(), 0)
-    };
-}
-
-/// Whether the process has exited: for the init of a pid namespace that means the namespace is empty.
-pub fn pidfd_exited(fd: &OwnedFd) -> bool {
-    wait_ready(&[(fd.as_raw_fd(), false)], 0)[0]
-}
-
-/// When a process began, in clock ticks since boot: with its number, it is no other process.
-pub fn start_ticks(pid: i32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // After the name in parentheses come the fields from the third on; the 22nd is the start time in ticks.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
-}
-
-/// The raw wait status of a process that was reaped by whoever its parent is; none where the kernel cannot tell.
-pub fn pidfd_wait_status(fd: &OwnedFd) -> Option<i32> {
-    /// `struct pidfd_info` as the first kernel that has it knows it.
-    #[repr(C)]
-    #[derive(Default)]
-    struct Info {
-        mask: u64,
-        cgroup: u64,
-        ids: [u32; 11],
-        exit_code: i32,
-    }
-    const EXIT: u64 = 1 << 3;
-    const GET_INFO: libc::c_ulong =
-        (3 << 30) | ((std::mem::size_of::<Info>() as libc::c_ulong) << 16) | (0xff << 8) | 11;
-    let mut info = Info { mask: EXIT, ..Info::default() };
-    // SAFETY: `info` has the size that the request's number says, and lives through the call.
-    let told = unsafe { libc::ioctl(fd.as_raw_fd(), GET_INFO as _, &raw mut info) } == 0;
-    (told && info.mask & EXIT != 0).then_some(info.exit_code)
 }
 
 /// Tells by a pipe that the program of a slot runs.

@@ -51,6 +51,13 @@ pub struct DockerOrder {
     pub gpus: Vec<String>,
     #[n(8)]
     pub labels: Vec<(String, String)>,
+    /// Sizes of `/tmp` and `/dev/shm`. None: a node of an earlier version asks.
+    #[n(9)]
+    #[cbor(default)]
+    pub tmp_bytes: Option<u64>,
+    #[n(10)]
+    #[cbor(default)]
+    pub shm_bytes: Option<u64>,
 }
 
 /// One attempt to be started. The environment is complete and closed.
@@ -105,9 +112,32 @@ pub struct Order {
     #[n(21)]
     #[cbor(default)]
     pub secrets: Option<Box<GivenSecrets>>,
+    /// Only to a watchdog that said it can.
+    #[n(22)]
+    #[cbor(default)]
+    pub further: Option<Box<Further>>,
+}
+
+/// What a task asks for beyond what every one is given.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Further {
+    /// Beyond its memory.
+    #[n(0)]
+    pub swap_bytes: u64,
+    /// Absolute as the program sees it, or below its work folder.
+    #[n(1)]
+    pub working_dir: Option<String>,
 }
 
 impl Order {
+    pub fn swap_bytes(&self) -> u64 {
+        self.further.as_ref().map_or(0, |further| further.swap_bytes)
+    }
+
+    pub fn working_dir(&self) -> Option<&str> {
+        self.further.as_ref()?.working_dir.as_deref()
+    }
+
     /// The variables of its secrets, whose files it sees in this folder.
     pub fn secret_variables(&self, place: &str) -> Vec<String> {
         let variables = self.secrets.iter().flat_map(|secrets| &secrets.variables);
@@ -164,7 +194,7 @@ pub struct Confinement {
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum ToShim {
     #[n(0)]
-    Start(#[n(0)] Order),
+    Start(#[n(0)] Box<Order>),
     #[n(1)]
     Renew(#[n(0)] LeaseId, #[n(1)] BootMs),
     #[n(2)]
@@ -208,6 +238,14 @@ pub struct Hello {
     #[n(12)]
     #[cbor(default)]
     pub stages: bool,
+    /// It knows `Order::further`.
+    #[n(13)]
+    #[cbor(default)]
+    pub limits: bool,
+    /// It can shut sandboxed processes in.
+    #[n(14)]
+    #[cbor(default)]
+    pub jails: bool,
     /// It confines as `Order::confinement` says and knows `Order::root`.
     #[n(9)]
     #[cbor(default)]

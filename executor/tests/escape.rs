@@ -153,9 +153,9 @@ async fn what_gets_through_without_a_sandbox_does_not_with_one() {
     rig.settings.runtimes = vec![Runtime::Process, Runtime::Crun, Runtime::Docker];
     rig.settings.docker.allowed_images = vec!["stint-test/*".into()];
     rig.settings.process.writable.clear();
-    rig.settings.docker.pids = 64;
-    rig.settings.crun.confine.pids = 64;
-    rig.settings.process.confine.pids = 64;
+    rig.settings.docker.bounds.pids = 64;
+    rig.settings.crun.confine.bounds.pids = 64;
+    rig.settings.process.confine.bounds.pids = 64;
     let mut client = rig.open().await;
     for (runtime, usable) in client.host.health().runtimes {
         usable.unwrap_or_else(|why| panic!("{runtime}: {why}"));

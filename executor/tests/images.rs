@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use stint_executor::{Host, LogStream};
-use stint_protocol::{AttemptEnd, EndKind, Runtime};
+use stint_protocol::{AttemptEnd, EndKind, Runtime, TaskLimits};
 use support::{Client, Rig, assert_kind, launch, spec};
 
 /// A rig whose `images` folder is permitted, with a root that has nothing but a static busybox, and another static program.
@@ -51,6 +51,36 @@ async fn run(client: &mut Client, runtime: Runtime, image: &str, words: &[&str])
         text += &chunk.map(|c| String::from_utf8_lossy(&c.bytes).into_owned()).unwrap_or_default();
     }
     (end, text)
+}
+
+/// A folder that an image lacks is made over it, and goes with the attempt.
+#[tokio::test]
+async fn a_task_starts_in_the_image_where_it_says() {
+    let rig = rig();
+    let mut client = rig.open().await;
+    if !has_crun(&client, "a_task_starts_in_the_image_where_it_says") {
+        return;
+    }
+    let before = files(&rig.folder.path().join("images"));
+    let at = [("/bin", "/bin"), ("/no/such", "/no/such"), ("src", "/work/src"), ("/bin/busybox", "")];
+    for (wanted, seen) in at {
+        let mut spec = spec(&["/bin/busybox", "pwd"]);
+        spec.image = Some(image(&rig, "root"));
+        let limits = TaskLimits { working_dir: Some(wanted.into()), ..TaskLimits::default() };
+        spec.limits = Some(Box::new(limits));
+        let launch = launch(spec, Runtime::Crun);
+        let lease = launch.lease;
+        client.host.start(launch);
+        let end = client.end(lease).await;
+        if seen.is_empty() {
+            assert_kind(&end, EndKind::NotRunnable);
+            assert!(end.message.contains(wanted), "{end:?}");
+            continue;
+        }
+        assert_kind(&end, EndKind::Exited(0));
+        assert_eq!(client.log(lease, LogStream::Stdout).await, format!("{seen}\n"));
+    }
+    assert_eq!(files(&rig.folder.path().join("images")), before);
 }
 
 /// Everything below a folder.

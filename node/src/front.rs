@@ -4,6 +4,7 @@ mod convert;
 mod files;
 pub mod http;
 mod images;
+mod limits;
 mod logs;
 pub mod native;
 mod nodes;

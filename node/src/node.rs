@@ -8,7 +8,9 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use stint_executor::{Host, LogChunk, LogStream};
 use stint_protocol::image::SCHEME;
-use stint_protocol::{IdempotencyKey, LeaseId, NodeId, SharedSpec, TaskId, TaskName, TaskSpec, Tenant};
+use stint_protocol::{
+    IdempotencyKey, LeaseId, NodeId, SharedSpec, TaskId, TaskName, TaskSpec, Tenant, Version, version,
+};
 use stint_raft::{CallClass, Raft};
 use stint_scheduler::State;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -68,6 +70,9 @@ impl Node {
         if new.spec.image.as_deref().is_some_and(|image| image.starts_with(SCHEME)) {
             self.check_images()?;
         }
+        if new.spec.limits.is_some() {
+            self.check_speaks(version::TASK_LIMITS)?;
+        }
         let rules = settings.class(new.spec.class);
         let spec = new.spec.resolve(rules).map_err(|e| invalid(e.to_string()))?;
         if let Some(name) = new.name.as_ref().filter(|_| new.count > 1) {
@@ -90,6 +95,15 @@ impl Node {
             Reply::Submitted { first, count, repeated } => Ok((first, count, repeated)),
             other => Err(unexpected(&other)),
         }
+    }
+
+    /// Refuses what the cluster does not speak yet: a leader that runs an earlier program would not see it.
+    pub fn check_speaks(&self, needed: Version) -> Result<(), Refusal> {
+        let state = self.shared.view().state;
+        if state.version() >= needed {
+            return Ok(());
+        }
+        Err(Refusal::new(RefusalCode::Conflict, state.held_back().to_string()))
     }
 
     /// Carries out a request wherever the leader is. Tries again while nothing was done or a repetition is

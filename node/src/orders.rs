@@ -1,8 +1,8 @@
 //! Orders out of the applied state: who reports, whether there is news for it, and what it is told. Pure: the
 //! leader's side of reports and the fast simulation run the same code.
 
-use stint_protocol::{BootMs, GpuId, GpuInfo, LeaseId};
-use stint_scheduler::{Command, Leased, State, Task};
+use stint_protocol::{AttemptEnd, BootMs, GpuId, GpuInfo, LeaseId, version};
+use stint_scheduler::{Command, Leased, Node, RegisterNode, State, Task};
 
 use crate::contacts::Contacts;
 use crate::limits;
@@ -30,12 +30,35 @@ pub fn reporter(state: &State, report: &Report) -> Reporter {
         return stale("a newer incarnation of this node is registered");
     }
     match &report.register {
-        Some(register) => Reporter::Registers(Command::RegisterNode(register.clone())),
+        Some(register) => Reporter::Registers(Command::RegisterNode(sayable(state, register))),
         None if node.nonce != report.nonce || node.incarnation != report.incarnation => {
             Reporter::Turned(ReportAnswer::Register)
         }
+        None if has_more_to_offer(state, node) => Reporter::Turned(ReportAnswer::Register),
         None => Reporter::Known,
     }
+}
+
+/// What a process says of itself, as far as the cluster's version knows words for it.
+fn sayable(state: &State, register: &RegisterNode) -> RegisterNode {
+    let mut register = register.clone();
+    register.offer.allows = register.offer.allows.filter(|_| state.version() >= version::TASK_LIMITS);
+    register
+}
+
+/// Whether the cluster learned the words for what the node allows after it registered.
+fn has_more_to_offer(state: &State, node: &Node) -> bool {
+    let knows = |speaks| speaks >= version::TASK_LIMITS;
+    knows(state.version()) && knows(node.speaks) && node.offer.allows.is_none()
+}
+
+/// What a report says has ended, as far as the cluster's version knows words for it.
+pub fn ends(state: &State, report: &Report) -> Vec<AttemptEnd> {
+    let mut ends = report.ends.clone();
+    if state.version() < version::TASK_LIMITS {
+        ends.iter_mut().for_each(|end| end.usage = None);
+    }
+    ends
 }
 
 /// Orders from the applied state, which answer this report at `now` by the leader's clock. They renew leases: the
@@ -252,6 +275,48 @@ mod tests {
         let renewed = orders(&state, &held).grants;
         assert!(renewed[0].launch.is_none(), "what runs already is renewed");
         assert!(!has_news(&state, &fresh(), BootMs(0), &held));
+    }
+
+    /// Until every peer knows the words, none of them may stand in the log.
+    #[test]
+    fn a_cluster_of_an_earlier_version_hears_nothing_of_usage_and_allowances() {
+        let mut state = State::default();
+        let admit = |speaks| {
+            let (name, address) = ("a".into(), "a:1".into());
+            Command::Admit(Admit { disk: [1; 16], name, address, token: None, speaks })
+        };
+        run(&mut state, Command::Configure(Settings::default()));
+        run(&mut state, admit(Version(3)));
+        let Command::RegisterNode(mut register) = register(Nonce(1), Vec::new()) else { panic!("a node") };
+        register.offer.allows = Some(vec![Allowance::everything(Runtime::Mock)]);
+        let usage = Some(Box::new(Usage { cpu_ms: Some(7), ..Usage::default() }));
+        let end = AttemptEnd { usage, ..AttemptEnd::new(LEASE, EndKind::Exited(0), String::new(), 1) };
+        let first =
+            Report { register: Some(register.clone()), ends: vec![end.clone()], ..report(Vec::new()) };
+        let said = |state: &State| match reporter(state, &first) {
+            Reporter::Registers(command) => command,
+            other => panic!("{other:?}"),
+        };
+        let recorded = |state: &State| Command::RecordEnds { node: NODE, ends: ends(state, &first) };
+        for command in [said(&state), recorded(&state)] {
+            assert!(command.needs() < version::TASK_LIMITS, "{command:?}");
+        }
+        let registers = said(&state);
+        run(&mut state, registers);
+        assert!(matches!(reporter(&state, &report(Vec::new())), Reporter::Known));
+
+        run(&mut state, Command::Announce { node: NODE, speaks: version::TASK_LIMITS });
+        run(&mut state, Command::RaiseVersion { to: version::TASK_LIMITS });
+        let turned = reporter(&state, &report(Vec::new()));
+        assert!(
+            matches!(turned, Reporter::Turned(ReportAnswer::Register)),
+            "it has more to say now: {turned:?}"
+        );
+        let registers = said(&state);
+        assert_eq!(registers, Command::RegisterNode(register));
+        run(&mut state, registers);
+        assert!(matches!(reporter(&state, &report(Vec::new())), Reporter::Known));
+        assert_eq!(ends(&state, &first), [end]);
     }
 
     #[test]

@@ -32,7 +32,8 @@ impl Reports {
         }
         let recorded: Vec<LeaseId> = report.ends.iter().map(|e| e.lease).collect();
         if !recorded.is_empty() {
-            let command = Command::RecordEnds { node: report.node, ends: report.ends.clone() };
+            let ends = orders::ends(&self.shared.view().state, &report);
+            let command = Command::RecordEnds { node: report.node, ends };
             if self.leader.propose(vec![command]).await.is_err() {
                 return self.not_leader();
             }

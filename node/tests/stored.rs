@@ -37,29 +37,35 @@ fn gpu() -> GpuInfo {
 }
 
 fn end() -> AttemptEnd {
-    AttemptEnd {
-        lease: lease(),
-        kind: EndKind::Exited(3),
-        message: "exit code 3".into(),
-        run_ms: 12,
-        outputs: None,
-    }
+    AttemptEnd::new(lease(), EndKind::Exited(3), "exit code 3".into(), 12)
+}
+
+fn end_with_usage() -> AttemptEnd {
+    let usage = Usage { cpu_ms: Some(7), peak_memory_bytes: Some(1 << 20), ..Usage::default() };
+    AttemptEnd { usage: Some(Box::new(usage)), ..end() }
+}
+
+fn limited_spec() -> SharedSpec {
+    let limits = TaskLimits { pids: Some(64), network: Some(Network::None), ..TaskLimits::default() };
+    SharedSpec::new(TaskSpec { limits: Some(Box::new(limits)), ..TaskSpec::clone(&spec()) })
 }
 
 #[test]
 fn a_log_entry_is_read_and_written_as_it_was_stored() {
-    stored().check("entry-2.cbor", &entry(Version(2)));
-    // As it was written before peers said what they speak.
-    let first = stored().bytes("entry-1.cbor", || panic!("is missing"));
-    assert_reads("entry-1.cbor", &first, &entry(version::OLDEST));
+    stored().check("entry-4.cbor", &entry(Version(4), end_with_usage()));
+    // As it was written before peers said what they speak, and before attempts said what they used.
+    for (file, speaks) in [("entry-1.cbor", version::OLDEST), ("entry-2.cbor", Version(2))] {
+        let earlier = stored().bytes(file, || panic!("is missing"));
+        assert_reads(file, &earlier, &entry(speaks, end()));
+    }
 }
 
 /// An entry has no `PartialEq`, but its form for debugging shows every field.
-fn entry(speaks: Version) -> Entry {
+fn entry(speaks: Version, end: AttemptEnd) -> Entry {
     let (name, address) = ("n1".into(), "10.0.0.1:7001".into());
     let commands = vec![
         Command::Admit(Admit { disk: [1; 16], name, address, token: Some([2; 32]), speaks }),
-        Command::RecordEnds { node: NodeId(2), ends: vec![end()] },
+        Command::RecordEnds { node: NodeId(2), ends: vec![end] },
         Command::SetNodeMode { node: NodeId(2), mode: NodeMode::Draining, within_ms: Some(60_000) },
         Command::Tick,
     ];
@@ -68,6 +74,14 @@ fn entry(speaks: Version) -> Entry {
 
 #[test]
 fn a_report_is_read_and_written_as_it_was_stored() {
+    let allows = Some(vec![Allowance::everything(Runtime::Mock)]);
+    stored().check("report-4.cbor", &report(allows, end_with_usage()));
+    // As it was sent before nodes said what they allow.
+    let first = stored().bytes("report-1.cbor", || panic!("is missing"));
+    assert_reads("report-1.cbor", &first, &report(None, end()));
+}
+
+fn report(allows: Option<Vec<Allowance>>, end: AttemptEnd) -> Report {
     let offer = NodeOffer {
         resources: Resources { cpu_milli: 16_000, memory_bytes: 64 << 30 },
         gpus: vec![gpu()],
@@ -76,6 +90,7 @@ fn a_report_is_read_and_written_as_it_was_stored() {
         labels: [("zone".to_string(), "a".to_string())].into(),
         slots: 8,
         quarantined: vec![QuarantinedGpu { info: gpu(), used_by: "process 4711 (python3)".into() }],
+        allows,
     };
     let register = RegisterNode {
         node: NodeId(2),
@@ -84,7 +99,7 @@ fn a_report_is_read_and_written_as_it_was_stored() {
         offer,
         problems: vec!["no crun".into()],
     };
-    let report = Report {
+    Report {
         node: NodeId(2),
         incarnation: Incarnation(3),
         nonce: Nonce(4),
@@ -92,17 +107,15 @@ fn a_report_is_read_and_written_as_it_was_stored() {
         sent: BootMs(6_000_000),
         register: Some(register),
         held: vec![(lease(), true)],
-        ends: vec![end()],
+        ends: vec![end],
         hold_ms: 1_000,
-    };
-    stored().check("report-1.cbor", &report);
+    }
 }
 
-#[test]
-fn the_answers_to_a_report_are_read_and_written_as_they_were_stored() {
+fn orders(spec: SharedSpec) -> ReportAnswer {
     let launch = Launching {
         tenant: Tenant::new("team-7").unwrap(),
-        spec: spec(),
+        spec,
         runtime: Runtime::Crun,
         gpus: vec![gpu()],
         index: 7,
@@ -116,7 +129,7 @@ fn the_answers_to_a_report_are_read_and_written_as_they_were_stored() {
         drained: true,
         launch: Some(launch),
     };
-    let orders = Orders {
+    ReportAnswer::Orders(Orders {
         term: 9,
         incarnation: Incarnation(3),
         nonce: Nonce(4),
@@ -124,9 +137,14 @@ fn the_answers_to_a_report_are_read_and_written_as_they_were_stored() {
         grants: vec![grant],
         recorded: vec![lease()],
         more: true,
-    };
+    })
+}
+
+#[test]
+fn the_answers_to_a_report_are_read_and_written_as_they_were_stored() {
+    stored().check("report-answer-4-orders.cbor", &orders(limited_spec()));
     let answers = [
-        ("orders", ReportAnswer::Orders(orders)),
+        ("orders", orders(spec())),
         ("not-leader", ReportAnswer::NotLeader(Some(NodeId(1)))),
         ("register", ReportAnswer::Register),
         ("stale", ReportAnswer::Stale("a newer process runs".into())),
@@ -138,19 +156,19 @@ fn the_answers_to_a_report_are_read_and_written_as_they_were_stored() {
 
 #[test]
 fn forwarded_requests_are_read_and_written_as_they_were_stored() {
-    let submit = SubmitRequest {
+    let submit = |spec| SubmitRequest {
         tenant: Tenant::new("team-7").unwrap(),
         first: task(),
         count: 2,
         name: Some(TaskName::new("train").unwrap()),
-        spec: spec(),
+        spec,
         key: Some(IdempotencyKey::new("key-1").unwrap()),
         digest: 0xfeed_f00d_dead_beef,
         key_made_ms: Some(1_790_000_000_000),
     };
     let mode = Request::SetNodeMode { node: NodeId(2), mode: NodeMode::Draining, within_ms: Some(60_000) };
     let requests = [
-        ("submit", Request::Submit(submit)),
+        ("submit", Request::Submit(submit(spec()))),
         ("cancel", Request::Cancel(vec![task()])),
         ("set-node-mode", mode),
         ("remove-node", Request::RemoveNode(NodeId(2))),
@@ -166,6 +184,7 @@ fn forwarded_requests_are_read_and_written_as_they_were_stored() {
     for (number, (name, request)) in requests.iter().enumerate() {
         stored().check(&format!("request-{number}-{name}.cbor"), request);
     }
+    stored().check("request-0-submit-4.cbor", &Request::Submit(submit(limited_spec())));
 }
 
 /// As they were sent before peers said what they speak.

@@ -10,7 +10,10 @@ pub mod limits;
 pub mod outcome;
 pub mod python;
 pub mod resources;
+pub mod retry;
+pub mod shared_spec;
 pub mod task;
+pub mod task_limits;
 pub mod time;
 pub mod version;
 
@@ -31,8 +34,11 @@ pub use ids::{
     TaskId, TaskName, Tenant,
 };
 pub use image::{ImageKind, ImageSource, Named, PinnedImage};
-pub use outcome::{AttemptEnd, EndKind, Outcome, weight_of};
+pub use outcome::{AttemptEnd, EndKind, Outcome, Usage, weight_of};
 pub use resources::{GpuInfo, GpuRequest, NodeOffer, QuarantinedGpu, Resources};
-pub use task::{InvalidSpec, Network, OnLost, RetryPolicy, SharedSpec, TaskSpec};
+pub use retry::RetryPolicy;
+pub use shared_spec::SharedSpec;
+pub use task::{InvalidSpec, OnLost, TaskSpec};
+pub use task_limits::{Allowance, Network, NotAllowed, TaskLimits};
 pub use time::{BootMs, TimeMs};
 pub use version::Version;

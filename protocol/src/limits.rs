@@ -2,6 +2,10 @@
 
 /// Fewest processes and threads that an attempt can be limited to: starting a container takes a few.
 pub const FEWEST_PIDS: u64 = 16;
+/// Most of them: Linux has no higher process ids.
+pub const MOST_PIDS: u64 = 4_194_304;
+/// Smallest `/tmp` or `/dev/shm` of an attempt, in bytes: a few pages, and never 0, which the kernel takes for no limit.
+pub const LEAST_TMPFS_BYTES: u64 = 64 << 10;
 /// Bytes of a tenant's name: a DNS label, so that it can be one.
 pub const TENANT_BYTES: usize = 63;
 /// Bytes of a task's name: fits a file name together with an attempt number.

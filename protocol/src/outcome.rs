@@ -67,6 +67,22 @@ impl EndKind {
     }
 }
 
+/// What an attempt used, all its processes together. Unset: its node cannot say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Usage {
+    /// User and system, in milliseconds.
+    #[n(0)]
+    pub cpu_ms: Option<u64>,
+    /// At its highest, with what it had in `/tmp`, `/dev/shm` and the cache of files.
+    #[n(1)]
+    pub peak_memory_bytes: Option<u64>,
+    /// Read from storage, not from the cache.
+    #[n(2)]
+    pub read_bytes: Option<u64>,
+    #[n(3)]
+    pub written_bytes: Option<u64>,
+}
+
 /// A node's report that an attempt has stopped: its processes are gone.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct AttemptEnd {
@@ -84,17 +100,21 @@ pub struct AttemptEnd {
     #[n(4)]
     #[cbor(default)]
     pub outputs: Option<Box<[KeptFile]>>,
+    /// What it used.
+    #[n(5)]
+    #[cbor(default)]
+    pub usage: Option<Box<Usage>>,
 }
 
 impl AttemptEnd {
-    /// An end that left no outputs.
+    /// An end that left no outputs, of which nobody says what it used.
     pub fn new(lease: LeaseId, kind: EndKind, message: String, run_ms: u64) -> Self {
-        Self { lease, kind, message, run_ms, outputs: None }
+        Self { lease, kind, message, run_ms, outputs: None, usage: None }
     }
 
     /// Bytes it takes in a message or in the log, about.
     pub fn weight(&self) -> usize {
-        64 + self.message.len() + weight_of(self.outputs.as_deref())
+        96 + self.message.len() + weight_of(self.outputs.as_deref())
     }
 }
 
@@ -124,6 +144,10 @@ pub struct Outcome {
     #[n(6)]
     #[cbor(default)]
     pub outputs: Option<Box<[KeptFile]>>,
+    /// What that attempt used.
+    #[n(7)]
+    #[cbor(default)]
+    pub usage: Option<Box<Usage>>,
 }
 
 impl Outcome {

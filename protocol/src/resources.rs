@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::class::{Class, Runtime};
 use crate::ids::GpuId;
+use crate::task_limits::Allowance;
 
 /// An amount of CPU (thousandths of a core) and memory (bytes).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
@@ -114,4 +115,8 @@ pub struct NodeOffer {
     #[n(6)]
     #[cbor(default)]
     pub quarantined: Vec<QuarantinedGpu>,
+    /// What its tasks may ask for with `TaskSpec::limits`, by runtime. None: it knows no such limits.
+    #[n(7)]
+    #[cbor(default)]
+    pub allows: Option<Vec<Allowance>>,
 }

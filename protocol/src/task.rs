@@ -1,8 +1,6 @@
 //! What a user asks for. Checked once, by `TaskSpec::check`; inside, a spec is right by construction.
 
 use std::collections::BTreeMap;
-use std::ops::Deref;
-use std::sync::Arc;
 
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
@@ -12,6 +10,8 @@ use crate::files::TaskFiles;
 use crate::image::PinnedImage;
 use crate::limits;
 use crate::resources::{GpuRequest, Resources};
+use crate::retry::RetryPolicy;
+use crate::task_limits::TaskLimits;
 
 /// What to do when an attempt is lost with its node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
@@ -23,64 +23,6 @@ pub enum OnLost {
     Retry,
     #[n(1)]
     Fail,
-}
-
-/// What of a network a program sees.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
-#[cbor(index_only)]
-#[serde(rename_all = "snake_case")]
-pub enum Network {
-    /// A loopback of its own, and nothing else.
-    #[n(0)]
-    #[default]
-    None,
-    /// Its node's.
-    #[n(1)]
-    Host,
-}
-
-impl Network {
-    pub const ALL: [Network; 2] = [Network::None, Network::Host];
-
-    /// The word users write.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Network::None => "none",
-            Network::Host => "host",
-        }
-    }
-}
-
-/// When and how often a failed attempt is repeated. Lost and drained attempts do not count.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct RetryPolicy {
-    /// Attempts that may fail by infrastructure before the task does (env-runner §14.2: 3).
-    #[n(0)]
-    pub max_attempts: u32,
-    /// First wait between two attempts, in milliseconds.
-    #[n(1)]
-    pub backoff_ms: u64,
-    /// Longest wait, in milliseconds; the wait doubles up to it.
-    #[n(2)]
-    pub max_backoff_ms: u64,
-    /// Also repeat when the program itself fails (exit code, signal, memory, timeout).
-    #[n(3)]
-    pub retry_failures: bool,
-}
-
-impl Default for RetryPolicy {
-    fn default() -> Self {
-        Self { max_attempts: 3, backoff_ms: 500, max_backoff_ms: 30_000, retry_failures: false }
-    }
-}
-
-impl RetryPolicy {
-    /// The wait before the next attempt after `failures` counted failures (from 1), in milliseconds.
-    pub fn backoff_after(&self, failures: u32) -> u64 {
-        let doubled = 1u64.checked_shl(failures.saturating_sub(1).min(32)).unwrap_or(u64::MAX);
-        self.backoff_ms.saturating_mul(doubled).min(self.max_backoff_ms)
-    }
 }
 
 /// One piece of work as submitted. Amounts of 0 mean: the class's default.
@@ -146,6 +88,11 @@ pub struct TaskSpec {
     #[cbor(default)]
     #[serde(skip)]
     pub pinned: Option<PinnedImage>,
+    /// Further limits, its network and where it starts; what is unset is as its node gives it.
+    #[n(20)]
+    #[cbor(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Box<TaskLimits>>,
 }
 
 fn default_priority() -> u8 {
@@ -188,6 +135,7 @@ impl TaskSpec {
             stop_grace_ms: default_grace(),
             files: None,
             pinned: None,
+            limits: None,
         }
     }
 
@@ -208,6 +156,8 @@ impl TaskSpec {
         self.check_command()?;
         self.check_maps()?;
         self.check_files()?;
+        self.limits = self.limits.filter(|limits| **limits != TaskLimits::default());
+        self.limits.iter().try_for_each(|limits| limits.check())?;
         self.check_class(rules)?;
         self.check_numbers(rules)?;
         Ok(self)
@@ -230,7 +180,8 @@ impl TaskSpec {
             self.env.iter().chain(&self.constraints).map(|(k, v)| k.len() + v.len() + 48).sum::<usize>();
         let files = self.files.as_ref().map_or(0, |files| files.weight());
         let pinned = self.pinned.as_ref().map_or(0, |_| 400);
-        (200 + words + pairs + files + pinned) as u64
+        let limits = self.limits.as_ref().map_or(0, |limits| limits.weight());
+        (200 + words + pairs + files + pinned + limits) as u64
     }
 
     fn check_command(&self) -> Result<(), InvalidSpec> {
@@ -376,45 +327,6 @@ impl TaskSpec {
     }
 }
 
-/// A spec shared by all tasks of one submit: 10,000 repetitions hold it once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SharedSpec(Arc<TaskSpec>);
-
-impl SharedSpec {
-    /// Shares `spec`.
-    pub fn new(spec: TaskSpec) -> Self {
-        Self(Arc::new(spec))
-    }
-
-    /// Whether both are the same allocation.
-    pub fn same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-impl Deref for SharedSpec {
-    type Target = TaskSpec;
-    fn deref(&self) -> &TaskSpec {
-        &self.0
-    }
-}
-
-impl<C> Encode<C> for SharedSpec {
-    fn encode<W: minicbor::encode::Write>(
-        &self,
-        e: &mut minicbor::Encoder<W>,
-        ctx: &mut C,
-    ) -> Result<(), minicbor::encode::Error<W::Error>> {
-        (*self.0).encode(e, ctx)
-    }
-}
-
-impl<'b, C> Decode<'b, C> for SharedSpec {
-    fn decode(d: &mut minicbor::Decoder<'b>, ctx: &mut C) -> Result<Self, minicbor::decode::Error> {
-        TaskSpec::decode(d, ctx).map(Self::new)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -459,13 +371,6 @@ mod tests {
             let message = resolve(spec).unwrap_err().to_string();
             assert!(message.contains(part), "{message:?} does not say {part:?}");
         }
-    }
-
-    #[test]
-    fn backoff_doubles_up_to_its_cap() {
-        let policy = RetryPolicy::default();
-        let waits: Vec<u64> = [1, 2, 3, 7, 8, 60].iter().map(|n| policy.backoff_after(*n)).collect();
-        assert_eq!(waits, [500, 1000, 2000, 30_000, 30_000, 30_000]);
     }
 
     #[test]

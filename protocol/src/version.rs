@@ -7,9 +7,9 @@
 //! Version 1 is the first cluster. How versions are negotiated belongs to it: what a member speaks (in `Admit` and
 //! `Announce`) and `RaiseVersion` are understood by every peer.
 //!
-//! **To add version 4:** name here what comes with it (`pub const NEW_THING: Version = Version(4)`) and make `CURRENT`
+//! **To add version 5:** name here what comes with it (`pub const NEW_THING: Version = Version(5)`) and make `CURRENT`
 //! that version; let `Command::needs` answer it for the new command or field; numbers are new, fields have
-//! `#[cbor(default)]`; keep the stored bytes of version 3 (`tests/stored`) and add those of 4. A client's request that
+//! `#[cbor(default)]`; keep the stored bytes of version 4 (`tests/stored`) and add those of 5. A client's request that
 //! becomes such a command is then refused by the leader until every peer is upgraded: nothing else is to be done.
 
 use std::fmt;
@@ -24,7 +24,7 @@ pub struct Version(#[n(0)] pub u32);
 /// The oldest that a cluster may speak.
 pub const OLDEST: Version = Version(1);
 /// The newest that this program speaks.
-pub const CURRENT: Version = Version(3);
+pub const CURRENT: Version = Version(4);
 
 /// A drain with a deadline: `SetNodeMode.within_ms`, and attempts that end as `Drained`.
 pub const DRAIN_DEADLINE: Version = Version(2);
@@ -35,6 +35,10 @@ pub const NODE_ADDRESS: Version = Version(2);
 
 /// Registered images and stored bytes: tasks that name an image of the registry, and the commands about both.
 pub const IMAGES: Version = Version(3);
+
+/// Limits of a task, what nodes allow of them, and what attempts used: `TaskSpec.limits`, `NodeOffer.allows`,
+/// `AttemptEnd.usage`.
+pub const TASK_LIMITS: Version = Version(4);
 
 impl Default for Version {
     /// Who never said what it speaks speaks the oldest.

@@ -92,13 +92,7 @@ impl Bench {
 
     fn end_all(&mut self) {
         for id in 1..=NODES {
-            let end = |lease| AttemptEnd {
-                lease,
-                kind: EndKind::Exited(0),
-                message: String::new(),
-                run_ms: 1,
-                outputs: None,
-            };
+            let end = |lease| AttemptEnd::new(lease, EndKind::Exited(0), String::new(), 1);
             let ends: Vec<AttemptEnd> = self.state.leases_of(NodeId(id)).map(end).collect();
             self.apply(Command::RecordEnds { node: NodeId(id), ends });
         }

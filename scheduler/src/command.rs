@@ -225,6 +225,11 @@ impl Command {
     /// The lowest version of the cluster in which this may stand in the log.
     pub fn needs(&self) -> Version {
         match self {
+            Command::Submit(submit) if submit.spec.limits.is_some() => version::TASK_LIMITS,
+            Command::RegisterNode(node) if node.offer.allows.is_some() => version::TASK_LIMITS,
+            Command::RecordEnds { ends, .. } if ends.iter().any(|end| end.usage.is_some()) => {
+                version::TASK_LIMITS
+            }
             Command::SetNodeMode { within_ms: Some(_), .. } => version::DRAIN_DEADLINE,
             Command::RecordEnds { ends, .. } if ends.iter().any(|end| end.kind == EndKind::Drained) => {
                 version::DRAIN_DEADLINE

@@ -151,7 +151,8 @@ impl FinishedTask {
         let spec = if self.fields.index == 0 { self.spec.weight() } else { 64 };
         let words: usize = self.fields.records.iter().map(|record| record.message.len() + 128).sum();
         let outcome = &self.fields.outcome;
-        spec + (words + outcome.message.len() + weight_of(outcome.outputs.as_deref())) as u64
+        let usage = outcome.usage.as_ref().map_or(0, |_| 64);
+        spec + (words + outcome.message.len() + weight_of(outcome.outputs.as_deref()) + usage) as u64
     }
 }
 

@@ -263,7 +263,7 @@ fn end(lease: LeaseId, kind: usize) -> AttemptEnd {
     use EndKind::*;
     let kinds =
         [Exited(0), Exited(1), Signalled(9), TimedOut, OutOfMemory, Lost, StartFailed, NotRunnable, Drained];
-    AttemptEnd { lease, kind: kinds[kind].clone(), message: String::new(), run_ms: 1, outputs: None }
+    AttemptEnd::new(lease, kinds[kind].clone(), String::new(), 1)
 }
 
 proptest! {

@@ -40,7 +40,7 @@ const COMMANDS: &[(u32, &str)] = &[
 const RETIRED: &[(u32, &str)] = &[];
 /// Commands that got fields since they were stored first, with the layout that is written today; files of the earlier
 /// layouts stay, and are read.
-const LAYOUTS: &[(u32, u32)] = &[(1, 3), (4, 2), (9, 2)];
+const LAYOUTS: &[(u32, u32)] = &[(1, 4), (3, 4), (4, 4), (9, 2)];
 
 /// Without a wildcard, so that a new command does not compile until it stands here; then it is missing in `COMMANDS`
 /// and in `samples`.
@@ -75,18 +75,18 @@ fn name_of(command: &Command) -> &'static str {
 fn samples() -> Vec<Command> {
     vec![
         Command::Configure(settings()),
-        Command::Submit(submit(Some(files()), Some(pinned()))),
+        Command::Submit(limited_submit()),
         Command::Cancel(TaskId(0x0190_a1b2_0000_7000_8000_0000_0001_0003)),
         Command::RegisterNode(RegisterNode {
             node: NodeId(300),
             incarnation: Incarnation(4),
             nonce: Nonce(u64::MAX),
-            offer: offer(),
-            problems: vec!["memory limits are not enforced".into()],
+            offer: NodeOffer { allows: Some(allows()), ..offer() },
+            problems: problems(),
         }),
         Command::RecordEnds {
             node: NodeId(2),
-            ends: ends().into_iter().chain(ends_with_outputs()).collect(),
+            ends: ends().into_iter().chain(ends_with_outputs()).chain([end_with_usage()]).collect(),
         },
         Command::CommitPlan(Plan {
             assignments: vec![
@@ -169,6 +169,48 @@ fn submit(files: Option<TaskFiles>, pinned: Option<PinnedImage>) -> Submit {
     }
 }
 
+fn limited_submit() -> Submit {
+    let submit = submit(Some(files()), Some(pinned()));
+    let limits = Some(Box::new(task_limits()));
+    Submit { spec: SharedSpec::new(TaskSpec { limits, ..TaskSpec::clone(&submit.spec) }), ..submit }
+}
+
+fn task_limits() -> TaskLimits {
+    TaskLimits {
+        pids: Some(100),
+        swap_bytes: Some(1 << 30),
+        tmp_bytes: Some(2 << 30),
+        shm_bytes: Some(8 << 30),
+        network: Some(Network::Host),
+        working_dir: Some("src".into()),
+    }
+}
+
+fn allows() -> Vec<Allowance> {
+    let crun = Allowance {
+        runtime: Runtime::Crun,
+        networks: vec![Network::None, Network::Host],
+        pids: 512,
+        tmp_bytes: 2 << 30,
+        shm_bytes: 8 << 30,
+        swap_bytes: 1 << 30,
+    };
+    vec![crun, Allowance::everything(Runtime::Mock)]
+}
+
+fn usage() -> Usage {
+    Usage { cpu_ms: Some(1_500), peak_memory_bytes: Some(64 << 20), read_bytes: Some(0), written_bytes: None }
+}
+
+fn end_with_usage() -> AttemptEnd {
+    let end = AttemptEnd::new(lease(30, 1), EndKind::Exited(0), String::new(), 2_000);
+    AttemptEnd { usage: Some(Box::new(usage())), ..end }
+}
+
+fn problems() -> Vec<String> {
+    vec!["memory limits are not enforced".into()]
+}
+
 fn spec() -> TaskSpec {
     TaskSpec {
         class: Class::Gpu,
@@ -192,6 +234,7 @@ fn spec() -> TaskSpec {
         stop_grace_ms: 3_000,
         files: None,
         pinned: None,
+        limits: None,
     }
 }
 
@@ -231,6 +274,7 @@ fn ends_with_outputs() -> Vec<AttemptEnd> {
         message: String::new(),
         run_ms: 5,
         outputs,
+        usage: None,
     };
     vec![
         end(20, EndKind::Exited(0), Some(vec![kept("out/a", true), kept("log", false)].into())),
@@ -256,6 +300,7 @@ fn offer() -> NodeOffer {
         labels: pairs(&[("zone", "a")]),
         slots: 8,
         quarantined: vec![QuarantinedGpu { info: gpu("GPU-3", 2), used_by: "process 4711 (python3)".into() }],
+        allows: None,
     }
 }
 
@@ -277,12 +322,8 @@ fn ends() -> Vec<AttemptEnd> {
         EndKind::Denied,
         EndKind::Drained,
     ];
-    let end = |(at, kind): (usize, &EndKind)| AttemptEnd {
-        lease: lease(at as u128, 1),
-        kind: kind.clone(),
-        message: format!("end {at}"),
-        run_ms: 1_000 * at as u64,
-        outputs: None,
+    let end = |(at, kind): (usize, &EndKind)| {
+        AttemptEnd::new(lease(at as u128, 1), kind.clone(), format!("end {at}"), 1_000 * at as u64)
     };
     kinds.iter().enumerate().map(end).collect()
 }
@@ -312,10 +353,30 @@ fn file_of(number: u32, name: &str) -> String {
     }
 }
 
+/// As a node registered before it said what it allows.
+fn register() -> Command {
+    Command::RegisterNode(RegisterNode {
+        node: NodeId(300),
+        incarnation: Incarnation(4),
+        nonce: Nonce(u64::MAX),
+        offer: offer(),
+        problems: problems(),
+    })
+}
+
 /// Files of layouts that are no longer written.
 fn earlier() -> Vec<(&'static str, Command)> {
     vec![
         ("command-1-submit.cbor", Command::Submit(submit(None, None))),
+        ("command-1-submit-3.cbor", Command::Submit(submit(Some(files()), Some(pinned())))),
+        ("command-3-register-node.cbor", register()),
+        (
+            "command-4-record-ends-2.cbor",
+            Command::RecordEnds {
+                node: NodeId(2),
+                ends: ends().into_iter().chain(ends_with_outputs()).collect(),
+            },
+        ),
         ("command-4-record-ends.cbor", Command::RecordEnds { node: NodeId(2), ends: ends() }),
         ("command-9-admit.cbor", Command::Admit(admit(version::OLDEST))),
     ]
@@ -353,6 +414,16 @@ fn what_has_to_do_with_images_needs_version_3() {
     assert_eq!(naming("stint://train"), version::IMAGES);
 }
 
+#[test]
+fn limits_of_tasks_need_version_4() {
+    let (before, now): (Vec<Command>, Vec<Command>) =
+        (earlier().into_iter().map(|(_, c)| c).collect(), samples());
+    assert!(before.iter().all(|command| command.needs() < version::TASK_LIMITS));
+    for place in [1, 3, 4] {
+        assert_eq!(now[place].needs(), version::TASK_LIMITS, "{:?}", now[place]);
+    }
+}
+
 /// What says that it is pinned and names no registered image is not.
 #[test]
 fn only_the_registry_pins() {
@@ -379,7 +450,12 @@ fn every_command_is_stored_and_every_file_is_known() {
     let mut expected: Vec<String> =
         COMMANDS.iter().chain(RETIRED).map(|(number, name)| file_of(*number, name)).collect();
     expected.extend(earlier().iter().map(|(file, _)| file.to_string()));
-    expected.extend(["snapshot-1.cbor".into(), "snapshot-2.cbor".into(), "snapshot-3.cbor".into()]);
+    expected.extend([
+        "snapshot-1.cbor".into(),
+        "snapshot-2.cbor".into(),
+        "snapshot-3.cbor".into(),
+        "snapshot-4.cbor".into(),
+    ]);
     expected.sort();
     assert_eq!(folder.names(), expected);
 }
@@ -565,4 +641,51 @@ fn a_snapshot_is_read_and_written_as_it_was_stored() {
     let again = Stamped { now: state.time(), command: small_submit(4, Class::CpuLong) };
     let repeated = Change::Submitted { first: TaskId(4 << 16), count: 2, repeated: true };
     assert_eq!(apply(&mut state, again).unwrap(), [repeated]);
+}
+
+/// The state of before, of a cluster that was raised to version 4: a node that says what it allows, a task with limits,
+/// and one that told what it used.
+fn with_limits() -> State {
+    let folder = Stored::of_crate(env!("CARGO_MANIFEST_DIR"));
+    let mut state = decode_snapshot(&folder.bytes("snapshot-3.cbor", || panic!("is missing"))).unwrap();
+    let holder = state.node(NodeId(2)).unwrap();
+    let register = RegisterNode {
+        node: holder.id,
+        incarnation: holder.incarnation,
+        nonce: holder.nonce,
+        offer: NodeOffer { allows: Some(allows()), ..holder.offer.clone() },
+        problems: Vec::new(),
+    };
+    let Command::Submit(mut submit) = small_submit(9, Class::CpuShort) else { panic!("a submit") };
+    let limits = Some(Box::new(task_limits()));
+    submit.spec = SharedSpec::new(TaskSpec { limits, ..TaskSpec::clone(&submit.spec) });
+    let end = AttemptEnd { lease: lease(1, 1), ..end_with_usage() };
+    for command in [
+        Command::Announce { node: NodeId(1), speaks: Version(4) },
+        Command::Announce { node: NodeId(2), speaks: Version(4) },
+        Command::RaiseVersion { to: Version(4) },
+        Command::RegisterNode(register),
+        Command::Submit(submit),
+        Command::RecordEnds { node: NodeId(2), ends: vec![end] },
+    ] {
+        let now = state.time();
+        apply(&mut state, Stamped { now, command }).unwrap();
+        check(&state).unwrap();
+    }
+    state
+}
+
+#[test]
+fn a_snapshot_with_limits_is_read_and_written_as_it_was_stored() {
+    let name = "snapshot-4.cbor";
+    let folder = Stored::of_crate(env!("CARGO_MANIFEST_DIR"));
+    let stored = folder.bytes(name, || encode_snapshot(&with_limits()));
+    let state = decode_snapshot(&stored).unwrap();
+    check(&state).unwrap();
+    assert_eq!(state.version(), Version(4));
+    assert_eq!(state.node(NodeId(2)).unwrap().offer.allows, Some(allows()));
+    assert_eq!(state.task(TaskId(9 << 16)).unwrap().spec.limits, Some(Box::new(task_limits())));
+    let outcome = &state.finished(TaskId(1 << 16)).unwrap().fields.outcome;
+    assert_eq!(outcome.usage, Some(Box::new(usage())));
+    assert_same(name, &encode_snapshot(&state), &stored);
 }

@@ -6,7 +6,7 @@ use stint_executor::{
     Held, Host, HostHealth, Launch, LogChunk, LogError, LogFuture, LogStream, Sandbox, StopReason,
 };
 use stint_node::clock::Clock;
-use stint_protocol::{AttemptEnd, BootMs, LeaseId, Runtime};
+use stint_protocol::{Allowance, AttemptEnd, BootMs, LeaseId, Runtime};
 
 use crate::machine::{Attempt, Machine, Phase};
 
@@ -91,6 +91,7 @@ impl Host for Machine {
     fn health(&self) -> HostHealth {
         let runtimes = BTreeMap::from([(Runtime::Mock, Ok(()))]);
         let accounted = self.inner().accounted;
-        HostHealth { sandbox: Sandbox::PidNamespace, runtimes, accounted, problems: vec![] }
+        let allows = vec![Allowance::everything(Runtime::Mock)];
+        HostHealth { sandbox: Sandbox::PidNamespace, runtimes, allows, accounted, problems: vec![] }
     }
 }

@@ -221,7 +221,7 @@ impl Inner {
     pub(crate) fn forget_waiting(&mut self, lease: LeaseId, reason: StopReason) {
         let Some(launch) = self.waiting.remove(&lease) else { return };
         let kind = Why::from(reason).end_kind();
-        let end = AttemptEnd { lease, kind, message: String::new(), run_ms: 0, outputs: None };
+        let end = AttemptEnd::new(lease, kind, String::new(), 0);
         let at = self.parts.clock.boot();
         self.attempts.insert(lease, Attempt { launch, phase: Phase::Gone { end, at } });
     }
@@ -322,7 +322,7 @@ impl Inner {
             Phase::Gone { .. } => return,
         };
         let was_running = matches!(attempt.phase, Phase::Running(_));
-        let end = AttemptEnd { lease, kind, message: String::new(), run_ms, outputs: None };
+        let end = AttemptEnd::new(lease, kind, String::new(), run_ms);
         self.parts.oracle.on_end(self.parts.id, lease, &end.kind, was_running);
         attempt.phase = Phase::Gone { end, at: told_at };
     }

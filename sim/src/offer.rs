@@ -1,6 +1,6 @@
 //! What the simulated nodes offer.
 
-use stint_protocol::{Class, GpuId, GpuInfo, NodeOffer, Resources, Runtime};
+use stint_protocol::{Allowance, Class, GpuId, GpuInfo, NodeOffer, Resources, Runtime};
 
 use crate::scenario::Topology;
 
@@ -20,6 +20,7 @@ pub fn offer(id: u64, topology: &Topology) -> NodeOffer {
         labels: Default::default(),
         slots: topology.slots,
         quarantined: Vec::new(),
+        allows: Some(vec![Allowance::everything(Runtime::Mock)]),
     }
 }
 

@@ -44,7 +44,13 @@ fn facts(task: &TaskView, now_ms: u64) -> Table {
         .pair("submitted", format!("{} ago", task.age(now_ms)))
         .pair("node", task.node.clone().unwrap_or_default())
         .pair("run time", task.run_time(now_ms));
+    if let Some(limits) = &task.limits {
+        table.pair("limits", limits.words());
+    }
     if let Some(outcome) = &task.outcome {
+        if let Some(usage) = &outcome.usage {
+            table.pair("used", usage.words());
+        }
         table.pair("exit code", outcome.exit_code.to_string()).pair("message", outcome.message.as_str());
     }
     table

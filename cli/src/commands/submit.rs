@@ -10,6 +10,7 @@ use crate::args::DEFAULT_TENANT;
 use crate::draft::Draft;
 use crate::failure::Failure;
 use crate::files;
+use crate::limits::Limits;
 use crate::output::{Format, talk};
 use crate::task_file;
 
@@ -19,6 +20,7 @@ const EXAMPLES: &str = r#"A task file is TOML or JSON with the keys of the flags
   image = "pytorch/pytorch:2.9"
   memory = "16GiB"
   timeout = "10m"
+  shm_size = "8GiB"
   env = { EPOCHS = 3 }
   inputs = [{ path = "train.py", local = "train.py" }, { path = "data", file = "/data/set-1.tar" }]
   outputs = ["model.bin", { path = "metrics.json", optional = true }]
@@ -76,6 +78,8 @@ pub struct TaskFlags {
     /// Least memory of each GPU: 40GiB
     #[arg(long, value_name = "SIZE", value_parser = units::parse_bytes)]
     pub gpu_memory: Option<u64>,
+    #[command(flatten)]
+    pub limits: Limits,
     /// Longest run time of one attempt: 90s, 15m
     #[arg(long, value_name = "DURATION", value_parser = milliseconds)]
     pub timeout: Option<u64>,
@@ -159,6 +163,7 @@ impl TaskFlags {
             inputs: self.input,
             outputs: files::outputs(self.output_file, self.optional_output),
             secrets: self.secret,
+            limits: self.limits,
         };
         Ok(flags.over(file))
     }

@@ -13,7 +13,8 @@ use crate::observer::Rule;
 use crate::root;
 use crate::stages::Staged;
 use crate::store::ImageFiles;
-use crate::wire::{DockerOrder, Mode, Order};
+use crate::wire::{DockerOrder, Further, Mode, Order, Root};
+use crate::working_dir;
 
 /// Where programs are looked for when the task sets no PATH.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -40,7 +41,21 @@ pub fn make(shared: &Shared, launch: &Launch, staged: &Staged) -> Result<Order, 
     if root.is_some() && !shared.confines() {
         return Err((EndKind::StartFailed, root::EARLIER_WATCHDOG.into()));
     }
-    let confinement = confine::of(&shared.settings, spec, mode)?.map(Box::new);
+    confine::check(&shared.settings, spec, launch.runtime, shared.jails())?;
+    let asked = spec.limits.as_deref();
+    if asked.is_some() && !shared.knows_limits() {
+        return Err((EndKind::StartFailed, confine::EARLIER_WATCHDOG.into()));
+    }
+    let working_dir = asked.and_then(|limits| limits.working_dir.clone());
+    let working_dir = match (&working_dir, root.as_deref()) {
+        (Some(wanted), None | Some(Root::Executable(_))) if mode == Mode::Crun => {
+            let place = working_dir::in_shared_root(wanted, root.is_none());
+            Some(place.map_err(|words| (EndKind::NotRunnable, words))?)
+        }
+        _ => working_dir,
+    };
+    let further = asked.map(|limits| Further { swap_bytes: limits.swap_bytes.unwrap_or(0), working_dir });
+    let confinement = confine::of(&shared.settings, spec, mode).map(Box::new);
     let mut environment = environment(launch, mode, image);
     environment.extend(staged.environment.iter().cloned());
     let docker = (mode == Mode::Docker).then(|| docker(shared, launch)).transpose()?.map(Box::new);
@@ -63,6 +78,7 @@ pub fn make(shared: &Shared, launch: &Launch, staged: &Staged) -> Result<Order, 
         gpu_ids: launch.gpus.iter().map(|g| g.id.as_str().to_owned()).collect(),
         own_folder: staged.own_folder,
         secrets: staged.secrets.clone().map(Box::new),
+        further: further.map(Box::new),
     })
 }
 
@@ -87,16 +103,20 @@ fn docker(shared: &Shared, launch: &Launch) -> Result<DockerOrder, Refusal> {
     let known = |label: &str, variable: &str| Some((label.to_owned(), launch.env.get(variable)?.clone()));
     let labels = [known("stint.node", "STINT_NODE_ID"), known(LABEL_CLASS, "STINT_CLASS")];
     let tenant = (LABEL_TENANT.to_owned(), launch.tenant.to_string());
+    let asked = launch.spec.limits.as_deref();
+    let bounds = settings.bounds.given(asked);
     Ok(DockerOrder {
         socket: settings.socket.display().to_string(),
         image: image.full(),
         pull: settings.pull,
-        network: settings.network.clone(),
+        network: confine::docker_network(settings, asked),
         user: settings.user.0,
         group: settings.user.1,
-        pids: settings.pids,
+        pids: bounds.pids,
         gpus,
         labels: labels.into_iter().flatten().chain([tenant]).collect(),
+        tmp_bytes: Some(bounds.tmp_bytes),
+        shm_bytes: Some(bounds.shm_bytes),
     })
 }
 

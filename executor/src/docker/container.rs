@@ -9,22 +9,25 @@ use bollard::models::{
 
 use super::{LABEL_EXECUTOR, LABEL_LEASE};
 use crate::layout::{Layout, folder_name};
-use crate::shim::LABEL;
+use crate::limits;
+use crate::shim::{LABEL, WORK};
 use crate::stages::secrets;
 use crate::wire::{DockerOrder, Order};
+use crate::working_dir;
 
 /// The container of an order, of an image that is already here.
 pub fn body(layout: &Layout, order: &Order, docker: &DockerOrder, image: String) -> ContainerCreateBody {
     let mut env = order.environment.clone();
     env.extend(order.secret_variables(secrets::INSIDE));
     env.push(format!("{LABEL}={}", layout.attempt(order.lease).display()));
+    let working_dir = order.working_dir().map_or_else(|| WORK.into(), |dir| working_dir::inside(dir, WORK));
     ContainerCreateBody {
         image: Some(image),
         // The task's command replaces the image's whole command line; without one the image's own runs.
         entrypoint: (!order.command.is_empty()).then(|| order.command.clone()),
         env: Some(env),
         user: Some(format!("{}:{}", docker.user, docker.group)),
-        working_dir: Some("/work".into()),
+        working_dir: Some(working_dir),
         hostname: Some("stint".into()),
         labels: Some(labels(layout, order, docker)),
         attach_stdin: Some(false),
@@ -50,23 +53,26 @@ fn labels(layout: &Layout, order: &Order, docker: &DockerOrder) -> HashMap<Strin
 }
 
 fn host_config(layout: &Layout, order: &Order, docker: &DockerOrder) -> HostConfig {
-    let memory = i64::try_from(order.memory_bytes).unwrap_or(i64::MAX);
+    let amount = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let memory = amount(order.memory_bytes);
     // Owned by the user too: runc gives it the mode of the image's folder, whatever is asked.
     let owner = format!("uid={},gid={}", docker.user, docker.group);
-    let scratch = format!("rw,nosuid,nodev,noexec,mode=1777,size=512m,{owner}");
+    let tmp = docker.tmp_bytes.unwrap_or(limits::TMP_BYTES);
+    let scratch = format!("rw,nosuid,nodev,noexec,mode=1777,size={tmp},{owner}");
+    let shm = docker.shm_bytes.unwrap_or(limits::SHM_BYTES);
     HostConfig {
         memory: Some(memory),
-        // Memory and swap together: no swap.
-        memory_swap: Some(memory),
-        nano_cpus: Some(i64::try_from(order.cpu_milli.saturating_mul(1_000_000)).unwrap_or(i64::MAX)),
-        pids_limit: Some(i64::try_from(docker.pids).unwrap_or(i64::MAX)),
+        // Memory and swap together.
+        memory_swap: Some(amount(order.memory_bytes.saturating_add(order.swap_bytes()))),
+        nano_cpus: Some(amount(order.cpu_milli.saturating_mul(1_000_000))),
+        pids_limit: Some(amount(docker.pids)),
         privileged: Some(false),
         cap_drop: Some(vec!["ALL".into()]),
         security_opt: Some(vec!["no-new-privileges".into()]),
         readonly_rootfs: Some(true),
         network_mode: Some(docker.network.clone()),
         ipc_mode: Some("private".into()),
-        shm_size: Some(64 << 20),
+        shm_size: Some(amount(shm)),
         tmpfs: Some(HashMap::from([("/tmp".to_owned(), scratch)])),
         mounts: Some(mounts(layout, order)),
         // We follow the output ourselves; the daemon keeps no second copy that nobody would bound.
@@ -92,7 +98,7 @@ fn mounts(layout: &Layout, order: &Order) -> Vec<Mount> {
         ..Mount::default()
     };
     let secrets = order.secrets.as_ref().map(|given| bind(given.folder.clone(), secrets::INSIDE, true));
-    std::iter::once(bind(work, "/work", false)).chain(secrets).collect()
+    std::iter::once(bind(work, WORK, false)).chain(secrets).collect()
 }
 
 fn devices(gpus: &[String]) -> DeviceRequest {

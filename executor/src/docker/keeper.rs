@@ -2,11 +2,8 @@
 //! image to its end, writes what came of it into the attempt's folder, and leaves only when nothing of the container
 //! runs any more. TERM asks the program to end; USR1 (also sent by the kernel when the watchdog dies) kills it.
 
-use std::fs::OpenOptions;
-use std::future::Future;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
@@ -14,7 +11,7 @@ use std::time::Duration;
 use bollard::Docker;
 use bollard::models::{ContainerInspectResponse, ContainerState};
 use bollard::query_parameters::CreateContainerOptions;
-use stint_protocol::{EndKind, LeaseId};
+use stint_protocol::{EndKind, LeaseId, Usage};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -24,20 +21,14 @@ use super::engine::{self, Fault};
 use super::logs::{self, Files};
 use super::pull::{self, Puller};
 use super::verdict::{self, Verdict, say_end, start_failure, stopped, verdict};
-use super::{container, container_name};
+use super::wish::{Wish, at_least, in_loop};
+use super::{belongs, container, container_name};
 use crate::layout::Layout;
 use crate::limits;
 use crate::shim::kill_labelled;
 use crate::sys::{self, Slot};
+use crate::usage;
 use crate::wire::{DockerOrder, Order};
-
-/// What the watchdog wants of a keeper, the later the stronger.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Wish {
-    Run,
-    Term,
-    Kill,
-}
 
 /// Says that an attempt runs under Docker, and at which socket.
 pub fn mark_file(layout: &Layout, lease: LeaseId) -> PathBuf {
@@ -52,8 +43,8 @@ pub fn run(layout: &Layout, order: &Order, slot: &'static Slot, tell: Tell<'_>) 
     let Some(docker) = &order.docker else { return 1 };
     in_loop(|wish| async move {
         let keeper = Keeper { layout, order, docker, slot, tell, wish, name: container_name(order.lease) };
-        let Verdict { kind, message } = keeper.keep().await;
-        say_end(layout, order.lease, Some(slot), kind, message);
+        let ended = keeper.keep().await;
+        say_end(layout, order.lease, Some(slot), ended);
     })
 }
 
@@ -63,47 +54,8 @@ pub fn clean(layout: &Layout, lease: LeaseId, socket: &str, slot: Option<&'stati
         make_sure_gone(layout, lease, socket).await;
         let message =
             "the process that kept its container was killed; everything of the attempt was seen gone";
-        say_end(layout, lease, slot, EndKind::Lost, message.into());
+        say_end(layout, lease, slot, verdict(EndKind::Lost, message));
     })
-}
-
-fn in_loop<F: Future<Output = ()>>(work: impl FnOnce(watch::Receiver<Wish>) -> F) -> i32 {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let done = runtime.and_then(|runtime| {
-        runtime.block_on(async {
-            let signals = sys::awaitable(sys::signal_fd(&[libc::SIGTERM, libc::SIGUSR1])?)?;
-            let (wisher, wish) = watch::channel(Wish::Run);
-            let listening = tokio::spawn(listen(signals, wisher));
-            work(wish).await;
-            listening.abort();
-            Ok(())
-        })
-    });
-    match done {
-        Ok(()) => 0,
-        Err(e) => {
-            eprintln!("stint docker keeper {}: {e}", std::process::id());
-            1
-        }
-    }
-}
-
-async fn listen(signals: AsyncFd<OwnedFd>, wisher: watch::Sender<Wish>) {
-    while let Ok(mut ready) = signals.readable().await {
-        for signal in sys::take_signals(signals.get_ref()) {
-            let wish = if signal == libc::SIGTERM { Wish::Term } else { Wish::Kill };
-            wisher.send_if_modified(|now| std::mem::replace(now, wish.max(*now)) < wish);
-        }
-        ready.clear_ready();
-    }
-}
-
-/// Returns when at least this is wished.
-async fn at_least(wish: &watch::Receiver<Wish>, least: Wish) {
-    let mut wish = wish.clone();
-    if wish.wait_for(|now| *now >= least).await.is_err() {
-        std::future::pending::<()>().await;
-    }
 }
 
 /// Kills and removes the container of a lease whatever state it is in. Returns when there is none any more, or when
@@ -176,7 +128,14 @@ impl Keeper<'_> {
 
     async fn prepare(&self) -> Result<Prepared, Verdict> {
         let making = |e: io::Error| verdict(EndKind::StartFailed, format!("making its folder: {e}"));
-        let files = self.make_folder().map_err(making)?;
+        let files = Files::make(self.layout, self.order, self.docker).map_err(|e| {
+            match self.order.working_dir() {
+                Some(wanted) if e.kind() == io::ErrorKind::NotADirectory => {
+                    verdict(EndKind::NotRunnable, format!("working directory {wanted:?}: {e}"))
+                }
+                _ => making(e),
+            }
+        })?;
         let engine = engine::connect(&self.docker.socket)
             .await
             .map_err(|fault| verdict::no_daemon(&self.docker.socket, &fault))?;
@@ -196,16 +155,6 @@ impl Keeper<'_> {
         Ok(Prepared { engine, files, pump })
     }
 
-    fn make_folder(&self) -> io::Result<Files> {
-        let folder = self.layout.attempt(self.order.lease);
-        let work = folder.join("work");
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&work)?;
-        std::os::unix::fs::chown(&work, Some(self.docker.user), Some(self.docker.group))?;
-        let open =
-            |name: &str| OpenOptions::new().create(true).append(true).mode(0o600).open(folder.join(name));
-        Ok(Files { stdout: open("stdout")?, stderr: open("stderr")? })
-    }
-
     async fn create(&self, engine: &Docker, image: String) -> Result<(), Verdict> {
         let options = || CreateContainerOptions { name: Some(self.name.clone()), platform: String::new() };
         let body = container::body(self.layout, self.order, self.docker, image);
@@ -218,6 +167,9 @@ impl Keeper<'_> {
         match created {
             Ok(_) => Ok(()),
             Err(Fault::Said(400, words)) => Err(verdict(EndKind::NotRunnable, words)),
+            Err(Fault::Said(_, words)) if words.starts_with("Cannot mkdir") => {
+                Err(verdict(EndKind::NotRunnable, format!("its working directory: {words}")))
+            }
             Err(fault) => Err(verdict::failed(&self.docker.socket, "creating its container", &fault)),
         }
     }
@@ -322,6 +274,7 @@ impl Keeper<'_> {
         // What was wished before the handle was there.
         wish.mark_changed();
         let mut silent = false;
+        let cgroups = usage::cgroups_of(self.slot.container.load(SeqCst));
         let mut away: Option<Instant> = None;
         let mut given_up = false;
         loop {
@@ -357,10 +310,13 @@ impl Keeper<'_> {
             }
         }
         self.slot.ended.store(sys::boot_now().0, SeqCst);
+        // At once: the daemon removes them soon.
+        let used = usage::of(&cgroups);
         if silent {
             prepared.pump = tokio::spawn(async { None });
         }
-        let ended = self.finish(prepared, Some(process.get_ref()), away.is_some()).await;
+        let mut ended = self.finish(prepared, Some(process.get_ref()), away.is_some()).await;
+        ended.usage = Some(used).filter(|used| *used != Usage::default());
         if given_up {
             let message = "the Docker daemon stopped while it ran and did not come back: it was killed";
             return verdict(EndKind::Lost, message);
@@ -436,12 +392,6 @@ impl Keeper<'_> {
     async fn make_sure_gone(&self) {
         make_sure_gone(self.layout, self.order.lease, &self.docker.socket).await;
     }
-}
-
-/// Whether a process is in a container, as its cgroups say.
-fn belongs(pid: i32, container: &str) -> bool {
-    let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    container.len() >= 12 && cgroups.contains(container)
 }
 
 /// Sends what the watchdog's notice pipe carries.

@@ -1,7 +1,9 @@
 //! A container's output into the attempt's files: as it comes, a frame at a time, so memory stays flat.
 
-use std::fs::File;
-use std::io::Write;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, lchown};
+use std::path::Path;
 
 use bollard::Docker;
 use bollard::container::LogOutput;
@@ -9,6 +11,10 @@ use bollard::query_parameters::AttachContainerOptions;
 use futures_util::{Stream, StreamExt};
 
 use super::engine::Fault;
+use crate::layout::Layout;
+use crate::shim::WORK;
+use crate::wire::{DockerOrder, Order};
+use crate::working_dir;
 
 /// The two output files of an attempt.
 #[derive(Debug)]
@@ -18,6 +24,26 @@ pub struct Files {
 }
 
 impl Files {
+    /// Makes an attempt's folder: its work folder, where it starts, and its output files.
+    pub fn make(layout: &Layout, order: &Order, docker: &DockerOrder) -> io::Result<Self> {
+        let folder = layout.attempt(order.lease);
+        let work = folder.join("work");
+        DirBuilder::new().recursive(true).mode(0o700).create(&work)?;
+        let own = |folder: &Path| lchown(folder, Some(docker.user), Some(docker.group));
+        own(&work)?;
+        for folder in working_dir::to_be_made(order.working_dir(), WORK, &work) {
+            match DirBuilder::new().mode(0o700).create(&folder) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+                Err(_) if !folder.is_dir() => return Err(io::ErrorKind::NotADirectory.into()),
+                Err(_) => {}
+                Ok(()) => own(&folder)?,
+            }
+        }
+        let open =
+            |name: &str| OpenOptions::new().create(true).append(true).mode(0o600).open(folder.join(name));
+        Ok(Self { stdout: open("stdout")?, stderr: open("stderr")? })
+    }
+
     pub fn try_clone(&self) -> std::io::Result<Self> {
         Ok(Self { stdout: self.stdout.try_clone()?, stderr: self.stderr.try_clone()? })
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use bollard::models::ContainerState;
 use stint_protocol::limits::clip;
-use stint_protocol::{AttemptEnd, EndKind, LeaseId};
+use stint_protocol::{AttemptEnd, EndKind, LeaseId, Usage};
 
 use super::engine::Fault;
 use crate::layout::Layout;
@@ -17,11 +17,12 @@ use crate::sys::Slot;
 pub struct Verdict {
     pub kind: EndKind,
     pub message: String,
+    pub usage: Option<Usage>,
 }
 
 /// A verdict with words that are not too long.
 pub fn verdict(kind: EndKind, message: impl Into<String>) -> Verdict {
-    Verdict { kind, message: clip(message.into()) }
+    Verdict { kind, message: clip(message.into()), usage: None }
 }
 
 /// The watchdog's own reason replaces it.
@@ -33,7 +34,8 @@ impl Verdict {
     /// The same with a remark.
     pub fn and(self, remark: &str) -> Self {
         let gap = if self.message.is_empty() { "" } else { "; " };
-        verdict(self.kind, format!("{}{gap}{remark}", self.message))
+        let message = clip(format!("{}{gap}{remark}", self.message));
+        Self { message, ..self }
     }
 }
 
@@ -91,6 +93,9 @@ pub fn start_failure(command: &[String], fault: &Fault) -> Verdict {
         "exec format error",
         "is a directory",
     ];
+    if words.contains("chdir to cwd") {
+        return verdict(EndKind::NotRunnable, format!("its working directory: {}", short(words)));
+    }
     let exec = words.contains("exec") && told.iter().any(|part| words.contains(part));
     if exec {
         let advice = "not found or not executable in the image: give its full path, or another image";
@@ -120,13 +125,15 @@ const KINDS: [EndKind; 6] = [
 ];
 
 /// Says how the attempt ended: the words in a file, the kind in memory, which no full disk can lose.
-pub fn say_end(layout: &Layout, lease: LeaseId, slot: Option<&'static Slot>, kind: EndKind, message: String) {
+pub fn say_end(layout: &Layout, lease: LeaseId, slot: Option<&'static Slot>, ended: Verdict) {
+    let Verdict { kind, message, usage } = ended;
     let code = match kind {
         EndKind::Exited(code) | EndKind::Signalled(code) => code,
         _ => 0,
     };
     let number = KINDS.iter().position(|k| std::mem::discriminant(k) == std::mem::discriminant(&kind));
-    let end = AttemptEnd { lease, kind, message: clip(message), run_ms: 0, outputs: None };
+    let usage = usage.map(Box::new);
+    let end = AttemptEnd { usage, ..AttemptEnd::new(lease, kind, message, 0) };
     let (file, fresh) = (end_file(layout, lease), layout.attempt(lease).join("docker-end.new"));
     let written =
         minicbor::to_vec(&end).map_err(io::Error::other).and_then(|bytes| std::fs::write(&fresh, bytes));

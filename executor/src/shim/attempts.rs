@@ -22,6 +22,7 @@ use crate::shim::probe::{Ability, children_file};
 use crate::shim::program::program_for;
 use crate::shim::recover::Leftovers;
 use crate::sys;
+use crate::sys::Reaped;
 use crate::sys::spawn::{Child, Phase, Spawner};
 use crate::watchdog::{Action, Limits, Watchdog, Why};
 use crate::wire::{FromShim, Mode, Order};
@@ -41,6 +42,8 @@ struct Attempt {
     announced: bool,
     /// Of a Docker attempt.
     kept: Kept,
+    /// CPU time of its processes when it was first killed, which nobody can tell afterwards.
+    burnt_ms: Option<u64>,
     /// Set when the watchdog's child was reaped; others of the attempt may still be there.
     gone: Option<Gone>,
 }
@@ -48,7 +51,8 @@ struct Attempt {
 /// The program has ended: what was known then.
 #[derive(Clone, Copy, Debug)]
 struct Gone {
-    status: i32,
+    /// None: it was never waited for.
+    reaped: Option<Reaped>,
     why: Option<Why>,
     at: BootMs,
 }
@@ -212,6 +216,7 @@ impl Attempts {
             cgroup,
             announced,
             kept: Kept::default(),
+            burnt_ms: None,
             gone: None,
         };
         self.running.insert(lease, attempt);
@@ -232,6 +237,7 @@ impl Attempts {
         // One more for the init that the program does not see.
         let amounts = Amounts {
             memory_bytes: order.memory_bytes,
+            swap_bytes: order.swap_bytes(),
             cpu_milli: order.cpu_milli,
             pids: pids.saturating_add(1),
         };
@@ -285,7 +291,7 @@ impl Attempts {
     }
 
     fn refuse(&mut self, lease: LeaseId, kind: EndKind, message: String) {
-        self.record(AttemptEnd { lease, kind, message: clip(message), run_ms: 0, outputs: None });
+        self.record(AttemptEnd::new(lease, kind, clip(message), 0));
     }
 
     fn record(&mut self, end: AttemptEnd) {
@@ -331,34 +337,14 @@ impl Attempts {
         for action in self.watchdog.tick(sys::boot_now()) {
             match action {
                 Action::Term(lease, _) => self.term(lease),
-                Action::Kill(lease, _) => self.kill(lease),
+                Action::Kill(lease, why) => {
+                    // The end of a lease waits for nothing.
+                    if why != Why::LeaseOver {
+                        self.meter(lease);
+                    }
+                    self.kill(lease);
+                }
             }
-        }
-    }
-
-    fn term(&self, lease: LeaseId) {
-        let Some(attempt) = self.running.get(&lease).filter(|a| a.gone.is_none()) else { return };
-        if attempt.contained {
-            // Its init passes TERM on to the program's process group.
-            sys::pidfd_signal(&attempt.child.pidfd, libc::SIGTERM);
-        } else {
-            sys::kill_group(attempt.child.pid, libc::SIGTERM);
-        }
-    }
-
-    fn kill(&mut self, lease: LeaseId) {
-        let Some(attempt) = self.running.get_mut(&lease) else { return };
-        if attempt.order.mode == Mode::Docker {
-            return attempt.kept.kill(&attempt.child, self.spawner.slot(attempt.slot));
-        }
-        if attempt.gone.is_none() {
-            sys::pidfd_signal(&attempt.child.pidfd, libc::SIGKILL);
-            if !attempt.contained {
-                sys::kill_group(attempt.child.pid, libc::SIGKILL);
-            }
-        }
-        if let Some(cgroup) = attempt.cgroup.as_ref().filter(|_| !attempt.contained) {
-            cgroup.kill();
         }
     }
 

@@ -14,6 +14,7 @@ mod config;
 mod rootfs;
 
 pub use config::user;
+pub use rootfs::{HOST_FOLDERS, WORK};
 
 use std::ffi::CString;
 use std::io;

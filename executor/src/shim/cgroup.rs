@@ -6,10 +6,12 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use stint_protocol::LeaseId;
+use stint_protocol::{LeaseId, Usage};
 
 use crate::layout::folder_name;
+use crate::limits;
 use crate::sys;
+use crate::usage::{self, Meter};
 
 /// Where this host's cgroups for attempts are made.
 #[derive(Debug, Default)]
@@ -40,6 +42,8 @@ enum Version {
 #[derive(Clone, Copy, Debug)]
 pub struct Amounts {
     pub memory_bytes: u64,
+    /// Beyond its memory.
+    pub swap_bytes: u64,
     pub cpu_milli: u64,
     /// Processes and threads, with the attempt's init.
     pub pids: u64,
@@ -158,6 +162,36 @@ impl Cgroup {
         self.folders.iter().map(|(folder, version)| oom_kills(folder, *version)).max().unwrap_or(0)
     }
 
+    /// What its processes have used, as far as it is measured here.
+    pub fn usage(&self) -> Usage {
+        let meter = |version: &Version| match version {
+            Version::Two => Some(Meter::All),
+            Version::Memory => Some(Meter::Memory),
+            // Where both controllers are mounted together.
+            Version::Cpu => Some(Meter::Cpu),
+            Version::Pids => None,
+        };
+        let meters = self.folders.iter().filter_map(|(folder, version)| Some((folder, meter(version)?)));
+        meters.fold(Usage::default(), |sum, (folder, meter)| usage::or(sum, usage::read(folder, meter)))
+    }
+
+    /// Whether `usage` tells the CPU time.
+    pub fn counts_cpu(&self) -> bool {
+        let counts = |(folder, version): &(PathBuf, Version)| match version {
+            Version::Two => true,
+            Version::Cpu => folder.join("cpuacct.usage").exists(),
+            Version::Memory | Version::Pids => false,
+        };
+        self.folders.iter().any(counts)
+    }
+
+    /// CPU time of the processes in it and of the children that they waited for, in milliseconds; of the first ones when
+    /// there are many.
+    pub fn cpu_ms_of_processes(&self) -> u64 {
+        let pids = self.folders.first().map(|(folder, _)| processes(folder)).unwrap_or_default();
+        pids.into_iter().take(limits::METERED_PROCESSES).filter_map(sys::cpu_ms).sum()
+    }
+
     /// Whether no process is left in it.
     pub fn is_empty(&self) -> bool {
         self.folders.iter().all(|(folder, _)| processes(folder).is_empty())
@@ -257,7 +291,7 @@ fn hand_on_controllers(path: &Path) -> io::Result<()> {
 }
 
 fn set_limits(folder: &Path, version: Version, amounts: Amounts) -> io::Result<()> {
-    let Amounts { memory_bytes, cpu_milli, pids } = amounts;
+    let Amounts { memory_bytes, swap_bytes, cpu_milli, pids } = amounts;
     let put = |file: &str, value: u64| fs::write(folder.join(file), value.to_string());
     let optional = |result: io::Result<()>| match result {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
@@ -270,15 +304,16 @@ fn set_limits(folder: &Path, version: Version, amounts: Amounts) -> io::Result<(
     match version {
         Version::Two => {
             put("memory.max", memory_bytes.max(1))?;
-            optional(put("memory.swap.max", 0))?;
+            optional(put("memory.swap.max", swap_bytes))?;
             optional(put("memory.oom.group", 1))?;
             optional(put("pids.max", pids))?;
             optional(put("cpu.weight", 1 + (shares - 2) * 9999 / (MOST_SHARES - 2)))?;
             optional(fs::write(folder.join("cpu.max"), format!("{quota} {PERIOD_US}")))
         }
         Version::Memory => {
-            put("memory.limit_in_bytes", memory_bytes.max(4096))?;
-            optional(put("memory.memsw.limit_in_bytes", memory_bytes.max(4096)))
+            let memory_bytes = memory_bytes.max(4096);
+            put("memory.limit_in_bytes", memory_bytes)?;
+            optional(put("memory.memsw.limit_in_bytes", memory_bytes.saturating_add(swap_bytes)))
         }
         Version::Pids => put("pids.max", pids),
         Version::Cpu => {
@@ -323,6 +358,20 @@ mod tests {
         assert_eq!(own_group(own, Version::Two), "system.slice");
     }
 
+    #[test]
+    fn swap_comes_on_top_of_the_memory() {
+        let amounts = Amounts { memory_bytes: 1 << 20, swap_bytes: 1 << 19, cpu_milli: 1000, pids: 64 };
+        let limits = |version, file: &str| {
+            let folder = tempfile::tempdir().unwrap();
+            set_limits(folder.path(), version, amounts).unwrap();
+            fs::read_to_string(folder.path().join(file)).unwrap()
+        };
+        assert_eq!(limits(Version::Two, "memory.swap.max"), (1 << 19).to_string());
+        assert_eq!(limits(Version::Two, "memory.max"), (1 << 20).to_string());
+        assert_eq!(limits(Version::Memory, "memory.memsw.limit_in_bytes"), (3 << 19).to_string());
+        assert_eq!(limits(Version::Memory, "memory.limit_in_bytes"), (1 << 20).to_string());
+    }
+
     /// As `Cgroups::find` leaves it, in a plain folder: removing one that holds something fails there too.
     fn cgroups_in(path: &Path) -> Cgroups {
         let parent = Parent { path: path.to_owned(), version: Version::Pids };
@@ -336,7 +385,7 @@ mod tests {
         let path = root.path().join("stint-label");
         let (earlier, now) = (cgroups_in(&path), cgroups_in(&path));
         let lease = |n| LeaseId { task: stint_protocol::TaskId(n), attempt: 1 };
-        let amounts = Amounts { memory_bytes: 1 << 20, cpu_milli: 1000, pids: 64 };
+        let amounts = Amounts { memory_bytes: 1 << 20, swap_bytes: 0, cpu_milli: 1000, pids: 64 };
         earlier.remove();
         assert!(!path.exists());
         now.create(lease(1), amounts).unwrap();

@@ -258,13 +258,7 @@ mod tests {
     }
 
     fn end(n: u128) -> AttemptEnd {
-        AttemptEnd {
-            lease: lease(n),
-            kind: EndKind::Exited(0),
-            message: String::new(),
-            run_ms: 1,
-            outputs: None,
-        }
+        AttemptEnd::new(lease(n), EndKind::Exited(0), String::new(), 1)
     }
 
     #[test]

@@ -95,6 +95,8 @@ fn works(layout: &Layout, spawner: &mut Spawner, namespaces: Namespaces, jailed:
     let path = |path: &Path| CString::new(path.as_os_str().as_bytes()).unwrap_or_default();
     let program = Program {
         work: path(&own.join("work")),
+        made: Vec::new(),
+        starts_in: None,
         stdout: path(&own.join("stdout")),
         stderr: path(&own.join("stderr")),
         folder: path(&own),

@@ -16,6 +16,7 @@ use crate::shim::recover::LABEL;
 use crate::sys;
 use crate::sys::spawn::{JAIL_BINARY, JAIL_SECRETS, JAIL_WORK, Jail, Program, WRITABLE, Writable};
 use crate::wire::{Confinement, Mode, Order, Root};
+use crate::working_dir;
 
 /// What the spawner needs to start an order in its folder; a container is added by whoever made its bundle.
 pub fn program_for(
@@ -33,9 +34,20 @@ pub fn program_for(
         Mode::Crun => Some(bundle::user(order)),
         _ => jail.as_ref().and_then(|jail| jail.user),
     };
+    let work = folder.join("work");
+    let seen_at = match order.mode {
+        Mode::Crun => bundle::WORK.to_owned(),
+        _ if jail.is_some() => JAIL_WORK.to_owned(),
+        _ => work.display().to_string(),
+    };
+    let wanted = order.working_dir();
+    let made = working_dir::to_be_made(wanted, &seen_at, &work);
+    let starts_in = wanted.filter(|_| order.mode != Mode::Crun);
     let own_network = confinement.is_some_and(|c| c.network == Network::None);
     Program {
-        work: c_path(&folder.join("work")),
+        work: c_path(&work),
+        made: made.iter().map(|folder| c_path(folder)).collect(),
+        starts_in: starts_in.map(|wanted| c_string(&working_dir::inside(wanted, &seen_at))),
         stdout: c_path(&folder.join("stdout")),
         stderr: c_path(&folder.join("stderr")),
         candidates: candidates(order, jail.is_some()),

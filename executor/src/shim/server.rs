@@ -182,6 +182,8 @@ impl Server {
             problems: self.attempts.ability.problems.clone(),
             docker: true,
             stages: true,
+            limits: true,
+            jails: self.attempts.ability.jail,
             confines: true,
         });
         let mut outbox = Vec::new();
@@ -210,7 +212,7 @@ impl Server {
         let (mut orders, mut others) = (Vec::new(), Vec::new());
         for message in messages {
             match message {
-                ToShim::Start(order) => orders.push(order),
+                ToShim::Start(order) => orders.push(*order),
                 // First, since it frees a home for the starts.
                 ToShim::Acknowledge(lease) => self.attempts.acknowledge(lease),
                 other => others.push(other),

@@ -83,7 +83,12 @@ fn not_started(evidence: &Evidence<'_>) -> (EndKind, String) {
     let name = evidence.order.command.first().map_or("", String::as_str);
     match step {
         Step::Exec => exec_failure(name, number, &error),
-        Step::CrunCreate | Step::CrunStart => crun_failure(step, number, evidence.crun_log),
+        Step::CrunCreate | Step::CrunStart => crun_failure(step, number, evidence),
+        Step::WorkingDir => {
+            let wanted = evidence.order.working_dir().unwrap_or_default();
+            let advice = "name a folder that its user may enter, or one below the work folder";
+            (EndKind::NotRunnable, clip(format!("working directory {wanted:?}: {error}: {advice}")))
+        }
         _ => (EndKind::StartFailed, clip(format!("{} failed: {error}", step.as_str()))),
     }
 }
@@ -103,13 +108,14 @@ fn exec_failure(name: &str, number: i32, error: &io::Error) -> (EndKind, String)
     (EndKind::NotRunnable, clip(format!("{name:?}: {advice}")))
 }
 
-fn crun_failure(step: Step, status: i32, log: &Path) -> (EndKind, String) {
-    let text = std::fs::read_to_string(log).unwrap_or_default();
+fn crun_failure(step: Step, status: i32, evidence: &Evidence<'_>) -> (EndKind, String) {
+    let text = std::fs::read_to_string(evidence.crun_log).unwrap_or_default();
     let said: Vec<&str> = text.lines().filter_map(message_of_log_line).collect();
     let words = said.join("; ");
     let users_fault = ["executable", "exec format", "invalid rootfs", "rootfs"]
         .iter()
-        .any(|part| words.to_lowercase().contains(part));
+        .any(|part| words.to_lowercase().contains(part))
+        || evidence.order.working_dir().is_some_and(|wanted| words.contains(&format!("`{wanted}`")));
     let kind = if users_fault { EndKind::NotRunnable } else { EndKind::StartFailed };
     let shown = if words.is_empty() { format!("exit status {status}") } else { words };
     (kind, clip(format!("{}: {shown}", step.as_str())))

@@ -71,6 +71,7 @@ pub enum Step {
     Privileges = 13,
     Root = 14,
     Writable = 15,
+    WorkingDir = 16,
 }
 
 impl Step {
@@ -78,7 +79,7 @@ impl Step {
         use Step::*;
         let all = [
             ParentDied, Mounts, Folder, Logs, Cgroup, UserMap, Clone, Exec, CrunCreate, CrunStart, CrunPid,
-            Network, Privileges, Root, Writable,
+            Network, Privileges, Root, Writable, WorkingDir,
         ];
         let number = slot.step.load(SeqCst);
         all.into_iter().find(|s| *s as u32 == number).unwrap_or(Step::Unknown)
@@ -102,6 +103,7 @@ impl Step {
             Step::Network => "entering its network",
             Step::Privileges => "giving up privileges",
             Step::Writable => "finding a folder of executor.process.writable",
+            Step::WorkingDir => "going to its working directory",
             Step::Root => "laying a writable layer over its root file system",
         }
     }
@@ -161,6 +163,9 @@ struct Raw<'a> {
     index: u32,
     folder: *const c_char,
     work: *const c_char,
+    made: *const *const c_char,
+    /// Null: the work folder.
+    starts_in: *const c_char,
     stdout: *const c_char,
     stderr: *const c_char,
     candidates: *const *const c_char,
@@ -263,6 +268,7 @@ impl Spawner {
 
     fn launch(&mut self, index: u32, program: &Program, namespaces: Option<Namespaces>) -> io::Result<Child> {
         let slot = self.empty_slot(index);
+        let made = Pointers::to(&program.made);
         let candidates = Pointers::to(&program.candidates);
         let arguments = Pointers::to(&program.arguments);
         let environment = Pointers::to(&program.environment);
@@ -285,6 +291,8 @@ impl Spawner {
             index,
             folder: program.folder.as_ptr(),
             work: program.work.as_ptr(),
+            made: made.as_ptr(),
+            starts_in: program.starts_in.as_ref().map_or(ptr::null(), |place| place.as_ptr()),
             stdout: program.stdout.as_ptr(),
             stderr: program.stderr.as_ptr(),
             candidates: candidates.as_ptr(),

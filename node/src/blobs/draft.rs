@@ -193,13 +193,13 @@ mod tests {
         let blob = store(&disk, &[b"old"], Expected::default()).await.unwrap();
         let hour = std::time::Duration::from_secs(3_600);
         let aged = fs::File::options().write(true).open(disk.path(&blob.digest)).unwrap();
-        aged.set_modified(std::time::SystemTime::now() - 2 * hour).unwrap();
+        aged.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
         disk.forget_asked(std::time::Duration::ZERO);
         assert!(disk.list().unwrap()[0].age > hour);
         assert!(disk.keep_a_while(blob), "it is there, so it may be counted on");
         assert!(!disk.remove_old(&blob.digest, hour).unwrap() && disk.has(blob));
         disk.forget_asked(std::time::Duration::ZERO);
-        aged.set_modified(std::time::SystemTime::now() - 2 * hour).unwrap();
+        aged.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
         assert!(disk.remove_old(&blob.digest, hour).unwrap() && !disk.has(blob));
         assert!(!disk.remove_old(&blob.digest, hour).unwrap(), "nothing is there");
     }

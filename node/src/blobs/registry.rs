@@ -48,11 +48,7 @@ impl From<BlobError> for Refusal {
 impl Node {
     /// Refuses while the cluster does not speak of images: before bytes are sent in vain.
     pub fn check_images(&self) -> Result<(), Refusal> {
-        let state = self.shared.view().state;
-        if state.version() >= version::IMAGES {
-            return Ok(());
-        }
-        Err(Refusal::new(RefusalCode::Conflict, state.held_back().to_string()))
+        self.check_speaks(version::IMAGES)
     }
 
     /// Lists an image. Answers when its bytes are on enough disks and its record on a majority: which it is, and the

@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use stint_executor::{ConfineSettings, CrunSettings, DockerSettings, ProcessSettings, WRITABLE_FOLDERS};
-use stint_protocol::limits::FEWEST_PIDS;
-use stint_protocol::{Class, ClassRules, Runtime, version};
+use stint_executor::{
+    Bounds, ConfineSettings, CrunSettings, DockerSettings, ProcessSettings, WRITABLE_FOLDERS,
+};
+use stint_protocol::limits::{FEWEST_PIDS, LEAST_TMPFS_BYTES, MOST_PIDS};
+use stint_protocol::{Class, ClassRules, Network, Runtime, version};
 
 use super::convert::{
-    absolute, absolute_folder, absolute_folders, boolean, bytes, cpus, docker_network, duration_ms, folders,
-    gpu_source, gpu_tables, host_and_port, image_patterns, known_version, labels, listener, log_format,
-    network, node_name, optional_text, or_zero, parsed, pull, raft_profile, text, user_and_group, whole,
-    words,
+    absolute, absolute_folder, absolute_folders, at_least, boolean, bytes, cpus, docker_network, duration_ms,
+    folders, gpu_source, gpu_tables, host_and_port, image_patterns, known_version, labels, listener,
+    log_format, network, node_name, optional_text, or_zero, parsed, pull, raft_profile, text, user_and_group,
+    whole, words,
 };
 use super::layers::Layers;
 use super::machine::data_dir_for;
@@ -146,7 +148,20 @@ fn build_confine(runtime: &str, layers: &mut Layers) -> ConfineSettings {
     ConfineSettings {
         user: layers.get(&key("user"), user_and_group).unwrap_or(base.user),
         network: layers.get(&key("network"), network).unwrap_or(base.network),
-        pids: layers.get(&key("pids"), whole(FEWEST_PIDS, 4_194_304)).unwrap_or(base.pids),
+        networks: layers.get(&key("networks"), words::<Network>).unwrap_or(base.networks),
+        bounds: build_bounds(runtime, FEWEST_PIDS, layers),
+    }
+}
+
+fn build_bounds(runtime: &str, fewest_pids: u64, layers: &mut Layers) -> Bounds {
+    let base = Bounds::default();
+    let key = |name: &str| format!("executor.{runtime}.{name}");
+    let size = at_least(LEAST_TMPFS_BYTES);
+    Bounds {
+        pids: layers.get(&key("pids"), whole(fewest_pids, MOST_PIDS)).unwrap_or(base.pids),
+        tmp_bytes: layers.get(&key("tmp_size"), &size).unwrap_or(base.tmp_bytes),
+        shm_bytes: layers.get(&key("shm_size"), &size).unwrap_or(base.shm_bytes),
+        swap_bytes: layers.get(&key("swap"), or_zero(bytes)).unwrap_or(base.swap_bytes),
     }
 }
 
@@ -181,7 +196,7 @@ fn build_docker(layers: &mut Layers) -> DockerSettings {
         pull: layers.get(&key("pull"), pull).unwrap_or(base.pull),
         network: layers.get(&key("network"), docker_network).unwrap_or(base.network),
         user: layers.get(&key("user"), user_and_group).unwrap_or(base.user),
-        pids: layers.get(&key("pids"), whole(1, 4_194_304)).unwrap_or(base.pids),
+        bounds: build_bounds("docker", 1, layers),
     }
 }
 

@@ -112,6 +112,9 @@ fn check_executor(findings: &mut Findings) {
         if runs(runtime) && rules.network == Network::Host {
             let key = format!("executor.{runtime}.network");
             findings.warn(&key, "is the host's: tasks reach this machine's services and each other's ports");
+        } else if runs(runtime) && rules.networks.contains(&Network::Host) {
+            let risk = "has host: tasks that ask for it reach this machine's services and each other's ports";
+            findings.warn(&format!("executor.{runtime}.networks"), risk);
         }
     }
     if runs(Runtime::Mock) {
@@ -208,9 +211,9 @@ mod tests {
     fn a_peer_that_holds_the_cluster_back_is_warned_of() {
         let problems = from_file("[cluster]\nmax_version = 1\n").check();
         assert!(problems.len() == 1 && problems[0].key == "cluster.max_version", "{problems:?}");
-        assert!(from_file("[cluster]\nmax_version = 3\n").check().is_empty());
-        let refused = refusals("", &[("STINT_CLUSTER_MAX_VERSION", "4")], &[]);
-        assert!(refused.contains("from 1 to 3"), "{refused}");
+        assert!(from_file("[cluster]\nmax_version = 4\n").check().is_empty());
+        let refused = refusals("", &[("STINT_CLUSTER_MAX_VERSION", "5")], &[]);
+        assert!(refused.contains("from 1 to 4"), "{refused}");
     }
 
     #[test]

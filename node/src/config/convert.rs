@@ -71,6 +71,14 @@ pub(super) fn bytes(value: &Value) -> Result<u64, String> {
     if bytes == 0 { Err("must be more than 0: write for example \"8GiB\"".into()) } else { Ok(bytes) }
 }
 
+/// An amount of memory, `least` bytes or more.
+pub(super) fn at_least(least: u64) -> impl Fn(&Value) -> Result<u64, String> {
+    move |value| {
+        let bytes = bytes(value)?;
+        if bytes >= least { Ok(bytes) } else { Err(format!("must be {least} bytes or more")) }
+    }
+}
+
 pub(super) fn duration_ms(value: &Value) -> Result<u64, String> {
     let wrong = || format!("{value} is not a duration: write for example \"15m\", in quotes");
     let text = value.as_str().ok_or_else(wrong)?;
@@ -348,6 +356,9 @@ mod tests {
             ("[executor.crun]\nuser = \"0:0\"", "is root"),
             ("[executor.crun]\npids = 4", "whole number from 16"),
             ("[executor.process]\nnetwork = \"bridge\"", "none of none, host"),
+            ("[executor.process]\nnetworks = [\"bridge\"]", "use one of none, host"),
+            ("[executor.crun]\nshm_size = \"1KiB\"", "65536 bytes or more"),
+            ("[executor.docker]\nnetworks = [\"host\"]", "unknown key"),
             ("[executor.process]\nwriteable = []", "did you mean \"writable\"?"),
             ("[executor]\nruntimes = [\"podman\"]", "unknown runtime \"podman\""),
             ("[executor]\nruntimes = [\"crun\", \"oci\"]", "twice"),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use stint_executor::{ConfineSettings, FixedGpu};
+use stint_executor::{Bounds, ConfineSettings, FixedGpu};
 use stint_protocol::{Class, ClassRules, GpuInfo};
 use stint_sdk::units;
 use toml::Value;
@@ -88,9 +88,9 @@ impl Config {
             ("executor.docker.pull", quote(d.pull.as_str())),
             ("executor.docker.network", quote(&d.network)),
             ("executor.docker.user", quote(format!("{}:{}", d.user.0, d.user.1))),
-            ("executor.docker.pids", d.pids.to_string()),
         ];
         let mut rows = owned(rows);
+        rows.extend(rendered_bounds("docker", &d.bounds));
         let roots = e.artifact_roots.iter().map(|root| quote(root.to_string_lossy()));
         rows.push(("artifacts.roots".into(), inline_list(roots)));
         let dir = e.secrets_dir.as_ref().map(|dir| ("secrets.dir".into(), quote(dir.to_string_lossy())));
@@ -128,7 +128,18 @@ fn rendered_confine(
         (name, inline_list(folders.iter().map(|folder| quote(folder.to_string_lossy())))),
         ("user", quote(format!("{}:{}", rules.user.0, rules.user.1))),
         ("network", quote(rules.network.as_str())),
-        ("pids", rules.pids.to_string()),
+        ("networks", inline_list(rules.networks.iter().map(|network| quote(network.as_str())))),
+    ];
+    let own = rows.into_iter().map(|(key, value)| (format!("executor.{runtime}.{key}"), value));
+    own.chain(rendered_bounds(runtime, &rules.bounds)).collect()
+}
+
+fn rendered_bounds(runtime: &str, bounds: &Bounds) -> Vec<(String, String)> {
+    let rows = [
+        ("pids", bounds.pids.to_string()),
+        ("tmp_size", quote(units::exact_bytes(bounds.tmp_bytes))),
+        ("shm_size", quote(units::exact_bytes(bounds.shm_bytes))),
+        ("swap", quote(units::exact_bytes(bounds.swap_bytes))),
     ];
     rows.into_iter().map(|(key, value)| (format!("executor.{runtime}.{key}"), value)).collect()
 }
@@ -184,7 +195,8 @@ mod tests {
     fn what_is_printed_reads_back() {
         let text = "[node]\nname = \"n1\"\n[[executor.gpu]]\nid = \"GPU-1\"\nmodel = \"H200\"\nmemory = \"139GiB\"\n\
                     [artifacts]\nroots = [\"/data/in\"]\n[secrets]\ndir = \"/etc/stint/secrets\"\n\
-                    [executor.labels]\nzone = \"a\"\n\"odd key\" = \"q\\\"\"\n[classes.gpu]\nmax_gpus = 4\n";
+                    [executor.labels]\nzone = \"a\"\n\"odd key\" = \"q\\\"\"\n[classes.gpu]\nmax_gpus = 4\n\
+                    [executor.crun]\nnetworks = [\"none\", \"host\"]\ntmp_size = \"1GiB\"\n[executor.docker]\nswap = \"2GiB\"\n";
         let config = from_file(text);
         let printed = config.to_toml();
         assert!(

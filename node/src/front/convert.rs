@@ -78,6 +78,7 @@ fn task_spec(spec: v1::TaskSpec) -> Result<TaskSpec, Status> {
         own.retry = retry_policy(retry);
     }
     own.files = super::files::task_files(spec.inputs, spec.outputs, spec.secrets)?;
+    own.limits = spec.limits.map(super::limits::task_limits).transpose()?.map(Box::new);
     own.on_lost = match spec.on_lost.as_str() {
         "" | "retry" => OnLost::Retry,
         "fail" => OnLost::Fail,
@@ -141,6 +142,7 @@ pub fn live_task(state: &State, id: TaskId, task: &Task) -> v1::Task {
         priority: task.spec.priority.into(),
         cpu_milli: task.spec.resources().cpu_milli,
         memory_bytes: task.spec.resources().memory_bytes,
+        limits: super::limits::shown(&task.spec),
         ..v1::Task::default()
     };
     match &fields.state {
@@ -189,6 +191,7 @@ pub fn finished_task(state: &State, id: TaskId, task: &FinishedTask) -> v1::Task
             run_ms: outcome.run_ms,
             attempt: outcome.attempt,
             outputs: outcome.outputs.iter().flatten().map(super::files::kept).collect(),
+            usage: outcome.usage.as_deref().map(super::limits::used),
         }),
         attempt_records: fields.records.iter().map(|r| attempt(state, r)).collect(),
         command: task.spec.command.clone(),
@@ -196,6 +199,7 @@ pub fn finished_task(state: &State, id: TaskId, task: &FinishedTask) -> v1::Task
         not_before_ms: 0,
         cpu_milli: task.spec.resources().cpu_milli,
         memory_bytes: task.spec.resources().memory_bytes,
+        limits: super::limits::shown(&task.spec),
     }
 }
 

@@ -5,6 +5,7 @@ use stint_protocol::{EndKind, LeaseId, NodeId, Outcome, TaskId};
 use stint_scheduler::{AttemptRecord, FinishedTask, State, Task, TaskState};
 
 use super::convert::{message, node_name};
+use super::limits::metrics;
 use crate::node::{Node, log_keeper};
 use crate::wire::{LogAnswer, ReadLog};
 
@@ -87,6 +88,7 @@ fn finished(state: &State, id: TaskId, task: &FinishedTask) -> Value {
         "image": task.spec.image,
         "result": {
             "latency_ms": outcome.run_ms,
+            "metrics": metrics(outcome.usage.as_deref()),
             "outputs": outputs,
             "outputs_summary": { "files": outcome.outputs.iter().flatten().count(), "bytes": bytes },
         },

@@ -152,6 +152,7 @@ fn offer(config: &Config, health: &HostHealth, gpus: Vec<GpuInfo>, problems: &mu
         labels: config.executor.labels.clone(),
         slots: config.executor.slots,
         quarantined: Vec::new(),
+        allows: Some(health.allows.clone()),
     }
 }
 

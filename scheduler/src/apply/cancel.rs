@@ -31,6 +31,7 @@ pub(super) fn cancel(state: &mut State, id: TaskId, changes: &mut Vec<Change>) -
                 run_ms: 0,
                 crash_loop: false,
                 outputs: None,
+                usage: None,
             };
             lease::finish(state, id, outcome, changes);
         }

@@ -86,12 +86,7 @@ pub(super) fn expire(
         }
         let name = state.nodes.get(&node).map_or_else(|| node.to_string(), |n| n.name.clone());
         let message = format!("node {name} did not renew its lease: the attempt was stopped with it");
-        end_attempt(
-            state,
-            node,
-            AttemptEnd { lease, kind: EndKind::Lost, message, run_ms: 0, outputs: None },
-            changes,
-        );
+        end_attempt(state, node, AttemptEnd::new(lease, EndKind::Lost, message, 0), changes);
     }
     Ok(())
 }
@@ -164,6 +159,7 @@ fn decide(id: TaskId, task: &mut Task, leased: &Leased, end: AttemptEnd, now: Ti
         run_ms: end.run_ms,
         crash_loop: false,
         outputs: end.outputs,
+        usage: end.usage,
     };
     if leased.cancelled && !outcome.succeeded() {
         outcome.kind = EndKind::Cancelled;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use stint_protocol::{Class, GpuId, QuarantinedGpu, Resources, Runtime, TaskSpec};
+use stint_protocol::{Class, GpuId, NotAllowed, QuarantinedGpu, Resources, Runtime, TaskSpec};
 
 use crate::node::{Node, NodeMode};
 use crate::state::State;
@@ -13,16 +13,46 @@ pub(crate) enum Missing {
     NotRegistered,
     Cordoned,
     Draining,
-    Held { left_ms: u64, tasks: u32, message: String },
+    Held {
+        left_ms: u64,
+        tasks: u32,
+        message: String,
+    },
     OnTrial,
     Class(Class),
     Runtime(Vec<Runtime>),
-    Label { key: String, wanted: String, has: Option<String> },
-    Slots { most: u32 },
-    Cpu { need: u64, free: u64, total: u64 },
-    Memory { need: u64, free: u64, total: u64 },
-    Gpus { need: u32, free: u32, fitting: u32, total: u32 },
-    Quarantined { gpu: GpuId, used_by: String },
+    /// It offers a runtime, but not what the task asks for with it.
+    Allowed(Vec<NotAllowed>),
+    /// It knows no limits of tasks.
+    Limits,
+    Label {
+        key: String,
+        wanted: String,
+        has: Option<String>,
+    },
+    Slots {
+        most: u32,
+    },
+    Cpu {
+        need: u64,
+        free: u64,
+        total: u64,
+    },
+    Memory {
+        need: u64,
+        free: u64,
+        total: u64,
+    },
+    Gpus {
+        need: u32,
+        free: u32,
+        fitting: u32,
+        total: u32,
+    },
+    Quarantined {
+        gpu: GpuId,
+        used_by: String,
+    },
 }
 
 impl Missing {
@@ -57,6 +87,16 @@ impl fmt::Display for Missing {
             Missing::Runtime(wanted) => {
                 let words: Vec<&str> = wanted.iter().map(|r| r.as_str()).collect();
                 write!(f, "offers none of the runtimes {}", words.join(", "))
+            }
+            Missing::Allowed(refused) => {
+                let words: Vec<String> = refused.iter().map(NotAllowed::to_string).collect();
+                f.write_str(&words.join("; "))
+            }
+            Missing::Limits => {
+                write!(
+                    f,
+                    "knows no limits of single tasks: it runs an earlier stint than the others, or its watchdog does"
+                )
             }
             Missing::Label { key, wanted, has: Some(has) } => write!(f, "label {key} is {has}, not {wanted}"),
             Missing::Label { key, wanted, has: None } => write!(f, "has no label {key}={wanted}"),
@@ -151,15 +191,36 @@ fn missing_gpus(state: &State, node: &Node, spec: &TaskSpec) -> Vec<Missing> {
     lacks.into_iter().chain(quarantined.iter().map(why)).collect()
 }
 
-/// The runtime a node would use: the task's own choice, else the first of the class's that the node offers.
+/// The runtime a node would use: the task's own choice, else the first of the class's that the node offers and that
+/// gives what the task asks for.
 pub(crate) fn choose_runtime(state: &State, node: &Node, spec: &TaskSpec) -> Result<Runtime, Missing> {
-    let offers = |runtime: &Runtime| node.offer.runtimes.contains(runtime);
-    let Some(own) = spec.runtime else {
-        let of_class = state.settings().class(spec.class).runtimes.iter().copied();
-        let suited = of_class.filter(|runtime| suits(*runtime, spec));
-        return suited.clone().find(offers).ok_or_else(|| Missing::Runtime(suited.collect()));
-    };
-    if offers(&own) { Ok(own) } else { Err(Missing::Runtime(vec![own])) }
+    let of_class = state.settings().class(spec.class).runtimes.iter().copied();
+    let of_class = of_class.filter(|runtime| suits(*runtime, spec));
+    let suited = || spec.runtime.into_iter().chain(of_class.clone().filter(|_| spec.runtime.is_none()));
+    let mut offered = suited().filter(|runtime| node.offer.runtimes.contains(runtime));
+    if spec.limits.is_none() {
+        return offered.next().ok_or_else(|| Missing::Runtime(suited().collect()));
+    }
+    let mut refused = Vec::new();
+    for runtime in offered {
+        match not_allowed(node, runtime, spec)? {
+            lacks if lacks.is_empty() => return Ok(runtime),
+            lacks => refused.extend(lacks),
+        }
+    }
+    Err(if refused.is_empty() { Missing::Runtime(suited().collect()) } else { Missing::Allowed(refused) })
+}
+
+/// What a task asks for and the node does not allow with this runtime.
+pub(crate) fn not_allowed(
+    node: &Node,
+    runtime: Runtime,
+    spec: &TaskSpec,
+) -> Result<Vec<NotAllowed>, Missing> {
+    let Some(limits) = &spec.limits else { return Ok(Vec::new()) };
+    let allows = node.offer.allows.as_ref().ok_or(Missing::Limits)?;
+    let own = allows.iter().find(|allowance| allowance.runtime == runtime).ok_or(Missing::Limits)?;
+    Ok(own.refuses(limits))
 }
 
 /// Whether a runtime can run a spec which names none: Docker needs an image, a process has none, and only a task that

@@ -116,7 +116,8 @@ impl Story {
         format!("  {}{raisable}, held back by {names:?}", self.state.version())
     }
 
-    /// `node N [speaks=V] [incarnation=I] [cpus=C] [slots=S] [gpus=a,b] [label=k:v] [runtimes=…]`: joins if new, registers.
+    /// `node N [speaks=V] [incarnation=I] [cpus=C] [slots=S] [gpus=a,b] [label=k:v] [runtimes=…]
+    /// [networks=none,host] [pids=P]`: joins if new, registers. Without networks it knows no limits of tasks.
     fn node(&mut self, words: &[&str]) -> String {
         let id = node(words[0]);
         if self.state.node(id).is_none() {
@@ -155,6 +156,20 @@ impl Story {
             slots: get("slots", "8").parse().unwrap(),
             ..NodeOffer::default()
         };
+        let networks = get("networks", "");
+        if !networks.is_empty() {
+            let networks: Vec<Network> = networks.split(',').map(|word| word.parse().unwrap()).collect();
+            let pids = get("pids", "512").parse().unwrap();
+            let allowance = |runtime: &Runtime| Allowance {
+                runtime: *runtime,
+                networks: networks.clone(),
+                pids,
+                tmp_bytes: 512 << 20,
+                shm_bytes: 64 << 20,
+                swap_bytes: 0,
+            };
+            offer.allows = Some(offer.runtimes.iter().map(allowance).collect());
+        }
         if let Some((k, v)) = get("label", "").split_once(':') {
             offer.labels.insert(k.into(), v.into());
         }
@@ -180,7 +195,8 @@ impl Story {
         }))
     }
 
-    /// `submit CLASS [count=N] [name=X] [key=K] [priority=P] [gpus=G] [cpus=C] [image=I] [runtime=R] [retry] [fail] [constraint=k:v]`
+    /// `submit CLASS [count=N] [name=X] [key=K] [priority=P] [gpus=G] [cpus=C] [image=I] [runtime=R] [retry] [fail]
+    /// [constraint=k:v] [network=N] [pids=P] [tmp=BYTES]`
     fn submit(&mut self, words: &[&str]) -> String {
         let mut spec = TaskSpec::new(words[0].parse().unwrap(), vec!["true".into()]);
         let (mut count, mut name, mut key, mut made) = (1, None, None, None);
@@ -203,6 +219,9 @@ impl Story {
                     let (k, v) = kv.split_once(':').unwrap();
                     spec.constraints.insert(k.into(), v.into());
                 }
+                ("network", network) => limits(&mut spec).network = Some(network.parse().unwrap()),
+                ("pids", pids) => limits(&mut spec).pids = Some(pids.parse().unwrap()),
+                ("tmp", bytes) => limits(&mut spec).tmp_bytes = Some(bytes.parse().unwrap()),
                 other => panic!("{other:?}"),
             }
         }
@@ -241,7 +260,7 @@ impl Story {
             other => panic!("{other:?}"),
         };
         let message = if kind == EndKind::StartFailed { "the disk is full" } else { "" }.to_string();
-        let end = AttemptEnd { lease: lease(words[1], words[2]), kind, message, run_ms: 5, outputs: None };
+        let end = AttemptEnd::new(lease(words[1], words[2]), kind, message, 5);
         self.show(Command::RecordEnds { node: node(words[0]), ends: vec![end] })
     }
 
@@ -295,6 +314,10 @@ impl Story {
 pub fn task(word: &str) -> TaskId {
     let (submit, index) = word.split_once('.').unwrap_or((word, "0"));
     TaskId((submit.parse::<u128>().unwrap() << 16) + index.parse::<u128>().unwrap())
+}
+
+fn limits(spec: &mut TaskSpec) -> &mut TaskLimits {
+    spec.limits.get_or_insert_default()
 }
 
 fn short(id: TaskId) -> String {

@@ -93,8 +93,7 @@ impl Host {
             if let Happening::Ended { lease, kind, since } = happening {
                 let run_ms = since.map_or(0, |since| now.since(since));
                 let (lease, kind) = (*lease, kind.clone());
-                self.ends
-                    .insert(lease, AttemptEnd { lease, kind, message: String::new(), run_ms, outputs: None });
+                self.ends.insert(lease, AttemptEnd::new(lease, kind, String::new(), run_ms));
             }
         }
     }

@@ -173,10 +173,10 @@ impl World {
         self.library.rounds[peer] += 1;
         let round = self.library.rounds[peer];
         let confirms = self.has_quorum(peer);
-        if confirms && round % AUDIT_EVERY == 0 {
+        if confirms && round.is_multiple_of(AUDIT_EVERY) {
             self.audit(peer);
         }
-        if confirms && round % SWEEP_EVERY == 0 {
+        if confirms && round.is_multiple_of(SWEEP_EVERY) {
             self.sweep(peer);
         }
         self.tend(peer);

@@ -70,6 +70,7 @@ impl World {
             Some(true) => self.turn(peer, false),
             Some(false) => {}
         }
+        let state = self.log.state_at(self.peers[peer].applied);
         let Some(session) = self.peers[peer].leading.sessions.get_mut(&number) else { return };
         if session.report.ends.is_empty() {
             session.stage = Stage::Holding;
@@ -79,7 +80,7 @@ impl World {
         }
         session.stage = Stage::Ending;
         session.recorded = session.report.ends.iter().map(|end| end.lease).collect();
-        let (node, ends) = (session.report.node, session.report.ends.clone());
+        let (node, ends) = (session.report.node, orders::ends(state, &session.report));
         self.propose(peer, vec![Command::RecordEnds { node, ends }], Waiter::Session(number));
     }
 

@@ -95,8 +95,9 @@ impl Attempts {
         let kind = verdict::told_end(slot)?;
         let written = std::fs::read(verdict::end_file(&self.layout, lease)).ok();
         let written = written.and_then(|bytes| minicbor::decode::<AttemptEnd>(&bytes).ok());
-        let message = written.map_or_else(|| "its message could not be kept".into(), |end| end.message);
-        Some(AttemptEnd { lease, kind, message, run_ms: 0, outputs: None })
+        let lost = || AttemptEnd::new(lease, kind.clone(), "its message could not be kept".into(), 0);
+        let written = written.unwrap_or_else(lost);
+        Some(AttemptEnd { lease, kind, ..written })
     }
 
     /// Puts another keeper in the place of one that was killed; it only clears up.
@@ -113,7 +114,7 @@ impl Attempts {
             }
             Err(e) => {
                 eprintln!("stint shim: clearing up the container of {lease}: {e}");
-                attempt.gone.get_or_insert(super::Gone { status: 0, why: None, at: sys::boot_now() });
+                attempt.gone.get_or_insert(super::Gone { reaped: None, why: None, at: sys::boot_now() });
             }
         }
     }

@@ -4,17 +4,52 @@
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering::SeqCst;
 
-use stint_protocol::{AttemptEnd, EndKind, LeaseId};
+use stint_protocol::{AttemptEnd, EndKind, LeaseId, Usage};
 
-use super::{Attempts, Gone};
+use super::{Attempt, Attempts, Gone};
 use crate::shim::bundle;
 use crate::shim::cgroup::Cgroup;
 use crate::shim::recover::label_of;
 use crate::shim::verdict::{Evidence, judge};
-use crate::sys;
+use crate::sys::{self, Reaped};
+use crate::usage;
 use crate::wire::Mode;
 
 impl Attempts {
+    pub(super) fn term(&self, lease: LeaseId) {
+        let Some(attempt) = self.running.get(&lease).filter(|a| a.gone.is_none()) else { return };
+        if attempt.contained {
+            // Its init passes TERM on to the program's process group.
+            sys::pidfd_signal(&attempt.child.pidfd, libc::SIGTERM);
+        } else {
+            sys::kill_group(attempt.child.pid, libc::SIGTERM);
+        }
+    }
+
+    /// Reads what an attempt has used before it is killed, where its cgroup will not know.
+    pub(super) fn meter(&mut self, lease: LeaseId) {
+        let Some(attempt) = self.running.get_mut(&lease).filter(|a| a.burnt_ms.is_none()) else { return };
+        if let Some(cgroup) = attempt.cgroup.as_ref().filter(|cgroup| !cgroup.counts_cpu()) {
+            attempt.burnt_ms = Some(cgroup.cpu_ms_of_processes());
+        }
+    }
+
+    pub(super) fn kill(&mut self, lease: LeaseId) {
+        let Some(attempt) = self.running.get_mut(&lease) else { return };
+        if attempt.order.mode == Mode::Docker {
+            return attempt.kept.kill(&attempt.child, self.spawner.slot(attempt.slot));
+        }
+        if attempt.gone.is_none() {
+            sys::pidfd_signal(&attempt.child.pidfd, libc::SIGKILL);
+            if !attempt.contained {
+                sys::kill_group(attempt.child.pid, libc::SIGKILL);
+            }
+        }
+        if let Some(cgroup) = attempt.cgroup.as_ref().filter(|_| !attempt.contained) {
+            cgroup.kill();
+        }
+    }
+
     /// Reaps every child that has exited, then ends the attempts of which nothing is left.
     pub fn reap(&mut self) {
         while let Some(pid) = sys::peek_exited() {
@@ -25,9 +60,9 @@ impl Attempts {
                 // While its leader is not reaped the group's number cannot come to mean another group.
                 sys::kill_group(pid, libc::SIGKILL);
             }
-            let Some(status) = sys::reap(pid) else { break };
+            let Some(reaped) = sys::reap(pid) else { break };
             match lease {
-                Some(lease) => self.on_leader_gone(lease, pid, status),
+                Some(lease) => self.on_leader_gone(lease, pid, reaped),
                 None => {
                     self.helpers.remove(&pid);
                     self.journal.on_reaped(pid);
@@ -37,7 +72,7 @@ impl Attempts {
         self.settle();
     }
 
-    fn on_leader_gone(&mut self, lease: LeaseId, pid: i32, status: i32) {
+    fn on_leader_gone(&mut self, lease: LeaseId, pid: i32, reaped: Reaped) {
         self.by_pid.remove(&pid);
         self.announce(lease);
         let why = self.watchdog.stopped_by(lease);
@@ -45,7 +80,7 @@ impl Attempts {
             return self.clear_up(lease);
         }
         if let Some(attempt) = self.running.get_mut(&lease) {
-            attempt.gone = Some(Gone { status, why, at: sys::boot_now() });
+            attempt.gone = Some(Gone { reaped: Some(reaped), why, at: sys::boot_now() });
             if attempt.contained {
                 // The init of a pid namespace is reaped only after the kernel has emptied the namespace.
                 self.finish(lease);
@@ -94,7 +129,7 @@ impl Attempts {
             }
             if !self.ended.contains_key(&lease) {
                 let message = "its watchdog was killed; everything of the attempt was seen gone".to_owned();
-                self.record(AttemptEnd { lease, kind: EndKind::Lost, message, run_ms: 0, outputs: None });
+                self.record(AttemptEnd::new(lease, EndKind::Lost, message, 0));
             }
         }
     }
@@ -138,15 +173,21 @@ impl Attempts {
         let Some(gone) = attempt.gone else { return };
         let slot = self.spawner.slot(attempt.slot);
         let oom_kills = attempt.cgroup.as_ref().map_or(0, Cgroup::oom_kills);
+        let docker_end = (attempt.order.mode == Mode::Docker).then(|| self.docker_end(lease, slot)).flatten();
+        let usage = match &docker_end {
+            Some(end) => end.usage.clone(),
+            // Before its cgroup goes.
+            None => used(&attempt, gone).filter(|_| slot.started.load(SeqCst) > 0).map(Box::new),
+        };
         let (kind, message) = judge(&Evidence {
             order: &attempt.order,
             slot,
-            child_status: gone.status,
+            child_status: gone.reaped.map_or(0, |reaped| reaped.status),
             contained: attempt.contained,
             why: gone.why,
             oom_kills,
             crun_log: &bundle::log_file(&self.layout, lease),
-            docker_end: (attempt.order.mode == Mode::Docker).then(|| self.docker_end(lease, slot)).flatten(),
+            docker_end,
         });
         let (started, ended) = (slot.started.load(SeqCst), slot.ended.load(SeqCst));
         let run_ms = match started {
@@ -163,6 +204,22 @@ impl Attempts {
         self.by_slot[attempt.slot as usize] = None;
         self.free_slots.push(attempt.slot);
         self.doomed.extend(attempt.cgroup.filter(|c| !c.remove()));
-        self.record(AttemptEnd { lease, kind, message, run_ms, outputs: None });
+        self.record(AttemptEnd { lease, kind, message, run_ms, outputs: None, usage });
     }
+}
+
+/// What an attempt used: as its cgroup says, else as the kernel told with its end. That knows of no process that was
+/// killed together with its namespace, as nobody waited for it.
+fn used(attempt: &Attempt, gone: Gone) -> Option<Usage> {
+    let reaped = gone.reaped?;
+    let whole = !(attempt.contained && libc::WIFSIGNALED(reaped.status));
+    let cpu_ms = if whole { Some(reaped.cpu_ms) } else { attempt.burnt_ms.map(|ms| ms.max(reaped.cpu_ms)) };
+    let told = Usage {
+        cpu_ms,
+        peak_memory_bytes: None,
+        read_bytes: whole.then_some(reaped.read_bytes),
+        written_bytes: whole.then_some(reaped.written_bytes),
+    };
+    let measured = attempt.cgroup.as_ref().map(Cgroup::usage).unwrap_or_default();
+    Some(usage::or(measured, told)).filter(|usage| *usage != Usage::default())
 }

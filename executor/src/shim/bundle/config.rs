@@ -5,13 +5,14 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::cdi::Devices;
-use super::rootfs::RootFs;
+use super::rootfs::{RootFs, WORK};
 use crate::layout::Layout;
 use crate::limits;
 use crate::shim::seccomp;
 use crate::stages::secrets;
 use crate::sys;
 use crate::wire::{Confinement, Order};
+use crate::working_dir;
 
 /// User and group of programs when the node, of an earlier version, names none: nobody.
 const NOBODY: u32 = 65534;
@@ -57,6 +58,7 @@ pub fn config(layout: &Layout, order: &Order, root: &RootFs, devices: Devices) -
         })
     }));
     mounts.extend(devices.mounts);
+    let working_dir = order.working_dir().map(|wanted| working_dir::inside(wanted, WORK));
     json!({
         "ociVersion": "1.0.2",
         "process": {
@@ -64,7 +66,7 @@ pub fn config(layout: &Layout, order: &Order, root: &RootFs, devices: Devices) -
             "user": { "uid": uid, "gid": gid },
             "args": order.command,
             "env": env,
-            "cwd": root.working_dir,
+            "cwd": working_dir.unwrap_or_else(|| root.working_dir.clone()),
             "capabilities": {
                 "bounding": none, "effective": none, "permitted": none, "inheritable": none, "ambient": none,
             },
@@ -117,7 +119,7 @@ fn own_mounts(work: &Path, confinement: Option<&Confinement>) -> Vec<Value> {
 mod tests {
     use super::*;
     use crate::shim::bundle::rootfs;
-    use crate::wire::{Mode, Root};
+    use crate::wire::{Further, Mode, Root};
     use stint_protocol::{BootMs, LeaseId, Network, TaskId};
 
     fn order() -> Order {
@@ -148,13 +150,14 @@ mod tests {
             gpu_ids: Vec::new(),
             own_folder: false,
             secrets: None,
+            further: None,
         }
     }
 
     #[test]
     fn a_container_gets_what_its_order_says() {
         let folder = tempfile::tempdir().unwrap();
-        let (layout, order) = (Layout::new(folder.path()), order());
+        let (layout, mut order) = (Layout::new(folder.path()), order());
         let root = rootfs::make(&layout, &order, folder.path()).unwrap();
         let env = vec!["A=device".to_owned(), "B=device".to_owned()];
         let config = config(&layout, &order, &root, Devices { mounts: Vec::new(), env });
@@ -169,5 +172,12 @@ mod tests {
         };
         assert_eq!((sized("/tmp"), sized("/dev/shm")), (json!("size=1048576"), json!("size=2097152")));
         assert_eq!(config["root"]["readonly"], json!(true));
+        order.further = Some(Box::new(Further { swap_bytes: 0, working_dir: Some("src".into()) }));
+        let config = super::config(&layout, &order, &root, Devices { mounts: Vec::new(), env: Vec::new() });
+        assert_eq!(
+            config["process"]["cwd"],
+            json!("/work/src"),
+            "the task's own place wins over the image's"
+        );
     }
 }

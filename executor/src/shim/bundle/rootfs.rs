@@ -18,7 +18,7 @@ pub const HOST_FOLDERS: [&str; 8] = ["bin", "etc", "lib", "lib32", "lib64", "opt
 /// Empty folders of a root that is made here.
 const MOUNT_POINTS: [&str; 7] = ["dev", "proc", "sys", "tmp", "run", "var", "work"];
 /// The working directory of programs that nobody gave another.
-const WORK: &str = "/work";
+pub const WORK: &str = "/work";
 
 /// Where a container's root is.
 pub struct RootFs {

@@ -75,6 +75,34 @@ pub(super) fn prepare(raw: &Raw) {
         if raw.owner.is_some_and(|(user, group)| libc::chown(raw.work, user, group) < 0) {
             fail(raw.slot, Step::Folder, errno());
         }
+        let mut made = raw.made;
+        while !(*made).is_null() {
+            make_own(raw, *made);
+            made = made.add(1);
+        }
+    }
+}
+
+fn is_folder(path: *const c_char) -> bool {
+    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+    // SAFETY: a C string prepared by the parent; the descriptor is closed again.
+    unsafe {
+        let fd = libc::open(path, flags);
+        fd >= 0 && libc::close(fd) == 0
+    }
+}
+
+/// A folder of the program's, unless there is one already.
+fn make_own(raw: &Raw, folder: *const c_char) {
+    // SAFETY: a C string prepared by the parent.
+    let made = unsafe {
+        match libc::mkdir(folder, 0o700) {
+            0 => raw.owner.is_none_or(|(user, group)| libc::lchown(folder, user, group) == 0),
+            _ => errno() == libc::EEXIST && is_folder(folder),
+        }
+    };
+    if !made {
+        fail(raw.slot, Step::WorkingDir, errno());
     }
 }
 
@@ -171,6 +199,11 @@ pub(super) extern "C" fn direct_child(argument: *mut c_void) -> c_int {
 pub(super) fn become_program(raw: &Raw) -> ! {
     if let Some(jail) = raw.jail {
         jail::give_up_privileges(raw, jail);
+    }
+    // As the program's user: it could not look around there otherwise.
+    // SAFETY: null or a C string prepared by the parent.
+    if !raw.starts_in.is_null() && unsafe { libc::chdir(raw.starts_in) } < 0 {
+        fail(raw.slot, Step::WorkingDir, errno());
     }
     // SAFETY: no pointers. Set-user-id programs must not get out of their attempt's limits.
     unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };

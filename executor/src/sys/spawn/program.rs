@@ -64,6 +64,10 @@ pub const JAIL_BINARY: &str = "/tmp/binary";
 pub struct Program {
     pub folder: CString,
     pub work: CString,
+    /// Folders below it to be made, outermost first.
+    pub made: Vec<CString>,
+    /// Where it starts, when that is not its work folder; a container's is its own affair.
+    pub starts_in: Option<CString>,
     pub stdout: CString,
     pub stderr: CString,
     /// Paths to try in order, as a search in `PATH` gives them.

@@ -1,0 +1,101 @@
+//! What this host can do, by its settings and by what its watchdog says.
+
+use stint_protocol::Runtime;
+
+use crate::client::state::Shared;
+use crate::confine;
+use crate::host::{HostHealth, Sandbox};
+
+impl Shared {
+    /// Why a runtime cannot be used here, and what to do.
+    pub fn runtime_problem(&self, runtime: Runtime) -> Option<String> {
+        if !self.settings.runtimes.contains(&runtime) {
+            return Some(format!("the runtime {runtime} is not enabled on this node: add it to runtimes"));
+        }
+        let pid_namespaces =
+            self.lock().hello.as_ref().is_some_and(|h| h.sandbox == Sandbox::PidNamespace && h.own_proc);
+        match runtime {
+            Runtime::Mock | Runtime::Process => None,
+            Runtime::Crun if self.crun.is_none() => Some(format!(
+                "crun was not found as {}: install it (Debian: apt install crun) or set crun_path",
+                self.settings.crun_path.display()
+            )),
+            Runtime::Crun if crate::sys::effective_ids().0 != 0 => {
+                Some("crun runs as root only for now: start the node as root or use another runtime".into())
+            }
+            Runtime::Crun if !pid_namespaces => Some(
+                "crun needs pid namespaces and a mountable /proc, which this host does not permit".into(),
+            ),
+            Runtime::Crun => None,
+            Runtime::Docker if crate::sys::effective_ids().0 != 0 => {
+                Some("docker runs as root only: containers must be killed without the daemon's help".into())
+            }
+            Runtime::Docker if self.lock().hello.as_ref().is_some_and(|hello| !hello.docker) => Some(
+                "the watchdog of an earlier version still runs: docker is there once its attempts have ended and \
+                 the node was started again"
+                    .into(),
+            ),
+            Runtime::Docker => match &self.lock().docker {
+                Some(Ok(())) => None,
+                Some(Err(why)) => Some(why.clone()),
+                None => Some("the Docker daemon was not asked yet".into()),
+            },
+            Runtime::Slurm => Some(format!("the runtime {runtime} is not built into this executor yet")),
+        }
+    }
+
+    /// Whether the watchdog knows of confinement. One of an earlier version lives on over an upgrade of the node.
+    pub fn confines(&self) -> bool {
+        self.lock().hello.as_ref().is_some_and(|hello| hello.confines)
+    }
+
+    /// Whether the watchdog knows the limits of single tasks.
+    pub fn knows_limits(&self) -> bool {
+        self.lock().hello.as_ref().is_some_and(|hello| hello.limits)
+    }
+
+    /// Whether sandboxed processes can be shut in here.
+    pub fn jails(&self) -> bool {
+        self.lock().hello.as_ref().is_some_and(|hello| hello.jails)
+    }
+
+    /// Whether programs of the process runtime run as another user than the node.
+    pub fn changes_user(&self) -> bool {
+        self.settings.sandbox && self.confines() && crate::sys::effective_ids().0 == 0
+    }
+
+    pub fn health(&self) -> HostHealth {
+        let runtimes =
+            self.settings.runtimes.iter().map(|r| (*r, self.runtime_problem(*r).map_or(Ok(()), Err)));
+        let runtimes = runtimes.collect();
+        let state = self.lock();
+        let hello = state.hello.as_ref();
+        let mut problems: Vec<String> = hello.map(|h| h.problems.clone()).unwrap_or_default();
+        let sandbox = if self.settings.sandbox {
+            hello.map_or(Sandbox::None, |h| h.sandbox)
+        } else {
+            problems.push(
+                "the sandbox is off: programs of the process runtime have no memory limit, see the host's processes, \
+                 and out-of-memory is not told apart"
+                    .into(),
+            );
+            Sandbox::None
+        };
+        if hello.is_some_and(|hello| !hello.confines) {
+            problems.push(
+                "the watchdog of an earlier version still runs and confines programs as that version did: let this \
+                 node's attempts end, and start it again"
+                    .into(),
+            );
+        }
+        // An earlier watchdog would start tasks without their limits.
+        let limits = hello.is_some_and(|hello| hello.limits);
+        if hello.is_some() && !limits {
+            problems.push(confine::EARLIER_WATCHDOG.into());
+        }
+        problems.extend(state.link_problem.clone());
+        let jails = hello.is_some_and(|hello| hello.jails);
+        let allows = if limits { confine::allowances(&self.settings, jails) } else { Vec::new() };
+        HostHealth { sandbox, runtimes, allows, accounted: state.accounted, problems }
+    }
+}
