@@ -32,6 +32,7 @@ mod transport;
 pub mod wire;
 pub mod work;
 
+pub use front::native::NativeApi;
 pub use identity::IdentityError;
 pub use join::JoinError;
 pub use start::{NodeError, Ready, StartMode, serve};

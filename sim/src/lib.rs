@@ -11,6 +11,7 @@ mod disk_trouble;
 mod event;
 mod fast;
 mod faults;
+mod front;
 pub mod guard;
 mod host;
 mod identity;

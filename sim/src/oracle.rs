@@ -306,6 +306,13 @@ impl Oracle {
         book.note(at, read, "reads show what was acknowledged");
     }
 
+    /// A read that began then shows one task as finished or not, or does not know it.
+    pub fn on_look(&self, floor: Floor, task: TaskId, is_finished: Option<bool>) {
+        let (at, mut book) = (self.time.ms(), self.book());
+        let looked = book.answers.look(floor, task, is_finished);
+        book.note(at, looked, "reads show what was acknowledged");
+    }
+
     /// Every acknowledged task.
     pub fn acknowledged(&self) -> Vec<TaskId> {
         self.book().kept.tasks().collect()

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use stint_node::node::{NewTasks, Node, log_keeper};
 use stint_node::wire::{LogAnswer, ReadLog, Refusal, RefusalCode, Request};
-use stint_protocol::{Class, IdempotencyKey, RetryPolicy, Runtime, TaskId, TaskSpec, Tenant};
+use stint_protocol::{Class, IdempotencyKey, RetryPolicy, Runtime, TaskId, TaskSpec, Tenant, v1};
 use tokio::time::sleep;
 
 use crate::dice::Dice;
+use crate::front::Front;
 use crate::host::output;
 use crate::operator::Operation;
 use crate::oracle::{Oracle, Severity};
@@ -97,11 +98,38 @@ impl Desk {
             for (number, ask) in asked {
                 let (desk, node) = (self.clone(), node.clone());
                 tokio::spawn(async move {
-                    let answer = desk.carry_out(&node, ask).await.unwrap_or_else(Answer::Refused);
+                    let answer = if number % 2 == 0 {
+                        desk.carry_out(&node, ask).await
+                    } else {
+                        desk.through_front(&node, ask).await
+                    };
+                    let answer = answer.unwrap_or_else(Answer::Refused);
                     desk.trays().answered.push((number, answer));
                 });
             }
             sleep(LOOK).await;
+        }
+    }
+
+    /// As a program does that knows the API alone; what that does not offer is done as ever.
+    async fn through_front(&self, node: &Arc<Node>, ask: Ask) -> Result<Answer, Refusal> {
+        let front = Front::of(node);
+        match ask {
+            Ask::Submit(submit) => {
+                let (first, count, repeated) = front.submit(submit.request()).await?;
+                Ok(Answer::Submitted { first, count, repeated })
+            }
+            Ask::Cancel(task) => front.cancel(task).await.map(|()| Answer::Done),
+            Ask::Read => {
+                let floor = self.oracle.on_read_begins();
+                let known = self.oracle.acknowledged();
+                for task in known.first().into_iter().chain(known.last()) {
+                    let is_finished = front.is_finished(*task).await?;
+                    self.oracle.on_look(floor, *task, is_finished);
+                }
+                Ok(Answer::Done)
+            }
+            other => self.carry_out(node, other).await,
         }
     }
 
@@ -189,6 +217,30 @@ impl Submit {
         }
         let key = IdempotencyKey::new(&self.key).ok();
         NewTasks { tenant: Tenant::default_tenant(), name: None, spec, count: self.count, key }
+    }
+
+    /// The same in the words of the API.
+    fn request(&self) -> v1::SubmitRequest {
+        let NewTasks { spec, count, .. } = self.tasks();
+        let retry = v1::RetryPolicy {
+            max_attempts: spec.retry.max_attempts,
+            backoff_ms: spec.retry.backoff_ms,
+            max_backoff_ms: spec.retry.max_backoff_ms,
+            retry_failures: spec.retry.retry_failures,
+        };
+        let spec = v1::TaskSpec {
+            class: spec.class.to_string(),
+            command: spec.command,
+            runtime: spec.runtime.map(|runtime| runtime.to_string()).unwrap_or_default(),
+            cpu_milli: spec.cpu_milli,
+            memory_bytes: spec.memory_bytes,
+            priority: Some(spec.priority.into()),
+            retry: Some(retry),
+            stop_grace_ms: Some(spec.stop_grace_ms),
+            ..v1::TaskSpec::default()
+        };
+        let idempotency_key = self.key.clone();
+        v1::SubmitRequest { spec: Some(spec), count, idempotency_key, ..v1::SubmitRequest::default() }
     }
 }
 

@@ -55,6 +55,22 @@ impl Answers {
         Ok(())
     }
 
+    /// A read of one task that began at this floor: finished or not, or unknown.
+    pub fn look(&mut self, floor: Floor, task: TaskId, is_finished: Option<bool>) -> Result<(), String> {
+        let Some(is_finished) = is_finished else {
+            let acknowledged = self.submitted[..floor.submitted].contains(&task);
+            let what = format!("task {task} was acknowledged before a read began that does not know it");
+            return if acknowledged { Err(what) } else { Ok(()) };
+        };
+        if is_finished && self.finished_set.insert(task) {
+            self.finished.push(task);
+        }
+        if !is_finished && self.finished[..floor.finished].contains(&task) {
+            return Err(format!("a read showed the end of task {task}, a later look at it does not"));
+        }
+        Ok(())
+    }
+
     fn shows(&self, floor: Floor, state: &State) -> Result<(), String> {
         let unknown = |id: &&TaskId| state.task(**id).is_none() && state.finished(**id).is_none();
         if let Some(id) = self.submitted[..floor.submitted].iter().find(unknown) {
@@ -78,5 +94,24 @@ impl Answers {
             ));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_at_one_task_shows_what_was_promised_before_it_began() {
+        let mut answers = Answers::default();
+        let before = answers.floor();
+        answers.submitted(TaskId(1), 2);
+        assert_eq!(answers.look(before, TaskId(2), None), Ok(()), "it began before the promise");
+        assert!(answers.look(answers.floor(), TaskId(2), None).is_err());
+        let earlier = answers.floor();
+        assert_eq!(answers.look(earlier, TaskId(2), Some(true)), Ok(()));
+        assert_eq!(answers.look(earlier, TaskId(2), Some(false)), Ok(()), "both were under way");
+        assert!(answers.look(answers.floor(), TaskId(2), Some(false)).is_err());
+        assert_eq!(answers.look(answers.floor(), TaskId(1), Some(false)), Ok(()));
     }
 }
