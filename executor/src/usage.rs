@@ -68,6 +68,8 @@ fn found(mounts: &str, own: &str) -> Vec<(PathBuf, Meter)> {
             controllers.split(',').any(|c| c == controller).then(|| path.trim_start_matches('/'))
         })
     };
+    // A process that has ended is in the root, where all of the machine is counted.
+    let path_of = |controller: &str| path_of(controller).filter(|path| !path.is_empty());
     let mut meters = Vec::new();
     for line in mounts.lines() {
         let fields: Vec<&str> = line.split(' ').collect();
@@ -150,11 +152,10 @@ mod tests {
         let mounts = "tmpfs /c tmpfs rw 0 0\ncgroup /c/memory cgroup rw,memory 0 0\n\
                       cgroup /c/cpu,cpuacct cgroup rw,cpu,cpuacct 0 0\ncgroup2 /c/unified cgroup2 rw 0 0\n";
         let own = "4:cpu,cpuacct:/docker/1\n3:memory:/docker/1\n2:blkio:/docker/1\n0::/\n";
-        let expected = [
-            ("/c/memory/docker/1".into(), Meter::Memory),
-            ("/c/cpu,cpuacct/docker/1".into(), Meter::Cpu),
-            ("/c/unified/".into(), Meter::All),
-        ];
+        let expected =
+            [("/c/memory/docker/1".into(), Meter::Memory), ("/c/cpu,cpuacct/docker/1".into(), Meter::Cpu)];
         assert_eq!(found(mounts, own), expected);
+        let ended = "4:cpu,cpuacct:/\n3:memory:/\n2:blkio:/\n0::/docker/1\n";
+        assert_eq!(found(mounts, ended), [("/c/unified/docker/1".into(), Meter::All)]);
     }
 }

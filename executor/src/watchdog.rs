@@ -48,6 +48,13 @@ pub enum Action {
     Kill(LeaseId, Why),
 }
 
+impl Action {
+    /// Whether a lease is over: other nodes may run the task soon.
+    pub fn is_of_a_lease(&self) -> bool {
+        matches!(self, Action::Kill(_, Why::LeaseOver))
+    }
+}
+
 /// The times of one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {

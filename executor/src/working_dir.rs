@@ -1,5 +1,6 @@
 //! Where a program starts: its work folder, unless its task names another place.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::shim::{HOST_FOLDERS, WORK};
@@ -42,7 +43,9 @@ pub fn in_shared_root(wanted: &str, host: bool) -> Result<String, String> {
     }
     let shown = |real: &PathBuf| {
         let folders = HOST_FOLDERS.iter().map(|name| Path::new("/").join(name));
-        host && real.is_dir() && folders.into_iter().any(|folder| real.starts_with(folder))
+        let inside = folders.into_iter().any(|folder| real.starts_with(folder));
+        // crun goes there before it becomes the program's user: only where everybody may.
+        host && real.is_dir() && inside && real.ancestors().all(lets_everybody_in)
     };
     // Without links, which could lead through what it does not show.
     let real = std::fs::canonicalize(wanted).ok().filter(shown);
@@ -52,9 +55,35 @@ pub fn in_shared_root(wanted: &str, host: bool) -> Result<String, String> {
     })
 }
 
+fn lets_everybody_in(folder: &Path) -> bool {
+    std::fs::metadata(folder).is_ok_and(|found| found.mode() & 0o001 != 0)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
+
+    #[test]
+    fn a_folder_that_others_may_not_enter_lets_nobody_in() {
+        let outer = tempfile::tempdir().unwrap();
+        let mode = |bits| std::fs::set_permissions(outer.path(), Permissions::from_mode(bits)).unwrap();
+        for (bits, enters) in [(0o755, true), (0o711, true), (0o700, false), (0o750, false)] {
+            mode(bits);
+            assert_eq!(lets_everybody_in(outer.path()), enters, "{bits:o}");
+        }
+        // Below a system folder, where only root can make one.
+        let Ok(private) = tempfile::tempdir_in("/opt") else { return };
+        let open = private.path().join("open");
+        std::fs::create_dir(&open).unwrap();
+        let wanted = open.to_str().unwrap();
+        for (bits, enters) in [(0o700, false), (0o755, true)] {
+            std::fs::set_permissions(private.path(), Permissions::from_mode(bits)).unwrap();
+            assert_eq!(in_shared_root(wanted, true).is_ok(), enters, "{bits:o}");
+        }
+    }
 
     #[test]
     fn in_a_root_that_others_use_only_what_is_there_for_sure_is_taken() {

@@ -196,7 +196,7 @@ pub fn is_secret_name(name: &str) -> bool {
 
 /// Whether a part of a path names something in its folder.
 fn is_plain(part: &str) -> bool {
-    !matches!(part, "" | "." | "..") && !part.contains('\0')
+    !matches!(part, "" | "." | "..") && !part.contains('\0') && part.len() <= limits::PATH_PART_BYTES
 }
 
 fn check_number(field: &'static str, number: usize, most: usize) -> Result<(), InvalidSpec> {
@@ -208,7 +208,9 @@ fn check_path(field: &'static str, path: &str) -> Result<(), InvalidSpec> {
         return Ok(());
     }
     let shown: String = path.chars().take(80).collect();
-    refuse(field, format!("{shown:?} is not a path below the work folder: no leading /, no . or .., no NUL"))
+    let most = limits::PATH_PART_BYTES;
+    let rule = format!("no leading /, no . or .., no NUL, no part of more than {most} bytes");
+    refuse(field, format!("{shown:?} is not a path below the work folder: {rule}"))
 }
 
 /// No path is another one, or lies below it.

@@ -44,6 +44,8 @@ pub const OUTPUTS: usize = 64;
 pub const KEPT_FILES: usize = 256;
 /// Bytes of one path.
 pub const PATH_BYTES: usize = 1024;
+/// Bytes of one part of a path: more than file systems take.
+pub const PATH_PART_BYTES: usize = 255;
 /// Bytes of the paths of all files kept of one attempt.
 pub const KEPT_PATH_BYTES: usize = 32 * 1024;
 /// Secrets a task may use.

@@ -114,6 +114,13 @@ fn check_working_dir(path: &str) -> Result<(), InvalidSpec> {
     if path.contains('\0') {
         return wrong("holds a NUL character");
     }
+    let most = limits::PATH_PART_BYTES;
+    if path.split('/').any(|part| part.len() > most) {
+        return refuse(
+            "workdir",
+            format!("has a part of more than {most} bytes, which no file system takes"),
+        );
+    }
     let plain = |part: &str| !matches!(part, "" | "." | "..");
     if path != "/" && !below.trim_end_matches('/').split('/').all(plain) {
         return wrong("has an empty part, `.` or `..`");

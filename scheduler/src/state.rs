@@ -164,6 +164,18 @@ impl State {
         self.history.range(..before).rev().map(|(id, task)| (*id, task.unpack()))
     }
 
+    /// Of these the tenant's, of one class or of all.
+    pub fn finished_of<'a>(
+        &'a self,
+        tenant: &'a Tenant,
+        class: Option<Class>,
+        before: TaskId,
+    ) -> impl Iterator<Item = (TaskId, FinishedTask)> + use<'a> {
+        let wanted = move |task: &Packed| class.is_none_or(|c| task.spec.class == c) && task.is_of(tenant);
+        let found = self.history.range(..before).rev().filter(move |(_, task)| wanted(task));
+        found.map(|(id, task)| (*id, task.unpack()))
+    }
+
     /// One node.
     pub fn node(&self, id: NodeId) -> Option<&Arc<Node>> {
         self.nodes.get(&id)

@@ -130,7 +130,7 @@ impl Keeper<'_> {
         let making = |e: io::Error| verdict(EndKind::StartFailed, format!("making its folder: {e}"));
         let files = Files::make(self.layout, self.order, self.docker).map_err(|e| {
             match self.order.working_dir() {
-                Some(wanted) if e.kind() == io::ErrorKind::NotADirectory => {
+                Some(wanted) if verdict::is_no_folder(&e) => {
                     verdict(EndKind::NotRunnable, format!("working directory {wanted:?}: {e}"))
                 }
                 _ => making(e),
@@ -167,8 +167,8 @@ impl Keeper<'_> {
         match created {
             Ok(_) => Ok(()),
             Err(Fault::Said(400, words)) => Err(verdict(EndKind::NotRunnable, words)),
-            Err(Fault::Said(_, words)) if words.starts_with("Cannot mkdir") => {
-                Err(verdict(EndKind::NotRunnable, format!("its working directory: {words}")))
+            Err(Fault::Said(_, words)) if verdict::lacks_working_dir(self.order.working_dir(), &words) => {
+                Err(verdict::no_working_dir(self.order.working_dir(), &words))
             }
             Err(fault) => Err(verdict::failed(&self.docker.socket, "creating its container", &fault)),
         }
@@ -203,7 +203,7 @@ impl Keeper<'_> {
                 return verdict::no_daemon(&self.docker.socket, &fault);
             }
             self.remove(&prepared.engine).await;
-            return start_failure(&self.order.command, &fault);
+            return start_failure(&self.order.command, self.order.working_dir(), &fault);
         }
         self.slot.started.store(sys::boot_now().0, SeqCst);
         let found = self.find_process(&prepared.engine).await;

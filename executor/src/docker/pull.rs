@@ -36,9 +36,11 @@ pub fn told_file(layout: &Layout, lease: LeaseId) -> PathBuf {
     layout.attempt(lease).join("pull")
 }
 
-/// What came of the pull for an attempt; none: there was none to do.
+/// What came of the pull for an attempt, told once; none: there was none to do.
 pub fn told(layout: &Layout, lease: LeaseId) -> Option<(PullEnd, Duration)> {
-    let text = std::fs::read_to_string(told_file(layout, lease)).ok()?;
+    let file = told_file(layout, lease);
+    let text = std::fs::read_to_string(&file).ok()?;
+    std::fs::remove_file(&file).ok()?;
     let (word, millis) = text.split_once(' ')?;
     let end = PullEnd::ALL.into_iter().find(|end| end.as_str() == word)?;
     Some((end, Duration::from_millis(millis.parse().ok()?)))

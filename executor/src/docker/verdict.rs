@@ -83,7 +83,7 @@ pub fn of_ended(
 }
 
 /// Why a created container did not start: the task's fault or the node's.
-pub fn start_failure(command: &[String], fault: &Fault) -> Verdict {
+pub fn start_failure(command: &[String], working_dir: Option<&str>, fault: &Fault) -> Verdict {
     let words = fault.words();
     let name = command.first().map_or("the image's program", String::as_str);
     let told = [
@@ -93,8 +93,8 @@ pub fn start_failure(command: &[String], fault: &Fault) -> Verdict {
         "exec format error",
         "is a directory",
     ];
-    if words.contains("chdir to cwd") {
-        return verdict(EndKind::NotRunnable, format!("its working directory: {}", short(words)));
+    if lacks_working_dir(working_dir, words) {
+        return no_working_dir(working_dir, words);
     }
     let exec = words.contains("exec") && told.iter().any(|part| words.contains(part));
     if exec {
@@ -102,6 +102,25 @@ pub fn start_failure(command: &[String], fault: &Fault) -> Verdict {
         return verdict(EndKind::NotRunnable, format!("{name:?}: {advice} ({})", short(words)));
     }
     verdict(EndKind::StartFailed, format!("starting its container: {words}"))
+}
+
+/// Whether the daemon or its runtime could not make or enter the working directory that a task names, for a reason that
+/// lies with the name: another node would not do better.
+pub fn lacks_working_dir(wanted: Option<&str>, words: &str) -> bool {
+    let about = ["Cannot mkdir", "chdir to cwd", "mkdir ", "lstat ", "not a directory", "file name too long"];
+    let of_the_node = ["no space left", "quota exceeded", "input/output error"];
+    let says = |parts: &[&str]| parts.iter().any(|part| words.contains(part));
+    wanted.is_some() && says(&about) && !says(&of_the_node)
+}
+
+pub fn no_working_dir(wanted: Option<&str>, words: &str) -> Verdict {
+    let wanted = wanted.unwrap_or_default();
+    verdict(EndKind::NotRunnable, format!("its working directory {wanted:?}: {}", short(words)))
+}
+
+/// Whether a folder cannot be made because of its name.
+pub fn is_no_folder(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::NotADirectory | std::io::ErrorKind::InvalidFilename)
 }
 
 /// The last part of runc's chain of reasons.
@@ -196,7 +215,18 @@ mod tests {
         let runc = "OCI runtime create failed: container_linux.go:380: starting container process caused: exec: \"nope\": \
                     executable file not found in $PATH: unknown";
         let gpus = "could not select device driver \"\" with capabilities: [[gpu]]";
-        let kind = |words: &str| start_failure(&["nope".into()], &Fault::Said(400, words.into())).kind;
+        let in_folder = |words: &str| {
+            start_failure(&["nope".into()], Some("/proc/x"), &Fault::Said(400, words.into())).kind
+        };
+        for words in [
+            "error during container init: mkdir /proc/x: no such file or directory",
+            "OCI runtime create failed: chdir to cwd (\"/proc/x\"): not a directory: unknown",
+            "lstat /merged/bin/busybox/x: not a directory",
+        ] {
+            assert_eq!(in_folder(words), EndKind::NotRunnable, "{words}");
+        }
+        assert_eq!(in_folder("mkdir /x: no space left on device"), EndKind::StartFailed);
+        let kind = |words: &str| start_failure(&["nope".into()], None, &Fault::Said(400, words.into())).kind;
         assert_eq!(kind(runc), EndKind::NotRunnable);
         assert_eq!(kind(gpus), EndKind::StartFailed);
     }

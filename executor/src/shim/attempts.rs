@@ -334,11 +334,13 @@ impl Attempts {
 
     /// Does what is due by the clock.
     pub fn tick(&mut self) {
-        for action in self.watchdog.tick(sys::boot_now()) {
+        let (over, rest): (Vec<Action>, Vec<Action>) =
+            self.watchdog.tick(sys::boot_now()).into_iter().partition(Action::is_of_a_lease);
+        // The end of a lease waits for nothing.
+        for action in over.into_iter().chain(rest) {
             match action {
                 Action::Term(lease, _) => self.term(lease),
                 Action::Kill(lease, why) => {
-                    // The end of a lease waits for nothing.
                     if why != Why::LeaseOver {
                         self.meter(lease);
                     }

@@ -87,10 +87,25 @@ fn not_started(evidence: &Evidence<'_>) -> (EndKind, String) {
         Step::WorkingDir => {
             let wanted = evidence.order.working_dir().unwrap_or_default();
             let advice = "name a folder that its user may enter, or one below the work folder";
-            (EndKind::NotRunnable, clip(format!("working directory {wanted:?}: {error}: {advice}")))
+            let kind = if is_of_the_name(number) { EndKind::NotRunnable } else { EndKind::StartFailed };
+            (kind, clip(format!("working directory {wanted:?}: {error}: {advice}")))
         }
         _ => (EndKind::StartFailed, clip(format!("{} failed: {error}", step.as_str()))),
     }
+}
+
+/// Whether a folder cannot be made or entered because of what was asked for: another node would not do better.
+fn is_of_the_name(number: i32) -> bool {
+    let of_the_name = [
+        libc::ENOENT,
+        libc::ENOTDIR,
+        libc::EACCES,
+        libc::EPERM,
+        libc::EEXIST,
+        libc::ELOOP,
+        libc::ENAMETOOLONG,
+    ];
+    of_the_name.contains(&number)
 }
 
 fn exec_failure(name: &str, number: i32, error: &io::Error) -> (EndKind, String) {

@@ -49,8 +49,9 @@ impl Office {
 }
 
 /// Which files of a peer nobody needs. A state that a majority confirmed may still lack an entry that is being written
-/// and names a file, if writing it took longer than a file stays; so a file goes only when it is found twice. What was
-/// being written the first time is in the state by the second.
+/// and names a file, if writing it took longer than a file stays; so a file goes only when it is found twice: what
+/// waited for a majority is in the state by the second time, unless it waits for longer than a file stays even though
+/// the majority is there.
 #[derive(Debug, Default)]
 pub struct Sweep {
     found: BTreeSet<Digest>,

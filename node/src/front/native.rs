@@ -339,9 +339,8 @@ fn list_tasks(state: &State, request: &v1::ListTasksRequest) -> Result<v1::ListT
     let live = live.filter(|(_, t)| class.is_none_or(|c| t.spec.class == c));
     let live = live.map(|(id, t)| (id, convert::live_task(state, id, t)));
     let live = live.filter(|(_, t)| wanted.is_empty() || t.state == *wanted).take(limit + 1);
-    let done = (wanted.is_empty() || wanted == "finished").then(|| state.finished_before(before));
-    let done = done.into_iter().flatten().filter(|(_, t)| t.fields.tenant == tenant);
-    let done = done.filter(|(_, t)| class.is_none_or(|c| t.spec.class == c)).take(limit + 1);
+    let done = (wanted.is_empty() || wanted == "finished").then(|| state.finished_of(&tenant, class, before));
+    let done = done.into_iter().flatten().take(limit + 1);
     let done = done.map(|(id, t)| (id, convert::finished_task(state, id, &t)));
     let mut rows: Vec<(TaskId, v1::Task)> = live.chain(done).collect();
     rows.sort_by_key(|(id, _)| std::cmp::Reverse(*id));
