@@ -159,7 +159,7 @@ async fn a_secret_that_is_not_there_leaves_nothing_behind() {
     let lease = launch.lease;
     client.host.start(launch);
     let end = client.end(lease).await;
-    assert_kind(&end, EndKind::StartFailed);
+    assert_kind(&end, EndKind::FilesMissing);
     assert!(end.message.contains("\"absent\" of tenant default"), "{end:?}");
     assert!(
         !secrets_left(&rig) && std::fs::read_dir(rig.executor().join("attempts")).unwrap().next().is_none()

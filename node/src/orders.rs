@@ -1,7 +1,7 @@
 //! Orders out of the applied state: who reports, whether there is news for it, and what it is told. Pure: the
 //! leader's side of reports and the fast simulation run the same code.
 
-use stint_protocol::{AttemptEnd, BootMs, GpuId, GpuInfo, LeaseId, version};
+use stint_protocol::{AttemptEnd, BootMs, EndKind, GpuId, GpuInfo, LeaseId, version};
 use stint_scheduler::{Command, Leased, Node, RegisterNode, State, Task};
 
 use crate::contacts::Contacts;
@@ -57,6 +57,10 @@ pub fn ends(state: &State, report: &Report) -> Vec<AttemptEnd> {
     let mut ends = report.ends.clone();
     if state.version() < version::TASK_LIMITS {
         ends.iter_mut().for_each(|end| end.usage = None);
+    }
+    if state.version() < version::FILES_MISSING {
+        let missing = ends.iter_mut().filter(|end| end.kind == EndKind::FilesMissing);
+        missing.for_each(|end| end.kind = EndKind::StartFailed);
     }
     ends
 }
@@ -291,8 +295,9 @@ mod tests {
         register.offer.allows = Some(vec![Allowance::everything(Runtime::Mock)]);
         let usage = Some(Box::new(Usage { cpu_ms: Some(7), ..Usage::default() }));
         let end = AttemptEnd { usage, ..AttemptEnd::new(LEASE, EndKind::Exited(0), String::new(), 1) };
-        let first =
-            Report { register: Some(register.clone()), ends: vec![end.clone()], ..report(Vec::new()) };
+        let missing = AttemptEnd::new(LEASE, EndKind::FilesMissing, "no input".into(), 0);
+        let all = vec![end, missing];
+        let first = Report { register: Some(register.clone()), ends: all.clone(), ..report(Vec::new()) };
         let said = |state: &State| match reporter(state, &first) {
             Reporter::Registers(command) => command,
             other => panic!("{other:?}"),
@@ -301,6 +306,7 @@ mod tests {
         for command in [said(&state), recorded(&state)] {
             assert!(command.needs() < version::TASK_LIMITS, "{command:?}");
         }
+        assert_eq!(ends(&state, &first)[1].kind, EndKind::StartFailed, "the word for it before");
         let registers = said(&state);
         run(&mut state, registers);
         assert!(matches!(reporter(&state, &report(Vec::new())), Reporter::Known));
@@ -316,7 +322,7 @@ mod tests {
         assert_eq!(registers, Command::RegisterNode(register));
         run(&mut state, registers);
         assert!(matches!(reporter(&state, &report(Vec::new())), Reporter::Known));
-        assert_eq!(ends(&state, &first), [end]);
+        assert_eq!(ends(&state, &first), all);
     }
 
     #[test]

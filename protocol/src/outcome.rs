@@ -45,6 +45,10 @@ pub enum EndKind {
     /// What it left could not be kept, for a reason that lies with the cluster (retried).
     #[n(11)]
     OutputLost,
+    /// An input or a secret that its task names is not on its node: another one may have it (retried elsewhere; says
+    /// nothing about the node).
+    #[n(12)]
+    FilesMissing,
 }
 
 impl EndKind {
@@ -63,6 +67,7 @@ impl EndKind {
             EndKind::Drained => "drained",
             EndKind::OutputMissing => "output_missing",
             EndKind::OutputLost => "output_lost",
+            EndKind::FilesMissing => "files_missing",
         }
     }
 }
@@ -180,7 +185,8 @@ impl Outcome {
             | EndKind::Denied
             | EndKind::Drained
             | EndKind::OutputMissing
-            | EndKind::OutputLost => 125,
+            | EndKind::OutputLost
+            | EndKind::FilesMissing => 125,
         }
     }
 }

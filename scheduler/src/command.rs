@@ -230,6 +230,9 @@ impl Command {
             Command::RecordEnds { ends, .. } if ends.iter().any(|end| end.usage.is_some()) => {
                 version::TASK_LIMITS
             }
+            Command::RecordEnds { ends, .. } if ends.iter().any(|end| end.kind == EndKind::FilesMissing) => {
+                version::FILES_MISSING
+            }
             Command::SetNodeMode { within_ms: Some(_), .. } => version::DRAIN_DEADLINE,
             Command::RecordEnds { ends, .. } if ends.iter().any(|end| end.kind == EndKind::Drained) => {
                 version::DRAIN_DEADLINE

@@ -134,7 +134,11 @@ impl Node {
                 self.trouble = Some(Trouble::worse(known, end.lease.task, end.message.clone(), now));
             }
             // It says nothing about starting.
-            EndKind::Lost | EndKind::Denied | EndKind::Cancelled | EndKind::Drained => {}
+            EndKind::Lost
+            | EndKind::Denied
+            | EndKind::Cancelled
+            | EndKind::Drained
+            | EndKind::FilesMissing => {}
             // What was started before the trouble says nothing either.
             _ if self.trouble.as_ref().is_some_and(|trouble| since > trouble.at) => self.trouble = None,
             _ => {}

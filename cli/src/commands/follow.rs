@@ -27,10 +27,20 @@ pub async fn follow(client: &Client, followed: &Followed, mut attempt: u32) -> R
             return Ok(task);
         }
         if attempt > 1 {
-            talk(&format!("{}: attempt {attempt}", followed.task));
+            talk(&format!("{}: attempt {attempt}{}", followed.task, why_again(&task, attempt - 1)));
         }
         copy_while_it_lasts(client, followed, attempt).await?;
         attempt += 1;
+    }
+}
+
+/// How the attempt before ended.
+fn why_again(task: &v1::Task, before: u32) -> String {
+    let ended = |record: &&v1::Attempt| record.number == before && !record.end.is_empty();
+    match task.attempt_records.iter().find(ended) {
+        Some(record) if record.message.is_empty() => format!(" (the last one: {})", record.end),
+        Some(record) => format!(" (the last one: {}: {})", record.end, record.message),
+        None => String::new(),
     }
 }
 

@@ -54,7 +54,8 @@ pub async fn run(context: Context, args: PsArgs) -> Done {
     tasks.truncate(limit as usize);
     let ids: Vec<String> = tasks.iter().map(|task| task.id.clone()).collect();
     context.output.show(&tasks, ids.clone(), || table(&tasks, now_ms()))?;
-    if let (Format::Table, true, Some(last)) = (context.output.format, more, ids.last()) {
+    // Also when only ids are printed: a command that takes them would miss the rest.
+    if let (Format::Table | Format::Quiet, true, Some(last)) = (context.output.format, more, ids.last()) {
         talk(&format!("there are more: raise --limit, or --before {last}"));
     }
     Ok(0)

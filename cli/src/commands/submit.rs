@@ -39,7 +39,7 @@ pub struct SubmitArgs {
     #[command(flatten)]
     pub task: TaskFlags,
     /// Number of repetitions; with a name they are NAME-0, NAME-1, …
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub count: Option<u32>,
 }
 

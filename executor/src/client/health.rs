@@ -7,6 +7,14 @@ use crate::confine;
 use crate::host::{HostHealth, Sandbox};
 
 impl Shared {
+    /// A folder of `executor.process.writable` that is not there would fail every start.
+    fn writable_problem(&self) -> Option<String> {
+        let folders = &self.settings.process.writable;
+        let missing = folders.iter().filter(|_| self.settings.sandbox).find(|folder| !folder.is_dir())?;
+        let advice = "make it, or take it out of executor.process.writable, and start the node again";
+        Some(format!("{} is no folder: {advice}", missing.display()))
+    }
+
     /// Why a runtime cannot be used here, and what to do.
     pub fn runtime_problem(&self, runtime: Runtime) -> Option<String> {
         if !self.settings.runtimes.contains(&runtime) {
@@ -15,7 +23,8 @@ impl Shared {
         let pid_namespaces =
             self.lock().hello.as_ref().is_some_and(|h| h.sandbox == Sandbox::PidNamespace && h.own_proc);
         match runtime {
-            Runtime::Mock | Runtime::Process => None,
+            Runtime::Mock => None,
+            Runtime::Process => self.writable_problem(),
             Runtime::Crun if self.crun.is_none() => Some(format!(
                 "crun was not found as {}: install it (Debian: apt install crun) or set crun_path",
                 self.settings.crun_path.display()

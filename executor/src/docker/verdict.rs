@@ -64,7 +64,7 @@ pub fn of_ended(
     let code = state.exit_code.unwrap_or(0) as i32;
     if state.oom_killed == Some(true) && code != 0 {
         let limit = format!("the kernel killed it for memory at its limit of {memory_bytes} bytes");
-        return verdict(EndKind::OutOfMemory, format!("{limit}: ask for more with memory_bytes"));
+        return verdict(EndKind::OutOfMemory, format!("{limit}: ask for more memory"));
     }
     // Docker tells a signal as 128 + its number, which a program can say too; the kernel tells them apart where it is
     // new enough.

@@ -49,9 +49,7 @@ pub fn judge(evidence: &Evidence<'_>) -> (EndKind, String) {
         let asked = evidence.order.memory_bytes;
         return (
             EndKind::OutOfMemory,
-            format!(
-                "the kernel killed it for memory at its limit of {asked} bytes: ask for more with memory_bytes"
-            ),
+            format!("the kernel killed it for memory at its limit of {asked} bytes: ask for more memory"),
         );
     }
     (kind, message)

@@ -133,7 +133,11 @@ fn missing(input: &InputFile) -> Refusal {
 
 fn unreadable(input: &InputFile, path: &Path, e: &io::Error) -> Refusal {
     // Another node may have it.
-    (EndKind::StartFailed, format!("input {:?}: reading {} on this node: {e}", input.path, path.display()))
+    let kind = match e.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => EndKind::FilesMissing,
+        _ => EndKind::StartFailed,
+    };
+    (kind, format!("input {:?}: reading {} on this node: {e}", input.path, path.display()))
 }
 
 fn not_a_file(input: &InputFile, path: &Path) -> String {
@@ -187,7 +191,7 @@ mod tests {
         assert_eq!(std::fs::read_to_string(work.join("fine")).unwrap(), "data");
         assert_eq!(file("link").unwrap_err().0, EndKind::Denied);
         assert_eq!(file("sub").unwrap_err().0, EndKind::NotRunnable);
-        assert_eq!(file("absent").unwrap_err().0, EndKind::StartFailed, "another node may have it");
+        assert_eq!(file("absent").unwrap_err().0, EndKind::FilesMissing, "another node may have it");
         let (kind, words) =
             place(&work, &roots, input("x", InputSource::File("/etc/passwd".into()))).unwrap_err();
         assert!(kind == EndKind::Denied && words.contains("artifacts.roots"), "{words}");

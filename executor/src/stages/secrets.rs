@@ -62,7 +62,7 @@ impl Secrets {
         let failed = |e: io::Error| (EndKind::StartFailed, format!("laying out secrets: {e}"));
         let provider = provider.ok_or_else(|| {
             let advice = "the operator sets secrets.dir, a folder with TENANT/NAME files";
-            (EndKind::StartFailed, format!("this node has no secrets: {advice}"))
+            (EndKind::FilesMissing, format!("this node has no secrets: {advice}"))
         })?;
         self.make_root().map_err(failed)?;
         let (files, values) = (self.folder(lease).join("files"), self.folder(lease).join("values"));
@@ -130,11 +130,12 @@ impl Secrets {
 /// One value: the file `TENANT/NAME`, without the line break at its end.
 fn read(provider: &Path, tenant: &Tenant, name: &str) -> Result<Vec<u8>, Refusal> {
     let path = provider.join(tenant.as_str()).join(name);
-    let failed =
-        |words: String| (EndKind::StartFailed, format!("secret {name:?} of tenant {tenant}: {words}"));
+    let told = |kind, words: String| (kind, format!("secret {name:?} of tenant {tenant}: {words}"));
+    let failed = |words| told(EndKind::StartFailed, words);
+    let missing = |words| told(EndKind::FilesMissing, words);
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(&path);
     let file = file.map_err(|e| match e.kind() {
-        io::ErrorKind::NotFound => failed("this node has none of this name in secrets.dir".into()),
+        io::ErrorKind::NotFound => missing("this node has none of this name in secrets.dir".into()),
         _ => failed(format!("reading it: {e}")),
     })?;
     let mut value = Vec::new();
@@ -145,7 +146,7 @@ fn read(provider: &Path, tenant: &Tenant, name: &str) -> Result<Vec<u8>, Refusal
     }
     if value.len() < limits::SECRET_LEAST_BYTES || value.len() > limits::SECRET_BYTES {
         let (least, most) = (limits::SECRET_LEAST_BYTES, limits::SECRET_BYTES);
-        return Err(failed(format!("has {} bytes: {least} to {most} can be kept secret", value.len())));
+        return Err(missing(format!("has {} bytes: {least} to {most} can be kept secret", value.len())));
     }
     Ok(value)
 }

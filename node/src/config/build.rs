@@ -97,7 +97,7 @@ fn derived_advertise(machine: &Machine, listen: SocketAddr) -> Result<String, St
         several => {
             let shown: Vec<String> = several.iter().map(|a| format!("{a}:{}", listen.port())).collect();
             Err(format!(
-                "this machine has several addresses: set it to the one that the other peers reach ({}), \
+                "this machine has several addresses: set it (--advertise) to the one that the other peers reach ({}), \
                  or to 127.0.0.1:{} for a cluster on this machine alone",
                 shown.join(", "),
                 listen.port()

@@ -28,7 +28,7 @@ impl Machine {
             cores: std::thread::available_parallelism().map_or(1, |n| n.get() as u64),
             memory_bytes: total.min(allowed),
             root: is_root(),
-            addresses: own_addresses(&read("/proc/net/fib_trie")),
+            addresses: own_addresses(&read("/proc/net/fib_trie"), &bridged(&read("/proc/net/route"))),
         }
     }
 }
@@ -59,15 +59,35 @@ fn number_after(text: &str, label: &str) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Addresses that the kernel's routing table marks as local, without loopback.
-fn own_addresses(fib_trie: &str) -> Vec<Ipv4Addr> {
+/// Networks, with their masks, that lie behind a bridge of this machine's containers and virtual machines: nobody else
+/// reaches an address in them. From lines `INTERFACE DESTINATION GATEWAY FLAGS … MASK`, numbers in this machine's order.
+fn bridged(routes: &str) -> Vec<(u32, u32)> {
+    let of_a_bridge = |name: &str| {
+        ["docker", "br-", "virbr", "cni", "podman", "lxcbr", "veth"]
+            .iter()
+            .any(|start| name.starts_with(start))
+    };
+    let number = |text: &str| u32::from_str_radix(text, 16).ok().map(|n| u32::from_be_bytes(n.to_ne_bytes()));
+    let network = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [name, destination, .., mask, _, _, _] = fields[..] else { return None };
+        let (destination, mask) = (number(destination)?, number(mask)?);
+        (of_a_bridge(name) && mask != 0).then_some((destination, mask))
+    };
+    routes.lines().skip(1).filter_map(network).collect()
+}
+
+/// Addresses that the kernel's routing table marks as local, without loopback and those behind bridges.
+fn own_addresses(fib_trie: &str, bridged: &[(u32, u32)]) -> Vec<Ipv4Addr> {
     let mut found = Vec::new();
     let mut last = None;
     for line in fib_trie.lines().map(str::trim) {
         if let Some(address) = line.strip_prefix("|-- ") {
             last = address.parse::<Ipv4Addr>().ok();
         } else if line == "/32 host LOCAL" {
-            found.extend(last.filter(|a| !a.is_loopback()));
+            let behind =
+                |a: &Ipv4Addr| bridged.iter().any(|(network, mask)| u32::from(*a) & mask == *network);
+            found.extend(last.filter(|a| !a.is_loopback() && !behind(a)));
         }
     }
     found.sort();
@@ -93,6 +113,17 @@ mod tests {
         let trie = "Local:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 10.0.0.0\n        /24 link UNICAST\n     |-- 10.0.0.9\n        \
                     /32 host LOCAL\n     |-- 10.0.0.255\n        /32 link BROADCAST\n     |-- 127.0.0.1\n        \
                     /32 host LOCAL\n     |-- 10.0.0.9\n        /32 host LOCAL\n";
-        assert_eq!(own_addresses(trie), [Ipv4Addr::new(10, 0, 0, 9)]);
+        assert_eq!(own_addresses(trie, &[]), [Ipv4Addr::new(10, 0, 0, 9)]);
+        let routes = format!(
+            "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n\
+             eth0\t00000000\t{0:08X}\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
+             docker0\t{1:08X}\t00000000\t0001\t0\t0\t0\t{2:08X}\t0\t0\t0\n",
+            u32::from_ne_bytes([10, 0, 0, 1]),
+            u32::from_ne_bytes([10, 0, 0, 0]),
+            u32::from_ne_bytes([255, 255, 0, 0]),
+        );
+        let behind = bridged(&routes);
+        assert_eq!(behind, [(u32::from(Ipv4Addr::new(10, 0, 0, 0)), 0xffff_0000)]);
+        assert_eq!(own_addresses(trie, &behind), [] as [Ipv4Addr; 0]);
     }
 }

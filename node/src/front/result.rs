@@ -147,6 +147,7 @@ fn error_kind(kind: &EndKind) -> &'static str {
         EndKind::NotRunnable => "validation",
         EndKind::Lost => "runner_lost",
         EndKind::OutputLost => "artifact_store",
+        EndKind::FilesMissing => "artifact_fetch",
         EndKind::TimedOut => "timeout",
         EndKind::Signalled(_)
         | EndKind::OutOfMemory
@@ -159,7 +160,8 @@ fn error_kind(kind: &EndKind) -> &'static str {
 
 /// Whether Stint itself tries again after such an end, unless the task asks for more.
 fn is_retryable(kind: &EndKind) -> bool {
-    matches!(kind, EndKind::Lost | EndKind::StartFailed | EndKind::Drained | EndKind::OutputLost)
+    use EndKind::{Drained, FilesMissing, Lost, OutputLost, StartFailed};
+    matches!(kind, Lost | StartFailed | Drained | OutputLost | FilesMissing)
 }
 
 /// The program's own; a program that was ended has none.

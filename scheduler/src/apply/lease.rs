@@ -188,7 +188,7 @@ fn decide(id: TaskId, task: &mut Task, leased: &Leased, end: AttemptEnd, now: Ti
             let give_up = outcome.crash_loop || task.spec.on_lost == OnLost::Fail;
             if give_up { Next::Finish(outcome, id) } else { Next::Retry(id, now) }
         }
-        EndKind::StartFailed => {
+        EndKind::StartFailed | EndKind::FilesMissing => {
             task.fields.failed_starts += 1;
             let count = task.fields.failed_starts;
             let again = count < limits::FAILED_STARTS;

@@ -255,6 +255,7 @@ impl Story {
             ("cancelled", _) => EndKind::Cancelled,
             ("lost", _) => EndKind::Lost,
             ("start_failed", _) => EndKind::StartFailed,
+            ("files_missing", _) => EndKind::FilesMissing,
             ("not_runnable", _) => EndKind::NotRunnable,
             ("drained", _) => EndKind::Drained,
             other => panic!("{other:?}"),
