@@ -23,7 +23,7 @@ use crate::shim::program::program_for;
 use crate::shim::recover::Leftovers;
 use crate::sys;
 use crate::sys::Reaped;
-use crate::sys::spawn::{Child, Phase, Program, Spawner};
+use crate::sys::spawn::{Child, Phase, Spawner};
 use crate::watchdog::{Action, Limits, Watchdog, Why};
 use crate::wire::{FromShim, Mode, Order};
 
@@ -70,8 +70,6 @@ pub struct Attempts {
     free_slots: Vec<u32>,
     leftovers: Leftovers,
     homes: Homes,
-    /// What the last start was made of.
-    spent: Option<Program>,
     ended: BTreeMap<LeaseId, AttemptEnd>,
     /// Cgroups that could not be removed yet: the kernel still takes their last process apart.
     doomed: Vec<Cgroup>,
@@ -91,7 +89,6 @@ impl Attempts {
         let taken: BTreeSet<u32> = past.open.values().filter_map(|open| open.home).collect();
         let mut this = Self {
             homes: Homes::find(layout, &taken),
-            spent: None,
             layout: layout.clone(),
             spawner,
             watchdog: Watchdog::default(),
@@ -257,9 +254,6 @@ impl Attempts {
         if order.mode == Mode::Docker {
             return self.spawn_keeper(order);
         }
-        // A clone makes every page of memory one that is copied when it is written to: what the last start used is given
-        // back together with what this one takes, not after the clone.
-        self.spent = None;
         let mut program = program_for(&self.layout, order, home, cgroup, &self.ability);
         if order.mode == Mode::Crun {
             if self.ability.namespaces.is_none() {
@@ -275,7 +269,6 @@ impl Attempts {
             Some(namespaces) => self.spawner.contained(slot, &program, namespaces),
             None => self.spawner.direct(slot, &program),
         };
-        self.spent = Some(program);
         match child {
             Ok(child) => Ok((slot, child, namespaces.is_some())),
             Err(e) => {
