@@ -1,5 +1,5 @@
 //! Finished tasks as the state keeps them: most of what a peer holds in memory, so each is kept as its encoding, which
-//! takes a third of the room of the record.
+//! takes much less room than the record.
 
 use std::sync::Arc;
 
