@@ -131,12 +131,19 @@ fn summary(task: &Task, views: &[(&Node, Vec<Lack>)], ahead: u64) -> String {
         return format!("a node fits; it starts with the next plan ({ahead} of class {class} come first)");
     }
     let only_busy = |(_, lacks): &&(&Node, Vec<Lack>)| lacks.iter().all(Lack::is_busy);
-    match views.iter().filter(only_busy).count() {
+    let is_held = |lacks: &[Lack]| lacks.iter().any(|lack| matches!(lack, Lack::Of(Missing::Held { .. })));
+    let able: Vec<&(&Node, Vec<Lack>)> = views.iter().filter(only_busy).collect();
+    let held = able.iter().filter(|(_, lacks)| is_held(lacks)).count();
+    let why = match held {
+        0 => "all busy now".to_owned(),
+        held if held == able.len() => "all held after failed starts".to_owned(),
+        held => format!("all busy now or held after failed starts ({held})"),
+    };
+    match able.len() {
         0 => format!("no node of {} can ever take it as things are", views.len()),
-        busy => format!(
-            "{busy} of {} nodes can take it, all busy now; {ahead} of class {class} come first",
-            views.len()
-        ),
+        able => {
+            format!("{able} of {} nodes can take it, {why}; {ahead} of class {class} come first", views.len())
+        }
     }
 }
 
@@ -162,7 +169,11 @@ fn unblock(node: &Node, lack: &Lack) -> String {
         Lack::Of(Missing::Cordoned | Missing::Draining) => {
             format!("would start on {name} after `stint node resume {name}`")
         }
-        Lack::Of(Missing::Held { .. }) => format!("would start on {name} once it can start tasks again"),
+        Lack::Of(Missing::Held { .. }) => {
+            format!(
+                "would start on {name} once it can start tasks again: `stint node resume {name}` when that is mended"
+            )
+        }
         Lack::Of(Missing::Label { key, wanted, .. }) => {
             format!("would start on {name} if it had label {key}={wanted}")
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use stint_protocol::{GpuId, LeaseId, NodeId};
+use stint_protocol::{GpuId, LeaseId, NodeId, version};
 
 use super::blob;
 use crate::command::{Change, RegisterNode, Rejection};
@@ -73,6 +73,10 @@ pub(super) fn set_mode(
     let drain_by = within_ms.filter(|_| drains).map(|within| state.time.plus(within));
     let before = std::mem::replace(&mut node.drain_by, drain_by);
     node.mode = mode;
+    // An operator who resumes a node has seen to what kept it from starting tasks. Earlier versions wait for a trial.
+    if mode == NodeMode::Ready && state.version >= version::RESUME_FREES {
+        node.trouble = None;
+    }
     before.map(|at| state.drains.remove(&(at, id)));
     drain_by.map(|at| state.drains.insert((at, id)));
     changes.push(Change::NodeChanged { node: id });
