@@ -37,7 +37,11 @@ impl Node {
             }
         }
         if holders.len() >= wanted {
-            return Ok(holders);
+            // Copying may have taken longer than a file stays to which nothing refers.
+            let gone = || {
+                Refusal::new(RefusalCode::Unavailable, "the bytes were deleted meanwhile: send them again")
+            };
+            return self.stored()?.disk.keep_a_while(blob).then_some(holders).ok_or_else(gone);
         }
         let got = holders.len();
         let message = format!(

@@ -48,32 +48,12 @@ impl Office {
     }
 }
 
-/// Which files of a peer nobody needs. A state that a majority confirmed may still lack an entry that is being written
-/// and names a file, if writing it took longer than a file stays; so a file goes only when it is found twice: what
-/// waited for a majority is in the state by the second time, unless it waits for longer than a file stays even though
-/// the majority is there.
-#[derive(Debug, Default)]
-pub struct Sweep {
-    found: BTreeSet<Digest>,
-}
-
-impl Sweep {
-    /// Of these old files, those that `node` can delete by a confirmed state, now and when it was asked before.
-    pub fn spare(
-        &mut self,
-        state: &State,
-        node: NodeId,
-        wanted: usize,
-        old: impl Iterator<Item = Digest>,
-    ) -> Vec<Digest> {
-        let found: BTreeSet<Digest> = old.filter(|digest| is_spare(state, node, wanted, digest)).collect();
-        let before = std::mem::replace(&mut self.found, found);
-        self.found.intersection(&before).copied().collect()
-    }
-}
-
 /// Whether nothing needs the copy of `node`: no record names the bytes, or enough others are counted on.
-fn is_spare(state: &State, node: NodeId, wanted: usize, digest: &Digest) -> bool {
+///
+/// A state that a majority confirmed may still lack an entry that is being written and names the bytes, for as long as
+/// that takes. So a file may go only by a state that has an entry which was proposed after the file was found to be old
+/// and spare: whoever counted on the bytes before they were old comes first in the log.
+pub fn is_spare(state: &State, node: NodeId, wanted: usize, digest: &Digest) -> bool {
     match state.blob(digest) {
         None => true,
         Some(record) => !record.holders.contains(&node) && record.holders.len() >= wanted,
@@ -129,13 +109,10 @@ mod tests {
     }
 
     #[test]
-    fn a_file_goes_when_it_is_found_twice_and_what_was_being_written_then_keeps_it() {
+    fn a_copy_is_spare_when_nothing_names_it_or_enough_others_are_counted_on() {
         let mut state = four_nodes();
         let (registered, unknown) = (Digest::of([1; 32]), Digest::of([2; 32]));
-        let old = || [registered, unknown].into_iter();
-        let mut sweeps = [Sweep::default(), Sweep::default()];
-        assert_eq!(sweeps[0].spare(&state, NodeId(1), 2, old()), [], "found once");
-        assert_eq!(sweeps[1].spare(&state, NodeId(4), 2, old()), []);
+        assert!(is_spare(&state, NodeId(1), 2, &registered) && is_spare(&state, NodeId(1), 2, &unknown));
         let (tenant, name) = (Tenant::default_tenant(), ImageName::new("tool").unwrap());
         let source = ImageSource::Rootfs(Blob { digest: registered, size: 9 });
         let (id, description, holders) =
@@ -143,14 +120,9 @@ mod tests {
         let image = RegisterImage { id, tenant, name, source, description, holders };
         let registering = Command::RegisterImage(image);
         apply(&mut state, Stamped { now: TimeMs(2), command: registering }).unwrap();
-        assert_eq!(sweeps[0].spare(&state, NodeId(1), 2, old()), [unknown]);
-        assert_eq!(
-            sweeps[1].spare(&state, NodeId(4), 2, old()),
-            [registered, unknown],
-            "enough others have it"
-        );
-        assert_eq!(Sweep::default().spare(&state, NodeId(4), 3, old()), [], "found once");
-        assert_eq!(sweeps[1].spare(&state, NodeId(4), 3, old()), [unknown], "too few have it");
+        assert!(!is_spare(&state, NodeId(1), 2, &registered), "it is counted on");
+        assert!(is_spare(&state, NodeId(4), 2, &registered), "enough others have it");
+        assert!(!is_spare(&state, NodeId(4), 3, &registered), "too few have it");
     }
 
     #[test]

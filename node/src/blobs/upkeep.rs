@@ -10,15 +10,15 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::leader::tend;
 use super::message::RegistryRequest;
 use super::pull::PullError;
-use super::rules::{Office, Sweep};
+use super::rules::{Office, is_spare};
 use super::{BlobError, Blobs};
 use crate::limits;
 use crate::node::Node;
-use crate::wire::Request;
+use crate::wire::{Reply, Request};
 
 /// Runs until the peer stops.
 pub async fn run(node: Arc<Node>, blobs: Arc<Blobs>) {
-    let (mut office, mut sweeping) = (Office::default(), Sweep::default());
+    let mut office = Office::default();
     let mut tick = interval(limits::BLOB_ROUND);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let sweep_every = (blobs.settings.sweep_after / 4).clamp(limits::BLOB_ROUND, limits::BLOB_AUDIT);
@@ -31,7 +31,7 @@ pub async fn run(node: Arc<Node>, blobs: Arc<Blobs>) {
         }
         if due(swept, sweep_every) {
             swept = Instant::now();
-            sweep(&node, &blobs, &mut sweeping).await;
+            sweep(&node, &blobs).await;
         }
         tend(&node, &mut office).await;
     }
@@ -78,19 +78,25 @@ async fn missing(node: &Node, blobs: &Arc<Blobs>, state: &State) -> Vec<Blob> {
 }
 
 /// Deletes files that no record names, and copies that were fetched to be used and are not any more.
-async fn sweep(node: &Arc<Node>, blobs: &Arc<Blobs>, sweep: &mut Sweep) {
+async fn sweep(node: &Arc<Node>, blobs: &Arc<Blobs>) {
     // Only a state that a majority confirmed says that nothing names a file.
     let Ok(state) = node.read().await else { return };
     let wanted = node.copies_wanted().unwrap_or(usize::MAX);
     let (disk, after) = (blobs.disk.clone(), blobs.settings.sweep_after);
     disk.forget_asked(after);
     let listed = tokio::task::spawn_blocking(move || disk.list()).await;
-    let old = match &listed {
-        Ok(Ok(files)) => files.iter().filter(|file| file.age > after).map(|file| file.blob.digest),
+    let files = match listed {
+        Ok(Ok(files)) => files.into_iter().filter(|file| file.age > after).map(|file| file.blob.digest),
         Ok(Err(error)) => return tracing::warn!(%error, "stored bytes that nobody needs are not deleted"),
         Err(_) => return,
     };
-    let (spare, disk) = (sweep.spare(&state, node.id, wanted, old), blobs.disk.clone());
+    let mut spare: Vec<Digest> = files.filter(|digest| is_spare(&state, node.id, wanted, digest)).collect();
+    if spare.is_empty() {
+        return;
+    }
+    let Some(state) = after_an_entry(node).await else { return };
+    spare.retain(|digest| is_spare(&state, node.id, wanted, digest));
+    let disk = blobs.disk.clone();
     let swept = tokio::task::spawn_blocking(move || -> Result<usize, BlobError> {
         let mut count = 0;
         for digest in spare {
@@ -102,5 +108,14 @@ async fn sweep(node: &Arc<Node>, blobs: &Arc<Blobs>, sweep: &mut Sweep) {
         Ok(Ok(0)) | Err(_) => {}
         Ok(Ok(count)) => tracing::info!(count, "stored bytes that nobody needs are deleted"),
         Ok(Err(error)) => tracing::warn!(%error, "stored bytes that nobody needs are not deleted"),
+    }
+}
+
+/// The state with an entry that is proposed now, and with everything that comes before it in the log.
+async fn after_an_entry(node: &Node) -> Option<State> {
+    let nothing = RegistryRequest::Lose { node: node.id, blobs: Vec::new() };
+    match node.ask(Request::Registry(nothing)).await {
+        Ok(Reply::Done { index }) => node.read_at(index).await.ok(),
+        _ => None,
     }
 }

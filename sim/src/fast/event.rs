@@ -143,11 +143,17 @@ pub enum Event {
         peer: usize,
         life: u64,
     },
-    /// Files that a sweep found spare are deleted.
+    /// A leader is asked for an entry, which a sweep of `peer` waits for.
+    SweepAsked {
+        leader: usize,
+        peer: usize,
+        life: u64,
+    },
+    /// It is applied: what was found spare may be deleted.
     Swept {
         peer: usize,
         life: u64,
-        files: Vec<Digest>,
+        index: u64,
     },
     /// A leader hears that `target` has fetched bytes.
     Copied {

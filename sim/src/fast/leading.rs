@@ -24,6 +24,11 @@ pub enum Waiter {
         attempt: u32,
     },
     Session(u64),
+    /// A peer that sweeps its files.
+    Sweep {
+        peer: usize,
+        life: u64,
+    },
     /// Whoever asked does not wait.
     Nobody,
 }
@@ -232,18 +237,19 @@ impl World {
         let expiry = std::mem::take(&mut leading.expiry);
         let from = self.peers[peer].applied;
         self.peers[peer].applied = from.max(index);
-        self.answer_batch(peer, writing.batch, results);
+        self.answer_batch(peer, writing.batch, results, index);
         self.wake_sessions(peer, from.min(index), index);
         self.turn(peer, expiry);
     }
 
-    fn answer_batch(&mut self, peer: usize, batch: Vec<Waits>, results: Results) {
+    fn answer_batch(&mut self, peer: usize, batch: Vec<Waits>, results: Results, index: u64) {
         let mut results = results.into_iter();
         for waits in batch {
             let own: Results = results.by_ref().take(waits.commands).collect();
             match waits.waiter {
                 Waiter::Client { request, attempt } => self.client_done(request, attempt, own),
                 Waiter::Session(session) => self.session_proposed(peer, session, Ok(own)),
+                Waiter::Sweep { peer: sweeper, life } => self.sweep_may_go_on(peer, sweeper, life, index),
                 Waiter::Nobody => {}
             }
         }
@@ -259,7 +265,7 @@ impl World {
         match waiter {
             Waiter::Client { request, attempt } => self.client_refused(request, attempt, why),
             Waiter::Session(session) => self.session_proposed(peer, session, Err(why)),
-            Waiter::Nobody => {}
+            Waiter::Sweep { .. } | Waiter::Nobody => {}
         }
     }
 

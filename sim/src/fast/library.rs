@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use stint_node::blobs::rules::{Office, Sweep, candidates, too_few};
+use stint_node::blobs::rules::{Office, candidates, is_spare, too_few};
 use stint_protocol::{Blob, Digest, ImageId, ImageName, ImageSource, NodeId, Tenant, version};
 use stint_scheduler::{Command, KeepBlob, RegisterImage, State};
 
@@ -33,7 +33,8 @@ pub struct Library {
     pub opened: bool,
     /// When each file of a peer was last stored or asked for, by world time.
     disks: Vec<BTreeMap<Digest, u64>>,
-    sweeps: Vec<Sweep>,
+    /// What each peer found old and spare, before it asks for an entry.
+    found: Vec<Vec<Digest>>,
     rounds: Vec<u64>,
     /// How long a file stays that nothing names, in milliseconds.
     sweep_after_ms: u64,
@@ -47,7 +48,7 @@ impl Library {
         Self {
             opened: shape.images,
             disks: vec![BTreeMap::new(); peers],
-            sweeps: (0..peers).map(|_| Sweep::default()).collect(),
+            found: vec![Vec::new(); peers],
             rounds: vec![0; peers],
             sweep_after_ms: dice.between(3_500, 9_000),
             next_image: 0,
@@ -210,34 +211,60 @@ impl World {
         })
     }
 
-    /// Deletes what nobody needs here, a moment after it was decided.
+    /// Looks for what nobody needs here; it goes when an entry that is proposed now is applied.
     fn sweep(&mut self, peer: usize) {
-        let (now, after) = (self.now, self.library.sweep_after_ms);
-        let blind = self.plant == Some(FastPlant::SweepBlindly);
-        let old = self.library.disks[peer].iter().filter(|(_, asked)| blind || now - **asked > after);
-        let old: Vec<Digest> = old.map(|(digest, _)| *digest).collect();
         let state = self.log.state();
-        let spare = if blind {
-            old.into_iter().filter(|digest| state.blob(digest).is_none()).collect()
-        } else {
-            self.library.sweeps[peer].spare(state, node_id(peer), COPIES, old.into_iter())
-        };
-        if !spare.is_empty() {
+        let old = self.library.disks[peer].keys().filter(|digest| self.is_old(peer, digest));
+        let found: Vec<Digest> =
+            old.filter(|digest| is_spare(state, node_id(peer), COPIES, digest)).copied().collect();
+        if found.is_empty() {
+            return;
+        }
+        self.library.found[peer] = found;
+        let Some((_, leader)) = self.peers[peer].belief else { return };
+        if self.sweeps_blindly() {
+            return self.on_swept(peer, self.log.index());
+        }
+        if peer == leader || self.network.open(peer, leader) {
+            let takes = self.library.dice.between(1, 30);
             let life = self.peers[peer].life;
-            let takes = self.library.dice.between(0, 40);
-            self.queue.at(now + takes, Event::Swept { peer, life, files: spare });
+            self.queue.at(self.now + takes, Event::SweepAsked { leader, peer, life });
         }
     }
 
-    pub fn on_swept(&mut self, peer: usize, files: Vec<Digest>) {
-        let (now, after) = (self.now, self.library.sweep_after_ms);
-        let blind = self.plant == Some(FastPlant::SweepBlindly);
-        for digest in files {
-            if self.library.disks[peer].get(&digest).is_some_and(|asked| blind || now - *asked > after) {
+    fn is_old(&self, peer: usize, digest: &Digest) -> bool {
+        let after_ms = if self.sweeps_blindly() { 0 } else { self.library.sweep_after_ms };
+        let asked = self.library.disks[peer].get(digest);
+        asked.is_some_and(|asked| self.now.saturating_sub(*asked) > after_ms)
+    }
+
+    fn sweeps_blindly(&self) -> bool {
+        self.plant == Some(FastPlant::SweepBlindly)
+    }
+
+    pub fn on_sweep_asked(&mut self, leader: usize, peer: usize, life: u64) {
+        if self.peers[leader].up && self.holds_office(leader) {
+            let nothing = Command::LoseBlobs { node: node_id(peer), blobs: Vec::new() };
+            self.propose(leader, vec![nothing], Waiter::Sweep { peer, life });
+        }
+    }
+
+    /// The leader says that the entry is applied.
+    pub fn sweep_may_go_on(&mut self, leader: usize, peer: usize, life: u64, index: u64) {
+        if peer == leader || self.network.open(leader, peer) {
+            let takes = self.library.dice.between(1, 30);
+            self.queue.at(self.now + takes, Event::Swept { peer, life, index });
+        }
+    }
+
+    /// Deletes what is spare by the state with that entry, and old still.
+    pub fn on_swept(&mut self, peer: usize, index: u64) {
+        for digest in std::mem::take(&mut self.library.found[peer]) {
+            let spare = is_spare(self.log.state_at(index), node_id(peer), COPIES, &digest);
+            if spare && self.is_old(peer, &digest) {
                 self.library.disks[peer].remove(&digest);
-                self.say("swept", peer as u64, u64::from(digest.bytes()[0]), || {
-                    format!("{digest} at peer {}", peer + 1)
-                });
+                let number = u64::from(digest.bytes()[0]);
+                self.say("swept", peer as u64, number, || format!("{digest} at peer {}", peer + 1));
             }
         }
         self.check_library();

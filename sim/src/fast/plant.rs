@@ -24,7 +24,7 @@ pub enum FastPlant {
     LeaseFromReceipt,
     /// A leader renews without asking a quorum.
     RenewWithoutQuorum,
-    /// A sweep deletes files that no record names, however young.
+    /// A sweep deletes by a confirmed state, without waiting for an entry of its own, and however young a file is.
     SweepBlindly,
 }
 

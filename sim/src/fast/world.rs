@@ -157,7 +157,8 @@ impl World {
             Event::Library => self.on_library(),
             Event::LibraryCommand { peer, command } => self.on_library_command(peer, *command),
             Event::Upkeep { peer, life } => self.of(peer, life, |w| w.on_upkeep(peer)),
-            Event::Swept { peer, life, files } => self.of(peer, life, |w| w.on_swept(peer, files)),
+            Event::SweepAsked { leader, peer, life } => self.on_sweep_asked(leader, peer, life),
+            Event::Swept { peer, life, index } => self.of(peer, life, |w| w.on_swept(peer, index)),
             Event::Copied { peer, life, target, digest } => {
                 self.of(peer, life, |w| w.on_copied(peer, target, digest))
             }
