@@ -11,6 +11,7 @@ mod watchdogs;
 mod weather;
 
 use super::event::Event;
+use super::plant::FastPlant;
 use super::shape::Pace;
 use super::world::{FAULTS, World};
 use crate::dice::Dice;
@@ -69,6 +70,15 @@ const LONG_KINDS: &[Begin] = &[
     wall_clocks::jump,
 ];
 
+/// Where a leader that does not ask a quorum does harm: split off together with nodes that it renews.
+const SPLIT_KINDS: &[Begin] = &[
+    links::split_with_leader,
+    links::split_with_leader,
+    links::split_with_leader,
+    processes::crash,
+    weather::foul,
+];
+
 /// The schedule of a seed, and the faults of the world as a whole.
 pub struct Trouble {
     dice: Dice,
@@ -105,7 +115,11 @@ impl World {
             return self.queue.at(self.trouble.silent_until + 100, Event::Fault);
         }
         let mut dice = self.trouble.dice.clone();
-        let kinds = if self.shape.pace == Pace::Long { LONG_KINDS } else { KINDS };
+        let kinds = match (self.plant, self.shape.pace) {
+            (Some(FastPlant::RenewWithoutQuorum), _) => SPLIT_KINDS,
+            (_, Pace::Long) => LONG_KINDS,
+            _ => KINDS,
+        };
         let begin = *dice.pick(kinds);
         if begin(self, &mut dice) {
             self.trouble.faults += 1;

@@ -69,6 +69,8 @@ impl FastPlant {
         match self {
             // Somebody has to ask while the end of a lease is being written.
             FastPlant::RenewAfterRevoke => Some(Pace::SlowDisks),
+            // Programs that outlast their first lease are renewed by a leader that was split off.
+            FastPlant::RenewWithoutQuorum => Some(Pace::Steady),
             // Clocks drift apart by more than a margin only over long leases.
             FastPlant::SkipDriftMargin => Some(Pace::Long),
             _ => None,
