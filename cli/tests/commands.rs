@@ -139,7 +139,8 @@ async fn a_task_file_is_read_and_flags_win_over_it() {
 async fn what_cannot_be_understood_ends_with_2() {
     let world = World::new();
     let file = world.write("t.toml", "memroy = \"1GiB\"\n");
-    let cases: [(&[&str], &str); 6] = [
+    let cases: [(&[&str], &str); 7] = [
+        (&["submit", "--count", "0", "--", "x"], "0 is not in 1.."),
         (&["submit", "-f", &file], "memroy: unknown key (did you mean \"memory\"?)"),
         (&["submit", "--timeout", "60", "--", "x"], "unit is missing"),
         (&["submit", "-e", "A", "--", "x"], "KEY=VALUE"),
@@ -295,6 +296,9 @@ async fn ps_shows_what_is_unfinished_newest_first() {
     *world.fake.tasks.lock().unwrap() = tasks;
     let done = world.stint(&["ps", "-o", "quiet"]).await;
     assert_eq!(done.stdout, "b\na\n");
+    let done = world.stint(&["ps", "-o", "quiet", "--limit", "1"]).await;
+    assert_eq!(done.stdout, "b\n");
+    assert!(done.stderr.contains("there are more"), "who cancels these must know: {}", done.stderr);
     let done = world.stint(&["ps", "--all", "-o", "json"]).await;
     assert_eq!(done.json()[0]["outcome"]["status"], "succeeded");
     assert_eq!(done.json()[1]["name"], "later");

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use stint_sdk::v1;
 use support::scrape::{self, Scrape};
-use support::{Cluster, PATIENCE, STINT, Setup, accepted, signal, submit};
+use support::{Cluster, PATIENCE, Setup, accepted, signal, stint, submit};
 use tokio::time::{Instant, sleep};
 
 const IMAGE: &str = "stint-test/busybox:1";
@@ -94,13 +94,6 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
         assert!(Instant::now() < end, "waited in vain until {what}");
         sleep(Duration::from_millis(20)).await;
     }
-}
-
-fn stint(cluster: &Cluster, words: &[&str]) -> (i32, String, String) {
-    let socket = format!("unix:{}", cluster.peers[0].dir.join("stint.sock").display());
-    let output = std::process::Command::new(STINT).args(["--address", &socket]).args(words).output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

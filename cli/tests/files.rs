@@ -6,7 +6,7 @@ mod support;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use support::{Cluster, STINT, Setup};
+use support::{Cluster, Setup, stint_at};
 
 /// Folder with the secrets and open files of this process's nodes.
 fn shared_folder() -> &'static PathBuf {
@@ -28,15 +28,8 @@ fn open_and_secret(_: usize) -> String {
     format!("[artifacts]\nroots = [\"{folder}/open\"]\n[secrets]\ndir = \"{folder}/secrets\"\n")
 }
 
-fn stint(cluster: &Cluster, peer: usize, words: &[&str]) -> (i32, String, String) {
-    let socket = format!("unix:{}", cluster.peers[peer].dir.join("stint.sock").display());
-    let output = std::process::Command::new(STINT).args(["--address", &socket]).args(words).output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
-}
-
 fn done(cluster: &Cluster, peer: usize, words: &[&str]) -> String {
-    let (code, out, err) = stint(cluster, peer, words);
+    let (code, out, err) = stint_at(cluster, peer, words);
     assert_eq!(code, 0, "stint {words:?}: {err}");
     out
 }
@@ -58,7 +51,7 @@ async fn files_go_in_through_one_peer_and_come_out_of_another() {
     std::fs::write(&task, text).unwrap();
     let file = task.display().to_string();
     let (code, _, err) =
-        stint(&cluster, 0, &["submit", "-f", &file, "--secret", "token=PASSWORD", "-o", "quiet"]);
+        stint_at(&cluster, 0, &["submit", "-f", &file, "--secret", "token=PASSWORD", "-o", "quiet"]);
     assert!(code == 1 && err.contains("twice"), "{err}");
     std::fs::write(folder.join("secrets/default/again"), "correct-horse").unwrap();
     done(&cluster, 0, &["submit", "-f", &file, "--secret", "again=PASSWORD"]);
@@ -66,14 +59,14 @@ async fn files_go_in_through_one_peer_and_come_out_of_another() {
 
     for peer in 0..3 {
         assert_eq!(done(&cluster, peer, &["logs", "--stdout", "files"]), "*************");
-        let (_, _, said) = stint(&cluster, peer, &["logs", "--stderr", "files"]);
+        let (_, _, said) = stint_at(&cluster, peer, &["logs", "--stderr", "files"]);
         assert_eq!(said, " is *************\n");
         assert_eq!(done(&cluster, peer, &["outputs", "files", "out/copy"]), "from the node\n");
         let into = cluster.root.path().join(format!("save-{peer}"));
         let into_text = into.display().to_string();
         done(&cluster, peer, &["outputs", "files", "--save", &into_text]);
         assert_eq!(std::fs::read_to_string(into.join("out/deep/more")).unwrap(), "more\n");
-        let (code, _, err) = stint(&cluster, peer, &["outputs", "files", "--save", &into_text]);
+        let (code, _, err) = stint_at(&cluster, peer, &["outputs", "files", "--save", &into_text]);
         assert!(code == 1 && err.contains("exists"), "what is there is not overwritten: {err}");
     }
     let listed = done(&cluster, 2, &["outputs", "files", "-o", "json"]);
@@ -89,7 +82,7 @@ async fn what_is_wrong_with_files_is_said() {
     let cluster = Cluster::start(Setup { peers: 1, more: open_and_secret, ..Setup::default() }).await;
     let run = |words: &[&str]| {
         let all: Vec<&str> = ["run", "--retries", "0"].into_iter().chain(words.iter().copied()).collect();
-        stint(&cluster, 0, &all)
+        stint_at(&cluster, 0, &all)
     };
     let cases: [(&[&str], i32, &str); 6] = [
         (&["--input", "../x=file:///a", "--", "true"], 125, "below the work folder"),
@@ -113,7 +106,7 @@ async fn a_result_tells_how_a_task_failed() {
     let cluster = Cluster::start(Setup { peers: 1, ..Setup::default() }).await;
     let result = |name: &str, words: &[&str]| -> serde_json::Value {
         let all: Vec<&str> = ["run", "--name", name].into_iter().chain(words.iter().copied()).collect();
-        stint(&cluster, 0, &all);
+        stint_at(&cluster, 0, &all);
         serde_json::from_str(&done(&cluster, 0, &["result", name])).unwrap()
     };
     let script = "i=0; while [ $i -lt 2000 ]; do echo line $i; i=$((i+1)); done; echo oh no >&2; exit 42";
@@ -193,6 +186,6 @@ async fn outputs_are_kept_by_the_cluster_and_outlive_the_node_that_made_them() {
     let numbers = done(&cluster, other, &["outputs", "first", "numbers"]);
     assert_eq!((numbers.lines().count(), numbers.lines().last()), (5000, Some("5000")));
     let blob = format!("in={}/{}", output["digest"].as_str().unwrap(), output["size_bytes"]);
-    let (code, out, err) = stint(&cluster, other, &["run", "--input", &blob, "--", "tail", "-n1", "in"]);
+    let (code, out, err) = stint_at(&cluster, other, &["run", "--input", &blob, "--", "tail", "-n1", "in"]);
     assert_eq!((code, out.as_str()), (0, "5000\n"), "{err}");
 }

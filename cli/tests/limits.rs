@@ -8,15 +8,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 use stint_sdk::Client;
-use support::{Cluster, PATIENCE, STINT, Setup};
+use support::{Cluster, PATIENCE, Setup, stint};
 use tokio::time::{Instant, sleep};
-
-fn stint(cluster: &Cluster, words: &[&str]) -> (i32, String, String) {
-    let socket = format!("unix:{}", cluster.peers[0].dir.join("stint.sock").display());
-    let output = std::process::Command::new(STINT).args(["--address", &socket]).args(words).output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
-}
 
 fn done(cluster: &Cluster, words: &[&str]) -> String {
     let (code, out, err) = stint(cluster, words);

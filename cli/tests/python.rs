@@ -4,14 +4,7 @@
 
 mod support;
 
-use support::{Cluster, STINT, Setup};
-
-fn stint(cluster: &Cluster, words: &[&str]) -> (i32, String, String) {
-    let socket = format!("unix:{}", cluster.peers[0].dir.join("stint.sock").display());
-    let output = std::process::Command::new(STINT).args(["--address", &socket]).args(words).output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
-}
+use support::{Cluster, Setup, stint};
 
 fn only_our_images(_: usize) -> String {
     "[executor.docker]\nallowed_images = [\"stint-test/*\"]\n".into()

@@ -302,3 +302,13 @@ async fn silent_attempts_hand_their_folders_on_and_others_keep_theirs() {
         assert_eq!(client.log(wrote, LogStream::Stdout).await, "mine\n");
     }
 }
+
+#[tokio::test]
+async fn a_writable_folder_that_is_not_there_is_said_before_anything_starts() {
+    let mut rig = Rig::new(true);
+    let missing = rig.folder.path().join("absent");
+    rig.settings.process.writable = vec![missing.clone()];
+    let client = rig.open().await;
+    let problem = client.host.health().runtimes[&Runtime::Process].clone().unwrap_err();
+    assert!(problem.contains(missing.to_str().unwrap()) && problem.contains("writable"), "{problem}");
+}

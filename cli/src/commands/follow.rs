@@ -136,3 +136,24 @@ fn write(chunk: &v1::LogChunk) -> std::io::Result<()> {
     stdout.write_all(&chunk.data)?;
     stdout.flush()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_further_attempt_tells_how_the_one_before_ended() {
+        let record = |number, end: &str, message: &str| v1::Attempt {
+            number,
+            end: end.into(),
+            message: message.into(),
+            ..v1::Attempt::default()
+        };
+        let records =
+            vec![record(1, "files_missing", "no secret here"), record(2, "lost", ""), record(3, "", "")];
+        let task = v1::Task { attempt_records: records, ..v1::Task::default() };
+        assert_eq!(why_again(&task, 1), " (the last one: files_missing: no secret here)");
+        assert_eq!(why_again(&task, 2), " (the last one: lost)");
+        assert_eq!((why_again(&task, 3), why_again(&task, 4)), (String::new(), String::new()));
+    }
+}

@@ -1,5 +1,5 @@
 //! Whole clusters of real processes on loopback, for tests. Every process a test starts ends with it.
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)] // each test file uses a part; a failed set-up fails the test
 
 pub mod marks;
 pub mod netns;
@@ -341,6 +341,19 @@ pub fn submit(class: &str, words: &[&str], count: u32) -> v1::SubmitRequest {
         ..v1::TaskSpec::default()
     };
     v1::SubmitRequest { spec: Some(spec), count, ..v1::SubmitRequest::default() }
+}
+
+/// Exit code, stdout and stderr of `stint` with these words, through the first peer.
+pub fn stint(cluster: &Cluster, words: &[&str]) -> (i32, String, String) {
+    stint_at(cluster, 0, words)
+}
+
+/// The same through another peer.
+pub fn stint_at(cluster: &Cluster, peer: usize, words: &[&str]) -> (i32, String, String) {
+    let socket = format!("unix:{}", cluster.peers[peer].dir.join("stint.sock").display());
+    let output = std::process::Command::new(STINT).args(["--address", &socket]).args(words).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
 }
 
 /// The ids of tasks that were acknowledged.
