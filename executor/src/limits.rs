@@ -33,6 +33,13 @@ pub const JOURNAL_BYTES: u64 = 1024 * 1024;
 pub const JOURNAL_SYNC_MS: u64 = 200;
 /// Default of processes and threads of one attempt: more than most programs have, and far from what a machine can.
 pub const PIDS: u64 = 512;
+/// Cgroups that wait for the next attempt of their home at most: more than attempts start and end within a second.
+pub const SPARE_CGROUPS: usize = 1024;
+/// How long they wait, in milliseconds: a busy node starts the next attempt in a few.
+pub const SPARE_CGROUP_MS: u64 = 1_000;
+/// Bytes that may still be charged to one: what the kernel keeps at hand for each processor. More is a file that the
+/// attempt read or wrote.
+pub const SPARE_CGROUP_BYTES: u64 = 1 << 20;
 /// Default size of a private `/tmp`, in bytes; what is in it counts as the attempt's memory.
 pub const TMP_BYTES: u64 = 512 << 20;
 /// Default size of a private `/dev/shm`, in bytes: Docker's.

@@ -15,6 +15,7 @@ mod program;
 mod recover;
 mod seccomp;
 mod server;
+mod spare;
 mod verdict;
 
 use std::ffi::OsString;

@@ -2,6 +2,7 @@
 //! crate, with its children `process` and `spawn`, that contains `unsafe`.
 #![allow(unsafe_code)] // libc has no safe interface for pidfds, signalfd, clone and prctl; each call says why it is sound
 
+mod heap;
 mod process;
 pub mod spawn;
 
@@ -110,6 +111,7 @@ pub enum Fork {
 
 /// Forks a single-threaded process.
 pub fn fork() -> io::Result<Fork> {
+    heap::show();
     // SAFETY: the watchdog calls this only while it has one thread, so the child may do anything its parent may.
     match check(unsafe { libc::fork() })? {
         0 => Ok(Fork::Child),

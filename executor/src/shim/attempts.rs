@@ -21,6 +21,7 @@ use crate::shim::journal::{Journal, Open, Trace};
 use crate::shim::probe::{Ability, children_file};
 use crate::shim::program::program_for;
 use crate::shim::recover::Leftovers;
+use crate::shim::spare::Spare;
 use crate::sys;
 use crate::sys::Reaped;
 use crate::sys::spawn::{Child, Phase, Spawner};
@@ -70,6 +71,7 @@ pub struct Attempts {
     free_slots: Vec<u32>,
     leftovers: Leftovers,
     homes: Homes,
+    spare: Spare,
     ended: BTreeMap<LeaseId, AttemptEnd>,
     /// Cgroups that could not be removed yet: the kernel still takes their last process apart.
     doomed: Vec<Cgroup>,
@@ -87,8 +89,10 @@ impl Attempts {
         let ability = Ability::probe(layout, &mut spawner);
         let (journal, past) = Journal::open(&layout.journal())?;
         let taken: BTreeSet<u32> = past.open.values().filter_map(|open| open.home).collect();
+        let doomed = ability.cgroups.remove_spare(&taken);
         let mut this = Self {
             homes: Homes::find(layout, &taken),
+            spare: Spare::default(),
             layout: layout.clone(),
             spawner,
             watchdog: Watchdog::default(),
@@ -100,7 +104,7 @@ impl Attempts {
             leftovers: Leftovers::find(layout, &past.open, &ability.cgroups),
             ability,
             ended: past.ended,
-            doomed: Vec::new(),
+            doomed,
             children: File::open(children_file()).ok(),
             helpers: BTreeSet::new(),
             news: Vec::new(),
@@ -181,14 +185,15 @@ impl Attempts {
             self.give_back(lease, home);
             return self.refuse(lease, EndKind::Lost, "its lease was over before it could be started".into());
         }
-        let started =
-            self.cgroup_for(&order).and_then(|cgroup| match self.spawn(&order, home, cgroup.as_ref()) {
+        let started = self.cgroup_for(&order, home).and_then(|cgroup| {
+            match self.spawn(&order, home, cgroup.as_ref()) {
                 Ok((slot, child, contained)) => Ok((slot, child, contained, cgroup)),
                 Err(e) => {
                     self.doomed.extend(cgroup);
                     Err(e)
                 }
-            });
+            }
+        });
         let (slot, child, contained, cgroup) = match started {
             Ok(started) => started,
             Err(e) => {
@@ -229,7 +234,7 @@ impl Attempts {
         }
     }
 
-    fn cgroup_for(&self, order: &Order) -> Result<Option<Cgroup>, String> {
+    fn cgroup_for(&mut self, order: &Order, home: Option<u32>) -> Result<Option<Cgroup>, String> {
         if matches!(order.mode, Mode::Direct | Mode::Docker) || !self.ability.cgroups.can_kill() {
             return Ok(None);
         }
@@ -241,8 +246,19 @@ impl Attempts {
             cpu_milli: order.cpu_milli,
             pids: pids.saturating_add(1),
         };
-        let cgroup = self.ability.cgroups.create(order.lease, amounts);
+        let cgroup = match home.map(|home| self.spare.take(home, amounts)) {
+            Some(Ok(spare)) => Ok(spare),
+            other => {
+                self.doom(other.and_then(Result::err).flatten());
+                self.ability.cgroups.create(order.lease, home, amounts)
+            }
+        };
         cgroup.map(Some).map_err(|e| format!("making its cgroup: {e}"))
+    }
+
+    /// Removes a cgroup, now or when the kernel has taken its last process apart.
+    fn doom(&mut self, cgroup: impl IntoIterator<Item = Cgroup>) {
+        self.doomed.extend(cgroup.into_iter().filter(|cgroup| !cgroup.remove()));
     }
 
     fn spawn(
@@ -355,6 +371,19 @@ impl Attempts {
         !self.leftovers.is_empty()
             || !self.doomed.is_empty()
             || self.running.values().any(|a| a.gone.is_some())
+    }
+
+    /// When to look whether a cgroup has waited long enough for another attempt.
+    pub fn spare_over_at(&self) -> Option<BootMs> {
+        self.spare.look_at()
+    }
+
+    /// Removes every cgroup that can be removed, before the watchdog leaves.
+    pub fn leave(&mut self) {
+        let spare = self.spare.clear();
+        self.doom(spare);
+        self.doomed.retain(|cgroup| !cgroup.remove());
+        self.ability.cgroups.remove();
     }
 
     /// Stops everything, for a node that goes for good.

@@ -1,14 +1,15 @@
 //! Cgroups of attempts: memory, pids and CPU limits, the out-of-memory count, and killing by cgroup. Speaks version 2
 //! and version 1 with one controller per hierarchy (also the hybrid layout of both).
 
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use stint_protocol::{LeaseId, Usage};
 
-use crate::layout::folder_name;
+use crate::layout::{folder_name, parse_folder_name};
 use crate::limits;
 use crate::sys;
 use crate::usage::{self, Meter};
@@ -39,7 +40,7 @@ enum Version {
 }
 
 /// What an attempt may use.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Amounts {
     pub memory_bytes: u64,
     /// Beyond its memory.
@@ -53,7 +54,18 @@ pub struct Amounts {
 #[derive(Clone, Debug)]
 pub struct Cgroup {
     folders: Vec<(PathBuf, Version)>,
+    /// Its limits; none: an earlier watchdog made it.
+    amounts: Option<Amounts>,
+    /// The home whose name it has.
+    home: Option<u32>,
 }
+
+/// The name of the cgroup of a home, which one attempt there hands on to the next. Others have their attempt's name.
+fn home_name(home: u32) -> String {
+    format!("{HOME}{home}")
+}
+
+const HOME: &str = "home-";
 
 impl Cgroups {
     /// Finds what this host offers and makes a folder of ours for this data folder.
@@ -85,11 +97,15 @@ impl Cgroups {
         !self.parents.is_empty()
     }
 
-    /// Makes an attempt's cgroup with its limits.
-    pub fn create(&self, lease: LeaseId, amounts: Amounts) -> io::Result<Cgroup> {
-        let mut cgroup = Cgroup { folders: Vec::with_capacity(self.parents.len()) };
+    /// Makes an attempt's cgroup with its limits. It has the name of the attempt's home, unless the former one of that
+    /// home is still there.
+    pub fn create(&self, lease: LeaseId, home: Option<u32>, amounts: Amounts) -> io::Result<Cgroup> {
+        let home = home.filter(|home| self.named(&home_name(*home)).is_empty());
+        let name = home.map_or_else(|| folder_name(lease), home_name);
+        let folders = Vec::with_capacity(self.parents.len());
+        let mut cgroup = Cgroup { folders, amounts: Some(amounts), home };
         for parent in &self.parents {
-            let folder = parent.path.join(folder_name(lease));
+            let folder = parent.path.join(&name);
             match make_folder(&folder, parent) {
                 Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
                     cgroup.remove();
@@ -106,27 +122,39 @@ impl Cgroups {
         Ok(cgroup)
     }
 
-    /// The cgroup an earlier watchdog made for an attempt.
-    pub fn existing(&self, lease: LeaseId) -> Option<Cgroup> {
-        let folders: Vec<_> = self
-            .parents
-            .iter()
-            .map(|p| (p.path.join(folder_name(lease)), p.version))
-            .filter(|(folder, _)| folder.is_dir())
-            .collect();
-        (!folders.is_empty()).then_some(Cgroup { folders })
+    /// The cgroup that an earlier watchdog made for an attempt in this home.
+    pub fn existing(&self, lease: LeaseId, home: Option<u32>) -> Option<Cgroup> {
+        let mut folders = self.named(&folder_name(lease));
+        folders.extend(home.map(|home| self.named(&home_name(home))).unwrap_or_default());
+        (!folders.is_empty()).then_some(Cgroup { folders, amounts: None, home: None })
     }
 
-    /// Every attempt that has a cgroup of ours.
-    pub fn leases(&self) -> Vec<LeaseId> {
-        let mut leases: Vec<LeaseId> = Vec::new();
-        for parent in &self.parents {
-            let entries = fs::read_dir(&parent.path).into_iter().flatten().flatten();
-            leases.extend(entries.filter_map(|e| crate::layout::parse_folder_name(e.file_name().to_str()?)));
-        }
-        leases.sort();
-        leases.dedup();
-        leases
+    fn named(&self, name: &str) -> Vec<(PathBuf, Version)> {
+        let folders = self.parents.iter().map(|p| (p.path.join(name), p.version));
+        folders.filter(|(folder, _)| folder.is_dir()).collect()
+    }
+
+    /// Removes what an earlier watchdog kept for the next attempts, but of these homes; answers what stays for now. No
+    /// attempt that may still run has them: its home would be among those.
+    pub fn remove_spare(&self, taken: &BTreeSet<u32>) -> Vec<Cgroup> {
+        let homes = self.names().into_iter().filter_map(|name| name.strip_prefix(HOME)?.parse::<u32>().ok());
+        let homes: BTreeSet<u32> = homes.filter(|home| !taken.contains(home)).collect();
+        let cgroups = homes.into_iter().map(|home| Cgroup {
+            folders: self.named(&home_name(home)),
+            amounts: None,
+            home: None,
+        });
+        cgroups.filter(|cgroup| !cgroup.remove()).inspect(Cgroup::kill).collect()
+    }
+
+    /// Every attempt that has a cgroup of ours in its own name.
+    pub fn leases(&self) -> BTreeSet<LeaseId> {
+        self.names().iter().filter_map(|name| parse_folder_name(name)).collect()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let folders = self.parents.iter().flat_map(|parent| fs::read_dir(&parent.path).into_iter().flatten());
+        folders.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
     }
 
     /// Removes our own folders when nothing is in them.
@@ -190,6 +218,35 @@ impl Cgroup {
     pub fn cpu_ms_of_processes(&self) -> u64 {
         let pids = self.folders.first().map(|(folder, _)| processes(folder)).unwrap_or_default();
         pids.into_iter().take(limits::METERED_PROCESSES).filter_map(sys::cpu_ms).sum()
+    }
+
+    /// Its limits, when this watchdog made it.
+    pub fn amounts(&self) -> Option<Amounts> {
+        self.amounts
+    }
+
+    /// The home whose name it has.
+    pub fn home(&self) -> Option<u32> {
+        self.home
+    }
+
+    /// Makes it as good as new for another attempt; false when it must be removed instead. What only version 2 has, a
+    /// peak of memory that cannot be set back, is a reason; so is memory that is still charged to it.
+    pub fn renew(&self) -> bool {
+        let reads = |folder: &Path, file: &str| {
+            fs::read_to_string(folder.join(file)).ok().and_then(|text| text.trim().parse::<u64>().ok())
+        };
+        self.folders.iter().all(|(folder, version)| match version {
+            Version::Two => false,
+            Version::Memory => {
+                let left = reads(folder, "memory.usage_in_bytes");
+                left.is_some_and(|bytes| bytes <= limits::SPARE_CGROUP_BYTES)
+                    && oom_kills(folder, *version) == 0
+                    && put(folder, "memory.max_usage_in_bytes", "0").is_ok()
+            }
+            Version::Pids => reads(folder, "pids.current") == Some(0),
+            Version::Cpu => optional(put(folder, "cpuacct.usage", "0")).is_ok(),
+        })
     }
 
     /// Whether no process is left in it.
@@ -282,7 +339,7 @@ fn prepare(path: &Path, version: Version) -> io::Result<()> {
 
 fn hand_on_controllers(path: &Path) -> io::Result<()> {
     for controller in ["+memory", "+pids", "+cpu"] {
-        let result = fs::write(path.join("cgroup.subtree_control"), controller);
+        let result = put(path, "cgroup.subtree_control", controller);
         if controller == "+memory" {
             result?;
         }
@@ -290,13 +347,22 @@ fn hand_on_controllers(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn set_limits(folder: &Path, version: Version, amounts: Amounts) -> io::Result<()> {
-    let Amounts { memory_bytes, swap_bytes, cpu_milli, pids } = amounts;
-    let put = |file: &str, value: u64| fs::write(folder.join(file), value.to_string());
-    let optional = |result: io::Result<()>| match result {
+/// Writes into a file of a cgroup. It has to be there: asked to make one, the kernel would say that it may not be made.
+fn put(folder: &Path, file: &str, value: &str) -> io::Result<()> {
+    fs::OpenOptions::new().write(true).truncate(true).open(folder.join(file))?.write_all(value.as_bytes())
+}
+
+/// Not every kernel has every file.
+fn optional(result: io::Result<()>) -> io::Result<()> {
+    match result {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => Ok(()),
-    };
+    }
+}
+
+fn set_limits(folder: &Path, version: Version, amounts: Amounts) -> io::Result<()> {
+    let Amounts { memory_bytes, swap_bytes, cpu_milli, pids } = amounts;
+    let put = |file: &str, value: u64| put(folder, file, &value.to_string());
     const PERIOD_US: u64 = 100_000;
     const MOST_SHARES: u64 = 262_144;
     let quota = (cpu_milli.saturating_mul(PERIOD_US) / 1000).max(1000);
@@ -308,7 +374,7 @@ fn set_limits(folder: &Path, version: Version, amounts: Amounts) -> io::Result<(
             optional(put("memory.oom.group", 1))?;
             optional(put("pids.max", pids))?;
             optional(put("cpu.weight", 1 + (shares - 2) * 9999 / (MOST_SHARES - 2)))?;
-            optional(fs::write(folder.join("cpu.max"), format!("{quota} {PERIOD_US}")))
+            optional(self::put(folder, "cpu.max", &format!("{quota} {PERIOD_US}")))
         }
         Version::Memory => {
             let memory_bytes = memory_bytes.max(4096);
@@ -363,6 +429,16 @@ mod tests {
         let amounts = Amounts { memory_bytes: 1 << 20, swap_bytes: 1 << 19, cpu_milli: 1000, pids: 64 };
         let limits = |version, file: &str| {
             let folder = tempfile::tempdir().unwrap();
+            assert!(
+                set_limits(folder.path(), version, amounts).is_err(),
+                "a memory limit that cannot be set"
+            );
+            // The others may be missing.
+            let there =
+                ["memory.max", "memory.swap.max", "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"];
+            for file in there {
+                fs::write(folder.path().join(file), "").unwrap();
+            }
             set_limits(folder.path(), version, amounts).unwrap();
             fs::read_to_string(folder.path().join(file)).unwrap()
         };
@@ -374,7 +450,7 @@ mod tests {
 
     /// As `Cgroups::find` leaves it, in a plain folder: removing one that holds something fails there too.
     fn cgroups_in(path: &Path) -> Cgroups {
-        let parent = Parent { path: path.to_owned(), version: Version::Pids };
+        let parent = Parent { path: path.to_owned(), version: Version::Cpu };
         prepare(&parent.path, parent.version).unwrap();
         Cgroups { parents: vec![parent], problems: Vec::new() }
     }
@@ -388,10 +464,66 @@ mod tests {
         let amounts = Amounts { memory_bytes: 1 << 20, swap_bytes: 0, cpu_milli: 1000, pids: 64 };
         earlier.remove();
         assert!(!path.exists());
-        now.create(lease(1), amounts).unwrap();
+        now.create(lease(1), None, amounts).unwrap();
         // Now that an attempt is in it, it cannot go.
         earlier.remove();
-        now.create(lease(2), amounts).unwrap();
-        assert_eq!(now.leases(), [lease(1), lease(2)]);
+        now.create(lease(2), None, amounts).unwrap();
+        assert_eq!(now.leases(), BTreeSet::from([lease(1), lease(2)]));
+    }
+
+    #[test]
+    fn a_cgroup_has_the_name_of_its_home_and_is_found_by_it() {
+        let root = tempfile::tempdir().unwrap();
+        let all = cgroups_in(&root.path().join("stint-label"));
+        let lease = |n| LeaseId { task: stint_protocol::TaskId(n), attempt: 1 };
+        let amounts = Amounts { memory_bytes: 1 << 20, swap_bytes: 0, cpu_milli: 1000, pids: 64 };
+        let first = all.create(lease(1), Some(7), amounts).unwrap();
+        assert_eq!((first.home(), all.leases()), (Some(7), BTreeSet::new()));
+        // The kernel still takes the former one apart: they do not share it.
+        let second = all.create(lease(2), Some(7), amounts).unwrap();
+        assert_eq!((second.home(), all.leases()), (None, BTreeSet::from([lease(2)])));
+        let of = |lease, home| all.existing(lease, home).map_or(0, |cgroup| cgroup.folders.len());
+        assert_eq!((of(lease(2), Some(7)), of(lease(1), Some(7)), of(lease(1), None)), (2, 1, 0));
+        // What a watchdog kept and did not remove goes when the next one starts, unless an attempt may still be in it.
+        assert!(all.remove_spare(&BTreeSet::from([7])).is_empty());
+        assert_eq!(of(lease(1), Some(7)), 1);
+        // Not even one that holds something is forgotten.
+        let folder = first.folders[0].0.join("busy");
+        fs::create_dir(&folder).unwrap();
+        assert_eq!(all.remove_spare(&BTreeSet::new()).len(), 1);
+        fs::remove_dir(&folder).unwrap();
+        assert!(all.remove_spare(&BTreeSet::new()).is_empty());
+        assert_eq!((of(lease(1), Some(7)), of(lease(2), None)), (0, 1));
+    }
+
+    #[test]
+    fn a_cgroup_is_handed_on_only_as_good_as_new() {
+        let folder = tempfile::tempdir().unwrap();
+        let put = |file: &str, text: &str| fs::write(folder.path().join(file), text).unwrap();
+        let reads = |file: &str| fs::read_to_string(folder.path().join(file)).unwrap();
+        let cgroup = |version| {
+            let folders = vec![(folder.path().to_owned(), version)];
+            Cgroup { folders, amounts: None, home: Some(1) }
+        };
+        put("memory.usage_in_bytes", "4096\n");
+        put("memory.max_usage_in_bytes", "900000\n");
+        put("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 0\n");
+        put("cpuacct.usage", "5");
+        put("pids.current", "0\n");
+        for version in [Version::Memory, Version::Cpu, Version::Pids] {
+            assert!(cgroup(version).renew(), "{version:?}");
+        }
+        assert_eq!(
+            (reads("memory.max_usage_in_bytes").as_str(), reads("cpuacct.usage").as_str()),
+            ("0", "0")
+        );
+        put("pids.current", "1\n");
+        assert!(!cgroup(Version::Pids).renew(), "a process is in it");
+        put("memory.usage_in_bytes", "90000000\n");
+        assert!(!cgroup(Version::Memory).renew(), "it holds much memory");
+        put("memory.usage_in_bytes", "0\n");
+        put("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n");
+        assert!(!cgroup(Version::Memory).renew(), "the next one would be told as out of memory");
+        assert!(!cgroup(Version::Two).renew(), "its peak of memory stays");
     }
 }

@@ -44,7 +44,7 @@ impl Leftovers {
             let home = open.get(&lease).and_then(|open| open.home);
             let docker = std::fs::read_to_string(keeper::mark_file(layout, lease)).ok();
             let docker = docker.map(|socket| (socket, None));
-            (lease, Leftover { process, cgroup: cgroups.existing(lease), home, docker })
+            (lease, Leftover { process, cgroup: cgroups.existing(lease, home), home, docker })
         };
         Self { attempts: leases.into_iter().map(leftover).collect() }
     }

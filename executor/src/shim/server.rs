@@ -80,7 +80,7 @@ impl Server {
             }
             self.tell_news();
         }
-        self.attempts.ability.cgroups.remove();
+        self.attempts.leave();
         Ok(())
     }
 
@@ -152,7 +152,8 @@ impl Server {
     fn arm(&mut self) -> io::Result<()> {
         let idle = self.node.is_none().then(|| self.idle_since.plus(self.idle_ms));
         let soon = self.attempts.is_unsettled().then(|| sys::boot_now().plus(SWEEP_MS));
-        let times = [self.attempts.watchdog.next_wake(), self.attempts.journal.sync_at(), idle, soon];
+        let spare = self.attempts.spare_over_at();
+        let times = [self.attempts.watchdog.next_wake(), self.attempts.journal.sync_at(), idle, soon, spare];
         let Some(next) = times.into_iter().flatten().min() else { return Ok(()) };
         // A timer that fires too early costs one turn; setting it anew for every attempt costs more.
         if self.armed.is_none_or(|armed| next < armed) {

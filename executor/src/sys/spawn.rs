@@ -15,6 +15,7 @@ mod init;
 mod jail;
 mod network;
 mod program;
+mod region;
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -25,7 +26,8 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use libc::{c_char, c_int, c_void};
 
-use super::{Board, Slot, boot_now};
+use super::{Board, Slot, boot_now, heap};
+use region::Region;
 
 pub use program::{
     Container, JAIL_BINARY, JAIL_SECRETS, JAIL_WORK, Jail, Overlay, Program, WRITABLE, Writable,
@@ -72,14 +74,30 @@ pub enum Step {
     Root = 14,
     Writable = 15,
     WorkingDir = 16,
+    Descriptors = 17,
 }
 
 impl Step {
     pub fn of(slot: &Slot) -> Self {
         use Step::*;
         let all = [
-            ParentDied, Mounts, Folder, Logs, Cgroup, UserMap, Clone, Exec, CrunCreate, CrunStart, CrunPid,
-            Network, Privileges, Root, Writable, WorkingDir,
+            ParentDied,
+            Mounts,
+            Folder,
+            Logs,
+            Cgroup,
+            UserMap,
+            Clone,
+            Exec,
+            CrunCreate,
+            CrunStart,
+            CrunPid,
+            Network,
+            Privileges,
+            Root,
+            Writable,
+            WorkingDir,
+            Descriptors,
         ];
         let number = slot.step.load(SeqCst);
         all.into_iter().find(|s| *s as u32 == number).unwrap_or(Step::Unknown)
@@ -104,6 +122,7 @@ impl Step {
             Step::Privileges => "giving up privileges",
             Step::Writable => "finding a folder of executor.process.writable",
             Step::WorkingDir => "going to its working directory",
+            Step::Descriptors => "making a table of descriptors of its own",
             Step::Root => "laying a writable layer over its root file system",
         }
     }
@@ -132,9 +151,13 @@ pub struct Spawner {
     null: OwnedFd,
     own_pidfd: OwnedFd,
     own_pid: i32,
-    stack: Box<[u8]>,
-    user_maps: [CString; 2],
-    filter: Vec<libc::sock_filter>,
+    stack_top: *mut c_void,
+    user_maps: [*const c_char; 2],
+    filter: libc::sock_fprog,
+    /// Holds what the three above point to.
+    _lasting: Region,
+    /// What the next child reads.
+    launch: Region,
     /// By slot: one attempt at a time uses each, and making one anew for every attempt costs more than all the rest.
     networks: HashMap<u32, OwnedFd>,
     /// Children must undo what was done to this process's `oom_score_adj`.
@@ -143,22 +166,9 @@ pub struct Spawner {
 
 const STACK_BYTES: usize = 64 * 1024;
 
-/// Null-terminated pointers to strings that live as long as the borrow.
-struct Pointers(Vec<*const c_char>);
-
-impl Pointers {
-    fn to(strings: &[CString]) -> Self {
-        Self(strings.iter().map(|s| s.as_ptr()).chain([ptr::null()]).collect())
-    }
-
-    fn as_ptr(&self) -> *const *const c_char {
-        self.0.as_ptr()
-    }
-}
-
 /// Everything a child reads: plain pointers and numbers, valid until the clone returns in the parent (direct) or
-/// copied with the whole address space (own namespaces).
-struct Raw<'a> {
+/// copied with the address space (own namespaces). Of that the child lacks the heap: all lies in regions.
+struct Raw {
     slot: &'static Slot,
     index: u32,
     folder: *const c_char,
@@ -172,8 +182,8 @@ struct Raw<'a> {
     arguments: *const *const c_char,
     environment: *const *const c_char,
     cgroups: *const *const c_char,
-    container: *const RawContainer<'a>,
-    jail: Option<&'a Jail>,
+    container: Option<&'static RawContainer>,
+    jail: Option<&'static RawJail>,
     owner: Option<(u32, u32)>,
     /// -1: none to enter.
     network: c_int,
@@ -190,12 +200,92 @@ struct Raw<'a> {
     namespaces: Namespaces,
 }
 
-struct RawContainer<'a> {
+#[derive(Clone, Copy)]
+struct RawContainer {
     create: *const *const c_char,
     start: *const *const c_char,
     env: *const *const c_char,
     pid_file: *const c_char,
-    overlay: Option<&'a Overlay>,
+    overlay: Option<RawOverlay>,
+}
+
+#[derive(Clone, Copy)]
+struct RawOverlay {
+    scratch: *const c_char,
+    folders: [*const c_char; 3],
+    options: *const c_char,
+}
+
+/// As `Jail`; null where that has none.
+#[derive(Clone, Copy)]
+struct RawJail {
+    tmp: *const c_char,
+    shm: *const c_char,
+    binary: *const c_char,
+    secrets: *const c_char,
+    writable: *const RawWritable,
+    writables: usize,
+    hidden: *const *const c_char,
+    user: Option<(u32, u32)>,
+    open_files: (u64, u64),
+}
+
+#[derive(Clone, Copy)]
+struct RawWritable {
+    folder: *const c_char,
+    above: *const *const c_char,
+}
+
+impl RawContainer {
+    fn put(region: &mut Region, container: &Container) -> io::Result<&'static Self> {
+        let overlay = match &container.overlay {
+            None => None,
+            Some(overlay) => {
+                let [upper, work, merged] = &overlay.folders;
+                let folders = [region.string(upper)?, region.string(work)?, region.string(merged)?];
+                let (scratch, options) = (region.string(&overlay.scratch)?, region.string(&overlay.options)?);
+                Some(RawOverlay { scratch, folders, options })
+            }
+        };
+        let raw = Self {
+            create: region.strings(&container.create)?,
+            start: region.strings(&container.start)?,
+            env: region.strings(&container.env)?,
+            pid_file: region.string(&container.pid_file)?,
+            overlay,
+        };
+        let place = region.put(&[raw])?;
+        // SAFETY: it was just put there, and stays until the region is cleared for the next launch.
+        Ok(unsafe { &*place })
+    }
+}
+
+impl RawJail {
+    fn put(region: &mut Region, jail: &Jail) -> io::Result<&'static Self> {
+        let mut writable = Vec::with_capacity(jail.writable.len());
+        for Writable { folder, above } in &jail.writable {
+            writable.push(RawWritable { folder: region.string(folder)?, above: region.strings(above)? });
+        }
+        let raw = Self {
+            tmp: region.string(&jail.tmp)?,
+            shm: region.string(&jail.shm)?,
+            binary: region.maybe(jail.binary.as_ref())?,
+            secrets: region.maybe(jail.secrets.as_ref())?,
+            writable: region.put(&writable)?,
+            writables: writable.len(),
+            hidden: region.strings(&jail.hidden)?,
+            user: jail.user,
+            open_files: jail.open_files,
+        };
+        let place = region.put(&[raw])?;
+        // SAFETY: as above.
+        Ok(unsafe { &*place })
+    }
+
+    fn writable(&self) -> &[RawWritable] {
+        // SAFETY: made from a slice of this length, in the same region as this value.
+        unsafe { std::slice::from_raw_parts(self.writable, self.writables) }
+    }
 }
 
 impl Spawner {
@@ -204,16 +294,25 @@ impl Spawner {
         let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
         let own_pid = std::process::id() as i32;
         let (user, group) = super::effective_ids();
-        let map = |id: u32| CString::new(format!("{id} {id} 1")).unwrap_or_default();
+        let mut lasting = Region::new()?;
+        let mut map = |id: u32| lasting.string(&CString::new(format!("{id} {id} 1")).unwrap_or_default());
+        let user_maps = [map(user)?, map(group)?];
+        let filter = filter::program();
+        let filter = libc::sock_fprog { len: filter.len() as u16, filter: lasting.put(&filter)? };
+        // Aligned as the processor demands.
+        let stack = lasting.put(&vec![0u128; STACK_BYTES / 16])?;
         Ok(Self {
             board,
             notice,
             null: null.into(),
             own_pidfd: super::pidfd_open(own_pid)?,
             own_pid,
-            stack: vec![0u8; STACK_BYTES].into_boxed_slice(),
-            user_maps: [map(user), map(group)],
-            filter: filter::program(),
+            // SAFETY: one past the end of what was put there.
+            stack_top: unsafe { stack.add(STACK_BYTES / 16) }.cast(),
+            user_maps,
+            filter,
+            _lasting: lasting,
+            launch: Region::new()?,
             networks: HashMap::new(),
             reset_oom_score: false,
         })
@@ -268,59 +367,40 @@ impl Spawner {
 
     fn launch(&mut self, index: u32, program: &Program, namespaces: Option<Namespaces>) -> io::Result<Child> {
         let slot = self.empty_slot(index);
-        let made = Pointers::to(&program.made);
-        let candidates = Pointers::to(&program.candidates);
-        let arguments = Pointers::to(&program.arguments);
-        let environment = Pointers::to(&program.environment);
-        let cgroups = Pointers::to(&program.cgroups);
-        let parts = program
-            .container
-            .as_ref()
-            .map(|c| (Pointers::to(&c.create), Pointers::to(&c.start), Pointers::to(&c.env), c));
-        let container = parts.as_ref().map(|(create, start, env, c)| RawContainer {
-            create: create.as_ptr(),
-            start: start.as_ptr(),
-            env: env.as_ptr(),
-            pid_file: c.pid_file.as_ptr(),
-            overlay: c.overlay.as_ref(),
-        });
         let namespaced = namespaces.unwrap_or(Namespaces { user: false, own_proc: false });
         let entered = self.networks.get(&index).filter(|_| program.own_network && namespaces.is_some());
+        let region = &mut self.launch;
+        region.clear();
         let raw = Raw {
             slot,
             index,
-            folder: program.folder.as_ptr(),
-            work: program.work.as_ptr(),
-            made: made.as_ptr(),
-            starts_in: program.starts_in.as_ref().map_or(ptr::null(), |place| place.as_ptr()),
-            stdout: program.stdout.as_ptr(),
-            stderr: program.stderr.as_ptr(),
-            candidates: candidates.as_ptr(),
-            arguments: arguments.as_ptr(),
-            environment: environment.as_ptr(),
-            cgroups: cgroups.as_ptr(),
-            container: container.as_ref().map_or(ptr::null(), ptr::from_ref),
-            jail: program.jail.as_ref(),
+            folder: region.string(&program.folder)?,
+            work: region.string(&program.work)?,
+            made: region.strings(&program.made)?,
+            starts_in: region.maybe(program.starts_in.as_ref())?,
+            stdout: region.string(&program.stdout)?,
+            stderr: region.string(&program.stderr)?,
+            candidates: region.strings(&program.candidates)?,
+            arguments: region.strings(&program.arguments)?,
+            environment: region.strings(&program.environment)?,
+            cgroups: region.strings(&program.cgroups)?,
+            container: program.container.as_ref().map(|c| RawContainer::put(region, c)).transpose()?,
+            jail: program.jail.as_ref().map(|jail| RawJail::put(region, jail)).transpose()?,
             owner: program.owner,
             network: entered.map_or(-1, AsRawFd::as_raw_fd),
             new_network: program.own_network && namespaced.user,
-            filter: libc::sock_fprog { len: self.filter.len() as u16, filter: self.filter.as_mut_ptr() },
-            user_maps: [self.user_maps[0].as_ptr(), self.user_maps[1].as_ptr()],
+            filter: self.filter,
+            user_maps: self.user_maps,
             null: self.null.as_raw_fd(),
             notice: self.notice.as_raw_fd(),
             watchdog_pidfd: self.own_pidfd.as_raw_fd(),
             watchdog_pid: self.own_pid,
-            stack_top: stack_top(&mut self.stack),
+            stack_top: self.stack_top,
             reset_oom_score: self.reset_oom_score,
             namespaces: namespaced,
         };
         if namespaces.is_some() { clone_contained(&raw) } else { clone_direct(&raw) }
     }
-}
-
-fn stack_top(stack: &mut [u8]) -> *mut c_void {
-    let end = stack.as_mut_ptr_range().end as usize;
-    (end & !15) as *mut c_void
 }
 
 fn clone_direct(raw: &Raw) -> io::Result<Child> {
@@ -350,15 +430,17 @@ fn clone_direct(raw: &Raw) -> io::Result<Child> {
 
 fn clone_contained(raw: &Raw) -> io::Result<Child> {
     let mut pidfd: c_int = -1;
-    let mut flags = libc::CLONE_NEWPID | libc::CLONE_PIDFD;
+    let mut flags = libc::CLONE_NEWPID | libc::CLONE_PIDFD | libc::CLONE_FILES;
     if raw.namespaces.user {
         flags |= libc::CLONE_NEWUSER;
     }
     if raw.new_network {
         flags |= libc::CLONE_NEWNET;
     }
+    heap::hide();
     // SAFETY: clone_args is a plain structure of integers; without CLONE_VM this is a fork, and the watchdog has one
-    // thread, so the child's copy of memory is consistent.
+    // thread, so the child's copy of memory is consistent; of what it lacks it uses nothing. It shares the descriptors until it makes a table of its own,
+    // and opens and closes none before.
     let pid = unsafe {
         let mut arguments: libc::clone_args = std::mem::zeroed();
         arguments.flags = flags as u64;

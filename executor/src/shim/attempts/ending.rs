@@ -113,6 +113,8 @@ impl Attempts {
 
     /// Looks again at what could not be finished at once.
     pub fn sweep(&mut self) {
+        let over = self.spare.over(sys::boot_now());
+        self.doomed.extend(over);
         self.doomed.retain(|cgroup| !cgroup.remove());
         self.sweep_leftovers();
         self.settle();
@@ -203,7 +205,14 @@ impl Attempts {
         }
         self.by_slot[attempt.slot as usize] = None;
         self.free_slots.push(attempt.slot);
-        self.doomed.extend(attempt.cgroup.filter(|c| !c.remove()));
+        if let Some(cgroup) = attempt.cgroup {
+            // Only who is shut in cannot have made cgroups in it.
+            let other = match attempt.home.filter(|_| attempt.contained && self.ability.jail) {
+                Some(home) => self.spare.keep(home, cgroup, sys::boot_now()),
+                None => Some(cgroup),
+            };
+            self.doom(other);
+        }
         self.record(AttemptEnd { lease, kind, message, run_ms, outputs: None, usage });
     }
 }

@@ -11,7 +11,7 @@ use super::child::{
     become_program, close_from, die_with_watchdog, errno, fail, open_streams, prepare, unblock_signals,
     write_file,
 };
-use super::{Overlay, Phase, Raw, RawContainer, Step, jail, network};
+use super::{Phase, Raw, RawContainer, RawOverlay, Step, jail, network};
 use crate::sys::boot_now;
 
 /// The init of an attempt's pid namespace.
@@ -19,20 +19,37 @@ pub(super) fn init(raw: &Raw) -> ! {
     die_with_watchdog(raw, true);
     // SAFETY: no pointers.
     unsafe { libc::setsid() };
+    network::enter(raw);
+    own_descriptors(raw);
     if raw.namespaces.user {
         map_user(raw);
     }
-    network::enter(raw);
+    if raw.new_network {
+        network::ready(raw);
+    }
     prepare(raw);
     // Before the mounts are this attempt's own: one of them with a file open for writing could not become read-only.
     open_streams(raw);
     own_mounts(raw);
     close_from(3, (raw.notice as u32).wrapping_sub(1));
     close_from(raw.notice + 1, u32::MAX);
-    // SAFETY: what `container` points to was copied with the address space.
-    match unsafe { raw.container.as_ref() } {
+    match raw.container {
         Some(container) => run_container(raw, container),
         None => run_program(raw),
+    }
+}
+
+/// Until here the watchdog's table of descriptors is shared. A copy would hold those of all other attempts, for nothing:
+/// this one has the first few only. Before it nothing may be opened or closed.
+fn own_descriptors(raw: &Raw) {
+    let first = [raw.null, raw.notice, raw.watchdog_pidfd].into_iter().max().unwrap_or(2) + 1;
+    // SAFETY: no pointers.
+    let own = unsafe {
+        libc::syscall(libc::SYS_close_range, first as u32, u32::MAX, libc::CLOSE_RANGE_UNSHARE) == 0
+            || libc::unshare(libc::CLONE_FILES) == 0
+    };
+    if !own {
+        fail(raw.slot, Step::Descriptors, errno());
     }
 }
 
@@ -61,12 +78,11 @@ fn own_mounts(raw: &Raw) {
     if let Some(jail) = raw.jail {
         jail::shut_in(raw, jail);
     }
-    // SAFETY: `container` is null or was copied with the address space.
-    if let Some(overlay) = unsafe { raw.container.as_ref() }.and_then(|c| c.overlay) {
-        lay_over(raw, overlay);
+    if let Some(overlay) = raw.container.and_then(|container| container.overlay) {
+        lay_over(raw, &overlay);
     }
     let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
-    // SAFETY: as above.
+    // SAFETY: all pointers are C strings or null where mount(2) permits it.
     if raw.namespaces.own_proc
         && unsafe { libc::mount(proc, c"/proc".as_ptr(), proc, flags, ptr::null()) } < 0
     {
@@ -75,19 +91,19 @@ fn own_mounts(raw: &Raw) {
 }
 
 /// A tmpfs with an overlay in it, whose lower part is the root file system.
-fn lay_over(raw: &Raw, overlay: &Overlay) {
+fn lay_over(raw: &Raw, overlay: &RawOverlay) {
     let tmpfs = c"tmpfs".as_ptr();
     // SAFETY: all pointers are C strings that were copied with the address space.
     let laid = unsafe {
         let flags = libc::MS_NOSUID | libc::MS_NODEV;
-        libc::mount(tmpfs, overlay.scratch.as_ptr(), tmpfs, flags, c"mode=755,size=1m".as_ptr().cast()) == 0
-            && overlay.folders.iter().all(|folder| jail::make_folder(folder))
+        libc::mount(tmpfs, overlay.scratch, tmpfs, flags, c"mode=755,size=1m".as_ptr().cast()) == 0
+            && overlay.folders.iter().all(|folder| jail::make_folder(CStr::from_ptr(*folder)))
             && libc::mount(
                 c"overlay".as_ptr(),
-                overlay.folders[2].as_ptr(),
+                overlay.folders[2],
                 c"overlay".as_ptr(),
                 flags,
-                overlay.options.as_ptr().cast(),
+                overlay.options.cast(),
             ) == 0
     };
     if !laid {

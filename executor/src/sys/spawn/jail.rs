@@ -8,7 +8,7 @@ use std::ptr;
 use libc::{c_char, c_int, c_uint};
 
 use super::child::{errno, fail};
-use super::{Jail, Raw, Step};
+use super::{Raw, RawJail, Step};
 
 /// `struct mount_attr` of the kernel.
 #[repr(C)]
@@ -30,12 +30,11 @@ const BINARY: &CStr = c"/tmp/binary";
 const SECRETS: &CStr = c"/tmp/secrets";
 
 /// Changes the mounts and goes to the work folder's new place; ends the attempt when that fails.
-pub(super) fn shut_in(raw: &Raw, jail: &Jail) {
+pub(super) fn shut_in(raw: &Raw, jail: &RawJail) {
     let mut taken = Taken { work: take(raw.work), writable: [-1; super::WRITABLE] };
-    let binary = jail.binary.as_ref().map(|path| take(path.as_ptr()));
-    let secrets = jail.secrets.as_ref().map(|path| take(path.as_ptr()));
-    for (tree, place) in taken.writable.iter_mut().zip(&jail.writable) {
-        *tree = take(place.folder.as_ptr());
+    let [binary, secrets] = [jail.binary, jail.secrets].map(|path| (!path.is_null()).then(|| take(path)));
+    for (tree, place) in taken.writable.iter_mut().zip(jail.writable()) {
+        *tree = take(place.folder);
         if *tree < 0 {
             fail(raw.slot, Step::Writable, errno());
         }
@@ -44,7 +43,7 @@ pub(super) fn shut_in(raw: &Raw, jail: &Jail) {
         && open_work(&taken)
         && binary.is_none_or(show_binary)
         && secrets.is_none_or(show_secrets);
-    if !(shut && open_writable(jail, &taken) && jail.hidden.iter().all(|device| hide(device))) {
+    if !(shut && open_writable(jail, &taken) && each(jail.hidden, hide)) {
         fail(raw.slot, Step::Mounts, errno());
     }
     // SAFETY: a C string.
@@ -59,11 +58,11 @@ struct Taken {
     writable: [c_int; super::WRITABLE],
 }
 
-fn close_host(jail: &Jail) -> bool {
+fn close_host(jail: &RawJail) -> bool {
     let flags = libc::AT_RECURSIVE as c_uint;
     attributes(libc::AT_FDCWD, c"/", flags, READ_ONLY | NO_SET_USER_ID)
-        && tmpfs(c"/tmp", &jail.tmp)
-        && (tmpfs(c"/dev/shm", &jail.shm) || errno() == libc::ENOENT)
+        && tmpfs(c"/tmp", jail.tmp)
+        && (tmpfs(c"/dev/shm", jail.shm) || errno() == libc::ENOENT)
 }
 
 fn open_work(taken: &Taken) -> bool {
@@ -74,13 +73,26 @@ fn open_work(taken: &Taken) -> bool {
         && put(taken.work, WORK)
 }
 
-fn open_writable(jail: &Jail, taken: &Taken) -> bool {
-    taken.writable.iter().zip(&jail.writable).all(|(tree, place)| {
-        for folder in &place.above {
-            make_folder(folder);
-        }
-        put(*tree, &place.folder)
+fn open_writable(jail: &RawJail, taken: &Taken) -> bool {
+    taken.writable.iter().zip(jail.writable()).all(|(tree, place)| {
+        each(place.above, |folder| make_folder(folder) || errno() == libc::EEXIST);
+        // SAFETY: a C string.
+        put(*tree, unsafe { CStr::from_ptr(place.folder) })
     })
+}
+
+/// Does something with each of a null-terminated array of strings, until that fails.
+fn each(mut strings: *const *const c_char, act: impl Fn(&CStr) -> bool) -> bool {
+    // SAFETY: the array ends with null, and lies with its strings in a region that was copied with the address space.
+    unsafe {
+        while !(*strings).is_null() {
+            if !act(CStr::from_ptr(*strings)) {
+                return false;
+            }
+            strings = strings.add(1);
+        }
+    }
+    true
 }
 
 fn show_binary(binary: c_int) -> bool {
@@ -119,10 +131,10 @@ fn attributes(at: c_int, path: &CStr, flags: c_uint, set: u64) -> bool {
     unsafe { libc::syscall(libc::SYS_mount_setattr, at, path.as_ptr(), flags, &raw const wanted, size) == 0 }
 }
 
-fn tmpfs(place: &CStr, options: &CStr) -> bool {
+fn tmpfs(place: &CStr, options: *const c_char) -> bool {
     let (kind, flags) = (c"tmpfs".as_ptr(), libc::MS_NOSUID | libc::MS_NODEV);
     // SAFETY: all are C strings.
-    unsafe { libc::mount(kind, place.as_ptr(), kind, flags, options.as_ptr().cast()) == 0 }
+    unsafe { libc::mount(kind, place.as_ptr(), kind, flags, options.cast()) == 0 }
 }
 
 /// Its mode does not depend on the umask: programs walk through it as another user.
@@ -141,7 +153,7 @@ fn hide(device: &CStr) -> bool {
 }
 
 /// Limits, and another user for good. By system calls: the C library's functions would look for other threads.
-pub(super) fn give_up_privileges(raw: &Raw, jail: &Jail) {
+pub(super) fn give_up_privileges(raw: &Raw, jail: &RawJail) {
     let (first, most) = jail.open_files;
     let done = limit(libc::RLIMIT_CORE as c_int, 0, 0) && limit(libc::RLIMIT_NOFILE as c_int, first, most);
     let changed = jail.user.is_none_or(|(user, group)| {

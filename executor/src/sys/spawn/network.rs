@@ -47,11 +47,17 @@ pub(super) fn make() -> io::Result<OwnedFd> {
     }
 }
 
-/// Enters the network of the attempt, or readies the one that it was made with.
+/// Enters the network of the attempt.
 pub(super) fn enter(raw: &Raw) {
     // SAFETY: no pointers.
-    let entered = raw.network < 0 || unsafe { libc::setns(raw.network, libc::CLONE_NEWNET) } == 0;
-    if !entered || (raw.new_network && !raise_loopback()) {
+    if raw.network >= 0 && unsafe { libc::setns(raw.network, libc::CLONE_NEWNET) } < 0 {
+        fail(raw.slot, Step::Network, errno());
+    }
+}
+
+/// Readies the network that the attempt was made with.
+pub(super) fn ready(raw: &Raw) {
+    if !raise_loopback() {
         fail(raw.slot, Step::Network, errno());
     }
 }
