@@ -25,6 +25,33 @@ pub struct Limits {
     /// Where the program starts: an absolute path as it sees it, or one below its work folder, which is made
     #[arg(long, value_name = "PATH")]
     pub workdir: Option<String>,
+    /// A folder or file of the node, for reading or, with :rw, for writing, where the node allows it
+    #[arg(long = "mount", value_name = "SOURCE[:TARGET][:rw]", value_parser = parse_mount)]
+    pub mounts: Vec<v1::HostMount>,
+}
+
+/// `SOURCE[:TARGET][:rw]`; what paths may be is the cluster's to say.
+pub fn parse_mount(text: &str) -> Result<v1::HostMount, String> {
+    let mut parts: Vec<&str> = text.split(':').collect();
+    let writable = match parts.last() {
+        Some(&"rw") if parts.len() > 1 => parts.pop().is_some(),
+        Some(&"ro") if parts.len() > 1 => parts.pop().is_none(),
+        _ => false,
+    };
+    match parts[..] {
+        [source] if !source.is_empty() => {
+            Ok(v1::HostMount { source: source.into(), target: String::new(), writable })
+        }
+        [source, target] if !source.is_empty() && !target.is_empty() => {
+            Ok(v1::HostMount { source: source.into(), target: target.into(), writable })
+        }
+        _ => Err(format!("{text:?} is no mount: write SOURCE[:TARGET][:rw], for example /data/sets:/in")),
+    }
+}
+
+fn mount_words(mount: &v1::HostMount) -> String {
+    let target = if mount.target.is_empty() { String::new() } else { format!(":{}", mount.target) };
+    format!("{}{target}{}", mount.source, if mount.writable { ":rw" } else { "" })
 }
 
 impl Limits {
@@ -37,6 +64,7 @@ impl Limits {
             shm_size: self.shm_size.or(below.shm_size),
             swap: self.swap.or(below.swap),
             workdir: self.workdir.or(below.workdir),
+            mounts: if self.mounts.is_empty() { below.mounts } else { self.mounts },
         }
     }
 
@@ -50,6 +78,7 @@ impl Limits {
             shm_bytes: self.shm_size,
             network: self.network.unwrap_or_default(),
             working_dir: self.workdir.unwrap_or_default(),
+            mounts: self.mounts,
         })
     }
 }
@@ -63,14 +92,17 @@ pub struct LimitsView {
     pub shm_bytes: Option<u64>,
     pub swap_bytes: Option<u64>,
     pub working_dir: Option<String>,
+    /// As they are written on the command line.
+    pub mounts: Vec<String>,
 }
 
 impl From<v1::TaskLimits> for LimitsView {
     fn from(limits: v1::TaskLimits) -> Self {
-        let v1::TaskLimits { pids, swap_bytes, tmp_bytes, shm_bytes, network, working_dir } = limits;
+        let v1::TaskLimits { pids, swap_bytes, tmp_bytes, shm_bytes, network, working_dir, mounts } = limits;
+        let mounts = mounts.iter().map(mount_words).collect();
         let some = |text: String| Some(text).filter(|text| !text.is_empty());
         let (network, working_dir) = (some(network), some(working_dir));
-        Self { pids, network, tmp_bytes, shm_bytes, swap_bytes, working_dir }
+        Self { pids, network, tmp_bytes, shm_bytes, swap_bytes, working_dir, mounts }
     }
 }
 
@@ -86,7 +118,9 @@ impl LimitsView {
             ("swap", size(self.swap_bytes)),
             ("workdir", self.working_dir.clone()),
         ];
-        let said = words.into_iter().filter_map(|(name, value)| Some(format!("{name} {}", value?)));
+        let mounts = self.mounts.iter().map(|mount| ("mount", Some(mount.clone())));
+        let said =
+            words.into_iter().chain(mounts).filter_map(|(name, value)| Some(format!("{name} {}", value?)));
         said.collect::<Vec<_>>().join(", ")
     }
 }
@@ -133,6 +167,22 @@ mod tests {
         let request = flags.over(file).into_request().unwrap();
         assert_eq!((request.pids, request.working_dir.as_str()), (Some(20), "src"));
         assert_eq!(Limits::default().into_request(), None, "what is unsaid is left to the node");
+    }
+
+    #[test]
+    fn mounts_are_read_as_they_are_shown() {
+        for text in ["/data", "/data:/in", "/data:rw", "/data:/in:rw"] {
+            assert_eq!(mount_words(&parse_mount(text).unwrap()), text);
+        }
+        assert_eq!(mount_words(&parse_mount("/data:/in:ro").unwrap()), "/data:/in");
+        for wrong in ["", ":", "/data:", ":/in", "/a:/b:/c", "/a:/b:rw:rw"] {
+            assert!(parse_mount(wrong).unwrap_err().contains("SOURCE[:TARGET][:rw]"), "{wrong}");
+        }
+        let mounts = |text: &str| vec![parse_mount(text).unwrap()];
+        let (flags, file) = (mounts("/a"), mounts("/b"));
+        let with = |mounts| Limits { mounts, ..Limits::default() };
+        assert_eq!(with(flags.clone()).over(with(file.clone())).mounts, flags);
+        assert_eq!(Limits::default().over(with(file.clone())).into_request().unwrap().mounts, file);
     }
 
     #[test]

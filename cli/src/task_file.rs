@@ -9,6 +9,7 @@ use stint_sdk::{suggest, units};
 use crate::draft::Draft;
 use crate::failure::Failure;
 use crate::files;
+use crate::limits::parse_mount;
 
 /// The keys of a task file.
 const KEYS: &[&str] = &[
@@ -42,6 +43,7 @@ const KEYS: &[&str] = &[
     "shm_size",
     "swap",
     "workdir",
+    "mounts",
 ];
 /// Bytes of a task file: a command and its environment at their limit (256 KiB), twice over for the notation.
 const MOST_BYTES: u64 = 1024 * 1024;
@@ -116,6 +118,10 @@ fn set(draft: &mut Draft, key: &str, value: &Value) -> Result<(), String> {
         "shm_size" => draft.limits.shm_size = Some(bytes(value)?),
         "swap" => draft.limits.swap = Some(bytes(value)?),
         "workdir" => draft.limits.workdir = Some(text(value)?),
+        "mounts" => {
+            let mounts = words(value)?;
+            draft.limits.mounts = mounts.iter().map(|text| parse_mount(text)).collect::<Result<_, _>>()?;
+        }
         _ => return Err(unknown(key)),
     }
     Ok(())

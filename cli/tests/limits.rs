@@ -121,3 +121,44 @@ async fn limits_and_usage_wait_for_the_last_peer_of_an_upgrade() {
     assert_eq!(result["node"], "t2");
     assert!(result["result"]["metrics"]["cpu_ms"].is_u64(), "{result}");
 }
+
+/// The second node lets tasks see a folder.
+fn data_on_the_second(place: usize) -> String {
+    if place == 1 { "[executor.mounts]\nreadable = [\"/usr/share\"]\n".into() } else { String::new() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_goes_where_its_folder_may_be_mounted_and_explain_names_who_does_not() {
+    let runtimes = "\"crun\"";
+    let cluster =
+        Cluster::start(Setup { peers: 2, runtimes, more: data_on_the_second, ..Setup::default() }).await;
+    let file = cluster.root.path().join("task.toml");
+    let task = "class = \"cpu_long\"\nmemory = \"64MiB\"\nmounts = [\"/usr/share:/in\"]\ncommand = [\"ls\", \"-d\", \"/in/doc\"]\n";
+    std::fs::write(&file, task).unwrap();
+    let file = file.display().to_string();
+    let submit = ["submit", "-o", "quiet", "-f", &file];
+    for _ in 0..3 {
+        let id = done(&cluster, &submit);
+        done(&cluster, &["wait", id.trim()]);
+        assert_eq!(json(&cluster, &["result", id.trim()])["node"], "t2");
+        assert_eq!(done(&cluster, &["logs", "--stdout", id.trim()]), "/in/doc\n");
+        assert!(done(&cluster, &["status", id.trim()]).contains("mount /usr/share:/in"));
+    }
+    // Flags win over the file. No node lets it write there.
+    let id = done(&cluster, &[&submit[..], &["--mount", "/usr/share:/in:rw"]].concat());
+    let told = done(&cluster, &["explain", id.trim()]);
+    for node in ["t1", "t2"] {
+        let words = "does not let tasks of crun write in /usr/share: let its operator add it to [executor.mounts] writable";
+        assert!(told.lines().any(|line| line.contains(node) && line.contains(words)), "{told}");
+    }
+    done(&cluster, &["cancel", id.trim()]);
+    let refused = [
+        ("relative:/in", "mounts: \"relative\" is not absolute"),
+        ("/usr:/proc/x", "/proc is the container's own"),
+        ("/usr:", "SOURCE[:TARGET][:rw]"),
+    ];
+    for (mount, part) in refused {
+        let (code, _, err) = stint(&cluster, &["submit", "--mount", mount, "--", "true"]);
+        assert!(code != 0 && err.contains(part), "{mount:?}: {err}");
+    }
+}

@@ -47,7 +47,7 @@ impl Bounds {
 
     fn allowance(&self, runtime: Runtime, networks: Vec<Network>) -> Allowance {
         let Bounds { pids, tmp_bytes, shm_bytes, swap_bytes } = *self;
-        Allowance { runtime, networks, pids, tmp_bytes, shm_bytes, swap_bytes }
+        Allowance { runtime, networks, pids, tmp_bytes, shm_bytes, swap_bytes, mounts: None }
     }
 }
 
@@ -106,6 +106,16 @@ pub fn allowances(settings: &HostSettings, jails: bool) -> Vec<Allowance> {
 }
 
 fn allowance(settings: &HostSettings, runtime: Runtime, jails: bool) -> Allowance {
+    let mounts = match runtime {
+        Runtime::Process => settings.sandbox && jails,
+        Runtime::Crun | Runtime::Docker => true,
+        Runtime::Slurm | Runtime::Mock => false,
+    };
+    let mounts = mounts.then(|| settings.mounts.roots(runtime));
+    Allowance { mounts, ..allowed_without_mounts(settings, runtime, jails) }
+}
+
+fn allowed_without_mounts(settings: &HostSettings, runtime: Runtime, jails: bool) -> Allowance {
     let process = &settings.process.confine;
     match runtime {
         Runtime::Process if settings.sandbox && jails => process.allowance(runtime),

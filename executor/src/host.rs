@@ -15,6 +15,7 @@ use stint_protocol::{
 use crate::confine::{CrunSettings, ProcessSettings};
 use crate::docker::DockerSettings;
 use crate::gpu::GpuSource;
+use crate::mounts::MountSettings;
 use crate::observer::Observer;
 use crate::store::Store;
 
@@ -236,6 +237,8 @@ pub struct HostSettings {
     pub observer: Option<Arc<dyn Observer>>,
     pub crun: CrunSettings,
     pub process: ProcessSettings,
+    /// What tasks may mount.
+    pub mounts: MountSettings,
 }
 
 impl HostSettings {
@@ -258,6 +261,7 @@ impl HostSettings {
             observer: None,
             crun: CrunSettings::default(),
             process: ProcessSettings::default(),
+            mounts: MountSettings::default(),
         }
     }
 }

@@ -26,6 +26,7 @@ mod layout;
 mod limits;
 mod logs;
 mod mock;
+mod mounts;
 mod observer;
 mod progress;
 mod root;
@@ -49,6 +50,7 @@ pub use host::{
     ContainersFuture, Held, Host, HostError, HostEvent, HostHealth, HostSettings, KeepEnded, Launch,
     LogChunk, LogError, LogFuture, LogStream, Sandbox, StopReason,
 };
+pub use mounts::MountSettings;
 pub use observer::{Artifact, Observer, PullEnd, Rule, Whose};
 pub use progress::Progress;
 pub use store::{ImageConfig, ImageFiles, Store, StoreError, StoreFuture};

@@ -21,11 +21,12 @@ pub enum Rule {
     RequireDigest,
     CrunRoots,
     ArtifactRoots,
+    Mounts,
 }
 
 impl Rule {
-    pub const ALL: [Rule; 4] =
-        [Rule::AllowedImages, Rule::RequireDigest, Rule::CrunRoots, Rule::ArtifactRoots];
+    pub const ALL: [Rule; 5] =
+        [Rule::AllowedImages, Rule::RequireDigest, Rule::CrunRoots, Rule::ArtifactRoots, Rule::Mounts];
 
     /// Its key in the configuration.
     pub fn as_str(self) -> &'static str {
@@ -34,6 +35,7 @@ impl Rule {
             Rule::RequireDigest => "executor.docker.require_digest",
             Rule::CrunRoots => "executor.crun.roots",
             Rule::ArtifactRoots => "artifacts.roots",
+            Rule::Mounts => "executor.mounts",
         }
     }
 }

@@ -127,11 +127,35 @@ pub struct Further {
     /// Absolute as the program sees it, or below its work folder.
     #[n(1)]
     pub working_dir: Option<String>,
+    /// Only to a watchdog that said it can.
+    #[n(2)]
+    #[cbor(default)]
+    pub mounts: Vec<GivenMount>,
+}
+
+/// A folder or file of this host that an attempt sees.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct GivenMount {
+    /// Absolute and without links: whoever mounts it follows none.
+    #[n(0)]
+    pub source: String,
+    /// Absolute, as the program sees it.
+    #[n(1)]
+    pub target: String,
+    #[n(2)]
+    pub writable: bool,
+    /// Else a file.
+    #[n(3)]
+    pub folder: bool,
 }
 
 impl Order {
     pub fn swap_bytes(&self) -> u64 {
         self.further.as_ref().map_or(0, |further| further.swap_bytes)
+    }
+
+    pub fn mounts(&self) -> &[GivenMount] {
+        self.further.as_ref().map_or(&[], |further| &further.mounts)
     }
 
     pub fn working_dir(&self) -> Option<&str> {
@@ -246,6 +270,10 @@ pub struct Hello {
     #[n(14)]
     #[cbor(default)]
     pub jails: bool,
+    /// It mounts what tasks ask for.
+    #[n(15)]
+    #[cbor(default)]
+    pub mounts: bool,
     /// It confines as `Order::confinement` says and knows `Order::root`.
     #[n(9)]
     #[cbor(default)]

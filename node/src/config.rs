@@ -15,7 +15,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use stint_executor::{CrunSettings, DockerSettings, FixedGpu, ProcessSettings};
+use stint_executor::{CrunSettings, DockerSettings, FixedGpu, MountSettings, ProcessSettings};
 use stint_protocol::{Class, ClassRules, Runtime, Version};
 
 use crate::blobs::BlobSettings;
@@ -139,6 +139,8 @@ pub struct ExecutorConfig {
     pub secrets_dir: Option<PathBuf>,
     pub crun: CrunSettings,
     pub process: ProcessSettings,
+    /// What tasks may mount.
+    pub mounts: MountSettings,
 }
 
 /// Where the GPUs of a node come from.

@@ -7,6 +7,7 @@ pub mod files;
 pub mod ids;
 pub mod image;
 pub mod limits;
+mod mounts;
 pub mod outcome;
 pub mod python;
 pub mod resources;
@@ -34,6 +35,7 @@ pub use ids::{
     TaskId, TaskName, Tenant,
 };
 pub use image::{ImageKind, ImageSource, Named, PinnedImage};
+pub use mounts::{HostMount, MountRefused, MountRoot};
 pub use outcome::{AttemptEnd, EndKind, Outcome, Usage, weight_of};
 pub use resources::{GpuInfo, GpuRequest, NodeOffer, QuarantinedGpu, Resources};
 pub use retry::RetryPolicy;

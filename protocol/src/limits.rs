@@ -42,6 +42,10 @@ pub const INLINE_BYTES: usize = 256 * 1024;
 pub const OUTPUTS: usize = 64;
 /// Files kept of one attempt: their names go through the log; more are left in an archive.
 pub const KEPT_FILES: usize = 256;
+/// Folders and files of its node that a task may mount.
+pub const MOUNTS: usize = 16;
+/// Folders and files that a node may let tasks mount.
+pub const MOUNT_ROOTS: usize = 32;
 /// Bytes of one path.
 pub const PATH_BYTES: usize = 1024;
 /// Bytes of one part of a path: more than file systems take.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::class::{Runtime, UnknownWord};
 use crate::limits;
+use crate::mounts::{self, HostMount, MountRefused, MountRoot};
 use crate::task::{InvalidSpec, refuse};
 
 /// What of a network a program sees.
@@ -72,12 +73,23 @@ pub struct TaskLimits {
     /// Where the program starts: an absolute path as the program sees it, or one below its work folder, which is made.
     #[n(5)]
     pub working_dir: Option<String>,
+    /// What of its node it sees beside that. Unset, not empty: none.
+    #[n(6)]
+    pub mounts: Option<Vec<HostMount>>,
 }
 
 impl TaskLimits {
     /// Bytes it takes in memory, about.
     pub fn weight(&self) -> usize {
-        120 + self.working_dir.as_ref().map_or(0, String::len)
+        let of_mount =
+            |mount: &HostMount| 64 + mount.source.len() + mount.target.as_ref().map_or(0, String::len);
+        let mounts: usize = self.mounts().iter().map(of_mount).sum();
+        120 + self.working_dir.as_ref().map_or(0, String::len) + mounts
+    }
+
+    /// What of its node it sees.
+    pub fn mounts(&self) -> &[HostMount] {
+        self.mounts.as_deref().unwrap_or_default()
     }
 
     /// Refuses what no node could give.
@@ -94,6 +106,7 @@ impl TaskLimits {
                 return refuse(field, format!("is under {least} bytes: ask for more, or leave it out"));
             }
         }
+        mounts::check(self.mounts())?;
         self.working_dir.as_deref().map_or(Ok(()), check_working_dir)
     }
 }
@@ -144,6 +157,9 @@ pub struct Allowance {
     pub shm_bytes: u64,
     #[n(5)]
     pub swap_bytes: u64,
+    /// What tasks may mount. Unset: they cannot mount anything.
+    #[n(6)]
+    pub mounts: Option<Vec<MountRoot>>,
 }
 
 /// One thing that a task asks for and a node does not let it have.
@@ -160,14 +176,23 @@ pub enum NotAllowed {
         asked: u64,
         most: u64,
     },
+    Mount(MountRefused),
 }
 
 impl Allowance {
-    /// Everything: of a runtime that executes nothing.
+    /// Everything but mounts: of a runtime that executes nothing.
     pub fn everything(runtime: Runtime) -> Self {
         let most = u64::MAX;
         let networks = Network::ALL.to_vec();
-        Self { runtime, networks, pids: most, tmp_bytes: most, shm_bytes: most, swap_bytes: most }
+        Self {
+            runtime,
+            networks,
+            pids: most,
+            tmp_bytes: most,
+            shm_bytes: most,
+            swap_bytes: most,
+            mounts: None,
+        }
     }
 
     /// What of these limits it does not give; empty = all is given.
@@ -185,7 +210,8 @@ impl Allowance {
             let asked = asked.filter(|asked| *asked > most)?;
             Some(NotAllowed::Amount { runtime, key, asked, most })
         });
-        network.into_iter().chain(over).collect()
+        let mounts = mounts::refused(runtime, self.mounts.as_deref(), asked.mounts());
+        network.into_iter().chain(over).chain(mounts.into_iter().map(NotAllowed::Mount)).collect()
     }
 }
 
@@ -199,6 +225,7 @@ fn amount(key: &str, number: u64) -> String {
 impl fmt::Display for NotAllowed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            NotAllowed::Mount(refused) => refused.fmt(f),
             NotAllowed::Network { runtime: Runtime::Docker, asked } => {
                 write!(f, "gives containers of Docker no network {asked}: use another runtime")
             }
@@ -263,6 +290,7 @@ mod tests {
             tmp_bytes: 1 << 29,
             shm_bytes: 1 << 26,
             swap_bytes: 0,
+            mounts: None,
         };
         let fits = TaskLimits {
             pids: Some(512),

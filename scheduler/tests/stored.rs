@@ -183,6 +183,7 @@ fn task_limits() -> TaskLimits {
         shm_bytes: Some(8 << 30),
         network: Some(Network::Host),
         working_dir: Some("src".into()),
+        mounts: None,
     }
 }
 
@@ -194,6 +195,7 @@ fn allows() -> Vec<Allowance> {
         tmp_bytes: 2 << 30,
         shm_bytes: 8 << 30,
         swap_bytes: 1 << 30,
+        mounts: None,
     };
     vec![crun, Allowance::everything(Runtime::Mock)]
 }
@@ -412,6 +414,35 @@ fn what_has_to_do_with_images_needs_version_3() {
     };
     assert_eq!(naming("registry.example/train:1"), version::OLDEST);
     assert_eq!(naming("stint://train"), version::IMAGES);
+}
+
+#[test]
+fn mounts_are_read_and_written_as_they_were_stored() {
+    let folder = Stored::of_crate(env!("CARGO_MANIFEST_DIR"));
+    let mount = |source: &str, target: Option<&str>, writable| HostMount {
+        source: source.into(),
+        target: target.map(Into::into),
+        writable,
+    };
+    let mounts = vec![mount("/data", None, false), mount("/scratch/a", Some("/out"), true)];
+    let limits = Some(Box::new(TaskLimits { mounts: Some(mounts), ..TaskLimits::default() }));
+    let submit = submit(None, None);
+    let spec = SharedSpec::new(TaskSpec { limits, ..TaskSpec::clone(&submit.spec) });
+    let submit = Command::Submit(Submit { spec, ..submit });
+    let root = |path: &str, writable, below| MountRoot { path: path.into(), writable, below };
+    let roots = vec![root("/data", false, true), root("/scratch", true, false)];
+    let allows = allows().into_iter().map(|allows| Allowance { mounts: Some(roots.clone()), ..allows });
+    let register = Command::RegisterNode(RegisterNode {
+        node: NodeId(300),
+        incarnation: Incarnation(4),
+        nonce: Nonce(7),
+        offer: NodeOffer { allows: Some(allows.collect()), ..offer() },
+        problems: Vec::new(),
+    });
+    for (name, command) in [("mounts-submit.cbor", submit), ("mounts-register-node.cbor", register)] {
+        assert_eq!(command.needs(), version::TASK_LIMITS);
+        folder.check(name, &command);
+    }
 }
 
 #[test]

@@ -63,6 +63,11 @@ impl Shared {
         self.lock().hello.as_ref().is_some_and(|hello| hello.limits)
     }
 
+    /// Whether the watchdog mounts what tasks ask for.
+    pub fn knows_mounts(&self) -> bool {
+        self.lock().hello.as_ref().is_some_and(|hello| hello.mounts)
+    }
+
     /// Whether sandboxed processes can be shut in here.
     pub fn jails(&self) -> bool {
         self.lock().hello.as_ref().is_some_and(|hello| hello.jails)
@@ -104,7 +109,10 @@ impl Shared {
         }
         problems.extend(state.link_problem.clone());
         let jails = hello.is_some_and(|hello| hello.jails);
-        let allows = if limits { confine::allowances(&self.settings, jails) } else { Vec::new() };
+        let mut allows = if limits { confine::allowances(&self.settings, jails) } else { Vec::new() };
+        for allowance in allows.iter_mut().filter(|_| !hello.is_some_and(|hello| hello.mounts)) {
+            allowance.mounts = None;
+        }
         HostHealth { sandbox, runtimes, allows, accounted: state.accounted, problems }
     }
 }

@@ -54,7 +54,13 @@ pub fn make(shared: &Shared, launch: &Launch, staged: &Staged) -> Result<Order, 
         }
         _ => working_dir,
     };
-    let further = asked.map(|limits| Further { swap_bytes: limits.swap_bytes.unwrap_or(0), working_dir });
+    let mounts = shared.settings.mounts.find(spec, shared.knows_mounts());
+    if matches!(mounts, Err((EndKind::Denied, _))) {
+        shared.observe(|observer| observer.denied(Rule::Mounts));
+    }
+    let mounts = mounts?;
+    let further =
+        asked.map(|limits| Further { swap_bytes: limits.swap_bytes.unwrap_or(0), working_dir, mounts });
     let confinement = confine::of(&shared.settings, spec, mode).map(Box::new);
     let mut environment = environment(launch, mode, image);
     environment.extend(staged.environment.iter().cloned());

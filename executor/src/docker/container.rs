@@ -98,7 +98,9 @@ fn mounts(layout: &Layout, order: &Order) -> Vec<Mount> {
         ..Mount::default()
     };
     let secrets = order.secrets.as_ref().map(|given| bind(given.folder.clone(), secrets::INSIDE, true));
-    std::iter::once(bind(work, WORK, false)).chain(secrets).collect()
+    let given = order.mounts().iter();
+    let given = given.map(|mount| bind(mount.source.clone(), &mount.target, !mount.writable));
+    std::iter::once(bind(work, WORK, false)).chain(secrets).chain(given).collect()
 }
 
 fn devices(gpus: &[String]) -> DeviceRequest {

@@ -25,8 +25,8 @@ use std::path::{Path, PathBuf};
 use stint_protocol::LeaseId;
 
 use crate::layout::{Layout, folder_name};
-use crate::sys::spawn::Container;
-use crate::wire::Order;
+use crate::sys::spawn::{Container, Laid};
+use crate::wire::{GivenMount, Order};
 
 /// Where crun writes its messages for an attempt.
 pub fn log_file(layout: &Layout, lease: LeaseId) -> PathBuf {
@@ -35,6 +35,25 @@ pub fn log_file(layout: &Layout, lease: LeaseId) -> PathBuf {
 
 fn bundle_folder(layout: &Layout, lease: LeaseId) -> PathBuf {
     layout.attempt(lease).join("bundle")
+}
+
+/// Where a mount of the host lies in the namespace that crun runs in.
+fn mount_place(bundle: &Path, number: usize) -> PathBuf {
+    bundle.join(format!("mount-{number}"))
+}
+
+/// Makes the places of an order's mounts. No program of the attempt reaches them.
+fn mounts(order: &Order, bundle: &Path) -> io::Result<Vec<Laid>> {
+    let laid = |(number, mount): (usize, &GivenMount)| {
+        let place = mount_place(bundle, number);
+        if mount.folder {
+            std::fs::DirBuilder::new().recursive(true).create(&place)?;
+        } else {
+            std::fs::write(&place, "")?;
+        }
+        Ok(Laid { source: text(&mount.source), place: flag("", &place), writable: mount.writable })
+    };
+    order.mounts().iter().enumerate().map(laid).collect()
 }
 
 /// Writes the bundle of an attempt and prepares the commands.
@@ -64,6 +83,7 @@ pub fn make(layout: &Layout, order: &Order) -> io::Result<Container> {
         env: vec![text("PATH=/usr/sbin:/usr/bin:/sbin:/bin")],
         pid_file: flag("", &pid_file),
         overlay: rootfs.overlay,
+        mounts: mounts(order, &folder)?,
     })
 }
 

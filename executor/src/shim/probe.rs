@@ -82,7 +82,7 @@ fn jail(namespaces: Namespaces) -> Jail {
         shm: options(),
         binary: None,
         secrets: None,
-        writable: Vec::new(),
+        shown: Vec::new(),
         hidden: Vec::new(),
         user: (!namespaces.user).then_some((65534, 65534)),
         open_files: sys::open_files(limits::OPEN_FILES),

@@ -14,8 +14,10 @@ use crate::shim::cgroup::Cgroup;
 use crate::shim::probe::Ability;
 use crate::shim::recover::LABEL;
 use crate::sys;
-use crate::sys::spawn::{JAIL_BINARY, JAIL_SECRETS, JAIL_WORK, Jail, Program, WRITABLE, Writable};
-use crate::wire::{Confinement, Mode, Order, Root};
+use crate::sys::spawn::{
+    Access, JAIL_BINARY, JAIL_SECRETS, JAIL_WORK, Jail, Program, SHOWN, Shown, WRITABLE,
+};
+use crate::wire::{Confinement, GivenMount, Mode, Order, Root};
 use crate::working_dir;
 
 /// What the spawner needs to start an order in its folder; a container is added by whoever made its bundle.
@@ -83,12 +85,17 @@ fn environment(layout: &Layout, order: &Order, folder: &Path, jailed: bool) -> V
 fn jail_for(order: &Order, confinement: &Confinement, ability: &Ability) -> Jail {
     let options = |bytes: u64| c_string(&format!("mode=1777,size={bytes}"));
     let user = (confinement.user, confinement.group);
+    let writable = confinement.writable.iter().take(WRITABLE);
+    let writable = writable.map(|folder| shown(folder, Access::Operators, true));
+    let access = |mount: &GivenMount| if mount.writable { Access::Write } else { Access::Read };
+    let mounts = order.mounts().iter().take(SHOWN - WRITABLE);
+    let mounts = mounts.map(|mount| shown(&mount.source, access(mount), mount.folder));
     Jail {
         tmp: options(confinement.tmp_bytes),
         shm: options(confinement.shm_bytes),
         binary: order.root.as_deref().and_then(executable).map(c_string),
         secrets: order.secrets.as_ref().map(|secrets| c_string(&secrets.folder)),
-        writable: confinement.writable.iter().take(WRITABLE).map(|folder| writable(folder)).collect(),
+        shown: writable.chain(mounts).collect(),
         hidden: hidden_devices(&order.gpus),
         user: (!ability.namespaces.is_some_and(|n| n.user)).then_some(user),
         open_files: sys::open_files(limits::OPEN_FILES),
@@ -103,11 +110,12 @@ fn executable(root: &Root) -> Option<&str> {
 }
 
 /// Folders in `/tmp` are hidden by the attempt's own, in which those above them are made again.
-fn writable(folder: &str) -> Writable {
-    let mut above: Vec<CString> =
-        Path::new(folder).ancestors().take_while(|above| above.starts_with("/tmp/")).map(c_path).collect();
+fn shown(path: &str, access: Access, folder: bool) -> Shown {
+    // Of a file the last is made by whoever shows it.
+    let above = Path::new(path).ancestors().skip(usize::from(!folder));
+    let mut above: Vec<CString> = above.take_while(|above| above.starts_with("/tmp/")).map(c_path).collect();
     above.reverse();
-    Writable { folder: c_string(folder), above }
+    Shown { path: c_string(path), above, access, folder }
 }
 
 /// Device files of GPUs that belong to others. Who has one may ask the driver for what all devices share.

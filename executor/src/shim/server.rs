@@ -184,6 +184,7 @@ impl Server {
             docker: true,
             stages: true,
             limits: true,
+            mounts: true,
             jails: self.attempts.ability.jail,
             confines: true,
         });

@@ -128,7 +128,8 @@ fn crun_failure(step: Step, status: i32, evidence: &Evidence<'_>) -> (EndKind, S
     let users_fault = ["executable", "exec format", "invalid rootfs", "rootfs"]
         .iter()
         .any(|part| words.to_lowercase().contains(part))
-        || evidence.order.working_dir().is_some_and(|wanted| words.contains(&format!("`{wanted}`")));
+        || evidence.order.working_dir().is_some_and(|wanted| words.contains(&format!("`{wanted}`")))
+        || evidence.order.mounts().iter().any(|mount| words.contains(&mount.target));
     let kind = if users_fault { EndKind::NotRunnable } else { EndKind::StartFailed };
     let shown = if words.is_empty() { format!("exit status {status}") } else { words };
     (kind, clip(format!("{}: {shown}", step.as_str())))

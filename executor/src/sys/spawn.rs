@@ -30,7 +30,8 @@ use super::{Board, Slot, boot_now, heap};
 use region::Region;
 
 pub use program::{
-    Container, JAIL_BINARY, JAIL_SECRETS, JAIL_WORK, Jail, Overlay, Program, WRITABLE, Writable,
+    Access, Container, JAIL_BINARY, JAIL_SECRETS, JAIL_WORK, Jail, Laid, Overlay, Program, SHOWN, Shown,
+    WRITABLE,
 };
 
 /// What is known about an attempt, in `Slot::phase`.
@@ -75,6 +76,7 @@ pub enum Step {
     Writable = 15,
     WorkingDir = 16,
     Descriptors = 17,
+    HostMount = 18,
 }
 
 impl Step {
@@ -98,6 +100,7 @@ impl Step {
             Writable,
             WorkingDir,
             Descriptors,
+            HostMount,
         ];
         let number = slot.step.load(SeqCst);
         all.into_iter().find(|s| *s as u32 == number).unwrap_or(Step::Unknown)
@@ -122,6 +125,7 @@ impl Step {
             Step::Privileges => "giving up privileges",
             Step::Writable => "finding a folder of executor.process.writable",
             Step::WorkingDir => "going to its working directory",
+            Step::HostMount => "mounting what it asked for (was it replaced by a link?)",
             Step::Descriptors => "making a table of descriptors of its own",
             Step::Root => "laying a writable layer over its root file system",
         }
@@ -207,6 +211,15 @@ struct RawContainer {
     env: *const *const c_char,
     pid_file: *const c_char,
     overlay: Option<RawOverlay>,
+    mounts: *const RawLaid,
+    mounted: usize,
+}
+
+#[derive(Clone, Copy)]
+struct RawLaid {
+    source: *const c_char,
+    place: *const c_char,
+    writable: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -223,17 +236,19 @@ struct RawJail {
     shm: *const c_char,
     binary: *const c_char,
     secrets: *const c_char,
-    writable: *const RawWritable,
-    writables: usize,
+    shown: *const RawShown,
+    all_shown: usize,
     hidden: *const *const c_char,
     user: Option<(u32, u32)>,
     open_files: (u64, u64),
 }
 
 #[derive(Clone, Copy)]
-struct RawWritable {
-    folder: *const c_char,
+struct RawShown {
+    path: *const c_char,
     above: *const *const c_char,
+    access: Access,
+    folder: bool,
 }
 
 impl RawContainer {
@@ -247,7 +262,14 @@ impl RawContainer {
                 Some(RawOverlay { scratch, folders, options })
             }
         };
+        let mut mounts = Vec::with_capacity(container.mounts.len());
+        for Laid { source, place, writable } in &container.mounts {
+            let (source, place) = (region.string(source)?, region.string(place)?);
+            mounts.push(RawLaid { source, place, writable: *writable });
+        }
         let raw = Self {
+            mounts: region.put(&mounts)?,
+            mounted: mounts.len(),
             create: region.strings(&container.create)?,
             start: region.strings(&container.start)?,
             env: region.strings(&container.env)?,
@@ -260,19 +282,27 @@ impl RawContainer {
     }
 }
 
+impl RawContainer {
+    fn mounts(&self) -> &[RawLaid] {
+        // SAFETY: made from a slice of this length, in the same region as this value.
+        unsafe { std::slice::from_raw_parts(self.mounts, self.mounted) }
+    }
+}
+
 impl RawJail {
     fn put(region: &mut Region, jail: &Jail) -> io::Result<&'static Self> {
-        let mut writable = Vec::with_capacity(jail.writable.len());
-        for Writable { folder, above } in &jail.writable {
-            writable.push(RawWritable { folder: region.string(folder)?, above: region.strings(above)? });
+        let mut all_shown = Vec::with_capacity(jail.shown.len());
+        for Shown { path, above, access, folder } in &jail.shown {
+            let (path, above) = (region.string(path)?, region.strings(above)?);
+            all_shown.push(RawShown { path, above, access: *access, folder: *folder });
         }
         let raw = Self {
             tmp: region.string(&jail.tmp)?,
             shm: region.string(&jail.shm)?,
             binary: region.maybe(jail.binary.as_ref())?,
             secrets: region.maybe(jail.secrets.as_ref())?,
-            writable: region.put(&writable)?,
-            writables: writable.len(),
+            shown: region.put(&all_shown)?,
+            all_shown: all_shown.len(),
             hidden: region.strings(&jail.hidden)?,
             user: jail.user,
             open_files: jail.open_files,
@@ -282,9 +312,9 @@ impl RawJail {
         Ok(unsafe { &*place })
     }
 
-    fn writable(&self) -> &[RawWritable] {
-        // SAFETY: made from a slice of this length, in the same region as this value.
-        unsafe { std::slice::from_raw_parts(self.writable, self.writables) }
+    fn shown(&self) -> &[RawShown] {
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts(self.shown, self.all_shown) }
     }
 }
 

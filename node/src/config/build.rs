@@ -5,9 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use stint_executor::{
-    Bounds, ConfineSettings, CrunSettings, DockerSettings, ProcessSettings, WRITABLE_FOLDERS,
+    Bounds, ConfineSettings, CrunSettings, DockerSettings, MountSettings, ProcessSettings, WRITABLE_FOLDERS,
 };
-use stint_protocol::limits::{FEWEST_PIDS, LEAST_TMPFS_BYTES, MOST_PIDS};
+use stint_protocol::limits::{FEWEST_PIDS, LEAST_TMPFS_BYTES, MOST_PIDS, MOUNT_ROOTS};
 use stint_protocol::{Class, ClassRules, Network, Runtime, version};
 
 use super::convert::{
@@ -134,6 +134,10 @@ fn build_executor(machine: &Machine, layers: &mut Layers) -> ExecutorConfig {
         crun: CrunSettings {
             confine: build_confine("crun", layers),
             roots: layers.get("executor.crun.roots", folders(usize::MAX)).unwrap_or_default(),
+        },
+        mounts: MountSettings {
+            readable: layers.get("executor.mounts.readable", folders(MOUNT_ROOTS / 2)).unwrap_or_default(),
+            writable: layers.get("executor.mounts.writable", folders(MOUNT_ROOTS / 2)).unwrap_or_default(),
         },
         process: ProcessSettings {
             confine: build_confine("process", layers),

@@ -65,6 +65,8 @@ const KEYS: &[&str] = &[
     "executor.crun.tmp_size",
     "executor.crun.shm_size",
     "executor.crun.swap",
+    "executor.mounts.readable",
+    "executor.mounts.writable",
     "executor.process.writable",
     "executor.process.user",
     "executor.process.network",

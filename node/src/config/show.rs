@@ -95,6 +95,10 @@ impl Config {
         rows.push(("artifacts.roots".into(), inline_list(roots)));
         let dir = e.secrets_dir.as_ref().map(|dir| ("secrets.dir".into(), quote(dir.to_string_lossy())));
         rows.extend(dir);
+        for (key, folders) in [("readable", &e.mounts.readable), ("writable", &e.mounts.writable)] {
+            let folders = inline_list(folders.iter().map(|folder| quote(folder.to_string_lossy())));
+            rows.push((format!("executor.mounts.{key}"), folders));
+        }
         rows.extend(rendered_confine("crun", ("roots", &e.crun.roots), &e.crun.confine));
         rows.extend(rendered_confine("process", ("writable", &e.process.writable), &e.process.confine));
         rows

@@ -106,6 +106,7 @@ fn host_settings(config: &Config, gpus: GpuSource) -> Result<HostSettings, NodeE
     settings.secrets_dir = config.executor.secrets_dir.clone();
     settings.crun = config.executor.crun.clone();
     settings.process = config.executor.process.clone();
+    settings.mounts = config.executor.mounts.clone();
     Ok(settings)
 }
 

@@ -167,6 +167,7 @@ impl Story {
                 tmp_bytes: 512 << 20,
                 shm_bytes: 64 << 20,
                 swap_bytes: 0,
+                mounts: None,
             };
             offer.allows = Some(offer.runtimes.iter().map(allowance).collect());
         }

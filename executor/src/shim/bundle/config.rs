@@ -8,10 +8,11 @@ use super::cdi::Devices;
 use super::rootfs::{RootFs, WORK};
 use crate::layout::Layout;
 use crate::limits;
+use crate::shim::bundle::{bundle_folder, mount_place};
 use crate::shim::seccomp;
 use crate::stages::secrets;
 use crate::sys;
-use crate::wire::{Confinement, Order};
+use crate::wire::{Confinement, GivenMount, Order};
 use crate::working_dir;
 
 /// User and group of programs when the node, of an earlier version, names none: nobody.
@@ -58,6 +59,7 @@ pub fn config(layout: &Layout, order: &Order, root: &RootFs, devices: Devices) -
         })
     }));
     mounts.extend(devices.mounts);
+    mounts.extend(host_mounts(order, &bundle_folder(layout, order.lease)));
     let working_dir = order.working_dir().map(|wanted| working_dir::inside(wanted, WORK));
     json!({
         "ociVersion": "1.0.2",
@@ -113,6 +115,18 @@ fn own_mounts(work: &Path, confinement: Option<&Confinement>) -> Vec<Value> {
             "destination": "/work", "type": "bind", "source": work, "options": ["bind", "rw", "nosuid", "nodev"],
         }),
     ]
+}
+
+/// What the init lays into the bundle's folder before crun runs.
+fn host_mounts(order: &Order, bundle: &Path) -> Vec<Value> {
+    let mount = |(number, mount): (usize, &GivenMount)| {
+        let access = if mount.writable { "rw" } else { "ro" };
+        json!({
+            "destination": mount.target, "type": "bind", "source": mount_place(bundle, number),
+            "options": ["rbind", access, "nosuid", "nodev"],
+        })
+    };
+    order.mounts().iter().enumerate().map(mount).collect()
 }
 
 #[cfg(test)]
@@ -172,7 +186,8 @@ mod tests {
         };
         assert_eq!((sized("/tmp"), sized("/dev/shm")), (json!("size=1048576"), json!("size=2097152")));
         assert_eq!(config["root"]["readonly"], json!(true));
-        order.further = Some(Box::new(Further { swap_bytes: 0, working_dir: Some("src".into()) }));
+        order.further =
+            Some(Box::new(Further { swap_bytes: 0, working_dir: Some("src".into()), mounts: Vec::new() }));
         let config = super::config(&layout, &order, &root, Devices { mounts: Vec::new(), env: Vec::new() });
         assert_eq!(
             config["process"]["cwd"],

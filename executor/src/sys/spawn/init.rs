@@ -78,6 +78,14 @@ fn own_mounts(raw: &Raw) {
     if let Some(jail) = raw.jail {
         jail::shut_in(raw, jail);
     }
+    for laid in raw.container.map(RawContainer::mounts).unwrap_or_default() {
+        // SAFETY: C strings that were copied with the address space.
+        let put =
+            unsafe { jail::put(jail::take_plain(laid.source, laid.writable), CStr::from_ptr(laid.place)) };
+        if !put {
+            fail(raw.slot, Step::HostMount, errno());
+        }
+    }
     if let Some(overlay) = raw.container.and_then(|container| container.overlay) {
         lay_over(raw, &overlay);
     }
@@ -191,6 +199,9 @@ extern "C" fn helper_child(argument: *mut c_void) -> c_int {
     unsafe {
         let helper = &*argument.cast::<Helper>();
         unblock_signals();
+        // Folders that crun makes in the container (mount points, a working directory) are for its user to walk through,
+        // as Docker has them. What crun keeps for itself lies in folders that are closed.
+        libc::umask(0o022);
         libc::execve(*helper.arguments, helper.arguments, helper.environment);
         libc::_exit(127)
     }

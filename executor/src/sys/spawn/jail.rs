@@ -8,7 +8,7 @@ use std::ptr;
 use libc::{c_char, c_int, c_uint};
 
 use super::child::{errno, fail};
-use super::{Raw, RawJail, Step};
+use super::{Access, Raw, RawJail, Step};
 
 /// `struct mount_attr` of the kernel.
 #[repr(C)]
@@ -31,19 +31,23 @@ const SECRETS: &CStr = c"/tmp/secrets";
 
 /// Changes the mounts and goes to the work folder's new place; ends the attempt when that fails.
 pub(super) fn shut_in(raw: &Raw, jail: &RawJail) {
-    let mut taken = Taken { work: take(raw.work), writable: [-1; super::WRITABLE] };
+    let mut taken = Taken { work: take(raw.work), shown: [-1; super::SHOWN] };
     let [binary, secrets] = [jail.binary, jail.secrets].map(|path| (!path.is_null()).then(|| take(path)));
-    for (tree, place) in taken.writable.iter_mut().zip(jail.writable()) {
-        *tree = take(place.folder);
-        if *tree < 0 {
-            fail(raw.slot, Step::Writable, errno());
+    for (tree, place) in taken.shown.iter_mut().zip(jail.shown()) {
+        let (found, step) = match place.access {
+            Access::Operators => (take(place.path), Step::Writable),
+            access => (take_plain(place.path, access == Access::Write), Step::HostMount),
+        };
+        if found < 0 {
+            fail(raw.slot, step, errno());
         }
+        *tree = found;
     }
     let shut = close_host(jail)
         && open_work(&taken)
         && binary.is_none_or(show_binary)
         && secrets.is_none_or(show_secrets);
-    if !(shut && open_writable(jail, &taken) && each(jail.hidden, hide)) {
+    if !(shut && show(jail, &taken) && each(jail.hidden, hide)) {
         fail(raw.slot, Step::Mounts, errno());
     }
     // SAFETY: a C string.
@@ -52,10 +56,10 @@ pub(super) fn shut_in(raw: &Raw, jail: &RawJail) {
     }
 }
 
-/// Mounts of what stays writable, taken before what they lie in is hidden or read-only.
+/// Mounts of what is shown as it is, taken before what they lie in is hidden or read-only.
 struct Taken {
     work: c_int,
-    writable: [c_int; super::WRITABLE],
+    shown: [c_int; super::SHOWN],
 }
 
 fn close_host(jail: &RawJail) -> bool {
@@ -73,12 +77,21 @@ fn open_work(taken: &Taken) -> bool {
         && put(taken.work, WORK)
 }
 
-fn open_writable(jail: &RawJail, taken: &Taken) -> bool {
-    taken.writable.iter().zip(jail.writable()).all(|(tree, place)| {
+fn show(jail: &RawJail, taken: &Taken) -> bool {
+    taken.shown.iter().zip(jail.shown()).all(|(tree, place)| {
         each(place.above, |folder| make_folder(folder) || errno() == libc::EEXIST);
         // SAFETY: a C string.
-        put(*tree, unsafe { CStr::from_ptr(place.folder) })
+        let path = unsafe { CStr::from_ptr(place.path) };
+        if !place.folder && path.to_bytes().starts_with(b"/tmp/") {
+            make_file(path);
+        }
+        put(*tree, path)
     })
+}
+
+fn make_file(path: &CStr) -> bool {
+    // SAFETY: a C string; the new descriptor is closed.
+    unsafe { libc::close(libc::open(path.as_ptr(), libc::O_CREAT | libc::O_CLOEXEC, 0o755)) == 0 }
 }
 
 /// Does something with each of a null-terminated array of strings, until that fails.
@@ -96,9 +109,7 @@ fn each(mut strings: *const *const c_char, act: impl Fn(&CStr) -> bool) -> bool 
 }
 
 fn show_binary(binary: c_int) -> bool {
-    // SAFETY: a C string; the new descriptor is closed.
-    let made =
-        unsafe { libc::close(libc::open(BINARY.as_ptr(), libc::O_CREAT | libc::O_CLOEXEC, 0o755)) } == 0;
+    let made = make_file(BINARY);
     let flags = READ_ONLY | NO_SET_USER_ID | NO_DEVICES;
     made && attributes(binary, c"", libc::AT_EMPTY_PATH as c_uint, flags) && put(binary, BINARY)
 }
@@ -118,7 +129,30 @@ fn take(path: *const c_char) -> c_int {
     unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path, flags) as c_int }
 }
 
-fn put(tree: c_int, place: &CStr) -> bool {
+/// The same of a path that a user named, with all that is mounted below it, as it is laid for its programs. No part of
+/// the path may be a link: whoever can write above it could send it anywhere after it was looked at.
+pub(super) fn take_plain(path: *const c_char, writable: bool) -> c_int {
+    // SAFETY: `path` is a C string, `how` a plain structure whose size is told, and the descriptor is closed again.
+    let tree = unsafe {
+        let mut how: libc::open_how = std::mem::zeroed();
+        how.flags = (libc::O_PATH | libc::O_CLOEXEC) as u64;
+        how.resolve = libc::RESOLVE_NO_SYMLINKS;
+        let size = std::mem::size_of_val(&how);
+        let found = libc::syscall(libc::SYS_openat2, libc::AT_FDCWD, path, &raw const how, size) as c_int;
+        if found < 0 {
+            return -1;
+        }
+        let flags = OPEN_TREE_CLONE | (libc::O_CLOEXEC | libc::AT_EMPTY_PATH | libc::AT_RECURSIVE) as c_uint;
+        let tree = libc::syscall(libc::SYS_open_tree, found, c"".as_ptr(), flags) as c_int;
+        libc::close(found);
+        tree
+    };
+    let set = NO_SET_USER_ID | NO_DEVICES | if writable { 0 } else { READ_ONLY };
+    let flags = (libc::AT_EMPTY_PATH | libc::AT_RECURSIVE) as c_uint;
+    if tree >= 0 && attributes(tree, c"", flags, set) { tree } else { -1 }
+}
+
+pub(super) fn put(tree: c_int, place: &CStr) -> bool {
     let (empty, flags) = (c"".as_ptr(), MOVE_MOUNT_F_EMPTY_PATH);
     // SAFETY: both are C strings.
     unsafe { libc::syscall(libc::SYS_move_mount, tree, empty, libc::AT_FDCWD, place.as_ptr(), flags) == 0 }
@@ -181,5 +215,35 @@ pub(super) fn filter_calls(raw: &Raw) {
         unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const raw.filter) } == 0;
     if !filtered {
         fail(raw.slot, Step::Privileges, errno());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CString;
+    use std::os::unix::ffi::OsStrExt;
+
+    use super::*;
+
+    #[test]
+    fn no_link_is_followed_to_what_a_user_named() {
+        let root = tempfile::tempdir().unwrap();
+        let root = std::fs::canonicalize(root.path()).unwrap();
+        std::fs::create_dir_all(root.join("real/below")).unwrap();
+        std::os::unix::fs::symlink(root.join("real"), root.join("link")).unwrap();
+        let taken = |name: &str| {
+            let path = CString::new(root.join(name).as_os_str().as_bytes()).unwrap();
+            let tree = take_plain(path.as_ptr(), false);
+            let number = errno();
+            // SAFETY: closes what was just opened, or nothing.
+            unsafe { libc::close(tree) };
+            if tree < 0 { Err(number) } else { Ok(()) }
+        };
+        // As root only, but not by way of a link.
+        let plain = taken("real/below");
+        assert!(plain.is_ok() || plain == Err(libc::EPERM), "{plain:?}");
+        assert_eq!(taken("link/below"), Err(libc::ELOOP));
+        assert_eq!(taken("link"), Err(libc::ELOOP));
+        assert_eq!(taken("absent"), Err(libc::ENOENT));
     }
 }

@@ -12,6 +12,17 @@ pub struct Container {
     /// Where `crun create` writes the container's process id, as seen from the namespace.
     pub pid_file: CString,
     pub overlay: Option<Overlay>,
+    /// Laid before crun runs.
+    pub mounts: Vec<Laid>,
+}
+
+/// What of the host is laid somewhere for a container.
+#[derive(Debug)]
+pub struct Laid {
+    /// No part of it may be a link when it is mounted.
+    pub source: CString,
+    pub place: CString,
+    pub writable: bool,
 }
 
 /// A layer over a root file system that others use too: mount points are made in it, and go with the attempt.
@@ -34,7 +45,7 @@ pub struct Jail {
     pub binary: Option<CString>,
     /// A folder with its secrets, to be seen as `/tmp/secrets`.
     pub secrets: Option<CString>,
-    pub writable: Vec<Writable>,
+    pub shown: Vec<Shown>,
     /// Device files that it must not open.
     pub hidden: Vec<CString>,
     /// User and group that it runs as; none: those of the watchdog.
@@ -43,15 +54,31 @@ pub struct Jail {
     pub open_files: (u64, u64),
 }
 
-/// A folder of the host that stays writable, and the folders above it that may have to be made in `/tmp`.
+/// A folder or file of the host that is seen as it is, and the folders above it that may have to be made in `/tmp`.
 #[derive(Debug)]
-pub struct Writable {
-    pub folder: CString,
+pub struct Shown {
+    pub path: CString,
     pub above: Vec<CString>,
+    pub access: Access,
+    /// Else a file.
+    pub folder: bool,
 }
 
-/// Folders that can stay writable at most: their descriptors lie on the init's stack.
+/// What of it a program may do there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Write; links in its path are followed, as the operator named it.
+    Operators,
+    /// Write; a task named it, so no part of the path may be a link.
+    Write,
+    /// The same, for reading only.
+    Read,
+}
+
+/// Folders of `executor.process.writable` at most.
 pub const WRITABLE: usize = 16;
+/// What is shown at most, with what a task mounts: their descriptors lie on the init's stack.
+pub const SHOWN: usize = WRITABLE + stint_protocol::limits::MOUNTS;
 /// The work folder of a program in a jail.
 pub const JAIL_WORK: &str = "/tmp/work";
 /// Its secrets.

@@ -1,0 +1,136 @@
+//! Folders and files of the host that tasks see: where they asked for them, for reading or writing, and nothing else.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod support;
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::PathBuf;
+
+use stint_executor::{Host, LogStream, MountSettings};
+use stint_protocol::{EndKind, HostMount, Runtime, TaskLimits};
+use support::{Client, Rig, launch, spec};
+
+/// What `open` holds may be read, what `scratch` holds may be written, `shut` is nobody's business.
+struct Host3 {
+    rig: Rig,
+    root: PathBuf,
+}
+
+fn host() -> Host3 {
+    let mut rig = Rig::new(true);
+    let root = std::fs::canonicalize(rig.shared()).unwrap();
+    for (folder, mode) in [("open/sets", 0o755), ("scratch", 0o777), ("shut", 0o755)] {
+        std::fs::create_dir_all(root.join(folder)).unwrap();
+        std::fs::set_permissions(root.join(folder), PermissionsExt::from_mode(mode)).unwrap();
+    }
+    // The way there may be gone by everybody.
+    std::fs::set_permissions(rig.folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::write(root.join("open/sets/one"), "of the host\n").unwrap();
+    std::fs::write(root.join("open/list"), "a list\n").unwrap();
+    std::fs::write(root.join("shut/secret"), "hidden\n").unwrap();
+    symlink(root.join("shut"), root.join("open/out")).unwrap();
+    // Nothing else of the host is writable.
+    rig.settings.process.writable.clear();
+    rig.settings.mounts =
+        MountSettings { readable: vec![root.join("open")], writable: vec![root.join("scratch")] };
+    Host3 { rig, root }
+}
+
+impl Host3 {
+    fn mount(&self, source: &str, target: Option<&str>, writable: bool) -> HostMount {
+        let source = self.root.join(source).display().to_string();
+        HostMount { source, target: target.map(Into::into), writable }
+    }
+}
+
+async fn run(
+    client: &mut Client,
+    runtime: Runtime,
+    mounts: Vec<HostMount>,
+    script: &str,
+) -> (EndKind, String, String) {
+    let mut wanted = spec(&["/bin/sh", "-c", script]);
+    wanted.limits = Some(Box::new(TaskLimits { mounts: Some(mounts), ..TaskLimits::default() }));
+    let launch = launch(wanted, runtime);
+    let lease = launch.lease;
+    client.host.start(launch);
+    let end = client.end(lease).await;
+    let text = client.log(lease, LogStream::Stdout).await + &client.log(lease, LogStream::Stderr).await;
+    (end.kind, end.message, text)
+}
+
+#[tokio::test]
+async fn containers_see_what_they_mount_where_they_want_it() {
+    let host = host();
+    let mut client = host.rig.open().await;
+    let mounts = vec![
+        host.mount("open", Some("/in"), false),
+        host.mount("open/list", Some("/tmp/deep/list"), false),
+        host.mount("scratch", Some("/srv/out"), true),
+        host.mount("scratch", Some("/again"), false),
+    ];
+    let script = "cat /in/sets/one /tmp/deep/list; echo kept > /srv/out/file; cat /again/file; \
+                  touch /in/x /again/x && echo BAD; cat /in/out/secret && echo BAD; \
+                  chmod 700 /tmp/deep/list && echo BAD; exit 0";
+    let (kind, message, text) = run(&mut client, Runtime::Crun, mounts, script).await;
+    assert_eq!(kind, EndKind::Exited(0), "{message} {text}");
+    assert!(text.starts_with("of the host\na list\nkept\n") && !text.contains("BAD"), "{text}");
+    assert!(text.contains("Read-only file system"), "{text}");
+    assert_eq!(std::fs::read_to_string(host.root.join("scratch/file")).unwrap(), "kept\n");
+    // Only who asks for it sees it.
+    let (_, _, text) = run(&mut client, Runtime::Crun, Vec::new(), "ls /in /srv/out").await;
+    assert!(!text.contains("one") && !text.contains("file"), "{text}");
+}
+
+#[tokio::test]
+async fn processes_may_write_where_they_mount_and_nowhere_beside() {
+    let host = host();
+    let mut client = host.rig.open().await;
+    let (open, scratch) = (host.root.join("open"), host.root.join("scratch"));
+    let (open, scratch) = (open.display(), scratch.display());
+    let script = format!(
+        "cat {open}/list; echo kept > {scratch}/file && cat {scratch}/file; touch {open}/x && echo BAD; exit 0"
+    );
+    let mounts = vec![host.mount("open/list", None, false), host.mount("scratch", None, true)];
+    let (kind, message, text) = run(&mut client, Runtime::Process, mounts, &script).await;
+    assert_eq!(kind, EndKind::Exited(0), "{message} {text}");
+    assert!(text.starts_with("a list\nkept\n") && !text.contains("BAD"), "{text}");
+    // For reading only, and without asking, the same folder cannot be written.
+    for mounts in [vec![host.mount("scratch", None, false)], Vec::new()] {
+        let script = format!("touch {scratch}/other");
+        let (kind, _, text) = run(&mut client, Runtime::Process, mounts, &script).await;
+        assert_ne!(kind, EndKind::Exited(0), "{text}");
+    }
+    assert!(!host.root.join("scratch/other").exists());
+}
+
+#[tokio::test]
+async fn what_the_operator_did_not_open_is_not_mounted() {
+    let host = host();
+    let mut client = host.rig.open().await;
+    let cases = [
+        (host.mount("shut", Some("/in"), false), EndKind::StartFailed, "[executor.mounts] readable"),
+        (host.mount("open", Some("/in"), true), EndKind::StartFailed, "[executor.mounts] writable"),
+        (host.mount("open/out", Some("/in"), false), EndKind::Denied, "leads out of"),
+        (host.mount("open/absent", Some("/in"), false), EndKind::FilesMissing, "is not there"),
+        (host.mount("open", Some("/etc/passwd/x"), false), EndKind::NotRunnable, "crun create"),
+    ];
+    for (mount, expected, part) in cases {
+        let (kind, message, _) = run(&mut client, Runtime::Crun, vec![mount.clone()], "true").await;
+        assert!(kind == expected && message.contains(part), "{mount}: {kind:?} {message}");
+    }
+    let elsewhere = host.mount("open", Some("/in"), false);
+    let (kind, message, _) = run(&mut client, Runtime::Process, vec![elsewhere], "true").await;
+    assert!(kind == EndKind::StartFailed && message.contains("leave the target out"), "{message}");
+}
+
+#[tokio::test]
+async fn without_a_sandbox_nothing_is_mounted() {
+    let mut host = host();
+    host.rig.settings.sandbox = false;
+    let mut client = host.rig.open().await;
+    let mount = host.mount("open", None, false);
+    let (kind, message, _) = run(&mut client, Runtime::Process, vec![mount], "true").await;
+    assert!(kind == EndKind::StartFailed && message.contains("executor.sandbox"), "{message}");
+}
