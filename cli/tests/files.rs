@@ -3,29 +3,17 @@
 
 mod support;
 
-use std::path::PathBuf;
-use std::sync::OnceLock;
-
 use support::{Cluster, Setup, stint_at};
 
-/// Folder with the secrets and open files of this process's nodes.
-fn shared_folder() -> &'static PathBuf {
-    static FOLDER: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
-    let (_, path) = FOLDER.get_or_init(|| {
-        let folder = tempfile::Builder::new().prefix("stint-files-").tempdir().unwrap();
-        let path = folder.path().to_owned();
-        std::fs::create_dir_all(path.join("secrets/default")).unwrap();
-        std::fs::create_dir_all(path.join("open")).unwrap();
-        std::fs::write(path.join("secrets/default/token"), "correct-horse\n").unwrap();
-        std::fs::write(path.join("open/data"), "from the node\n").unwrap();
-        (folder, path)
-    });
-    path
-}
-
-fn open_and_secret(_: usize) -> String {
-    let folder = shared_folder().display();
-    format!("[artifacts]\nroots = [\"{folder}/open\"]\n[secrets]\ndir = \"{folder}/secrets\"\n")
+/// A cluster whose nodes have secrets and an open folder, beside their own.
+async fn start(peers: usize) -> Cluster {
+    let root = tempfile::Builder::new().prefix("stint-test-").tempdir().unwrap();
+    std::fs::create_dir_all(root.path().join("secrets/default")).unwrap();
+    std::fs::create_dir_all(root.path().join("open")).unwrap();
+    std::fs::write(root.path().join("secrets/default/token"), "correct-horse\n").unwrap();
+    std::fs::write(root.path().join("open/data"), "from the node\n").unwrap();
+    let more = |_| "[artifacts]\nroots = [\"ROOT/open\"]\n[secrets]\ndir = \"ROOT/secrets\"\n".to_owned();
+    Cluster::start_in(root, Setup { peers, more, ..Setup::default() }).await
 }
 
 fn done(cluster: &Cluster, peer: usize, words: &[&str]) -> String {
@@ -36,8 +24,8 @@ fn done(cluster: &Cluster, peer: usize, words: &[&str]) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn files_go_in_through_one_peer_and_come_out_of_another() {
-    let cluster = Cluster::start(Setup { more: open_and_secret, ..Setup::default() }).await;
-    let folder = shared_folder();
+    let cluster = start(3).await;
+    let folder = cluster.root.path();
     let task = folder.join("task.toml");
     let script =
         "cat data >out/copy; cat $TOKEN_FILE; echo \" is $PASSWORD\" >&2; test $PASSWORD = correct-horse";
@@ -79,7 +67,7 @@ async fn files_go_in_through_one_peer_and_come_out_of_another() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_wrong_with_files_is_said() {
-    let cluster = Cluster::start(Setup { peers: 1, more: open_and_secret, ..Setup::default() }).await;
+    let cluster = start(1).await;
     let run = |words: &[&str]| {
         let all: Vec<&str> = ["run", "--retries", "0"].into_iter().chain(words.iter().copied()).collect();
         stint_at(&cluster, 0, &all)
@@ -170,7 +158,7 @@ async fn any_peer_tells_how_far_a_running_task_is() {
 /// A registered program gets its files as any other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn outputs_are_kept_by_the_cluster_and_outlive_the_node_that_made_them() {
-    let mut cluster = Cluster::start(Setup { more: open_and_secret, ..Setup::default() }).await;
+    let mut cluster = start(3).await;
     done(
         &cluster,
         0,
