@@ -3,7 +3,11 @@
 
 mod support;
 
-use support::{Cluster, Setup, stint_at};
+use std::time::Duration;
+
+use stint_sdk::v1;
+use support::{Cluster, PATIENCE, Setup, accepted, stint_at, submit};
+use tokio::time::Instant;
 
 /// A cluster whose nodes have secrets and an open folder, beside their own.
 async fn start(peers: usize) -> Cluster {
@@ -176,4 +180,39 @@ async fn outputs_are_kept_by_the_cluster_and_outlive_the_node_that_made_them() {
     let blob = format!("in={}/{}", output["digest"].as_str().unwrap(), output["size_bytes"]);
     let (code, out, err) = stint_at(&cluster, other, &["run", "--input", &blob, "--", "tail", "-n1", "in"]);
     assert_eq!((code, out.as_str()), (0, "5000\n"), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn status_and_result_say_the_same_of_a_task_that_was_cancelled_between_two_attempts() {
+    let cluster = start(1).await;
+    let client = cluster.client();
+    let mut request = submit("cpu_short", &["sh", "-c", "echo first try >&2; exit 3"], 1);
+    request.name = "twice".into();
+    let retry =
+        v1::RetryPolicy { max_attempts: 3, backoff_ms: 60_000, max_backoff_ms: 60_000, retry_failures: true };
+    request.spec.as_mut().unwrap().retry = Some(retry);
+    accepted(&client, request).await;
+    let until = Instant::now() + PATIENCE;
+    let status = || -> serde_json::Value {
+        serde_json::from_str(&done(&cluster, 0, &["status", "twice", "-o", "json"])).unwrap()
+    };
+    while status()["not_before_ms"].is_null() {
+        assert!(Instant::now() < until, "{:#}", status());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    done(&cluster, 0, &["cancel", "twice"]);
+    let (status, words) = (status(), done(&cluster, 0, &["status", "twice"]));
+    let result: serde_json::Value = serde_json::from_str(&done(&cluster, 0, &["result", "twice"])).unwrap();
+    assert_eq!((&status["outcome"]["status"], &result["phase"]), (&"cancelled".into(), &"cancelled".into()));
+    assert_eq!(status["outcome"]["kind"], result["error"]["kind"], "{result:#}");
+    assert_eq!(status["outcome"]["message"], "cancelled while it waited");
+    assert_eq!(status["outcome"]["message"], result["error"]["message"]);
+    // Both tell of the attempt before, and not as why the task ended.
+    assert_eq!((&status["node"], &result["node"]), (&"t1".into(), &"t1".into()), "{result:#}");
+    assert_eq!((&result["runtime"], &result["exit_code"]), (&"process".into(), &serde_json::Value::Null));
+    assert_eq!(status["outcome"]["exit_code"], 130);
+    assert!(result["error"]["stderr_excerpt"].is_null(), "{result:#}");
+    assert_eq!(result["logs"]["stderr_tail"], "first try\n");
+    assert_eq!(result["attempt_records"][0]["message"], status["attempt_records"][0]["message"]);
+    assert!(words.contains("cancelled") && words.contains("exit code 3"), "{words}");
 }
