@@ -26,7 +26,7 @@ use stint_protocol::LeaseId;
 
 use crate::layout::{Layout, folder_name};
 use crate::sys::spawn::Container;
-use crate::wire::Order;
+use crate::wire::{Order, Root};
 
 /// Where crun writes its messages for an attempt.
 pub fn log_file(layout: &Layout, lease: LeaseId) -> PathBuf {
@@ -54,7 +54,12 @@ pub fn make(layout: &Layout, order: &Order) -> io::Result<Container> {
         let log = flag("--log=file:", &log_file(layout, order.lease));
         vec![text(crun), root, log, text("--cgroup-manager=disabled")]
     };
-    let mut create = common();
+    let mut create = if makes_working_dir(order, &config) {
+        vec![text("/bin/sh"), text("-c"), text(OPEN)]
+    } else {
+        Vec::new()
+    };
+    create.extend(common());
     create.extend([text("create"), flag("--bundle=", &folder), flag("--pid-file=", &pid_file), text(&id)]);
     let mut start = common();
     start.extend([text("start"), text(&id)]);
@@ -65,6 +70,21 @@ pub fn make(layout: &Layout, order: &Order) -> io::Result<Container> {
         pid_file: flag("", &pid_file),
         overlay: rootfs.overlay,
     })
+}
+
+/// Runs crun with rights for everybody on the folders that it makes, as Docker has them. The watchdog lets others read
+/// nothing of what it makes.
+const OPEN: &str = "umask 022; exec \"$0\" \"$@\"";
+
+/// Whether crun makes the working directory, since the image lacks it; also where that cannot be told, because a link
+/// is on the way or something is mounted there.
+fn makes_working_dir(order: &Order, config: &serde_json::Value) -> bool {
+    let Some(Root::Folder(image, _)) = order.root.as_deref() else { return false };
+    let wanted = Path::new(config["process"]["cwd"].as_str().unwrap_or(WORK));
+    let is_folder = |path: &Path| std::fs::symlink_metadata(path).is_ok_and(|found| found.is_dir());
+    let inside = |part: &Path| part.strip_prefix("/").ok().map(|part| Path::new(image).join(part));
+    let there = |part: &Path| inside(part).is_some_and(|path| is_folder(&path));
+    !wanted.starts_with(WORK) && !wanted.ancestors().all(there)
 }
 
 /// Removes what crun remembers of a container whose processes are gone. Not `crun delete`: it would look for the
