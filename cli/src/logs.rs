@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use stint_node::config::{LogConfig, LogFormat};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
@@ -13,17 +14,43 @@ use crate::failure::Failure;
 /// Set once logs are JSON: what is read by a program has no line that is not.
 static IN_JSON: AtomicBool = AtomicBool::new(false);
 
+/// What events of ours, and of the library that we see most of, begin their targets with.
+const TARGETS: [&str; 8] = [
+    "stint",
+    "stint_cli",
+    "stint_executor",
+    "stint_node",
+    "stint_protocol",
+    "stint_raft",
+    "stint_sdk",
+    "openraft",
+];
+
 /// Why a filter cannot be used; none: it can.
 pub fn problem_of(filter: &str) -> Option<String> {
-    let wrong = EnvFilter::try_new(filter).err()?;
+    let Err(wrong) = EnvFilter::try_new(filter) else { return misspelt(filter) };
     Some(format!("{filter:?}: {wrong}; write for example info or info,stint::task=debug"))
+}
+
+/// A single word is a level, or else a target whose every event is shown: `nfo` would show none, and nothing else
+/// either.
+fn misspelt(filter: &str) -> Option<String> {
+    let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
+    let is_target = |word: &str| TARGETS.contains(&word.split("::").next().unwrap_or(word));
+    let single = |word: &&str| !word.is_empty() && !word.contains(['=', '[', ']', '{', '}', '"']);
+    let words = filter.split(',').map(str::trim).filter(single);
+    let wrong = words.into_iter().find(|word| !is_level(word) && !is_target(word))?;
+    Some(format!(
+        "{wrong:?} is neither a level (off, error, warn, info, debug, trace) nor a target of Stint's; for another \
+         target give its level too: {wrong}=debug"
+    ))
 }
 
 /// From now on events go to stderr.
 pub fn start(config: &LogConfig) -> Result<(), Failure> {
-    let refuse =
-        |_| Failure::Usage(format!("log.filter: {}", problem_of(&config.filter).unwrap_or_default()));
-    let filter = EnvFilter::try_new(&config.filter).map_err(refuse)?;
+    let refuse = |problem| Err(Failure::Usage(format!("log.filter: {problem}")));
+    problem_of(&config.filter).map_or(Ok(()), refuse)?;
+    let filter = EnvFilter::new(&config.filter);
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -80,6 +107,21 @@ mod tests {
             problem.contains("stint_node=loud") && problem.contains("info,stint::task=debug"),
             "{problem}"
         );
+        for fine in [
+            "off",
+            "WARN",
+            "0",
+            "info,stint=trace",
+            "stint_node,quinn=debug",
+            "info,stint::task",
+            "[submit{tenant}]=info",
+        ] {
+            assert_eq!(problem_of(fine), None, "{fine}");
+        }
+        for wrong in ["nfo", "info,stnt::task", "debg,openraft=error"] {
+            let problem = problem_of(wrong).unwrap();
+            assert!(problem.contains("off, error, warn, info, debug, trace"), "{problem}");
+        }
     }
 
     #[test]

@@ -274,7 +274,7 @@ async fn bad_input_is_refused_with_what_to_change() {
     let cluster = Cluster::start(Setup { peers: 1, ..Setup::default() }).await;
     let socket = format!("unix:{}", cluster.peers[0].dir.join("stint.sock").display());
     let cases: &[(&[&str], &str)] = &[
-        (&["submit", "--class", "cpu_tiny", "--", "true"], "cpu_short, cpu_long, gpu, gpu_slurm"),
+        (&["submit", "--class", "cpu_tiny", "--", "true"], "use one of cpu_short, cpu_long, gpu\n"),
         (&["submit", "--class", "gpu", "--gpus", "2", "--", "true"], "at most 1 whole GPU"),
         (&["submit", "--class", "cpu_short", "--name", "a/b", "--", "true"], "no '/'"),
         (&["submit", "--class", "cpu_short", "--name", "../up", "--", "true"], "'..'"),
@@ -285,7 +285,16 @@ async fn bad_input_is_refused_with_what_to_change() {
         ),
         (
             &["submit", "--class", "cpu_long", "--runtime", "slurm", "--", "true"],
-            "use process, crun, docker, mock",
+            "does not run with slurm: use process, crun, docker\n",
+        ),
+        // What the class and a node have; its nodes offer neither crun nor docker.
+        (
+            &["submit", "--class", "cpu_long", "--runtime", "crn", "--", "true"],
+            "unknown runtime \"crn\": use one of process, mock for class cpu_long, or python",
+        ),
+        (
+            &["submit", "--class", "gpu_slurm", "--runtime", "crn", "--", "true"],
+            "no node offers one for class gpu_slurm",
         ),
         (
             &["submit", "--class", "cpu_long", "--runtime", "docker", "--", "true"],

@@ -52,6 +52,8 @@ impl Drop for Disk {
     fn drop(&mut self) {
         // Its users are gone or going: what is left of the mount goes with them.
         let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+        // The folder that it was mounted in, which could not be removed before.
+        let _ = self.0.parent().map(std::fs::remove_dir_all);
     }
 }
 

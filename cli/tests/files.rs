@@ -3,29 +3,21 @@
 
 mod support;
 
-use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::time::Duration;
 
-use support::{Cluster, Setup, stint_at};
+use stint_sdk::v1;
+use support::{Cluster, PATIENCE, Setup, accepted, stint_at, submit};
+use tokio::time::Instant;
 
-/// Folder with the secrets and open files of this process's nodes.
-fn shared_folder() -> &'static PathBuf {
-    static FOLDER: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
-    let (_, path) = FOLDER.get_or_init(|| {
-        let folder = tempfile::Builder::new().prefix("stint-files-").tempdir().unwrap();
-        let path = folder.path().to_owned();
-        std::fs::create_dir_all(path.join("secrets/default")).unwrap();
-        std::fs::create_dir_all(path.join("open")).unwrap();
-        std::fs::write(path.join("secrets/default/token"), "correct-horse\n").unwrap();
-        std::fs::write(path.join("open/data"), "from the node\n").unwrap();
-        (folder, path)
-    });
-    path
-}
-
-fn open_and_secret(_: usize) -> String {
-    let folder = shared_folder().display();
-    format!("[artifacts]\nroots = [\"{folder}/open\"]\n[secrets]\ndir = \"{folder}/secrets\"\n")
+/// A cluster whose nodes have secrets and an open folder, beside their own.
+async fn start(peers: usize) -> Cluster {
+    let root = tempfile::Builder::new().prefix("stint-test-").tempdir().unwrap();
+    std::fs::create_dir_all(root.path().join("secrets/default")).unwrap();
+    std::fs::create_dir_all(root.path().join("open")).unwrap();
+    std::fs::write(root.path().join("secrets/default/token"), "correct-horse\n").unwrap();
+    std::fs::write(root.path().join("open/data"), "from the node\n").unwrap();
+    let more = |_| "[artifacts]\nroots = [\"ROOT/open\"]\n[secrets]\ndir = \"ROOT/secrets\"\n".to_owned();
+    Cluster::start_in(root, Setup { peers, more, ..Setup::default() }).await
 }
 
 fn done(cluster: &Cluster, peer: usize, words: &[&str]) -> String {
@@ -36,8 +28,8 @@ fn done(cluster: &Cluster, peer: usize, words: &[&str]) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn files_go_in_through_one_peer_and_come_out_of_another() {
-    let cluster = Cluster::start(Setup { more: open_and_secret, ..Setup::default() }).await;
-    let folder = shared_folder();
+    let cluster = start(3).await;
+    let folder = cluster.root.path();
     let task = folder.join("task.toml");
     let script =
         "cat data >out/copy; cat $TOKEN_FILE; echo \" is $PASSWORD\" >&2; test $PASSWORD = correct-horse";
@@ -79,7 +71,7 @@ async fn files_go_in_through_one_peer_and_come_out_of_another() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_wrong_with_files_is_said() {
-    let cluster = Cluster::start(Setup { peers: 1, more: open_and_secret, ..Setup::default() }).await;
+    let cluster = start(1).await;
     let run = |words: &[&str]| {
         let all: Vec<&str> = ["run", "--retries", "0"].into_iter().chain(words.iter().copied()).collect();
         stint_at(&cluster, 0, &all)
@@ -170,7 +162,7 @@ async fn any_peer_tells_how_far_a_running_task_is() {
 /// A registered program gets its files as any other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn outputs_are_kept_by_the_cluster_and_outlive_the_node_that_made_them() {
-    let mut cluster = Cluster::start(Setup { more: open_and_secret, ..Setup::default() }).await;
+    let mut cluster = start(3).await;
     done(
         &cluster,
         0,
@@ -188,4 +180,39 @@ async fn outputs_are_kept_by_the_cluster_and_outlive_the_node_that_made_them() {
     let blob = format!("in={}/{}", output["digest"].as_str().unwrap(), output["size_bytes"]);
     let (code, out, err) = stint_at(&cluster, other, &["run", "--input", &blob, "--", "tail", "-n1", "in"]);
     assert_eq!((code, out.as_str()), (0, "5000\n"), "{err}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn status_and_result_say_the_same_of_a_task_that_was_cancelled_between_two_attempts() {
+    let cluster = start(1).await;
+    let client = cluster.client();
+    let mut request = submit("cpu_short", &["sh", "-c", "echo first try >&2; exit 3"], 1);
+    request.name = "twice".into();
+    let retry =
+        v1::RetryPolicy { max_attempts: 3, backoff_ms: 60_000, max_backoff_ms: 60_000, retry_failures: true };
+    request.spec.as_mut().unwrap().retry = Some(retry);
+    accepted(&client, request).await;
+    let until = Instant::now() + PATIENCE;
+    let status = || -> serde_json::Value {
+        serde_json::from_str(&done(&cluster, 0, &["status", "twice", "-o", "json"])).unwrap()
+    };
+    while status()["not_before_ms"].is_null() {
+        assert!(Instant::now() < until, "{:#}", status());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    done(&cluster, 0, &["cancel", "twice"]);
+    let (status, words) = (status(), done(&cluster, 0, &["status", "twice"]));
+    let result: serde_json::Value = serde_json::from_str(&done(&cluster, 0, &["result", "twice"])).unwrap();
+    assert_eq!((&status["outcome"]["status"], &result["phase"]), (&"cancelled".into(), &"cancelled".into()));
+    assert_eq!(status["outcome"]["kind"], result["error"]["kind"], "{result:#}");
+    assert_eq!(status["outcome"]["message"], "cancelled while it waited");
+    assert_eq!(status["outcome"]["message"], result["error"]["message"]);
+    // Both tell of the attempt before, and not as why the task ended.
+    assert_eq!((&status["node"], &result["node"]), (&"t1".into(), &"t1".into()), "{result:#}");
+    assert_eq!((&result["runtime"], &result["exit_code"]), (&"process".into(), &serde_json::Value::Null));
+    assert_eq!(status["outcome"]["exit_code"], 130);
+    assert!(result["error"]["stderr_excerpt"].is_null(), "{result:#}");
+    assert_eq!(result["logs"]["stderr_tail"], "first try\n");
+    assert_eq!(result["attempt_records"][0]["message"], status["attempt_records"][0]["message"]);
+    assert!(words.contains("cancelled") && words.contains("exit code 3"), "{words}");
 }

@@ -4,7 +4,7 @@
 
 mod support;
 
-use support::{Cluster, Setup, stint};
+use support::{Cluster, Setup, stint, stint_at};
 
 fn only_our_images(_: usize) -> String {
     "[executor.docker]\nallowed_images = [\"stint-test/*\"]\n".into()
@@ -45,4 +45,21 @@ async fn what_is_neither_is_refused_and_a_missing_interpreter_is_told() {
         code == 127 && err.contains("\"python3\": not found or not executable in the image"),
         "{code}: {err}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_that_is_a_single_program_is_refused_with_what_to_do() {
+    let cluster = Cluster::start(Setup { peers: 2, ..Setup::default() }).await;
+    let program = cluster.root.path().join("tool");
+    std::fs::write(&program, "#!/bin/sh\necho \"tool $*\"\n").unwrap();
+    let (code, _, err) = stint(&cluster, &["image", "register", "tool", &program.display().to_string()]);
+    assert_eq!(code, 0, "{err}");
+    // Through the other peer, which may not have heard of it yet.
+    let run = |words: &[&str]| stint_at(&cluster, 1, &[&["run", "--image", "stint://tool"], words].concat());
+    let (code, out, err) = run(&["--runtime", "python", "--", "team.train", "--fast"]);
+    assert!(code != 0 && out.is_empty(), "{code}: {out}");
+    assert!(err.contains("image tool is a single program, which has no place for python"), "{err}");
+    assert!(err.contains("leave the runtime out"), "{err}");
+    let (code, out, err) = run(&["--", "team.train", "--fast"]);
+    assert_eq!((code, out.as_str()), (0, "tool team.train --fast\n"), "{err}");
 }

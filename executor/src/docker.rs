@@ -7,6 +7,7 @@
 //! * what both left behind is removed by the next watchdog, and what nobody accounts for by the node's sweep.
 
 mod container;
+pub mod credentials;
 pub mod engine;
 pub mod image;
 pub mod keeper;
@@ -60,6 +61,8 @@ pub struct DockerSettings {
     /// Only images that are named by digest.
     pub require_digest: bool,
     pub pull: Pull,
+    /// The file of credentials for registries, as `docker login` writes it; none = none are sent.
+    pub credentials: Option<PathBuf>,
     /// `none`, `bridge` or a network of the daemon's; never the host's.
     pub network: String,
     /// User and group of every program.
@@ -74,6 +77,7 @@ impl Default for DockerSettings {
             allowed_images: Vec::new(),
             require_digest: false,
             pull: Pull::Missing,
+            credentials: None,
             network: "none".into(),
             user: (65534, 65534),
             bounds: Bounds::default(),

@@ -43,6 +43,7 @@ pub use client::HostClient;
 pub use client::lines::TARGET as TASK_LINES;
 pub use clock::boot_now;
 pub use confine::{Bounds, ConfineSettings, CrunSettings, ProcessSettings};
+pub use docker::credentials::{Credentials, CredentialsError};
 pub use docker::image::{Reference as ImageReference, Refused as ImageRefused};
 pub use docker::{DockerSettings, Pull};
 pub use gpu::{FixedGpu, GpuError, GpuLocks, GpuSource, detect_gpus, lock_gpus};

@@ -58,6 +58,10 @@ pub struct DockerOrder {
     #[n(10)]
     #[cbor(default)]
     pub shm_bytes: Option<u64>,
+    /// Where the keeper reads credentials for registries; never what they are.
+    #[n(11)]
+    #[cbor(default)]
+    pub credentials: Option<String>,
 }
 
 /// One attempt to be started. The environment is complete and closed.

@@ -17,8 +17,9 @@ const WAYS: [bool; 2] = [true, false];
 #[tokio::test]
 async fn node_process() {
     let Ok(folder) = std::env::var("STINT_TEST_NODE") else { return };
-    let mut rig = Rig::new(std::env::var("STINT_TEST_SANDBOX").is_ok_and(|v| v == "true"));
-    rig.settings.data_dir = folder.into();
+    let folder = std::path::PathBuf::from(folder);
+    let mut rig = Rig::new_in(&folder, std::env::var("STINT_TEST_SANDBOX").is_ok_and(|v| v == "true"));
+    rig.settings.data_dir = folder;
     let client = rig.open().await;
     let mut launch = shell(&std::env::var("STINT_TEST_SCRIPT").unwrap());
     launch.lease = far_lease();

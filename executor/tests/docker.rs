@@ -433,9 +433,9 @@ fn sha256(file: &std::path::Path) -> String {
     format!("sha256:{}", String::from_utf8_lossy(&output.stdout).split(' ').next().unwrap())
 }
 
-/// A registry on loopback with one image, whose manifest it refuses to give `failures` times. Its port, and the
-/// manifest's digest.
-fn registry(folder: PathBuf, failures: u32) -> (u16, String) {
+/// A registry on loopback with one image, whose manifest it refuses to give `failures` times. With a login
+/// (`user:password` in base64) it answers nobody else. Its port, and the manifest's digest.
+fn registry(folder: PathBuf, failures: u32, login: Option<&'static str>) -> (u16, String) {
     let root = folder.join("root");
     std::fs::create_dir_all(root.join("bin")).unwrap();
     std::fs::copy("/bin/busybox", root.join("bin/sh")).unwrap();
@@ -488,9 +488,14 @@ fn registry(folder: PathBuf, failures: u32) -> (u16, String) {
             else {
                 continue;
             };
+            let known = |login: &str| request.contains(&format!("\r\nAuthorization: Basic {login}\r\n"));
+            let mut challenge = "";
             let mut status = "200 OK";
             let (mut kind_of, mut body) = ("application/octet-stream", Vec::new());
-            if path.contains("/manifests/") && failures > 0 {
+            if login.is_some_and(|login| !known(login)) {
+                status = "401 Unauthorized";
+                challenge = "WWW-Authenticate: Basic realm=\"stub\"\r\n";
+            } else if path.contains("/manifests/") && failures > 0 {
                 failures -= 1;
                 status = "503 Service Unavailable";
             } else if path.contains("/manifests/") {
@@ -504,7 +509,7 @@ fn registry(folder: PathBuf, failures: u32) -> (u16, String) {
             }
             let head = format!(
                 "HTTP/1.1 {status}\r\nContent-Type: {kind_of}\r\nContent-Length: {}\r\nConnection: close\r\n\
-                 Docker-Distribution-Api-Version: registry/2.0\r\nDocker-Content-Digest: {digest}\r\n\r\n",
+                 Docker-Distribution-Api-Version: registry/2.0\r\nDocker-Content-Digest: {digest}\r\n{challenge}\r\n",
                 body.len()
             );
             let _ = stream.write_all(head.as_bytes());
@@ -536,7 +541,7 @@ impl Observer for Counts {
 #[tokio::test]
 async fn an_image_is_pulled_by_tag_and_by_digest_though_its_registry_fails_at_first() {
     let folder = tempfile::tempdir().unwrap();
-    let (port, digest) = registry(folder.path().to_owned(), 2);
+    let (port, digest) = registry(folder.path().to_owned(), 2, None);
     let (mut rig, client) = open().await;
     client.host.shutdown(false).await;
     rig.settings.docker.allowed_images = vec![format!("127.0.0.1:{port}/**")];
@@ -565,6 +570,56 @@ async fn an_image_is_pulled_by_tag_and_by_digest_though_its_registry_fails_at_fi
     assert!(pulled[0].contains("failed, again in 500 ms"), "{}", pulled[0]);
     assert!(!pulled[1].contains("failed") && pulled[1].contains("stint: pulling"), "{}", pulled[1]);
     assert_eq!(containers(&rig), Vec::<String>::new());
+}
+
+/// `robot:a?b~c>>>???`: in the JSON that the daemon gets, base64 needs every letter of its alphabet.
+const LOGIN: &str = "cm9ib3Q6YT9ifmM+Pj4/Pz8=";
+
+#[tokio::test]
+async fn a_private_image_is_pulled_with_the_node_s_credentials_for_its_registry() {
+    let folder = tempfile::tempdir().unwrap();
+    let (port, _) = registry(folder.path().to_owned(), 0, Some(LOGIN));
+    let (mut rig, client) = open().await;
+    client.host.shutdown(false).await;
+    rig.settings.docker.allowed_images = vec![format!("127.0.0.1:{port}/**")];
+    let file = rig.folder.path().join("docker-config.json");
+    let image = format!("127.0.0.1:{port}/team/private:1");
+    let run = async |rig: &Rig| {
+        let mut client = rig.open().await;
+        let mut spec = support::spec(&[]);
+        spec.image = Some(image.clone());
+        let launch = support::launch(spec, Runtime::Docker);
+        let lease = launch.lease;
+        client.host.start(launch);
+        let end = client.end(lease).await;
+        let words = output(&client, lease, LogStream::Stderr).await;
+        client.host.shutdown(false).await;
+        (end, words)
+    };
+    let (end, _) = run(&rig).await;
+    assert_eq!(end.kind, EndKind::NotRunnable, "{end:?}");
+    assert!(end.message.contains("no credentials for 127.0.0.1"), "{end:?}");
+
+    let write = |login: &str, mode: u32| {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::write(&file, format!(r#"{{"auths":{{"127.0.0.1:{port}":{{"auth":"{login}"}}}}}}"#)).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    rig.settings.docker.credentials = Some(file.clone());
+    write("cm9ib3Q6d3Jvbmc=", 0o600);
+    let (end, _) = run(&rig).await;
+    assert_eq!(end.kind, EndKind::NotRunnable, "{end:?}");
+    assert!(end.message.contains("sent the credentials that it has for 127.0.0.1"), "{end:?}");
+    write(LOGIN, 0o644);
+    let (end, _) = run(&rig).await;
+    assert_eq!(end.kind, EndKind::StartFailed, "{end:?}");
+    assert!(end.message.contains("chmod 600"), "{end:?}");
+
+    write(LOGIN, 0o600);
+    let (end, words) = run(&rig).await;
+    assert_eq!(end.kind, EndKind::Exited(0), "{end:?}\n{words}");
+    assert!(!words.contains(LOGIN) && !words.contains("a?b~c"), "{words}");
+    docker(&["rmi", "-f", &image]);
 }
 
 /// What an attempt costs beyond the calls to the daemon that it needs: the same calls from a bare loop, interleaved.

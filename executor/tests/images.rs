@@ -23,10 +23,12 @@ fn rig() -> Rig {
     // Linked statically on every distribution, since it repairs what others are linked to.
     std::fs::copy("/sbin/ldconfig", images.join("tool")).unwrap();
     std::os::unix::fs::symlink("busybox", root.join("bin/sh")).unwrap();
+    std::fs::create_dir(root.join("opt")).unwrap();
+    std::os::unix::fs::symlink("opt", root.join("link")).unwrap();
     std::fs::write(images.join("script"), "#!/bin/sh\necho script $1\n").unwrap();
     std::fs::write(images.join("private"), "#!/bin/sh\n").unwrap();
     let put = |path: &Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
-    for name in ["root", "root/bin", "script"] {
+    for name in ["root", "root/bin", "root/opt", "script"] {
         put(&images.join(name), 0o755);
     }
     put(&images.join("private"), 0o700);
@@ -79,6 +81,20 @@ async fn a_task_starts_in_the_image_where_it_says() {
         }
         assert_kind(&end, EndKind::Exited(0));
         assert_eq!(client.log(lease, LogStream::Stdout).await, format!("{seen}\n"));
+    }
+    // One that is made belongs to root, and the task's user can use it, as in Docker.
+    let script = "busybox stat -c '%a %u:%g' . ..; busybox ls -a";
+    for missing in ["/no/such", "/tmp/no/such", "/link/such"] {
+        let mut spec = spec(&["/bin/sh", "-c", script]);
+        spec.image = Some(image(&rig, "root"));
+        let limits = TaskLimits { working_dir: Some(missing.into()), ..TaskLimits::default() };
+        spec.limits = Some(Box::new(limits));
+        let launch = launch(spec, Runtime::Crun);
+        let lease = launch.lease;
+        client.host.start(launch);
+        assert_kind(&client.end(lease).await, EndKind::Exited(0));
+        let told = client.log(lease, LogStream::Stdout).await;
+        assert_eq!(told, "755 0:0\n755 0:0\n.\n..\n", "{missing}");
     }
     assert_eq!(files(&rig.folder.path().join("images")), before);
 }

@@ -171,6 +171,8 @@ impl<'a> SmallDisk<'a> {
 impl Drop for SmallDisk<'_> {
     fn drop(&mut self) {
         let _ = Command::new("umount").args(["-l"]).arg(self.0).status();
+        // It could not be removed while it was mounted.
+        let _ = std::fs::remove_dir_all(self.0);
     }
 }
 

@@ -9,3 +9,4 @@ mod logs;
 pub mod native;
 mod nodes;
 mod result;
+mod runtimes;

@@ -4,12 +4,14 @@
 mod archive;
 mod config;
 mod layers;
+mod packing;
 mod shelf;
 mod store;
 mod tree;
 
 use stint_protocol::ImageKind;
 
+use packing::Packing;
 pub use shelf::Shelf;
 pub use store::{ImageStore, upkeep};
 
@@ -19,7 +21,7 @@ pub fn kind_of(first: &[u8]) -> Option<ImageKind> {
         return Some(ImageKind::Executable);
     }
     let tar = first.get(257..262) == Some(b"ustar");
-    (tar || first.starts_with(archive::GZIP)).then_some(ImageKind::Rootfs)
+    (tar || Packing::of(first) != Packing::Plain).then_some(ImageKind::Rootfs)
 }
 
 /// Why an image cannot be unpacked.

@@ -72,6 +72,10 @@ pub const UPLOAD_PAUSE: Duration = Duration::from_secs(60);
 pub const IMAGES_PAGE: usize = 1_000;
 /// Files, folders and links of one image: a large distribution has some 300,000.
 pub const IMAGE_ENTRIES: u64 = 2_000_000;
+/// Bytes that one of them takes in an archive beside its content: a header, its padding, and a long name.
+pub const IMAGE_HEADER_BYTES: u64 = 2 * 1024;
+/// Memory for unpacking one zstd layer, as a power of two: 128 MiB, the most that zstd itself asks for unless told.
+pub const ZSTD_WINDOW_LOG: u32 = 27;
 /// Links followed on the way to one path, as the kernel does.
 pub const LINKS_FOLLOWED: u32 = 40;
 /// Layers of one image: Docker has 127 at most.

@@ -44,7 +44,8 @@ impl fmt::Display for Class {
     }
 }
 
-/// A word that names no class or no runtime; says which words do.
+/// A word that names no class or no runtime; says which words do that people use: mock is for tests, and the Slurm bridge
+/// is not in this version.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown {what} {word:?}: use one of {known}")]
 pub struct UnknownWord {
@@ -63,8 +64,7 @@ impl FromStr for Class {
     type Err = UnknownWord;
 
     fn from_str(word: &str) -> Result<Self, UnknownWord> {
-        let unknown =
-            || UnknownWord { what: "class", word: word.into(), known: "cpu_short, cpu_long, gpu, gpu_slurm" };
+        let unknown = || UnknownWord { what: "class", word: word.into(), known: "cpu_short, cpu_long, gpu" };
         Class::ALL.into_iter().find(|c| c.as_str() == word).ok_or_else(unknown)
     }
 }
@@ -121,11 +121,7 @@ impl FromStr for Runtime {
             "oci" => return Ok(Runtime::Crun),
             _ => {}
         }
-        let unknown = || UnknownWord {
-            what: "runtime",
-            word: word.into(),
-            known: "process, crun, docker, slurm, mock",
-        };
+        let unknown = || UnknownWord { what: "runtime", word: word.into(), known: "process, crun, docker" };
         Runtime::ALL.into_iter().find(|r| r.as_str() == word).ok_or_else(unknown)
     }
 }

@@ -16,6 +16,8 @@ mod membership;
 pub mod mutations;
 mod raft;
 mod settings;
+#[cfg(any(test, feature = "simulated-disk"))]
+pub mod simulated_disk;
 mod snapshot;
 mod status;
 mod store;
@@ -24,7 +26,7 @@ mod transport;
 mod types;
 mod wire;
 
-#[cfg(test)]
+#[cfg(any(test, feature = "simulated-disk"))]
 extern crate self as stint_raft;
 #[cfg(test)]
 mod suite_test;

@@ -141,7 +141,7 @@ async fn load_until_crash(cluster: &mut Cluster, life: usize, dice: &mut Dice) -
     }
     tokio::time::sleep(Duration::from_micros(dice.below(60_000))).await;
     for id in 1..=3 {
-        cluster.peers[&id].disk.crash(dice);
+        cluster.peers[&id].disk.power_lost(dice, false);
     }
     // Nothing is acknowledged after the crash: no task runs between these lines.
     let acknowledged = acknowledged.lock().unwrap().clone();
@@ -291,7 +291,7 @@ async fn a_full_disk_ends_the_peer_and_another_leads() {
         let raft = raft.clone();
         async move { raft.fatal().await }
     });
-    cluster.peers[&old].disk.set_faults(Faults { space: Some(100), ..Faults::default() });
+    cluster.peers[&old].disk.trouble(|now| *now = Faults { space: Some(100), ..Faults::default() });
     let failed = raft.propose(Bytes::from("x".repeat(500))).await;
     assert!(failed.is_err(), "{failed:?}");
     let told = tokio::time::timeout(Duration::from_secs(5), fatal).await.unwrap().unwrap();

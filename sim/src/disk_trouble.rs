@@ -2,6 +2,8 @@
 
 use std::io;
 
+use stint_raft::simulated_disk;
+
 use crate::scenario::Range;
 
 /// An operation that fails with an input/output error, once.
@@ -21,6 +23,8 @@ pub struct Trouble {
     pub slow_ms: Option<Range>,
     /// What fails next.
     pub failing: Option<Failing>,
+    /// The planted mutation: syncs say they worked and do nothing.
+    pub lying_syncs: bool,
     /// An operation has failed since the process began: it may give up.
     failed: bool,
 }
@@ -31,27 +35,6 @@ impl Trouble {
         std::mem::take(&mut self.failed)
     }
 
-    /// A file is about to grow.
-    pub fn on_grow(&mut self) -> io::Result<()> {
-        if !self.full {
-            return Ok(());
-        }
-        self.failed = true;
-        Err(io::Error::new(io::ErrorKind::StorageFull, "No space left on device (simulated)"))
-    }
-
-    pub fn on_write(&mut self) -> io::Result<()> {
-        self.once(Failing::Write)
-    }
-
-    pub fn on_sync(&mut self) -> io::Result<()> {
-        self.once(Failing::Sync)
-    }
-
-    pub fn on_read(&mut self) -> io::Result<()> {
-        self.once(Failing::Read)
-    }
-
     fn once(&mut self, operation: Failing) -> io::Result<()> {
         if self.failing != Some(operation) {
             return Ok(());
@@ -59,5 +42,31 @@ impl Trouble {
         self.failing = None;
         self.failed = true;
         Err(io::Error::other("Input/output error (simulated)"))
+    }
+}
+
+impl simulated_disk::Trouble for Trouble {
+    fn on_grow(&mut self) -> io::Result<()> {
+        if !self.full {
+            return Ok(());
+        }
+        self.failed = true;
+        Err(io::Error::new(io::ErrorKind::StorageFull, "No space left on device (simulated)"))
+    }
+
+    fn on_write(&mut self, _bytes: usize) -> io::Result<()> {
+        self.once(Failing::Write)
+    }
+
+    fn on_sync(&mut self) -> io::Result<()> {
+        self.once(Failing::Sync)
+    }
+
+    fn on_read(&mut self) -> io::Result<()> {
+        self.once(Failing::Read)
+    }
+
+    fn lies(&self) -> bool {
+        self.lying_syncs
     }
 }

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use crate::clock::MachineClock;
 use crate::dice::Dice;
-use crate::disk::MemoryDisk;
+use crate::disk::{self, MemoryDisk};
 use crate::identity::{authority, identity};
 use crate::machine::{self, Machine};
 use crate::membership::{self, Members};
@@ -92,7 +92,7 @@ impl Peer {
         });
         let disk = MemoryDisk::default();
         if world.plant == Some(Plant::LyingDisk) {
-            disk.lie();
+            disk.trouble(|trouble| trouble.lying_syncs = true);
         }
         Self(Arc::new(Inner {
             id,
@@ -241,7 +241,7 @@ impl Peer {
         settings.inline_io = true;
         settings.rng_seed = Some(dice.next());
         settings.disk = Arc::new(self.0.disk.session());
-        settings.sync_delay = self.0.disk.sync_delay(Dice::new(dice.next(), 2));
+        settings.sync_delay = disk::sync_delay(&self.0.disk, Dice::new(dice.next(), 2));
         settings.mutation_leader_restore = self.0.world.plant == Some(Plant::LeaderRestore);
         settings
     }

@@ -69,6 +69,7 @@ pub fn run(output: &Output, args: ConfigArgs) -> Done {
 
 fn problems_of(config: &Config) -> Vec<Problem> {
     let mut problems = config.check();
+    problems.extend(config.check_files());
     if let Some(message) = logs::problem_of(&config.log.filter) {
         problems.push(config.problem("log.filter", message));
     }

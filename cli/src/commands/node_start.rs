@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use stint_node::config::{Config, Overrides};
+use stint_node::config::{Config, ConfigError, Overrides};
 use stint_node::{Ready, StartMode};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -145,6 +145,10 @@ pub fn run(args: StartArgs) -> Done {
     if args.print_config {
         print(&config.to_toml())?;
         return Ok(0);
+    }
+    let unusable = config.check_files();
+    if !unusable.is_empty() {
+        return Err(ConfigError::Invalid(unusable).into());
     }
     logs::start(&config.log)?;
     for problem in config.check() {

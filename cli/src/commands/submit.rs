@@ -50,7 +50,7 @@ pub struct TaskFlags {
     /// Task file, TOML or JSON; `-` reads stdin
     #[arg(long = "file", short = 'f', value_name = "FILE")]
     pub file: Option<String>,
-    /// cpu_short, cpu_long, gpu or gpu_slurm [default: cpu_short, or gpu when GPUs are asked for]
+    /// cpu_short, cpu_long or gpu [default: cpu_short, or gpu when GPUs are asked for]
     #[arg(long, value_name = "CLASS")]
     pub class: Option<String>,
     /// Name, unique within the tenant while the task is known

@@ -1,6 +1,7 @@
 //! Whole clusters of real processes on loopback, for tests. Every process a test starts ends with it.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)] // each test file uses a part; a failed set-up fails the test
 
+pub mod leftovers;
 pub mod marks;
 pub mod netns;
 pub mod scrape;
@@ -56,7 +57,7 @@ pub struct Setup {
     pub executor: &'static str,
     /// Each peer in a pid and a network namespace of its own.
     pub namespaces: bool,
-    /// More lines for the configuration of each peer, by its place.
+    /// More lines for the configuration of each peer, by its place; `ROOT` in them is the cluster's folder.
     pub more: fn(usize) -> String,
 }
 
@@ -175,7 +176,28 @@ impl Cluster {
     }
 }
 
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for peer in &mut self.peers {
+            peer.end();
+        }
+    }
+}
+
 impl Peer {
+    /// Nothing of it is left afterwards but its folder.
+    fn end(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.start_kill();
+            let until = Instant::now() + PATIENCE;
+            while matches!(process.try_wait(), Ok(None)) && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        self.place = None;
+        leftovers::clear(&self.dir);
+    }
+
     pub fn spawn(&mut self, arguments: &[&str]) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_file()).unwrap();
         let words = match &self.place {
@@ -328,7 +350,7 @@ fn config(setup: &Setup, index: usize, name: &str, dir: &Path, address: &str, ht
             "[classes.{class}]\nruntimes = [\"process\", \"crun\", \"docker\", \"mock\"]\nlease_ttl = \"{ttl}\"\n"
         );
     }
-    text + &(setup.more)(index)
+    text + &(setup.more)(index).replace("ROOT", &dir_of_all.display().to_string())
 }
 
 /// A request for `count` tasks of `class` that run `words`.

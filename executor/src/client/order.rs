@@ -123,6 +123,7 @@ fn docker(shared: &Shared, launch: &Launch) -> Result<DockerOrder, Refusal> {
         labels: labels.into_iter().flatten().chain([tenant]).collect(),
         tmp_bytes: Some(bounds.tmp_bytes),
         shm_bytes: Some(bounds.shm_bytes),
+        credentials: settings.credentials.as_ref().map(|path| path.display().to_string()),
     })
 }
 

@@ -61,7 +61,23 @@ fn with_causes(error: &dyn std::error::Error) -> String {
 /// Connects and settles on a version of the API that both sides speak.
 pub async fn connect(socket: &str) -> Result<Docker, Fault> {
     let docker = Docker::connect_with_unix(socket, limits::DOCKER_CALL_S, API_DEFAULT_VERSION)?;
-    Ok(docker.negotiate_version().await?)
+    let docker = docker.negotiate_version().await?;
+    Ok(docker.with_request_modifier(|mut request| {
+        let found = request.headers().get(CREDENTIALS_HEADER).and_then(|sent| sent.to_str().ok());
+        if let Some(written) = found.map(for_urls).and_then(|text| text.try_into().ok()) {
+            request.headers_mut().insert(CREDENTIALS_HEADER, written);
+        }
+        request
+    }))
+}
+
+/// Credentials for a registry.
+const CREDENTIALS_HEADER: &str = "x-registry-auth";
+
+/// In the alphabet of base64 that the daemon reads. bollard writes the other one, and the daemon goes on without what it
+/// cannot read, which shows with some passwords only.
+fn for_urls(base64: &str) -> String {
+    base64.replace('+', "-").replace('/', "_")
 }
 
 /// Kills and removes a container with its anonymous volumes. Ok: there is none of this name any more.

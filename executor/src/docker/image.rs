@@ -55,6 +55,11 @@ impl Reference {
         Ok(Self { repository, tag: tag.map(str::to_owned), digest: digest.map(str::to_owned) })
     }
 
+    /// Where it is pulled from, with its port.
+    pub fn registry(&self) -> &str {
+        self.repository.split('/').next().unwrap_or_default()
+    }
+
     /// Every part of it.
     pub fn full(&self) -> String {
         let tag = self.tag.as_ref().map(|tag| format!(":{tag}")).unwrap_or_default();

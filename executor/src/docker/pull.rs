@@ -4,16 +4,18 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bollard::Docker;
+use bollard::auth::DockerCredentials;
 use bollard::query_parameters::CreateImageOptions;
 use futures_util::StreamExt;
 use stint_protocol::{EndKind, LeaseId};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Pull;
+use super::credentials::Credentials;
 use super::engine::Fault;
 use super::image::Reference;
 use super::verdict::{Verdict, failed, verdict};
@@ -88,16 +90,24 @@ impl Puller<'_> {
     /// Pulls with growing pauses. Progress goes to the attempt's stderr, a line now and then.
     async fn pull(&mut self) -> Result<(), Verdict> {
         let name = self.order.image.clone();
+        let reference = Reference::parse(&name).map_err(|e| verdict(EndKind::NotRunnable, e.to_string()))?;
+        let credentials = self.credentials(reference.registry())?;
         let mut pause = limits::PULL_PAUSE_MS;
         let mut tries = 1;
         loop {
             let _ = writeln!(self.stderr, "stint: pulling {name}");
-            let fault = match self.pull_once().await {
+            let fault = match self.pull_once(&reference, credentials.clone()).await {
                 Ok(()) => return Ok(()),
                 Err(fault) => fault,
             };
             if is_missing(&fault) {
-                return Err(verdict(EndKind::NotRunnable, format!("image {name}: {}", fault.words())));
+                let remark = if wants_credentials(&fault) {
+                    of_credentials(credentials.is_some(), reference.registry())
+                } else {
+                    String::new()
+                };
+                let message = format!("image {name}: {}{remark}", fault.words());
+                return Err(verdict(EndKind::NotRunnable, message));
             }
             if tries == limits::PULL_TRIES {
                 let message = format!("pulling {name} failed {tries} times, last: {}", fault.words());
@@ -110,14 +120,23 @@ impl Puller<'_> {
         }
     }
 
-    async fn pull_once(&mut self) -> Result<(), Fault> {
-        let reference = Reference::parse(&self.order.image).map_err(|e| Fault::Said(400, e.to_string()))?;
+    fn credentials(&self, registry: &str) -> Result<Option<DockerCredentials>, Verdict> {
+        let Some(file) = &self.order.credentials else { return Ok(None) };
+        let found = Credentials::read(Path::new(file)).and_then(|known| known.of(registry));
+        found.map_err(|e| verdict(EndKind::StartFailed, format!("{e} (executor.docker.credentials)")))
+    }
+
+    async fn pull_once(
+        &mut self,
+        reference: &Reference,
+        credentials: Option<DockerCredentials>,
+    ) -> Result<(), Fault> {
         let options = CreateImageOptions {
             from_image: Some(reference.repository.clone()),
             tag: reference.digest.clone().or(reference.tag.clone()),
             ..CreateImageOptions::default()
         };
-        let mut steps = std::pin::pin!(self.engine.create_image(Some(options), None, None));
+        let mut steps = std::pin::pin!(self.engine.create_image(Some(options), None, credentials));
         let mut progress = Progress::default();
         let quiet = Duration::from_millis(limits::PULL_QUIET_MS);
         loop {
@@ -139,15 +158,26 @@ impl Puller<'_> {
 
 /// Whether a registry says that there is no such image, or none for us.
 fn is_missing(fault: &Fault) -> bool {
+    let told = ["manifest unknown", "manifest for", "repository does not exist"];
+    !fault.is_unreachable() && (fault.status() == 404 || says(fault, &told) || wants_credentials(fault))
+}
+
+/// Whether a registry wants to know who asks, or others to ask.
+fn wants_credentials(fault: &Fault) -> bool {
+    says(fault, &["pull access denied", "unauthorized", "no basic auth credentials", "requested access"])
+}
+
+fn says(fault: &Fault, told: &[&str]) -> bool {
     let words = fault.words().to_lowercase();
-    let told = [
-        "manifest unknown",
-        "manifest for",
-        "repository does not exist",
-        "pull access denied",
-        "unauthorized",
-    ];
-    !fault.is_unreachable() && (fault.status() == 404 || told.iter().any(|part| words.contains(part)))
+    told.iter().any(|part| words.contains(part))
+}
+
+fn of_credentials(sent: bool, registry: &str) -> String {
+    if sent {
+        format!("; the node sent the credentials that it has for {registry} (executor.docker.credentials)")
+    } else {
+        format!("; the node has no credentials for {registry} (executor.docker.credentials)")
+    }
 }
 
 /// The bytes of all layers of a pull.

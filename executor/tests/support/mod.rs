@@ -30,7 +30,12 @@ pub struct Client {
 
 impl Rig {
     pub fn new(sandbox: bool) -> Self {
-        let folder = tempfile::Builder::new().prefix("stint-x").tempdir().unwrap();
+        Self::new_in(&std::env::temp_dir(), sandbox)
+    }
+
+    /// In a folder that is removed by somebody else, should this process be killed.
+    pub fn new_in(parent: &Path, sandbox: bool) -> Self {
+        let folder = tempfile::Builder::new().prefix("stint-x").tempdir_in(parent).unwrap();
         let shim = vec![env!("CARGO_BIN_EXE_stint-shim").into(), "--idle-ms".into(), "2000".into()];
         let mut settings = HostSettings::new(folder.path().to_owned(), shim);
         settings.sandbox = sandbox;

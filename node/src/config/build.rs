@@ -11,10 +11,10 @@ use stint_protocol::limits::{FEWEST_PIDS, LEAST_TMPFS_BYTES, MOST_PIDS, MOUNT_RO
 use stint_protocol::{Class, ClassRules, Network, Runtime, version};
 
 use super::convert::{
-    absolute, absolute_folder, absolute_folders, at_least, boolean, bytes, cpus, docker_network, duration_ms,
-    folders, gpu_source, gpu_tables, host_and_port, image_patterns, known_version, labels, listener,
-    log_format, network, node_name, optional_text, or_zero, parsed, pull, raft_profile, text, user_and_group,
-    whole, words,
+    absolute, absolute_file, absolute_folder, absolute_folders, at_least, boolean, bytes, cpus,
+    docker_network, duration_ms, folders, gpu_source, gpu_tables, host_and_port, image_patterns,
+    known_version, labels, listener, log_format, network, node_name, optional_text, or_zero, parsed, pull,
+    raft_profile, text, user_and_group, whole, words,
 };
 use super::layers::Layers;
 use super::machine::data_dir_for;
@@ -198,6 +198,7 @@ fn build_docker(layers: &mut Layers) -> DockerSettings {
         allowed_images: layers.get(&key("allowed_images"), image_patterns).unwrap_or(base.allowed_images),
         require_digest: layers.get(&key("require_digest"), boolean).unwrap_or(base.require_digest),
         pull: layers.get(&key("pull"), pull).unwrap_or(base.pull),
+        credentials: layers.get(&key("credentials"), absolute_file),
         network: layers.get(&key("network"), docker_network).unwrap_or(base.network),
         user: layers.get(&key("user"), user_and_group).unwrap_or(base.user),
         bounds: build_bounds("docker", 1, layers),

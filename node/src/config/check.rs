@@ -1,5 +1,6 @@
 //! What of a configuration does not fit together, and what is risky about it.
 
+use stint_executor::Credentials;
 use stint_protocol::{Network, Runtime, version};
 use stint_sdk::units;
 
@@ -27,6 +28,16 @@ impl Config {
             findings.warn("raft.extra_sync_delay_ms", "slows every commit down: for benchmarks only");
         }
         findings.problems
+    }
+
+    /// What is wrong with files of this machine that it names. Apart from [`Self::check`]: a configuration may be read
+    /// elsewhere.
+    pub fn check_files(&self) -> Vec<Problem> {
+        let executor = &self.executor;
+        let used = executor.enabled && executor.runtimes.contains(&Runtime::Docker);
+        let file = executor.docker.credentials.as_ref().filter(|_| used);
+        let wrong = file.and_then(|file| Credentials::read(file).err());
+        wrong.map(|e| self.problem("executor.docker.credentials", e.to_string())).into_iter().collect()
     }
 
     /// What the leader waits beyond a lease of `ttl_ms` before it counts it as over (DESIGN §5, rule 2):
@@ -168,6 +179,8 @@ fn check_classes(findings: &mut Findings) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
     use crate::config::testing::{from_file, refusals};
     use stint_protocol::Class;
@@ -214,6 +227,35 @@ mod tests {
         assert!(from_file("[cluster]\nmax_version = 4\n").check().is_empty());
         let refused = refusals("", &[("STINT_CLUSTER_MAX_VERSION", "5")], &[]);
         assert!(refused.contains("from 1 to 4"), "{refused}");
+    }
+
+    #[test]
+    fn credentials_that_others_can_read_are_refused_where_they_are_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config.json");
+        std::fs::write(&file, r#"{"auths":{"a.example":{"auth":"cm9ib3Q6czNjcmV0"}}}"#).unwrap();
+        let protect = |mode| {
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        let config = |runtimes: &str| {
+            let file = file.display();
+            from_file(&format!(
+                "[executor]\nruntimes = [{runtimes}]\n[executor.docker]\ncredentials = \"{file}\"\n"
+            ))
+        };
+        protect(0o644);
+        let problems = config("\"docker\"").check_files();
+        let words: Vec<String> = problems.iter().map(Problem::to_string).collect();
+        assert!(words.len() == 1 && words[0].contains("executor.docker.credentials: "), "{words:?}");
+        assert!(words[0].contains(":4:") && words[0].contains("chmod 600"), "{words:?}");
+        assert!(config("\"crun\"").check_files().is_empty());
+        protect(0o600);
+        assert!(config("\"docker\"").check_files().is_empty());
+        assert!(!config("\"docker\"").to_toml().contains("cm9ib"));
+        assert!(
+            refusals("[executor.docker]\ncredentials = \"here.json\"\n", &[], &[])
+                .contains("no absolute path")
+        );
     }
 
     #[test]

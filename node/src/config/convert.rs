@@ -244,6 +244,15 @@ pub(super) fn absolute_folder(value: &Value) -> Result<PathBuf, String> {
     Ok(path)
 }
 
+/// Likewise of a file.
+pub(super) fn absolute_file(value: &Value) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text(value)?);
+    if !path.is_absolute() || path.file_name().is_none() {
+        return Err(format!("{:?} is no absolute path of a file", path.display().to_string()));
+    }
+    Ok(path)
+}
+
 pub(super) fn absolute_folders(value: &Value) -> Result<Vec<PathBuf>, String> {
     texts(value)?.into_iter().map(|text| absolute_folder(&Value::String(text))).collect()
 }

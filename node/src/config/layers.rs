@@ -41,6 +41,7 @@ const KEYS: &[&str] = &[
     "executor.docker.allowed_images",
     "executor.docker.require_digest",
     "executor.docker.pull",
+    "executor.docker.credentials",
     "executor.docker.network",
     "executor.docker.user",
     "executor.docker.pids",

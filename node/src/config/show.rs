@@ -90,6 +90,8 @@ impl Config {
             ("executor.docker.user", quote(format!("{}:{}", d.user.0, d.user.1))),
         ];
         let mut rows = owned(rows);
+        let file = d.credentials.as_ref().map(|file| quote(file.to_string_lossy()));
+        rows.extend(file.map(|file| ("executor.docker.credentials".into(), file)));
         rows.extend(rendered_bounds("docker", &d.bounds));
         let roots = e.artifact_roots.iter().map(|root| quote(root.to_string_lossy()));
         rows.push(("artifacts.roots".into(), inline_list(roots)));
@@ -200,7 +202,7 @@ mod tests {
         let text = "[node]\nname = \"n1\"\n[[executor.gpu]]\nid = \"GPU-1\"\nmodel = \"H200\"\nmemory = \"139GiB\"\n\
                     [artifacts]\nroots = [\"/data/in\"]\n[secrets]\ndir = \"/etc/stint/secrets\"\n\
                     [executor.labels]\nzone = \"a\"\n\"odd key\" = \"q\\\"\"\n[classes.gpu]\nmax_gpus = 4\n\
-                    [executor.crun]\nnetworks = [\"none\", \"host\"]\ntmp_size = \"1GiB\"\n[executor.docker]\nswap = \"2GiB\"\n";
+                    [executor.crun]\nnetworks = [\"none\", \"host\"]\ntmp_size = \"1GiB\"\n[executor.docker]\nswap = \"2GiB\"\ncredentials = \"/etc/stint/docker-config.json\"\n";
         let config = from_file(text);
         let printed = config.to_toml();
         assert!(

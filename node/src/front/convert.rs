@@ -2,11 +2,12 @@
 
 use stint_protocol::{
     Class, EndKind, GpuRequest, IdempotencyKey, NodeId, OnLost, RetryPolicy, TaskId, TaskName, TaskSpec,
-    Tenant, python, v1,
+    Tenant, v1,
 };
 use stint_scheduler::{AttemptRecord, FinishedTask, State, Task, TaskState};
 use tonic::Status;
 
+use super::runtimes;
 use crate::node::NewTasks;
 use crate::wire::{Refusal, RefusalCode};
 
@@ -33,30 +34,27 @@ pub fn tenant(text: &str) -> Result<Tenant, Status> {
     if text.is_empty() { Ok(Tenant::default_tenant()) } else { Tenant::new(text).map_err(invalid) }
 }
 
-/// A submit as it came in.
-pub fn new_tasks(request: v1::SubmitRequest) -> Result<NewTasks, Status> {
+/// A submit as it came in. The state tells what runtimes there are, and what a registered image is.
+pub fn new_tasks(state: &State, request: v1::SubmitRequest) -> Result<NewTasks, Status> {
     let spec = request.spec.ok_or_else(|| Status::invalid_argument("spec: is missing"))?;
+    let tenant = tenant(&request.tenant)?;
     let name = Some(request.name).filter(|n| !n.is_empty());
     let key = Some(request.idempotency_key).filter(|k| !k.is_empty());
     Ok(NewTasks {
-        tenant: tenant(&request.tenant)?,
         name: name.map(|n| TaskName::new(&n)).transpose().map_err(invalid)?,
-        spec: task_spec(spec)?,
+        spec: task_spec(state, &tenant, spec)?,
+        tenant,
         count: request.count.max(1),
         key: key.map(|k| IdempotencyKey::new(&k)).transpose().map_err(invalid)?,
     })
 }
 
-fn task_spec(spec: v1::TaskSpec) -> Result<TaskSpec, Status> {
+fn task_spec(state: &State, tenant: &Tenant, mut spec: v1::TaskSpec) -> Result<TaskSpec, Status> {
     let class: Class = spec.class.parse().map_err(invalid)?;
-    let mut own = TaskSpec::new(class, spec.command);
+    let (runtime, command) = runtimes::choose(state, tenant, class, &mut spec)?;
+    let mut own = TaskSpec::new(class, command);
+    own.runtime = runtime;
     own.image = Some(spec.image).filter(|i| !i.is_empty());
-    if spec.runtime == python::WORD {
-        own.command = python::command(own.command).map_err(invalid)?;
-        own.runtime = python::runtime(own.image.as_deref());
-    } else if !spec.runtime.is_empty() {
-        own.runtime = Some(spec.runtime.parse().map_err(invalid)?);
-    }
     own.env = spec.env.into_iter().collect();
     own.constraints = spec.constraints.into_iter().collect();
     own.cpu_milli = spec.cpu_milli;

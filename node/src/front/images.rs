@@ -64,8 +64,8 @@ async fn content(node: &Node, header: &v1::ImageHeader, parts: &mut Parts) -> Re
     Ok(Content::Stored(kind.map_or_else(told, Ok)?, blob))
 }
 
-const UNKNOWN_KIND: &str = "kind: the bytes are neither a program (ELF or #!) nor a tar archive (plain or gzip): give \
-                            the kind, executable or rootfs";
+const UNKNOWN_KIND: &str = "kind: the bytes are neither a program (ELF or #!) nor a tar archive (plain, gzip or \
+                            zstd): give the kind, executable or rootfs";
 
 /// Kept as the Docker runtime names it; whether a node allows it is seen there.
 fn docker(header: &v1::ImageHeader) -> Result<Content, Status> {

@@ -11,7 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::convert::{self, find_node, find_task, new_tasks, status, tenant};
-use super::{files, images, logs, nodes, result};
+use super::{files, images, logs, nodes, result, runtimes};
 use crate::blobs::message::RegistryRequest;
 use crate::limits;
 use crate::node::{Node, log_keeper};
@@ -60,7 +60,12 @@ impl NativeApi {
 #[tonic::async_trait]
 impl Stint for NativeApi {
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Answer<v1::SubmitReply> {
-        let new = new_tasks(request.into_inner())?;
+        let request = request.into_inner();
+        let state = match &request.spec {
+            Some(spec) if runtimes::needs_image(spec) => self.read().await?,
+            _ => self.0.shared.view().state,
+        };
+        let new = new_tasks(&state, request)?;
         let (first, count, repeated) = self.0.submit(new).await.map_err(status)?;
         let task_ids = (0..count).map(|n| TaskId(first.0 + u128::from(n)).to_string()).collect();
         Ok(Response::new(v1::SubmitReply { task_ids, repeated }))

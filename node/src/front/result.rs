@@ -23,7 +23,9 @@ pub async fn document(node: &Node, state: &State, id: TaskId) -> Option<Value> {
     let (stdout, stderr) = tails(node, keeper).await;
     document["progress"] = progress(node, keeper).await;
     if document["error"].is_object() {
-        document["error"]["stderr_excerpt"] = json!(stderr.text);
+        // What the last attempt wrote is not why a task ended that waited for the next one.
+        let waited = state.finished(id).is_some_and(|task| task.fields.outcome.attempt == 0);
+        document["error"]["stderr_excerpt"] = json!(stderr.text.as_ref().filter(|_| !waited));
     }
     document["logs"] = json!({
         "stdout_tail": stdout.text,
@@ -64,7 +66,8 @@ fn live(state: &State, id: TaskId, task: &Task) -> Value {
 
 fn finished(state: &State, id: TaskId, task: &FinishedTask) -> Value {
     let (fields, outcome) = (&task.fields, &task.fields.outcome);
-    let last = fields.records.iter().rev().find(|record| record.number == outcome.attempt);
+    // The last one, also when the task ended after it, as `stint status` has it.
+    let last = fields.records.last();
     let outputs: Vec<Value> = outcome.outputs.iter().flatten().map(output).collect();
     let bytes: u64 = outcome.outputs.iter().flatten().map(|kept| kept.blob.size).sum();
     json!({

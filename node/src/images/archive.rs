@@ -4,27 +4,18 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
-use flate2::read::MultiGzDecoder;
 use stint_executor::ImageConfig;
 use tar::{Archive, Entry, EntryType};
 
 use super::UnpackError;
 use super::layers::{Layered, Member};
-use super::tree::{Tree, Whiteout, whiteout};
-
-/// How gzip begins.
-pub const GZIP: &[u8] = b"\x1f\x8b";
-const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd";
-const NO_ZSTD: &str =
-    "it is compressed with zstd, which is not read here: save it with gzip, or without compression";
+use super::packing::{Packing, TOLD_BY};
+use super::tree::{Reading, Tree, Whiteout, whiteout};
 
 /// Unpacks an image into `folder/root`; `folder` is empty. Answers what the image says of how it runs.
 pub fn unpack(image: &Path, folder: &Path, max_bytes: u64) -> Result<ImageConfig, UnpackError> {
     let mut file = open(image)?;
-    if begins_with(&mut file, ZSTD)? {
-        return Err(UnpackError::Wrong(NO_ZSTD.into()));
-    }
-    if begins_with(&mut file, GZIP)? && Layered::is_one(plain(&mut file)?)? {
+    if whole_packing(&mut file)? != Packing::Plain && Layered::is_one(plain(&mut file, max_bytes)?)? {
         let whole = folder.join("archive.tar");
         inflate(&mut file, &whole, max_bytes)?;
         let config = unpack_open(&mut open(&whole)?, folder, max_bytes)?;
@@ -40,56 +31,60 @@ fn open(path: &Path) -> Result<File, UnpackError> {
 
 fn unpack_open(file: &mut File, folder: &Path, max_bytes: u64) -> Result<ImageConfig, UnpackError> {
     let mut tree = Tree::new(folder.join("root"), max_bytes)?;
-    let layered = match begins_with(file, GZIP)? {
-        true => None,
-        false => Layered::find(file)?,
+    let layered = match whole_packing(file)? {
+        Packing::Plain => Layered::find(file)?,
+        Packing::Gzip | Packing::Zstd => None,
     };
     let Some(layered) = layered else {
-        extract(plain(file)?, &mut tree, false)?;
+        extract(plain(file, max_bytes)?, &mut tree, false)?;
         return Ok(ImageConfig::default());
     };
     for layer in &layered.layers {
         // What a layer takes away is of those below it, wherever it stands among its own files.
-        take_away(plain_part(file, *layer)?, &mut tree)?;
-        extract(plain_part(file, *layer)?, &mut tree, true)?;
+        take_away(plain_part(file, *layer, max_bytes)?, &mut tree)?;
+        extract(plain_part(file, *layer, max_bytes)?, &mut tree, true)?;
     }
     Ok(layered.config)
 }
 
-fn begins_with(file: &mut File, magic: &[u8]) -> Result<bool, UnpackError> {
+fn whole(file: &File) -> Result<Member, UnpackError> {
+    let size = file.metadata().map_err(UnpackError::unreadable)?.len();
+    Ok(Member { offset: 0, size })
+}
+
+/// How the whole file is packed; it is read from its begin afterwards.
+fn whole_packing(file: &mut File) -> Result<Packing, UnpackError> {
+    let whole = whole(file)?;
+    packing(file, whole)
+}
+
+fn packing(file: &mut File, member: Member) -> Result<Packing, UnpackError> {
     let mut first = Vec::new();
-    file.rewind().map_err(UnpackError::unreadable)?;
-    file.by_ref().take(magic.len() as u64).read_to_end(&mut first).map_err(UnpackError::unreadable)?;
-    file.rewind().map_err(UnpackError::unreadable)?;
-    Ok(first == magic)
+    file.seek(SeekFrom::Start(member.offset)).map_err(UnpackError::unreadable)?;
+    let magic = file.by_ref().take(member.size.min(TOLD_BY)).read_to_end(&mut first);
+    magic.map_err(UnpackError::unreadable)?;
+    file.seek(SeekFrom::Start(member.offset)).map_err(UnpackError::unreadable)?;
+    Ok(Packing::of(&first))
 }
 
 /// The whole file, decompressed.
-fn plain(file: &mut File) -> Result<Box<dyn Read + '_>, UnpackError> {
-    let size = file.metadata().map_err(UnpackError::unreadable)?.len();
-    plain_part(file, Member { offset: 0, size })
+fn plain(file: &mut File, max_bytes: u64) -> Result<Box<dyn Read + '_>, UnpackError> {
+    let whole = whole(file)?;
+    plain_part(file, whole, max_bytes)
 }
 
 /// A part of the file, decompressed.
-fn plain_part(file: &mut File, member: Member) -> Result<Box<dyn Read + '_>, UnpackError> {
-    let mut first = Vec::new();
-    let begin = file.seek(SeekFrom::Start(member.offset));
-    begin.map_err(UnpackError::unreadable)?;
-    let magic = file.by_ref().take(member.size.min(4)).read_to_end(&mut first);
-    magic.map_err(UnpackError::unreadable)?;
-    if first == ZSTD {
-        return Err(UnpackError::Wrong(NO_ZSTD.into()));
-    }
-    file.seek(SeekFrom::Start(member.offset)).map_err(UnpackError::unreadable)?;
+fn plain_part(file: &mut File, member: Member, max_bytes: u64) -> Result<Box<dyn Read + '_>, UnpackError> {
+    let packing = packing(file, member)?;
     let whole = BufReader::with_capacity(1 << 17, file.take(member.size));
-    Ok(if first.starts_with(GZIP) { Box::new(MultiGzDecoder::new(whole)) } else { Box::new(whole) })
+    packing.unpack(whole, max_bytes).map_err(UnpackError::unreadable)
 }
 
 fn inflate(file: &mut File, to: &Path, max_bytes: u64) -> Result<(), UnpackError> {
     let mut out = File::create_new(to).map_err(UnpackError::io(format!("making {}", to.display())))?;
-    let mut limited = plain(file)?.take(max_bytes.saturating_add(1));
-    let copied = io::copy(&mut limited, &mut out);
-    let copied = copied.map_err(UnpackError::io(format!("writing {}", to.display())))?;
+    let mut archive = plain(file, max_bytes)?;
+    let mut limited = Reading::of(&mut archive, max_bytes.saturating_add(1));
+    let copied = limited.copy_to(&mut out, to)?;
     if copied > max_bytes {
         let words = format!("it unpacks to more than {max_bytes} bytes (blobs.max_unpacked)");
         return Err(UnpackError::Wrong(words));
@@ -110,9 +105,10 @@ fn take_away(layer: Box<dyn Read + '_>, tree: &mut Tree) -> Result<(), UnpackErr
     Ok(())
 }
 
-fn extract(archive: Box<dyn Read + '_>, tree: &mut Tree, is_layer: bool) -> Result<(), UnpackError> {
+fn extract(content: Box<dyn Read + '_>, tree: &mut Tree, is_layer: bool) -> Result<(), UnpackError> {
     let mut count = 0;
-    for entry in Archive::new(archive).entries().map_err(UnpackError::unreadable)? {
+    let mut archive = Archive::new(content);
+    for entry in archive.entries().map_err(UnpackError::unreadable)? {
         let mut entry = entry.map_err(UnpackError::unreadable)?;
         count += 1;
         let path = entry.path().map_err(UnpackError::unreadable)?.into_owned();
@@ -123,6 +119,8 @@ fn extract(archive: Box<dyn Read + '_>, tree: &mut Tree, is_layer: bool) -> Resu
     if count == 0 && !is_layer {
         return Err(UnpackError::Wrong("it is no tar archive, or an empty one".into()));
     }
+    // An archive ends before what it is packed in does, and the checksum stands at that end.
+    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(UnpackError::unreadable)?;
     Ok(())
 }
 

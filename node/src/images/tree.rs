@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, DirBuilder, Metadata, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
@@ -48,12 +48,7 @@ impl Tree {
         let target = self.place(path)?;
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&target);
         let mut file = file.map_err(UnpackError::io(format!("making {}", target.display())))?;
-        let mut limited = Reading { content: content.take(self.bytes_left.saturating_add(1)), failed: None };
-        let copied = io::copy(&mut limited, &mut file);
-        if let Some(error) = limited.failed {
-            return Err(UnpackError::unreadable(error));
-        }
-        let copied = copied.map_err(UnpackError::io(format!("writing {}", target.display())))?;
+        let copied = Reading::of(content, self.bytes_left.saturating_add(1)).copy_to(&mut file, &target)?;
         if copied > self.bytes_left {
             let most = self.max_bytes;
             return Err(UnpackError::Wrong(format!(
@@ -209,9 +204,24 @@ impl Tree {
 }
 
 /// Tells a source that fails from a disk that does.
-struct Reading<'a> {
+pub struct Reading<'a> {
     content: io::Take<&'a mut dyn Read>,
     failed: Option<io::Error>,
+}
+
+impl<'a> Reading<'a> {
+    pub fn of(content: &'a mut dyn Read, most: u64) -> Self {
+        Self { content: content.take(most), failed: None }
+    }
+
+    /// Answers how many bytes there were, up to the most.
+    pub fn copy_to(&mut self, file: &mut File, path: &Path) -> Result<u64, UnpackError> {
+        let copied = io::copy(self, file);
+        match self.failed.take() {
+            Some(error) => Err(UnpackError::unreadable(error)),
+            None => copied.map_err(UnpackError::io(format!("writing {}", path.display()))),
+        }
+    }
 }
 
 impl Read for Reading<'_> {

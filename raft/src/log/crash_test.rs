@@ -172,8 +172,8 @@ impl Life {
 /// Several lives with a crash at the end of each. Returns how many steps were confirmed in all.
 async fn lives(seed: u64, faults: Faults) -> Result<usize, String> {
     let mut dice = Dice::new(seed);
-    let disk = MemoryDisk::new();
-    disk.set_faults(faults);
+    let disk = MemoryDisk::default();
+    disk.trouble(|now| *now = faults);
     let (mut model, mut confirmed) = (Model::default(), 0);
     for _ in 0..6 {
         let log = Log::open(Path::new(DIR), &settings(&disk)).map_err(|error| error.to_string())?;
@@ -184,14 +184,14 @@ async fn lives(seed: u64, faults: Faults) -> Result<usize, String> {
         }
         // In the middle of a write or a sync, or long after it.
         tokio::time::sleep(Duration::from_micros(dice.below(3000))).await;
-        disk.crash(&mut dice);
+        disk.power_lost(&mut dice, false);
         confirmed += *lock(&life.confirmed);
         drop(log);
         let log = Log::open(Path::new(DIR), &settings(&disk)).map_err(|error| error.to_string())?;
         let found = Model::of(&log).await;
         life.check(&found)?;
         if dice.one_in(2) {
-            disk.crash(&mut dice);
+            disk.power_lost(&mut dice, false);
         }
         model = found;
         close(log).await;
@@ -246,17 +246,17 @@ fn segments(disk: &MemoryDisk) -> Vec<PathBuf> {
 
 #[tokio::test(start_paused = true)]
 async fn a_full_disk_is_fatal_and_says_what_to_do() {
-    let disk = MemoryDisk::new();
+    let disk = MemoryDisk::default();
     let log = open(&disk).unwrap();
     append(&log, 0..3, 100).await.unwrap();
-    disk.set_faults(Faults { space: Some(200), ..Faults::default() });
+    disk.trouble(|now| *now = Faults { space: Some(200), ..Faults::default() });
     let failure = append(&log, 3..4, 900).await.unwrap_err().to_string();
     assert!(failure.contains("segment-0000000000000001.log"), "{failure}");
     assert!(failure.contains("The disk is full: free space"), "{failure}");
     assert!(log.failures().borrow().is_some());
 
     // Space is back, but this log took its last write; what was confirmed is there after a restart.
-    disk.set_faults(Faults::default());
+    disk.trouble(|now| *now = Faults::default());
     assert!(append(&log, 4..5, 10).await.is_err());
     assert!(log.save_vote(vote(9)).await.is_err());
     close(log).await;
@@ -267,10 +267,10 @@ async fn a_full_disk_is_fatal_and_says_what_to_do() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_sync_is_fatal_and_not_tried_again() {
-    let disk = MemoryDisk::new();
+    let disk = MemoryDisk::default();
     let log = open(&disk).unwrap();
     append(&log, 0..3, 100).await.unwrap();
-    disk.set_faults(Faults { good_syncs: Some(0), ..Faults::default() });
+    disk.trouble(|now| *now = Faults { good_syncs: Some(0), ..Faults::default() });
     let failure = append(&log, 3..4, 100).await.unwrap_err().to_string();
     assert!(failure.contains("cannot sync"), "{failure}");
     let syncs = disk.syncs();
@@ -280,7 +280,7 @@ async fn a_failed_sync_is_fatal_and_not_tried_again() {
 
 #[tokio::test(start_paused = true)]
 async fn damage_in_an_older_segment_is_refused() {
-    let disk = MemoryDisk::new();
+    let disk = MemoryDisk::default();
     let log = open(&disk).unwrap();
     append(&log, 0..20, 300).await.unwrap();
     close(log).await;
@@ -294,14 +294,14 @@ async fn damage_in_an_older_segment_is_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn damage_before_synced_records_of_the_last_segment_is_refused() {
-    let disk = MemoryDisk::new();
+    let disk = MemoryDisk::default();
     let log = open(&disk).unwrap();
     for index in 0..4 {
         append(&log, index..index + 1, 200).await.unwrap();
     }
-    disk.crash(&mut Dice::new(1));
+    disk.power_lost(&mut Dice::new(1), false);
     let file = segments(&disk).pop().unwrap();
-    let second = disk.bytes(&file).len().min(500);
+    let second = disk.content(&file).unwrap().len().min(500);
     disk.corrupt(&file, second);
     let error = open(&disk).err().unwrap();
     assert!(error.to_string().contains("was stored after it"), "{error}");
@@ -309,12 +309,12 @@ async fn damage_before_synced_records_of_the_last_segment_is_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn a_torn_tail_of_the_last_segment_is_cut() {
-    let disk = MemoryDisk::new();
+    let disk = MemoryDisk::default();
     let log = open(&disk).unwrap();
     append(&log, 0..1, 200).await.unwrap();
     append(&log, 1..2, 200).await.unwrap();
     let end = log.shared.lock().unwrap().slot(1).unwrap().place.unwrap();
-    disk.crash(&mut Dice::new(1));
+    disk.power_lost(&mut Dice::new(1), false);
     disk.corrupt(&segments(&disk)[0], end.offset as usize + 100);
     let found = Model::of(&open(&disk).unwrap()).await;
     assert_eq!(found.entries.len(), 1);
@@ -322,7 +322,7 @@ async fn a_torn_tail_of_the_last_segment_is_cut() {
 
 #[tokio::test(start_paused = true)]
 async fn a_missing_segment_is_refused() {
-    let disk = MemoryDisk::new();
+    let disk = MemoryDisk::default();
     let log = open(&disk).unwrap();
     append(&log, 0..30, 300).await.unwrap();
     close(log).await;
@@ -336,7 +336,7 @@ async fn a_missing_segment_is_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn purged_segments_go_and_are_used_again() {
-    let disk = MemoryDisk::new();
+    let disk = MemoryDisk::default();
     let log = open(&disk).unwrap();
     append(&log, 0..40, 300).await.unwrap();
     let before = segments(&disk);
@@ -365,7 +365,7 @@ async fn purged_segments_go_and_are_used_again() {
 
 #[tokio::test(start_paused = true)]
 async fn the_entry_cache_is_bounded_in_bytes_and_older_entries_are_read_from_segments() {
-    let disk = MemoryDisk::new();
+    let disk = MemoryDisk::default();
     let log = open(&disk).unwrap();
     for index in 0..50 {
         append(&log, index..index + 1, 150).await.unwrap();
@@ -381,7 +381,7 @@ async fn the_entry_cache_is_bounded_in_bytes_and_older_entries_are_read_from_seg
 
 #[tokio::test(start_paused = true)]
 async fn entries_that_wait_for_the_disk_can_be_read() {
-    let disk = MemoryDisk::new();
+    let disk = MemoryDisk::default();
     let log = open(&disk).unwrap();
     let entries = (0..20).map(|index| entry(id(1, index), 200)).collect::<Vec<_>>();
     log.append(entries.clone(), Box::new(drop)).await.unwrap();
@@ -390,7 +390,7 @@ async fn entries_that_wait_for_the_disk_can_be_read() {
 
 #[tokio::test(start_paused = true)]
 async fn one_sync_covers_what_arrived_during_the_last() {
-    let disk = MemoryDisk::new();
+    let disk = MemoryDisk::default();
     let log = Log::open(Path::new(DIR), &Settings { segment_bytes: 1 << 20, ..settings(&disk) }).unwrap();
     append(&log, 0..1, 10).await.unwrap();
     let before = disk.syncs();
@@ -410,7 +410,7 @@ async fn one_sync_covers_what_arrived_during_the_last() {
 
 #[tokio::test(start_paused = true)]
 async fn the_folder_is_open_once() {
-    let disk = MemoryDisk::new();
+    let disk = MemoryDisk::default();
     let log = open(&disk).unwrap();
     assert!(matches!(open(&disk), Err(OpenError::Locked { .. })));
     close(log).await;
@@ -419,7 +419,7 @@ async fn the_folder_is_open_once() {
 
 #[tokio::test(start_paused = true)]
 async fn an_entry_larger_than_a_segment_gets_its_own() {
-    let disk = MemoryDisk::new();
+    let disk = MemoryDisk::default();
     let log = open(&disk).unwrap();
     append(&log, 0..1, 10_000).await.unwrap();
     append(&log, 1..2, 10).await.unwrap();

@@ -1,18 +1,8 @@
-//! A disk in memory for tests: loses what was not synced, in parts and out of order, and fails on demand.
-//!
-//! Also an example of how a simulator implements the door: files remember what is durable and what was written since.
+//! The simulated disk for tests: chance from a seed, and faults on demand.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may stop at what they do not expect")]
-
-use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
-use stint_raft::{Disk, DiskFile, OpenMode};
-
-/// Bytes that reach the disk together or not at all.
-const SECTOR: usize = 512;
+use super::simulated_disk::{self, Chance, Trouble};
 
 /// How many seeds a test runs: `STINT_RAFT_SEEDS` when it is set, for a longer search.
 pub fn seeds(usual: u64) -> u64 {
@@ -45,37 +35,10 @@ impl Dice {
     }
 }
 
-#[derive(Debug, Clone)]
-enum Change {
-    Write { offset: usize, bytes: Vec<u8> },
-    SetLen(usize),
-}
-
-#[derive(Debug, Default)]
-struct Content {
-    now: Vec<u8>,
-    durable: Vec<u8>,
-    unsynced: Vec<Change>,
-}
-
-#[derive(Debug, Clone)]
-enum NameChange {
-    Put(PathBuf, u64),
-    Rename(PathBuf, PathBuf),
-    Remove(PathBuf),
-}
-
-#[derive(Debug, Default)]
-struct Inner {
-    next_file: u64,
-    files: BTreeMap<u64, Content>,
-    names: BTreeMap<PathBuf, u64>,
-    durable_names: BTreeMap<PathBuf, u64>,
-    unsynced_names: Vec<NameChange>,
-    holder: Weak<()>,
-    generation: u64,
-    syncs: u64,
-    faults: Faults,
+impl Chance for Dice {
+    fn below(&mut self, bound: u64) -> u64 {
+        Dice::below(self, bound)
+    }
 }
 
 /// What goes wrong. All off by default.
@@ -89,281 +52,25 @@ pub struct Faults {
     pub lying_syncs: bool,
 }
 
+impl Trouble for Faults {
+    fn on_write(&mut self, bytes: usize) -> io::Result<()> {
+        if let Some(space) = &mut self.space {
+            *space = space.checked_sub(bytes as u64).ok_or(io::ErrorKind::StorageFull)?;
+        }
+        Ok(())
+    }
+
+    fn on_sync(&mut self) -> io::Result<()> {
+        if let Some(good) = &mut self.good_syncs {
+            *good = good.checked_sub(1).ok_or_else(|| io::Error::other("input/output error"))?;
+        }
+        Ok(())
+    }
+
+    fn lies(&self) -> bool {
+        self.lying_syncs
+    }
+}
+
 /// The disk as tests see it; `session` gives what a peer gets.
-#[derive(Debug, Clone, Default)]
-pub struct MemoryDisk(Arc<Mutex<Inner>>);
-
-/// The disk as one life of a machine sees it: dead after a crash, so that a task of the old life can do nothing more.
-#[derive(Debug, Clone)]
-pub struct Session {
-    disk: MemoryDisk,
-    generation: u64,
-}
-
-#[derive(Debug)]
-struct MemoryFile {
-    disk: MemoryDisk,
-    id: u64,
-    generation: u64,
-    path: PathBuf,
-}
-
-fn apply(content: &mut Vec<u8>, change: &Change) {
-    match change {
-        Change::SetLen(len) => content.resize(*len, 0),
-        Change::Write { offset, bytes } => {
-            let end = offset + bytes.len();
-            if content.len() < end {
-                content.resize(end, 0);
-            }
-            content[*offset..end].copy_from_slice(bytes);
-        }
-    }
-}
-
-fn apply_name(names: &mut BTreeMap<PathBuf, u64>, change: &NameChange) {
-    match change {
-        NameChange::Put(path, id) => {
-            names.insert(path.clone(), *id);
-        }
-        NameChange::Rename(from, to) => {
-            if let Some(id) = names.remove(from) {
-                names.insert(to.clone(), id);
-            }
-        }
-        NameChange::Remove(path) => {
-            names.remove(path);
-        }
-    }
-}
-
-impl MemoryDisk {
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// The disk for a machine that starts now.
-    pub fn session(&self) -> Session {
-        Session { disk: self.clone(), generation: self.state().generation }
-    }
-
-    fn state(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    pub fn set_faults(&self, faults: Faults) {
-        self.state().faults = faults;
-    }
-
-    pub fn syncs(&self) -> u64 {
-        self.state().syncs
-    }
-
-    /// The power goes: what was not synced survives in arbitrary parts. Open handles are dead.
-    pub fn crash(&self, dice: &mut Dice) {
-        let mut inner = self.state();
-        inner.generation += 1;
-        inner.holder = Weak::new();
-        // A journal keeps changes of names in order, and may have written any number of them.
-        let changes = std::mem::take(&mut inner.unsynced_names);
-        let kept = dice.below(changes.len() as u64 + 1) as usize;
-        let mut names = inner.durable_names.clone();
-        changes[..kept].iter().for_each(|change| apply_name(&mut names, change));
-        inner.durable_names = names.clone();
-        inner.names = names;
-        for content in inner.files.values_mut() {
-            let unsynced = std::mem::take(&mut content.unsynced);
-            unsynced.iter().for_each(|change| keep_some(&mut content.durable, change, dice));
-            content.now = content.durable.clone();
-        }
-    }
-
-    /// Changes stored bytes, as a bad disk does.
-    pub fn corrupt(&self, path: &Path, offset: usize) {
-        let mut inner = self.state();
-        let id = inner.names[path];
-        let content = inner.files.get_mut(&id).unwrap();
-        content.now[offset] ^= 0x40;
-        content.durable = content.now.clone();
-    }
-
-    /// A file's bytes as they are now.
-    pub fn bytes(&self, path: &Path) -> Vec<u8> {
-        let inner = self.state();
-        inner.files[&inner.names[path]].now.clone()
-    }
-}
-
-fn keep_some(durable: &mut Vec<u8>, change: &Change, dice: &mut Dice) {
-    match change {
-        Change::SetLen(_) => {
-            if dice.one_in(2) {
-                apply(durable, change);
-            }
-        }
-        Change::Write { offset, bytes } => {
-            let mut at = 0;
-            while at < bytes.len() {
-                let step = (SECTOR - (offset + at) % SECTOR).min(bytes.len() - at);
-                if dice.one_in(2) {
-                    let piece = bytes[at..at + step].to_vec();
-                    apply(durable, &Change::Write { offset: offset + at, bytes: piece });
-                }
-                at += step;
-            }
-        }
-    }
-}
-
-fn missing(path: &Path) -> io::Error {
-    io::Error::new(io::ErrorKind::NotFound, format!("{} does not exist", path.display()))
-}
-
-impl Session {
-    fn alive(&self) -> io::Result<MutexGuard<'_, Inner>> {
-        let inner = self.disk.state();
-        if inner.generation == self.generation {
-            Ok(inner)
-        } else {
-            Err(io::Error::other("the machine crashed"))
-        }
-    }
-}
-
-impl Disk for Session {
-    fn create_dir_all(&self, _dir: &Path) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
-        let mut inner = self.alive()?;
-        let known = inner.names.get(path).copied();
-        let id = match (mode, known) {
-            (OpenMode::Existing, None) => return Err(missing(path)),
-            (OpenMode::Existing, Some(id)) => id,
-            (OpenMode::Fresh, Some(id)) => {
-                let content = inner.files.get_mut(&id).unwrap();
-                content.now.clear();
-                content.unsynced.push(Change::SetLen(0));
-                id
-            }
-            (OpenMode::Fresh, None) => {
-                inner.next_file += 1;
-                let id = inner.next_file;
-                inner.files.insert(id, Content::default());
-                inner.names.insert(path.to_path_buf(), id);
-                inner.unsynced_names.push(NameChange::Put(path.to_path_buf(), id));
-                id
-            }
-        };
-        let (disk, generation) = (self.disk.clone(), inner.generation);
-        Ok(Arc::new(MemoryFile { disk, id, generation, path: path.to_path_buf() }))
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let inner = self.alive()?;
-        let names = inner.names.keys().filter(|path| path.parent() == Some(dir));
-        Ok(names.filter_map(|path| Some(path.file_name()?.to_str()?.to_string())).collect())
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut inner = self.alive()?;
-        if !inner.names.contains_key(from) {
-            return Err(missing(from));
-        }
-        let change = NameChange::Rename(from.to_path_buf(), to.to_path_buf());
-        apply_name(&mut inner.names, &change);
-        inner.unsynced_names.push(change);
-        Ok(())
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        let mut inner = self.alive()?;
-        let change = NameChange::Remove(path.to_path_buf());
-        apply_name(&mut inner.names, &change);
-        inner.unsynced_names.push(change);
-        Ok(())
-    }
-
-    fn sync_dir(&self, _dir: &Path) -> io::Result<()> {
-        let mut inner = self.alive()?;
-        if !inner.faults.lying_syncs {
-            inner.durable_names = inner.names.clone();
-            inner.unsynced_names.clear();
-        }
-        Ok(())
-    }
-
-    fn lock(&self, _path: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        let mut inner = self.alive()?;
-        if inner.holder.upgrade().is_some() {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        let guard = Arc::new(());
-        inner.holder = Arc::downgrade(&guard);
-        Ok(Box::new(guard))
-    }
-}
-
-impl MemoryFile {
-    fn with<T>(&self, work: impl FnOnce(&mut Inner, u64) -> io::Result<T>) -> io::Result<T> {
-        let mut inner = self.disk.state();
-        if inner.generation != self.generation {
-            return Err(io::Error::other(format!("{}: the machine crashed", self.path.display())));
-        }
-        work(&mut inner, self.id)
-    }
-
-    fn change(&self, change: Change) -> io::Result<()> {
-        self.with(|inner, id| {
-            if let (Change::Write { bytes, .. }, Some(space)) = (&change, &mut inner.faults.space) {
-                *space = space.checked_sub(bytes.len() as u64).ok_or(io::ErrorKind::StorageFull)?;
-            }
-            let content = inner.files.get_mut(&id).unwrap();
-            apply(&mut content.now, &change);
-            content.unsynced.push(change);
-            Ok(())
-        })
-    }
-}
-
-impl DiskFile for MemoryFile {
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.change(Change::Write { offset: offset as usize, bytes: bytes.to_vec() })
-    }
-
-    fn read_at(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-        self.with(|inner, id| {
-            let now = &inner.files[&id].now;
-            let start = (offset as usize).min(now.len());
-            Ok(now[start..now.len().min(start + len)].to_vec())
-        })
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.with(|inner, id| Ok(inner.files[&id].now.len() as u64))
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.change(Change::SetLen(len as usize))
-    }
-
-    fn preallocate(&self, len: u64) -> io::Result<()> {
-        if self.len()? < len { self.set_len(len) } else { Ok(()) }
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.with(|inner, id| {
-            inner.syncs += 1;
-            if let Some(good) = &mut inner.faults.good_syncs {
-                *good = good.checked_sub(1).ok_or_else(|| io::Error::other("input/output error"))?;
-            }
-            let content = inner.files.get_mut(&id).unwrap();
-            if !inner.faults.lying_syncs {
-                content.durable = content.now.clone();
-                content.unsynced.clear();
-            }
-            Ok(())
-        })
-    }
-}
+pub type MemoryDisk = simulated_disk::MemoryDisk<Faults>;

@@ -3,6 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may stop at what they do not expect")]
 
 pub mod memory_disk;
+/// Included as a file: the library has it only inside simulators and its own tests.
+#[allow(dead_code)]
+#[path = "../../src/simulated_disk.rs"]
+pub mod simulated_disk;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;

@@ -62,6 +62,14 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+/// As layers are packed: with a checksum at the end.
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = zstd::Encoder::new(Vec::new(), 3).unwrap();
+    encoder.include_checksum(true).unwrap();
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
 struct Unpacked {
     folder: TempDir,
     result: Result<ImageConfig, UnpackError>,
@@ -114,7 +122,7 @@ fn a_root_file_system_is_unpacked_with_its_modes_and_links() {
         Device("dev/null"),
         File("/etc/rooted", 0o644, b"inside"),
     ];
-    for bytes in [archive(&things), gzip(&archive(&things))] {
+    for bytes in [archive(&things), gzip(&archive(&things)), zstd(&archive(&things))] {
         let unpacked = Unpacked::of(&bytes);
         assert_eq!(unpacked.result.as_ref().unwrap(), &ImageConfig::default());
         assert_eq!(unpacked.read("usr/bin/sh"), "shell");
@@ -168,15 +176,69 @@ fn what_has_no_end_is_refused() {
     let unpacked = Unpacked::of(&archive(&[Symlink("a", "b"), Symlink("b", "a"), File("a/x", 0o644, b"")]));
     assert!(unpacked.refused().contains("too many links"), "{}", unpacked.refused());
     let large: &'static [u8] = Box::leak(vec![0; MOST as usize / 2 + 1].into_boxed_slice());
-    let bomb = gzip(&archive(&[File("a", 0o644, large), File("b", 0o644, large)]));
-    assert!(bomb.len() < 20_000);
-    assert!(Unpacked::of(&bomb).refused().contains("blobs.max_unpacked"));
+    for pack in [gzip, zstd] {
+        let bomb = pack(&archive(&[File("a", 0o644, large), File("b", 0o644, large)]));
+        assert!(bomb.len() < 20_000);
+        assert!(Unpacked::of(&bomb).refused().contains("blobs.max_unpacked"));
+    }
     let whole = archive(&[File("a", 0o644, large)]);
     for broken in [&whole[..whole.len() / 2], &gzip(&whole)[..100], b"no archive at all", &[0; 2048]] {
         let words = Unpacked::of(broken).refused();
         assert!(words.contains("archive"), "{words}");
     }
-    assert!(Unpacked::of(b"\x28\xb5\x2f\xfd zstd").refused().contains("zstd"));
+}
+
+/// Bytes that do not get smaller.
+fn noise(count: usize) -> &'static [u8] {
+    let mut state = 1_u32;
+    let next = |_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    kept((0..count).map(next).collect())
+}
+
+#[test]
+fn zstd_that_is_cut_damaged_or_wants_too_much_memory_is_refused() {
+    let whole = archive(&[File("a", 0o644, noise(20_000))]);
+    let packed = zstd(&whole);
+    assert_eq!(fs::read(Unpacked::of(&packed).path("a")).unwrap(), noise(20_000));
+    let mut damaged = packed.clone();
+    damaged[10_000] ^= 1;
+    // A frame with a window of 256 MiB, and nothing in it.
+    let greedy = [&packed[..4], &[0, (28 - 10) << 3, 1, 0, 0]].concat();
+    let broken = [&packed[..packed.len() / 2], &damaged, &greedy, b"\x28\xb5\x2f\xfd zstd"];
+    let words = ["incomplete", "checksum", "too much memory", "cannot be read"];
+    for (bytes, expected) in broken.into_iter().zip(words) {
+        let words = Unpacked::of(bytes).refused();
+        assert!(words.starts_with("the archive cannot be read:") && words.contains(expected), "{words}");
+        let words = saved(&[bytes]).refused();
+        assert!(words.starts_with("the archive cannot be read:") && words.contains(expected), "{words}");
+    }
+    // A gzip checksum is compared too.
+    let mut damaged = gzip(&whole);
+    let sum = damaged.len() - 8;
+    damaged[sum] ^= 1;
+    assert!(Unpacked::of(&damaged).refused().contains("checksum"));
+    // In parts, as it is written for being fetched in parts, with a note that is skipped.
+    let (first, second) = whole.split_at(whole.len() / 2);
+    let parts = [zstd(first), zstd(second), b"\x50\x2a\x4d\x18\x04\0\0\0note".to_vec()].concat();
+    let unpacked = saved(&[&parts]);
+    unpacked.result.as_ref().unwrap();
+    assert_eq!(fs::read(unpacked.path("a")).unwrap(), noise(20_000));
+}
+
+/// What `docker save` would write of these layers.
+fn saved(layers: &[&[u8]]) -> Unpacked {
+    let names: Vec<_> = (0..layers.len()).map(|index| format!("{index}/layer.tar")).collect();
+    let manifest = format!(r#"[{{"Config":"c.json","Layers":{names:?}}}]"#);
+    let mut things = vec![
+        File("c.json", 0o644, CONFIG.as_bytes()),
+        File("manifest.json", 0o644, kept(manifest.into_bytes())),
+    ];
+    let content = names.iter().zip(layers);
+    things.extend(content.map(|(name, layer)| File(named(name), 0o644, kept(layer.to_vec()))));
+    Unpacked::of(&archive(&things))
 }
 
 fn named(name: &str) -> &'static str {
@@ -205,7 +267,7 @@ fn layers() -> [Vec<u8>; 3] {
         File("sub/.wh..wh.plnk", 0o644, b""),
     ]);
     let top = archive(&[File("folder", 0o644, b"a file now"), File("gone", 0o644, b"back")]);
-    [base, gzip(&middle), top]
+    [base, gzip(&middle), zstd(&top)]
 }
 
 const CONFIG: &str = r#"{"architecture":"amd64","config":{"Entrypoint":["/bin/tool"],"Cmd":null,
@@ -240,6 +302,7 @@ fn what_docker_save_writes_is_unpacked_layer_by_layer() {
     ];
     prove_layers(&Unpacked::of(&archive(&things)));
     prove_layers(&Unpacked::of(&gzip(&archive(&things))));
+    prove_layers(&Unpacked::of(&zstd(&archive(&things))));
     // A root file system with a file of that name is none.
     let plain = Unpacked::of(&archive(&[File("manifest.json", 0o644, manifest.as_bytes())]));
     assert_eq!(plain.read("manifest.json"), manifest);
