@@ -11,6 +11,8 @@ use stint_executor::{Host, LogStream, MountSettings};
 use stint_protocol::{EndKind, HostMount, Runtime, TaskLimits};
 use support::{Client, Rig, launch, spec};
 
+const IMAGE: &str = "stint-test/busybox:1";
+
 /// What `open` holds may be read, what `scratch` holds may be written, `shut` is nobody's business.
 struct Host3 {
     rig: Rig,
@@ -51,6 +53,7 @@ async fn run(
     script: &str,
 ) -> (EndKind, String, String) {
     let mut wanted = spec(&["/bin/sh", "-c", script]);
+    wanted.image = (runtime == Runtime::Docker).then(|| IMAGE.to_owned());
     wanted.limits = Some(Box::new(TaskLimits { mounts: Some(mounts), ..TaskLimits::default() }));
     let launch = launch(wanted, runtime);
     let lease = launch.lease;
@@ -133,4 +136,21 @@ async fn without_a_sandbox_nothing_is_mounted() {
     let mount = host.mount("open", None, false);
     let (kind, message, _) = run(&mut client, Runtime::Process, vec![mount], "true").await;
     assert!(kind == EndKind::StartFailed && message.contains("executor.sandbox"), "{message}");
+}
+
+#[tokio::test]
+async fn docker_mounts_the_very_folders_that_the_operator_opened() {
+    let mut host = host();
+    host.rig.settings.runtimes = vec![Runtime::Docker];
+    host.rig.settings.docker.allowed_images = vec![IMAGE.into()];
+    let mut client = host.rig.open().await;
+    let mounts = vec![host.mount("open", Some("/in"), false), host.mount("scratch", Some("/out"), true)];
+    let script = "cat /in/sets/one; echo kept > /out/file; touch /in/x && echo BAD; cat /in/out/secret && echo BAD; exit 0";
+    let (kind, message, text) = run(&mut client, Runtime::Docker, mounts, script).await;
+    assert_eq!(kind, EndKind::Exited(0), "{message} {text}");
+    assert!(text.starts_with("of the host\n") && !text.contains("BAD"), "{text}");
+    assert_eq!(std::fs::read_to_string(host.root.join("scratch/file")).unwrap(), "kept\n");
+    let below = host.mount("open/sets", Some("/in"), false);
+    let (kind, message, _) = run(&mut client, Runtime::Docker, vec![below], "true").await;
+    assert!(kind == EndKind::StartFailed && message.contains("the very folder"), "{message}");
 }
