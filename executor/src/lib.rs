@@ -18,6 +18,7 @@
 
 mod client;
 mod clock;
+mod complain;
 mod confine;
 mod docker;
 mod gpu;

@@ -25,6 +25,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::complain::complain;
 use crate::layout::Layout;
 use crate::{limits, sys};
 
@@ -47,14 +48,14 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let options = match parse(args) {
         Ok(options) => options,
         Err(message) => {
-            eprintln!("stint shim: {message}\nusage: stint shim --data-dir DIR [--idle-ms N]");
+            complain!("stint shim: {message}\nusage: stint shim --data-dir DIR [--idle-ms N]");
             return ExitCode::from(2);
         }
     };
     match launch(&options) {
         Ok(code) => ExitCode::from(code),
         Err(e) => {
-            eprintln!("stint shim: {e}");
+            complain!("stint shim: {e}");
             ExitCode::FAILURE
         }
     }
@@ -121,7 +122,7 @@ fn serve(layout: &Layout, idle_ms: u64, mut told: io::PipeWriter) -> io::Result<
         server.run()
     });
     if let Err(e) = &result {
-        eprintln!("stint shim {}: {e}", std::process::id());
+        complain!("stint shim {}: {e}", std::process::id());
     }
     drop(lock);
     result

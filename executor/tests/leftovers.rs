@@ -6,6 +6,7 @@
 mod support;
 
 use std::cell::RefCell;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -203,5 +204,43 @@ async fn a_full_disk_ends_what_writes_and_leaves_nothing() {
         assert_kind(&client.end(lease).await, EndKind::Exited(0));
         client.host.acknowledge(vec![lease]);
     }
+    drop((client, rig, disk));
+}
+
+/// Reading stops at a record that is not whole: those that come after it must not be lost with it.
+#[tokio::test]
+async fn what_a_full_disk_kept_from_the_journal_is_written_when_there_is_room() {
+    let mut rig = Rig::new(true);
+    rig.settings.process.writable.clear();
+    let folder = rig.folder.path().to_owned();
+    let disk = SmallDisk::over(&folder);
+    let mut client = rig.open().await;
+    let (filler, journal) = (folder.join("filler"), rig.executor().join("spool/journal"));
+    let inode = || std::fs::metadata(&journal).unwrap().ino();
+    let at_first = inode();
+    let _ = std::fs::write(&filler, vec![0; 8 << 20]);
+    // Longer than what is left of the journal's last page.
+    let mut kinds = Vec::new();
+    for _ in 0..60 {
+        let launch = shell(Runtime::Process, "true");
+        let lease = launch.lease;
+        client.host.start(launch);
+        kinds.push(client.end(lease).await.kind);
+    }
+    assert!(kinds.contains(&EndKind::StartFailed), "nothing starts that cannot be found again: {kinds:?}");
+    std::fs::remove_file(&filler).unwrap();
+    let small = shell(Runtime::Process, "exit 7");
+    let lease = small.lease;
+    client.host.start(small);
+    assert_kind(&client.end(lease).await, EndKind::Exited(7));
+    wait_until("the journal is written anew", || inode() != at_first).await;
+    let told = client.host.unacknowledged().len();
+    assert_eq!(told, 61);
+    // A watchdog that knows nothing but the journal tells them all.
+    rig.kill_shim();
+    client.host.shutdown(false).await;
+    let client = rig.open().await;
+    assert!(client.host.health().accounted, "the journal is torn");
+    assert_eq!(client.host.unacknowledged().len(), told);
     drop((client, rig, disk));
 }

@@ -9,6 +9,7 @@ use stint_protocol::limits::clip;
 use stint_protocol::{AttemptEnd, EndKind, LeaseId, Usage};
 
 use super::engine::Fault;
+use crate::complain::complain;
 use crate::layout::Layout;
 use crate::sys::Slot;
 
@@ -157,7 +158,7 @@ pub fn say_end(layout: &Layout, lease: LeaseId, slot: Option<&'static Slot>, end
     let written =
         minicbor::to_vec(&end).map_err(io::Error::other).and_then(|bytes| std::fs::write(&fresh, bytes));
     if let Err(e) = written.and_then(|()| std::fs::rename(fresh, file)) {
-        eprintln!("stint docker keeper: writing how {lease} ended: {e}");
+        complain!("stint docker keeper: writing how {lease} ended: {e}");
     }
     if let Some(slot) = slot {
         slot.status.store(code, SeqCst);

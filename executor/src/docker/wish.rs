@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
+use crate::complain::complain;
 use crate::sys;
 
 /// What the watchdog wants of a keeper, the later the stronger.
@@ -32,7 +33,7 @@ pub fn in_loop<F: Future<Output = ()>>(work: impl FnOnce(watch::Receiver<Wish>) 
     match done {
         Ok(()) => 0,
         Err(e) => {
-            eprintln!("stint docker keeper {}: {e}", std::process::id());
+            complain!("stint docker keeper {}: {e}", std::process::id());
             1
         }
     }

@@ -155,7 +155,7 @@ impl Attempts {
                 fresh.push((order, home));
             }
         }
-        let written = self.journal.flush();
+        let written = self.journal.flush(sys::boot_now());
         for (index, (order, home)) in fresh.into_iter().enumerate() {
             match &written {
                 Ok(()) => self.start_one(order, home),
@@ -395,13 +395,19 @@ impl Attempts {
 
     /// Writes the journal; shortens it when most of it is history.
     pub fn write_journal(&mut self) -> io::Result<()> {
-        if self.journal.is_long(self.ended.len() + self.running.len()) {
+        let now = sys::boot_now();
+        let again = self.journal.again_at().is_some_and(|at| at <= now);
+        if again || self.journal.is_long(self.ended.len() + self.running.len()) {
             let running = |a: &Attempt| Open { home: a.home, trace: Some(a.trace) };
             let open = self.running.iter().map(|(lease, a)| (*lease, running(a)));
             let left = self.leftovers.leases().map(|(lease, home)| (lease, Open { home, trace: None }));
             let open = open.chain(left).collect();
-            return self.journal.rewrite(&open, self.ended.values());
+            let rewritten = self.journal.rewrite(&open, self.ended.values());
+            if rewritten.is_err() {
+                self.journal.put_off(now);
+            }
+            return rewritten;
         }
-        self.journal.flush()
+        self.journal.flush(now)
     }
 }

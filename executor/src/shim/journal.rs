@@ -76,6 +76,10 @@ pub struct Journal {
     /// Since when written records wait for a sync.
     dirty_since: Option<BootMs>,
     syncing: Option<i32>,
+    /// Records could not be written: when to write everything anew.
+    again_at: Option<BootMs>,
+    /// The file ends in the middle of a record: nothing after that would be read.
+    torn: bool,
 }
 
 impl Journal {
@@ -97,6 +101,8 @@ impl Journal {
             boot,
             dirty_since: None,
             syncing: None,
+            again_at: None,
+            torn: false,
         };
         journal.rewrite(&past.open, past.ended.values())?;
         Ok((journal, past))
@@ -119,15 +125,35 @@ impl Journal {
         self.put(&Record::Acknowledged(lease));
     }
 
-    /// Hands the buffered records to the kernel.
-    pub fn flush(&mut self) -> io::Result<()> {
+    /// Hands the buffered records to the kernel. When that fails they are gone from here, and all is to be written anew.
+    pub fn flush(&mut self, now: BootMs) -> io::Result<()> {
         if self.buffer.is_empty() {
             return Ok(());
         }
-        self.size += self.buffer.len() as u64;
-        let result = self.file.write_all(&self.buffer);
+        let result = match self.torn {
+            true => Err(io::Error::other("it was not written whole the last time, as on a full disk")),
+            false => self.file.write_all(&self.buffer),
+        };
+        match &result {
+            Ok(()) => self.size += self.buffer.len() as u64,
+            Err(_) => {
+                // A part of a record would hide all that come after it.
+                self.torn = self.file.set_len(self.size).is_err();
+                self.again_at.get_or_insert(now.plus(limits::JOURNAL_AGAIN_MS));
+            }
+        }
         self.buffer.clear();
         result
+    }
+
+    /// It could not be: tries again later.
+    pub fn put_off(&mut self, now: BootMs) {
+        self.again_at = Some(now.plus(limits::JOURNAL_AGAIN_MS));
+    }
+
+    /// When everything is to be written anew, because some of it could not be written.
+    pub fn again_at(&self) -> Option<BootMs> {
+        self.again_at
     }
 
     /// When `sync` wants to be called.
@@ -195,11 +221,16 @@ impl Journal {
         }
         let fresh = self.path.with_extension("new");
         let mut file = OpenOptions::new().create(true).write(true).truncate(true).open(&fresh)?;
-        file.write_all(&self.buffer)?;
-        std::fs::rename(&fresh, &self.path)?;
+        let written = file.write_all(&self.buffer).and_then(|()| std::fs::rename(&fresh, &self.path));
+        if let Err(e) = written {
+            let _ = std::fs::remove_file(&fresh);
+            self.buffer.clear();
+            return Err(e);
+        }
         self.size = self.buffer.len() as u64;
         self.buffer.clear();
         self.file = OpenOptions::new().append(true).open(&self.path)?;
+        (self.again_at, self.torn) = (None, false);
         Ok(())
     }
 
@@ -275,7 +306,7 @@ mod tests {
         journal.ended(&end(2), BootMs(5));
         journal.ended(&end(3), BootMs(5));
         journal.acknowledged(lease(3));
-        journal.flush().unwrap();
+        journal.flush(BootMs(1)).unwrap();
         let (_, past) = Journal::open(&path).unwrap();
         assert_eq!(past.open, BTreeMap::from([(lease(1), Open { home: Some(4), trace: Some(trace) })]));
         assert_eq!(past.ended, BTreeMap::from([(lease(2), end(2))]));

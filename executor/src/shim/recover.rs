@@ -8,6 +8,7 @@ use std::path::Path;
 
 use stint_protocol::LeaseId;
 
+use crate::complain::complain;
 use crate::docker::keeper;
 use crate::layout::{Layout, parse_folder_name};
 use crate::shim::cgroup::{Cgroup, Cgroups};
@@ -123,7 +124,7 @@ impl Leftover {
                 helpers.insert(child.pid);
                 *helper = Some(child.pidfd);
             }
-            Err(e) => eprintln!("stint shim: clearing up container of {lease}: {e}"),
+            Err(e) => complain!("stint shim: clearing up container of {lease}: {e}"),
         }
         false
     }

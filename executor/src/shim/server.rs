@@ -7,6 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 use stint_protocol::BootMs;
 
+use crate::complain::complain;
 use crate::layout::{Layout, SOCKET};
 use crate::limits;
 use crate::shim::attempts::Attempts;
@@ -76,7 +77,7 @@ impl Server {
             self.arm()?;
             self.turn();
             if let Err(e) = self.attempts.write_journal() {
-                eprintln!("stint shim: writing the journal: {e}");
+                complain!("stint shim: writing the journal: {e}");
             }
             self.tell_news();
         }
@@ -153,8 +154,10 @@ impl Server {
         let idle = self.node.is_none().then(|| self.idle_since.plus(self.idle_ms));
         let soon = self.attempts.is_unsettled().then(|| sys::boot_now().plus(SWEEP_MS));
         let spare = self.attempts.spare_over_at();
-        let times = [self.attempts.watchdog.next_wake(), self.attempts.journal.sync_at(), idle, soon, spare];
-        let Some(next) = times.into_iter().flatten().min() else { return Ok(()) };
+        let journal = [self.attempts.journal.sync_at(), self.attempts.journal.again_at()];
+        let times = [self.attempts.watchdog.next_wake(), idle, soon, spare];
+        let times = times.into_iter().chain(journal);
+        let Some(next) = times.flatten().min() else { return Ok(()) };
         // A timer that fires too early costs one turn; setting it anew for every attempt costs more.
         if self.armed.is_none_or(|armed| next < armed) {
             sys::set_timer(&self.timer, Some(next))?;
@@ -200,7 +203,7 @@ impl Server {
         match take_frames::<ToShim>(&mut node.inbox) {
             Ok(messages) => self.on_messages(messages),
             Err(e) => {
-                eprintln!("stint shim: dropping the node's connection: {e}");
+                complain!("stint shim: dropping the node's connection: {e}");
                 self.node = None;
             }
         }

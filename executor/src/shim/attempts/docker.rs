@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use stint_protocol::{AttemptEnd, BootMs, LeaseId};
 
 use super::Attempts;
+use crate::complain::complain;
 use crate::docker::{keeper, verdict};
 use crate::limits;
 use crate::sys::spawn::Child;
@@ -113,7 +114,7 @@ impl Attempts {
                 attempt.child = child;
             }
             Err(e) => {
-                eprintln!("stint shim: clearing up the container of {lease}: {e}");
+                complain!("stint shim: clearing up the container of {lease}: {e}");
                 attempt.gone.get_or_insert(super::Gone { reaped: None, why: None, at: sys::boot_now() });
             }
         }
