@@ -3,7 +3,7 @@
 
 use std::ffi::CString;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use stint_protocol::{LeaseId, Usage};
@@ -64,7 +64,17 @@ impl Cgroups {
         for (mount, version) in hierarchies(&mounts) {
             let path = Path::new(mount).join(own_group(&own, version)).join(format!("stint-{label}"));
             match prepare(&path, version) {
-                Ok(()) => found.parents.push(Parent { path, version }),
+                Ok(()) => {
+                    if version == Version::Two {
+                        found.problems.extend(lacking(&path).into_iter().map(|controller| {
+                            format!(
+                                "limits of {controller} are not enforced: {} is not given that controller",
+                                path.display()
+                            )
+                        }));
+                    }
+                    found.parents.push(Parent { path, version });
+                }
                 Err(e) => found.problems.push(format!("no cgroup at {}: {e}", path.display())),
             }
         }
@@ -280,19 +290,45 @@ fn prepare(path: &Path, version: Version) -> io::Result<()> {
     fs::create_dir_all(path)
 }
 
+/// Memory is a must; without `io` the bytes of attempts are not known.
 fn hand_on_controllers(path: &Path) -> io::Result<()> {
-    for controller in ["+memory", "+pids", "+cpu"] {
-        let result = fs::write(path.join("cgroup.subtree_control"), controller);
-        if controller == "+memory" {
-            result?;
-        }
+    hand_on(path, "+memory")?;
+    for controller in ["+pids", "+cpu", "+io"] {
+        let _ = hand_on(path, controller);
     }
     Ok(())
 }
 
+/// Also through the cgroups above, where nobody needed the controller yet: a login session is given none but memory and
+/// pids.
+fn hand_on(path: &Path, controller: &str) -> io::Result<()> {
+    let hand = || write(&path.join("cgroup.subtree_control"), controller);
+    match (hand(), path.parent()) {
+        (Err(e), Some(above))
+            if e.kind() == io::ErrorKind::NotFound && above.join("cgroup.subtree_control").exists() =>
+        {
+            hand_on(above, controller)?;
+            hand()
+        }
+        (result, _) => result,
+    }
+}
+
+/// The controllers of limits that a cgroup of version 2 is not given.
+fn lacking(path: &Path) -> Vec<&'static str> {
+    let given = fs::read_to_string(path.join("cgroup.controllers")).unwrap_or_default();
+    ["pids", "cpu"].into_iter().filter(|wanted| !given.split_whitespace().any(|c| c == *wanted)).collect()
+}
+
+/// Never asks for the file to be made: where it is missing, the kernel then says that it may not be, instead of that it is
+/// missing.
+fn write(file: &Path, text: &str) -> io::Result<()> {
+    fs::OpenOptions::new().write(true).open(file)?.write_all(text.as_bytes())
+}
+
 fn set_limits(folder: &Path, version: Version, amounts: Amounts) -> io::Result<()> {
     let Amounts { memory_bytes, swap_bytes, cpu_milli, pids } = amounts;
-    let put = |file: &str, value: u64| fs::write(folder.join(file), value.to_string());
+    let put = |file: &str, value: u64| write(&folder.join(file), &value.to_string());
     let optional = |result: io::Result<()>| match result {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => Ok(()),
@@ -308,7 +344,7 @@ fn set_limits(folder: &Path, version: Version, amounts: Amounts) -> io::Result<(
             optional(put("memory.oom.group", 1))?;
             optional(put("pids.max", pids))?;
             optional(put("cpu.weight", 1 + (shares - 2) * 9999 / (MOST_SHARES - 2)))?;
-            optional(fs::write(folder.join("cpu.max"), format!("{quota} {PERIOD_US}")))
+            optional(write(&folder.join("cpu.max"), &format!("{quota} {PERIOD_US}")))
         }
         Version::Memory => {
             let memory_bytes = memory_bytes.max(4096);
@@ -359,11 +395,24 @@ mod tests {
     }
 
     #[test]
+    fn a_cgroup_without_a_controller_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(lacking(folder.path()), ["pids", "cpu"]);
+        fs::write(folder.path().join("cgroup.controllers"), "cpuset memory pids\n").unwrap();
+        assert_eq!(lacking(folder.path()), ["cpu"]);
+    }
+
+    #[test]
     fn swap_comes_on_top_of_the_memory() {
         let amounts = Amounts { memory_bytes: 1 << 20, swap_bytes: 1 << 19, cpu_milli: 1000, pids: 64 };
         let limits = |version, file: &str| {
             let folder = tempfile::tempdir().unwrap();
+            for name in ["memory.max", "memory.limit_in_bytes", file] {
+                fs::write(folder.path().join(name), "").unwrap();
+            }
             set_limits(folder.path(), version, amounts).unwrap();
+            // What this kernel does not have is left out: in a cgroup no file can be made.
+            assert!(!folder.path().join("cpu.max").exists());
             fs::read_to_string(folder.path().join(file)).unwrap()
         };
         assert_eq!(limits(Version::Two, "memory.swap.max"), (1 << 19).to_string());
@@ -374,7 +423,7 @@ mod tests {
 
     /// As `Cgroups::find` leaves it, in a plain folder: removing one that holds something fails there too.
     fn cgroups_in(path: &Path) -> Cgroups {
-        let parent = Parent { path: path.to_owned(), version: Version::Pids };
+        let parent = Parent { path: path.to_owned(), version: Version::Cpu };
         prepare(&parent.path, parent.version).unwrap();
         Cgroups { parents: vec![parent], problems: Vec::new() }
     }
