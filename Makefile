@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: demo test lint prepare simulate failover
+.PHONY: demo test lint prepare simulate failover vm
 
 demo:
 	$(CARGO) run --release -- demo
@@ -12,7 +12,7 @@ prepare:
 	./.ci/prepare
 
 # The simulator is tested as it is used: optimized. A few seeds run with debug assertions too.
-test: prepare lint simulate failover
+test: prepare lint simulate failover vm
 	$(CARGO) nextest run --cargo-profile ci -p stint-sim --features mutations --no-fail-fast
 	$(CARGO) build --workspace --all-targets
 	$(CARGO) run -p stint-sim -- run --seeds 2 --from 1
@@ -26,6 +26,11 @@ simulate:
 failover:
 	$(CARGO) build --profile ci -p stint-cli
 	python3 bench/cluster.py --only failover --check --profile ci
+
+# Cgroup version 2 and the systemd unit, in a virtual machine.
+vm:
+	$(CARGO) build --profile ci -p stint-cli
+	./.ci/vm/run "$${CARGO_TARGET_DIR:-target}/ci/stint"
 
 lint:
 	$(CARGO) fmt --all --check

@@ -76,7 +76,17 @@ impl Cgroups {
         for (mount, version) in hierarchies(&mounts) {
             let path = Path::new(mount).join(own_group(&own, version)).join(format!("stint-{label}"));
             match prepare(&path, version) {
-                Ok(()) => found.parents.push(Parent { path, version }),
+                Ok(()) => {
+                    if version == Version::Two {
+                        found.problems.extend(lacking(&path).into_iter().map(|controller| {
+                            format!(
+                                "limits of {controller} are not enforced: {} is not given that controller",
+                                path.display()
+                            )
+                        }));
+                    }
+                    found.parents.push(Parent { path, version });
+                }
                 Err(e) => found.problems.push(format!("no cgroup at {}: {e}", path.display())),
             }
         }
@@ -337,14 +347,34 @@ fn prepare(path: &Path, version: Version) -> io::Result<()> {
     fs::create_dir_all(path)
 }
 
+/// Memory is a must; without `io` the bytes of attempts are not known.
 fn hand_on_controllers(path: &Path) -> io::Result<()> {
-    for controller in ["+memory", "+pids", "+cpu"] {
-        let result = put(path, "cgroup.subtree_control", controller);
-        if controller == "+memory" {
-            result?;
-        }
+    hand_on(path, "+memory")?;
+    for controller in ["+pids", "+cpu", "+io"] {
+        let _ = hand_on(path, controller);
     }
     Ok(())
+}
+
+/// Also through the cgroups above, where nobody needed the controller yet: a login session is given none but memory and
+/// pids.
+fn hand_on(path: &Path, controller: &str) -> io::Result<()> {
+    let hand = || put(path, "cgroup.subtree_control", controller);
+    match (hand(), path.parent()) {
+        (Err(e), Some(above))
+            if e.kind() == io::ErrorKind::NotFound && above.join("cgroup.subtree_control").exists() =>
+        {
+            hand_on(above, controller)?;
+            hand()
+        }
+        (result, _) => result,
+    }
+}
+
+/// The controllers of limits that a cgroup of version 2 is not given.
+fn lacking(path: &Path) -> Vec<&'static str> {
+    let given = fs::read_to_string(path.join("cgroup.controllers")).unwrap_or_default();
+    ["pids", "cpu"].into_iter().filter(|wanted| !given.split_whitespace().any(|c| c == *wanted)).collect()
 }
 
 /// Writes into a file of a cgroup. It has to be there: asked to make one, the kernel would say that it may not be made.
@@ -425,6 +455,14 @@ mod tests {
     }
 
     #[test]
+    fn a_cgroup_without_a_controller_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(lacking(folder.path()), ["pids", "cpu"]);
+        fs::write(folder.path().join("cgroup.controllers"), "cpuset memory pids\n").unwrap();
+        assert_eq!(lacking(folder.path()), ["cpu"]);
+    }
+
+    #[test]
     fn swap_comes_on_top_of_the_memory() {
         let amounts = Amounts { memory_bytes: 1 << 20, swap_bytes: 1 << 19, cpu_milli: 1000, pids: 64 };
         let limits = |version, file: &str| {
@@ -440,6 +478,8 @@ mod tests {
                 fs::write(folder.path().join(file), "").unwrap();
             }
             set_limits(folder.path(), version, amounts).unwrap();
+            // What this kernel does not have is left out: in a cgroup no file can be made.
+            assert!(!folder.path().join("cpu.max").exists());
             fs::read_to_string(folder.path().join(file)).unwrap()
         };
         assert_eq!(limits(Version::Two, "memory.swap.max"), (1 << 19).to_string());
