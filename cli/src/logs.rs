@@ -55,6 +55,8 @@ pub fn start(config: &LogConfig) -> Result<(), Failure> {
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // It would say with `eprintln!` that stderr cannot be written, as on a full disk, and that panics.
+        .log_internal_errors(false)
         .with_ansi(!no_color && std::io::stderr().is_terminal());
     match config.format {
         LogFormat::Text => logs.init(),

@@ -153,7 +153,7 @@ impl Host for HostClient {
         let lease = launch.lease;
         let place = match launch.runtime {
             Runtime::Mock => Where::Here,
-            _ if staging::must_stage(&launch) || devices::must_look(&self.shared, &launch) => Where::Waiting,
+            _ if staging::must_wait(&launch) || devices::must_look(&self.shared, &launch) => Where::Waiting,
             Runtime::Process | Runtime::Crun | Runtime::Docker => Where::Queued,
             _ => Where::Here,
         };

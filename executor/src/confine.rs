@@ -108,7 +108,9 @@ pub fn allowances(settings: &HostSettings, jails: bool) -> Vec<Allowance> {
 fn allowance(settings: &HostSettings, runtime: Runtime, jails: bool) -> Allowance {
     let mounts = match runtime {
         Runtime::Process => settings.sandbox && jails,
-        Runtime::Crun | Runtime::Docker => true,
+        // The same calls of the kernel.
+        Runtime::Crun => jails,
+        Runtime::Docker => true,
         Runtime::Slurm | Runtime::Mock => false,
     };
     let mounts = mounts.then(|| settings.mounts.roots(runtime));

@@ -31,6 +31,8 @@ pub const SHIM_START_MS: u64 = 10_000;
 pub const JOURNAL_BYTES: u64 = 1024 * 1024;
 /// Ends lie unsynced for this long at most, in milliseconds. Only a crash of the whole machine can lose them.
 pub const JOURNAL_SYNC_MS: u64 = 200;
+/// How long the file systems that a task mounts may take to answer, in milliseconds.
+pub const MOUNT_LOOK_MS: u64 = 10_000;
 /// A journal that could not be written, on a full disk, is tried again in this distance, in milliseconds.
 pub const JOURNAL_AGAIN_MS: u64 = 500;
 /// Default of processes and threads of one attempt: more than most programs have, and far from what a machine can.

@@ -1,15 +1,18 @@
 //! Folders and files of this host that its operator lets tasks see.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
-use stint_protocol::{EndKind, HostMount, MountRoot, Runtime, TaskSpec};
+use stint_protocol::{EndKind, HostMount, MountRoot, Runtime, TaskSpec, is_taken};
 
 use crate::client::Refusal;
 use crate::wire::GivenMount;
 
 /// Why mounts wait for another watchdog.
-const EARLIER_WATCHDOG: &str = "the watchdog of an earlier version still runs and knows no mounts: let this node's \
+pub const EARLIER_WATCHDOG: &str = "the watchdog of an earlier version still runs and knows no mounts: let this node's \
                                 attempts end, and start it again";
+
+/// Of the kernel, and memory that looks like files: the secrets of attempts lie there.
+const SYSTEM: [&str; 3] = ["/proc", "/sys", "/dev"];
 
 /// What tasks may name in their mounts; with Docker these folders only, else also what lies below them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,16 +42,29 @@ impl MountSettings {
         all.filter_map(|(folder, writable)| Some((std::fs::canonicalize(folder).ok()?, writable)))
     }
 
-    /// What a task mounts, found on this host: no part of a source is a link. `knows`: the watchdog can mount.
-    pub fn find(&self, spec: &TaskSpec, knows: bool) -> Result<Vec<GivenMount>, Refusal> {
-        let asked = spec.limits.as_deref().map(|limits| limits.mounts()).unwrap_or_default();
-        if !(asked.is_empty() || knows) {
-            return Err((EndKind::StartFailed, EARLIER_WATCHDOG.into()));
+    /// What a task mounts, found on this host: no part of a source is a link. It may have to wait for a slow file system.
+    /// `closed`: what nobody sees, whatever the operator opened.
+    pub fn find(&self, spec: &TaskSpec, closed: &[PathBuf]) -> Result<Vec<GivenMount>, Refusal> {
+        let Some(limits) = spec.limits.as_deref() else { return Ok(Vec::new()) };
+        let found: Result<Vec<GivenMount>, Refusal> =
+            limits.mounts().iter().map(|mount| self.find_one(mount, closed)).collect();
+        let found = found?;
+        // Where it is missing it would be made, as root, in the host's folder.
+        let below = |mount: &&GivenMount| {
+            let rest = Path::new(limits.working_dir.as_deref().unwrap_or("")).strip_prefix(&mount.target);
+            rest.is_ok_and(|rest| !Path::new(&mount.source).join(rest).is_dir())
+        };
+        match found.iter().find(below) {
+            None => Ok(found),
+            Some(mount) => {
+                let message =
+                    format!("the working directory is not there in {}: make it first", mount.source);
+                Err((EndKind::NotRunnable, message))
+            }
         }
-        asked.iter().map(|mount| self.find_one(mount)).collect()
     }
 
-    fn find_one(&self, mount: &HostMount) -> Result<GivenMount, Refusal> {
+    fn find_one(&self, mount: &HostMount, closed: &[PathBuf]) -> Result<GivenMount, Refusal> {
         let source = &mount.source;
         // A link there must not lead out of what the operator opened, nor tell what lies outside.
         let denied = || {
@@ -60,10 +76,27 @@ impl MountSettings {
         };
         let missing = || (EndKind::FilesMissing, format!("{source} is not there on this node"));
         let Ok(real) = std::fs::canonicalize(source) else {
-            return Err(if self.nearest_is_inside(Path::new(source)) { missing() } else { denied() });
+            return Err(if self.is_inside(Path::new(source)) { missing() } else { denied() });
         };
         if !self.real().any(|(root, writable)| real.starts_with(root) && (writable || !mount.writable)) {
             return Err(denied());
+        }
+        // Whoever is root sees through the modes of the folders above.
+        let closed = closed.iter().filter_map(|path| std::fs::canonicalize(path).ok());
+        let own = closed.chain(SYSTEM.iter().map(PathBuf::from));
+        if let Some(own) = own.into_iter().find(|own| real.starts_with(own) || own.starts_with(&real)) {
+            let message = format!("{source} holds or lies in {}, which is never mounted", own.display());
+            return Err((EndKind::Denied, message));
+        }
+        if let Some(taken) = is_taken(
+            if mount.target() == mount.source { &real } else { Path::new(mount.target()) }
+                .to_str()
+                .unwrap_or("/"),
+        ) {
+            return Err((
+                EndKind::NotRunnable,
+                format!("{source} leads to {}, and {taken} is the program's own", real.display()),
+            ));
         }
         let meta = std::fs::metadata(&real).map_err(|_| missing())?;
         let text = real.to_str().filter(|text| !text.contains([':', ',', '\0']));
@@ -79,11 +112,13 @@ impl MountSettings {
         }
     }
 
-    /// Whether the first folder above that is there lies in the operator's.
-    fn nearest_is_inside(&self, path: &Path) -> bool {
-        let plain = !path.components().any(|part| part == Component::ParentDir);
+    /// Whether what is missing is missing in a folder of the operator's, or that itself is.
+    fn is_inside(&self, path: &Path) -> bool {
+        let all = self.readable.iter().chain(&self.writable);
+        let absent = |root: &&PathBuf| path.starts_with(root) && std::fs::canonicalize(root).is_err();
         let nearest = path.ancestors().find_map(|above| std::fs::canonicalize(above).ok());
-        plain && nearest.is_some_and(|real| self.real().any(|(root, _)| real.starts_with(root)))
+        all.clone().any(|root| absent(&root))
+            || nearest.is_some_and(|real| self.real().any(|(root, _)| real.starts_with(root)))
     }
 }
 
@@ -114,7 +149,9 @@ mod tests {
         symlink(at("shut"), at("open/out")).unwrap();
         symlink(at("open"), at("alias")).unwrap();
         let settings = MountSettings { readable: vec![at("alias")], writable: vec![at("work")] };
-        let find = |name: &str, writable| settings.find(&mounting(&at(name), writable), true);
+        std::fs::create_dir(at("open/own")).unwrap();
+        let closed = [at("open/own")];
+        let find = |name: &str, writable| settings.find(&mounting(&at(name), writable), &closed);
         let found = |name: &str, writable| find(name, writable).unwrap().remove(0);
         // Where the links lead, so that whoever mounts follows none.
         let real = std::fs::canonicalize(at("open")).unwrap();
@@ -125,13 +162,30 @@ mod tests {
         assert_eq!(refused("alias/out", false).0, EndKind::Denied);
         assert_eq!(refused("alias/out/absent", false).0, EndKind::Denied);
         assert_eq!(refused("alias/absent", false).0, EndKind::FilesMissing, "another node may have it");
+        let gone = MountSettings { readable: vec![at("not-mounted")], ..MountSettings::default() };
+        for name in ["not-mounted", "not-mounted/set"] {
+            let told = gone.find(&mounting(&at(name), false), &closed).unwrap_err();
+            assert_eq!(told.0, EndKind::FilesMissing, "its file system is not mounted here: {told:?}");
+        }
+        for name in ["alias/own", "alias"] {
+            let (kind, words) = refused(name, false);
+            assert!(kind == EndKind::Denied && words.contains("never mounted"), "{name}: {words}");
+        }
+        let mut in_it = mounting(&at("alias/sets"), false);
+        let place = |spec: &mut TaskSpec, dir: &str| {
+            let mut limits = spec.limits.clone().unwrap();
+            limits.working_dir = Some(dir.into());
+            spec.limits = Some(limits);
+        };
+        place(&mut in_it, "/in");
+        assert!(settings.find(&in_it, &closed).is_ok());
+        place(&mut in_it, "/in/absent");
+        assert_eq!(settings.find(&in_it, &closed).unwrap_err().0, EndKind::NotRunnable, "root would make it");
         let (kind, words) = refused("alias/sets", true);
         assert!(kind == EndKind::Denied && words.contains("[executor.mounts] writable"), "{words}");
         assert_eq!(refused("shut", false).0, EndKind::Denied);
         std::os::unix::net::UnixListener::bind(at("open/socket")).unwrap();
         assert_eq!(refused("alias/socket", false).0, EndKind::NotRunnable);
-        let (kind, words) = settings.find(&mounting(&at("alias"), false), false).unwrap_err();
-        assert!(kind == EndKind::StartFailed && words.contains("earlier version"), "{words}");
     }
 
     #[test]

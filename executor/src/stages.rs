@@ -18,7 +18,7 @@ use stint_protocol::{AttemptEnd, LeaseId, OutputPath, Tenant};
 
 use crate::layout::Layout;
 use crate::store::ImageFiles;
-use crate::wire::GivenSecrets;
+use crate::wire::{GivenMount, GivenSecrets};
 
 pub use copy::blob_of;
 
@@ -31,6 +31,8 @@ pub struct Staged {
     pub secrets: Option<GivenSecrets>,
     /// It runs in a folder of its own, which is there already.
     pub own_folder: bool,
+    /// What of this host it sees.
+    pub mounts: Vec<GivenMount>,
 }
 
 /// User and group that a program runs as, when that is not the node's own.

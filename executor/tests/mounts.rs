@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use stint_executor::{Host, LogStream, MountSettings};
 use stint_protocol::{EndKind, HostMount, Runtime, TaskLimits};
 use support::{Client, Rig, launch, spec};
+use tempfile::TempDir;
 
 const IMAGE: &str = "stint-test/busybox:1";
 
@@ -17,17 +18,20 @@ const IMAGE: &str = "stint-test/busybox:1";
 struct Host3 {
     rig: Rig,
     root: PathBuf,
+    /// Where they lie; not in the node's own folder.
+    _folder: TempDir,
 }
 
 fn host() -> Host3 {
     let mut rig = Rig::new(true);
-    let root = std::fs::canonicalize(rig.shared()).unwrap();
+    let folder = tempfile::Builder::new().prefix("stint-m").tempdir().unwrap();
+    let root = std::fs::canonicalize(folder.path()).unwrap();
     for (folder, mode) in [("open/sets", 0o755), ("scratch", 0o777), ("shut", 0o755)] {
         std::fs::create_dir_all(root.join(folder)).unwrap();
         std::fs::set_permissions(root.join(folder), PermissionsExt::from_mode(mode)).unwrap();
     }
     // The way there may be gone by everybody.
-    std::fs::set_permissions(rig.folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(&root, PermissionsExt::from_mode(0o755)).unwrap();
     std::fs::write(root.join("open/sets/one"), "of the host\n").unwrap();
     std::fs::write(root.join("open/list"), "a list\n").unwrap();
     std::fs::write(root.join("shut/secret"), "hidden\n").unwrap();
@@ -36,7 +40,7 @@ fn host() -> Host3 {
     rig.settings.process.writable.clear();
     rig.settings.mounts =
         MountSettings { readable: vec![root.join("open")], writable: vec![root.join("scratch")] };
-    Host3 { rig, root }
+    Host3 { rig, root, _folder: folder }
 }
 
 impl Host3 {
@@ -82,8 +86,9 @@ async fn containers_see_what_they_mount_where_they_want_it() {
     assert!(text.contains("Read-only file system"), "{text}");
     assert_eq!(std::fs::read_to_string(host.root.join("scratch/file")).unwrap(), "kept\n");
     // Only who asks for it sees it.
-    let (_, _, text) = run(&mut client, Runtime::Crun, Vec::new(), "ls /in /srv/out").await;
-    assert!(!text.contains("one") && !text.contains("file"), "{text}");
+    let script = "test -e /in/sets || test -e /srv/out/file";
+    let (kind, _, text) = run(&mut client, Runtime::Crun, Vec::new(), script).await;
+    assert_eq!(kind, EndKind::Exited(1), "{text}");
 }
 
 #[tokio::test]
@@ -117,12 +122,15 @@ async fn what_the_operator_did_not_open_is_not_mounted() {
         (host.mount("open", Some("/in"), true), EndKind::StartFailed, "[executor.mounts] writable"),
         (host.mount("open/out", Some("/in"), false), EndKind::Denied, "leads out of"),
         (host.mount("open/absent", Some("/in"), false), EndKind::FilesMissing, "is not there"),
-        (host.mount("open", Some("/etc/passwd/x"), false), EndKind::NotRunnable, "crun create"),
+        // Root would make what is missing in the host's folder, before that becomes read-only.
+        (host.mount("open", Some("/etc/made"), false), EndKind::NotRunnable, "name another target"),
+        (host.mount("open/list", Some("/usr/lib/made"), false), EndKind::NotRunnable, "name another target"),
     ];
     for (mount, expected, part) in cases {
         let (kind, message, _) = run(&mut client, Runtime::Crun, vec![mount.clone()], "true").await;
         assert!(kind == expected && message.contains(part), "{mount}: {kind:?} {message}");
     }
+    assert!(!PathBuf::from("/etc/made").exists() && !PathBuf::from("/usr/lib/made").exists());
     let elsewhere = host.mount("open", Some("/in"), false);
     let (kind, message, _) = run(&mut client, Runtime::Process, vec![elsewhere], "true").await;
     assert!(kind == EndKind::StartFailed && message.contains("leave the target out"), "{message}");
@@ -150,7 +158,50 @@ async fn docker_mounts_the_very_folders_that_the_operator_opened() {
     assert_eq!(kind, EndKind::Exited(0), "{message} {text}");
     assert!(text.starts_with("of the host\n") && !text.contains("BAD"), "{text}");
     assert_eq!(std::fs::read_to_string(host.root.join("scratch/file")).unwrap(), "kept\n");
+    let over = host.mount("open", Some("/bin/sh"), false);
+    let (kind, message, _) = run(&mut client, Runtime::Docker, vec![over], "true").await;
+    assert!(kind == EndKind::NotRunnable && message.contains("a folder or a file"), "{kind:?} {message}");
     let below = host.mount("open/sets", Some("/in"), false);
     let (kind, message, _) = run(&mut client, Runtime::Docker, vec![below], "true").await;
     assert!(kind == EndKind::StartFailed && message.contains("the very folder"), "{message}");
+}
+
+#[tokio::test]
+async fn what_one_task_mounts_leaves_no_place_for_the_next() {
+    let host = host();
+    let mut client = host.rig.open().await;
+    // A file, and then a folder, at the same place of a root that attempts share.
+    for (source, script) in [("open/list", "cat /in"), ("open", "ls /in/sets"), ("open/list", "cat /in")] {
+        let mounts = vec![host.mount(source, Some("/in"), false), host.mount("open", Some("/a/b/c"), false)];
+        let (kind, message, text) = run(&mut client, Runtime::Crun, mounts, script).await;
+        assert_eq!(kind, EndKind::Exited(0), "{message} {text}");
+    }
+    let (_, _, text) = run(&mut client, Runtime::Crun, Vec::new(), "ls -d /in /a").await;
+    assert!(!text.lines().any(|line| ["/in", "/a"].contains(&line)), "{text}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_mounted_there_is_the_tasks_fault() {
+    let host = host();
+    let mut client = host.rig.open().await;
+    // The folder of an image's file system is where the task wants a file.
+    let image = host.root.join("image");
+    for folder in ["bin", "taken", "proc", "sys", "dev", "tmp", "work"] {
+        std::fs::create_dir_all(image.join(folder)).unwrap();
+    }
+    std::fs::copy("/bin/busybox", image.join("bin/sh")).unwrap();
+    drop(client);
+    let mut rig = host.rig;
+    rig.settings.crun.roots = vec![host.root.clone()];
+    client = rig.open().await;
+    let mut wanted = spec(&["/bin/sh", "-c", "true"]);
+    wanted.image = Some(image.display().to_string());
+    let list = host.root.join("open/list").display().to_string();
+    let mount = HostMount { source: list, target: Some("/taken".into()), writable: false };
+    wanted.limits = Some(Box::new(TaskLimits { mounts: Some(vec![mount]), ..TaskLimits::default() }));
+    let launch = launch(wanted, Runtime::Crun);
+    let lease = launch.lease;
+    client.host.start(launch);
+    let end = client.end(lease).await;
+    assert!(end.kind == EndKind::NotRunnable && end.message.contains("taken"), "{end:?}");
 }

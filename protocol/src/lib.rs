@@ -35,7 +35,7 @@ pub use ids::{
     TaskId, TaskName, Tenant,
 };
 pub use image::{ImageKind, ImageSource, Named, PinnedImage};
-pub use mounts::{HostMount, MountRefused, MountRoot};
+pub use mounts::{HostMount, MountRefused, MountRoot, is_taken};
 pub use outcome::{AttemptEnd, EndKind, Outcome, Usage, weight_of};
 pub use resources::{GpuInfo, GpuRequest, NodeOffer, QuarantinedGpu, Resources};
 pub use retry::RetryPolicy;

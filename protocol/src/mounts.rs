@@ -29,8 +29,6 @@ pub struct HostMount {
 /// Places of every container that nothing is mounted over, with all below them.
 const TAKEN: [&str; 9] =
     ["/proc", "/sys", "/dev", "/work", "/binary", "/run/secrets", "/tmp/work", "/tmp/binary", "/tmp/secrets"];
-/// Places that something may be mounted below, but not over.
-const KEPT: [&str; 2] = ["/", "/tmp"];
 
 impl HostMount {
     /// Where the program sees it.
@@ -41,15 +39,19 @@ impl HostMount {
     fn check(&self) -> Result<(), InvalidSpec> {
         check_path(&self.source)?;
         check_path(self.target())?;
-        let target = Path::new(self.target());
-        let below = TAKEN.into_iter().find(|taken| target.starts_with(taken));
-        match below.or(KEPT.into_iter().find(|kept| target == Path::new(kept))) {
+        match is_taken(self.target()) {
             None => Ok(()),
             Some(taken) => {
                 refuse("mounts", format!("{self}: {taken} is the container's own: name another target"))
             }
         }
     }
+}
+
+/// The place of the container's own that a mount at this path would lie in or hide.
+pub fn is_taken(target: &str) -> Option<&'static str> {
+    let target = Path::new(target);
+    TAKEN.into_iter().find(|taken| target.starts_with(taken) || Path::new(taken).starts_with(target))
 }
 
 impl fmt::Display for HostMount {
@@ -89,8 +91,18 @@ pub(crate) fn check(mounts: &[HostMount]) -> Result<(), InvalidSpec> {
     }
     for (place, mount) in mounts.iter().enumerate() {
         mount.check()?;
-        if mounts[..place].iter().any(|other| other.target() == mount.target()) {
-            return refuse("mounts", format!("{} is the target of two of them", mount.target()));
+        // Root would make the inner one's place in the outer one's folder, and the order would count.
+        let (own, others) = (Path::new(mount.target()), &mounts[..place]);
+        let lies_in = |other: &&HostMount| {
+            let other = Path::new(other.target());
+            own.starts_with(other) || other.starts_with(own)
+        };
+        if let Some(other) = others.iter().find(lies_in) {
+            let (own, other) = (mount.target(), other.target());
+            return refuse(
+                "mounts",
+                format!("{own} and {other} lie in each other: name targets side by side"),
+            );
         }
     }
     Ok(())
@@ -181,7 +193,7 @@ mod tests {
 
     #[test]
     fn what_no_node_could_mount_is_refused() {
-        let good = ["/data", "/data:/in", "/data/a b:/in/deep:rw", "/etc/hosts:/tmp/hosts", "/srv:/tmp/x"];
+        let good = ["/data", "/data:/in", "/data/a b:/deep/in:rw", "/etc/hosts:/tmp/hosts", "/srv:/tmp/x"];
         let mounts: Vec<HostMount> = good.into_iter().skip(1).map(mount).collect();
         assert_eq!(check(&mounts), Ok(()));
         for text in good {
@@ -195,16 +207,20 @@ mod tests {
             ("/data/:/in", "is empty"),
             ("/data,x:/in", "cannot be there"),
             ("/data:/proc/1", "/proc is the container's own"),
-            ("/data:/", "/ is the container's own"),
-            ("/tmp", "/tmp is the container's own"),
+            ("/data:/", "/proc is the container's own"),
+            ("/tmp", "/tmp/work is the container's own"),
+            ("/data:/run", "/run/secrets is the container's own"),
             ("/data:/work/in", "/work is the container's own"),
         ];
         for (text, part) in cases {
             let told = mount(text).check().unwrap_err().to_string();
             assert!(told.contains(part), "{text}: {told}");
         }
-        let twice = check(&[mount("/a:/in"), mount("/b:/in")]).unwrap_err().to_string();
-        assert!(twice.contains("/in is the target of two"), "{twice}");
+        for other in ["/b:/in", "/b:/in/deep:rw", "/b:/"] {
+            let told = check(&[mount("/a:/in"), mount(other)]).unwrap_err().to_string();
+            assert!(told.contains("side by side") || told.contains("own"), "{told}");
+        }
+        assert_eq!(check(&[mount("/a:/in"), mount("/b:/inside")]), Ok(()));
         let many: Vec<HostMount> = (0..=limits::MOUNTS).map(|n| mount(&format!("/a:/b{n}"))).collect();
         assert!(check(&many).unwrap_err().to_string().contains("at most"));
     }

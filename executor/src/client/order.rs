@@ -1,6 +1,7 @@
 //! From what the node wants to what the watchdog is told: the closed environment and the limits of an attempt.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use stint_protocol::{EndKind, Runtime};
 
@@ -11,9 +12,10 @@ use crate::docker::{LABEL_CLASS, LABEL_TENANT};
 use crate::host::Launch;
 use crate::observer::Rule;
 use crate::root;
+use crate::shim::HOST_FOLDERS;
 use crate::stages::Staged;
 use crate::store::ImageFiles;
-use crate::wire::{DockerOrder, Further, Mode, Order, Root};
+use crate::wire::{DockerOrder, Further, GivenMount, Mode, Order, Root};
 use crate::working_dir;
 
 /// Where programs are looked for when the task sets no PATH.
@@ -49,16 +51,26 @@ pub fn make(shared: &Shared, launch: &Launch, staged: &Staged) -> Result<Order, 
     let working_dir = asked.and_then(|limits| limits.working_dir.clone());
     let working_dir = match (&working_dir, root.as_deref()) {
         (Some(wanted), None | Some(Root::Executable(_))) if mode == Mode::Crun => {
-            let place = working_dir::in_shared_root(wanted, root.is_none());
-            Some(place.map_err(|words| (EndKind::NotRunnable, words))?)
+            if staged.mounts.iter().any(|mount| Path::new(wanted).starts_with(&mount.target)) {
+                Some(wanted.clone())
+            } else {
+                let place = working_dir::in_shared_root(wanted, root.is_none());
+                Some(place.map_err(|words| (EndKind::NotRunnable, words))?)
+            }
         }
         _ => working_dir,
     };
-    let mounts = shared.settings.mounts.find(spec, shared.knows_mounts());
-    if matches!(mounts, Err((EndKind::Denied, _))) {
-        shared.observe(|observer| observer.denied(Rule::Mounts));
+    let mounts = staged.mounts.clone();
+    // crun makes the place of a mount, as root, and the host's folders become read-only only after that.
+    if let (Mode::Crun, None | Some(Root::Executable(_))) = (mode, root.as_deref()) {
+        let of_host = |mount: &&GivenMount| {
+            HOST_FOLDERS.iter().any(|name| Path::new(&mount.target).starts_with(Path::new("/").join(name)))
+        };
+        if let Some(mount) = mounts.iter().find(of_host) {
+            let advice = "without an image the host's system folders are there: name another target";
+            return Err((EndKind::NotRunnable, format!("{}: {advice}", mount.target)));
+        }
     }
-    let mounts = mounts?;
     let further =
         asked.map(|limits| Further { swap_bytes: limits.swap_bytes.unwrap_or(0), working_dir, mounts });
     let confinement = confine::of(&shared.settings, spec, mode).map(Box::new);

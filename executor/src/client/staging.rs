@@ -4,6 +4,7 @@
 //! outputs are kept, its secrets cleared away; only then the node hears that it ended. Meanwhile the attempt counts as
 //! held, so its lease goes on.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,19 +17,32 @@ use super::devices;
 use super::lines::{self, trouble};
 use super::order::Refusal;
 use super::state::Shared;
+use crate::confine;
 use crate::host::{HostEvent, Launch, LogStream, StopReason};
 use crate::limits;
+use crate::mounts;
 use crate::observer::{Artifact, Rule};
 use crate::stages::inputs::{self, Inputs};
 use crate::stages::outputs::{self, Found};
 use crate::stages::{self, Owner, Record, Staged};
 use crate::store::StoreError;
+use crate::wire::GivenMount;
 
 /// How images are named that the cluster keeps.
 const REGISTERED: &str = "stint://";
 
 /// Whether something is to be prepared before the watchdog gets it.
-pub fn must_stage(launch: &Launch) -> bool {
+fn has_mounts(launch: &Launch) -> bool {
+    launch.runtime != Runtime::Mock && launch.spec.limits.as_deref().is_some_and(|l| !l.mounts().is_empty())
+}
+
+/// Whether it waits for anything of that.
+pub fn must_wait(launch: &Launch) -> bool {
+    must_stage(launch) || has_mounts(launch)
+}
+
+/// Whether its watchdog has to know of files.
+fn must_stage(launch: &Launch) -> bool {
     launch.runtime != Runtime::Mock && (launch.spec.files.is_some() || registered_image(launch).is_some())
 }
 
@@ -67,9 +81,39 @@ fn stopped(reason: StopReason) -> Refusal {
 }
 
 async fn prepare(shared: &Arc<Shared>, launch: &Launch) -> Result<Staged, Refusal> {
-    let staged = if must_stage(launch) { stage(shared, launch).await? } else { Staged::default() };
+    let mut staged = if must_stage(launch) { stage(shared, launch).await? } else { Staged::default() };
+    if has_mounts(launch) {
+        staged.mounts = find_mounts(shared, launch).await?;
+    }
     devices::wait_until_free(shared, launch).await?;
     Ok(staged)
+}
+
+/// Looks for what is to be mounted, apart from everything else: a file system of the network may not answer.
+async fn find_mounts(shared: &Arc<Shared>, launch: &Launch) -> Result<Vec<GivenMount>, Refusal> {
+    let settings = &shared.settings;
+    confine::check(settings, &launch.spec, launch.runtime, shared.jails())?;
+    if !shared.knows_mounts() {
+        return Err((EndKind::StartFailed, mounts::EARLIER_WATCHDOG.into()));
+    }
+    let own =
+        [Some(settings.data_dir.clone()), settings.secrets_dir.clone(), settings.docker.credentials.clone()];
+    let closed: Vec<PathBuf> = own.into_iter().flatten().collect();
+    let (opened, spec) = (settings.mounts.clone(), launch.spec.clone());
+    let look = tokio::task::spawn_blocking(move || opened.find(&spec, &closed));
+    let found = match timeout(Duration::from_millis(limits::MOUNT_LOOK_MS), look).await {
+        Ok(found) => {
+            found.unwrap_or_else(|e| Err((EndKind::StartFailed, format!("looking for mounts: {e}"))))
+        }
+        Err(_) => {
+            let message = "a file system that it mounts, or one of [executor.mounts], does not answer";
+            Err((EndKind::StartFailed, message.to_owned()))
+        }
+    };
+    if matches!(found, Err((EndKind::Denied, _))) {
+        shared.observe(|observer| observer.denied(Rule::Mounts));
+    }
+    found
 }
 
 async fn stage(shared: &Arc<Shared>, launch: &Launch) -> Result<Staged, Refusal> {

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, DeviceRequest, HostConfig, HostConfigLogConfig, Mount, MountType, RestartPolicy,
-    RestartPolicyNameEnum,
+    ContainerCreateBody, DeviceRequest, HostConfig, HostConfigLogConfig, Mount, MountBindOptions, MountType,
+    RestartPolicy, RestartPolicyNameEnum,
 };
 
 use super::{LABEL_EXECUTOR, LABEL_LEASE};
@@ -99,7 +99,15 @@ fn mounts(layout: &Layout, order: &Order) -> Vec<Mount> {
     };
     let secrets = order.secrets.as_ref().map(|given| bind(given.folder.clone(), secrets::INSIDE, true));
     let given = order.mounts().iter();
-    let given = given.map(|mount| bind(mount.source.clone(), &mount.target, !mount.writable));
+    // Engines before 25 would let a program write in what is mounted below something that it may only read.
+    let alone = |mount: Mount| Mount {
+        bind_options: mount
+            .read_only
+            .filter(|read_only| *read_only)
+            .map(|_| MountBindOptions { non_recursive: Some(true), ..MountBindOptions::default() }),
+        ..mount
+    };
+    let given = given.map(|mount| alone(bind(mount.source.clone(), &mount.target, !mount.writable)));
     std::iter::once(bind(work, WORK, false)).chain(secrets).chain(given).collect()
 }
 

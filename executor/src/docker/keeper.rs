@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::engine::{self, Fault};
 use super::logs::{self, Files};
 use super::pull::{self, Puller};
-use super::verdict::{self, Verdict, say_end, start_failure, stopped, verdict};
+use super::verdict::{self, Verdict, mount_failure, say_end, start_failure, stopped, verdict};
 use super::wish::{Wish, at_least, in_loop};
 use super::{belongs, container, container_name};
 use crate::layout::Layout;
@@ -203,7 +203,8 @@ impl Keeper<'_> {
                 return verdict::no_daemon(&self.docker.socket, &fault);
             }
             self.remove(&prepared.engine).await;
-            return start_failure(&self.order.command, self.order.working_dir(), &fault);
+            return mount_failure(self.order.mounts(), &fault)
+                .unwrap_or_else(|| start_failure(&self.order.command, self.order.working_dir(), &fault));
         }
         self.slot.started.store(sys::boot_now().0, SeqCst);
         let found = self.find_process(&prepared.engine).await;

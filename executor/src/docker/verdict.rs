@@ -12,6 +12,7 @@ use super::engine::Fault;
 use crate::complain::complain;
 use crate::layout::Layout;
 use crate::sys::Slot;
+use crate::wire::GivenMount;
 
 /// How an attempt ended, and what a user needs to know beyond it.
 #[derive(Clone, Debug)]
@@ -81,6 +82,16 @@ pub fn of_ended(
         Some(signal) => verdict(EndKind::Signalled(signal), ""),
         None => verdict(EndKind::Exited(code), ""),
     }
+}
+
+/// Why what a task mounts could not be laid where it wants it, when that is what the daemon speaks of.
+pub fn mount_failure(mounts: &[GivenMount], fault: &Fault) -> Option<Verdict> {
+    let words = fault.words();
+    let of_it =
+        |mount: &&GivenMount| words.contains("mount") && words.contains(&format!("{}\"", mount.target));
+    let target = &mounts.iter().find(of_it)?.target;
+    let advice = "is its target in the image of the same kind, a folder or a file?";
+    Some(verdict(EndKind::NotRunnable, format!("mounting {target}: {advice} ({})", short(words))))
 }
 
 /// Why a created container did not start: the task's fault or the node's.

@@ -82,6 +82,13 @@ fn not_started(evidence: &Evidence<'_>) -> (EndKind, String) {
     match step {
         Step::Exec => exec_failure(name, number, &error),
         Step::CrunCreate | Step::CrunStart => crun_failure(step, number, evidence),
+        // It was there when the node looked.
+        Step::HostMount if number == libc::ELOOP => {
+            (EndKind::Denied, "what it mounts was replaced by a link meanwhile".into())
+        }
+        Step::HostMount if [libc::ENOENT, libc::ENOTDIR].contains(&number) => {
+            (EndKind::FilesMissing, "what it mounts was taken away meanwhile".into())
+        }
         Step::WorkingDir => {
             let wanted = evidence.order.working_dir().unwrap_or_default();
             let advice = "name a folder that its user may enter, or one below the work folder";
@@ -129,10 +136,16 @@ fn crun_failure(step: Step, status: i32, evidence: &Evidence<'_>) -> (EndKind, S
         .iter()
         .any(|part| words.to_lowercase().contains(part))
         || evidence.order.working_dir().is_some_and(|wanted| words.contains(&format!("`{wanted}`")))
-        || evidence.order.mounts().iter().any(|mount| words.contains(&mount.target));
+        || evidence.order.mounts().iter().any(|mount| names(&words, &mount.target));
     let kind = if users_fault { EndKind::NotRunnable } else { EndKind::StartFailed };
     let shown = if words.is_empty() { format!("exit status {status}") } else { words };
     (kind, clip(format!("{}: {shown}", step.as_str())))
+}
+
+/// Whether crun speaks of a place in the container: it quotes it, mostly without the slash that it begins with.
+fn names(words: &str, place: &str) -> bool {
+    let bare = place.trim_start_matches('/');
+    [place, bare].iter().any(|place| words.contains(&format!("`{place}`")))
 }
 
 /// The message of a line as crun logs it: `2026-01-02T03:04:05.678901Z: message`.

@@ -115,7 +115,13 @@ impl Attempts {
     pub fn sweep(&mut self) {
         let over = self.spare.over(sys::boot_now());
         self.doomed.extend(over);
-        self.doomed.retain(|cgroup| !cgroup.remove());
+        self.doomed.retain(|cgroup| {
+            let gone = cgroup.remove();
+            if !gone {
+                cgroup.kill();
+            }
+            !gone
+        });
         self.sweep_leftovers();
         self.settle();
     }

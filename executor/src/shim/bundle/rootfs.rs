@@ -30,6 +30,16 @@ pub struct RootFs {
 
 /// Prepares the root that an order asks for.
 pub fn make(layout: &Layout, order: &Order, bundle: &Path) -> io::Result<RootFs> {
+    let root = bare(layout, order, bundle)?;
+    // Attempts share it, and crun makes the places of mounts in it.
+    if root.overlay.is_some() || order.mounts().is_empty() {
+        return Ok(root);
+    }
+    let overlay = overlay(&root.path, bundle)?;
+    Ok(RootFs { path: bundle.join("layer/root"), overlay: Some(overlay), ..root })
+}
+
+fn bare(layout: &Layout, order: &Order, bundle: &Path) -> io::Result<RootFs> {
     let working_dir = WORK.to_owned();
     let (path, mounts) = match order.root.as_deref() {
         None => host_root(layout)?,

@@ -79,10 +79,9 @@ fn own_mounts(raw: &Raw) {
         jail::shut_in(raw, jail);
     }
     for laid in raw.container.map(RawContainer::mounts).unwrap_or_default() {
-        // SAFETY: C strings that were copied with the address space.
-        let put =
-            unsafe { jail::put(jail::take_plain(laid.source, laid.writable), CStr::from_ptr(laid.place)) };
-        if !put {
+        let tree = jail::take_plain(laid.source, laid.writable);
+        // SAFETY: a C string that was copied with the address space.
+        if tree < 0 || !jail::put(tree, unsafe { CStr::from_ptr(laid.place) }) {
             fail(raw.slot, Step::HostMount, errno());
         }
     }

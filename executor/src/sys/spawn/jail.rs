@@ -24,6 +24,7 @@ const NO_SET_USER_ID: u64 = 2;
 const NO_DEVICES: u64 = 4;
 const OPEN_TREE_CLONE: c_uint = 1;
 const MOVE_MOUNT_F_EMPTY_PATH: c_uint = 4;
+const MOVE_MOUNT_T_EMPTY_PATH: c_uint = 0x40;
 
 const WORK: &CStr = c"/tmp/work";
 const BINARY: &CStr = c"/tmp/binary";
@@ -85,13 +86,15 @@ fn show(jail: &RawJail, taken: &Taken) -> bool {
         if !place.folder && path.to_bytes().starts_with(b"/tmp/") {
             make_file(path);
         }
-        put(*tree, path)
+        if place.access == Access::Operators { put(*tree, path) } else { put_plainly(*tree, path) }
     })
 }
 
 fn make_file(path: &CStr) -> bool {
     // SAFETY: a C string; the new descriptor is closed.
-    unsafe { libc::close(libc::open(path.as_ptr(), libc::O_CREAT | libc::O_CLOEXEC, 0o755)) == 0 }
+    unsafe {
+        libc::close(libc::open(path.as_ptr(), libc::O_CREAT | libc::O_EXCL | libc::O_CLOEXEC, 0o755)) == 0
+    }
 }
 
 /// Does something with each of a null-terminated array of strings, until that fails.
@@ -132,24 +135,49 @@ fn take(path: *const c_char) -> c_int {
 /// The same of a path that a user named, with all that is mounted below it, as it is laid for its programs. No part of
 /// the path may be a link: whoever can write above it could send it anywhere after it was looked at.
 pub(super) fn take_plain(path: *const c_char, writable: bool) -> c_int {
-    // SAFETY: `path` is a C string, `how` a plain structure whose size is told, and the descriptor is closed again.
+    let found = open_plain(path);
+    if found < 0 {
+        return -1;
+    }
+    let flags = OPEN_TREE_CLONE | (libc::O_CLOEXEC | libc::AT_EMPTY_PATH | libc::AT_RECURSIVE) as c_uint;
+    // SAFETY: a C string; the descriptor is closed again.
     let tree = unsafe {
-        let mut how: libc::open_how = std::mem::zeroed();
-        how.flags = (libc::O_PATH | libc::O_CLOEXEC) as u64;
-        how.resolve = libc::RESOLVE_NO_SYMLINKS;
-        let size = std::mem::size_of_val(&how);
-        let found = libc::syscall(libc::SYS_openat2, libc::AT_FDCWD, path, &raw const how, size) as c_int;
-        if found < 0 {
-            return -1;
-        }
-        let flags = OPEN_TREE_CLONE | (libc::O_CLOEXEC | libc::AT_EMPTY_PATH | libc::AT_RECURSIVE) as c_uint;
         let tree = libc::syscall(libc::SYS_open_tree, found, c"".as_ptr(), flags) as c_int;
+        let number = errno();
         libc::close(found);
+        *libc::__errno_location() = number;
         tree
     };
     let set = NO_SET_USER_ID | NO_DEVICES | if writable { 0 } else { READ_ONLY };
     let flags = (libc::AT_EMPTY_PATH | libc::AT_RECURSIVE) as c_uint;
     if tree >= 0 && attributes(tree, c"", flags, set) { tree } else { -1 }
+}
+
+/// What lies at a path of which no part is a link.
+fn open_plain(path: *const c_char) -> c_int {
+    // SAFETY: `path` is a C string, `how` a plain structure whose size is told.
+    unsafe {
+        let mut how: libc::open_how = std::mem::zeroed();
+        how.flags = (libc::O_PATH | libc::O_CLOEXEC) as u64;
+        how.resolve = libc::RESOLVE_NO_SYMLINKS;
+        let size = std::mem::size_of_val(&how);
+        libc::syscall(libc::SYS_openat2, libc::AT_FDCWD, path, &raw const how, size) as c_int
+    }
+}
+
+/// The same as `put` at a place of which no part is a link.
+fn put_plainly(tree: c_int, place: &CStr) -> bool {
+    let found = open_plain(place.as_ptr());
+    let (empty, flags) = (c"".as_ptr(), MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+    // SAFETY: both are C strings; the descriptor is closed again when there is one.
+    found >= 0
+        && unsafe {
+            let put = libc::syscall(libc::SYS_move_mount, tree, empty, found, empty, flags) == 0;
+            let number = errno();
+            libc::close(found);
+            *libc::__errno_location() = number;
+            put
+        }
 }
 
 pub(super) fn put(tree: c_int, place: &CStr) -> bool {
