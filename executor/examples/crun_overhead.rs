@@ -29,8 +29,9 @@ for n, line in enumerate(sys.stdin):
     subprocess.run(common + ["create", "--bundle=" + bundle, "--pid-file=" + pid, name], check=True, stdin=subprocess.DEVNULL)
     subprocess.run(common + ["start", name], check=True)
     os.waitpid(int(open(pid).read()), 0)
-    print(int((time.monotonic() - began) * 1e6), flush=True)
+    took = time.monotonic() - began
     subprocess.run(common + ["delete", "--force", name], stderr=subprocess.DEVNULL)
+    print(int(took * 1e6), flush=True)
 "#;
 
 #[tokio::main]

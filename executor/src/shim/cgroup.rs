@@ -187,12 +187,15 @@ fn make_folder(folder: &Path, parent: &Parent) -> io::Result<()> {
 }
 
 impl Cgroup {
-    /// The files a process writes `0` into to enter.
+    /// The files a process of one thread writes `0` into to enter. `tasks` of version 1 moves the thread that writes, for
+    /// which the kernel waits for nobody; for a whole process it waits until no processor is starting another one, which on
+    /// an idle machine takes some ten milliseconds.
     pub fn doors(&self) -> Vec<CString> {
-        let path = |folder: &PathBuf| {
-            CString::new(folder.join("cgroup.procs").into_os_string().into_encoded_bytes())
+        let path = |(folder, version): &(PathBuf, Version)| {
+            let file = if *version == Version::Two { "cgroup.procs" } else { "tasks" };
+            CString::new(folder.join(file).into_os_string().into_encoded_bytes()).ok()
         };
-        self.folders.iter().filter_map(|(folder, _)| path(folder).ok()).collect()
+        self.folders.iter().filter_map(path).collect()
     }
 
     /// Processes the kernel killed in it for memory.
