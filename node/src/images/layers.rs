@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
 
 use serde::Deserialize;
 use stint_executor::ImageConfig;
 use stint_protocol::Digest;
-use tar::{Archive, EntryType};
+use tar::EntryType;
 
 use super::UnpackError;
 use super::config::Written;
+use super::entries::{Skip, Tar};
 use crate::limits;
 
 /// A file inside an archive.
@@ -61,11 +63,11 @@ const NESTED: u32 = 3;
 
 impl Layered {
     /// Whether an archive is one in layers.
-    pub fn is_one(archive: impl Read) -> Result<bool, UnpackError> {
-        for entry in Archive::new(archive).entries().map_err(UnpackError::unreadable)? {
-            let entry = entry.map_err(UnpackError::unreadable)?;
+    pub fn is_one(archive: impl Skip) -> Result<bool, UnpackError> {
+        for entry in Tar::of(archive).entries()? {
+            let entry = entry?;
             let path = entry.path().map_err(UnpackError::unreadable)?;
-            if matches!(path.to_str(), Some("oci-layout" | "./oci-layout" | "manifest.json")) {
+            if matches!(name(&path), Some("oci-layout" | "manifest.json")) {
                 return Ok(true);
             }
         }
@@ -74,6 +76,10 @@ impl Layered {
 
     /// The layers of an archive without compression; none when it is a plain root file system.
     pub fn find(file: &mut File) -> Result<Option<Self>, UnpackError> {
+        file.rewind().map_err(UnpackError::unreadable)?;
+        if !Self::is_one(&mut *file)? {
+            return Ok(None);
+        }
         let members = members(file)?;
         let mut archive = Members { file, members };
         if archive.members.contains_key("oci-layout") {
@@ -90,17 +96,24 @@ impl Layered {
 fn members(file: &mut File) -> Result<BTreeMap<String, Member>, UnpackError> {
     file.rewind().map_err(UnpackError::unreadable)?;
     let mut found = BTreeMap::new();
-    let mut archive = Archive::new(file);
-    for entry in archive.entries_with_seek().map_err(UnpackError::unreadable)? {
-        let entry = entry.map_err(UnpackError::unreadable)?;
+    let mut left = limits::IMAGE_NAMES_BYTES;
+    for entry in Tar::of(file).entries()? {
+        let entry = entry?;
         let path = entry.path().map_err(UnpackError::unreadable)?;
-        let Some(name) = path.to_str().map(|name| name.trim_start_matches("./").to_owned()) else { continue };
+        let Some(name) = name(&path) else { continue };
         let fits = name.starts_with("blobs/") || name.ends_with(".tar") || !name.contains('/');
         if fits && entry.header().entry_type() == EntryType::Regular {
-            found.insert(name, Member { offset: entry.raw_file_position(), size: entry.size() });
+            left = left
+                .checked_sub(name.len() + limits::IMAGE_NAME_COSTS)
+                .ok_or_else(|| UnpackError::Wrong("it has too many files for an image in layers".into()))?;
+            found.insert(name.to_owned(), Member { offset: entry.raw_file_position(), size: entry.size() });
         }
     }
     Ok(found)
+}
+
+fn name(path: &Path) -> Option<&str> {
+    path.to_str().map(|name| name.trim_start_matches("./"))
 }
 
 struct Members<'a> {
