@@ -80,7 +80,7 @@ impl Layered {
         if !Self::is_one(&mut *file)? {
             return Ok(None);
         }
-        let members = members(file)?;
+        let members = members(file, limits::IMAGE_NAMES_BYTES)?;
         let mut archive = Members { file, members };
         if archive.members.contains_key("oci-layout") {
             return archive.oci("index.json", NESTED).map(Some);
@@ -92,11 +92,10 @@ impl Layered {
     }
 }
 
-/// Files that can belong to an image in layers, by name.
-fn members(file: &mut File) -> Result<BTreeMap<String, Member>, UnpackError> {
+/// Files that can belong to an image in layers, by name; `left` is the memory for their names.
+fn members(file: &mut File, mut left: usize) -> Result<BTreeMap<String, Member>, UnpackError> {
     file.rewind().map_err(UnpackError::unreadable)?;
     let mut found = BTreeMap::new();
-    let mut left = limits::IMAGE_NAMES_BYTES;
     for entry in Tar::of(file).entries()? {
         let entry = entry?;
         let path = entry.path().map_err(UnpackError::unreadable)?;
@@ -200,5 +199,32 @@ fn choose(manifests: &[Descriptor]) -> Result<&Descriptor, UnpackError> {
         all => all.iter().find(fits).ok_or_else(|| {
             UnpackError::Wrong(format!("none of its {} images is for linux/{own}", all.len()))
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tar::{Builder, Header};
+
+    use super::*;
+
+    #[test]
+    fn names_are_kept_up_to_a_bound() {
+        let mut builder = Builder::new(tempfile::tempfile().unwrap());
+        let names = ["one.tar", "./blobs/sha256/00", "three", "folder/of no use"];
+        for name in names {
+            let mut header = Header::new_gnu();
+            header.set_size(0);
+            header.set_mode(0o644);
+            builder.append_data(&mut header, name, &[][..]).unwrap();
+        }
+        let mut file = builder.into_inner().unwrap();
+        let kept = ["blobs/sha256/00", "one.tar", "three"];
+        let costs = kept.map(|name| name.len() + limits::IMAGE_NAME_COSTS).iter().sum::<usize>();
+        assert!(members(&mut file, costs).unwrap().keys().eq(&kept));
+        let words = members(&mut file, costs - 1).err().unwrap().to_string();
+        assert!(words.contains("too many files for an image in layers"), "{words}");
+        // A root file system may have any number of them.
+        assert!(Layered::find(&mut file).unwrap().is_none());
     }
 }

@@ -428,11 +428,12 @@ fn usual_long_names_and_large_files_are_unpacked() {
     }
     // More than a record may have.
     let size = 2 * limits::IMAGE_RECORDS_BYTES as usize + 1;
-    let large = archive(&[File("large", 0o644, noise(size)), File("last", 0o644, b"last")]);
+    let content = noise(size);
+    let large = archive(&[File("large", 0o644, content), File("last", 0o644, b"last")]);
     for bytes in [large.clone(), zstd(&large)] {
         let unpacked = Unpacked::within(&bytes, 2 * size as u64);
         unpacked.result.as_ref().unwrap();
-        assert_eq!(fs::read(unpacked.path("large")).unwrap(), noise(size));
+        assert!(fs::read(unpacked.path("large")).unwrap() == content);
         assert_eq!(unpacked.read("last"), "last");
     }
 }
