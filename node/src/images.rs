@@ -3,6 +3,7 @@
 
 mod archive;
 mod config;
+mod entries;
 mod layers;
 mod packing;
 mod shelf;

@@ -74,6 +74,15 @@ pub const IMAGES_PAGE: usize = 1_000;
 pub const IMAGE_ENTRIES: u64 = 2_000_000;
 /// Bytes that one of them takes in an archive beside its content: a header, its padding, and a long name.
 pub const IMAGE_HEADER_BYTES: u64 = 2 * 1024;
+/// Bytes of headers, long names and attributes of one entry of an archive, all of which are read into memory: the kernel
+/// allows 64 KiB of attributes of a kind, and the map of a sparse file takes 512 bytes for 21 pieces.
+pub const IMAGE_RECORDS_BYTES: u64 = 4 * 1024 * 1024;
+/// Bytes from which on the kernel takes no path and no target of a link.
+pub const IMAGE_PATH_BYTES: usize = 4096;
+/// Memory for the names of an archive in layers while its own few are looked for.
+pub const IMAGE_NAMES_BYTES: usize = 64 * 1024 * 1024;
+/// Memory that one of them costs beside its letters.
+pub const IMAGE_NAME_COSTS: usize = 64;
 /// Memory for unpacking one zstd layer, as a power of two: 128 MiB, the most that zstd itself asks for unless told.
 pub const ZSTD_WINDOW_LOG: u32 = 27;
 /// Links followed on the way to one path, as the kernel does.

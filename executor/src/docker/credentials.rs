@@ -95,9 +95,11 @@ impl Credentials {
     /// What is sent to a registry (`docker.io`, `registry.example:5000`); none: nothing is.
     pub fn of(&self, registry: &str) -> Result<Option<DockerCredentials>, CredentialsError> {
         let asks = |key: &str| host(key) == Some(registry);
-        let login = self.file.auths.iter().find(|(key, _)| asks(key)).map(|(_, login)| login);
-        let sent = login.and_then(Login::credentials);
-        let named = login.is_some() && self.file.creds_store.is_some();
+        // A registry may stand there under several keys, some of them empty: `docker login` and helpers leave such.
+        let mut logins =
+            self.file.auths.iter().filter(|(key, _)| asks(key)).map(|(_, login)| login).peekable();
+        let named = logins.peek().is_some() && self.file.creds_store.is_some();
+        let sent = logins.find_map(Login::credentials);
         if sent.is_none() && (named || self.file.cred_helpers.keys().any(|key| asks(key))) {
             return Err(CredentialsError::Helper { path: self.path.clone(), registry: registry.into() });
         }
@@ -177,6 +179,28 @@ mod tests {
         for none in ["registry.example", "quay.example", "empty.example", "elsewhere.example"] {
             assert_eq!(of(none), None, "{none}");
         }
+    }
+
+    #[test]
+    fn a_registry_under_several_keys_gets_the_first_that_has_credentials() {
+        let of = |text: &str| {
+            let found = Stored::new(text, 0o600).read().unwrap().of("r.example").unwrap();
+            found.map(|found| (found.username.unwrap(), found.password.unwrap()))
+        };
+        let robot = Some(("robot".to_owned(), "s3cret".to_owned()));
+        let full = r#""r.example":{"auth":"cm9ib3Q6czNjcmV0"}"#;
+        for empty in [r#""https://r.example":{}"#, r#""http://r.example/v1/":{"auth":""}"#] {
+            assert_eq!(of(&format!(r#"{{"auths":{{{empty},{full}}}}}"#)), robot, "{empty}");
+            assert_eq!(
+                of(&format!(r#"{{"auths":{{{empty},{full}}},"credsStore":"pass"}}"#)),
+                robot,
+                "{empty}"
+            );
+            assert_eq!(of(&format!(r#"{{"auths":{{{empty}}}}}"#)), None, "{empty}");
+        }
+        let two =
+            r#"{"auths":{"r.example":{"auth":"YTpiOmM"},"https://r.example":{"auth":"cm9ib3Q6czNjcmV0"}}}"#;
+        assert_eq!(of(two), robot, "the first of the file's keys in order");
     }
 
     #[test]

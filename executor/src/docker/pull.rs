@@ -73,7 +73,7 @@ impl Puller<'_> {
     fn tell(&self, pulled: &Result<(), Verdict>, took: Duration) {
         let end = match pulled {
             Ok(()) => PullEnd::Pulled,
-            Err(Verdict { kind: EndKind::NotRunnable, .. }) => PullEnd::Missing,
+            Err(Verdict { kind: EndKind::NotRunnable | EndKind::FilesMissing, .. }) => PullEnd::Missing,
             Err(_) => PullEnd::Failed,
         };
         let _ = std::fs::write(&self.told, format!("{} {}", end.as_str(), took.as_millis()));
@@ -100,14 +100,8 @@ impl Puller<'_> {
                 Ok(()) => return Ok(()),
                 Err(fault) => fault,
             };
-            if is_missing(&fault) {
-                let remark = if wants_credentials(&fault) {
-                    of_credentials(credentials.is_some(), reference.registry())
-                } else {
-                    String::new()
-                };
-                let message = format!("image {name}: {}{remark}", fault.words());
-                return Err(verdict(EndKind::NotRunnable, message));
+            if let Some(refused) = refused(&name, reference.registry(), credentials.is_some(), &fault) {
+                return Err(refused);
             }
             if tries == limits::PULL_TRIES {
                 let message = format!("pulling {name} failed {tries} times, last: {}", fault.words());
@@ -156,10 +150,21 @@ impl Puller<'_> {
     }
 }
 
-/// Whether a registry says that there is no such image, or none for us.
-fn is_missing(fault: &Fault) -> bool {
-    let told = ["manifest unknown", "manifest for", "repository does not exist"];
-    !fault.is_unreachable() && (fault.status() == 404 || says(fault, &told) || wants_credentials(fault))
+/// What a registry's refusal means; none: it may answer otherwise soon.
+fn refused(name: &str, registry: &str, sent: bool, fault: &Fault) -> Option<Verdict> {
+    if fault.is_unreachable() {
+        return None;
+    }
+    let missing = ["manifest unknown", "manifest for", "repository does not exist"];
+    // A registry says the same of what is not there and of what is not for everybody: another node may know better.
+    let (kind, advice) = if wants_credentials(fault) {
+        (EndKind::FilesMissing, of_credentials(sent, registry))
+    } else if fault.status() == 404 || says(fault, &missing) {
+        (EndKind::NotRunnable, String::new())
+    } else {
+        return None;
+    };
+    Some(verdict(kind, format!("image {name}: {advice}{}", fault.words())))
 }
 
 /// Whether a registry wants to know who asks, or others to ask.
@@ -173,10 +178,11 @@ fn says(fault: &Fault, told: &[&str]) -> bool {
 }
 
 fn of_credentials(sent: bool, registry: &str) -> String {
+    let file = "the file that executor.docker.credentials names";
     if sent {
-        format!("; the node sent the credentials that it has for {registry} (executor.docker.credentials)")
+        format!("the node sent the credentials that it has for {registry}: put others into {file}; ")
     } else {
-        format!("; the node has no credentials for {registry} (executor.docker.credentials)")
+        format!("the node has no credentials for {registry}: put some into {file}; ")
     }
 }
 
@@ -203,5 +209,51 @@ impl Progress {
             self.layers.values().fold((0, 0), |sum, layer| (sum.0 + layer.0, sum.1 + layer.1));
         let mib = |bytes: i64| bytes / (1 << 20);
         Some(format!("{} of {} MiB of the layers begun", mib(current), mib(total)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(status: u16, words: &str, sent: bool) -> Option<(EndKind, String)> {
+        let fault = Fault::Said(status, words.into());
+        refused("r.example/a:1", "r.example", sent, &fault).map(|refused| (refused.kind, refused.message))
+    }
+
+    #[test]
+    fn what_another_node_may_be_given_does_not_end_the_task() {
+        let refusals = [
+            (404, "pull access denied for a, repository does not exist or may require 'docker login'"),
+            (500, "Head \"https://r.example/v2/a/manifests/1\": no basic auth credentials"),
+            (500, "unauthorized: authentication required"),
+            (500, "Unauthorized"),
+            (500, "denied: requested access to the resource is denied"),
+        ];
+        for (status, words) in refusals {
+            let (kind, message) = of(status, words, false).unwrap();
+            assert_eq!(kind, EndKind::FilesMissing, "{words}");
+            let advice =
+                "the node has no credentials for r.example: put some into the file that executor.docker.";
+            assert!(message.contains(words) && message.contains(advice), "{message}");
+            let (kind, message) = of(status, words, true).unwrap();
+            assert_eq!(kind, EndKind::FilesMissing, "{words}");
+            assert!(
+                message.contains("sent the credentials that it has for r.example: put others"),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_ends_it_and_what_may_come_back_is_tried_again() {
+        for (status, words) in [(404, "not found"), (500, "manifest unknown: manifest unknown")] {
+            let (kind, message) = of(status, words, true).unwrap();
+            assert_eq!(kind, EndKind::NotRunnable, "{words}");
+            assert!(!message.contains("credentials"), "{message}");
+        }
+        assert_eq!(of(500, "received unexpected HTTP status: 503 Service Unavailable", true), None);
+        let fault = Fault::Unreachable("unauthorized".into());
+        assert!(refused("a", "r.example", false, &fault).is_none());
     }
 }

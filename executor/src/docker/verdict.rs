@@ -146,13 +146,14 @@ pub fn end_file(layout: &Layout, lease: LeaseId) -> PathBuf {
 }
 
 /// The kinds of end that a keeper tells, by their number in a slot.
-const KINDS: [EndKind; 6] = [
+const KINDS: [EndKind; 7] = [
     EndKind::Exited(0),
     EndKind::Signalled(0),
     EndKind::OutOfMemory,
     EndKind::Lost,
     EndKind::StartFailed,
     EndKind::NotRunnable,
+    EndKind::FilesMissing,
 ];
 
 /// Says how the attempt ended: the words in a file, the kind in memory, which no full disk can lose.

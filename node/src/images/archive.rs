@@ -5,9 +5,10 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use stint_executor::ImageConfig;
-use tar::{Archive, Entry, EntryType};
+use tar::EntryType;
 
 use super::UnpackError;
+use super::entries::{One, Tar};
 use super::layers::{Layered, Member};
 use super::packing::{Packing, TOLD_BY};
 use super::tree::{Reading, Tree, Whiteout, whiteout};
@@ -93,8 +94,8 @@ fn inflate(file: &mut File, to: &Path, max_bytes: u64) -> Result<(), UnpackError
 }
 
 fn take_away(layer: Box<dyn Read + '_>, tree: &mut Tree) -> Result<(), UnpackError> {
-    for entry in Archive::new(layer).entries().map_err(UnpackError::unreadable)? {
-        let entry = entry.map_err(UnpackError::unreadable)?;
+    for entry in Tar::of(layer).entries()? {
+        let entry = entry?;
         let path = entry.path().map_err(UnpackError::unreadable)?;
         match whiteout(&path) {
             Some(Whiteout::One(gone)) => tree.remove(&gone)?,
@@ -107,9 +108,9 @@ fn take_away(layer: Box<dyn Read + '_>, tree: &mut Tree) -> Result<(), UnpackErr
 
 fn extract(content: Box<dyn Read + '_>, tree: &mut Tree, is_layer: bool) -> Result<(), UnpackError> {
     let mut count = 0;
-    let mut archive = Archive::new(content);
-    for entry in archive.entries().map_err(UnpackError::unreadable)? {
-        let mut entry = entry.map_err(UnpackError::unreadable)?;
+    let mut archive = Tar::of(content);
+    for entry in archive.entries()? {
+        let mut entry = entry?;
         count += 1;
         let path = entry.path().map_err(UnpackError::unreadable)?.into_owned();
         if !(is_layer && whiteout(&path).is_some()) {
@@ -126,12 +127,12 @@ fn extract(content: Box<dyn Read + '_>, tree: &mut Tree, is_layer: bool) -> Resu
 
 /// Devices, pipes and sockets are left out: an attempt gets its own from its runtime.
 fn extract_one(
-    entry: &mut Entry<'_, Box<dyn Read + '_>>,
+    entry: &mut One<'_, Box<dyn Read + '_>>,
     path: &Path,
     tree: &mut Tree,
 ) -> Result<(), UnpackError> {
     let mode = entry.header().mode().map_err(UnpackError::unreadable)?;
-    let linked = |entry: &Entry<'_, _>| {
+    let linked = |entry: &One<'_, _>| {
         let name = entry.link_name().map_err(UnpackError::unreadable)?;
         let nowhere = || UnpackError::Wrong(format!("{path:?} in it links to nothing"));
         Ok(name.ok_or_else(nowhere)?.into_owned())

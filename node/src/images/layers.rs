@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
 
 use serde::Deserialize;
 use stint_executor::ImageConfig;
 use stint_protocol::Digest;
-use tar::{Archive, EntryType};
+use tar::EntryType;
 
 use super::UnpackError;
 use super::config::Written;
+use super::entries::{Skip, Tar};
 use crate::limits;
 
 /// A file inside an archive.
@@ -61,11 +63,11 @@ const NESTED: u32 = 3;
 
 impl Layered {
     /// Whether an archive is one in layers.
-    pub fn is_one(archive: impl Read) -> Result<bool, UnpackError> {
-        for entry in Archive::new(archive).entries().map_err(UnpackError::unreadable)? {
-            let entry = entry.map_err(UnpackError::unreadable)?;
+    pub fn is_one(archive: impl Skip) -> Result<bool, UnpackError> {
+        for entry in Tar::of(archive).entries()? {
+            let entry = entry?;
             let path = entry.path().map_err(UnpackError::unreadable)?;
-            if matches!(path.to_str(), Some("oci-layout" | "./oci-layout" | "manifest.json")) {
+            if matches!(name(&path), Some("oci-layout" | "manifest.json")) {
                 return Ok(true);
             }
         }
@@ -74,7 +76,11 @@ impl Layered {
 
     /// The layers of an archive without compression; none when it is a plain root file system.
     pub fn find(file: &mut File) -> Result<Option<Self>, UnpackError> {
-        let members = members(file)?;
+        file.rewind().map_err(UnpackError::unreadable)?;
+        if !Self::is_one(&mut *file)? {
+            return Ok(None);
+        }
+        let members = members(file, limits::IMAGE_NAMES_BYTES)?;
         let mut archive = Members { file, members };
         if archive.members.contains_key("oci-layout") {
             return archive.oci("index.json", NESTED).map(Some);
@@ -86,21 +92,27 @@ impl Layered {
     }
 }
 
-/// Files that can belong to an image in layers, by name.
-fn members(file: &mut File) -> Result<BTreeMap<String, Member>, UnpackError> {
+/// Files that can belong to an image in layers, by name; `left` is the memory for their names.
+fn members(file: &mut File, mut left: usize) -> Result<BTreeMap<String, Member>, UnpackError> {
     file.rewind().map_err(UnpackError::unreadable)?;
     let mut found = BTreeMap::new();
-    let mut archive = Archive::new(file);
-    for entry in archive.entries_with_seek().map_err(UnpackError::unreadable)? {
-        let entry = entry.map_err(UnpackError::unreadable)?;
+    for entry in Tar::of(file).entries()? {
+        let entry = entry?;
         let path = entry.path().map_err(UnpackError::unreadable)?;
-        let Some(name) = path.to_str().map(|name| name.trim_start_matches("./").to_owned()) else { continue };
+        let Some(name) = name(&path) else { continue };
         let fits = name.starts_with("blobs/") || name.ends_with(".tar") || !name.contains('/');
         if fits && entry.header().entry_type() == EntryType::Regular {
-            found.insert(name, Member { offset: entry.raw_file_position(), size: entry.size() });
+            left = left
+                .checked_sub(name.len() + limits::IMAGE_NAME_COSTS)
+                .ok_or_else(|| UnpackError::Wrong("it has too many files for an image in layers".into()))?;
+            found.insert(name.to_owned(), Member { offset: entry.raw_file_position(), size: entry.size() });
         }
     }
     Ok(found)
+}
+
+fn name(path: &Path) -> Option<&str> {
+    path.to_str().map(|name| name.trim_start_matches("./"))
 }
 
 struct Members<'a> {
@@ -187,5 +199,32 @@ fn choose(manifests: &[Descriptor]) -> Result<&Descriptor, UnpackError> {
         all => all.iter().find(fits).ok_or_else(|| {
             UnpackError::Wrong(format!("none of its {} images is for linux/{own}", all.len()))
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tar::{Builder, Header};
+
+    use super::*;
+
+    #[test]
+    fn names_are_kept_up_to_a_bound() {
+        let mut builder = Builder::new(tempfile::tempfile().unwrap());
+        let names = ["one.tar", "./blobs/sha256/00", "three", "folder/of no use"];
+        for name in names {
+            let mut header = Header::new_gnu();
+            header.set_size(0);
+            header.set_mode(0o644);
+            builder.append_data(&mut header, name, &[][..]).unwrap();
+        }
+        let mut file = builder.into_inner().unwrap();
+        let kept = ["blobs/sha256/00", "one.tar", "three"];
+        let costs = kept.map(|name| name.len() + limits::IMAGE_NAME_COSTS).iter().sum::<usize>();
+        assert!(members(&mut file, costs).unwrap().keys().eq(&kept));
+        let words = members(&mut file, costs - 1).err().unwrap().to_string();
+        assert!(words.contains("too many files for an image in layers"), "{words}");
+        // A root file system may have any number of them.
+        assert!(Layered::find(&mut file).unwrap().is_none());
     }
 }

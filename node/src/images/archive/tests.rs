@@ -13,6 +13,7 @@ use tar::{Builder, Header};
 use tempfile::TempDir;
 
 use super::*;
+use crate::limits;
 
 const MOST: u64 = 1 << 20;
 
@@ -77,11 +78,15 @@ struct Unpacked {
 
 impl Unpacked {
     fn of(bytes: &[u8]) -> Self {
+        Self::within(bytes, MOST)
+    }
+
+    fn within(bytes: &[u8], most: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("secret"), "not yours").unwrap();
         fs::write(folder.path().join("image"), bytes).unwrap();
         fs::create_dir(folder.path().join("out")).unwrap();
-        let result = unpack(&folder.path().join("image"), &folder.path().join("out"), MOST);
+        let result = unpack(&folder.path().join("image"), &folder.path().join("out"), most);
         assert_eq!(fs::read(folder.path().join("secret")).unwrap(), b"not yours");
         let mut names: Vec<_> =
             fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
@@ -336,4 +341,140 @@ fn an_oci_layout_is_unpacked_for_this_platform() {
     things.pop();
     let words = Unpacked::of(&archive(&things)).refused();
     assert!(words.contains("is missing in it"), "{words}");
+}
+
+/// What says something of the entry that follows it.
+fn record(kind: EntryType, content: &[u8]) -> Vec<u8> {
+    let mut builder = Builder::new(Vec::new());
+    builder.append(&header("record", 0o644, content.len() as u64, kind, ""), content).unwrap();
+    let mut whole = builder.into_inner().unwrap();
+    whole.truncate(whole.len() - 1_024);
+    whole
+}
+
+/// One attribute, written as the format has it: with its own length before it.
+fn attribute(key: &str, value: &str) -> Vec<u8> {
+    let beside = key.len() + value.len() + 3;
+    let mut digits = beside.to_string().len();
+    digits = (beside + digits).to_string().len();
+    format!("{} {key}={value}\n", beside + digits).into_bytes()
+}
+
+#[test]
+fn names_and_attributes_that_fill_memory_are_refused() {
+    let huge = "n".repeat(2 * limits::IMAGE_RECORDS_BYTES as usize);
+    let records = [
+        record(EntryType::GNULongName, huge.as_bytes()),
+        record(EntryType::GNULongLink, huge.as_bytes()),
+        record(EntryType::XHeader, &attribute("path", &huge)),
+        record(EntryType::XHeader, &attribute("comment", &huge)),
+    ];
+    let after = archive(&[File("a", 0o644, b"a"), File("manifest.json", 0o644, b"[]")]);
+    for record in records {
+        let bytes = [record, after.clone()].concat();
+        let refused = |unpacked: Unpacked| {
+            let words = unpacked.refused();
+            assert!(words.contains("a name or attributes in it of more than"), "{words}");
+        };
+        for bytes in [bytes.clone(), gzip(&bytes), zstd(&bytes)] {
+            refused(Unpacked::of(&bytes));
+        }
+        for layer in [gzip(&bytes), zstd(&bytes)] {
+            refused(saved(&[&layer]));
+        }
+    }
+    // Longer than the kernel's: not the node's fault, so that no other node is tried.
+    let long = "n/".repeat(2_048);
+    for kind in [EntryType::GNULongName, EntryType::GNULongLink] {
+        let bytes = [record(kind, long.as_bytes()), archive(&[Symlink("a", "b")])].concat();
+        assert_eq!(Unpacked::of(&bytes).refused(), "a name in it has 4096 bytes; 4095 at most");
+    }
+}
+
+#[test]
+fn usual_long_names_and_large_files_are_unpacked() {
+    let long = format!("{}/{}/{}", "a".repeat(100), "b".repeat(100), "c".repeat(100));
+    let gnu = record(EntryType::GNULongName, format!("{long}/gnu").as_bytes());
+    let link = record(EntryType::GNULongLink, format!("{long}/to").as_bytes());
+    let attributes =
+        [attribute("path", &format!("{long}/pax")), attribute("SCHILY.xattr.user.note", &"x".repeat(60_000))]
+            .concat();
+    let pax = record(EntryType::XHeader, &attributes);
+    let part = |thing| {
+        let mut part = archive(&[thing]);
+        part.truncate(part.len() - 1_024);
+        part
+    };
+    let whole = [
+        gnu,
+        part(File("short", 0o644, b"gnu")),
+        link,
+        part(Symlink("link", "short")),
+        pax,
+        part(File("short", 0o644, b"pax")),
+        record(EntryType::XGlobalHeader, &attribute("comment", "of all")),
+        part(Device("dev")),
+        part(File("last", 0o644, b"last")),
+        vec![0; 1_024],
+    ]
+    .concat();
+    for bytes in [whole.clone(), gzip(&whole), zstd(&whole)] {
+        let unpacked = Unpacked::of(&bytes);
+        unpacked.result.as_ref().unwrap();
+        assert_eq!(unpacked.read(&format!("{long}/gnu")), "gnu");
+        assert_eq!(unpacked.read(&format!("{long}/pax")), "pax");
+        assert_eq!(fs::read_link(unpacked.path("link")).unwrap().to_str(), Some(&*format!("{long}/to")));
+        assert_eq!(unpacked.read("last"), "last");
+    }
+    // More than a record may have.
+    let size = 2 * limits::IMAGE_RECORDS_BYTES as usize + 1;
+    let content = noise(size);
+    let large = archive(&[File("large", 0o644, content), File("last", 0o644, b"last")]);
+    for bytes in [large.clone(), zstd(&large)] {
+        let unpacked = Unpacked::within(&bytes, 2 * size as u64);
+        unpacked.result.as_ref().unwrap();
+        assert!(fs::read(unpacked.path("large")).unwrap() == content);
+        assert_eq!(unpacked.read("last"), "last");
+    }
+}
+
+/// With a hole before its four bytes.
+fn sparse(path: &str, size: u64) -> Vec<u8> {
+    let mut header = header(path, 0o644, 4, EntryType::GNUSparse, "");
+    let hole = size - 4;
+    let octal = |field: &mut [u8], value: u64| {
+        if value < 1 << 33 {
+            field.copy_from_slice(format!("{value:011o}\0").as_bytes());
+        } else {
+            field.fill(0);
+            field[0] = 0x80;
+            field[4..].copy_from_slice(&value.to_be_bytes());
+        }
+    };
+    let gnu = header.as_gnu_mut().unwrap();
+    octal(&mut gnu.sparse[0].offset, hole);
+    octal(&mut gnu.sparse[0].numbytes, 4);
+    octal(&mut gnu.realsize, size);
+    header.set_cksum();
+    let mut whole = header.as_bytes().to_vec();
+    whole.extend_from_slice(b"data");
+    whole.resize(1_024, 0);
+    whole
+}
+
+#[test]
+fn holes_are_files_and_are_not_read_where_they_are_skipped() {
+    let after = archive(&[File("last", 0o644, b"last")]);
+    let unpacked = Unpacked::of(&zstd(&[sparse("holes", 10_000), after.clone()].concat()));
+    unpacked.result.as_ref().unwrap();
+    assert_eq!(unpacked.read("last"), "last");
+    let read = unpacked.read("holes");
+    assert!(read.len() == 10_000 && read.ends_with("\0data"));
+    // A mark of a layer, larger than could be read in a lifetime.
+    let mark = sparse(".wh.gone", 1 << 62);
+    let base = archive(&[File("gone", 0o644, b"gone")]);
+    let unpacked = saved(&[&base, &zstd(&[mark, after].concat())]);
+    unpacked.result.as_ref().unwrap();
+    assert!(!unpacked.path("gone").exists());
+    assert_eq!(unpacked.read("last"), "last");
 }
