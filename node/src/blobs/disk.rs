@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 use stint_protocol::{Blob, Digest};
@@ -62,6 +62,20 @@ pub struct StoredFile {
     pub blob: Blob,
     /// Since it was stored, or last asked for.
     pub age: Duration,
+    pub touched: Touched,
+}
+
+/// When a file was stored and last asked for. The same later: nobody has counted on it since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Touched {
+    stored: Option<SystemTime>,
+    asked: Option<Instant>,
+}
+
+impl Touched {
+    fn of(file: &fs::Metadata, asked: Option<&Instant>) -> Self {
+        Self { stored: file.modified().ok(), asked: asked.copied() }
+    }
 }
 
 impl BlobDisk {
@@ -114,8 +128,9 @@ impl BlobDisk {
             let digest = entry.file_name().to_str().and_then(|name| name.parse::<Digest>().ok());
             // Gone meanwhile: another look is soon.
             let (Some(digest), Ok(metadata)) = (digest, entry.metadata()) else { continue };
-            let age = age(&metadata, self.asked().get(&digest));
-            found.push(StoredFile { blob: Blob { digest, size: metadata.len() }, age });
+            let asked = self.asked().get(&digest).copied();
+            let (age, touched) = (age(&metadata, asked.as_ref()), Touched::of(&metadata, asked.as_ref()));
+            found.push(StoredFile { blob: Blob { digest, size: metadata.len() }, age, touched });
         }
         Ok(found)
     }
@@ -129,16 +144,19 @@ impl BlobDisk {
         }
     }
 
-    /// Removes bytes unless they were stored or asked for less than `after` ago; whether it did. Who asks for them at
-    /// the same time either finds them gone, or keeps them.
-    pub fn remove_old(&self, digest: &Digest, after: Duration) -> Result<bool, BlobError> {
+    /// Removes bytes when they are older than `after` and as they were found: stored or asked for since, somebody may count
+    /// on them, however old that is by now. Whether it did. Who asks for them at the same time either finds them gone, or
+    /// keeps them.
+    pub fn remove_old(&self, digest: &Digest, found: Touched, after: Duration) -> Result<bool, BlobError> {
         let asked = self.asked();
-        let is_old =
-            fs::metadata(self.path(digest)).is_ok_and(|found| age(&found, asked.get(digest)) > after);
-        if is_old {
+        let goes = fs::metadata(self.path(digest)).is_ok_and(|file| {
+            let asked = asked.get(digest);
+            age(&file, asked) > after && Touched::of(&file, asked) == found
+        });
+        if goes {
             self.remove(digest)?;
         }
-        Ok(is_old)
+        Ok(goes)
     }
 
     /// From now on it is young.

@@ -52,7 +52,8 @@ impl Office {
 ///
 /// A state that a majority confirmed may still lack an entry that is being written and names the bytes, for as long as
 /// that takes. So a file may go only by a state that has an entry which was proposed after the file was found to be old
-/// and spare: whoever counted on the bytes before they were old comes first in the log.
+/// and spare: whoever counted on the bytes before they were old comes first in the log. And only when nobody stored or
+/// asked for it since it was found: whoever did may come after that entry, and wait so long that it is old again.
 pub fn is_spare(state: &State, node: NodeId, wanted: usize, digest: &Digest) -> bool {
     match state.blob(digest) {
         None => true,

@@ -7,6 +7,7 @@ use stint_protocol::{Blob, Digest, limits as words, version};
 use stint_scheduler::State;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use super::disk::StoredFile;
 use super::leader::tend;
 use super::message::RegistryRequest;
 use super::pull::PullError;
@@ -86,21 +87,22 @@ async fn sweep(node: &Arc<Node>, blobs: &Arc<Blobs>) {
     disk.forget_asked(after);
     let listed = tokio::task::spawn_blocking(move || disk.list()).await;
     let files = match listed {
-        Ok(Ok(files)) => files.into_iter().filter(|file| file.age > after).map(|file| file.blob.digest),
+        Ok(Ok(files)) => files.into_iter().filter(|file| file.age > after),
         Ok(Err(error)) => return tracing::warn!(%error, "stored bytes that nobody needs are not deleted"),
         Err(_) => return,
     };
-    let mut spare: Vec<Digest> = files.filter(|digest| is_spare(&state, node.id, wanted, digest)).collect();
+    let mut spare: Vec<StoredFile> =
+        files.filter(|file| is_spare(&state, node.id, wanted, &file.blob.digest)).collect();
     if spare.is_empty() {
         return;
     }
     let Some(state) = after_an_entry(node).await else { return };
-    spare.retain(|digest| is_spare(&state, node.id, wanted, digest));
+    spare.retain(|file| is_spare(&state, node.id, wanted, &file.blob.digest));
     let disk = blobs.disk.clone();
     let swept = tokio::task::spawn_blocking(move || -> Result<usize, BlobError> {
         let mut count = 0;
-        for digest in spare {
-            count += usize::from(disk.remove_old(&digest, after)?);
+        for file in spare {
+            count += usize::from(disk.remove_old(&file.blob.digest, file.touched, after)?);
         }
         Ok(count)
     });

@@ -33,8 +33,8 @@ pub struct Library {
     pub opened: bool,
     /// When each file of a peer was last stored or asked for, by world time.
     disks: Vec<BTreeMap<Digest, u64>>,
-    /// What each peer found old and spare, before it asks for an entry.
-    found: Vec<Vec<Digest>>,
+    /// What each peer found old and spare, before it asks for an entry, and when that was last stored or asked for.
+    found: Vec<Vec<(Digest, u64)>>,
     rounds: Vec<u64>,
     /// How long a file stays that nothing names, in milliseconds.
     sweep_after_ms: u64,
@@ -215,8 +215,10 @@ impl World {
     fn sweep(&mut self, peer: usize) {
         let state = self.log.state();
         let old = self.library.disks[peer].keys().filter(|digest| self.is_old(peer, digest));
-        let found: Vec<Digest> =
-            old.filter(|digest| is_spare(state, node_id(peer), COPIES, digest)).copied().collect();
+        let spare = old.filter(|digest| is_spare(state, node_id(peer), COPIES, digest));
+        let disk = &self.library.disks[peer];
+        let found: Vec<(Digest, u64)> =
+            spare.filter_map(|digest| Some((*digest, *disk.get(digest)?))).collect();
         if found.is_empty() {
             return;
         }
@@ -259,9 +261,10 @@ impl World {
 
     /// Deletes what is spare by the state with that entry, and old still.
     pub fn on_swept(&mut self, peer: usize, index: u64) {
-        for digest in std::mem::take(&mut self.library.found[peer]) {
+        for (digest, asked) in std::mem::take(&mut self.library.found[peer]) {
             let spare = is_spare(self.log.state_at(index), node_id(peer), COPIES, &digest);
-            if spare && self.is_old(peer, &digest) {
+            let untouched = self.library.disks[peer].get(&digest) == Some(&asked);
+            if spare && untouched && self.is_old(peer, &digest) {
                 self.library.disks[peer].remove(&digest);
                 let number = u64::from(digest.bytes()[0]);
                 self.say("swept", peer as u64, number, || format!("{digest} at peer {}", peer + 1));
