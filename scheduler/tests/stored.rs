@@ -486,6 +486,8 @@ fn every_command_is_stored_and_every_file_is_known() {
         "snapshot-2.cbor".into(),
         "snapshot-3.cbor".into(),
         "snapshot-4.cbor".into(),
+        "mounts-submit.cbor".into(),
+        "mounts-register-node.cbor".into(),
     ]);
     expected.sort();
     assert_eq!(folder.names(), expected);
