@@ -32,13 +32,11 @@ pub struct Limits {
 
 /// `SOURCE[:TARGET][:rw]`; what paths may be is the cluster's to say.
 pub fn parse_mount(text: &str) -> Result<v1::HostMount, String> {
-    let mut parts: Vec<&str> = text.split(':').collect();
-    let writable = match parts.last() {
-        Some(&"rw") if parts.len() > 1 => parts.pop().is_some(),
-        Some(&"ro") if parts.len() > 1 => parts.pop().is_none(),
-        _ => false,
+    let (paths, writable) = match text.strip_suffix(":rw") {
+        Some(paths) => (paths, true),
+        None => (text.strip_suffix(":ro").unwrap_or(text), false),
     };
-    match parts[..] {
+    match paths.split(':').collect::<Vec<&str>>()[..] {
         [source] if !source.is_empty() => {
             Ok(v1::HostMount { source: source.into(), target: String::new(), writable })
         }

@@ -88,15 +88,11 @@ impl MountSettings {
             let message = format!("{source} holds or lies in {}, which is never mounted", own.display());
             return Err((EndKind::Denied, message));
         }
-        if let Some(taken) = is_taken(
-            if mount.target() == mount.source { &real } else { Path::new(mount.target()) }
-                .to_str()
-                .unwrap_or("/"),
-        ) {
-            return Err((
-                EndKind::NotRunnable,
-                format!("{source} leads to {}, and {taken} is the program's own", real.display()),
-            ));
+        // A process sees it where it really is, which nobody could check before.
+        let seen_at = if mount.target() == source { real.to_str().unwrap_or("/") } else { mount.target() };
+        if let Some(taken) = is_taken(seen_at) {
+            let message = format!("{source} would be seen at {seen_at}, and {taken} is the program's own");
+            return Err((EndKind::NotRunnable, message));
         }
         let meta = std::fs::metadata(&real).map_err(|_| missing())?;
         let text = real.to_str().filter(|text| !text.contains([':', ',', '\0']));

@@ -280,9 +280,7 @@ impl RawContainer {
         // SAFETY: it was just put there, and stays until the region is cleared for the next launch.
         Ok(unsafe { &*place })
     }
-}
 
-impl RawContainer {
     fn mounts(&self) -> &[RawLaid] {
         // SAFETY: made from a slice of this length, in the same region as this value.
         unsafe { std::slice::from_raw_parts(self.mounts, self.mounted) }
@@ -469,8 +467,8 @@ fn clone_contained(raw: &Raw) -> io::Result<Child> {
     }
     heap::hide();
     // SAFETY: clone_args is a plain structure of integers; without CLONE_VM this is a fork, and the watchdog has one
-    // thread, so the child's copy of memory is consistent; of what it lacks it uses nothing. It shares the descriptors until it makes a table of its own,
-    // and opens and closes none before.
+    // thread, so the child's copy of memory is consistent; of what it lacks it uses nothing. It shares the descriptors
+    // until it makes a table of its own, and opens and closes none before.
     let pid = unsafe {
         let mut arguments: libc::clone_args = std::mem::zeroed();
         arguments.flags = flags as u64;
