@@ -1,7 +1,7 @@
 //! Orders out of the applied state: who reports, whether there is news for it, and what it is told. Pure: the
 //! leader's side of reports and the fast simulation run the same code.
 
-use stint_protocol::{AttemptEnd, BootMs, EndKind, GpuId, GpuInfo, LeaseId, version};
+use stint_protocol::{AttemptEnd, BootMs, EndKind, GpuId, GpuInfo, LeaseId, Runtime, version};
 use stint_scheduler::{Command, Leased, Node, RegisterNode, State, Task};
 
 use crate::contacts::Contacts;
@@ -43,6 +43,9 @@ pub fn reporter(state: &State, report: &Report) -> Reporter {
 fn sayable(state: &State, register: &RegisterNode) -> RegisterNode {
     let mut register = register.clone();
     register.offer.allows = register.offer.allows.filter(|_| state.version() >= version::TASK_LIMITS);
+    if state.version() < version::SLURM {
+        register.offer.runtimes.retain(|runtime| *runtime != Runtime::Slurm);
+    }
     register
 }
 
@@ -293,6 +296,7 @@ mod tests {
         run(&mut state, admit(Version(3)));
         let Command::RegisterNode(mut register) = register(Nonce(1), Vec::new()) else { panic!("a node") };
         register.offer.allows = Some(vec![Allowance::everything(Runtime::Mock)]);
+        register.offer.runtimes = vec![Runtime::Mock, Runtime::Slurm];
         let usage = Some(Box::new(Usage { cpu_ms: Some(7), ..Usage::default() }));
         let end = AttemptEnd { usage, ..AttemptEnd::new(LEASE, EndKind::Exited(0), String::new(), 1) };
         let missing = AttemptEnd::new(LEASE, EndKind::FilesMissing, "no input".into(), 0);

@@ -44,8 +44,7 @@ impl fmt::Display for Class {
     }
 }
 
-/// A word that names no class or no runtime; says which words do that people use: mock is for tests, and the Slurm bridge
-/// is not in this version.
+/// A word that names no class or no runtime; says which words do that people use: mock is for tests.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown {what} {word:?}: use one of {known}")]
 pub struct UnknownWord {
@@ -64,7 +63,8 @@ impl FromStr for Class {
     type Err = UnknownWord;
 
     fn from_str(word: &str) -> Result<Self, UnknownWord> {
-        let unknown = || UnknownWord { what: "class", word: word.into(), known: "cpu_short, cpu_long, gpu" };
+        let unknown =
+            || UnknownWord { what: "class", word: word.into(), known: "cpu_short, cpu_long, gpu, gpu_slurm" };
         Class::ALL.into_iter().find(|c| c.as_str() == word).ok_or_else(unknown)
     }
 }
@@ -121,7 +121,8 @@ impl FromStr for Runtime {
             "oci" => return Ok(Runtime::Crun),
             _ => {}
         }
-        let unknown = || UnknownWord { what: "runtime", word: word.into(), known: "process, crun, docker" };
+        let unknown =
+            || UnknownWord { what: "runtime", word: word.into(), known: "process, crun, docker, slurm" };
         Runtime::ALL.into_iter().find(|r| r.as_str() == word).ok_or_else(unknown)
     }
 }
@@ -157,7 +158,8 @@ pub struct ClassRules {
 }
 
 impl ClassRules {
-    /// The rules a new cluster starts with; sources: DESIGN §6 and §7, env-runner §14.1.
+    /// The rules a new cluster starts with; sources: DESIGN §6 and §7, env-runner §14.1. What Slurm runs may take as long
+    /// and use as many devices as its partitions give: 30 days and 64 devices are beyond what sites allow.
     pub fn default_for(class: Class) -> Self {
         use Runtime::{Crun, Docker, Mock, Process, Slurm};
         let (runtimes, timeout_s, cpu, mib, gpus, lease_ttl_ms) = match class {
@@ -169,11 +171,11 @@ impl ClassRules {
         Self {
             runtimes,
             default_timeout_ms: timeout_s * 1000,
-            max_timeout_ms: timeout_s * 1000,
+            max_timeout_ms: if class == Class::GpuSlurm { 30 * 86_400_000 } else { timeout_s * 1000 },
             default_cpu_milli: cpu,
             default_memory_bytes: mib * 1024 * 1024,
             default_gpus: gpus,
-            max_gpus: gpus,
+            max_gpus: if class == Class::GpuSlurm { 64 } else { gpus },
             lease_ttl_ms,
         }
     }

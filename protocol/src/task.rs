@@ -159,18 +159,32 @@ impl TaskSpec {
         self.limits = self.limits.filter(|limits| **limits != TaskLimits::default());
         self.limits.iter().try_for_each(|limits| limits.check())?;
         self.check_class(rules)?;
+        self.check_for_slurm()?;
         self.check_numbers(rules)?;
         Ok(self)
     }
 
-    /// CPU and memory of one attempt.
+    /// CPU and memory that one attempt takes from its node. What Slurm runs takes none: Slurm finds its own.
     pub fn resources(&self) -> Resources {
-        Resources { cpu_milli: self.cpu_milli, memory_bytes: self.memory_bytes }
+        match self.class {
+            Class::GpuSlurm => Resources::default(),
+            _ => Resources { cpu_milli: self.cpu_milli, memory_bytes: self.memory_bytes },
+        }
     }
 
     /// Whole GPUs of one attempt.
     pub fn gpu_count(&self) -> u32 {
         self.gpus.as_ref().map_or(0, |g| g.count)
+    }
+
+    /// The GPUs that one attempt leases from its node. What Slurm runs leases none: Slurm gives it its own.
+    pub fn leases(&self) -> Option<&GpuRequest> {
+        self.gpus.as_ref().filter(|gpus| gpus.count > 0 && self.class != Class::GpuSlurm)
+    }
+
+    /// How many GPUs one attempt leases from its node.
+    pub fn leased_gpus(&self) -> u32 {
+        self.leases().map_or(0, |gpus| gpus.count)
     }
 
     /// Bytes it takes in memory, about; for the bound on live specs.
@@ -292,6 +306,34 @@ impl TaskSpec {
         Ok(())
     }
 
+    /// What cannot be handed to Slurm: its nodes have files of their own.
+    fn check_for_slurm(&self) -> Result<(), InvalidSpec> {
+        if self.class != Class::GpuSlurm {
+            return Ok(());
+        }
+        if self.image.is_some() {
+            return refuse(
+                "image",
+                "is not for class gpu_slurm: Slurm runs what its nodes have; name their container program in the \
+                 command, for example [\"apptainer\", \"exec\", \"/shared/tool.sif\", \"train\"]",
+            );
+        }
+        if self.files.is_some() {
+            return refuse(
+                "files",
+                "are not for class gpu_slurm: inputs, outputs and secrets do not reach Slurm's nodes; use their \
+                 shared file system",
+            );
+        }
+        if self.gpus.as_ref().is_some_and(|gpus| gpus.min_memory_bytes > 0) {
+            return refuse(
+                "gpus",
+                "of class gpu_slurm cannot be asked for by memory: name a model, which is the type in Slurm's gres",
+            );
+        }
+        Ok(())
+    }
+
     fn check_numbers(&self, rules: &ClassRules) -> Result<(), InvalidSpec> {
         if self.timeout_ms > rules.max_timeout_ms {
             let (asked, most) = (self.timeout_ms, rules.max_timeout_ms);
@@ -332,6 +374,7 @@ impl TaskSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::OutputPath;
 
     fn resolve(spec: TaskSpec) -> Result<TaskSpec, InvalidSpec> {
         let rules = ClassRules::default_for(spec.class);
@@ -349,6 +392,15 @@ mod tests {
     }
 
     #[test]
+    fn what_slurm_runs_takes_nothing_of_its_node() {
+        let mut spec = TaskSpec::new(Class::GpuSlurm, words("train"));
+        spec.cpu_milli = 8_000;
+        spec.gpus = Some(GpuRequest { count: 64, model: Some("h200".into()), min_memory_bytes: 0 });
+        let spec = resolve(spec).unwrap();
+        assert_eq!((spec.resources(), spec.gpu_count(), spec.leased_gpus()), (Resources::default(), 64, 0));
+    }
+
+    #[test]
     fn refusals_say_what_to_change() {
         let mut two_gpus = TaskSpec::new(Class::Gpu, words("train"));
         two_gpus.gpus = Some(GpuRequest { count: 2, ..GpuRequest::default() });
@@ -360,7 +412,18 @@ mod tests {
         own_variable.env.insert("STINT_TASK".into(), "1".into());
         let mut no_image = TaskSpec::new(Class::CpuLong, words("x"));
         no_image.runtime = Some(Runtime::Docker);
+        let slurm = || TaskSpec::new(Class::GpuSlurm, words("train"));
+        let (mut image_for_slurm, mut files_for_slurm, mut memory_for_slurm) = (slurm(), slurm(), slurm());
+        image_for_slurm.image = Some("registry.example/tool:1".into());
+        files_for_slurm.files = Some(Box::new(TaskFiles {
+            outputs: vec![OutputPath { path: "out".into(), optional: false }],
+            ..TaskFiles::default()
+        }));
+        memory_for_slurm.gpus = Some(GpuRequest { count: 1, min_memory_bytes: 1, ..GpuRequest::default() });
         let cases = [
+            (image_for_slurm, "Slurm runs what its nodes have"),
+            (files_for_slurm, "do not reach Slurm's nodes"),
+            (memory_for_slurm, "name a model"),
             (no_image, "image: is missing"),
             (TaskSpec::new(Class::CpuShort, vec![]), "command: is empty"),
             (TaskSpec::new(Class::CpuShort, words("a\0b")), "NUL"),

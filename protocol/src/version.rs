@@ -39,6 +39,8 @@ pub const IMAGES: Version = Version(3);
 /// Limits of a task, what nodes allow of them, and what attempts used: `TaskSpec.limits`, `NodeOffer.allows`,
 /// `AttemptEnd.usage`.
 pub const TASK_LIMITS: Version = Version(4);
+/// Tasks that nodes hand to Slurm: nodes that offer `Runtime::Slurm`.
+pub const SLURM: Version = Version(4);
 /// Resuming a node also ends its being held after failed starts.
 pub const RESUME_FREES: Version = Version(4);
 /// Attempts whose files are not there are told from failed starts: `EndKind::FilesMissing`.

@@ -94,7 +94,7 @@ fn check_gpus(state: &State) -> Result<(), String> {
     for (id, task) in &state.tasks {
         let Some(leased) = task.leased() else { continue };
         let lease = LeaseId { task: *id, attempt: task.fields.attempts };
-        agree("GPUs of a lease", &leased.gpus.len(), &(task.spec.gpu_count() as usize))?;
+        agree("GPUs of a lease", &leased.gpus.len(), &(task.spec.leased_gpus() as usize))?;
         for gpu in &leased.gpus {
             if let Some(other) = holders.insert(gpu, lease) {
                 return Err(format!("GPU {gpu} has two holders: {other} and {lease}"));

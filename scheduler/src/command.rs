@@ -4,8 +4,8 @@ use minicbor::{Decode, Encode};
 use stint_protocol::image::{Named, SCHEME};
 use stint_protocol::{
     AttemptEnd, Blob, Digest, EndKind, IdempotencyKey, ImageId, ImageKind, ImageName, ImageSource,
-    Incarnation, LeaseId, NodeId, NodeOffer, Nonce, Outcome, SharedSpec, TaskId, TaskName, Tenant, Version,
-    version,
+    Incarnation, LeaseId, NodeId, NodeOffer, Nonce, Outcome, Runtime, SharedSpec, TaskId, TaskName, Tenant,
+    Version, version,
 };
 
 use crate::node::NodeMode;
@@ -227,6 +227,7 @@ impl Command {
         match self {
             Command::Submit(submit) if submit.spec.limits.is_some() => version::TASK_LIMITS,
             Command::RegisterNode(node) if node.offer.allows.is_some() => version::TASK_LIMITS,
+            Command::RegisterNode(node) if node.offer.runtimes.contains(&Runtime::Slurm) => version::SLURM,
             Command::RecordEnds { ends, .. } if ends.iter().any(|end| end.usage.is_some()) => {
                 version::TASK_LIMITS
             }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use stint_protocol::{NodeId, TaskId};
 
 use crate::node::Node;
-use crate::plan::{Missing, choose_runtime, missing};
+use crate::plan::{Missing, choose_runtime, missing, told as words_of};
 use crate::state::State;
 use crate::task::{Leased, Task, TaskState};
 
@@ -181,8 +181,7 @@ fn unblock(node: &Node, lack: &Lack) -> String {
             format!("would start on {name} if its config offered class {class}")
         }
         Lack::Runtime(Missing::Runtime(runtimes), _) => {
-            let words: Vec<&str> = runtimes.iter().map(|r| r.as_str()).collect();
-            format!("would start on {name} if it offered one of: {}", words.join(", "))
+            format!("would start on {name} if it offered one of: {}", words_of(runtimes))
         }
         Lack::Of(missing @ Missing::Gpus { need, free, .. }) if missing.is_busy() => {
             format!("would start on {name} if {} GPU(s) were freed", need - free)

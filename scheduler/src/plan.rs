@@ -12,7 +12,7 @@ use stint_protocol::{Class, GpuId, Incarnation, NodeId, Runtime, SharedSpec, Tas
 use crate::state::State;
 use crate::task::TaskState;
 
-pub(crate) use filter::{Missing, choose_runtime, missing};
+pub(crate) use filter::{Missing, choose_runtime, missing, told};
 use sheet::Sheet;
 
 /// Waiting tasks of one class that a plan looks at without placing one: bounds the cost of a plan when the
@@ -97,7 +97,7 @@ pub(crate) fn assignment_holds(state: &State, assignment: &Assignment) -> bool {
         assignment.gpus.iter().all(|g| state.gpu(g).is_some_and(|r| r.free_on(node.id).is_some()));
     let distinct: BTreeSet<&GpuId> = assignment.gpus.iter().collect();
     let count_right =
-        distinct.len() == assignment.gpus.len() && assignment.gpus.len() == task.spec.gpu_count() as usize;
+        distinct.len() == assignment.gpus.len() && assignment.gpus.len() == task.spec.leased_gpus() as usize;
     let lacks = filter::missing_but_gpus(node, &task.spec, &node.free(), node.free_slots());
     let allowed = filter::not_allowed(node, assignment.runtime, &task.spec);
     let allowed = allowed.is_ok_and(|refused| refused.is_empty());

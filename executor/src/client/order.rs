@@ -114,8 +114,8 @@ fn docker(shared: &Shared, launch: &Launch) -> Result<DockerOrder, Refusal> {
         (EndKind::Denied, e.to_string())
     })?;
     let gpus: Vec<String> = launch.gpus.iter().map(|gpu| gpu.id.as_str().to_owned()).collect();
-    if gpus.len() != launch.spec.gpu_count() as usize {
-        let message = format!("its lease holds {} GPUs and not {}", gpus.len(), launch.spec.gpu_count());
+    if gpus.len() != launch.spec.leased_gpus() as usize {
+        let message = format!("its lease holds {} GPUs and not {}", gpus.len(), launch.spec.leased_gpus());
         return Err((EndKind::StartFailed, message));
     }
     let known = |label: &str, variable: &str| Some((label.to_owned(), launch.env.get(variable)?.clone()));

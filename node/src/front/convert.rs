@@ -138,8 +138,8 @@ pub fn live_task(state: &State, id: TaskId, task: &Task) -> v1::Task {
         attempt_records: fields.records.iter().map(|r| attempt(state, r)).collect(),
         command: task.spec.command.clone(),
         priority: task.spec.priority.into(),
-        cpu_milli: task.spec.resources().cpu_milli,
-        memory_bytes: task.spec.resources().memory_bytes,
+        cpu_milli: task.spec.cpu_milli,
+        memory_bytes: task.spec.memory_bytes,
         limits: super::limits::shown(&task.spec),
         ..v1::Task::default()
     };
@@ -195,8 +195,8 @@ pub fn finished_task(state: &State, id: TaskId, task: &FinishedTask) -> v1::Task
         command: task.spec.command.clone(),
         priority: task.spec.priority.into(),
         not_before_ms: 0,
-        cpu_milli: task.spec.resources().cpu_milli,
-        memory_bytes: task.spec.resources().memory_bytes,
+        cpu_milli: task.spec.cpu_milli,
+        memory_bytes: task.spec.memory_bytes,
         limits: super::limits::shown(&task.spec),
     }
 }

@@ -85,8 +85,7 @@ impl fmt::Display for Missing {
             }
             Missing::Class(class) => write!(f, "does not offer class {class}"),
             Missing::Runtime(wanted) => {
-                let words: Vec<&str> = wanted.iter().map(|r| r.as_str()).collect();
-                write!(f, "offers none of the runtimes {}", words.join(", "))
+                write!(f, "offers none of the runtimes {}", told(wanted))
             }
             Missing::Allowed(refused) => {
                 let words: Vec<String> = refused.iter().map(NotAllowed::to_string).collect();
@@ -115,6 +114,12 @@ impl fmt::Display for Missing {
             }
         }
     }
+}
+
+/// Runtimes as users are told of them: only who asks for mock knows of it.
+pub(crate) fn told(runtimes: &[Runtime]) -> String {
+    let told = runtimes.iter().filter(|runtime| **runtime != Runtime::Mock || runtimes.len() == 1);
+    told.map(|runtime| runtime.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 /// Everything `node` lacks for `spec`; empty = it fits now.
@@ -175,7 +180,7 @@ fn missing_amounts(node: &Node, spec: &TaskSpec, free: &Resources, slots: u32) -
 }
 
 fn missing_gpus(state: &State, node: &Node, spec: &TaskSpec) -> Vec<Missing> {
-    let Some(request) = spec.gpus.as_ref().filter(|r| r.count > 0) else { return Vec::new() };
+    let Some(request) = spec.leases() else { return Vec::new() };
     let offered = node.offer.gpus.iter().filter(|g| request.accepts(g));
     let is_free = |id| state.gpu(id).is_some_and(|r| r.free_on(node.id).is_some());
     let free = offered.clone().filter(|g| is_free(&g.id)).count() as u32;

@@ -86,7 +86,7 @@ impl Row {
             return None;
         }
         let runtime = choose_runtime(state, &self.node, spec).ok()?;
-        let Some(request) = spec.gpus.as_ref().filter(|r| r.count > 0) else {
+        let Some(request) = spec.leases() else {
             return Some((runtime, Vec::new()));
         };
         let fitting = |id: &&GpuId| self.node.offer.gpus.iter().any(|g| g.id == **id && request.accepts(g));

@@ -145,14 +145,17 @@ impl Story {
             memory_bytes: 141 << 30,
             index: index as u32,
         };
+        let runtimes: Vec<Runtime> =
+            get("runtimes", "process,crun").split(',').map(|r| r.parse().unwrap()).collect();
+        let with_slurm = runtimes.contains(&Runtime::Slurm);
         let mut offer = NodeOffer {
             resources: Resources {
                 cpu_milli: get("cpus", "4").parse::<u64>().unwrap() * 1000,
                 memory_bytes: 64 << 30,
             },
             gpus: gpus.split(',').filter(|g| !g.is_empty()).enumerate().map(gpu).collect(),
-            runtimes: get("runtimes", "process,crun").split(',').map(|r| r.parse().unwrap()).collect(),
-            classes: Class::ALL.into_iter().filter(|c| *c != Class::GpuSlurm).collect(),
+            runtimes,
+            classes: Class::ALL.into_iter().filter(|c| *c != Class::GpuSlurm || with_slurm).collect(),
             slots: get("slots", "8").parse().unwrap(),
             ..NodeOffer::default()
         };

@@ -22,7 +22,7 @@ fn one(change: &Change, state: &State) -> Result<(), String> {
             let holds = |gpu| state.gpu(gpu).is_some_and(|record| record.holder == Some(*lease));
             match leased.gpus.iter().find(|gpu| !holds(gpu)) {
                 Some(gpu) => Err(format!("{lease} is not the holder of its device {gpu}")),
-                None if leased.gpus.len() != task.spec.gpu_count() as usize => {
+                None if leased.gpus.len() != task.spec.leased_gpus() as usize => {
                     Err(format!("{lease} has {} devices", leased.gpus.len()))
                 }
                 None => Ok(()),
