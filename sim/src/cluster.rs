@@ -14,6 +14,7 @@ use crate::operator::Operator;
 use crate::oracle::{Oracle, Severity};
 use crate::peer::{Failed, Peer};
 use crate::process::Process;
+use crate::slurm::SlurmWorld;
 
 /// Longest time a datagram takes without a fault, in milliseconds.
 pub const CALM_LATENCY_MS: u64 = 5;
@@ -28,6 +29,7 @@ pub struct Cluster<'a> {
     pub oracle: Oracle,
     pub dice: Dice,
     pub operator: Operator,
+    pub slurm: SlurmWorld,
     processes: BTreeMap<u64, Process>,
     /// Directed links that are cut, and how many faults cut each.
     cuts: BTreeMap<(u64, u64), u32>,
@@ -39,7 +41,14 @@ pub struct Cluster<'a> {
 
 impl<'a> Cluster<'a> {
     /// Machines that are switched on in `sim`.
-    pub fn new(sim: Sim<'a>, peers: Vec<Peer>, sky: Sky, oracle: Oracle, operator: Operator) -> Self {
+    pub fn new(
+        sim: Sim<'a>,
+        peers: Vec<Peer>,
+        sky: Sky,
+        oracle: Oracle,
+        operator: Operator,
+        slurm: SlurmWorld,
+    ) -> Self {
         let processes = peers.iter().map(|peer| (peer.id(), Process::start(peer.clone().run()))).collect();
         Self {
             sim,
@@ -48,6 +57,7 @@ impl<'a> Cluster<'a> {
             oracle,
             dice: Dice::new(0, 0),
             operator,
+            slurm,
             processes,
             cuts: BTreeMap::new(),
             down: BTreeSet::new(),
@@ -77,6 +87,7 @@ impl<'a> Cluster<'a> {
         for peer in &self.peers {
             peer.machine().advance();
         }
+        self.slurm.advance();
     }
 
     /// A process ends by itself when its storage fails, and only then. Not even then for its version.

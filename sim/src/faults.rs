@@ -13,6 +13,7 @@ mod pair_cut;
 mod partition;
 mod pause;
 mod power;
+mod slurm;
 mod turn;
 mod upgrade;
 mod watchdog;
@@ -70,6 +71,14 @@ const KINDS: &[(&str, Draw)] = &[
     ("restart-next", turn::restart_next),
     ("power-all", power::all),
     ("upgrade-next", upgrade::next),
+    ("slurm-down", slurm::down),
+    ("slurm-slow", slurm::slow),
+    ("slurm-purge", slurm::purge),
+    ("slurm-forgets", slurm::forgets),
+    ("slurm-node-fails", slurm::node_fails),
+    ("slurm-preempts", slurm::preempts),
+    ("folder-away", slurm::folder_away),
+    ("folder-stale", slurm::folder_stale),
 ];
 
 /// The names that scenarios may use.

@@ -1,14 +1,19 @@
 //! The node's side of a simulated machine.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use stint_executor::{
     Held, Host, HostHealth, Launch, LogChunk, LogError, LogFuture, LogStream, Sandbox, StopReason,
 };
 use stint_node::clock::Clock;
 use stint_protocol::{Allowance, AttemptEnd, BootMs, LeaseId, Runtime};
+use stint_slurm_bridge::Bridge;
 
+use crate::clock::MachineClock;
 use crate::machine::{Attempt, Machine, Phase};
+use crate::oracle::Oracle;
+use crate::slurm::SlurmWorld;
 
 /// What a simulated program writes.
 pub fn output(lease: LeaseId) -> Vec<u8> {
@@ -93,5 +98,74 @@ impl Host for Machine {
         let accounted = self.inner().accounted;
         let allows = vec![Allowance::everything(Runtime::Mock)];
         HostHealth { sandbox: Sandbox::PidNamespace, runtimes, allows, accounted, problems: vec![] }
+    }
+}
+
+/// The real bridge with a machine beside it, watched: the oracle and the simulated Slurm are told what it is given and
+/// what it says.
+pub struct Watched {
+    pub bridge: Bridge,
+    pub slurm: SlurmWorld,
+    pub clock: Arc<MachineClock>,
+    pub oracle: Oracle,
+}
+
+impl Watched {
+    /// Until when a lease was given, by the world's time.
+    fn given(&self, lease: LeaseId, deadline: BootMs) {
+        let now = self.clock.boot();
+        let (left, over) =
+            (self.clock.in_world_ms(deadline.since(now)), self.clock.in_world_ms(now.since(deadline)));
+        let left_ms = left as i64 - over as i64;
+        self.oracle.on_given(lease, left_ms);
+        self.slurm.given(lease, left_ms);
+    }
+
+    fn is_slurms(&self, lease: LeaseId) -> bool {
+        self.bridge.knows(lease)
+    }
+}
+
+impl Host for Watched {
+    fn start(&self, launch: Launch) {
+        if launch.runtime == Runtime::Slurm {
+            self.given(launch.lease, launch.deadline);
+        }
+        self.bridge.start(launch);
+    }
+
+    fn renew(&self, renewals: Vec<(LeaseId, BootMs)>) {
+        for (lease, deadline) in renewals.iter().filter(|(lease, _)| self.is_slurms(*lease)) {
+            self.given(*lease, *deadline);
+        }
+        self.bridge.renew(renewals);
+    }
+
+    fn stop(&self, lease: LeaseId, reason: StopReason) {
+        self.bridge.stop(lease, reason);
+    }
+
+    fn acknowledge(&self, leases: Vec<LeaseId>) {
+        self.bridge.acknowledge(leases);
+    }
+
+    fn held(&self) -> Vec<Held> {
+        self.bridge.held()
+    }
+
+    fn unacknowledged(&self) -> Vec<AttemptEnd> {
+        let ends = self.bridge.unacknowledged();
+        for end in ends.iter().filter(|end| self.is_slurms(end.lease)) {
+            self.slurm.told_ended(end.lease, &end.kind);
+        }
+        ends
+    }
+
+    fn read_log(&self, lease: LeaseId, stream: LogStream, offset: u64, max: usize) -> LogFuture {
+        self.bridge.read_log(lease, stream, offset, max)
+    }
+
+    fn health(&self) -> HostHealth {
+        self.bridge.health()
     }
 }

@@ -12,11 +12,19 @@ pub fn offer(id: u64, topology: &Topology) -> NodeOffer {
     };
     let own = (0..own).map(|index| gpu(format!("GPU-{id}-{index}"), index));
     let shared = (0..topology.shared_gpus).map(|index| gpu(format!("GPU-shared-{index}"), 100 + index));
+    fn with<T>(mut these: Vec<T>, one: T, is: bool) -> Vec<T> {
+        these.extend(is.then_some(one));
+        these
+    }
     NodeOffer {
         resources: Resources { cpu_milli: topology.cpu_milli, memory_bytes: topology.memory_bytes },
         gpus: own.chain(shared).collect(),
-        runtimes: vec![Runtime::Mock],
-        classes: vec![Class::CpuShort, Class::CpuLong, Class::Gpu],
+        runtimes: with(vec![Runtime::Mock], Runtime::Slurm, topology.slurm_jobs > 0),
+        classes: with(
+            vec![Class::CpuShort, Class::CpuLong, Class::Gpu],
+            Class::GpuSlurm,
+            topology.slurm_jobs > 0,
+        ),
         labels: Default::default(),
         slots: topology.slots,
         quarantined: Vec::new(),

@@ -236,6 +236,11 @@ impl Oracle {
         }
     }
 
+    /// Another honest word for how an attempt ended.
+    pub fn on_seen_as(&self, lease: LeaseId, end: &EndKind) {
+        self.book().honest_outcome.ended(lease, end);
+    }
+
     /// A running attempt is gone with its machine's power.
     pub fn on_power_lost(&self, machine: u64, lease: LeaseId) {
         let (at, mut book) = (self.time.ms(), self.book());

@@ -4,22 +4,24 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use stint_executor::Host;
+use stint_executor::{Host, HostEvent};
 use stint_node::agent::Agent;
 use stint_node::announce::announce;
 use stint_node::assemble::{AssembleError, Parts, assemble};
-use stint_node::clock::Chance;
+use stint_node::clock::{Chance, Clock};
 use stint_node::node::{Link, Node};
 use stint_node::peers;
 use stint_node::shared::Outgrown;
 use stint_protocol::{Incarnation, NodeId, Nonce, Version, version};
 use stint_raft::Settings;
 use stint_scheduler::RegisterNode;
+use stint_slurm_bridge::Bridge;
 use tokio::sync::mpsc;
 
 use crate::clock::MachineClock;
 use crate::dice::Dice;
 use crate::disk::{self, MemoryDisk};
+use crate::host::Watched;
 use crate::identity::{authority, identity};
 use crate::machine::{self, Machine};
 use crate::membership::{self, Members};
@@ -28,6 +30,7 @@ use crate::offer::offer;
 use crate::oracle::Oracle;
 use crate::plant::Plant;
 use crate::scenario::Scenario;
+use crate::slurm::{self, SlurmWorld};
 use crate::workload::Desk;
 
 /// Entries between two snapshots: few, so that they happen.
@@ -52,6 +55,8 @@ struct Inner {
     card: Card,
     /// Processes begun so far.
     lives: AtomicU64,
+    /// Times its machine was switched on.
+    boots: AtomicU64,
     /// The highest version that the installed program may speak.
     speaks: AtomicU32,
     /// What the real node keeps in its data folder.
@@ -70,6 +75,7 @@ pub struct Surroundings {
     pub sky: Sky,
     pub oracle: Oracle,
     pub desk: Desk,
+    pub slurm: SlurmWorld,
 }
 
 /// Why a simulated process ended by itself.
@@ -102,6 +108,7 @@ impl Peer {
             disk,
             card: Card::default(),
             lives: AtomicU64::new(0),
+            boots: AtomicU64::new(0),
             speaks: AtomicU32::new(world.members.speaks(id).0),
             incarnation: AtomicU64::new(0),
             member: AtomicBool::new(false),
@@ -187,6 +194,7 @@ impl Peer {
         self.0.machine.power_lost();
         self.0.disk.power_lost(dice, garbage);
         self.0.clock.power_on();
+        self.0.boots.fetch_add(1, Ordering::SeqCst);
     }
 
     /// The process: runs until it is killed, or its storage fails.
@@ -269,15 +277,43 @@ impl Peer {
         });
     }
 
+    /// The machine, and Slurm beside it where there is one. False: not all that was handed to it is accounted for.
+    fn host(&self, events: mpsc::Sender<HostEvent>) -> (Arc<dyn Host>, bool) {
+        let world = &self.0.world;
+        let local: Arc<dyn Host> = Arc::new(self.0.machine.clone());
+        if world.scenario.topology.slurm_jobs == 0 {
+            return (local, true);
+        }
+        let boot = self.0.boots.load(Ordering::SeqCst);
+        let doors = slurm::Doors { world: world.slurm.clone(), node: self.0.id, boot };
+        let (records, accounted) = doors.open();
+        let clock = self.0.clock.clone();
+        let doors = stint_slurm_bridge::Doors {
+            slurm: Arc::new(doors.clone()),
+            shelf: Arc::new(doors),
+            now: Arc::new(move || clock.boot()),
+            timing: slurm::timing(world.scenario.cluster.kill_margin_ms),
+        };
+        let bridge = Bridge::new(local, doors, records, accounted, events);
+        tokio::spawn(bridge.clone().run());
+        let watched = Watched {
+            bridge,
+            slurm: world.slurm.clone(),
+            clock: self.0.clock.clone(),
+            oracle: world.oracle.clone(),
+        };
+        (Arc::new(watched), accounted)
+    }
+
     /// The executing side, as `stint_node::start` brings it up.
     fn execute(&self, node: &Arc<Node>) {
         let (sender, events) = mpsc::channel(EVENTS_AHEAD);
-        if !self.0.machine.open(sender) || self.0.incarnation.load(Ordering::SeqCst) == 0 {
+        let (host, accounted) = self.host(sender.clone());
+        if !(self.0.machine.open(sender) && accounted) || self.0.incarnation.load(Ordering::SeqCst) == 0 {
             self.0.incarnation.fetch_add(1, Ordering::SeqCst);
         }
         let incarnation = Incarnation(self.0.incarnation.load(Ordering::SeqCst));
         let nonce = Nonce(node.chance.bits() as u64);
-        let host: Arc<dyn Host> = Arc::new(self.0.machine.clone());
         // Set once a process.
         let _ = node.host.set(host.clone());
         let offer = self.0.machine.offer();

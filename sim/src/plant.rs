@@ -21,6 +21,12 @@ pub enum Plant {
     FalseAccount,
     /// The clock of one machine runs at half speed, far beyond the drift that leases allow for.
     SlowClock,
+    /// A job's guard never ends a program for time: it runs on when nobody gives it any more.
+    SlurmDeafGuard,
+    /// A job's guard counts the time it was given from when it reads of it, and not from when it asked.
+    SlurmLateCount,
+    /// A job that Slurm begins again begins its program again.
+    SlurmBeginsTwice,
     /// In the product's own code.
     Node(NodeMutation),
     Raft(RaftMutation),
@@ -28,12 +34,15 @@ pub enum Plant {
 
 /// Every plant with its word. `StaleOrders` is not here: between whole nodes an answer reaches only the call that waits
 /// for it, so orders are never stale; the fast layer, where late answers arrive, plants and catches it.
-const WORDS: [(&str, Plant); 15] = [
+const WORDS: [(&str, Plant); 18] = [
     ("late_kill", Plant::LateKill),
     ("lying_disk", Plant::LyingDisk),
     ("leader_restore", Plant::LeaderRestore),
     ("false_account", Plant::FalseAccount),
     ("slow_clock", Plant::SlowClock),
+    ("slurm_deaf_guard", Plant::SlurmDeafGuard),
+    ("slurm_late_count", Plant::SlurmLateCount),
+    ("slurm_begins_twice", Plant::SlurmBeginsTwice),
     ("stale_read", Plant::Node(NodeMutation::StaleRead)),
     ("renew_after_revoke", Plant::Node(NodeMutation::RenewAfterRevoke)),
     ("act_before_own_term_entry", Plant::Node(NodeMutation::ActBeforeOwnTermEntry)),

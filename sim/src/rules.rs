@@ -47,7 +47,7 @@ const LEASE_TTL_MS: u64 = 4_000;
 impl Default for ClusterRules {
     fn default() -> Self {
         Self {
-            lease_ttl_ms: BTreeMap::from([("gpu".to_owned(), 5_000)]),
+            lease_ttl_ms: BTreeMap::from([("gpu".to_owned(), 5_000), ("gpu_slurm".to_owned(), 9_000)]),
             timeout_ms: 10_000,
             lease_margin_ms: 1_000,
             kill_margin_ms: crate::machine::KILL_MARGIN_MS,
@@ -61,7 +61,7 @@ impl ClusterRules {
     /// What the founding peer replicates.
     pub fn settings(&self) -> Settings {
         let rules = |class: Class| ClassRules {
-            runtimes: vec![Runtime::Mock],
+            runtimes: vec![if class == Class::GpuSlurm { Runtime::Slurm } else { Runtime::Mock }],
             default_timeout_ms: self.timeout_ms,
             max_timeout_ms: self.timeout_ms,
             lease_ttl_ms: self.lease_ttl_ms.get(class.as_str()).copied().unwrap_or(LEASE_TTL_MS),

@@ -63,6 +63,8 @@ pub struct Topology {
     pub drift_ppm: u64,
     /// Each wall clock is set wrong by up to this, in milliseconds.
     pub wall_offset_ms: u64,
+    /// Jobs that Slurm runs at a time; every node hands tasks of class gpu_slurm on to it. 0: there is no Slurm.
+    pub slurm_jobs: u32,
     /// Peers that begin with the oldest version, the founder first; `upgrade-next` upgrades them, and so does healing.
     pub old_peers: Range,
 }
@@ -193,6 +195,7 @@ impl Default for Topology {
             shared_gpus: 0,
             drift_ppm: 4_000,
             wall_offset_ms: 300,
+            slurm_jobs: 0,
             old_peers: Range(0, 0),
         }
     }

@@ -72,11 +72,18 @@ impl Workload {
         ordered("workload.count", self.count)?;
         self.run_ms.iter().try_for_each(|range| ordered("workload.run_ms", *range))?;
         known("workload.requests", &self.requests, &REQUESTS)?;
-        let classes = [Class::CpuShort, Class::CpuLong, Class::Gpu].map(Class::as_str);
+        let classes = Class::ALL.map(Class::as_str);
         known("workload.classes", &self.classes, &classes)?;
         if self.classes.get(Class::Gpu.as_str()).is_some_and(|weight| *weight > 0) && !topology.has_gpus() {
             return Err(
                 "workload.classes has gpu, but topology.gpus gives no node one: tasks would wait for ever"
+                    .into(),
+            );
+        }
+        let weight = |class: Class| self.classes.get(class.as_str()).copied().unwrap_or(0);
+        if weight(Class::GpuSlurm) > 0 && topology.slurm_jobs == 0 {
+            return Err(
+                "workload.classes has gpu_slurm, but topology.slurm_jobs is 0: tasks would wait for ever"
                     .into(),
             );
         }

@@ -157,7 +157,9 @@ impl Desk {
         let Some((keeper, lease)) = log_keeper(&state, task, 0) else { return Ok(Answer::Done) };
         let read =
             ReadLog { lease, stderr: false, offset: 0, wait_ms: 0, file: None, tail: None, progress: None };
-        if let LogAnswer::Chunk { bytes, .. } = node.read_log(keeper, read).await?
+        // What waits in Slurm's queue has written nothing yet.
+        if let LogAnswer::Chunk { bytes, complete, .. } = node.read_log(keeper, read).await?
+            && (complete || !bytes.is_empty())
             && **bytes != output(lease)
         {
             let what = format!("attempt {lease} wrote {:?}", String::from_utf8_lossy(&bytes));
@@ -203,7 +205,8 @@ impl Submit {
 
     fn tasks(&self) -> NewTasks {
         let mut spec = TaskSpec::new(self.class, vec!["simulated".into()]);
-        spec.runtime = Some(Runtime::Mock);
+        let in_slurm = self.class == Class::GpuSlurm;
+        spec.runtime = Some(if in_slurm { Runtime::Slurm } else { Runtime::Mock });
         spec.cpu_milli = 1_000;
         spec.memory_bytes = 1 << 30;
         spec.priority = self.priority;

@@ -23,6 +23,7 @@ use crate::panics;
 use crate::peer::{Peer, Surroundings};
 use crate::plant::Plant;
 use crate::scenario::{Scenario, Topology};
+use crate::slurm::SlurmWorld;
 use crate::trace::Trace;
 use crate::workload::{Desk, Workload};
 
@@ -101,6 +102,14 @@ impl<'a> World<'a> {
             old: Dice::new(seed, 0x4005).within(scenario.topology.old_peers),
         };
         let (sky, desk) = (Sky::default(), Desk::new(oracle.clone()));
+        let slurm = SlurmWorld::new(
+            time.clone(),
+            oracle.clone(),
+            Dice::new(seed, 0x6000),
+            scenario.workload.clone(),
+            plant,
+            scenario.topology.slurm_jobs,
+        );
         let around = Surroundings {
             seed,
             scenario: Arc::new(scenario.clone()),
@@ -109,6 +118,7 @@ impl<'a> World<'a> {
             sky: sky.clone(),
             oracle: oracle.clone(),
             desk: desk.clone(),
+            slurm: slurm.clone(),
         };
         let mut dice = Dice::new(seed, 0x4000);
         let peers: Vec<Peer> = (1..=members.all())
@@ -120,7 +130,7 @@ impl<'a> World<'a> {
         }
         let workload = Workload::new(scenario.workload, desk, oracle.clone(), Dice::new(seed, 0x4001));
         let operator = Operator::new((1..=members.voters).collect());
-        let cluster = Cluster::new(sim, peers, sky, oracle.clone(), operator);
+        let cluster = Cluster::new(sim, peers, sky, oracle.clone(), operator, slurm);
         Self { time, oracle, cluster, workload, members, up: false, run: run.clone() }
     }
 

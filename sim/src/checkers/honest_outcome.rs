@@ -6,12 +6,12 @@ use stint_protocol::{EndKind, LeaseId, Outcome, TaskId};
 
 /// How each attempt ended on its machine.
 #[derive(Default)]
-pub struct HonestOutcome(BTreeMap<LeaseId, EndKind>);
+pub struct HonestOutcome(BTreeMap<LeaseId, Vec<EndKind>>);
 
 impl HonestOutcome {
-    /// An attempt has ended.
+    /// An attempt has ended; more than once where there are several honest words for one end.
     pub fn ended(&mut self, lease: LeaseId, kind: &EndKind) {
-        self.0.insert(lease, kind.clone());
+        self.0.entry(lease).or_default().push(kind.clone());
     }
 
     /// An outcome is recorded. That an attempt was lost or cancelled may be said without its machine.
@@ -21,7 +21,7 @@ impl HonestOutcome {
         }
         let lease = LeaseId { task, attempt: outcome.attempt };
         match self.0.get(&lease) {
-            Some(seen) if *seen == outcome.kind => Ok(()),
+            Some(seen) if seen.contains(&outcome.kind) => Ok(()),
             seen => Err(format!("attempt {lease} is recorded as {:?}, and ended as {seen:?}", outcome.kind)),
         }
     }

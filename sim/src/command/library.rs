@@ -28,6 +28,8 @@ library![
     "power-cut",
     "long-outage",
     "churn",
+    "slurm-chaos",
+    "slurm-purge",
     "quiet",
 ];
 

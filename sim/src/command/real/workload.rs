@@ -60,7 +60,12 @@ fn check(task: &RecordedTask, scenario: &Scenario) -> Result<(), String> {
         format!("class {:?} is not known{}", task.class, suggest::hint(&task.class, known))
     })?;
     match class {
-        Class::GpuSlurm => return Err("class gpu_slurm cannot be simulated yet".into()),
+        Class::GpuSlurm if topology.slurm_jobs == 0 => {
+            return Err(
+                "class gpu_slurm, and there is no simulated Slurm: see topology.slurm_jobs of the scenario"
+                    .into(),
+            );
+        }
         Class::Gpu if topology.gpus.iter().all(|count| *count == 0) => {
             return Err(
                 "class gpu, and no simulated node has a GPU: see topology.gpus of the scenario".into()

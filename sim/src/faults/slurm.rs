@@ -1,0 +1,105 @@
+//! Slurm fails in its ways: its controller is away, forgets, answers late or not at all, purges what it knew; its nodes
+//! fail; and so does the folder that they share with ours.
+
+use super::Fault;
+use crate::cluster::Cluster;
+use crate::dice::Dice;
+use crate::scenario::Range;
+use crate::slurm::Trouble;
+
+type Set = fn(&mut Trouble, &Drawn, bool);
+
+struct Drawn {
+    range: Range,
+    coin: bool,
+}
+
+struct Lasting {
+    name: &'static str,
+    drawn: Drawn,
+    set: Set,
+}
+
+fn lasting(dice: &mut Dice, name: &'static str, set: Set) -> Box<dyn Fault> {
+    let low = dice.between(20, 800);
+    let drawn = Drawn { range: Range(low, low + dice.between(50, 2_500)), coin: dice.one_in(2) };
+    Box::new(Lasting { name, drawn, set })
+}
+
+/// `slurm-down`: no controller answers. Half of the time it comes back without a job for a while, as one does that reads
+/// its state.
+pub fn down(dice: &mut Dice) -> Box<dyn Fault> {
+    lasting(dice, "Slurm's controller is away", |trouble, drawn, on| match drawn.coin {
+        true => trouble.empty = on,
+        false => trouble.down = on,
+    })
+}
+
+/// `slurm-slow`: commands take long, and answers get lost.
+pub fn slow(dice: &mut Dice) -> Box<dyn Fault> {
+    lasting(dice, "Slurm answers late", |trouble, drawn, on| {
+        trouble.slow_ms = on.then_some(drawn.range);
+        trouble.loses_answers = on;
+    })
+}
+
+/// `slurm-purge`: records of ended jobs go at once.
+pub fn purge(dice: &mut Dice) -> Box<dyn Fault> {
+    lasting(dice, "Slurm purges its records", |trouble, _, on| trouble.purges = on)
+}
+
+/// `folder-away`: the shared folder cannot be reached, or hangs.
+pub fn folder_away(dice: &mut Dice) -> Box<dyn Fault> {
+    lasting(dice, "the shared folder is away", |trouble, _, on| trouble.folder_away = on)
+}
+
+/// `folder-stale`: what is written in the shared folder stays unseen elsewhere for a while.
+pub fn folder_stale(dice: &mut Dice) -> Box<dyn Fault> {
+    lasting(dice, "the shared folder is stale", |trouble, drawn, on| {
+        trouble.stale_ms = on.then_some(drawn.range);
+    })
+}
+
+impl Fault for Lasting {
+    fn begin(&mut self, cluster: &mut Cluster<'_>) -> String {
+        cluster.slurm.trouble(|trouble| (self.set)(trouble, &self.drawn, true));
+        format!("{} ({:?}, {})", self.name, self.drawn.range, self.drawn.coin)
+    }
+
+    fn end(&mut self, cluster: &mut Cluster<'_>) {
+        cluster.slurm.trouble(|trouble| (self.set)(trouble, &self.drawn, false));
+    }
+}
+
+enum Blow {
+    Forget,
+    NodeFails,
+    Preempt,
+}
+
+/// `slurm-forgets`: the controller crashes and comes back with what it saved some seconds ago.
+pub fn forgets(_: &mut Dice) -> Box<dyn Fault> {
+    Box::new(Blow::Forget)
+}
+
+/// `slurm-node-fails`: what runs on it goes on.
+pub fn node_fails(_: &mut Dice) -> Box<dyn Fault> {
+    Box::new(Blow::NodeFails)
+}
+
+/// `slurm-preempts` a job for another.
+pub fn preempts(_: &mut Dice) -> Box<dyn Fault> {
+    Box::new(Blow::Preempt)
+}
+
+impl Fault for Blow {
+    fn begin(&mut self, cluster: &mut Cluster<'_>) -> String {
+        match self {
+            Blow::Forget => cluster.slurm.forget(),
+            Blow::NodeFails => cluster.slurm.strike(true),
+            Blow::Preempt => cluster.slurm.strike(false),
+        }
+    }
+
+    fn end(&mut self, _: &mut Cluster<'_>) {}
+}

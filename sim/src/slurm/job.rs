@@ -1,0 +1,261 @@
+//! What runs on Slurm's nodes: `stint_slurm_bridge::script` as it behaves, with a simulated program.
+
+use stint_executor::Launch;
+use stint_protocol::{BootMs, EndKind, LeaseId};
+use stint_slurm_bridge::door::{Exit, JobId, Order};
+use stint_slurm_bridge::state::{How, REFUSAL, of_shell};
+
+use super::{Inner, SLURM};
+use crate::oracle::Start;
+use crate::plant::Plant;
+use crate::program::{Program, spawn_failure};
+
+/// Between two looks of a script, in milliseconds; a second in truth.
+const LOOK_MS: u64 = 100;
+/// How long it waits for its first answer, in milliseconds.
+const FIRST_ANSWER_MS: u64 = 6_000;
+/// When it asks again without an answer, in milliseconds.
+const ASK_AGAIN_MS: u64 = 400;
+/// How much less than what it was given a run time may be to count as over: clocks differ.
+const TIMEOUT_SLACK_MS: u64 = 400;
+
+/// Why Slurm kills what runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    Cancelled,
+    Preempted,
+    /// The controller does not know of it any more.
+    Orphaned,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    Order,
+    Time,
+}
+
+/// A job's script and its program.
+pub struct Script {
+    pub job: JobId,
+    /// The controller counts it as the job; not one that it forgot.
+    pub is_current: bool,
+    launch: Launch,
+    /// None: it has not even looked whether it is the first.
+    begun: bool,
+    next_ms: u64,
+    give_up_ms: u64,
+    number: u64,
+    asked_ms: u64,
+    answered: u64,
+    given_ms: u64,
+    until_ms: u64,
+    order: Order,
+    /// Why its program was told to end: by its node, or as its time was over. The first reason counts.
+    told: Option<Reason>,
+    program: Option<Program>,
+    killed: Option<(u64, Ending)>,
+}
+
+/// How a job is over: Slurm's word, and its exit code.
+type Left = (How, Option<(i32, i32)>);
+
+impl Script {
+    pub fn new(job: JobId, launch: Launch, now: u64) -> Self {
+        Self {
+            job,
+            is_current: true,
+            launch,
+            begun: false,
+            next_ms: now,
+            give_up_ms: now + FIRST_ANSWER_MS,
+            number: 0,
+            asked_ms: 0,
+            answered: 0,
+            given_ms: 0,
+            until_ms: 0,
+            order: Order::Run,
+            told: None,
+            program: None,
+            killed: None,
+        }
+    }
+
+    fn lease(&self) -> LeaseId {
+        self.launch.lease
+    }
+
+    /// Slurm kills it then, or earlier.
+    pub fn dies(&mut self, at_ms: u64, why: Ending) {
+        self.is_current &= why != Ending::Orphaned;
+        if self.killed.is_none_or(|(known, _)| at_ms < known) {
+            self.killed = Some((at_ms, why));
+        }
+    }
+
+    /// Goes on to `now`; answers how the job is over.
+    pub fn step(&mut self, slurm: &mut Inner, now: u64) -> Option<Left> {
+        if let Some((_, why)) = self.killed.filter(|(at, _)| *at <= now) {
+            let kind = if why == Ending::Cancelled { self.stopped_kind(slurm, now) } else { EndKind::Lost };
+            self.program_ends(slurm, kind);
+            let how = if why == Ending::Cancelled { How::Cancelled } else { How::Preempted };
+            return Some((how, Some((0, 15))));
+        }
+        if let Some(left) = self.program.as_ref().and_then(|program| program.over(BootMs(now))) {
+            return Some(self.ends_by_itself(slurm, left, now));
+        }
+        if self.program.is_some() {
+            self.must_have_time(slurm, now);
+        }
+        if now < self.next_ms {
+            return None;
+        }
+        self.next_ms = now + LOOK_MS;
+        if !self.begun {
+            let folder = slurm.folders.entry(self.lease()).or_default();
+            let first = !std::mem::replace(&mut folder.began, true);
+            if !first && slurm.plant != Some(Plant::SlurmBeginsTwice) {
+                return Some((How::Ended, Some((REFUSAL, 0))));
+            }
+            self.begun = true;
+            self.ask(slurm, now);
+            return None;
+        }
+        self.hear(slurm, now);
+        if self.program.is_some() {
+            self.guard(slurm, now);
+            return None;
+        }
+        if self.answered != self.number {
+            if now >= self.asked_ms + ASK_AGAIN_MS {
+                self.ask(slurm, now);
+            }
+            return (now >= self.give_up_ms).then_some((How::Ended, Some((REFUSAL, 0))));
+        }
+        if self.order != Order::Run || now >= self.until_ms {
+            return Some((How::Ended, Some((REFUSAL, 0))));
+        }
+        self.begin(slurm, now)
+    }
+
+    fn ask(&mut self, slurm: &mut Inner, now: u64) {
+        self.number += 1;
+        self.asked_ms = now;
+        let at = slurm.seen_at(now);
+        let (number, job) = (self.number, self.job);
+        slurm.folders.entry(self.lease()).or_default().ask.write(at, (number, job));
+    }
+
+    fn hear(&mut self, slurm: &mut Inner, now: u64) {
+        let Some(grant) = slurm.folders.entry(self.lease()).or_default().go.read(now) else { return };
+        self.order = grant.order;
+        if grant.number == self.number && self.answered != self.number {
+            let from = if slurm.plant == Some(Plant::SlurmLateCount) { now } else { self.asked_ms };
+            (self.answered, self.given_ms, self.until_ms) =
+                (self.number, grant.left_ms, from + grant.left_ms);
+        }
+    }
+
+    fn begin(&mut self, slurm: &mut Inner, now: u64) -> Option<Left> {
+        let lease = self.lease();
+        let folder = slurm.folders.entry(lease).or_default();
+        if folder.given_up {
+            slurm.violate("what is given up never begins", format!("{lease} begins in Slurm"));
+        }
+        let at = slurm.seen_at(now);
+        match spawn_failure(lease, &slurm.rules) {
+            Some(EndKind::NotRunnable) => {
+                let folder = slurm.folders.entry(lease).or_default();
+                folder.began_program = true;
+                folder.exit.write(at, Exit::NotRunnable);
+                slurm.oracle.on_end(SLURM, lease, &EndKind::NotRunnable, false);
+                return Some((How::Ended, Some((127, 0))));
+            }
+            // A node of Slurm that fails as it begins.
+            Some(_) => {
+                slurm.folders.entry(lease).or_default().began_program = true;
+                slurm.oracle.on_end(SLURM, lease, &EndKind::Lost, false);
+                return Some((How::NodeFailed, None));
+            }
+            None => {}
+        }
+        slurm.folders.entry(lease).or_default().began_program = true;
+        let program = Program::drawn(lease, &slurm.rules, &mut slurm.dice, BootMs(now));
+        self.program = Some(program.or_recorded(&self.launch.spec.command));
+        slurm.oracle.on_start(&Start::of(SLURM, &self.launch));
+        None
+    }
+
+    /// Ends the program in time, and asks for more before that.
+    fn guard(&mut self, slurm: &mut Inner, now: u64) {
+        let grace_ms = self.launch.spec.stop_grace_ms;
+        let deaf = slurm.plant == Some(Plant::SlurmDeafGuard);
+        let soon = now + slurm.dice.between(1, 60);
+        let Some(program) = self.program.as_mut() else { return };
+        if now >= self.until_ms && !deaf || self.order == Order::Kill {
+            self.told.get_or_insert(if self.order == Order::Kill { Reason::Order } else { Reason::Time });
+            program.dies(BootMs(soon));
+        } else if self.told.is_none()
+            && (self.order == Order::Term || now + grace_ms >= self.until_ms)
+            && !deaf
+        {
+            self.told = Some(if self.order == Order::Term { Reason::Order } else { Reason::Time });
+            if program.obeys_term {
+                program.dies(BootMs(soon));
+            }
+        }
+        let again_ms = if self.answered == self.number { self.given_ms / 3 } else { ASK_AGAIN_MS };
+        if self.order == Order::Run && now >= self.asked_ms + again_ms {
+            self.ask(slurm, now);
+        }
+    }
+
+    fn must_have_time(&self, slurm: &Inner, now: u64) {
+        let until = slurm.deadlines.get(&self.lease()).copied().unwrap_or(0);
+        slurm.oracle.on_running(SLURM, self.lease(), BootMs(now), BootMs(until));
+    }
+
+    /// How an attempt ended that was told to: its run time was over, or something else.
+    fn stopped_kind(&self, slurm: &Inner, now: u64) -> EndKind {
+        let granted_ms = slurm.folders.get(&self.lease()).and_then(|folder| folder.granted_ms);
+        let ran_ms = now - granted_ms.unwrap_or(now);
+        let over = ran_ms + TIMEOUT_SLACK_MS >= self.launch.spec.timeout_ms;
+        if over { EndKind::TimedOut } else { EndKind::Cancelled }
+    }
+
+    fn program_ends(&mut self, slurm: &Inner, kind: EndKind) {
+        if self.program.take().is_some() {
+            slurm.oracle.on_end(SLURM, self.lease(), &kind, true);
+        }
+    }
+
+    fn ends_by_itself(&mut self, slurm: &mut Inner, own: EndKind, now: u64) -> Left {
+        let kind = match &own {
+            _ if self.told == Some(Reason::Time) => EndKind::Lost,
+            _ if self.told == Some(Reason::Order) => self.stopped_kind(slurm, now),
+            EndKind::Exited(code) => of_shell(*code),
+            // What the node of Slurm does wrong.
+            EndKind::StartFailed => EndKind::Lost,
+            other => other.clone(),
+        };
+        let (how, code) = match &own {
+            EndKind::Exited(code) => (How::Ended, *code),
+            EndKind::Signalled(signal) => (How::Ended, 128 + signal),
+            EndKind::OutOfMemory => (How::OutOfMemory, 137),
+            _ => (How::NodeFailed, 1),
+        };
+        self.program_ends(slurm, kind);
+        if own == EndKind::OutOfMemory {
+            // All that the script itself sees.
+            slurm.oracle.on_seen_as(self.lease(), &EndKind::Signalled(9));
+        }
+        if how != How::NodeFailed {
+            let at = slurm.seen_at(now);
+            let exit = match self.told {
+                Some(Reason::Time) => Exit::OutOfTime,
+                told => Exit::Code { code, told: told.is_some() },
+            };
+            slurm.folders.entry(self.lease()).or_default().exit.write(at, exit);
+        }
+        (how, Some((code, 0)))
+    }
+}

@@ -1,0 +1,264 @@
+//! The real Slurm, by its command line: `sbatch`, `squeue` and `scancel`. They work alike from Slurm 20.11 on, know a
+//! site's way of authentication, and retry within the controller's own limits.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+
+use stint_executor::Launch;
+use stint_protocol::LeaseId;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::Command;
+
+use crate::door::{JobId, Later, Seen, Slurm, SubmitError};
+use crate::limits;
+use crate::shelf::{FileShelf, lease_of};
+use crate::state::Told;
+
+/// How one node uses Slurm.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CommandSettings {
+    /// Folder of `sbatch`, `squeue` and `scancel`; none: as the search path says.
+    pub bin: Option<PathBuf>,
+    /// `SLURM_CONF`; none: Slurm's own default.
+    pub conf: Option<PathBuf>,
+    /// Further options of `sbatch`, for example `--partition=gpu` and `--account=lab`.
+    pub submit_options: Vec<String>,
+    /// Who jobs run as, when that is not who this node runs as.
+    pub user: Option<(u32, u32)>,
+    /// The cluster's name and the node's id: what its jobs are known by.
+    pub owner: String,
+}
+
+/// Options of `sbatch` that the bridge sets itself or that would break what it promises.
+pub const OWN_OPTIONS: &[&str] = &[
+    "--array",
+    "-a",
+    "--chdir",
+    "-D",
+    "--comment",
+    "--error",
+    "-e",
+    "--export",
+    "--gid",
+    "--gpus",
+    "-G",
+    "--gres",
+    "--input",
+    "-i",
+    "--job-name",
+    "-J",
+    "--output",
+    "-o",
+    "--parsable",
+    "--requeue",
+    "--no-requeue",
+    "--time",
+    "-t",
+    "--uid",
+    "--wait",
+    "-W",
+    "--wrap",
+    "--het-group",
+    "--test-only",
+];
+
+/// Slurm by its commands; a copy is the same one.
+#[derive(Clone)]
+pub struct CommandSlurm(Arc<Inner>);
+
+struct Inner {
+    settings: CommandSettings,
+    shelf: FileShelf,
+}
+
+/// What a command printed and how it ended.
+struct Printed {
+    ok: bool,
+    out: String,
+    /// Its error output, or what went wrong with running it.
+    words: String,
+}
+
+impl CommandSlurm {
+    /// Submits scripts of this shelf.
+    pub fn new(settings: CommandSettings, shelf: FileShelf) -> Self {
+        Self(Arc::new(Inner { settings, shelf }))
+    }
+
+    /// What the names of this node's jobs begin with.
+    fn prefix(&self) -> String {
+        format!("stint.{}.", self.0.settings.owner)
+    }
+
+    fn name(&self, lease: LeaseId) -> String {
+        format!("{}{}.{}", self.prefix(), lease.task, lease.attempt)
+    }
+
+    async fn call(&self, program: &str, arguments: Vec<OsString>) -> Result<Printed, String> {
+        let settings = &self.0.settings;
+        let path = settings.bin.as_ref().map_or_else(|| PathBuf::from(program), |bin| bin.join(program));
+        let mut command = Command::new(&path);
+        // Of this node's environment a job gets nothing: sbatch hands on what it has.
+        command.args(arguments).env_clear().kill_on_drop(true);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        for kept in ["PATH", "LD_LIBRARY_PATH", "SLURM_CONF"] {
+            std::env::var_os(kept).into_iter().for_each(|value| {
+                command.env(kept, value);
+            });
+        }
+        command.env("LC_ALL", "C").env("SLURM_TIME_FORMAT", "%s");
+        settings.conf.iter().for_each(|conf| {
+            command.env("SLURM_CONF", conf);
+        });
+        let failed = |e: std::io::Error| format!("running {}: {e}", path.display());
+        let mut child = command.spawn().map_err(failed)?;
+        let (out, err) = tokio::join!(read(child.stdout.take()), read(child.stderr.take()));
+        let status = child.wait().await.map_err(failed)?;
+        let words = err.trim().replace('\n', "; ");
+        let words = if words.is_empty() { format!("{program} ended with {status}") } else { words };
+        let words = words.chars().take(limits::MESSAGE_BYTES).collect();
+        Ok(Printed { ok: status.success(), out, words })
+    }
+
+    fn submit_arguments(&self, launch: &Launch) -> Vec<OsString> {
+        let Inner { settings, shelf } = &*self.0;
+        let (spec, folder) = (&launch.spec, shelf.folder(launch.lease));
+        let mut words = settings.submit_options.clone();
+        let name = self.name(launch.lease);
+        words.extend(["--parsable".into(), "--no-requeue".into(), format!("--job-name={name}")]);
+        words.push(format!("--comment=stint {} of tenant {}", launch.lease, launch.tenant));
+        // The bridge ends it in time; Slurm's own limit, in whole minutes, is for what the bridge cannot.
+        let minutes = (spec.timeout_ms + spec.stop_grace_ms).div_ceil(60_000) + 1;
+        words.push(format!("--time={minutes}"));
+        words.push(format!("--output={}", folder.join("job/slurm.out").display()));
+        words.push(format!("--chdir={}", folder.join("job").display()));
+        if let Some((uid, gid)) = settings.user {
+            // Without a group it would keep this node's, which is root's.
+            words.extend([format!("--uid={uid}"), format!("--gid={gid}")]);
+        }
+        if spec.cpu_milli > 0 {
+            words.push(format!("--cpus-per-task={}", spec.cpu_milli.div_ceil(1_000)));
+        }
+        if spec.memory_bytes > 0 {
+            words.push(format!("--mem={}M", spec.memory_bytes.div_ceil(1 << 20)));
+        }
+        if let Some(gpus) = spec.gpus.as_ref().filter(|gpus| gpus.count > 0) {
+            let model = gpus.model.as_ref().map_or_else(String::new, |model| format!("{model}:"));
+            words.push(format!("--gres=gpu:{model}{}", gpus.count));
+        }
+        let mut arguments: Vec<OsString> = words.into_iter().map(OsString::from).collect();
+        arguments.push(shelf.script(launch.lease).into());
+        arguments
+    }
+}
+
+/// Reads a pipe to its end, as far as anybody wants to know.
+async fn read(pipe: Option<impl AsyncRead + Unpin>) -> String {
+    let mut bytes = Vec::new();
+    if let Some(pipe) = pipe {
+        // What was read before an error counts.
+        let _ = pipe.take(limits::OUTPUT_BYTES as u64).read_to_end(&mut bytes).await;
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Whether these words of `sbatch` say that there is no job and will be none: anything else may pass, or may have
+/// reached the controller.
+fn is_refusal(words: &str) -> bool {
+    const PASSING: &[&str] = &[
+        "Unable to contact",
+        "Socket timed out",
+        "Connection refused",
+        "Connection reset",
+        "temporarily",
+        "Zero Bytes",
+        "Transport endpoint",
+        "communication",
+        "Communication",
+        "Protocol authentication",
+        "authentication credential",
+        "job submit limit",
+        "Slurm backup controller",
+        "Resource temporarily",
+        "Job dependency",
+    ];
+    words.contains("error:") && !PASSING.iter().any(|part| words.contains(part))
+}
+
+/// Reads an exit code: `squeue` prints the status as the kernel gives it, and some versions `code:signal`.
+fn code(text: &str) -> Option<(i32, i32)> {
+    if let Some((code, signal)) = text.split_once(':') {
+        return Some((code.parse().ok()?, signal.parse().ok()?));
+    }
+    let status: i32 = text.parse().ok()?;
+    Some((status >> 8 & 0xff, status & 0x7f))
+}
+
+/// One line of [`FIELDS`].
+fn seen(line: &str, prefix: &str) -> Option<Seen> {
+    let fields: Vec<&str> = line.split('|').map(str::trim).collect();
+    let [job, name, state, exit, reason, ..] = fields[..] else { return None };
+    let lease = lease_of(name.strip_prefix(prefix)?)?;
+    let told = Told::read(state, code(exit))?;
+    let reason = if matches!(reason, "" | "None") { String::new() } else { format!(", {reason}") };
+    Some(Seen {
+        job: JobId(job.parse().ok()?),
+        lease,
+        told,
+        words: format!("Slurm job {job}: {state}{reason}"),
+    })
+}
+
+/// What `squeue` prints of each job, with its width: a name of ours has 160 bytes at most.
+const FIELDS: &str = "JobID:20|,Name:200|,State:40|,exit_code:20|,ReasonList:200|";
+
+/// Who this process runs as.
+fn own_uid() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
+impl Slurm for CommandSlurm {
+    fn submit(&self, launch: &Launch) -> Later<Result<JobId, SubmitError>> {
+        let (slurm, arguments) = (self.clone(), self.submit_arguments(launch));
+        Box::pin(async move {
+            let printed = slurm.call("sbatch", arguments).await.map_err(SubmitError::Unknown)?;
+            // `JOB` or `JOB;CLUSTER`.
+            let job = printed.out.trim().split(';').next().and_then(|job| job.parse().ok());
+            match job {
+                Some(job) if printed.ok => Ok(JobId(job)),
+                _ if !printed.ok && is_refusal(&printed.words) => Err(SubmitError::Refused(printed.words)),
+                _ => Err(SubmitError::Unknown(printed.words)),
+            }
+        })
+    }
+
+    fn jobs(&self) -> Later<Result<Vec<Seen>, String>> {
+        let slurm = self.clone();
+        let user = self.0.settings.user.map_or_else(own_uid, |(uid, _)| uid);
+        let arguments = ["--states=all", "--noheader", "--array", "-O", FIELDS].map(OsString::from);
+        Box::pin(async move {
+            let mut arguments = arguments.to_vec();
+            arguments.push(format!("--user={user}").into());
+            let printed = slurm.call("squeue", arguments).await?;
+            if !printed.ok {
+                return Err(printed.words);
+            }
+            let prefix = slurm.prefix();
+            Ok(printed.out.lines().filter_map(|line| seen(line, &prefix)).collect())
+        })
+    }
+
+    fn cancel(&self, lease: LeaseId, job: JobId) -> Later<Result<(), String>> {
+        let slurm = self.clone();
+        Box::pin(async move {
+            let arguments = vec![format!("--name={}", slurm.name(lease)).into(), job.to_string().into()];
+            let printed = slurm.call("scancel", arguments).await?;
+            // Of a job that is over or forgotten there is nothing to cancel.
+            let gone = ["Invalid job id", "already completing", "already completed", "Job/step already"];
+            let gone = gone.iter().any(|words| printed.words.contains(words));
+            if printed.ok || gone { Ok(()) } else { Err(printed.words) }
+        })
+    }
+}

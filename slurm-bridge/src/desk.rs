@@ -1,0 +1,835 @@
+//! What the bridge does when. Pure: time, what was asked of it and what its doors answered are handed in; what is to be
+//! done comes out. The host's loop and the simulator run the same code.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use stint_executor::watchdog::{Action, Limits, Watchdog, Why};
+use stint_executor::{Held, HostEvent, Launch, StopReason};
+use stint_protocol::{AttemptEnd, BootMs, EndKind, LeaseId};
+
+use crate::door::{Exit, Files, Grant, JobId, Order, Record, Seen, SubmitError};
+use crate::limits;
+use crate::state::{How, Over, Told, of_shell};
+
+/// How often things are looked at, and what is kept for what takes time; in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// Between two lists of all jobs.
+    pub list_ms: u64,
+    /// Between two looks at what a job wrote.
+    pub look_ms: u64,
+    /// Kept at the end of a lease for the watchdog of other runtimes: nothing is given beyond it.
+    pub kill_margin_ms: u64,
+    /// Kept at the end of what a job is given, for its guard to end it: it looks once a second.
+    pub guard_ms: u64,
+    /// How long after an unknown answer Slurm may make a job known.
+    pub settle_ms: u64,
+    /// How long what a job wrote may stay unseen here: file systems keep what they know of a folder for a while.
+    pub stale_ms: u64,
+    /// How long one call to Slurm may take.
+    pub call_ms: u64,
+    /// How long reading or writing an attempt's files may take: a shared file system may hang.
+    pub files_ms: u64,
+}
+
+impl Default for Timing {
+    /// Slurm's clients give up on a silent controller after `MessageTimeout` (10 s usually, up to 100 s) and try again
+    /// within it; sites ask their users not to list jobs more often than some times a minute; NFS looks at a folder anew
+    /// after a minute at the latest (`acdirmax`).
+    fn default() -> Self {
+        Self {
+            list_ms: 10_000,
+            look_ms: 1_000,
+            kill_margin_ms: 500,
+            guard_ms: 5_000,
+            settle_ms: 10_000,
+            stale_ms: 60_000,
+            call_ms: 60_000,
+            files_ms: 30_000,
+        }
+    }
+}
+
+/// One thing to be done by the doors.
+#[derive(Clone, Debug)]
+pub enum Work {
+    Prepare(Box<Launch>),
+    Store(Record),
+    Submit(Box<Launch>),
+    List,
+    Look(LeaseId),
+    Grant(LeaseId, Grant),
+    Cancel(LeaseId, JobId),
+    Forget(LeaseId),
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub enum Done {
+    Prepared(LeaseId, Result<(), String>),
+    Stored(LeaseId, Result<(), String>),
+    Submitted(LeaseId, Result<JobId, SubmitError>),
+    Listed(Result<Vec<Seen>, String>),
+    Looked(LeaseId, Result<Files, String>),
+    Granted(LeaseId, Result<(), String>),
+    Cancelled(LeaseId, JobId, Result<(), String>),
+}
+
+/// A job with whose it is: a controller that crashed gives the number of a job that it lost to another one.
+type Named = (LeaseId, JobId);
+
+/// How far an attempt is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Its folder is made.
+    Preparing,
+    /// Its record is written: from then on there may be a job of it.
+    Storing,
+    Submitting,
+    /// Slurm has it, or may have it. `since`: when `sbatch` was done.
+    Handed {
+        since: BootMs,
+    },
+}
+
+/// A look under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Glance {
+    /// Its job was over before it began.
+    last: bool,
+    /// And for so long that everything it wrote is seen.
+    all: bool,
+}
+
+struct Entry {
+    /// What it takes to submit it; none after a restart.
+    launch: Option<Box<Launch>>,
+    record: Record,
+    phase: Phase,
+    /// Tries to submit it.
+    submits: u32,
+    /// Its lease is that of this process: renewed since it began, or started by it.
+    known: bool,
+    /// The last that was asked for, and what was answered last.
+    asked: u64,
+    granted: Option<Grant>,
+    order: Order,
+    exit: Option<Exit>,
+    over: Option<Over>,
+    /// When Slurm was first heard to say so.
+    over_at: BootMs,
+    /// Its job runs, as Slurm says.
+    runs: bool,
+    /// Slurm's word is not enough for the end of its processes: it took back what it said before.
+    doubtful: bool,
+    /// Lists in a row that did not show its job, and when the first of them was asked for.
+    missed: Option<(u32, BootMs)>,
+    look_at: BootMs,
+    looking: Option<Glance>,
+    /// It was looked at since its job was over.
+    looked: bool,
+    /// Everything that its job wrote was seen.
+    seen_all: bool,
+    /// What was granted is being written.
+    granting: bool,
+    /// An order could not be written.
+    order_again: bool,
+    /// Slurm's words on how it is.
+    words: String,
+}
+
+/// Everything of one node that Slurm has.
+pub struct Desk {
+    timing: Timing,
+    watchdog: Watchdog,
+    entries: BTreeMap<LeaseId, Entry>,
+    ends: BTreeMap<LeaseId, AttemptEnd>,
+    ended: BTreeSet<LeaseId>,
+    /// Those whose end is recorded, in order: what is remembered of them is bounded.
+    past: VecDeque<LeaseId>,
+    /// Jobs that nobody accounts for; cancelled after each list that shows them.
+    stray: BTreeSet<Named>,
+    to_cancel: BTreeSet<Named>,
+    cancelling: BTreeSet<Named>,
+    /// When the list under way was asked for.
+    listing: Option<BootMs>,
+    list_at: BootMs,
+    trouble: Option<String>,
+    work: Vec<Work>,
+    events: Vec<HostEvent>,
+}
+
+impl Desk {
+    /// With what an earlier process of this node left on the shelf.
+    pub fn open(timing: Timing, records: Vec<Record>, now: BootMs) -> Self {
+        let mut desk = Self {
+            timing,
+            watchdog: Watchdog::default(),
+            entries: BTreeMap::new(),
+            ends: BTreeMap::new(),
+            ended: BTreeSet::new(),
+            past: VecDeque::new(),
+            stray: BTreeSet::new(),
+            to_cancel: BTreeSet::new(),
+            cancelling: BTreeSet::new(),
+            listing: None,
+            list_at: now,
+            trouble: None,
+            work: Vec::new(),
+            events: Vec::new(),
+        };
+        records.into_iter().for_each(|record| desk.restore(record, now));
+        desk
+    }
+
+    fn restore(&mut self, record: Record, now: BootMs) {
+        let lease = record.lease;
+        if let Some(end) = &record.end {
+            self.ended.insert(lease);
+            self.ends.insert(lease, end.clone());
+            return;
+        }
+        // Its lease is not known before the leader renews it; until then it is given no time.
+        let reserve = self.timing.kill_margin_ms + self.timing.guard_ms;
+        let deadline = record.granted_until.unwrap_or(now.plus(self.timing.call_ms));
+        let limits = Limits {
+            deadline: deadline.plus(reserve),
+            grace_ms: record.grace_ms,
+            kill_margin_ms: reserve,
+            run_timeout_ms: record.timeout_ms,
+            started_at: record.began.unwrap_or(BootMs(u64::MAX / 4)),
+        };
+        self.watchdog.start(lease, limits);
+        let mut entry = Entry::new(None, record, now);
+        (entry.phase, entry.known) = (Phase::Handed { since: now }, false);
+        self.entries.insert(lease, entry);
+    }
+
+    /// As `Host::start`.
+    pub fn start(&mut self, launch: Launch, now: BootMs) {
+        let lease = launch.lease;
+        if self.knows(lease) {
+            return;
+        }
+        let limits = Limits {
+            deadline: launch.deadline,
+            grace_ms: launch.spec.stop_grace_ms,
+            kill_margin_ms: self.timing.kill_margin_ms + self.timing.guard_ms,
+            run_timeout_ms: launch.spec.timeout_ms,
+            // Its run time counts from its first grant.
+            started_at: BootMs(u64::MAX / 4),
+        };
+        let record = Record {
+            lease,
+            job: None,
+            grace_ms: launch.spec.stop_grace_ms,
+            timeout_ms: launch.spec.timeout_ms,
+            began: None,
+            granted_until: None,
+            end: None,
+            revision: 0,
+        };
+        self.watchdog.start(lease, limits);
+        let launch = Box::new(launch);
+        self.entries.insert(lease, Entry::new(Some(launch.clone()), record, now));
+        self.work.push(Work::Prepare(launch));
+    }
+
+    /// Whether an attempt is or was here.
+    pub fn knows(&self, lease: LeaseId) -> bool {
+        self.entries.contains_key(&lease) || self.ended.contains(&lease)
+    }
+
+    /// As `Host::renew`.
+    pub fn renew(&mut self, renewals: &[(LeaseId, BootMs)]) {
+        for (lease, deadline) in renewals {
+            self.watchdog.renew(*lease, *deadline);
+            if let Some(entry) = self.entries.get_mut(lease) {
+                entry.known = true;
+            }
+        }
+    }
+
+    /// As `Host::stop`.
+    pub fn stop(&mut self, lease: LeaseId, reason: StopReason) {
+        self.watchdog.stop(lease, reason.into());
+    }
+
+    /// As `Host::acknowledge`.
+    pub fn acknowledge(&mut self, leases: &[LeaseId]) {
+        for lease in leases {
+            if self.ends.remove(lease).is_some() {
+                self.work.push(Work::Forget(*lease));
+                self.past.push_back(*lease);
+            }
+        }
+        while self.past.len() > limits::PAST {
+            self.past.pop_front().iter().for_each(|lease| {
+                self.ended.remove(lease);
+            });
+        }
+    }
+
+    /// As `Host::held`.
+    pub fn held(&self) -> Vec<Held> {
+        let one = |(lease, entry): (&LeaseId, &Entry)| Held {
+            lease: *lease,
+            started: entry.record.began.is_some(),
+            stopping: self.watchdog.stopping(*lease).is_some(),
+            deadline: self.watchdog.deadline(*lease).unwrap_or_default(),
+        };
+        self.entries.iter().map(one).collect()
+    }
+
+    /// As `Host::unacknowledged`.
+    pub fn unacknowledged(&self) -> Vec<AttemptEnd> {
+        self.ends.values().cloned().collect()
+    }
+
+    /// Whether an attempt has not ended.
+    pub fn holds(&self, lease: LeaseId) -> bool {
+        self.entries.contains_key(&lease)
+    }
+
+    /// What Slurm said last instead of a list; none when it answers.
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
+    /// Slurm's words on an attempt that waits or runs.
+    pub fn words(&self, lease: LeaseId) -> Option<&str> {
+        self.entries.get(&lease).map(|entry| entry.words.as_str()).filter(|words| !words.is_empty())
+    }
+
+    /// What happened since the last call.
+    pub fn events(&mut self) -> Vec<HostEvent> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// What is to be begun now, and when to ask again.
+    pub fn work(&mut self, now: BootMs) -> (Vec<Work>, Option<BootMs>) {
+        for action in self.watchdog.tick(now) {
+            let (Action::Term(lease, _) | Action::Kill(lease, _)) = action;
+            let order = if matches!(action, Action::Term(..)) { Order::Term } else { Order::Kill };
+            self.order(lease, order);
+        }
+        let leases: Vec<LeaseId> = self.entries.keys().copied().collect();
+        for lease in leases {
+            self.look(lease, now);
+            self.judge(lease, now);
+        }
+        self.list(now);
+        self.cancel_strays();
+        (std::mem::take(&mut self.work), self.next_wake(now))
+    }
+
+    fn next_wake(&self, now: BootMs) -> Option<BootMs> {
+        let looks = self.entries.values().filter(|entry| entry.may_write() && entry.looking.is_none());
+        let looks = looks.map(|entry| entry.look_at).min();
+        let Timing { guard_ms, stale_ms, .. } = self.timing;
+        let granted = self.entries.values().filter_map(|entry| entry.record.granted_until);
+        let granted = granted.flat_map(|until| [until.plus(guard_ms), until.plus(guard_ms + stale_ms)]);
+        let over = self.entries.values().filter(|entry| entry.over.is_some());
+        let over = over.map(|entry| entry.over_at.plus(stale_ms));
+        // What is past changes nothing any more.
+        let waits = granted.chain(over).filter(|at| *at > now).min();
+        let list = (self.listing.is_none() && self.has_jobs()).then_some(self.list_at);
+        [looks, waits, list, self.watchdog.next_wake()].into_iter().flatten().min()
+    }
+
+    fn has_jobs(&self) -> bool {
+        let handed = |entry: &Entry| matches!(entry.phase, Phase::Handed { .. });
+        !self.stray.is_empty() || self.entries.values().any(handed)
+    }
+
+    fn list(&mut self, now: BootMs) {
+        if self.listing.is_none() && self.has_jobs() && now >= self.list_at {
+            self.listing = Some(now);
+            self.work.push(Work::List);
+        }
+    }
+
+    fn is_stray(&mut self, job: Named) {
+        self.stray.insert(job);
+        self.to_cancel.insert(job);
+    }
+
+    fn cancel(&mut self, lease: LeaseId, job: JobId) {
+        if self.cancelling.insert((lease, job)) {
+            self.work.push(Work::Cancel(lease, job));
+        }
+    }
+
+    fn cancel_strays(&mut self) {
+        for (lease, job) in std::mem::take(&mut self.to_cancel) {
+            self.cancel(lease, job);
+        }
+    }
+
+    fn look(&mut self, lease: LeaseId, now: BootMs) {
+        let Timing { look_ms, stale_ms, .. } = self.timing;
+        let Some(entry) = self.entries.get_mut(&lease) else { return };
+        if entry.may_write() && entry.looking.is_none() && now >= entry.look_at {
+            let last = entry.over.is_some();
+            let glance = Glance { last, all: last && now >= entry.over_at.plus(stale_ms) };
+            (entry.looking, entry.look_at) = (Some(glance), now.plus(look_ms));
+            self.work.push(Work::Look(lease));
+            if std::mem::take(&mut entry.order_again)
+                && let Some(grant) = entry.granted
+            {
+                self.work.push(Work::Grant(lease, grant));
+            }
+        }
+    }
+
+    /// Tells a running program to end; one that was never given time ends with the next judgement.
+    fn order(&mut self, lease: LeaseId, order: Order) {
+        let Some(entry) = self.entries.get_mut(&lease) else { return };
+        entry.order = entry.order.max(order);
+        if let Some(grant) = entry.granted.filter(|grant| grant.order < order) {
+            // The same number: it is given no more time by it.
+            let grant = Grant { order, revision: grant.revision + 1, ..grant };
+            entry.granted = Some(grant);
+            self.work.push(Work::Grant(lease, grant));
+        }
+        if order == Order::Kill
+            && let Some(job) = entry.record.job
+        {
+            self.cancel(lease, job);
+        }
+    }
+
+    /// What came of work.
+    pub fn done(&mut self, done: Done, now: BootMs) {
+        match done {
+            Done::Prepared(lease, result) => self.on_prepared(lease, result),
+            Done::Stored(lease, result) => self.on_stored(lease, result, now),
+            Done::Submitted(lease, result) => self.on_submitted(lease, result, now),
+            Done::Listed(result) => self.on_listed(result, now),
+            Done::Looked(lease, result) => self.on_looked(lease, result, now),
+            Done::Granted(lease, result) => self.on_granted(lease, result),
+            Done::Cancelled(lease, job, result) => {
+                self.cancelling.remove(&(lease, job));
+                if let Err(why) = result {
+                    tracing::warn!(%job, why, "a job of Slurm could not be cancelled yet");
+                }
+                self.soon(now);
+            }
+        }
+    }
+
+    /// The next list comes soon, but not faster than jobs are looked at.
+    fn soon(&mut self, now: BootMs) {
+        self.list_at = self.list_at.min(now.plus(self.timing.look_ms));
+    }
+
+    fn on_prepared(&mut self, lease: LeaseId, result: Result<(), String>) {
+        let Some(entry) = self.entries.get_mut(&lease) else { return };
+        match result {
+            Ok(()) => {
+                entry.phase = Phase::Storing;
+                self.work.push(entry.store());
+            }
+            Err(why) => self.fail(lease, EndKind::StartFailed, why),
+        }
+    }
+
+    fn on_stored(&mut self, lease: LeaseId, result: Result<(), String>, now: BootMs) {
+        let Some(entry) = self.entries.get_mut(&lease) else { return };
+        if entry.phase != Phase::Storing {
+            if let Err(why) = result {
+                tracing::warn!(%lease, why, "what is known of an attempt could not be kept");
+            }
+            return;
+        }
+        match result {
+            Ok(()) => self.submit(lease, now),
+            Err(why) => self.fail(lease, EndKind::StartFailed, why),
+        }
+    }
+
+    /// Hands it over, unless it is to stop or its lease leaves no time.
+    fn submit(&mut self, lease: LeaseId, now: BootMs) {
+        let time_left = self.time_left(lease, now);
+        let stopping = self.watchdog.stopping(lease).is_some();
+        let Some(entry) = self.entries.get_mut(&lease) else { return };
+        match &entry.launch {
+            Some(launch) if !stopping && time_left.is_some() => {
+                entry.submits += 1;
+                entry.phase = Phase::Submitting;
+                self.work.push(Work::Submit(launch.clone()));
+            }
+            _ => self.fail(
+                lease,
+                EndKind::Lost,
+                "its lease was over before it could be handed to Slurm".into(),
+            ),
+        }
+    }
+
+    fn on_submitted(&mut self, lease: LeaseId, result: Result<JobId, SubmitError>, now: BootMs) {
+        self.soon(now);
+        let Some(entry) = self.entries.get_mut(&lease) else {
+            // It ended meanwhile.
+            if let Ok(job) = result {
+                self.is_stray((lease, job));
+            }
+            return;
+        };
+        entry.phase = Phase::Handed { since: now };
+        entry.missed = None;
+        match result {
+            Ok(job) => {
+                entry.record.job.get_or_insert(job);
+                self.work.push(entry.store());
+            }
+            Err(SubmitError::Unknown(why)) => {
+                tracing::warn!(%lease, why, "whether Slurm took an attempt is not known: looking for it");
+                entry.words = why;
+            }
+            Err(SubmitError::Refused(why)) if entry.submits > 1 => {
+                tracing::warn!(%lease, why, "Slurm refuses another try");
+                entry.words = why;
+            }
+            Err(SubmitError::Refused(why)) => self.fail(lease, EndKind::NotRunnable, why),
+        }
+    }
+
+    fn on_listed(&mut self, result: Result<Vec<Seen>, String>, now: BootMs) {
+        let Some(asked_at) = self.listing.take() else { return };
+        self.list_at = now.plus(self.timing.list_ms);
+        let all = match result {
+            Ok(all) => all,
+            Err(why) => return self.say_trouble(Some(why)),
+        };
+        self.say_trouble(None);
+        let mut of: BTreeMap<LeaseId, Vec<Seen>> = BTreeMap::new();
+        all.into_iter().for_each(|seen| of.entry(seen.lease).or_default().push(seen));
+        let is_over = |seen: &Seen| matches!(seen.told, Told::Over(_));
+        let live = |lease: &LeaseId| of.get(lease).into_iter().flatten().filter(|seen| !is_over(seen));
+        let unheld = of.keys().filter(|lease| !self.entries.contains_key(lease));
+        self.stray = unheld.flat_map(live).map(|seen| (seen.lease, seen.job)).collect();
+        self.to_cancel = self.stray.clone();
+        let leases: Vec<LeaseId> = self.entries.keys().copied().collect();
+        for lease in leases {
+            self.on_seen(lease, of.remove(&lease).unwrap_or_default(), asked_at, now);
+        }
+    }
+
+    fn say_trouble(&mut self, trouble: Option<String>) {
+        if self.trouble.is_some() != trouble.is_some() {
+            match &trouble {
+                Some(why) => tracing::warn!(why, "Slurm does not answer: jobs go on, none is handed over"),
+                None => tracing::info!("Slurm answers again"),
+            }
+            self.events.push(HostEvent::RuntimesChanged);
+        }
+        self.trouble = trouble;
+    }
+
+    /// What a list says of one attempt: the jobs that bear its name.
+    fn on_seen(&mut self, lease: LeaseId, jobs: Vec<Seen>, asked_at: BootMs, now: BootMs) {
+        let Some(entry) = self.entries.get_mut(&lease) else { return };
+        // A list that was asked for before the job was handed over says nothing of it.
+        let Phase::Handed { since } = entry.phase else { return };
+        if jobs.is_empty() {
+            if asked_at >= since.plus(self.timing.settle_ms) {
+                self.on_missed(lease, asked_at, now);
+            }
+            return;
+        }
+        let own = entry.record.job.filter(|own| jobs.iter().any(|seen| seen.job == *own));
+        // None known: the first that is not over, so that a surplus one is not taken for it.
+        let best = jobs.iter().find(|seen| !matches!(seen.told, Told::Over(_))).unwrap_or(&jobs[0]).job;
+        let own = own.unwrap_or(best);
+        for seen in jobs {
+            if seen.job == own {
+                entry.see(seen, now);
+            } else if !matches!(seen.told, Told::Over(_)) && entry.record.began.is_some() {
+                // One of two that an unknown answer made: the other one runs.
+                self.stray.insert((lease, seen.job));
+                self.to_cancel.insert((lease, seen.job));
+            }
+        }
+        if entry.record.job != Some(own) {
+            entry.record.job = Some(own);
+            self.work.push(entry.store());
+        }
+    }
+
+    /// Slurm shows no job of it. One list may be wrong: a controller that just began forgets.
+    fn on_missed(&mut self, lease: LeaseId, asked_at: BootMs, now: BootMs) {
+        let Some(entry) = self.entries.get_mut(&lease) else { return };
+        entry.runs = false;
+        let (times, first) = entry.missed.get_or_insert((0, asked_at));
+        *times += 1;
+        let sure = *times > 1 && asked_at.since(*first) >= self.timing.settle_ms;
+        if !sure || entry.record.granted_until.is_some() {
+            return self.soon(now);
+        }
+        // Its program never began, and cannot without a grant: another try does no harm.
+        match &entry.launch {
+            Some(_) if entry.record.job.is_none() && entry.submits < limits::SUBMITS => {
+                self.submit(lease, now)
+            }
+            _ => self.fail(lease, EndKind::Lost, "Slurm forgot its job before it began".into()),
+        }
+    }
+
+    fn on_looked(&mut self, lease: LeaseId, result: Result<Files, String>, now: BootMs) {
+        let Some(entry) = self.entries.get_mut(&lease) else { return };
+        let glance = entry.looking.take();
+        let files = match result {
+            Ok(files) => files,
+            Err(why) => {
+                tracing::warn!(%lease, why, "what a job wrote cannot be read");
+                return;
+            }
+        };
+        entry.looked |= glance.is_some_and(|glance| glance.last);
+        entry.seen_all |= glance.is_some_and(|glance| glance.all);
+        if files.exit.is_some() && entry.exit.is_none() {
+            entry.exit = files.exit;
+            self.list_at = now;
+        }
+        if let Some((number, job)) = files.ask.filter(|(number, _)| *number > entry.asked) {
+            self.on_ask(lease, number, job, now);
+        }
+    }
+
+    /// A job asks for time. What is given counts from when it asked, by its own clock: never longer than the lease.
+    fn on_ask(&mut self, lease: LeaseId, number: u64, job: JobId, now: BootMs) {
+        let left_ms = self.time_left(lease, now);
+        let Some(entry) = self.entries.get_mut(&lease) else { return };
+        let first = entry.record.began.is_none();
+        if entry.order != Order::Run || !entry.known || entry.granting || entry.over.is_some() {
+            return;
+        }
+        let Some(left_ms) = left_ms else { return };
+        entry.asked = number;
+        let revision = entry.granted.map_or(0, |grant| grant.revision + 1);
+        let grant = Grant { number, left_ms, order: Order::Run, revision };
+        (entry.granted, entry.granting) = (Some(grant), true);
+        // Known before it is written: whether it was read cannot be said afterwards.
+        entry.record.granted_until = entry.record.granted_until.max(Some(now.plus(left_ms)));
+        entry.record.job = Some(job);
+        if first {
+            entry.record.began = Some(now);
+            let timeout_ms = entry.record.timeout_ms;
+            self.watchdog.began(lease, now, timeout_ms);
+            self.events.push(HostEvent::Started { lease, at: now });
+        }
+        self.work.push(entry.store());
+        self.work.push(Work::Grant(lease, grant));
+    }
+
+    /// How long a program may run from now on; none when that is too short to stop it in time.
+    fn time_left(&self, lease: LeaseId, now: BootMs) -> Option<u64> {
+        let end = self.watchdog.deadline(lease)?;
+        let end = end.minus(self.timing.kill_margin_ms + self.timing.guard_ms);
+        let grace_ms = self.entries.get(&lease)?.record.grace_ms;
+        Some(end.since(now)).filter(|left| *left > grace_ms)
+    }
+
+    fn on_granted(&mut self, lease: LeaseId, result: Result<(), String>) {
+        let Some(entry) = self.entries.get_mut(&lease) else { return };
+        entry.granting = false;
+        if let Err(why) = result {
+            tracing::warn!(%lease, why, "a job could not be given more time");
+            // It goes on asking, and this number is answered once more; an order is given again with the next look.
+            entry.asked = entry.asked.saturating_sub(1);
+            entry.order_again = entry.order != Order::Run;
+        }
+    }
+
+    /// Ends an attempt whose program never began.
+    fn fail(&mut self, lease: LeaseId, kind: EndKind, message: String) {
+        let began = self.entries.get(&lease).is_some_and(|entry| entry.record.granted_until.is_some());
+        if !began {
+            self.end(lease, kind, message, 0);
+        }
+    }
+
+    /// Whether it has ended, and how.
+    fn judge(&mut self, lease: LeaseId, now: BootMs) {
+        let guard_ms = self.timing.guard_ms;
+        let stopped_by = self.watchdog.stopped_by(lease);
+        let Some(entry) = self.entries.get(&lease) else { return };
+        let busy = entry.phase == Phase::Submitting;
+        let Some(until) = entry.record.granted_until else {
+            // It never ran, and gets no time any more.
+            match (stopped_by, &entry.over) {
+                (Some(why), _) if !busy => self.end(lease, why.end_kind(), String::new(), 0),
+                (None, Some(over)) if entry.looked => {
+                    let (kind, words) = entry.unbegun(over);
+                    self.end(lease, kind, words, 0);
+                }
+                _ => {}
+            }
+            return;
+        };
+        let out_of_time = now >= until.plus(guard_ms);
+        let run_ms = entry.record.began.map_or(0, |began| now.since(began));
+        if let Some((kind, words)) = entry.verdict(out_of_time) {
+            self.end(lease, kind, words, run_ms);
+        } else if out_of_time && (entry.over.is_none() || now >= until.plus(guard_ms + self.timing.stale_ms))
+        {
+            let words = "its job was given no more time, and did not say how it ended".to_owned();
+            self.end(lease, EndKind::Lost, words, run_ms);
+        }
+    }
+
+    fn end(&mut self, lease: LeaseId, own: EndKind, message: String, run_ms: u64) {
+        let Some(entry) = self.entries.get(&lease) else { return };
+        let why = self.watchdog.exited(lease).filter(|_| entry.obeyed());
+        let kind = why.map_or(own, Why::end_kind);
+        let end = AttemptEnd::new(lease, kind, message, run_ms);
+        let Some(mut entry) = self.entries.remove(&lease) else { return };
+        // Whatever Slurm still has of it is in nobody's name.
+        if entry.over.is_none() {
+            entry.record.job.into_iter().for_each(|job| self.is_stray((lease, job)));
+        }
+        entry.record.end = Some(end.clone());
+        self.work.push(entry.store());
+        self.ended.insert(lease);
+        self.ends.insert(lease, end.clone());
+        self.events.push(HostEvent::Ended(end));
+    }
+}
+
+impl Entry {
+    fn new(launch: Option<Box<Launch>>, record: Record, now: BootMs) -> Self {
+        Self {
+            launch,
+            record,
+            phase: Phase::Preparing,
+            submits: 0,
+            known: true,
+            asked: 0,
+            granted: None,
+            order: Order::Run,
+            exit: None,
+            over: None,
+            over_at: BootMs(0),
+            runs: false,
+            doubtful: false,
+            missed: None,
+            look_at: now,
+            looking: None,
+            looked: false,
+            seen_all: false,
+            granting: false,
+            order_again: false,
+            words: String::new(),
+        }
+    }
+
+    /// Whether it ended because this node told it to, as far as anybody knows: what it was told may have come too late,
+    /// or never.
+    fn obeyed(&self) -> bool {
+        let cancelled = self.over.as_ref().is_some_and(|over| over.how == How::Cancelled);
+        match self.exit {
+            Some(Exit::Code { told, .. }) => told,
+            Some(_) => false,
+            None => cancelled || self.record.granted_until.is_none(),
+        }
+    }
+
+    /// Keeps what is known of it.
+    fn store(&mut self) -> Work {
+        self.record.revision += 1;
+        Work::Store(self.record.clone())
+    }
+
+    /// Whether its job may have written something: it runs, or did.
+    fn may_write(&self) -> bool {
+        let handed = matches!(self.phase, Phase::Handed { .. });
+        handed && (self.runs || self.record.granted_until.is_some() || self.over.is_some())
+    }
+
+    fn see(&mut self, seen: Seen, now: BootMs) {
+        self.missed = None;
+        self.words = seen.words;
+        match seen.told {
+            Told::Waits => {
+                // A controller that lost its latest state starts a job again whose processes may be there.
+                self.doubtful |= self.record.granted_until.is_some();
+                (self.runs, self.over, self.looked) = (false, None, false);
+                self.seen_all = false;
+            }
+            Told::Runs => {
+                (self.runs, self.over, self.looked) = (true, None, false);
+                self.seen_all = false;
+            }
+            Told::Over(over) => {
+                self.doubtful |= over.how == How::NodeFailed;
+                if self.over.is_none() {
+                    (self.look_at, self.over_at) = (BootMs(0), now);
+                }
+                (self.runs, self.over) = (false, Some(over));
+            }
+        }
+    }
+
+    /// How an attempt ended whose job did without having been given time.
+    fn unbegun(&self, over: &Over) -> (EndKind, String) {
+        let (kind, words) = match (over.how, self.exit) {
+            (How::Ended, Some(Exit::NotRunnable)) => {
+                (EndKind::NotRunnable, "its program is not on Slurm's nodes")
+            }
+            (How::Ended, _) => (EndKind::Lost, "its job ended before its program could begin"),
+            (How::TimedOut, _) => (EndKind::Lost, "Slurm ended its job before its program could begin"),
+            _ => over.verdict(None),
+        };
+        (kind, self.with_slurms(words))
+    }
+
+    /// How its program ended, once that is proven. `out_of_time`: all it was given is over.
+    fn verdict(&self, out_of_time: bool) -> Option<(EndKind, String)> {
+        let shell = match self.exit {
+            Some(Exit::Code { code, .. }) => Some(code),
+            _ => None,
+        };
+        let again = self.exit.is_none() && self.over.as_ref().is_some_and(Over::is_refusal);
+        let gone = self.over.is_some() && self.looked && !self.doubtful && !again;
+        let forgotten = self.missed.is_some_and(|(times, _)| times > 1);
+        let words = |(kind, words): (EndKind, &str)| (kind, self.with_slurms(words));
+        match (&self.over, self.exit) {
+            (_, Some(Exit::NotRunnable)) => {
+                let found = (
+                    EndKind::NotRunnable,
+                    "its program is not on Slurm's nodes, or cannot be executed there",
+                );
+                (gone || forgotten || out_of_time).then(|| words(found))
+            }
+            (_, Some(Exit::OutOfTime)) => {
+                let late = (EndKind::Lost, "its job was given no more time in time, and ended it");
+                (gone || out_of_time).then(|| words(late))
+            }
+            // Slurm began it a second time; of the first time nothing is known.
+            (Some(_), None) if again => None,
+            (_, Some(Exit::Code { told: true, .. })) => {
+                let told = (EndKind::Lost, "it was told to end");
+                (gone || forgotten || out_of_time).then(|| words(told))
+            }
+            // Slurm's word for how it ended comes second: the job's own says why.
+            (Some(over), exit)
+                if (out_of_time || gone) && (exit.is_some() || self.seen_all || over.how != How::Ended) =>
+            {
+                Some(words(over.verdict(shell)))
+            }
+            (None, Some(Exit::Code { code, .. })) if forgotten || out_of_time => {
+                Some((of_shell(code), String::new()))
+            }
+            _ => None,
+        }
+    }
+
+    fn with_slurms(&self, words: &str) -> String {
+        match (words.is_empty(), self.words.is_empty()) {
+            (true, _) => String::new(),
+            (false, true) => words.to_owned(),
+            (false, false) => format!("{words} ({})", self.words),
+        }
+    }
+}

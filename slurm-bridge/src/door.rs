@@ -1,0 +1,148 @@
+//! The doors of the bridge: Slurm, and the folder that Slurm's nodes share with this one.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+
+use minicbor::{Decode, Encode};
+use stint_executor::{Launch, LogChunk, LogError, LogStream};
+use stint_protocol::{AttemptEnd, BootMs, LeaseId};
+
+use crate::state::Told;
+
+/// What comes later.
+pub type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Slurm's number of a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+#[cbor(transparent)]
+pub struct JobId(#[n(0)] pub u64);
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// What became of a submit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SubmitError {
+    /// Slurm says no: there is no such job.
+    Refused(String),
+    /// No answer, or none that says: there may be one.
+    Unknown(String),
+}
+
+/// A job as Slurm shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub job: JobId,
+    /// Whose it is, by its name.
+    pub lease: LeaseId,
+    pub told: Told,
+    /// Slurm's words for its state and why.
+    pub words: String,
+}
+
+/// DOOR: a Slurm cluster. Real: the command line. A simulated one lives in the `sim` crate.
+pub trait Slurm: Send + Sync + 'static {
+    /// Hands over an attempt as one job. Its script lies on the shelf.
+    fn submit(&self, launch: &Launch) -> Later<Result<JobId, SubmitError>>;
+    /// Every job of this node that Slurm has a record of, in whatever state.
+    fn jobs(&self) -> Later<Result<Vec<Seen>, String>>;
+    /// Ends a job at once, or takes it out of the queue, if it is this attempt's: another's may have its number. One that
+    /// is over already is no error.
+    fn cancel(&self, lease: LeaseId, job: JobId) -> Later<Result<(), String>>;
+}
+
+/// What this node knows of an attempt, kept on its shelf: written before Slurm hears of it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Record {
+    #[n(0)]
+    pub lease: LeaseId,
+    #[n(1)]
+    pub job: Option<JobId>,
+    /// Time between TERM and KILL, in milliseconds.
+    #[n(2)]
+    pub grace_ms: u64,
+    /// Longest run time, in milliseconds.
+    #[n(3)]
+    pub timeout_ms: u64,
+    /// When its program began; none: not yet.
+    #[n(4)]
+    pub began: Option<BootMs>,
+    /// Until when its job was given time; none: never.
+    #[n(5)]
+    pub granted_until: Option<BootMs>,
+    /// How it ended.
+    #[n(6)]
+    pub end: Option<AttemptEnd>,
+    /// Grows with each change: of two that are written at a time, the later one stays.
+    #[n(7)]
+    pub revision: u64,
+}
+
+/// What an attempt's job wrote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Files {
+    /// What it asks for time with: a number that grows, and which job it is.
+    pub ask: Option<(u64, JobId)>,
+    pub exit: Option<Exit>,
+}
+
+/// How a job says that its program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// As a shell tells it: 128 and the signal's number where one ended it. `told`: its node had told it to end.
+    Code { code: i32, told: bool },
+    /// It could not be begun: not found, or not executable.
+    NotRunnable,
+    /// Its time was over before it was given more: its own guard told it to end, or ended it.
+    OutOfTime,
+}
+
+/// What the program of a job is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Order {
+    Run,
+    /// It is sent TERM.
+    Term,
+    /// It is sent KILL.
+    Kill,
+}
+
+/// The answer to what a job asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The number of what is answered.
+    pub number: u64,
+    /// How long the program may run, counted from when the job asked, in milliseconds.
+    pub left_ms: u64,
+    pub order: Order,
+    /// As of a record.
+    pub revision: u64,
+}
+
+/// DOOR: the folder that Slurm's nodes share with this one. Real: files. A simulated one lives in the `sim` crate.
+/// Errors are in words for the operator.
+pub trait Shelf: Send + Sync + 'static {
+    /// Makes the folder of an attempt, with its script. One that is there already is left as it is.
+    fn prepare(&self, launch: &Launch) -> Later<Result<(), String>>;
+    /// Keeps a record so that it outlives this process.
+    fn store(&self, record: Record) -> Later<Result<(), String>>;
+    /// What its job wrote.
+    fn look(&self, lease: LeaseId) -> Later<Result<Files, String>>;
+    fn grant(&self, lease: LeaseId, grant: Grant) -> Later<Result<(), String>>;
+    /// Its end is recorded: the folder may go some time.
+    fn forget(&self, lease: LeaseId) -> Later<Result<(), String>>;
+    /// A piece of its output.
+    fn read_log(
+        &self,
+        lease: LeaseId,
+        stream: LogStream,
+        offset: u64,
+        max: usize,
+    ) -> Later<Result<LogChunk, LogError>>;
+    /// What it wrote last.
+    fn log_tail(&self, lease: LeaseId, stream: LogStream, max: usize) -> Later<Result<LogChunk, LogError>>;
+}

@@ -1,0 +1,278 @@
+//! The desk as an execution host: what Slurm runs is done here, everything else by the local host.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use stint_executor::{
+    ContainersFuture, Held, Host, HostEvent, HostHealth, Launch, LogError, LogFuture, LogStream, StopReason,
+};
+use stint_protocol::{Allowance, AttemptEnd, BootMs, LeaseId, Network, QuarantinedGpu, Runtime};
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::time::{sleep, timeout};
+
+use crate::desk::{Desk, Done, Timing, Work};
+use crate::door::{Later, Record, Shelf, Slurm, SubmitError};
+use crate::limits;
+
+/// What a bridge stands on.
+#[derive(Clone)]
+pub struct Doors {
+    pub slurm: Arc<dyn Slurm>,
+    pub shelf: Arc<dyn Shelf>,
+    /// The clock of leases.
+    pub now: Arc<dyn Fn() -> BootMs + Send + Sync>,
+    pub timing: Timing,
+}
+
+/// A local host and a Slurm cluster as one host; a copy is the same one.
+#[derive(Clone)]
+pub struct Bridge(Arc<Inner>);
+
+struct Inner {
+    local: Arc<dyn Host>,
+    doors: Doors,
+    desk: Mutex<Desk>,
+    /// Something is to be done.
+    bell: Notify,
+    /// Bounds the calls to Slurm under way.
+    calls: Semaphore,
+    /// False: what was on the shelf could not be read as a whole.
+    accounted: bool,
+    events: mpsc::Sender<HostEvent>,
+}
+
+impl Bridge {
+    /// With the records that lay on the shelf; `accounted`: they are all there were. [`Bridge::run`] does the work.
+    pub fn new(
+        local: Arc<dyn Host>,
+        doors: Doors,
+        records: Vec<Record>,
+        accounted: bool,
+        events: mpsc::Sender<HostEvent>,
+    ) -> Self {
+        let desk = Mutex::new(Desk::open(doors.timing, records, (doors.now)()));
+        let calls = Semaphore::new(limits::CALLS);
+        Self(Arc::new(Inner { local, doors, desk, bell: Notify::new(), calls, accounted, events }))
+    }
+
+    /// Does what is due until it is dropped.
+    pub async fn run(self) {
+        loop {
+            let (work, wake, events) = {
+                let mut desk = self.desk();
+                let (work, wake) = desk.work(self.now());
+                (work, wake, desk.events())
+            };
+            for event in events {
+                // A node that does not listen looks at `held` and `unacknowledged` instead.
+                let _ = self.0.events.try_send(event);
+            }
+            for work in work {
+                tokio::spawn(self.clone().perform(work));
+            }
+            let pause = wake.map(|at| Duration::from_millis(at.since(self.now())));
+            tokio::select! {
+                () = self.0.bell.notified() => {}
+                () = sleep(pause.unwrap_or_default()), if pause.is_some() => {}
+            }
+        }
+    }
+
+    fn now(&self) -> BootMs {
+        (self.0.doors.now)()
+    }
+
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.0.desk.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn tell(&self, what: impl FnOnce(&mut Desk, BootMs)) {
+        let now = self.now();
+        what(&mut self.desk(), now);
+        self.0.bell.notify_one();
+    }
+
+    async fn perform(self, work: Work) {
+        let Doors { slurm, shelf, .. } = &self.0.doors;
+        let done = match work {
+            Work::Prepare(launch) => Done::Prepared(launch.lease, self.files(shelf.prepare(&launch)).await),
+            Work::Store(record) => Done::Stored(record.lease, self.files(shelf.store(record)).await),
+            Work::Submit(launch) => {
+                let lease = launch.lease;
+                // Its place in the line counts: what waits here has not been sent.
+                let _turn = self.0.calls.acquire().await;
+                let late = || Err(SubmitError::Unknown("sbatch did not answer".into()));
+                Done::Submitted(
+                    lease,
+                    timeout(self.call_time(), slurm.submit(&launch)).await.unwrap_or_else(|_| late()),
+                )
+            }
+            Work::List => Done::Listed(self.call(slurm.jobs()).await),
+            Work::Cancel(lease, job) => {
+                Done::Cancelled(lease, job, self.call(slurm.cancel(lease, job)).await)
+            }
+            Work::Look(lease) => Done::Looked(lease, self.files(shelf.look(lease)).await),
+            Work::Grant(lease, grant) => Done::Granted(lease, self.files(shelf.grant(lease, grant)).await),
+            Work::Forget(lease) => {
+                if let Err(why) = self.files(shelf.forget(lease)).await {
+                    tracing::warn!(%lease, why, "the folder of an ended attempt could not be marked");
+                }
+                return;
+            }
+        };
+        self.tell(|desk, now| desk.done(done, now));
+    }
+
+    async fn call<T>(&self, call: Later<Result<T, String>>) -> Result<T, String> {
+        let _turn = self.0.calls.acquire().await;
+        timeout(self.call_time(), call).await.unwrap_or_else(|_| Err("Slurm did not answer".into()))
+    }
+
+    fn call_time(&self) -> Duration {
+        Duration::from_millis(self.0.doors.timing.call_ms)
+    }
+
+    /// A shared file system may hang.
+    async fn files<T>(&self, work: Later<Result<T, String>>) -> Result<T, String> {
+        let late = || Err("the folder that is shared with Slurm's nodes does not answer".to_owned());
+        let time = Duration::from_millis(self.0.doors.timing.files_ms);
+        timeout(time, work).await.unwrap_or_else(|_| late())
+    }
+
+    /// Whether an attempt is or was handed to Slurm here.
+    pub fn knows(&self, lease: LeaseId) -> bool {
+        self.desk().knows(lease)
+    }
+
+    /// How Slurm does: usable, or why not.
+    fn state(&self) -> Result<(), String> {
+        self.desk().trouble().map_or(Ok(()), |why| Err(format!("Slurm does not answer: {why}")))
+    }
+
+    /// For the desk, and for the local host.
+    fn split<T>(&self, all: Vec<T>, lease: impl Fn(&T) -> LeaseId) -> (Vec<T>, Vec<T>) {
+        let desk = self.desk();
+        all.into_iter().partition(|one| desk.knows(lease(one)))
+    }
+}
+
+impl Host for Bridge {
+    fn start(&self, launch: Launch) {
+        match launch.runtime {
+            Runtime::Slurm => self.tell(|desk, now| desk.start(launch, now)),
+            _ => self.0.local.start(launch),
+        }
+    }
+
+    fn renew(&self, renewals: Vec<(LeaseId, BootMs)>) {
+        let (own, local) = self.split(renewals, |(lease, _)| *lease);
+        if !own.is_empty() {
+            self.tell(|desk, _| desk.renew(&own));
+        }
+        self.0.local.renew(local);
+    }
+
+    fn stop(&self, lease: LeaseId, reason: StopReason) {
+        if self.knows(lease) {
+            self.tell(|desk, _| desk.stop(lease, reason));
+        } else {
+            self.0.local.stop(lease, reason);
+        }
+    }
+
+    fn acknowledge(&self, leases: Vec<LeaseId>) {
+        let (own, local) = self.split(leases, |lease| *lease);
+        if !own.is_empty() {
+            self.tell(|desk, _| desk.acknowledge(&own));
+        }
+        self.0.local.acknowledge(local);
+    }
+
+    fn held(&self) -> Vec<Held> {
+        let mut held = self.0.local.held();
+        held.extend(self.desk().held());
+        held
+    }
+
+    fn unacknowledged(&self) -> Vec<AttemptEnd> {
+        let mut ends = self.0.local.unacknowledged();
+        ends.extend(self.desk().unacknowledged());
+        ends
+    }
+
+    fn read_log(&self, lease: LeaseId, stream: LogStream, offset: u64, max: usize) -> LogFuture {
+        let (bridge, local) = (self.clone(), self.0.local.clone());
+        Box::pin(async move {
+            let runs = bridge.desk().holds(lease);
+            match bridge.0.doors.shelf.read_log(lease, stream, offset, max).await {
+                Err(LogError::NotFound(_)) if !bridge.knows(lease) => {
+                    local.read_log(lease, stream, offset, max).await
+                }
+                Err(LogError::NotFound(_)) if runs => Ok(stint_executor::LogChunk::default()),
+                Ok(mut chunk) => {
+                    chunk.complete &= !runs;
+                    Ok(chunk)
+                }
+                failed => failed,
+            }
+        })
+    }
+
+    fn log_tail(&self, lease: LeaseId, stream: LogStream, max: usize) -> LogFuture {
+        let (bridge, local) = (self.clone(), self.0.local.clone());
+        Box::pin(async move {
+            match bridge.0.doors.shelf.log_tail(lease, stream, max).await {
+                Err(LogError::NotFound(_)) if !bridge.knows(lease) => {
+                    local.log_tail(lease, stream, max).await
+                }
+                told => told,
+            }
+        })
+    }
+
+    fn progress(&self, lease: LeaseId) -> LogFuture {
+        self.0.local.progress(lease)
+    }
+
+    fn read_output(&self, lease: LeaseId, path: &str, offset: u64, max: usize) -> LogFuture {
+        self.0.local.read_output(lease, path, offset, max)
+    }
+
+    fn quarantined(&self) -> Vec<QuarantinedGpu> {
+        self.0.local.quarantined()
+    }
+
+    fn containers(&self) -> ContainersFuture {
+        self.0.local.containers()
+    }
+
+    fn health(&self) -> HostHealth {
+        let mut health = self.0.local.health();
+        health.runtimes.insert(Runtime::Slurm, self.state());
+        health.allows.retain(|allows| allows.runtime != Runtime::Slurm);
+        health.allows.push(allowance());
+        health.accounted &= self.0.accounted;
+        health
+    }
+}
+
+/// What tasks may ask of Slurm beside what every task may: where they begin.
+fn allowance() -> Allowance {
+    Allowance {
+        runtime: Runtime::Slurm,
+        networks: vec![Network::Host],
+        pids: 0,
+        tmp_bytes: 0,
+        shm_bytes: 0,
+        swap_bytes: 0,
+        mounts: None,
+    }
+}
+
+/// What a node says of the attempts that it handed to Slurm: how Slurm says they are.
+pub fn told(bridge: &Bridge) -> BTreeMap<LeaseId, String> {
+    let desk = bridge.desk();
+    let held = desk.held().into_iter();
+    held.filter_map(|held| Some((held.lease, desk.words(held.lease)?.to_owned()))).collect()
+}

@@ -1,0 +1,165 @@
+//! What runs on Slurm's nodes: a script for `/bin/sh` that begins an attempt's program only with time from its node, and
+//! ends it before that time is over.
+//!
+//! The script and its node talk by two files of one line each, in the folder that both see: `job/ask` (`NUMBER JOB .`)
+//! and `go` (`NUMBER SECONDS ORDER .`). Time that is given counts from when it was asked for, by the clock of Slurm's
+//! node, so that a slow file system shortens it and never makes it longer (the rule of all leases: DESIGN §5, rule 1).
+//! A line without the dot is still being written. Both clocks count the time that a machine is suspended.
+
+use std::fmt::Write as _;
+
+use stint_executor::Launch;
+
+use crate::state::REFUSAL;
+
+/// How long a job that Slurm began waits for its first answer, in seconds: its node may just be restarting.
+const FIRST_ANSWER_S: u64 = 300;
+/// How long after a question without an answer it asks again, in seconds.
+const ASK_AGAIN_S: u64 = 10;
+
+/// Quotes a word for the shell.
+pub fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// The script of an attempt whose folder is `folder`.
+pub fn text(launch: &Launch, folder: &str) -> String {
+    let spec = &launch.spec;
+    let directory = spec.limits.as_ref().and_then(|limits| limits.working_dir.as_deref());
+    let mut env: Vec<(&String, &String)> = spec.env.iter().collect();
+    env.retain(|(name, _)| !launch.env.contains_key(*name));
+    env.extend(&launch.env);
+    let path = env.iter().find(|(name, _)| *name == "PATH").map(|(_, value)| value.as_str());
+    let mut text = String::from("#!/bin/sh\n");
+    let _ = writeln!(
+        text,
+        "# Attempt {} of a Stint task: made by the node that handed it to Slurm.",
+        launch.lease
+    );
+    let _ = writeln!(text, "folder={}", quoted(folder));
+    let _ = writeln!(text, "grace={}", spec.stop_grace_ms.div_ceil(1_000));
+    let _ = writeln!(text, "first_answer={FIRST_ANSWER_S} ask_again={ASK_AGAIN_S} refusal={REFUSAL}");
+    text.push_str(HEAD);
+    match directory {
+        Some(directory) if directory.starts_with('/') => {
+            let _ = writeln!(text, "begin_in={}", quoted(directory));
+        }
+        Some(below) => {
+            let _ = writeln!(text, "begin_in=$folder/job/work/{}\nmkdir -p \"$begin_in\"", quoted(below));
+        }
+        None => text.push_str("begin_in=$folder/job/work\n"),
+    }
+    let words: Vec<String> = spec.command.iter().map(|word| quoted(word)).collect();
+    let _ = writeln!(text, "set -- {}", words.join(" "));
+    let find = path.map_or_else(String::new, |path| format!("PATH={}; ", quoted(path)));
+    text.push_str("cd \"$begin_in\" || cannot_begin\n");
+    let _ = writeln!(text, "({find}command -v \"$1\" >/dev/null 2>&1) || cannot_begin");
+    text.push_str("setsid env");
+    for (name, value) in env {
+        let _ = write!(text, " {}", quoted(&format!("{name}={value}")));
+    }
+    text.push_str(" \"$@\" </dev/null >\"$folder/job/stdout\" 2>\"$folder/job/stderr\" &\n");
+    text.push_str(TAIL);
+    text
+}
+
+/// Up to the program: asks for time.
+const HEAD: &str = r#"
+umask 022
+number=0 answered=0 asked=0 until=0 given=0 order=run
+
+# Whole seconds since this machine began; no process is made for it.
+look_at_clock() { read -r now rest < /proc/uptime; now=${now%%.*}; }
+ask() {
+    number=$((number + 1))
+    look_at_clock
+    asked=$now
+    printf '%s %s .\n' "$number" "$SLURM_JOB_ID" > "$folder/job/ask"
+}
+hear() {
+    got='' seconds='' word='' dot=''
+    { read -r got seconds word dot < "$folder/go"; } 2>/dev/null || :
+    [ "$dot" = . ] || return 0
+    order=$word
+    [ "$got" = "$number" ] && [ "$answered" != "$number" ] || return 0
+    answered=$number given=$seconds until=$((asked + seconds))
+}
+cannot_begin() {
+    echo 'missing .' > "$folder/job/exit"
+    exit 127
+}
+
+cd "$folder/job" || exit "$refusal"
+if [ -z "${HOME-}" ]; then
+    HOME=$(getent passwd "$(id -u)" | cut -d: -f6)
+    export HOME
+fi
+# Slurm may begin a job a second time, when its controller forgot that it did: the program runs once.
+mkdir began 2>/dev/null || exit "$refusal"
+ask
+look_at_clock
+give_up=$((now + first_answer))
+while [ "$answered" != "$number" ]; do
+    look_at_clock
+    [ "$now" -lt "$give_up" ] || exit "$refusal"
+    [ "$now" -lt $((asked + ask_again)) ] || ask
+    sleep 1
+    hear
+done
+look_at_clock
+[ "$order" = run ] && [ "$now" -lt "$until" ] || exit "$refusal"
+"#;
+
+/// From the program's start on: a guard beside it ends it in time.
+const TAIL: &str = r#"program=$!
+trap 'kill -TERM "-$program" 2>/dev/null' TERM INT
+(
+    # Slurm tells every process of a job to end; this one stays as long as the program does.
+    trap '' TERM INT HUP
+    told=''
+    # Why the program is ended; the first reason counts.
+    tell() {
+        [ -n "$told" ] || echo "$1" > "$folder/job/why"
+        told=yes
+    }
+    while :; do
+        look_at_clock
+        hear
+        if [ "$now" -ge "$until" ]; then
+            tell late
+            kill -KILL "-$program" 2>/dev/null
+            exit
+        fi
+        if [ "$order" = kill ]; then
+            tell told
+            kill -KILL "-$program" 2>/dev/null
+        fi
+        if [ -z "$told" ] && { [ "$order" = term ] || [ "$now" -ge $((until - grace)) ]; }; then
+            [ "$order" = term ] && tell told || tell late
+            kill -TERM "-$program" 2>/dev/null
+        fi
+        if [ "$order" = run ]; then
+            if [ "$answered" = "$number" ]; then
+                [ "$now" -lt $((asked + given / 3)) ] || ask
+            else
+                [ "$now" -lt $((asked + ask_again)) ] || ask
+            fi
+        fi
+        sleep 1
+    done
+) >/dev/null 2>&1 &
+guard=$!
+while :; do
+    wait "$program"
+    code=$?
+    # A signal cuts waiting short.
+    kill -0 "$program" 2>/dev/null || break
+done
+word=code
+{ read -r word < "$folder/job/why"; } 2>/dev/null || :
+printf '%s %s .\n' "${word:-code}" "$code" > "$folder/job/exit"
+kill -KILL "$guard" 2>/dev/null
+# What it left behind: not every site lets Slurm find it.
+kill -KILL "-$program" 2>/dev/null
+exit "$code"
+"#;

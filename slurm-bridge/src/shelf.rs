@@ -1,0 +1,360 @@
+//! The real shelf: a folder on a file system that Slurm's nodes see at the same path.
+//!
+//! `FOLDER/CLUSTER-NODE/TASK.ATTEMPT/` holds `record` (for this node alone), `script`, `go` (written here, read by the
+//! job) and `job/`, which is the job's: `ask`, `exit`, `stdout`, `stderr`, `work/`. What the job wrote is read with care:
+//! it may be anything.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use minicbor::{Decode, Encode};
+use rustix::fs::OFlags;
+use stint_executor::{KeepEnded, Launch, LogChunk, LogError, LogStream};
+use stint_protocol::{LeaseId, TaskId};
+
+use crate::door::{Exit, Files, Grant, JobId, Later, Order, Record, Shelf};
+use crate::limits;
+use crate::script;
+
+/// How one node uses the folder.
+#[derive(Clone, Debug)]
+pub struct ShelfSettings {
+    /// As Slurm's nodes see it, too.
+    pub folder: PathBuf,
+    /// The cluster's name and the node's id: other nodes use the same folder.
+    pub owner: String,
+    /// Who jobs run as, when that is not who this node runs as.
+    pub user: Option<(u32, u32)>,
+    pub keep_ended: KeepEnded,
+}
+
+/// A shelf of files; a copy is the same one.
+#[derive(Clone)]
+pub struct FileShelf(Arc<Inner>);
+
+struct Inner {
+    settings: ShelfSettings,
+    root: PathBuf,
+    boot: String,
+    /// The last revision written of each attempt's record and grant.
+    written: Mutex<BTreeMap<(LeaseId, &'static str), u64>>,
+}
+
+/// A record with the boot that its times belong to.
+#[derive(Encode, Decode)]
+struct Stored {
+    #[n(0)]
+    boot: String,
+    #[n(1)]
+    record: Record,
+}
+
+/// What lay on the shelf.
+pub struct Found {
+    pub records: Vec<Record>,
+    /// False: some of it cannot be accounted for.
+    pub accounted: bool,
+}
+
+/// Where the kernel says which boot this is.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// The name of an attempt's folder.
+fn name_of(lease: LeaseId) -> String {
+    format!("{}.{}", lease.task, lease.attempt)
+}
+
+/// Reads such a name.
+pub fn lease_of(name: &str) -> Option<LeaseId> {
+    let (task, attempt) = name.rsplit_once('.')?;
+    Some(LeaseId { task: task.parse::<TaskId>().ok()?, attempt: attempt.parse().ok()? })
+}
+
+impl FileShelf {
+    /// Makes this node's part of the folder and reads what lies there. Errors are in words for the operator.
+    pub fn open(settings: ShelfSettings) -> Result<(Self, Found), String> {
+        let root = settings.folder.join(&settings.owner);
+        let failed = |what: &str, e: &io::Error| format!("{what} {}: {e}", root.display());
+        let made = fs::DirBuilder::new().mode(0o711).create(&root);
+        match made {
+            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(failed("making the folder that Slurm's nodes see,", &e));
+            }
+            _ => {}
+        }
+        let boot = fs::read_to_string(BOOT_ID).map_err(|e| format!("reading {BOOT_ID}: {e}"))?;
+        let written = Mutex::new(BTreeMap::new());
+        let shelf = Self(Arc::new(Inner { settings, root: root.clone(), boot: boot.trim().into(), written }));
+        let found = shelf.read_all().map_err(|e| failed("reading the folder", &e))?;
+        Ok((shelf, found))
+    }
+
+    fn read_all(&self) -> io::Result<Found> {
+        let mut found = Found { records: Vec::new(), accounted: true };
+        for entry in fs::read_dir(&self.0.root)? {
+            let path = entry?.path();
+            let named = path.file_name().and_then(|name| lease_of(name.to_str()?));
+            let Some(lease) = named.filter(|_| !path.join("done").exists()) else { continue };
+            match self.read(lease) {
+                Ok(Some(stored)) if stored.boot == self.0.boot || stored.record.end.is_some() => {
+                    found.records.push(stored.record);
+                }
+                // Nothing was handed over before there is a record.
+                Ok(None) => {}
+                // Of another boot its times mean nothing; what runs there ends when its time is over.
+                Ok(Some(_)) | Err(_) => found.accounted = false,
+            }
+        }
+        Ok(found)
+    }
+
+    fn read(&self, lease: LeaseId) -> io::Result<Option<Stored>> {
+        let bytes = match fs::read(self.folder(lease).join("record")) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            bytes => bytes?,
+        };
+        let stored: Stored = minicbor::decode(&bytes)
+            .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?;
+        // What is written from now on is later.
+        self.newer(lease, "record", stored.record.revision);
+        Ok(Some(stored))
+    }
+
+    /// Notes a revision; false when a later one was written.
+    fn newer(&self, lease: LeaseId, what: &'static str, revision: u64) -> bool {
+        let mut written = self.0.written.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let last = written.entry((lease, what)).or_default();
+        let newer = revision >= *last;
+        *last = revision.max(*last);
+        newer
+    }
+
+    /// The folder of an attempt.
+    pub fn folder(&self, lease: LeaseId) -> PathBuf {
+        self.0.root.join(name_of(lease))
+    }
+
+    /// The script of an attempt.
+    pub fn script(&self, lease: LeaseId) -> PathBuf {
+        self.folder(lease).join("script")
+    }
+
+    fn make(&self, launch: &Launch) -> io::Result<()> {
+        let folder = self.folder(launch.lease);
+        if folder.join("record").exists() {
+            return Ok(());
+        }
+        let job = folder.join("job");
+        fs::DirBuilder::new().recursive(true).mode(0o711).create(&folder)?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(job.join("work"))?;
+        let text = script::text(launch, &folder.to_string_lossy());
+        fs::write(folder.join("script"), text)?;
+        fs::set_permissions(folder.join("script"), Permissions::from_mode(0o500))?;
+        if let Some((uid, gid)) = self.0.settings.user {
+            for path in [folder.join("script"), job.join("work"), job] {
+                chown(path, Some(uid), Some(gid))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_record(&self, record: Record) -> io::Result<()> {
+        if !self.newer(record.lease, "record", record.revision) {
+            return Ok(());
+        }
+        let folder = self.folder(record.lease);
+        let stored = Stored { boot: self.0.boot.clone(), record };
+        let bytes = minicbor::to_vec(&stored).map_err(io::Error::other)?;
+        let new = folder.join(format!("record.{}", stored.record.revision));
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        fs::rename(new, folder.join("record"))?;
+        File::open(folder)?.sync_all()
+    }
+
+    /// Writes over the line in place: who opens the file sees the old one or the new one, also over NFS, where a new
+    /// file under an old name may stay unseen for a minute.
+    fn write_grant(&self, lease: LeaseId, grant: Grant) -> io::Result<()> {
+        if !self.newer(lease, "go", grant.revision) {
+            return Ok(());
+        }
+        let order = match grant.order {
+            Order::Run => "run",
+            Order::Term => "term",
+            Order::Kill => "kill",
+        };
+        let line = format!("{} {} {order} .", grant.number, grant.left_ms / 1_000);
+        let path = self.folder(lease).join("go");
+        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o644).open(path)?;
+        file.write_all_at(format!("{line:<63}\n").as_bytes(), 0)?;
+        file.sync_data()
+    }
+
+    fn read_files(&self, lease: LeaseId) -> io::Result<Files> {
+        let job = self.folder(lease).join("job");
+        let ask = line(&job.join("ask"))?.and_then(|line| {
+            let (number, job) = line.split_once(' ')?;
+            Some((number.parse().ok()?, JobId(job.parse().ok()?)))
+        });
+        let exit = line(&job.join("exit"))?.and_then(|line| match line.split_once(' ') {
+            Some((word @ ("code" | "told"), code)) => {
+                Some(Exit::Code { code: code.parse().ok()?, told: word == "told" })
+            }
+            _ if line == "missing" => Some(Exit::NotRunnable),
+            Some(("late", _)) => Some(Exit::OutOfTime),
+            _ => None,
+        });
+        Ok(Files { ask, exit })
+    }
+
+    fn read_output(
+        &self,
+        lease: LeaseId,
+        stream: LogStream,
+        from: From,
+        max: usize,
+    ) -> Result<LogChunk, LogError> {
+        let path = self.folder(lease).join("job").join(stream.as_str());
+        let mut file = match open_foreign(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(LogError::NotFound(lease)),
+            opened => opened.map_err(|source| LogError::Read { lease, source })?,
+        };
+        let read = |file: &mut File| -> io::Result<LogChunk> {
+            let size = file.metadata()?.len();
+            let start = match from {
+                From::Offset(offset) => offset.min(size),
+                From::Tail => size.saturating_sub(max as u64),
+            };
+            file.seek(SeekFrom::Start(start))?;
+            let mut bytes = Vec::new();
+            file.take(max as u64).read_to_end(&mut bytes)?;
+            let next_offset = start + bytes.len() as u64;
+            Ok(LogChunk { bytes, next_offset, complete: next_offset >= size })
+        };
+        read(&mut file).map_err(|source| LogError::Read { lease, source })
+    }
+
+    /// Marks the folder as one that may go, and removes those that have been marked for long enough.
+    fn retire(&self, lease: LeaseId) -> io::Result<()> {
+        let mut written = self.0.written.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        written.retain(|(other, _), _| *other != lease);
+        drop(written);
+        fs::write(self.folder(lease).join("done"), "")?;
+        let keep = self.0.settings.keep_ended;
+        let mut done = Vec::new();
+        for entry in fs::read_dir(&self.0.root)? {
+            let path = entry?.path();
+            if let Ok(marked) = fs::metadata(path.join("done")) {
+                done.push((marked.mtime(), path));
+            }
+        }
+        done.sort();
+        let oldest =
+            done.last().map_or(0, |(newest, _)| newest - Duration::from_millis(keep.age_ms).as_secs() as i64);
+        let surplus = done.len().saturating_sub(keep.count);
+        for (place, (marked, path)) in done.into_iter().enumerate() {
+            if place < surplus || marked < oldest {
+                fs::remove_dir_all(path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where a piece of output begins.
+#[derive(Clone, Copy)]
+enum From {
+    Offset(u64),
+    Tail,
+}
+
+/// Opens what a job made: a regular file and nothing else, and never waits for it.
+fn open_foreign(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits() as i32).open(path)?;
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(io::Error::other(format!("{} is no regular file", path.display())))
+}
+
+/// The line of a file that a job wrote; none when there is none yet.
+fn line(path: &Path) -> io::Result<Option<String>> {
+    let file = match open_foreign(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    let mut bytes = Vec::new();
+    file.take(limits::LINE_BYTES as u64).read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    Ok(text.trim_end().strip_suffix(" .").map(str::to_owned))
+}
+
+/// Does it on a thread that may wait.
+fn blocking<T: Send + 'static>(
+    shelf: &FileShelf,
+    work: impl FnOnce(&FileShelf) -> T + Send + 'static,
+    lost: impl FnOnce() -> T + Send + 'static,
+) -> Later<T> {
+    let shelf = shelf.clone();
+    Box::pin(
+        async move { tokio::task::spawn_blocking(move || work(&shelf)).await.unwrap_or_else(|_| lost()) },
+    )
+}
+
+fn in_words<T: Send + 'static>(
+    shelf: &FileShelf,
+    what: &'static str,
+    lease: LeaseId,
+    work: impl FnOnce(&FileShelf) -> io::Result<T> + Send + 'static,
+) -> Later<Result<T, String>> {
+    let words =
+        move |shelf: &FileShelf, e: io::Error| format!("{what} in {}: {e}", shelf.folder(lease).display());
+    let done = move |shelf: &FileShelf| work(shelf).map_err(|e| words(shelf, e));
+    blocking(shelf, done, move || Err(format!("{what}: the node stops")))
+}
+
+impl Shelf for FileShelf {
+    fn prepare(&self, launch: &Launch) -> Later<Result<(), String>> {
+        let launch = launch.clone();
+        in_words(self, "making the script", launch.lease, move |shelf| shelf.make(&launch))
+    }
+
+    fn store(&self, record: Record) -> Later<Result<(), String>> {
+        in_words(self, "writing the record", record.lease, move |shelf| shelf.write_record(record))
+    }
+
+    fn look(&self, lease: LeaseId) -> Later<Result<Files, String>> {
+        in_words(self, "reading what its job wrote", lease, move |shelf| shelf.read_files(lease))
+    }
+
+    fn grant(&self, lease: LeaseId, grant: Grant) -> Later<Result<(), String>> {
+        in_words(self, "giving its job time", lease, move |shelf| shelf.write_grant(lease, grant))
+    }
+
+    fn forget(&self, lease: LeaseId) -> Later<Result<(), String>> {
+        in_words(self, "marking its end", lease, move |shelf| shelf.retire(lease))
+    }
+
+    fn read_log(
+        &self,
+        lease: LeaseId,
+        stream: LogStream,
+        offset: u64,
+        max: usize,
+    ) -> Later<Result<LogChunk, LogError>> {
+        let read = move |shelf: &FileShelf| shelf.read_output(lease, stream, From::Offset(offset), max);
+        blocking(self, read, move || Err(LogError::NotFound(lease)))
+    }
+
+    fn log_tail(&self, lease: LeaseId, stream: LogStream, max: usize) -> Later<Result<LogChunk, LogError>> {
+        let read = move |shelf: &FileShelf| shelf.read_output(lease, stream, From::Tail, max);
+        blocking(self, read, move || Err(LogError::NotFound(lease)))
+    }
+}

@@ -1,0 +1,241 @@
+//! What a job's script does, without Slurm: it is run as Slurm would, and given time by hand.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use stint_executor::{KeepEnded, Launch, LogStream};
+use stint_protocol::{BootMs, Class, ClassRules, LeaseId, Runtime, SharedSpec, TaskId, TaskSpec, Tenant};
+use stint_slurm_bridge::door::{Exit, Files, Grant, JobId, Order, Shelf};
+use stint_slurm_bridge::shelf::{FileShelf, ShelfSettings};
+use tokio::time::Instant;
+
+const LEASE: LeaseId = LeaseId { task: TaskId(7 << 16), attempt: 2 };
+
+struct Rig {
+    _folder: tempfile::TempDir,
+    shelf: FileShelf,
+    revision: u64,
+}
+
+impl Rig {
+    async fn new(command: &str, change: impl FnOnce(&mut TaskSpec)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = ShelfSettings {
+            folder: folder.path().into(),
+            owner: "test-1".into(),
+            user: None,
+            keep_ended: KeepEnded::default(),
+        };
+        let (shelf, found) = FileShelf::open(settings).unwrap();
+        assert!(found.records.is_empty() && found.accounted);
+        let words = ["/bin/sh", "-c", command].map(String::from).to_vec();
+        let mut spec = TaskSpec::new(Class::GpuSlurm, words);
+        change(&mut spec);
+        let spec = SharedSpec::new(spec.resolve(&ClassRules::default_for(Class::GpuSlurm)).unwrap());
+        let launch = Launch {
+            lease: LEASE,
+            tenant: Tenant::default_tenant(),
+            spec,
+            runtime: Runtime::Slurm,
+            gpus: Vec::new(),
+            deadline: BootMs(0),
+            env: [("STINT_ATTEMPT".to_owned(), "2".to_owned())].into(),
+        };
+        shelf.prepare(&launch).await.unwrap();
+        Self { _folder: folder, shelf, revision: 0 }
+    }
+
+    fn begin(&self, job: u64) -> Job {
+        let mut command = Command::new(self.shelf.script(LEASE));
+        command.env_clear().env("PATH", "/usr/bin:/bin").env("SLURM_JOB_ID", job.to_string());
+        Job(command.stdin(Stdio::null()).spawn().unwrap())
+    }
+
+    async fn files(&self) -> Files {
+        self.shelf.look(LEASE).await.unwrap()
+    }
+
+    async fn give(&mut self, number: u64, left_ms: u64, order: Order) {
+        self.revision += 1;
+        let grant = Grant { number, left_ms, order, revision: self.revision };
+        self.shelf.grant(LEASE, grant).await.unwrap();
+    }
+
+    async fn until(&self, what: &str, is: impl Fn(&Files) -> bool) -> Files {
+        let end = Instant::now() + Duration::from_secs(30);
+        loop {
+            let files = self.files().await;
+            if is(&files) {
+                return files;
+            }
+            assert!(Instant::now() < end, "{what} did not come: {files:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits for its question, and gives it time.
+    async fn grant(&mut self, number: u64, left_ms: u64) {
+        self.until("its question", |files| files.ask == Some((number, JobId(41)))).await;
+        self.give(number, left_ms, Order::Run).await;
+    }
+
+    async fn output(&self, stream: LogStream) -> String {
+        let chunk = self.shelf.read_log(LEASE, stream, 0, 10_000).await.unwrap();
+        String::from_utf8(chunk.bytes).unwrap()
+    }
+
+    fn work(&self) -> std::path::PathBuf {
+        self.shelf.folder(LEASE).join("job/work")
+    }
+}
+
+/// Ended with the test.
+struct Job(Child);
+
+impl Job {
+    fn ended(mut self) -> Option<i32> {
+        let end = Instant::now() + Duration::from_secs(30);
+        while Instant::now() < end {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                return status.code();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        panic!("the job goes on");
+    }
+
+    fn runs(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn is_there(path: &Path) -> bool {
+    path.exists()
+}
+
+#[tokio::test]
+async fn a_program_runs_with_what_its_task_says_and_leaves_its_code() {
+    let words = r#"pwd; echo "$STINT_ATTEMPT $ODD $(whoami)"; echo oops >&2; exit 3"#;
+    let odd = "it's \"$HOME\"\nand `more`";
+    let mut rig = Rig::new(words, |spec| {
+        spec.env.insert("ODD".into(), odd.into());
+    })
+    .await;
+    let job = rig.begin(41);
+    rig.grant(1, 60_000).await;
+    let files = rig.until("its end", |files| files.exit.is_some()).await;
+    assert_eq!((files.exit, job.ended()), (Some(Exit::Code { code: 3, told: false }), Some(3)));
+    let out = rig.output(LogStream::Stdout).await;
+    assert!(out.starts_with(&format!("{}\n2 {odd} ", rig.work().display())), "{out:?}");
+    assert_eq!(rig.output(LogStream::Stderr).await, "oops\n");
+}
+
+#[tokio::test]
+async fn nothing_begins_without_time_and_never_twice() {
+    let mut rig = Rig::new("touch ran; sleep 60", |_| {}).await;
+    let mut job = rig.begin(41);
+    rig.until("its question", |files| files.ask.is_some()).await;
+    // An answer to something else, and one that is over.
+    rig.give(7, 60_000, Order::Run).await;
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert!(job.runs() && !is_there(&rig.work().join("ran")));
+    assert_eq!(rig.begin(42).ended(), Some(75), "Slurm starts it a second time");
+    rig.give(1, 0, Order::Run).await;
+    assert_eq!(job.ended(), Some(75), "no time is left");
+    assert!(!is_there(&rig.work().join("ran")) && rig.files().await.exit.is_none());
+}
+
+#[tokio::test]
+async fn a_program_ends_with_its_time_and_a_deaf_one_too() {
+    let mut rig =
+        Rig::new("trap '' TERM; touch ran; while :; do sleep 1; done", |spec| spec.stop_grace_ms = 1_000)
+            .await;
+    let job = rig.begin(41);
+    let asked = Instant::now();
+    rig.grant(1, 4_000).await;
+    // It asks again, and gets no answer.
+    rig.until("another question", |files| files.ask == Some((2, JobId(41)))).await;
+    assert_eq!(job.ended(), Some(137));
+    let took = asked.elapsed();
+    assert!(took < Duration::from_secs(4 + 4), "it ran for {took:?} with 4 s");
+    assert!(is_there(&rig.work().join("ran")));
+    assert_eq!(rig.files().await.exit, Some(Exit::OutOfTime));
+}
+
+#[tokio::test]
+async fn a_program_goes_on_with_more_time_and_ends_when_it_is_told() {
+    let mut rig = Rig::new("trap 'echo told; exit 9' TERM; while :; do sleep 0.1; done", |_| {}).await;
+    let mut job = rig.begin(41);
+    rig.grant(1, 6_000).await;
+    rig.grant(2, 60_000).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert!(job.runs(), "it has time");
+    rig.give(2, 60_000, Order::Term).await;
+    assert_eq!(job.ended(), Some(9));
+    assert_eq!(rig.output(LogStream::Stdout).await, "told\n");
+    assert_eq!(rig.files().await.exit, Some(Exit::Code { code: 9, told: true }));
+}
+
+/// Slurm sends TERM to every process of a job before its limit is over: the program gets it, its guard stays.
+#[tokio::test]
+async fn slurms_own_signal_reaches_the_program() {
+    let mut rig =
+        Rig::new("trap 'echo told; exit 0' TERM; echo ready; while :; do sleep 0.1; done", |_| {}).await;
+    let job = rig.begin(41);
+    rig.grant(1, 60_000).await;
+    let ready = async {
+        while !rig.output(LogStream::Stdout).await.contains("ready") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let until_there = async {
+        while !rig.shelf.folder(LEASE).join("job/stdout").exists() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), async {
+        until_there.await;
+        ready.await
+    })
+    .await
+    .unwrap();
+    let killed = Command::new("kill").arg("-TERM").arg(job.0.id().to_string()).status().unwrap();
+    assert!(killed.success());
+    assert_eq!(job.ended(), Some(0));
+    assert_eq!(rig.output(LogStream::Stdout).await, "ready\ntold\n");
+}
+
+#[tokio::test]
+async fn a_program_that_is_not_there_is_said() {
+    let mut rig = Rig::new("", |spec| spec.command = vec!["no-such-program".into()]).await;
+    let job = rig.begin(41);
+    rig.grant(1, 60_000).await;
+    assert_eq!(job.ended(), Some(127));
+    assert_eq!(rig.files().await.exit, Some(Exit::NotRunnable));
+}
+
+/// What a job leaves in place of its files is not followed and not waited for.
+#[tokio::test]
+async fn what_a_job_wrote_is_read_with_care() {
+    let rig = Rig::new("true", |_| {}).await;
+    let job = rig.shelf.folder(LEASE).join("job");
+    std::os::unix::fs::symlink("/etc/passwd", job.join("stdout")).unwrap();
+    assert!(rig.shelf.read_log(LEASE, LogStream::Stdout, 0, 100).await.is_err());
+    assert!(Command::new("mkfifo").arg(job.join("ask")).status().unwrap().success());
+    assert!(rig.shelf.look(LEASE).await.unwrap_err().contains("no regular file"));
+    std::fs::remove_file(job.join("ask")).unwrap();
+    for half in ["", "3", "3 41", "3 41 ", "x y .", &"9".repeat(10_000)] {
+        std::fs::write(job.join("ask"), half).unwrap();
+        assert_eq!(rig.files().await, Files::default(), "{half:?}");
+    }
+}
