@@ -13,6 +13,7 @@ pub mod image;
 pub mod keeper;
 mod logs;
 pub mod pull;
+mod refusal;
 pub mod verdict;
 pub mod watch;
 mod wish;

@@ -100,6 +100,11 @@ pub const DOCKER_PING_MS: u64 = 2_000;
 pub const DOCKER_SWEEP_MS: u64 = 30_000;
 /// How often an image is tried to be pulled in one attempt.
 pub const PULL_TRIES: u32 = 3;
+/// How often a node is refused the image of one task before it ends the task: the scheduler comes back to it only when
+/// no other node has room, which once may be chance.
+pub const PULL_REFUSALS: u32 = 3;
+/// Earlier attempts of a task that are looked at for that.
+pub const PULL_LOOK_BACK: usize = 100;
 /// First pause between two tries, in milliseconds; four times as long after each.
 pub const PULL_PAUSE_MS: u64 = 500;
 /// A pull of which nothing is heard for this long has failed, in milliseconds.

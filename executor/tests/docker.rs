@@ -7,6 +7,7 @@ mod support;
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -519,6 +520,112 @@ fn registry(folder: PathBuf, failures: u32, login: Option<&'static str>) -> (u16
         }
     });
     (port, told)
+}
+
+/// A registry on loopback that says one thing of every image. Its port, and how often it was asked for a manifest.
+fn refusing(status: &'static str, body: &'static str) -> (u16, Arc<AtomicU32>) {
+    use std::io::{BufRead, BufReader, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (port, asked) = (listener.local_addr().unwrap().port(), Arc::new(AtomicU32::new(0)));
+    let count = asked.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { continue };
+            let _ = stream.set_read_timeout(Some(Duration::from_millis(500)));
+            // It is asked with TLS first, which has no lines.
+            let lines = BufReader::new(&stream).lines().map_while(Result::ok);
+            let request: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+            let Some(first) = request.first() else { continue };
+            let of_image = first.contains("/manifests/");
+            count.fetch_add(u32::from(of_image && first.starts_with("GET")), SeqCst);
+            let (status, body) = if of_image { (status, body) } else { ("200 OK", "") };
+            let head = format!(
+                "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+                 Connection: close\r\nDocker-Distribution-Api-Version: registry/2.0\r\n\r\n",
+                body.len()
+            );
+            let body = if first.starts_with("HEAD") { "" } else { body };
+            let _ = stream.write_all(format!("{head}{body}").as_bytes());
+        }
+    });
+    (port, asked)
+}
+
+#[tokio::test]
+async fn what_a_registry_says_of_an_image_decides_whether_it_is_asked_again() {
+    let (mut rig, client) = open().await;
+    client.host.shutdown(false).await;
+    rig.settings.docker.allowed_images = vec!["**".into()];
+    let mut client = rig.open().await;
+    let unknown = r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#;
+    let no_name = r#"{"errors":[{"code":"NAME_UNKNOWN","message":"repository name not known to registry"}]}"#;
+    let harbor = r#"{"errors":[{"code":"NOT_FOUND","message":"artifact team/tool:1 not found"}]}"#;
+    let denied = r#"{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}"#;
+    let too_many = r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"unauthenticated pull rate limit"}]}"#;
+    let cases = [
+        ("404 Not Found", unknown, EndKind::NotRunnable, 1, "has no such image: check its name and its tag"),
+        ("404 Not Found", no_name, EndKind::NotRunnable, 1, "has no such image: check its name and its tag"),
+        ("404 Not Found", harbor, EndKind::NotRunnable, 1, "has no such image: check its name and its tag"),
+        ("403 Forbidden", denied, EndKind::FilesMissing, 1, "or not for everybody: check its name"),
+        ("403 Forbidden", "", EndKind::FilesMissing, 1, "or not for everybody: check its name"),
+        ("404 Not Found", "<html>", EndKind::FilesMissing, 1, "whether that is a registry"),
+        ("429 Too Many Requests", too_many, EndKind::StartFailed, 3, "failed 3 times"),
+        ("503 Service Unavailable", "", EndKind::StartFailed, 3, "failed 3 times"),
+    ];
+    for (status, body, kind, tries, part) in cases {
+        let (port, asked) = refusing(status, body);
+        let mut spec = spec(&["/bin/true"]);
+        spec.image = Some(format!("127.0.0.1:{port}/team/tool:1"));
+        let launch = launch(spec, Runtime::Docker);
+        let lease = launch.lease;
+        client.host.start(launch);
+        let end = client.end(lease).await;
+        assert_eq!(end.kind, kind, "{end:?}");
+        let name = format!("127.0.0.1:{port}/team/tool:1");
+        assert!(end.message.contains(part) && end.message.contains(&name), "{end:?}");
+        assert_eq!(asked.load(SeqCst), tries, "{end:?}");
+    }
+    assert_eq!(containers(&rig), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_task_whose_image_a_node_is_refused_again_and_again_ends_also_over_its_restart() {
+    let (mut rig, client) = open().await;
+    client.host.shutdown(false).await;
+    rig.settings.docker.allowed_images = vec!["**".into()];
+    let (port, _) = refusing("403 Forbidden", r#"{"errors":[{"code":"DENIED","message":"denied"}]}"#);
+    let mut spec = spec(&["/bin/true"]);
+    spec.image = Some(format!("127.0.0.1:{port}/team/tool:1"));
+    let first = launch(spec.clone(), Runtime::Docker);
+    // Between them it ran elsewhere.
+    let expected = [
+        (1, EndKind::FilesMissing),
+        (2, EndKind::FilesMissing),
+        (5, EndKind::NotRunnable),
+        (6, EndKind::NotRunnable),
+    ];
+    for (attempt, kind) in expected {
+        let mut client = rig.open().await;
+        let mut again = first.clone();
+        again.lease.attempt = attempt;
+        let lease = again.lease;
+        client.host.start(again);
+        let end = client.end(lease).await;
+        assert_eq!(end.kind, kind, "attempt {attempt}: {end:?}");
+        assert_eq!(
+            end.message.contains("refused 3 times on this node"),
+            kind == EndKind::NotRunnable,
+            "{end:?}"
+        );
+        client.host.acknowledge(vec![lease]);
+        client.host.shutdown(false).await;
+    }
+    // Another task has its own tries.
+    let mut client = rig.open().await;
+    let other = launch(spec, Runtime::Docker);
+    let lease = other.lease;
+    client.host.start(other);
+    assert_eq!(client.end(lease).await.kind, EndKind::FilesMissing);
 }
 
 /// Keeps what a host tells of pulls.

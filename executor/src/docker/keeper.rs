@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::engine::{self, Fault};
 use super::logs::{self, Files};
-use super::pull::{self, Puller};
+use super::pull::Puller;
 use super::verdict::{self, Verdict, mount_failure, say_end, start_failure, stopped, verdict};
 use super::wish::{Wish, at_least, in_loop};
 use super::{belongs, container, container_name};
@@ -140,8 +140,8 @@ impl Keeper<'_> {
             .await
             .map_err(|fault| verdict::no_daemon(&self.docker.socket, &fault))?;
         let stderr = files.stderr.try_clone().map_err(making)?;
-        let told = pull::told_file(self.layout, self.order.lease);
-        let mut puller = Puller { engine: &engine, order: self.docker, stderr, told };
+        let (layout, lease) = (self.layout, self.order.lease);
+        let mut puller = Puller { engine: &engine, order: self.docker, layout, lease, stderr };
         let image = tokio::select! {
             () = at_least(&self.wish, Wish::Term) => Err(stopped()),
             image = puller.image() => image,

@@ -18,6 +18,7 @@ use super::Pull;
 use super::credentials::Credentials;
 use super::engine::Fault;
 use super::image::Reference;
+use super::refusal::{self, Refusal};
 use super::verdict::{Verdict, failed, verdict};
 use crate::layout::Layout;
 use crate::limits;
@@ -28,14 +29,20 @@ use crate::wire::DockerOrder;
 pub struct Puller<'a> {
     pub engine: &'a Docker,
     pub order: &'a DockerOrder,
+    pub layout: &'a Layout,
+    pub lease: LeaseId,
     pub stderr: File,
-    /// Where it says what came of a pull, for the node to count.
-    pub told: PathBuf,
 }
 
 /// Tells what came of the pull for an attempt: the word and milliseconds.
-pub fn told_file(layout: &Layout, lease: LeaseId) -> PathBuf {
+fn told_file(layout: &Layout, lease: LeaseId) -> PathBuf {
     layout.attempt(lease).join("pull")
+}
+
+/// Says that a registry refused the image of an attempt in a way that another node may be spared. Stays with the
+/// attempt's folder, for later attempts of its task.
+fn refused_file(layout: &Layout, lease: LeaseId) -> PathBuf {
+    layout.attempt(lease).join("pull-refused")
 }
 
 /// What came of the pull for an attempt, told once; none: there was none to do.
@@ -76,7 +83,8 @@ impl Puller<'_> {
             Err(Verdict { kind: EndKind::NotRunnable | EndKind::FilesMissing, .. }) => PullEnd::Missing,
             Err(_) => PullEnd::Failed,
         };
-        let _ = std::fs::write(&self.told, format!("{} {}", end.as_str(), took.as_millis()));
+        let told = told_file(self.layout, self.lease);
+        let _ = std::fs::write(told, format!("{} {}", end.as_str(), took.as_millis()));
     }
 
     async fn image_here(&self) -> Result<Option<String>, Verdict> {
@@ -100,8 +108,10 @@ impl Puller<'_> {
                 Ok(()) => return Ok(()),
                 Err(fault) => fault,
             };
-            if let Some(refused) = refused(&name, reference.registry(), credentials.is_some(), &fault) {
-                return Err(refused);
+            if let Some(refusal) = refusal::of(&fault) {
+                let advice = advice(refusal, reference.registry(), credentials.is_some());
+                let message = format!("image {name}: {advice} ({})", fault.words());
+                return Err(self.refused(refusal, message));
             }
             if tries == limits::PULL_TRIES {
                 let message = format!("pulling {name} failed {tries} times, last: {}", fault.words());
@@ -112,6 +122,30 @@ impl Puller<'_> {
             sleep(Duration::from_millis(pause)).await;
             (tries, pause) = (tries + 1, pause * 4);
         }
+    }
+
+    /// The end of an attempt whose image was refused. What another node may be given is tried there; a node that was
+    /// refused it often enough ends the task, which then most likely has nowhere else to go.
+    fn refused(&self, refusal: Refusal, message: String) -> Verdict {
+        if refusal == Refusal::NoSuchImage {
+            return verdict(EndKind::NotRunnable, message);
+        }
+        let times = self.refused_before() + 1;
+        if times >= limits::PULL_REFUSALS {
+            let message = format!("{message}; refused {times} times on this node, it is not tried again");
+            return verdict(EndKind::NotRunnable, message);
+        }
+        // Without it the task only ends later.
+        let _ = std::fs::write(refused_file(self.layout, self.lease), "");
+        verdict(EndKind::FilesMissing, message)
+    }
+
+    /// How many earlier attempts of this task on this node ended so.
+    fn refused_before(&self) -> u32 {
+        let LeaseId { task, attempt } = self.lease;
+        let earlier = (1..attempt).rev().take(limits::PULL_LOOK_BACK);
+        let refused = |attempt: &u32| refused_file(self.layout, LeaseId { task, attempt: *attempt }).exists();
+        earlier.filter(refused).count() as u32
     }
 
     fn credentials(&self, registry: &str) -> Result<Option<DockerCredentials>, Verdict> {
@@ -150,39 +184,30 @@ impl Puller<'_> {
     }
 }
 
-/// What a registry's refusal means; none: it may answer otherwise soon.
-fn refused(name: &str, registry: &str, sent: bool, fault: &Fault) -> Option<Verdict> {
-    if fault.is_unreachable() {
-        return None;
+/// What a refusal means for whoever named the image, and what to do.
+fn advice(refusal: Refusal, registry: &str, sent: bool) -> String {
+    match refusal {
+        Refusal::NoSuchImage => format!("{registry} has no such image: check its name and its tag"),
+        Refusal::NotForYou => format!(
+            "{registry} has no such image, or not for everybody: check its name and its tag; {}",
+            of_credentials(sent, registry)
+        ),
+        Refusal::NotForThisMachine => {
+            format!("{registry} has it, but not for machines like this one: name another one")
+        }
+        Refusal::NotARegistry => format!(
+            "what answers at {registry} says that it is not there, and not as a registry would: check its name and \
+             whether that is a registry"
+        ),
     }
-    let missing = ["manifest unknown", "manifest for", "repository does not exist"];
-    // A registry says the same of what is not there and of what is not for everybody: another node may know better.
-    let (kind, advice) = if wants_credentials(fault) {
-        (EndKind::FilesMissing, of_credentials(sent, registry))
-    } else if fault.status() == 404 || says(fault, &missing) {
-        (EndKind::NotRunnable, String::new())
-    } else {
-        return None;
-    };
-    Some(verdict(kind, format!("image {name}: {advice}{}", fault.words())))
-}
-
-/// Whether a registry wants to know who asks, or others to ask.
-fn wants_credentials(fault: &Fault) -> bool {
-    says(fault, &["pull access denied", "unauthorized", "no basic auth credentials", "requested access"])
-}
-
-fn says(fault: &Fault, told: &[&str]) -> bool {
-    let words = fault.words().to_lowercase();
-    told.iter().any(|part| words.contains(part))
 }
 
 fn of_credentials(sent: bool, registry: &str) -> String {
     let file = "the file that executor.docker.credentials names";
     if sent {
-        format!("the node sent the credentials that it has for {registry}: put others into {file}; ")
+        format!("the node sent the credentials that it has for {registry}: put others into {file}")
     } else {
-        format!("the node has no credentials for {registry}: put some into {file}; ")
+        format!("the node has no credentials for {registry}: put some into {file}")
     }
 }
 
@@ -216,44 +241,22 @@ impl Progress {
 mod tests {
     use super::*;
 
-    fn of(status: u16, words: &str, sent: bool) -> Option<(EndKind, String)> {
-        let fault = Fault::Said(status, words.into());
-        refused("r.example/a:1", "r.example", sent, &fault).map(|refused| (refused.kind, refused.message))
-    }
-
     #[test]
-    fn what_another_node_may_be_given_does_not_end_the_task() {
-        let refusals = [
-            (404, "pull access denied for a, repository does not exist or may require 'docker login'"),
-            (500, "Head \"https://r.example/v2/a/manifests/1\": no basic auth credentials"),
-            (500, "unauthorized: authentication required"),
-            (500, "Unauthorized"),
-            (500, "denied: requested access to the resource is denied"),
-        ];
-        for (status, words) in refusals {
-            let (kind, message) = of(status, words, false).unwrap();
-            assert_eq!(kind, EndKind::FilesMissing, "{words}");
-            let advice =
-                "the node has no credentials for r.example: put some into the file that executor.docker.";
-            assert!(message.contains(words) && message.contains(advice), "{message}");
-            let (kind, message) = of(status, words, true).unwrap();
-            assert_eq!(kind, EndKind::FilesMissing, "{words}");
-            assert!(
-                message.contains("sent the credentials that it has for r.example: put others"),
-                "{message}"
-            );
+    fn a_refusal_says_what_to_do() {
+        let of = |refusal, sent| advice(refusal, "r.example", sent);
+        let file = "into the file that executor.docker.credentials names";
+        let none = of(Refusal::NotForYou, false);
+        assert!(none.contains("check its name"), "{none}");
+        assert!(
+            none.contains(&format!("the node has no credentials for r.example: put some {file}")),
+            "{none}"
+        );
+        let wrong = of(Refusal::NotForYou, true);
+        let sent = "sent the credentials that it has for r.example";
+        assert!(wrong.contains(&format!("{sent}: put others {file}")), "{wrong}");
+        for other in [Refusal::NoSuchImage, Refusal::NotForThisMachine, Refusal::NotARegistry] {
+            let words = of(other, false);
+            assert!(words.contains("r.example") && !words.contains("credentials"), "{words}");
         }
-    }
-
-    #[test]
-    fn what_is_not_there_ends_it_and_what_may_come_back_is_tried_again() {
-        for (status, words) in [(404, "not found"), (500, "manifest unknown: manifest unknown")] {
-            let (kind, message) = of(status, words, true).unwrap();
-            assert_eq!(kind, EndKind::NotRunnable, "{words}");
-            assert!(!message.contains("credentials"), "{message}");
-        }
-        assert_eq!(of(500, "received unexpected HTTP status: 503 Service Unavailable", true), None);
-        let fault = Fault::Unreachable("unauthorized".into());
-        assert!(refused("a", "r.example", false, &fault).is_none());
     }
 }
