@@ -8,6 +8,7 @@
 
 mod container;
 pub mod credentials;
+pub mod credentials_watch;
 pub mod engine;
 pub mod image;
 pub mod keeper;

@@ -115,5 +115,7 @@ pub const PULL_SAY_MS: u64 = 2_000;
 pub const PULL_LAYERS: usize = 256;
 /// Bytes of a file of credentials for registries: some hundred of them.
 pub const CREDENTIALS_BYTES: u64 = 1024 * 1024;
+/// How often the node looks whether that file can be used, in milliseconds.
+pub const CREDENTIALS_LOOK_MS: u64 = 2_000;
 /// Longest time from an attempt's launch to its program's start under Docker, in milliseconds: bounds pulls.
 pub const DOCKER_START_MS: u64 = 3_600_000;

@@ -15,7 +15,7 @@ use stint_protocol::{EndKind, LeaseId};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Pull;
-use super::credentials::Credentials;
+use super::credentials::{Credentials, CredentialsError};
 use super::engine::Fault;
 use super::image::Reference;
 use super::refusal::{self, Refusal};
@@ -99,23 +99,26 @@ impl Puller<'_> {
     async fn pull(&mut self) -> Result<(), Verdict> {
         let name = self.order.image.clone();
         let reference = Reference::parse(&name).map_err(|e| verdict(EndKind::NotRunnable, e.to_string()))?;
-        let credentials = self.credentials(reference.registry())?;
+        let login = self.login(reference.registry());
+        if let Login::Unusable(why) = &login {
+            let _ = writeln!(self.stderr, "stint: {why}; pulling without credentials");
+        }
         let mut pause = limits::PULL_PAUSE_MS;
         let mut tries = 1;
         loop {
             let _ = writeln!(self.stderr, "stint: pulling {name}");
-            let fault = match self.pull_once(&reference, credentials.clone()).await {
+            let fault = match self.pull_once(&reference, login.sent()).await {
                 Ok(()) => return Ok(()),
                 Err(fault) => fault,
             };
             if let Some(refusal) = refusal::of(&fault) {
-                let advice = advice(refusal, reference.registry(), credentials.is_some());
+                let advice = advice(refusal, reference.registry(), &login);
                 let message = format!("image {name}: {advice} ({})", fault.words());
-                return Err(self.refused(refusal, message));
+                return Err(self.refused(refusal, &login, message));
             }
             if tries == limits::PULL_TRIES {
                 let message = format!("pulling {name} failed {tries} times, last: {}", fault.words());
-                return Err(verdict(EndKind::StartFailed, message));
+                return Err(login.gave_up(message, &fault));
             }
             let _ =
                 writeln!(self.stderr, "stint: pulling {name} failed, again in {pause} ms: {}", fault.words());
@@ -126,9 +129,13 @@ impl Puller<'_> {
 
     /// The end of an attempt whose image was refused. What another node may be given is tried there; a node that was
     /// refused it often enough ends the task, which then most likely has nowhere else to go.
-    fn refused(&self, refusal: Refusal, message: String) -> Verdict {
+    fn refused(&self, refusal: Refusal, login: &Login, message: String) -> Verdict {
         if refusal == Refusal::NoSuchImage {
             return verdict(EndKind::NotRunnable, message);
+        }
+        // What a node is refused whose credentials are out of order says nothing of the image.
+        if login.is_unusable() {
+            return verdict(EndKind::FilesMissing, message);
         }
         let times = self.refused_before() + 1;
         if times >= limits::PULL_REFUSALS {
@@ -148,10 +155,13 @@ impl Puller<'_> {
         earlier.filter(refused).count() as u32
     }
 
-    fn credentials(&self, registry: &str) -> Result<Option<DockerCredentials>, Verdict> {
-        let Some(file) = &self.order.credentials else { return Ok(None) };
-        let found = Credentials::read(Path::new(file)).and_then(|known| known.of(registry));
-        found.map_err(|e| verdict(EndKind::StartFailed, format!("{e} (executor.docker.credentials)")))
+    fn login(&self, registry: &str) -> Login {
+        let Some(file) = &self.order.credentials else { return Login::None };
+        match Credentials::read(Path::new(file)).and_then(|known| known.of(registry)) {
+            Ok(None) => Login::None,
+            Ok(Some(found)) => Login::Known(found),
+            Err(why) => Login::Unusable(why),
+        }
     }
 
     async fn pull_once(
@@ -184,13 +194,42 @@ impl Puller<'_> {
     }
 }
 
+/// What a node has to show to a registry.
+enum Login {
+    None,
+    Known(DockerCredentials),
+    /// Its file of credentials is out of order: images for everybody are pulled all the same.
+    Unusable(CredentialsError),
+}
+
+impl Login {
+    fn sent(&self) -> Option<DockerCredentials> {
+        if let Login::Known(found) = self { Some(found.clone()) } else { None }
+    }
+
+    fn is_unusable(&self) -> bool {
+        matches!(self, Login::Unusable(_))
+    }
+
+    /// The end of an attempt whose image was not given in all tries. A registry may have had enough of a node only for
+    /// not knowing it: that is no reason to keep the node from other tasks.
+    fn gave_up(&self, message: String, fault: &Fault) -> Verdict {
+        match self {
+            Login::Unusable(why) if !fault.is_unreachable() => {
+                verdict(EndKind::FilesMissing, format!("{message}; {}", unusable(why)))
+            }
+            _ => verdict(EndKind::StartFailed, message),
+        }
+    }
+}
+
 /// What a refusal means for whoever named the image, and what to do.
-fn advice(refusal: Refusal, registry: &str, sent: bool) -> String {
+fn advice(refusal: Refusal, registry: &str, login: &Login) -> String {
     match refusal {
         Refusal::NoSuchImage => format!("{registry} has no such image: check its name and its tag"),
         Refusal::NotForYou => format!(
             "{registry} has no such image, or not for everybody: check its name and its tag; {}",
-            of_credentials(sent, registry)
+            of_credentials(login, registry)
         ),
         Refusal::NotForThisMachine => {
             format!("{registry} has it, but not for machines like this one: name another one")
@@ -202,13 +241,19 @@ fn advice(refusal: Refusal, registry: &str, sent: bool) -> String {
     }
 }
 
-fn of_credentials(sent: bool, registry: &str) -> String {
+fn of_credentials(login: &Login, registry: &str) -> String {
     let file = "the file that executor.docker.credentials names";
-    if sent {
-        format!("the node sent the credentials that it has for {registry}: put others into {file}")
-    } else {
-        format!("the node has no credentials for {registry}: put some into {file}")
+    match login {
+        Login::None => format!("the node has no credentials for {registry}: put some into {file}"),
+        Login::Known(_) => {
+            format!("the node sent the credentials that it has for {registry}: put others into {file}")
+        }
+        Login::Unusable(why) => unusable(why),
     }
+}
+
+fn unusable(why: &CredentialsError) -> String {
+    format!("the node sent no credentials: {why} (executor.docker.credentials)")
 }
 
 /// The bytes of all layers of a pull.
@@ -243,19 +288,19 @@ mod tests {
 
     #[test]
     fn a_refusal_says_what_to_do() {
-        let of = |refusal, sent| advice(refusal, "r.example", sent);
+        let of = |refusal, login: &Login| advice(refusal, "r.example", login);
         let file = "into the file that executor.docker.credentials names";
-        let none = of(Refusal::NotForYou, false);
+        let none = of(Refusal::NotForYou, &Login::None);
         assert!(none.contains("check its name"), "{none}");
         assert!(
             none.contains(&format!("the node has no credentials for r.example: put some {file}")),
             "{none}"
         );
-        let wrong = of(Refusal::NotForYou, true);
+        let wrong = of(Refusal::NotForYou, &Login::Known(DockerCredentials::default()));
         let sent = "sent the credentials that it has for r.example";
         assert!(wrong.contains(&format!("{sent}: put others {file}")), "{wrong}");
         for other in [Refusal::NoSuchImage, Refusal::NotForThisMachine, Refusal::NotARegistry] {
-            let words = of(other, false);
+            let words = of(other, &Login::None);
             assert!(words.contains("r.example") && !words.contains("credentials"), "{words}");
         }
     }
