@@ -429,6 +429,25 @@ async fn a_full_disk_costs_output_and_nothing_else() {
     assert_eq!(left, Vec::<String>::new());
 }
 
+#[tokio::test]
+async fn what_a_keeper_cannot_do_stands_in_the_log_with_time_and_lease() {
+    let (rig, mut client) = open().await;
+    let launch = shell("sleep 60");
+    let lease = launch.lease;
+    let folder = rig.executor().join("attempts").join(format!("{}-{}", lease.task, lease.attempt));
+    client.host.start(launch);
+    client.started(lease).await;
+    std::fs::rename(&folder, rig.folder.path().join("moved")).unwrap();
+    client.host.stop(lease, StopReason::Cancelled);
+    client.end(lease).await;
+    let log = std::fs::read_to_string(rig.executor().join("shim.log")).unwrap();
+    let about = format!(" task={} attempt={}: writing how it ended: ", lease.task, lease.attempt);
+    let line = log.lines().find(|line| line.contains(&about)).unwrap_or_else(|| panic!("{log}"));
+    let (time, rest) = line.split_once(' ').unwrap();
+    assert!(time.len() == 27 && time.starts_with("20") && time.ends_with('Z'), "{line}");
+    assert!(rest.starts_with("keeper pid="), "{line}");
+}
+
 fn sha256(file: &std::path::Path) -> String {
     let output = Command::new("sha256sum").arg(file).output().unwrap();
     format!("sha256:{}", String::from_utf8_lossy(&output.stdout).split(' ').next().unwrap())

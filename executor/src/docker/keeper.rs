@@ -41,7 +41,7 @@ pub type Tell<'a> = &'a dyn Fn();
 /// The life of a keeper that runs an attempt; its exit code.
 pub fn run(layout: &Layout, order: &Order, slot: &'static Slot, tell: Tell<'_>) -> i32 {
     let Some(docker) = &order.docker else { return 1 };
-    in_loop(|wish| async move {
+    in_loop(order.lease, |wish| async move {
         let keeper = Keeper { layout, order, docker, slot, tell, wish, name: container_name(order.lease) };
         let ended = keeper.keep().await;
         say_end(layout, order.lease, Some(slot), ended);
@@ -50,7 +50,7 @@ pub fn run(layout: &Layout, order: &Order, slot: &'static Slot, tell: Tell<'_>) 
 
 /// The life of a keeper that only clears away what another left behind; its exit code.
 pub fn clean(layout: &Layout, lease: LeaseId, socket: &str, slot: Option<&'static Slot>) -> i32 {
-    in_loop(|_| async move {
+    in_loop(lease, |_| async move {
         make_sure_gone(layout, lease, socket).await;
         let message =
             "the process that kept its container was killed; everything of the attempt was seen gone";
