@@ -10,6 +10,7 @@ mod files;
 mod limits;
 mod logs;
 mod output;
+mod spool;
 mod table;
 mod task_file;
 mod view;

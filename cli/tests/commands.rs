@@ -14,6 +14,7 @@ use fake::{Fake, chunk, finished, running};
 use serde_json::Value;
 use stint_sdk::v1;
 use tempfile::TempDir;
+use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 use tonic::Status;
 
@@ -406,6 +407,56 @@ fn image(name: &str) -> v1::Image {
     }
 }
 
+/// Registers what comes through a pipe.
+async fn piped(world: &World, temporary: &str, bytes: &str) -> Done {
+    let mut command = world.command(&["image", "register", "piped", "-"]);
+    let mut child = command.stdin(Stdio::piped()).env("TMPDIR", temporary).spawn().unwrap();
+    let (mut input, bytes) = (child.stdin.take().unwrap(), bytes.to_owned());
+    // What reads it may leave before its end.
+    let writing = tokio::spawn(async move { input.write_all(bytes.as_bytes()).await });
+    let done = Done::after(child).await;
+    writing.abort();
+    done
+}
+
+/// A disk of its own that is nearly full, and memory for a fraction of the bytes.
+#[tokio::test]
+async fn a_pipe_takes_little_memory_and_a_full_disk_is_named() {
+    let world = World::new();
+    let bytes = "x".repeat(150 << 20);
+    let mut command = Command::new("/bin/sh");
+    let script = format!("ulimit -d 98304; exec {} image register piped -", env!("CARGO_BIN_EXE_stint"));
+    command.args(["-c", &script]).kill_on_drop(true);
+    command.env("STINT_ADDRESS", format!("unix:{}/stint.sock", world.folder.path().display()));
+    command.env("TMPDIR", world.folder.path());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let size = bytes.len();
+    let writing = tokio::spawn(async move { input.write_all(bytes.as_bytes()).await });
+    let done = Done::after(child).await;
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    writing.await.unwrap().unwrap();
+    assert_eq!(world.fake.registered.lock().unwrap()[0].1.len(), size);
+
+    let disk = world.folder.path().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let mount = ["-t", "tmpfs", "-o", "size=80m", "none"];
+    if !std::process::Command::new("mount").args(mount).arg(&disk).status().unwrap().success() {
+        eprintln!("SKIPPED: the full disk (mounting one needs root)");
+        return;
+    }
+    let done = piped(&world, &disk.to_string_lossy(), &"x".repeat(40 << 20)).await;
+    std::process::Command::new("umount").arg("--lazy").arg(&disk).status().unwrap();
+    assert_eq!(done.code, 1);
+    assert!(
+        done.stderr.contains("are left on its disk") && done.stderr.contains("set TMPDIR"),
+        "{}",
+        done.stderr
+    );
+    assert_eq!(world.fake.registered.lock().unwrap().len(), 1, "nothing was sent");
+}
+
 #[tokio::test]
 async fn an_image_is_sent_whole_from_a_file_and_from_a_pipe() {
     let world = World::new();
@@ -416,22 +467,28 @@ async fn an_image_is_sent_whole_from_a_file_and_from_a_pipe() {
     let done = world.stint(&["image", "register", "team/tool:2", &file, "--kind", "executable"]).await;
     assert_eq!(done.code, 0, "{}", done.stderr);
     assert!(done.stderr.contains("--image stint://team/tool:2"), "{}", done.stderr);
-    let mut pipe = world.command(&["image", "register", "piped", "-", "--description", "of a pipe"]);
-    pipe.stdin(std::fs::File::open(&file).unwrap());
-    assert_eq!(Done::of(pipe).await.code, 0);
+    // A file as standard input stays where it is, as a pipe does: neither is lost when a peer goes away.
+    world.fake.fail_next([Status::unavailable("not now")]);
+    let mut input = world.command(&["image", "register", "input", "-", "--description", "of a file"]);
+    input.stdin(std::fs::File::open(&file).unwrap()).env("TMPDIR", "/nowhere");
+    assert_eq!(Done::of(input).await.code, 0);
+    world.fake.fail_next([Status::unavailable("not now")]);
+    world.fake.cut_uploads.lock().unwrap().extend([1_000_000, usize::MAX]);
+    let done = piped(&world, &world.folder.path().to_string_lossy(), &bytes).await;
+    assert_eq!(done.code, 0, "{}", done.stderr);
     {
         let registered = world.fake.registered.lock().unwrap();
-        let [(first, sent), (second, piped)] = registered.as_slice() else { panic!("{}", registered.len()) };
-        assert_eq!((first.name.as_str(), first.size_bytes), ("team/tool:2", Some(3_000_001)));
-        assert_eq!((second.size_bytes, second.description.as_str()), (None, "of a pipe"));
-        assert!(sent == bytes.as_bytes() && piped == bytes.as_bytes());
+        let found: Vec<_> =
+            registered.iter().map(|(header, _)| (header.name.as_str(), header.size_bytes)).collect();
+        let size = Some(3_000_001);
+        assert_eq!(found, [("team/tool:2", size), ("input", size), ("piped", size)]);
+        assert!(registered.iter().all(|(_, sent)| sent == bytes.as_bytes()));
     }
-    // A pipe cannot be sent again.
-    world.fake.fail_next([Status::unavailable("not now")]);
-    let mut pipe = world.command(&["image", "register", "piped", "-"]);
-    pipe.stdin(std::fs::File::open(&file).unwrap());
-    let done = Done::of(pipe).await;
-    assert!(done.code == 1 && done.stderr.contains("cannot be sent again"), "{}", done.stderr);
+    let left: Vec<_> =
+        std::fs::read_dir(world.folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 2, "only the socket and the file: {left:?}");
+    let done = piped(&world, "/nowhere", "x").await;
+    assert!(done.code == 1 && done.stderr.contains("set TMPDIR"), "{}", done.stderr);
     let done = world.stint(&["image", "register", "tool", &world.folder.path().to_string_lossy()]).await;
     assert!(done.code == 2 && done.stderr.contains("is a folder"), "{}", done.stderr);
     let done = world.stint(&["image", "register", "web", "--docker", "ghcr.io/team/web:1"]).await;

@@ -220,6 +220,85 @@ struct Daemon {
     process: std::process::Child,
 }
 
+/// A registry on loopback that gives nobody anything, as many do of images that they do not have. Its port.
+fn denying_registry() -> u16 {
+    use std::io::{BufRead, BufReader, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { continue };
+            let _ = stream.set_read_timeout(Some(Duration::from_millis(500)));
+            let lines = BufReader::new(&stream).lines().map_while(Result::ok);
+            let request: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+            let of_image = request.first().is_some_and(|line| line.contains("/manifests/"));
+            let status = if of_image { "403 Forbidden" } else { "200 OK" };
+            let head =
+                "Content-Length: 0\r\nConnection: close\r\nDocker-Distribution-Api-Version: registry/2.0";
+            let _ = stream.write_all(format!("HTTP/1.1 {status}\r\n{head}\r\n\r\n").as_bytes());
+        }
+    });
+    port
+}
+
+fn any_image_with_credentials(_: usize) -> String {
+    "[executor.docker]\nallowed_images = [\"**\"]\ncredentials = \"ROOT/docker-config.json\"\n".into()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_that_no_node_is_given_ends_its_task_soon_and_broken_credentials_are_told_by_the_nodes() {
+    use std::os::unix::fs::PermissionsExt;
+    let root = tempfile::Builder::new().prefix("stint-test-").tempdir().unwrap();
+    let file = root.path().join("docker-config.json");
+    let write = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    write("{}");
+    let (runtimes, more) = ("\"docker\", \"process\"", any_image_with_credentials as fn(usize) -> String);
+    let cluster = Cluster::start_in(root, Setup { runtimes, more, ..Setup::default() }).await;
+    let client = cluster.client();
+    let port = denying_registry();
+    let denied = || {
+        let mut request = shell("exit 0");
+        request.spec.as_mut().unwrap().image = format!("127.0.0.1:{port}/team/mistyped:1");
+        request
+    };
+    let task = cluster.finish(&accepted(&client, denied()).await, PATIENCE).await.remove(0);
+    let ends: Vec<&str> = task.attempt_records.iter().map(|record| record.end.as_str()).collect();
+    let nodes: std::collections::BTreeSet<_> =
+        task.attempt_records.iter().map(|record| &record.node_id).collect();
+    // Once on each, and three times on one of them: never more than two on all others.
+    assert!(nodes.len() == 3 && ends.len() <= 7, "{task:#?}");
+    let (last, others) = ends.split_last().unwrap();
+    assert!(*last == "not_runnable" && others.iter().all(|end| *end == "files_missing"), "{ends:?}");
+    let message = task.outcome.unwrap().message;
+    assert!(message.contains("team/mistyped:1") && message.contains("check its name"), "{message}");
+
+    write("{ s3cret");
+    let told = |wanted: bool| {
+        let (_, nodes, _) = stint(&cluster, &["nodes", "-o", "json"]);
+        assert!(!nodes.contains("s3cret"), "{nodes}");
+        nodes.matches("runtime docker: the credentials").count() == if wanted { 3 } else { 0 }
+    };
+    until("the nodes tell it", || told(true)).await;
+    let (health, _) = scrape::get(&cluster.peers[0], "/healthz");
+    assert!(health.starts_with("degraded\nruntime docker: the credentials"), "{health}");
+    let ids: Vec<String> = accepted(&client, denied()).await;
+    let fine = [
+        accepted(&client, shell("exit 0")).await,
+        accepted(&client, submit("cpu_short", &["/bin/true"], 1)).await,
+    ];
+    for task in cluster.finish(&fine.concat(), PATIENCE).await {
+        assert_eq!(task.outcome.as_ref().unwrap().status, "succeeded", "{task:#?}");
+    }
+    client.cancel(v1::CancelRequest { tasks: ids, ..Default::default() }).await.unwrap();
+    write("{}");
+    until("the nodes take it back", || told(false)).await;
+    assert_eq!(scrape::get(&cluster.peers[0], "/healthz").0, "ok\n");
+    assert_eq!(cluster.peers[0].log().matches("runtime docker: the credentials").count(), 1, "said once");
+}
+
 fn own_daemon_root() -> PathBuf {
     std::env::temp_dir().join(format!("stint-dockerd-{}", std::process::id()))
 }

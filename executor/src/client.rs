@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::clock::boot_now;
-use crate::docker::watch;
+use crate::docker::{credentials_watch, watch};
 use crate::host::{
     ContainersFuture, Held, Host, HostError, HostEvent, HostHealth, HostSettings, Launch, LogChunk, LogError,
     LogFuture, LogStream, StopReason,
@@ -40,6 +40,8 @@ use state::{Shared, Where};
 pub struct HostClient {
     shared: Arc<Shared>,
     mock: mpsc::UnboundedSender<ToMock>,
+    /// What is wrong with the credentials for registries.
+    credentials: Arc<credentials_watch::Noted>,
     tasks: Arc<Tasks>,
 }
 
@@ -73,9 +75,12 @@ impl HostClient {
         if shared.settings.runtimes.contains(&Runtime::Docker) {
             watch::look(&shared).await;
         }
+        let credentials = Arc::<credentials_watch::Noted>::default();
+        credentials_watch::look(&shared, &credentials).await;
         let (mock, inbox) = mpsc::unbounded_channel();
         let all = vec![
             tokio::spawn(watch::run(shared.clone())),
+            tokio::spawn(credentials_watch::run(shared.clone(), credentials.clone())),
             tokio::spawn(link::keep(shared.clone(), connection)),
             tokio::spawn(mock::run(shared.clone(), inbox)),
             tokio::spawn(housekeeping::run(shared.clone())),
@@ -83,7 +88,7 @@ impl HostClient {
             tokio::spawn(staging::finish_all(shared.clone(), finishing)),
             tokio::spawn(staging::hold_images(shared.clone())),
         ];
-        Ok(Self { shared, mock, tasks: Arc::new(Tasks(all)) })
+        Ok(Self { shared, mock, credentials, tasks: Arc::new(Tasks(all)) })
     }
 
     /// Lets go of the watchdog. `kill`: stops every attempt first (as drained) and waits until all have ended; the
@@ -253,7 +258,9 @@ impl Host for HostClient {
     }
 
     fn health(&self) -> HostHealth {
-        self.shared.health()
+        let mut health = self.shared.health();
+        health.problems.extend(self.credentials.problem());
+        health
     }
 }
 

@@ -8,11 +8,13 @@
 
 mod container;
 pub mod credentials;
+pub mod credentials_watch;
 pub mod engine;
 pub mod image;
 pub mod keeper;
 mod logs;
 pub mod pull;
+mod refusal;
 pub mod verdict;
 pub mod watch;
 mod wish;

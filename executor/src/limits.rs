@@ -100,6 +100,11 @@ pub const DOCKER_PING_MS: u64 = 2_000;
 pub const DOCKER_SWEEP_MS: u64 = 30_000;
 /// How often an image is tried to be pulled in one attempt.
 pub const PULL_TRIES: u32 = 3;
+/// How often a node is refused the image of one task before it ends the task: the scheduler comes back to it only when
+/// no other node has room, which once may be chance.
+pub const PULL_REFUSALS: u32 = 3;
+/// Earlier attempts of a task that are looked at for that.
+pub const PULL_LOOK_BACK: usize = 100;
 /// First pause between two tries, in milliseconds; four times as long after each.
 pub const PULL_PAUSE_MS: u64 = 500;
 /// A pull of which nothing is heard for this long has failed, in milliseconds.
@@ -110,5 +115,7 @@ pub const PULL_SAY_MS: u64 = 2_000;
 pub const PULL_LAYERS: usize = 256;
 /// Bytes of a file of credentials for registries: some hundred of them.
 pub const CREDENTIALS_BYTES: u64 = 1024 * 1024;
+/// How often the node looks whether that file can be used, in milliseconds.
+pub const CREDENTIALS_LOOK_MS: u64 = 2_000;
 /// Longest time from an attempt's launch to its program's start under Docker, in milliseconds: bounds pulls.
 pub const DOCKER_START_MS: u64 = 3_600_000;

@@ -48,17 +48,22 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let options = match parse(args) {
         Ok(options) => options,
         Err(message) => {
-            complain!("stint shim: {message}\nusage: stint shim --data-dir DIR [--idle-ms N]");
+            talk(format_args!("{message}\nusage: stint shim --data-dir DIR [--idle-ms N]"));
             return ExitCode::from(2);
         }
     };
     match launch(&options) {
         Ok(code) => ExitCode::from(code),
         Err(e) => {
-            complain!("stint shim: {e}");
+            talk(format_args!("{e}"));
             ExitCode::FAILURE
         }
     }
+}
+
+/// To whoever called it: its own log is not open yet.
+fn talk(words: std::fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "stint shim: {words}");
 }
 
 fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Options, String> {
@@ -122,7 +127,7 @@ fn serve(layout: &Layout, idle_ms: u64, mut told: io::PipeWriter) -> io::Result<
         server.run()
     });
     if let Err(e) = &result {
-        complain!("stint shim {}: {e}", std::process::id());
+        complain!(Watchdog, "it ends: {e}");
     }
     drop(lock);
     result

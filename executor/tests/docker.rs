@@ -7,6 +7,7 @@ mod support;
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -428,6 +429,25 @@ async fn a_full_disk_costs_output_and_nothing_else() {
     assert_eq!(left, Vec::<String>::new());
 }
 
+#[tokio::test]
+async fn what_a_keeper_cannot_do_stands_in_the_log_with_time_and_lease() {
+    let (rig, mut client) = open().await;
+    let launch = shell("sleep 60");
+    let lease = launch.lease;
+    let folder = rig.executor().join("attempts").join(format!("{}-{}", lease.task, lease.attempt));
+    client.host.start(launch);
+    client.started(lease).await;
+    std::fs::rename(&folder, rig.folder.path().join("moved")).unwrap();
+    client.host.stop(lease, StopReason::Cancelled);
+    client.end(lease).await;
+    let log = std::fs::read_to_string(rig.executor().join("shim.log")).unwrap();
+    let about = format!(" task={} attempt={}: writing how it ended: ", lease.task, lease.attempt);
+    let line = log.lines().find(|line| line.contains(&about)).unwrap_or_else(|| panic!("{log}"));
+    let (time, rest) = line.split_once(' ').unwrap();
+    assert!(time.len() == 27 && time.starts_with("20") && time.ends_with('Z'), "{line}");
+    assert!(rest.starts_with("keeper pid="), "{line}");
+}
+
 fn sha256(file: &std::path::Path) -> String {
     let output = Command::new("sha256sum").arg(file).output().unwrap();
     format!("sha256:{}", String::from_utf8_lossy(&output.stdout).split(' ').next().unwrap())
@@ -521,6 +541,112 @@ fn registry(folder: PathBuf, failures: u32, login: Option<&'static str>) -> (u16
     (port, told)
 }
 
+/// A registry on loopback that says one thing of every image. Its port, and how often it was asked for a manifest.
+fn refusing(status: &'static str, body: &'static str) -> (u16, Arc<AtomicU32>) {
+    use std::io::{BufRead, BufReader, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (port, asked) = (listener.local_addr().unwrap().port(), Arc::new(AtomicU32::new(0)));
+    let count = asked.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { continue };
+            let _ = stream.set_read_timeout(Some(Duration::from_millis(500)));
+            // It is asked with TLS first, which has no lines.
+            let lines = BufReader::new(&stream).lines().map_while(Result::ok);
+            let request: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+            let Some(first) = request.first() else { continue };
+            let of_image = first.contains("/manifests/");
+            count.fetch_add(u32::from(of_image && first.starts_with("GET")), SeqCst);
+            let (status, body) = if of_image { (status, body) } else { ("200 OK", "") };
+            let head = format!(
+                "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\
+                 Connection: close\r\nDocker-Distribution-Api-Version: registry/2.0\r\n\r\n",
+                body.len()
+            );
+            let body = if first.starts_with("HEAD") { "" } else { body };
+            let _ = stream.write_all(format!("{head}{body}").as_bytes());
+        }
+    });
+    (port, asked)
+}
+
+#[tokio::test]
+async fn what_a_registry_says_of_an_image_decides_whether_it_is_asked_again() {
+    let (mut rig, client) = open().await;
+    client.host.shutdown(false).await;
+    rig.settings.docker.allowed_images = vec!["**".into()];
+    let mut client = rig.open().await;
+    let unknown = r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#;
+    let no_name = r#"{"errors":[{"code":"NAME_UNKNOWN","message":"repository name not known to registry"}]}"#;
+    let harbor = r#"{"errors":[{"code":"NOT_FOUND","message":"artifact team/tool:1 not found"}]}"#;
+    let denied = r#"{"errors":[{"code":"DENIED","message":"requested access to the resource is denied"}]}"#;
+    let too_many = r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"unauthenticated pull rate limit"}]}"#;
+    let cases = [
+        ("404 Not Found", unknown, EndKind::NotRunnable, 1, "has no such image: check its name and its tag"),
+        ("404 Not Found", no_name, EndKind::NotRunnable, 1, "has no such image: check its name and its tag"),
+        ("404 Not Found", harbor, EndKind::NotRunnable, 1, "has no such image: check its name and its tag"),
+        ("403 Forbidden", denied, EndKind::FilesMissing, 1, "or not for everybody: check its name"),
+        ("403 Forbidden", "", EndKind::FilesMissing, 1, "or not for everybody: check its name"),
+        ("404 Not Found", "<html>", EndKind::FilesMissing, 1, "whether that is a registry"),
+        ("429 Too Many Requests", too_many, EndKind::StartFailed, 3, "failed 3 times"),
+        ("503 Service Unavailable", "", EndKind::StartFailed, 3, "failed 3 times"),
+    ];
+    for (status, body, kind, tries, part) in cases {
+        let (port, asked) = refusing(status, body);
+        let mut spec = spec(&["/bin/true"]);
+        spec.image = Some(format!("127.0.0.1:{port}/team/tool:1"));
+        let launch = launch(spec, Runtime::Docker);
+        let lease = launch.lease;
+        client.host.start(launch);
+        let end = client.end(lease).await;
+        assert_eq!(end.kind, kind, "{end:?}");
+        let name = format!("127.0.0.1:{port}/team/tool:1");
+        assert!(end.message.contains(part) && end.message.contains(&name), "{end:?}");
+        assert_eq!(asked.load(SeqCst), tries, "{end:?}");
+    }
+    assert_eq!(containers(&rig), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_task_whose_image_a_node_is_refused_again_and_again_ends_also_over_its_restart() {
+    let (mut rig, client) = open().await;
+    client.host.shutdown(false).await;
+    rig.settings.docker.allowed_images = vec!["**".into()];
+    let (port, _) = refusing("403 Forbidden", r#"{"errors":[{"code":"DENIED","message":"denied"}]}"#);
+    let mut spec = spec(&["/bin/true"]);
+    spec.image = Some(format!("127.0.0.1:{port}/team/tool:1"));
+    let first = launch(spec.clone(), Runtime::Docker);
+    // Between them it ran elsewhere.
+    let expected = [
+        (1, EndKind::FilesMissing),
+        (2, EndKind::FilesMissing),
+        (5, EndKind::NotRunnable),
+        (6, EndKind::NotRunnable),
+    ];
+    for (attempt, kind) in expected {
+        let mut client = rig.open().await;
+        let mut again = first.clone();
+        again.lease.attempt = attempt;
+        let lease = again.lease;
+        client.host.start(again);
+        let end = client.end(lease).await;
+        assert_eq!(end.kind, kind, "attempt {attempt}: {end:?}");
+        assert_eq!(
+            end.message.contains("refused 3 times on this node"),
+            kind == EndKind::NotRunnable,
+            "{end:?}"
+        );
+        client.host.acknowledge(vec![lease]);
+        client.host.shutdown(false).await;
+    }
+    // Another task has its own tries.
+    let mut client = rig.open().await;
+    let other = launch(spec, Runtime::Docker);
+    let lease = other.lease;
+    client.host.start(other);
+    assert_eq!(client.end(lease).await.kind, EndKind::FilesMissing);
+}
+
 /// Keeps what a host tells of pulls.
 #[derive(Default)]
 struct Counts {
@@ -612,7 +738,7 @@ async fn a_private_image_is_pulled_with_the_node_s_credentials_for_its_registry(
     assert!(end.message.contains("sent the credentials that it has for 127.0.0.1"), "{end:?}");
     write(LOGIN, 0o644);
     let (end, _) = run(&rig).await;
-    assert_eq!(end.kind, EndKind::StartFailed, "{end:?}");
+    assert_eq!(end.kind, EndKind::FilesMissing, "it says nothing of other tasks: {end:?}");
     assert!(end.message.contains("chmod 600"), "{end:?}");
 
     write(LOGIN, 0o600);
@@ -620,6 +746,67 @@ async fn a_private_image_is_pulled_with_the_node_s_credentials_for_its_registry(
     assert_eq!(end.kind, EndKind::Exited(0), "{end:?}\n{words}");
     assert!(!words.contains(LOGIN) && !words.contains("a?b~c"), "{words}");
     docker(&["rmi", "-f", &image]);
+}
+
+#[tokio::test]
+async fn credentials_that_cannot_be_used_keep_only_those_away_who_need_them() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let (public, _) = registry(folder.path().to_owned(), 0, None);
+    let folder = tempfile::tempdir().unwrap();
+    let (private, _) = registry(folder.path().to_owned(), 0, Some(LOGIN));
+    let (full, _) =
+        refusing("429 Too Many Requests", r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"x"}]}"#);
+    let (mut rig, client) = open().await;
+    client.host.shutdown(false).await;
+    let file = rig.folder.path().join("docker-config.json");
+    let write = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    write("{}");
+    rig.settings.docker.credentials = Some(file.clone());
+    rig.settings.docker.allowed_images = vec!["**".into()];
+    let mut client = rig.open().await;
+    let problem = |client: &Client| {
+        let problems = client.host.health().problems;
+        problems.into_iter().find(|words| words.contains("executor.docker.credentials"))
+    };
+    assert_eq!(problem(&client), None);
+
+    write("s3cret {");
+    wait_until("the node says so", || problem(&client).is_some()).await;
+    let words = problem(&client).unwrap();
+    assert!(words.starts_with("runtime docker: the credentials ") && !words.contains("s3cret"), "{words}");
+    assert_eq!(client.host.health().runtimes[&Runtime::Docker], Ok(()));
+    let cases = [
+        (IMAGE.to_owned(), 1, EndKind::Exited(0)),
+        (format!("127.0.0.1:{public}/team/tool:1"), 1, EndKind::Exited(0)),
+        // However often: the image may be fine.
+        (format!("127.0.0.1:{private}/team/tool:1"), 1, EndKind::FilesMissing),
+        (format!("127.0.0.1:{private}/team/tool:1"), 2, EndKind::FilesMissing),
+        (format!("127.0.0.1:{private}/team/tool:1"), 3, EndKind::FilesMissing),
+        (format!("127.0.0.1:{full}/team/tool:1"), 1, EndKind::FilesMissing),
+    ];
+    let task = support::lease().task;
+    for (image, attempt, kind) in cases {
+        let mut spec = spec(&["/bin/sh", "-c", "exit 0"]);
+        spec.image = Some(image.clone());
+        let mut launch = launch(spec, Runtime::Docker);
+        if image.contains(&format!(":{private}/")) {
+            launch.lease = LeaseId { task, attempt };
+        }
+        let lease = launch.lease;
+        client.host.start(launch);
+        let end = client.end(lease).await;
+        assert_eq!(end.kind, kind, "{image}: {end:?}");
+        let told = end.message.contains("no file as `docker login` writes it");
+        assert_eq!(told, kind == EndKind::FilesMissing, "{end:?}");
+        assert!(!end.message.contains("s3cret"), "{end:?}");
+    }
+    write("{}");
+    wait_until("the node takes it back", || problem(&client).is_none()).await;
+    docker(&["rmi", "-f", &format!("127.0.0.1:{public}/team/tool:1")]);
 }
 
 /// What an attempt costs beyond the calls to the daemon that it needs: the same calls from a bare loop, interleaved.

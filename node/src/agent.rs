@@ -58,7 +58,7 @@ impl Agent {
         let mut core = AgentCore::new(RegisterNode { node, incarnation, nonce, ..self.offer.clone() });
         loop {
             if runtimes_changed.swap(false, Ordering::SeqCst) {
-                core.on_runtimes(&self.host.health().runtimes);
+                core.on_health(&self.host.health());
             }
             let report = self.report(&mut core);
             let (holds, sent) = (report.hold_ms > 0, report.sent);

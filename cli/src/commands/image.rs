@@ -1,9 +1,8 @@
 //! `stint image`: the registry of images.
 
 use std::io::{IsTerminal as _, Write as _};
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -14,6 +13,7 @@ use super::Context;
 use crate::Done;
 use crate::failure::Failure;
 use crate::output::{Format, talk};
+use crate::spool::Spool;
 use crate::table::{Cell, Table, Tone};
 use crate::view::{ImageView, now_ms};
 
@@ -53,7 +53,7 @@ pub enum ImageCommand {
 pub struct RegisterArgs {
     /// Words of letters, digits, '.', '_' and '-', with '/' or ':' between them
     pub name: String,
-    /// The image's file; - for standard input
+    /// The image's file; - for standard input (a pipe is read to its end first, to a file in $TMPDIR or /var/tmp)
     #[arg(required_unless_present = "docker", conflicts_with = "docker")]
     pub file: Option<PathBuf>,
     /// executable or rootfs [default: told from its first bytes]
@@ -96,21 +96,24 @@ pub async fn run(context: Context, args: ImageArgs) -> Done {
 }
 
 async fn register(context: Context, args: RegisterArgs) -> Done {
-    let file = args.file.clone();
-    let size_bytes = file.as_deref().filter(|file| *file != Path::new("-")).map(size_of).transpose()?;
+    let progress = Arc::new(Progress::new());
+    let bytes = bytes(args.file.as_deref(), &progress).await;
+    progress.end();
+    let bytes = bytes?;
     let header = v1::ImageHeader {
         tenant: context.tenant.clone(),
         name: args.name,
         kind: args.kind.unwrap_or_default(),
         description: args.description,
-        size_bytes: size_bytes.flatten(),
+        size_bytes: bytes.as_ref().map(|bytes| bytes.size),
         digest: args.digest.unwrap_or_default(),
         reference: args.docker.unwrap_or_default(),
     };
-    let progress = Arc::new(Progress::new(header.size_bytes));
-    let (taken, shown) = (AtomicBool::new(false), progress.clone());
-    let open = || open(file.clone(), taken.swap(true, Ordering::Relaxed));
-    let result = context.client.register_image(header, open, Arc::new(move |n| shown.add(n))).await;
+    let progress = Arc::new(Progress::new());
+    let (shown, total) = (progress.clone(), header.size_bytes);
+    let sent = Arc::new(move |n| shown.add(n, "sent", total));
+    let open = || std::future::ready(Ok(Some(source(bytes.as_ref()))));
+    let result = context.client.register_image(header, open, sent).await;
     progress.end();
     let image = ImageView::from(result?);
     context.output.show(&image, [image.name.clone()], || details(&image))?;
@@ -120,57 +123,51 @@ async fn register(context: Context, args: RegisterArgs) -> Done {
     Ok(0)
 }
 
-/// Its size now; none for what is no plain file.
-fn size_of(file: &Path) -> Result<Option<u64>, Failure> {
-    let found = std::fs::metadata(file);
-    let found = found.map_err(|e| Failure::Usage(format!("cannot read {}: {e}", file.display())))?;
-    if found.is_dir() {
+/// What is sent, none for a name of a Docker reference. A pipe is read to its end, so that it can be sent again when a
+/// peer goes away.
+async fn bytes(file: Option<&Path>, progress: &Arc<Progress>) -> Result<Option<Spool>, Failure> {
+    let (Some(file), shown) = (file, progress.clone()) else { return Ok(None) };
+    let read = move |n| shown.add(n, "read", None);
+    if file == Path::new("-") {
+        return Spool::of_stdin(read).await.map(Some);
+    }
+    if file.is_dir() {
         let advice =
             "register an archive of it, for example `tar -C FOLDER -c . | stint image register NAME -`";
         return Err(Failure::Usage(format!("{} is a folder: {advice}", file.display())));
     }
-    Ok(Some(found.len()).filter(|_| found.is_file()))
+    Spool::of_path(file, read).await.map(Some)
 }
 
-/// The bytes from their beginning; a pipe gives them once.
-async fn open(file: Option<PathBuf>, again: bool) -> std::io::Result<Option<Source>> {
-    match file {
-        None => Ok(Some(Box::pin(tokio::io::empty()))),
-        Some(file) if file == Path::new("-") => {
-            if again {
-                return Ok(None);
-            }
-            let input = std::fs::File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
-            Ok(Some(Box::pin(tokio::fs::File::from_std(input))))
-        }
-        Some(file) => Ok(Some(Box::pin(tokio::fs::File::open(file).await?))),
-    }
+/// From the beginning.
+fn source(bytes: Option<&Spool>) -> Source {
+    bytes.map_or_else(|| -> Source { Box::pin(tokio::io::empty()) }, Spool::source)
 }
 
 /// How far it is, for whoever looks at a terminal.
 struct Progress {
-    total: Option<u64>,
-    sent: AtomicU64,
+    done: AtomicU64,
     shown: Mutex<Option<Instant>>,
     terminal: bool,
 }
 
 impl Progress {
-    fn new(total: Option<u64>) -> Self {
+    fn new() -> Self {
         let terminal = std::io::stderr().is_terminal();
-        Self { total, sent: AtomicU64::new(0), shown: Mutex::new(None), terminal }
+        Self { done: AtomicU64::new(0), shown: Mutex::new(None), terminal }
     }
 
-    fn add(&self, bytes: u64) {
-        let sent = self.sent.fetch_add(bytes, Ordering::Relaxed) + bytes;
+    /// `what` is done with them: "sent".
+    fn add(&self, bytes: u64, what: &str, total: Option<u64>) {
+        let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let mut shown = self.shown.lock().unwrap_or_else(|e| e.into_inner());
         if !self.terminal || shown.is_some_and(|at| at.elapsed() < PROGRESS_EVERY) {
             return;
         }
         *shown = Some(Instant::now());
-        let of = self.total.map(|total| format!(" of {}", units::show_bytes(total))).unwrap_or_default();
+        let of = total.map(|total| format!(" of {}", units::show_bytes(total))).unwrap_or_default();
         // A closed terminal needs no progress.
-        let _ = write!(std::io::stderr(), "\rstint: {}{of} sent ", units::show_bytes(sent));
+        let _ = write!(std::io::stderr(), "\rstint: {}{of} {what} ", units::show_bytes(done));
     }
 
     fn end(&self) {

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::engine::{self, Fault};
 use super::logs::{self, Files};
-use super::pull::{self, Puller};
+use super::pull::Puller;
 use super::verdict::{self, Verdict, mount_failure, say_end, start_failure, stopped, verdict};
 use super::wish::{Wish, at_least, in_loop};
 use super::{belongs, container, container_name};
@@ -41,7 +41,7 @@ pub type Tell<'a> = &'a dyn Fn();
 /// The life of a keeper that runs an attempt; its exit code.
 pub fn run(layout: &Layout, order: &Order, slot: &'static Slot, tell: Tell<'_>) -> i32 {
     let Some(docker) = &order.docker else { return 1 };
-    in_loop(|wish| async move {
+    in_loop(order.lease, |wish| async move {
         let keeper = Keeper { layout, order, docker, slot, tell, wish, name: container_name(order.lease) };
         let ended = keeper.keep().await;
         say_end(layout, order.lease, Some(slot), ended);
@@ -50,7 +50,7 @@ pub fn run(layout: &Layout, order: &Order, slot: &'static Slot, tell: Tell<'_>) 
 
 /// The life of a keeper that only clears away what another left behind; its exit code.
 pub fn clean(layout: &Layout, lease: LeaseId, socket: &str, slot: Option<&'static Slot>) -> i32 {
-    in_loop(|_| async move {
+    in_loop(lease, |_| async move {
         make_sure_gone(layout, lease, socket).await;
         let message =
             "the process that kept its container was killed; everything of the attempt was seen gone";
@@ -140,8 +140,8 @@ impl Keeper<'_> {
             .await
             .map_err(|fault| verdict::no_daemon(&self.docker.socket, &fault))?;
         let stderr = files.stderr.try_clone().map_err(making)?;
-        let told = pull::told_file(self.layout, self.order.lease);
-        let mut puller = Puller { engine: &engine, order: self.docker, stderr, told };
+        let (layout, lease) = (self.layout, self.order.lease);
+        let mut puller = Puller { engine: &engine, order: self.docker, layout, lease, stderr };
         let image = tokio::select! {
             () = at_least(&self.wish, Wish::Term) => Err(stopped()),
             image = puller.image() => image,

@@ -15,9 +15,10 @@ use stint_protocol::{EndKind, LeaseId};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Pull;
-use super::credentials::Credentials;
+use super::credentials::{Credentials, CredentialsError};
 use super::engine::Fault;
 use super::image::Reference;
+use super::refusal::{self, Refusal};
 use super::verdict::{Verdict, failed, verdict};
 use crate::layout::Layout;
 use crate::limits;
@@ -28,14 +29,20 @@ use crate::wire::DockerOrder;
 pub struct Puller<'a> {
     pub engine: &'a Docker,
     pub order: &'a DockerOrder,
+    pub layout: &'a Layout,
+    pub lease: LeaseId,
     pub stderr: File,
-    /// Where it says what came of a pull, for the node to count.
-    pub told: PathBuf,
 }
 
 /// Tells what came of the pull for an attempt: the word and milliseconds.
-pub fn told_file(layout: &Layout, lease: LeaseId) -> PathBuf {
+fn told_file(layout: &Layout, lease: LeaseId) -> PathBuf {
     layout.attempt(lease).join("pull")
+}
+
+/// Says that a registry refused the image of an attempt in a way that another node may be spared. Stays with the
+/// attempt's folder, for later attempts of its task.
+fn refused_file(layout: &Layout, lease: LeaseId) -> PathBuf {
+    layout.attempt(lease).join("pull-refused")
 }
 
 /// What came of the pull for an attempt, told once; none: there was none to do.
@@ -76,7 +83,8 @@ impl Puller<'_> {
             Err(Verdict { kind: EndKind::NotRunnable | EndKind::FilesMissing, .. }) => PullEnd::Missing,
             Err(_) => PullEnd::Failed,
         };
-        let _ = std::fs::write(&self.told, format!("{} {}", end.as_str(), took.as_millis()));
+        let told = told_file(self.layout, self.lease);
+        let _ = std::fs::write(told, format!("{} {}", end.as_str(), took.as_millis()));
     }
 
     async fn image_here(&self) -> Result<Option<String>, Verdict> {
@@ -91,21 +99,26 @@ impl Puller<'_> {
     async fn pull(&mut self) -> Result<(), Verdict> {
         let name = self.order.image.clone();
         let reference = Reference::parse(&name).map_err(|e| verdict(EndKind::NotRunnable, e.to_string()))?;
-        let credentials = self.credentials(reference.registry())?;
+        let login = self.login(reference.registry());
+        if let Login::Unusable(why) = &login {
+            let _ = writeln!(self.stderr, "stint: {why}; pulling without credentials");
+        }
         let mut pause = limits::PULL_PAUSE_MS;
         let mut tries = 1;
         loop {
             let _ = writeln!(self.stderr, "stint: pulling {name}");
-            let fault = match self.pull_once(&reference, credentials.clone()).await {
+            let fault = match self.pull_once(&reference, login.sent()).await {
                 Ok(()) => return Ok(()),
                 Err(fault) => fault,
             };
-            if let Some(refused) = refused(&name, reference.registry(), credentials.is_some(), &fault) {
-                return Err(refused);
+            if let Some(refusal) = refusal::of(&fault) {
+                let advice = advice(refusal, reference.registry(), &login);
+                let message = format!("image {name}: {advice} ({})", fault.words());
+                return Err(self.refused(refusal, &login, message));
             }
             if tries == limits::PULL_TRIES {
                 let message = format!("pulling {name} failed {tries} times, last: {}", fault.words());
-                return Err(verdict(EndKind::StartFailed, message));
+                return Err(login.gave_up(message, &fault));
             }
             let _ =
                 writeln!(self.stderr, "stint: pulling {name} failed, again in {pause} ms: {}", fault.words());
@@ -114,10 +127,41 @@ impl Puller<'_> {
         }
     }
 
-    fn credentials(&self, registry: &str) -> Result<Option<DockerCredentials>, Verdict> {
-        let Some(file) = &self.order.credentials else { return Ok(None) };
-        let found = Credentials::read(Path::new(file)).and_then(|known| known.of(registry));
-        found.map_err(|e| verdict(EndKind::StartFailed, format!("{e} (executor.docker.credentials)")))
+    /// The end of an attempt whose image was refused. What another node may be given is tried there; a node that was
+    /// refused it often enough ends the task, which then most likely has nowhere else to go.
+    fn refused(&self, refusal: Refusal, login: &Login, message: String) -> Verdict {
+        if refusal == Refusal::NoSuchImage {
+            return verdict(EndKind::NotRunnable, message);
+        }
+        // What a node is refused whose credentials are out of order says nothing of the image.
+        if login.is_unusable() {
+            return verdict(EndKind::FilesMissing, message);
+        }
+        let times = self.refused_before() + 1;
+        if times >= limits::PULL_REFUSALS {
+            let message = format!("{message}; refused {times} times on this node, it is not tried again");
+            return verdict(EndKind::NotRunnable, message);
+        }
+        // Without it the task only ends later.
+        let _ = std::fs::write(refused_file(self.layout, self.lease), "");
+        verdict(EndKind::FilesMissing, message)
+    }
+
+    /// How many earlier attempts of this task on this node ended so.
+    fn refused_before(&self) -> u32 {
+        let LeaseId { task, attempt } = self.lease;
+        let earlier = (1..attempt).rev().take(limits::PULL_LOOK_BACK);
+        let refused = |attempt: &u32| refused_file(self.layout, LeaseId { task, attempt: *attempt }).exists();
+        earlier.filter(refused).count() as u32
+    }
+
+    fn login(&self, registry: &str) -> Login {
+        let Some(file) = &self.order.credentials else { return Login::None };
+        match Credentials::read(Path::new(file)).and_then(|known| known.of(registry)) {
+            Ok(None) => Login::None,
+            Ok(Some(found)) => Login::Known(found),
+            Err(why) => Login::Unusable(why),
+        }
     }
 
     async fn pull_once(
@@ -150,40 +194,66 @@ impl Puller<'_> {
     }
 }
 
-/// What a registry's refusal means; none: it may answer otherwise soon.
-fn refused(name: &str, registry: &str, sent: bool, fault: &Fault) -> Option<Verdict> {
-    if fault.is_unreachable() {
-        return None;
+/// What a node has to show to a registry.
+enum Login {
+    None,
+    Known(DockerCredentials),
+    /// Its file of credentials is out of order: images for everybody are pulled all the same.
+    Unusable(CredentialsError),
+}
+
+impl Login {
+    fn sent(&self) -> Option<DockerCredentials> {
+        if let Login::Known(found) = self { Some(found.clone()) } else { None }
     }
-    let missing = ["manifest unknown", "manifest for", "repository does not exist"];
-    // A registry says the same of what is not there and of what is not for everybody: another node may know better.
-    let (kind, advice) = if wants_credentials(fault) {
-        (EndKind::FilesMissing, of_credentials(sent, registry))
-    } else if fault.status() == 404 || says(fault, &missing) {
-        (EndKind::NotRunnable, String::new())
-    } else {
-        return None;
-    };
-    Some(verdict(kind, format!("image {name}: {advice}{}", fault.words())))
+
+    fn is_unusable(&self) -> bool {
+        matches!(self, Login::Unusable(_))
+    }
+
+    /// The end of an attempt whose image was not given in all tries. A registry may have had enough of a node only for
+    /// not knowing it: that is no reason to keep the node from other tasks.
+    fn gave_up(&self, message: String, fault: &Fault) -> Verdict {
+        match self {
+            Login::Unusable(why) if !fault.is_unreachable() => {
+                verdict(EndKind::FilesMissing, format!("{message}; {}", unusable(why)))
+            }
+            _ => verdict(EndKind::StartFailed, message),
+        }
+    }
 }
 
-/// Whether a registry wants to know who asks, or others to ask.
-fn wants_credentials(fault: &Fault) -> bool {
-    says(fault, &["pull access denied", "unauthorized", "no basic auth credentials", "requested access"])
+/// What a refusal means for whoever named the image, and what to do.
+fn advice(refusal: Refusal, registry: &str, login: &Login) -> String {
+    match refusal {
+        Refusal::NoSuchImage => format!("{registry} has no such image: check its name and its tag"),
+        Refusal::NotForYou => format!(
+            "{registry} has no such image, or not for everybody: check its name and its tag; {}",
+            of_credentials(login, registry)
+        ),
+        Refusal::NotForThisMachine => {
+            format!("{registry} has it, but not for machines like this one: name another one")
+        }
+        Refusal::NotARegistry => format!(
+            "what answers at {registry} says that it is not there, and not as a registry would: check its name and \
+             whether that is a registry"
+        ),
+    }
 }
 
-fn says(fault: &Fault, told: &[&str]) -> bool {
-    let words = fault.words().to_lowercase();
-    told.iter().any(|part| words.contains(part))
-}
-
-fn of_credentials(sent: bool, registry: &str) -> String {
+fn of_credentials(login: &Login, registry: &str) -> String {
     let file = "the file that executor.docker.credentials names";
-    if sent {
-        format!("the node sent the credentials that it has for {registry}: put others into {file}; ")
-    } else {
-        format!("the node has no credentials for {registry}: put some into {file}; ")
+    match login {
+        Login::None => format!("the node has no credentials for {registry}: put some into {file}"),
+        Login::Known(_) => {
+            format!("the node sent the credentials that it has for {registry}: put others into {file}")
+        }
+        Login::Unusable(why) => unusable(why),
     }
+}
+
+fn unusable(why: &CredentialsError) -> String {
+    format!("the node sent no credentials: {why} (executor.docker.credentials)")
 }
 
 /// The bytes of all layers of a pull.
@@ -216,44 +286,22 @@ impl Progress {
 mod tests {
     use super::*;
 
-    fn of(status: u16, words: &str, sent: bool) -> Option<(EndKind, String)> {
-        let fault = Fault::Said(status, words.into());
-        refused("r.example/a:1", "r.example", sent, &fault).map(|refused| (refused.kind, refused.message))
-    }
-
     #[test]
-    fn what_another_node_may_be_given_does_not_end_the_task() {
-        let refusals = [
-            (404, "pull access denied for a, repository does not exist or may require 'docker login'"),
-            (500, "Head \"https://r.example/v2/a/manifests/1\": no basic auth credentials"),
-            (500, "unauthorized: authentication required"),
-            (500, "Unauthorized"),
-            (500, "denied: requested access to the resource is denied"),
-        ];
-        for (status, words) in refusals {
-            let (kind, message) = of(status, words, false).unwrap();
-            assert_eq!(kind, EndKind::FilesMissing, "{words}");
-            let advice =
-                "the node has no credentials for r.example: put some into the file that executor.docker.";
-            assert!(message.contains(words) && message.contains(advice), "{message}");
-            let (kind, message) = of(status, words, true).unwrap();
-            assert_eq!(kind, EndKind::FilesMissing, "{words}");
-            assert!(
-                message.contains("sent the credentials that it has for r.example: put others"),
-                "{message}"
-            );
+    fn a_refusal_says_what_to_do() {
+        let of = |refusal, login: &Login| advice(refusal, "r.example", login);
+        let file = "into the file that executor.docker.credentials names";
+        let none = of(Refusal::NotForYou, &Login::None);
+        assert!(none.contains("check its name"), "{none}");
+        assert!(
+            none.contains(&format!("the node has no credentials for r.example: put some {file}")),
+            "{none}"
+        );
+        let wrong = of(Refusal::NotForYou, &Login::Known(DockerCredentials::default()));
+        let sent = "sent the credentials that it has for r.example";
+        assert!(wrong.contains(&format!("{sent}: put others {file}")), "{wrong}");
+        for other in [Refusal::NoSuchImage, Refusal::NotForThisMachine, Refusal::NotARegistry] {
+            let words = of(other, &Login::None);
+            assert!(words.contains("r.example") && !words.contains("credentials"), "{words}");
         }
-    }
-
-    #[test]
-    fn what_is_not_there_ends_it_and_what_may_come_back_is_tried_again() {
-        for (status, words) in [(404, "not found"), (500, "manifest unknown: manifest unknown")] {
-            let (kind, message) = of(status, words, true).unwrap();
-            assert_eq!(kind, EndKind::NotRunnable, "{words}");
-            assert!(!message.contains("credentials"), "{message}");
-        }
-        assert_eq!(of(500, "received unexpected HTTP status: 503 Service Unavailable", true), None);
-        let fault = Fault::Unreachable("unauthorized".into());
-        assert!(refused("a", "r.example", false, &fault).is_none());
     }
 }

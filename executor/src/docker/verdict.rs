@@ -170,7 +170,7 @@ pub fn say_end(layout: &Layout, lease: LeaseId, slot: Option<&'static Slot>, end
     let written =
         minicbor::to_vec(&end).map_err(io::Error::other).and_then(|bytes| std::fs::write(&fresh, bytes));
     if let Err(e) = written.and_then(|()| std::fs::rename(fresh, file)) {
-        complain!("stint docker keeper: writing how {lease} ended: {e}");
+        complain!(Keeper, lease, "writing how it ended: {e}");
     }
     if let Some(slot) = slot {
         slot.status.store(code, SeqCst);

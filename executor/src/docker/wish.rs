@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::os::fd::OwnedFd;
 
+use stint_protocol::LeaseId;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
@@ -17,8 +18,8 @@ pub enum Wish {
     Kill,
 }
 
-/// Does `work` in a loop of its own, told what the watchdog wants meanwhile; an exit code.
-pub fn in_loop<F: Future<Output = ()>>(work: impl FnOnce(watch::Receiver<Wish>) -> F) -> i32 {
+/// Does `work` for an attempt in a loop of its own, told what the watchdog wants meanwhile; an exit code.
+pub fn in_loop<F: Future<Output = ()>>(lease: LeaseId, work: impl FnOnce(watch::Receiver<Wish>) -> F) -> i32 {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let done = runtime.and_then(|runtime| {
         runtime.block_on(async {
@@ -33,7 +34,7 @@ pub fn in_loop<F: Future<Output = ()>>(work: impl FnOnce(watch::Receiver<Wish>) 
     match done {
         Ok(()) => 0,
         Err(e) => {
-            complain!("stint docker keeper {}: {e}", std::process::id());
+            complain!(Keeper, lease, "it cannot go on: {e}");
             1
         }
     }

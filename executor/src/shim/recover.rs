@@ -124,7 +124,7 @@ impl Leftover {
                 helpers.insert(child.pid);
                 *helper = Some(child.pidfd);
             }
-            Err(e) => complain!("stint shim: clearing up container of {lease}: {e}"),
+            Err(e) => complain!(Watchdog, lease, "clearing up its container: {e}"),
         }
         false
     }

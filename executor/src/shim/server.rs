@@ -77,7 +77,7 @@ impl Server {
             self.arm()?;
             self.turn();
             if let Err(e) = self.attempts.write_journal() {
-                complain!("stint shim: writing the journal: {e}");
+                complain!(Watchdog, "writing the journal: {e}");
             }
             self.tell_news();
         }
@@ -203,7 +203,7 @@ impl Server {
         match take_frames::<ToShim>(&mut node.inbox) {
             Ok(messages) => self.on_messages(messages),
             Err(e) => {
-                complain!("stint shim: dropping the node's connection: {e}");
+                complain!(Watchdog, "dropping the node's connection: {e}");
                 self.node = None;
             }
         }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use stint_executor::{Held, Launch, StopReason};
+use stint_executor::{Held, HostHealth, Launch, StopReason};
 use stint_protocol::{AttemptEnd, BootMs, GpuInfo, LeaseId, QuarantinedGpu, Runtime};
 use stint_scheduler::RegisterNode;
 
@@ -30,6 +30,16 @@ pub fn usable_runtimes(runtimes: &BTreeMap<Runtime, Result<(), String>>) -> (Vec
         state.as_ref().err().map(|why| format!("{RUNTIME_PROBLEM}{runtime}: {why}"))
     };
     (usable, runtimes.iter().filter_map(problem).collect())
+}
+
+/// What is wrong with runtimes: with those that can be used but not for everything, and with those that cannot.
+pub fn runtime_problems(health: &HostHealth) -> Vec<String> {
+    let (_, unusable) = usable_runtimes(&health.runtimes);
+    health.problems.iter().filter(|problem| is_of_runtime(problem)).cloned().chain(unusable).collect()
+}
+
+fn is_of_runtime(problem: &str) -> bool {
+    problem.starts_with(RUNTIME_PROBLEM)
 }
 
 /// How many of these go with one report: by number and by bytes, one at least.
@@ -112,13 +122,15 @@ impl AgentCore {
     }
 
     /// Runtimes that can or cannot be used now, with what to do: the leader is told when that changes.
-    pub fn on_runtimes(&mut self, runtimes: &BTreeMap<Runtime, Result<(), String>>) {
-        let (usable, problems) = usable_runtimes(runtimes);
-        if self.offer.offer.runtimes == usable {
+    pub fn on_health(&mut self, health: &HostHealth) {
+        let (usable, _) = usable_runtimes(&health.runtimes);
+        let problems = runtime_problems(health);
+        let known = self.offer.problems.iter().filter(|problem| is_of_runtime(problem));
+        if self.offer.offer.runtimes == usable && known.eq(&problems) {
             return;
         }
         self.offer.offer.runtimes = usable;
-        self.offer.problems.retain(|problem| !problem.starts_with(RUNTIME_PROBLEM));
+        self.offer.problems.retain(|problem| !is_of_runtime(problem));
         self.offer.problems.extend(problems);
         self.register = true;
     }
@@ -320,5 +332,33 @@ mod tests {
         assert_eq!(nothing(&mut core, 2, hold_ms), Next::Report, "it was held as long as it asked for");
         core.report(BootMs(0), vec![], &[]);
         assert_eq!(nothing(&mut core, 3, hold_ms - 1), Next::Pause);
+    }
+
+    #[test]
+    fn what_becomes_of_runtimes_is_told_and_taken_back() {
+        let health = |usable: Result<(), String>, problems: &[&str]| HostHealth {
+            sandbox: stint_executor::Sandbox::None,
+            runtimes: BTreeMap::from([(Runtime::Docker, usable)]),
+            allows: vec![],
+            accounted: true,
+            problems: problems.iter().map(|words| (*words).to_owned()).collect(),
+        };
+        let mut core = core();
+        core.offer.problems = vec!["a GPU is elsewhere".into()];
+        let mut said = |health: HostHealth| {
+            core.register = false;
+            core.on_health(&health);
+            let report = core.report(BootMs(0), vec![], &[]);
+            report.register.map(|offer| (offer.offer.runtimes, offer.problems.join("; ")))
+        };
+        let (usable, other) = (vec![Runtime::Docker], "a GPU is elsewhere");
+        assert_eq!(said(health(Ok(()), &[])), Some((usable.clone(), other.into())));
+        let unread = "runtime docker: no credentials";
+        let limited = Some((usable.clone(), format!("{other}; {unread}")));
+        assert_eq!(said(health(Ok(()), &["the sandbox is off", unread])), limited);
+        assert_eq!(said(health(Ok(()), &["the sandbox is off", unread])), None, "said once");
+        let gone = Some((vec![], format!("{other}; runtime docker: no daemon")));
+        assert_eq!(said(health(Err("no daemon".into()), &[])), gone);
+        assert_eq!(said(health(Ok(()), &[])), Some((usable, other.into())));
     }
 }

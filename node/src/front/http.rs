@@ -8,7 +8,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use crate::agent::core::usable_runtimes;
+use crate::agent::core::runtime_problems;
 use crate::metrics;
 use crate::node::Node;
 
@@ -26,8 +26,7 @@ pub fn routes(node: Arc<Node>) -> Router {
 
 /// This process lives; what its node cannot use now stands below. That is no reason to stop a peer, so never an error.
 async fn health(State(node): State<Arc<Node>>) -> String {
-    let runtimes = node.host.get().map(|host| host.health().runtimes).unwrap_or_default();
-    let (_, problems) = usable_runtimes(&runtimes);
+    let problems = node.host.get().map(|host| runtime_problems(&host.health())).unwrap_or_default();
     let word = if problems.is_empty() { "ok" } else { "degraded" };
     std::iter::once(word).chain(problems.iter().map(String::as_str)).map(|line| format!("{line}\n")).collect()
 }

@@ -40,6 +40,8 @@ pub struct Fake {
     pub images: Mutex<Vec<Image>>,
     /// What was registered: headers, and the bytes that came before the end.
     pub registered: Mutex<Vec<(ImageHeader, Vec<u8>)>>,
+    /// The next uploads are cut short after so many bytes, one each.
+    pub cut_uploads: Mutex<VecDeque<usize>>,
 }
 
 impl Fake {
@@ -219,7 +221,11 @@ impl Stint for Fake {
         self.gate().await?;
         let mut parts = request.into_inner();
         let (mut header, mut bytes) = (ImageHeader::default(), Vec::new());
+        let cut = self.cut_uploads.lock().unwrap().pop_front().unwrap_or(usize::MAX);
         while let Some(message) = parts.message().await? {
+            if bytes.len() >= cut {
+                return Err(Status::unavailable("this peer goes away"));
+            }
             match message.part {
                 Some(Part::Header(given)) => header = given,
                 Some(Part::Chunk(chunk)) => bytes.extend(chunk),

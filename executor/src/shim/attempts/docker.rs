@@ -114,7 +114,7 @@ impl Attempts {
                 attempt.child = child;
             }
             Err(e) => {
-                complain!("stint shim: clearing up the container of {lease}: {e}");
+                complain!(Watchdog, lease, "clearing up its container: {e}");
                 attempt.gone.get_or_insert(super::Gone { reaped: None, why: None, at: sys::boot_now() });
             }
         }
