@@ -10,10 +10,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("raft", &[]),
     ("raft/histogram", &[]),
     ("executor", &["protocol"]),
+    ("slurm-bridge", &["executor", "protocol"]),
     ("sdk", &["protocol"]),
-    ("node", &["scheduler", "raft", "executor", "protocol", "sdk"]),
+    ("node", &["scheduler", "raft", "executor", "slurm-bridge", "protocol", "sdk"]),
     ("cli", &["sdk", "protocol", "node", "executor"]),
-    ("sim", &["node", "scheduler", "raft", "executor", "protocol", "sdk"]),
+    ("sim", &["node", "scheduler", "raft", "executor", "slurm-bridge", "protocol", "sdk"]),
 ];
 
 fn manifest(root: &Path, crate_name: &str) -> toml::Table {

@@ -141,6 +141,24 @@ pub struct ExecutorConfig {
     pub process: ProcessSettings,
     /// What tasks may mount.
     pub mounts: MountSettings,
+    pub slurm: SlurmConfig,
+}
+
+/// How a node hands tasks to Slurm.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SlurmConfig {
+    /// Seen at the same path by this node and by Slurm's nodes.
+    pub folder: Option<PathBuf>,
+    /// Folder of `sbatch`, `squeue` and `scancel`.
+    pub bin: Option<PathBuf>,
+    /// `SLURM_CONF`.
+    pub conf: Option<PathBuf>,
+    /// Further options of `sbatch`.
+    pub submit_options: Vec<String>,
+    /// User and group that jobs run as; needed where this node is root.
+    pub user: Option<(u32, u32)>,
+    /// Between two lists of all jobs, in milliseconds.
+    pub poll_ms: u64,
 }
 
 /// Where the GPUs of a node come from.

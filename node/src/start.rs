@@ -4,6 +4,7 @@ mod blobs;
 mod executor;
 mod fronts;
 mod membership;
+mod slurm;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

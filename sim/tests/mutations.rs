@@ -13,7 +13,8 @@ fn scenario(plant: Plant) -> &'static str {
     match plant.as_str() {
         "ack_before_fsync" => concat!(env!("CARGO_MANIFEST_DIR"), "/tests/plants/power-and-slow-disks.toml"),
         "renew_after_revoke" => concat!(env!("CARGO_MANIFEST_DIR"), "/tests/plants/silent-nodes.toml"),
-        "slurm_deaf_guard" | "slurm_late_count" | "slurm_begins_twice" => "slurm-chaos",
+        "slurm_late_count" => concat!(env!("CARGO_MANIFEST_DIR"), "/tests/plants/slurm-stale-folder.toml"),
+        "slurm_deaf_guard" | "slurm_begins_twice" => "slurm-chaos",
         "renew_without_quorum" => "leader-cut-with-worker",
         _ => "mixed-chaos",
     }

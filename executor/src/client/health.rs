@@ -49,7 +49,7 @@ impl Shared {
                 Some(Err(why)) => Some(why.clone()),
                 None => Some("the Docker daemon was not asked yet".into()),
             },
-            Runtime::Slurm => Some(format!("the runtime {runtime} is not built into this executor yet")),
+            Runtime::Slurm => Some("Slurm is not of this machine: its bridge runs beside this host".into()),
         }
     }
 

@@ -9,18 +9,19 @@ use stint_executor::{
 };
 use stint_protocol::limits::{FEWEST_PIDS, LEAST_TMPFS_BYTES, MOST_PIDS, MOUNT_ROOTS};
 use stint_protocol::{Class, ClassRules, Network, Runtime, version};
+use stint_slurm_bridge::desk::Timing;
 
 use super::convert::{
     absolute, absolute_file, absolute_folder, absolute_folders, at_least, boolean, bytes, cpus,
     docker_network, duration_ms, folders, gpu_source, gpu_tables, host_and_port, image_patterns,
     known_version, labels, listener, log_format, network, node_name, optional_text, or_zero, parsed, pull,
-    raft_profile, text, user_and_group, whole, words,
+    raft_profile, submit_options, text, user_and_group, whole, words,
 };
 use super::layers::Layers;
 use super::machine::data_dir_for;
 use super::{
     ApiConfig, ClusterConfig, Config, ExecutorConfig, Gpus, HttpConfig, LogConfig, LogFormat, Machine,
-    NodeConfig, Origin, PeersConfig, RaftConfig, RaftProfile,
+    NodeConfig, Origin, PeersConfig, RaftConfig, RaftProfile, SlurmConfig,
 };
 use crate::blobs::{BlobSettings, DiskBounds};
 
@@ -135,6 +136,7 @@ fn build_executor(machine: &Machine, layers: &mut Layers) -> ExecutorConfig {
             confine: build_confine("crun", layers),
             roots: layers.get("executor.crun.roots", folders(usize::MAX)).unwrap_or_default(),
         },
+        slurm: build_slurm(layers),
         mounts: MountSettings {
             readable: layers.get("executor.mounts.readable", folders(MOUNT_ROOTS / 2)).unwrap_or_default(),
             writable: layers.get("executor.mounts.writable", folders(MOUNT_ROOTS / 2)).unwrap_or_default(),
@@ -143,6 +145,17 @@ fn build_executor(machine: &Machine, layers: &mut Layers) -> ExecutorConfig {
             confine: build_confine("process", layers),
             writable: layers.get("executor.process.writable", folders(WRITABLE_FOLDERS)).unwrap_or_default(),
         },
+    }
+}
+
+fn build_slurm(layers: &mut Layers) -> SlurmConfig {
+    SlurmConfig {
+        folder: layers.get("executor.slurm.folder", absolute_folder),
+        bin: layers.get("executor.slurm.bin", absolute_folder),
+        conf: layers.get("executor.slurm.conf", absolute_file),
+        submit_options: layers.get("executor.slurm.submit_options", submit_options).unwrap_or_default(),
+        user: layers.get("executor.slurm.user", user_and_group),
+        poll_ms: layers.get("executor.slurm.poll", duration_ms).unwrap_or(Timing::default().list_ms),
     }
 }
 

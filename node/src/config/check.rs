@@ -1,7 +1,7 @@
 //! What of a configuration does not fit together, and what is risky about it.
 
 use stint_executor::Credentials;
-use stint_protocol::{Network, Runtime, version};
+use stint_protocol::{Class, Network, Runtime, version};
 use stint_sdk::units;
 
 use super::{Config, Origin, Problem, Severity};
@@ -136,6 +136,13 @@ fn check_executor(findings: &mut Findings) {
     if runs(Runtime::Docker) && docker_set && executor.docker.allowed_images.is_empty() {
         let risk = "is empty: no image may run; name those that may, for example [\"ghcr.io/team/*\"]";
         findings.warn("executor.docker.allowed_images", risk);
+    }
+    if runs(Runtime::Slurm) && executor.slurm.folder.is_none() {
+        let advice = "is missing: name a folder that this node and Slurm's nodes see at the same path";
+        findings.error("executor.slurm.folder", advice);
+    }
+    if runs(Runtime::Slurm) && !executor.classes.contains(&Class::GpuSlurm) {
+        findings.warn("executor.classes", "has no gpu_slurm: nothing is handed to Slurm");
     }
     for class in &executor.classes {
         let rules = &findings.config.classes[class];

@@ -11,6 +11,7 @@ use stint_executor::{FixedGpu, Pull};
 use stint_protocol::limits::{LABEL_BYTES, LABELS};
 use stint_protocol::{GpuId, GpuInfo, Network, Version, version};
 use stint_sdk::{suggest, units};
+use stint_slurm_bridge::command::OWN_OPTIONS;
 use toml::Value;
 
 use super::{Gpus, LogFormat, RaftProfile};
@@ -137,6 +138,21 @@ pub(super) fn image_patterns(value: &Value) -> Result<Vec<String>, String> {
     match patterns.iter().find(|p| p.is_empty() || p.contains(char::is_whitespace)) {
         Some(bad) => Err(format!("{bad:?} is no pattern of images: write for example \"ghcr.io/team/*\"")),
         None => Ok(patterns),
+    }
+}
+
+/// Options of `sbatch`, one word each.
+pub(super) fn submit_options(value: &Value) -> Result<Vec<String>, String> {
+    let options = texts(value)?;
+    let name = |option: &String| option.split('=').next().unwrap_or_default().to_owned();
+    if let Some(bad) = options.iter().find(|option| !option.starts_with('-')) {
+        return Err(format!(
+            "{bad:?} is no option: write name and value as one word, for example \"--partition=gpu\""
+        ));
+    }
+    match options.iter().find(|option| OWN_OPTIONS.contains(&name(option).as_str())) {
+        Some(own) => Err(format!("{own:?} is set for each task by this node: leave it out")),
+        None => Ok(options),
     }
 }
 

@@ -10,7 +10,7 @@ use stint_protocol::{Class, ClassRules, GpuInfo};
 use stint_sdk::units;
 use toml::Value;
 
-use super::{Config, Gpus};
+use super::{Config, Gpus, SlurmConfig};
 
 impl Config {
     /// Every effective value as a configuration file, with its origin as a comment.
@@ -101,10 +101,23 @@ impl Config {
             let folders = inline_list(folders.iter().map(|folder| quote(folder.to_string_lossy())));
             rows.push((format!("executor.mounts.{key}"), folders));
         }
+        rows.extend(rendered_slurm(&e.slurm));
         rows.extend(rendered_confine("crun", ("roots", &e.crun.roots), &e.crun.confine));
         rows.extend(rendered_confine("process", ("writable", &e.process.writable), &e.process.confine));
         rows
     }
+}
+
+fn rendered_slurm(slurm: &SlurmConfig) -> Vec<(String, String)> {
+    let paths = [("folder", &slurm.folder), ("bin", &slurm.bin), ("conf", &slurm.conf)];
+    let row = |key: &str, value: String| (format!("executor.slurm.{key}"), value);
+    let paths =
+        paths.into_iter().filter_map(|(key, path)| Some((key, quote(path.as_ref()?.to_string_lossy()))));
+    let mut rows: Vec<(String, String)> = paths.map(|(key, value)| row(key, value)).collect();
+    rows.push(row("submit_options", inline_list(slurm.submit_options.iter().map(quote))));
+    rows.extend(slurm.user.map(|(uid, gid)| row("user", quote(format!("{uid}:{gid}")))));
+    rows.push(row("poll", quote(units::exact_duration(slurm.poll_ms))));
+    rows
 }
 
 impl Config {

@@ -11,7 +11,7 @@ use stint_scheduler::RegisterNode;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::NodeError;
+use super::{NodeError, slurm};
 use crate::agent::Agent;
 use crate::agent::core::usable_runtimes;
 use crate::config::{Config, Gpus};
@@ -53,8 +53,14 @@ pub async fn start(
     let mut settings = host_settings(config, source.clone())?;
     settings.store = Some(store);
     settings.observer = Some(Arc::new(Onlooker(node.shared.clone())));
+    let to_bridge = sender.clone();
     let host = HostClient::open(settings, sender).await.map_err(|e| failed(&e))?;
-    let health = host.health();
+    let local: Arc<dyn Host> = Arc::new(host.clone());
+    let door = match config.executor.runtimes.contains(&Runtime::Slurm) {
+        true => slurm::open(local, dir, config, to_bridge, tasks).map_err(NodeError::Executor)?,
+        false => local,
+    };
+    let health = door.health();
     let mut problems = health.problems.clone();
     let (gpus, locks) = gpus(&source, &mut problems).map_err(|e| failed(&e))?;
     for problem in &problems {
@@ -64,7 +70,6 @@ pub async fn start(
     let nonce = Nonce(node.chance.bits() as u64);
     let offer = offer(config, &health, gpus, &mut problems);
     let register = RegisterNode { node: node.id, incarnation, nonce, offer, problems };
-    let door: Arc<dyn Host> = Arc::new(host.clone());
     // Nobody reads it before the fronts start.
     let _ = node.host.set(door.clone());
     tasks.spawn(agent(node, door, register, incarnation, closing.clone()).run(events));
@@ -96,7 +101,9 @@ fn host_settings(config: &Config, gpus: GpuSource) -> Result<HostSettings, NodeE
         std::env::current_exe().map_err(|e| NodeError::Executor(format!("finding this program: {e}")))?;
     let mut settings = HostSettings::new(config.node.data_dir.clone(), vec![own.into(), "shim".into()]);
     settings.sandbox = config.executor.sandbox;
-    settings.runtimes = config.executor.runtimes.clone();
+    // Slurm is not of this machine.
+    let here = config.executor.runtimes.iter().copied().filter(|runtime| *runtime != Runtime::Slurm);
+    settings.runtimes = here.collect();
     settings.crun_path = config.executor.crun_path.clone();
     settings.kill_margin_ms = config.executor.kill_margin_ms;
     settings.max_log_bytes = config.executor.max_log_bytes;
