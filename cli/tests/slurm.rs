@@ -96,6 +96,21 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+/// Until the only node says that Slurm does not answer, or that it does.
+async fn said(client: &stint_sdk::Client, trouble: bool) {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let node = client.list_nodes().await.unwrap().remove(0);
+        let says =
+            node.problems.iter().any(|problem| problem.starts_with("runtime slurm: Slurm does not answer"));
+        if (says, node.runtimes.iter().any(|runtime| runtime == "slurm")) == (trouble, !trouble) {
+            return;
+        }
+        assert!(Instant::now() < end, "waited in vain for trouble = {trouble}: {node:#?}");
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
 /// The folder of a task's first attempt.
 fn folder(cluster: &Cluster, id: &str) -> PathBuf {
     let owner = std::fs::read_dir(cluster.root.path().join("jobs")).unwrap().next().unwrap().unwrap().path();
@@ -186,11 +201,7 @@ async fn what_slurm_forgot_ends_as_it_did_and_a_killed_node_goes_on() {
     cluster.peers[0].ready().await;
     // The controller is killed while the long one runs.
     slurm.control("ctl-stop", 2);
-    let reports = |cluster: &Cluster| {
-        let (_, out, _) = stint(cluster, &["nodes", "--json"]);
-        out.contains("Slurm does not answer")
-    };
-    until("the node says that Slurm does not answer", || reports(&cluster)).await;
+    said(&client, true).await;
     std::fs::write(&go_on, "").unwrap();
     slurm.control("ctl-start", 2);
     let tasks = cluster.finish(&both, PATIENCE).await;
@@ -198,7 +209,7 @@ async fn what_slurm_forgot_ends_as_it_did_and_a_killed_node_goes_on() {
     assert_eq!(codes, [5, 0], "{tasks:#?}");
     assert!(tasks.iter().all(|task| ends(task) == ["exited"]), "{tasks:#?}");
     assert_eq!(output(&cluster, &both[1]), "begun\ndone\n");
-    until("the node uses Slurm again", || !reports(&cluster)).await;
+    said(&client, false).await;
 }
 
 /// Nobody renews the lease of a job whose node is gone: it ends by itself, before another attempt begins.

@@ -7,9 +7,10 @@ use stint_executor::watchdog::{Action, Limits, Watchdog, Why};
 use stint_executor::{Held, HostEvent, Launch, StopReason};
 use stint_protocol::{AttemptEnd, BootMs, EndKind, LeaseId};
 
-use crate::door::{Exit, Files, Grant, JobId, Order, Record, Seen, SubmitError};
+use crate::door::{Files, Grant, JobId, Order, Record, Seen, SubmitError};
+use crate::entry::{Entry, Glance, Phase};
 use crate::limits;
-use crate::state::{How, Over, Told, of_shell};
+use crate::state::Told;
 
 /// How often things are looked at, and what is kept for what takes time; in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,66 +78,6 @@ pub enum Done {
 
 /// A job with whose it is: a controller that crashed gives the number of a job that it lost to another one.
 type Named = (LeaseId, JobId);
-
-/// How far an attempt is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Phase {
-    /// Its folder is made.
-    Preparing,
-    /// Its record is written: from then on there may be a job of it.
-    Storing,
-    Submitting,
-    /// Slurm has it, or may have it. `since`: when `sbatch` was done.
-    Handed {
-        since: BootMs,
-    },
-}
-
-/// A look under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Glance {
-    /// Its job was over before it began.
-    last: bool,
-    /// And for so long that everything it wrote is seen.
-    all: bool,
-}
-
-struct Entry {
-    /// What it takes to submit it; none after a restart.
-    launch: Option<Box<Launch>>,
-    record: Record,
-    phase: Phase,
-    /// Tries to submit it.
-    submits: u32,
-    /// Its lease is that of this process: renewed since it began, or started by it.
-    known: bool,
-    /// The last that was asked for, and what was answered last.
-    asked: u64,
-    granted: Option<Grant>,
-    order: Order,
-    exit: Option<Exit>,
-    over: Option<Over>,
-    /// When Slurm was first heard to say so.
-    over_at: BootMs,
-    /// Its job runs, as Slurm says.
-    runs: bool,
-    /// Slurm's word is not enough for the end of its processes: it took back what it said before.
-    doubtful: bool,
-    /// Lists in a row that did not show its job, and when the first of them was asked for.
-    missed: Option<(u32, BootMs)>,
-    look_at: BootMs,
-    looking: Option<Glance>,
-    /// It was looked at since its job was over.
-    looked: bool,
-    /// Everything that its job wrote was seen.
-    seen_all: bool,
-    /// What was granted is being written.
-    granting: bool,
-    /// An order could not be written.
-    order_again: bool,
-    /// Slurm's words on how it is.
-    words: String,
-}
 
 /// Everything of one node that Slurm has.
 pub struct Desk {
@@ -331,8 +272,10 @@ impl Desk {
         let granted = granted.flat_map(|until| [until.plus(guard_ms), until.plus(guard_ms + stale_ms)]);
         let over = self.entries.values().filter(|entry| entry.over.is_some());
         let over = over.map(|entry| entry.over_at.plus(stale_ms));
+        let exits = self.entries.values().filter(|entry| entry.exit.is_some());
+        let exits = exits.map(|entry| entry.exit_at.plus(self.timing.settle_ms));
         // What is past changes nothing any more.
-        let waits = granted.chain(over).filter(|at| *at > now).min();
+        let waits = granted.chain(over).chain(exits).filter(|at| *at > now).min();
         let list = (self.listing.is_none() && self.has_jobs()).then_some(self.list_at);
         [looks, waits, list, self.watchdog.next_wake()].into_iter().flatten().min()
     }
@@ -589,7 +532,7 @@ impl Desk {
         entry.looked |= glance.is_some_and(|glance| glance.last);
         entry.seen_all |= glance.is_some_and(|glance| glance.all);
         if files.exit.is_some() && entry.exit.is_none() {
-            entry.exit = files.exit;
+            (entry.exit, entry.exit_at) = (files.exit, now);
             self.list_at = now;
         }
         if let Some((number, job)) = files.ask.filter(|(number, _)| *number > entry.asked) {
@@ -670,7 +613,9 @@ impl Desk {
         };
         let out_of_time = now >= until.plus(guard_ms);
         let run_ms = entry.record.began.map_or(0, |began| now.since(began));
-        if let Some((kind, words)) = entry.verdict(out_of_time) {
+        // Slurm may not notice that a job ended, when its controller was away then.
+        let left_behind = entry.exit.is_some() && now >= entry.exit_at.plus(self.timing.settle_ms);
+        if let Some((kind, words)) = entry.verdict(out_of_time || left_behind) {
             self.end(lease, kind, words, run_ms);
         } else if out_of_time && (entry.over.is_none() || now >= until.plus(guard_ms + self.timing.stale_ms))
         {
@@ -694,142 +639,5 @@ impl Desk {
         self.ended.insert(lease);
         self.ends.insert(lease, end.clone());
         self.events.push(HostEvent::Ended(end));
-    }
-}
-
-impl Entry {
-    fn new(launch: Option<Box<Launch>>, record: Record, now: BootMs) -> Self {
-        Self {
-            launch,
-            record,
-            phase: Phase::Preparing,
-            submits: 0,
-            known: true,
-            asked: 0,
-            granted: None,
-            order: Order::Run,
-            exit: None,
-            over: None,
-            over_at: BootMs(0),
-            runs: false,
-            doubtful: false,
-            missed: None,
-            look_at: now,
-            looking: None,
-            looked: false,
-            seen_all: false,
-            granting: false,
-            order_again: false,
-            words: String::new(),
-        }
-    }
-
-    /// Whether it ended because this node told it to, as far as anybody knows: what it was told may have come too late,
-    /// or never.
-    fn obeyed(&self) -> bool {
-        let cancelled = self.over.as_ref().is_some_and(|over| over.how == How::Cancelled);
-        match self.exit {
-            Some(Exit::Code { told, .. }) => told,
-            Some(_) => false,
-            None => cancelled || self.record.granted_until.is_none(),
-        }
-    }
-
-    /// Keeps what is known of it.
-    fn store(&mut self) -> Work {
-        self.record.revision += 1;
-        Work::Store(self.record.clone())
-    }
-
-    /// Whether its job may have written something: it runs, or did.
-    fn may_write(&self) -> bool {
-        let handed = matches!(self.phase, Phase::Handed { .. });
-        handed && (self.runs || self.record.granted_until.is_some() || self.over.is_some())
-    }
-
-    fn see(&mut self, seen: Seen, now: BootMs) {
-        self.missed = None;
-        self.words = seen.words;
-        match seen.told {
-            Told::Waits => {
-                // A controller that lost its latest state starts a job again whose processes may be there.
-                self.doubtful |= self.record.granted_until.is_some();
-                (self.runs, self.over, self.looked) = (false, None, false);
-                self.seen_all = false;
-            }
-            Told::Runs => {
-                (self.runs, self.over, self.looked) = (true, None, false);
-                self.seen_all = false;
-            }
-            Told::Over(over) => {
-                self.doubtful |= over.how == How::NodeFailed;
-                if self.over.is_none() {
-                    (self.look_at, self.over_at) = (BootMs(0), now);
-                }
-                (self.runs, self.over) = (false, Some(over));
-            }
-        }
-    }
-
-    /// How an attempt ended whose job did without having been given time.
-    fn unbegun(&self, over: &Over) -> (EndKind, String) {
-        let (kind, words) = match (over.how, self.exit) {
-            (How::Ended, Some(Exit::NotRunnable)) => {
-                (EndKind::NotRunnable, "its program is not on Slurm's nodes")
-            }
-            (How::Ended, _) => (EndKind::Lost, "its job ended before its program could begin"),
-            (How::TimedOut, _) => (EndKind::Lost, "Slurm ended its job before its program could begin"),
-            _ => over.verdict(None),
-        };
-        (kind, self.with_slurms(words))
-    }
-
-    /// How its program ended, once that is proven. `out_of_time`: all it was given is over.
-    fn verdict(&self, out_of_time: bool) -> Option<(EndKind, String)> {
-        let shell = match self.exit {
-            Some(Exit::Code { code, .. }) => Some(code),
-            _ => None,
-        };
-        let again = self.exit.is_none() && self.over.as_ref().is_some_and(Over::is_refusal);
-        let gone = self.over.is_some() && self.looked && !self.doubtful && !again;
-        let forgotten = self.missed.is_some_and(|(times, _)| times > 1);
-        let words = |(kind, words): (EndKind, &str)| (kind, self.with_slurms(words));
-        match (&self.over, self.exit) {
-            (_, Some(Exit::NotRunnable)) => {
-                let found = (
-                    EndKind::NotRunnable,
-                    "its program is not on Slurm's nodes, or cannot be executed there",
-                );
-                (gone || forgotten || out_of_time).then(|| words(found))
-            }
-            (_, Some(Exit::OutOfTime)) => {
-                let late = (EndKind::Lost, "its job was given no more time in time, and ended it");
-                (gone || out_of_time).then(|| words(late))
-            }
-            // Slurm began it a second time; of the first time nothing is known.
-            (Some(_), None) if again => None,
-            (_, Some(Exit::Code { told: true, .. })) => {
-                let told = (EndKind::Lost, "it was told to end");
-                (gone || forgotten || out_of_time).then(|| words(told))
-            }
-            // Slurm's word for how it ended comes second: the job's own says why.
-            (Some(over), exit)
-                if (out_of_time || gone) && (exit.is_some() || self.seen_all || over.how != How::Ended) =>
-            {
-                Some(words(over.verdict(shell)))
-            }
-            (None, Some(Exit::Code { code, .. })) if forgotten || out_of_time => {
-                Some((of_shell(code), String::new()))
-            }
-            _ => None,
-        }
-    }
-
-    fn with_slurms(&self, words: &str) -> String {
-        match (words.is_empty(), self.words.is_empty()) {
-            (true, _) => String::new(),
-            (false, true) => words.to_owned(),
-            (false, false) => format!("{words} ({})", self.words),
-        }
     }
 }

@@ -20,6 +20,7 @@
 pub mod command;
 pub mod desk;
 pub mod door;
+mod entry;
 pub mod host;
 pub mod limits;
 pub mod script;

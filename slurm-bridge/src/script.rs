@@ -74,15 +74,24 @@ ask() {
     number=$((number + 1))
     look_at_clock
     asked=$now
+    eval "asked_$number=$now"
     printf '%s %s .\n' "$number" "$SLURM_JOB_ID" > "$folder/job/ask"
 }
 hear() {
     got='' seconds='' word='' dot=''
     { read -r got seconds word dot < "$folder/go"; } 2>/dev/null || :
     [ "$dot" = . ] || return 0
+    case $got$seconds in *[!0-9]*) return 0 ;; esac
     order=$word
-    [ "$got" = "$number" ] && [ "$answered" != "$number" ] || return 0
-    answered=$number given=$seconds until=$((asked + seconds))
+    # Answers may be slower than it asks again: each counts from its own question.
+    [ "$got" -gt "$answered" ] && [ "$got" -le "$number" ] || return 0
+    eval "from=\$asked_$got"
+    while [ "$answered" -lt "$got" ]; do
+        answered=$((answered + 1))
+        unset "asked_$answered"
+    done
+    given=$seconds
+    [ $((from + seconds)) -le "$until" ] || until=$((from + seconds))
 }
 cannot_begin() {
     echo 'missing .' > "$folder/job/exit"
@@ -99,7 +108,7 @@ mkdir began 2>/dev/null || exit "$refusal"
 ask
 look_at_clock
 give_up=$((now + first_answer))
-while [ "$answered" != "$number" ]; do
+while [ "$answered" = 0 ]; do
     look_at_clock
     [ "$now" -lt "$give_up" ] || exit "$refusal"
     [ "$now" -lt $((asked + ask_again)) ] || ask

@@ -186,6 +186,21 @@ async fn a_program_goes_on_with_more_time_and_ends_when_it_is_told() {
     assert_eq!(rig.files().await.exit, Some(Exit::Code { code: 9, told: true }));
 }
 
+/// Over a slow file system answers come after it has asked again.
+#[tokio::test]
+async fn an_answer_to_an_earlier_question_counts_from_that_question() {
+    let mut rig = Rig::new("touch ran; sleep 60", |spec| spec.stop_grace_ms = 1_000).await;
+    let job = rig.begin(41);
+    let asked = Instant::now();
+    rig.until("another question", |files| files.ask == Some((2, JobId(41)))).await;
+    // It asked the first one ten seconds ago.
+    rig.give(1, 14_000, Order::Run).await;
+    assert_eq!(job.ended(), Some(143));
+    let took = asked.elapsed();
+    assert!(took > Duration::from_secs(11) && took < Duration::from_secs(17), "{took:?}");
+    assert!(is_there(&rig.work().join("ran")));
+}
+
 /// Slurm sends TERM to every process of a job before its limit is over: the program gets it, its guard stays.
 #[tokio::test]
 async fn slurms_own_signal_reaches_the_program() {

@@ -22,7 +22,7 @@ struct Lasting {
 
 fn lasting(dice: &mut Dice, name: &'static str, set: Set) -> Box<dyn Fault> {
     let low = dice.between(20, 800);
-    let drawn = Drawn { range: Range(low, low + dice.between(50, 2_500)), coin: dice.one_in(2) };
+    let drawn = Drawn { range: Range(low, low + dice.between(50, 4_500)), coin: dice.one_in(2) };
     Box::new(Lasting { name, drawn, set })
 }
 

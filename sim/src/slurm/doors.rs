@@ -5,7 +5,7 @@ use std::time::Duration;
 use stint_executor::{Launch, LogChunk, LogError, LogStream};
 use stint_protocol::LeaseId;
 use stint_slurm_bridge::desk::Timing;
-use stint_slurm_bridge::door::{Files, Grant, JobId, Later, Record, Seen, Shelf, Slurm, SubmitError};
+use stint_slurm_bridge::door::{Files, Grant, JobId, Later, Order, Record, Seen, Shelf, Slurm, SubmitError};
 use stint_slurm_bridge::state::Told;
 use tokio::time::sleep;
 
@@ -18,13 +18,16 @@ pub fn timing(kill_margin_ms: u64) -> Timing {
         list_ms: 700,
         look_ms: 120,
         kill_margin_ms,
-        guard_ms: 400,
+        guard_ms: GUARD_MS,
         settle_ms: 1_000,
-        stale_ms: 4_500,
+        stale_ms: 6_500,
         call_ms: 3_000,
         files_ms: 1_500,
     }
 }
+
+/// Kept at the end of what a job is given, for its guard to end it, in milliseconds.
+pub const GUARD_MS: u64 = 400;
 
 /// How long what hangs does, in milliseconds: longer than anybody waits.
 const HANGS_MS: u64 = 60_000;
@@ -184,6 +187,9 @@ impl Shelf for Doors {
             if grant.revision >= folder.grant_revision {
                 folder.grant_revision = grant.revision;
                 folder.granted_ms.get_or_insert(now);
+                if grant.order == Order::Run {
+                    folder.granted_until_ms = folder.granted_until_ms.max(now + grant.left_ms);
+                }
                 folder.go.write(at, grant);
             }
         })

@@ -44,6 +44,8 @@ pub struct Folder {
     pub go: Line<Grant>,
     /// When its node gave it time for the first time: run times count from there.
     pub granted_ms: Option<u64>,
+    /// Until when it was given time, by the world's time.
+    pub granted_until_ms: u64,
     pub ask: Line<(u64, JobId)>,
     pub exit: Line<Exit>,
     /// A script of it began: `mkdir` works once, at once for everybody.

@@ -1,10 +1,13 @@
 //! What runs on Slurm's nodes: `stint_slurm_bridge::script` as it behaves, with a simulated program.
 
+use std::collections::BTreeMap;
+
 use stint_executor::Launch;
 use stint_protocol::{BootMs, EndKind, LeaseId};
 use stint_slurm_bridge::door::{Exit, JobId, Order};
 use stint_slurm_bridge::state::{How, REFUSAL, of_shell};
 
+use super::doors::GUARD_MS;
 use super::{Inner, SLURM};
 use crate::oracle::Start;
 use crate::plant::Plant;
@@ -18,6 +21,9 @@ const FIRST_ANSWER_MS: u64 = 6_000;
 const ASK_AGAIN_MS: u64 = 400;
 /// How much less than what it was given a run time may be to count as over: clocks differ.
 const TIMEOUT_SLACK_MS: u64 = 400;
+
+/// How far a node's clock and Slurm's may come apart within a lease, in milliseconds.
+const CLOCKS_MS: u64 = 60;
 
 /// Why Slurm kills what runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +52,8 @@ pub struct Script {
     give_up_ms: u64,
     number: u64,
     asked_ms: u64,
+    /// When each question without an answer was asked.
+    open: BTreeMap<u64, u64>,
     answered: u64,
     given_ms: u64,
     until_ms: u64,
@@ -70,6 +78,7 @@ impl Script {
             give_up_ms: now + FIRST_ANSWER_MS,
             number: 0,
             asked_ms: 0,
+            open: BTreeMap::new(),
             answered: 0,
             given_ms: 0,
             until_ms: 0,
@@ -125,7 +134,7 @@ impl Script {
             self.guard(slurm, now);
             return None;
         }
-        if self.answered != self.number {
+        if self.answered == 0 {
             if now >= self.asked_ms + ASK_AGAIN_MS {
                 self.ask(slurm, now);
             }
@@ -140,6 +149,7 @@ impl Script {
     fn ask(&mut self, slurm: &mut Inner, now: u64) {
         self.number += 1;
         self.asked_ms = now;
+        self.open.insert(self.number, now);
         let at = slurm.seen_at(now);
         let (number, job) = (self.number, self.job);
         slurm.folders.entry(self.lease()).or_default().ask.write(at, (number, job));
@@ -148,11 +158,11 @@ impl Script {
     fn hear(&mut self, slurm: &mut Inner, now: u64) {
         let Some(grant) = slurm.folders.entry(self.lease()).or_default().go.read(now) else { return };
         self.order = grant.order;
-        if grant.number == self.number && self.answered != self.number {
-            let from = if slurm.plant == Some(Plant::SlurmLateCount) { now } else { self.asked_ms };
-            (self.answered, self.given_ms, self.until_ms) =
-                (self.number, grant.left_ms, from + grant.left_ms);
-        }
+        let Some(asked_ms) = self.open.get(&grant.number).copied() else { return };
+        self.open.retain(|number, _| *number > grant.number);
+        let from = if slurm.plant == Some(Plant::SlurmLateCount) { now } else { asked_ms };
+        (self.answered, self.given_ms) = (grant.number, grant.left_ms);
+        self.until_ms = self.until_ms.max(from + grant.left_ms);
     }
 
     fn begin(&mut self, slurm: &mut Inner, now: u64) -> Option<Left> {
@@ -210,7 +220,10 @@ impl Script {
     }
 
     fn must_have_time(&self, slurm: &Inner, now: u64) {
-        let until = slurm.deadlines.get(&self.lease()).copied().unwrap_or(0);
+        // Both what its node was given and what its node gave; the clocks differ a little.
+        let granted = slurm.folders.get(&self.lease()).map_or(0, |folder| folder.granted_until_ms);
+        let until =
+            slurm.deadlines.get(&self.lease()).copied().unwrap_or(0).min(granted + GUARD_MS + CLOCKS_MS);
         slurm.oracle.on_running(SLURM, self.lease(), BootMs(now), BootMs(until));
     }
 

@@ -1,0 +1,209 @@
+//! One attempt that was handed to Slurm: what is known of it, and whether that proves that it has ended.
+
+use stint_executor::Launch;
+use stint_protocol::{BootMs, EndKind};
+
+use crate::desk::Work;
+use crate::door::{Exit, Grant, Order, Record, Seen};
+use crate::state::{How, Over, Told, of_shell};
+
+/// How far an attempt is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Its folder is made.
+    Preparing,
+    /// Its record is written: from then on there may be a job of it.
+    Storing,
+    Submitting,
+    /// Slurm has it, or may have it. `since`: when `sbatch` was done.
+    Handed {
+        since: BootMs,
+    },
+}
+
+/// A look under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Glance {
+    /// Its job was over before it began.
+    pub last: bool,
+    /// And for so long that everything it wrote is seen.
+    pub all: bool,
+}
+
+pub struct Entry {
+    /// What it takes to submit it; none after a restart.
+    pub launch: Option<Box<Launch>>,
+    pub record: Record,
+    pub phase: Phase,
+    /// Tries to submit it.
+    pub submits: u32,
+    /// Its lease is that of this process: renewed since it began, or started by it.
+    pub known: bool,
+    /// The last that was asked for, and what was answered last.
+    pub asked: u64,
+    pub granted: Option<Grant>,
+    pub order: Order,
+    pub exit: Option<Exit>,
+    /// When that was first seen.
+    pub exit_at: BootMs,
+    pub over: Option<Over>,
+    /// When Slurm was first heard to say so.
+    pub over_at: BootMs,
+    /// Its job runs, as Slurm says.
+    pub runs: bool,
+    /// Slurm's word is not enough for the end of its processes: it took back what it said before.
+    pub doubtful: bool,
+    /// Lists in a row that did not show its job, and when the first of them was asked for.
+    pub missed: Option<(u32, BootMs)>,
+    pub look_at: BootMs,
+    pub looking: Option<Glance>,
+    /// It was looked at since its job was over.
+    pub looked: bool,
+    /// Everything that its job wrote was seen.
+    pub seen_all: bool,
+    /// What was granted is being written.
+    pub granting: bool,
+    /// An order could not be written.
+    pub order_again: bool,
+    /// Slurm's words on how it is.
+    pub words: String,
+}
+
+impl Entry {
+    pub fn new(launch: Option<Box<Launch>>, record: Record, now: BootMs) -> Self {
+        Self {
+            launch,
+            record,
+            phase: Phase::Preparing,
+            submits: 0,
+            known: true,
+            asked: 0,
+            granted: None,
+            order: Order::Run,
+            exit: None,
+            exit_at: BootMs(0),
+            over: None,
+            over_at: BootMs(0),
+            runs: false,
+            doubtful: false,
+            missed: None,
+            look_at: now,
+            looking: None,
+            looked: false,
+            seen_all: false,
+            granting: false,
+            order_again: false,
+            words: String::new(),
+        }
+    }
+
+    /// Whether it ended because this node told it to, as far as anybody knows: what it was told may have come too late,
+    /// or never.
+    pub fn obeyed(&self) -> bool {
+        let cancelled = self.over.as_ref().is_some_and(|over| over.how == How::Cancelled);
+        match self.exit {
+            Some(Exit::Code { told, .. }) => told,
+            Some(_) => false,
+            None => cancelled || self.record.granted_until.is_none(),
+        }
+    }
+
+    /// Keeps what is known of it.
+    pub fn store(&mut self) -> Work {
+        self.record.revision += 1;
+        Work::Store(self.record.clone())
+    }
+
+    /// Whether its job may have written something: it runs, or did.
+    pub fn may_write(&self) -> bool {
+        let handed = matches!(self.phase, Phase::Handed { .. });
+        handed && (self.runs || self.record.granted_until.is_some() || self.over.is_some())
+    }
+
+    pub fn see(&mut self, seen: Seen, now: BootMs) {
+        self.missed = None;
+        self.words = seen.words;
+        match seen.told {
+            Told::Waits => {
+                // A controller that lost its latest state starts a job again whose processes may be there.
+                self.doubtful |= self.record.granted_until.is_some();
+                (self.runs, self.over, self.looked) = (false, None, false);
+                self.seen_all = false;
+            }
+            Told::Runs => {
+                (self.runs, self.over, self.looked) = (true, None, false);
+                self.seen_all = false;
+            }
+            Told::Over(over) => {
+                self.doubtful |= over.how == How::NodeFailed;
+                if self.over.is_none() {
+                    (self.look_at, self.over_at) = (BootMs(0), now);
+                }
+                (self.runs, self.over) = (false, Some(over));
+            }
+        }
+    }
+
+    /// How an attempt ended whose job did without having been given time.
+    pub fn unbegun(&self, over: &Over) -> (EndKind, String) {
+        let (kind, words) = match (over.how, self.exit) {
+            (How::Ended, Some(Exit::NotRunnable)) => {
+                (EndKind::NotRunnable, "its program is not on Slurm's nodes")
+            }
+            (How::Ended, _) => (EndKind::Lost, "its job ended before its program could begin"),
+            (How::TimedOut, _) => (EndKind::Lost, "Slurm ended its job before its program could begin"),
+            _ => over.verdict(None),
+        };
+        (kind, self.with_slurms(words))
+    }
+
+    /// How its program ended, once that is proven. `out_of_time`: all it was given is over, or it said how it ended and
+    /// Slurm does not notice.
+    pub fn verdict(&self, out_of_time: bool) -> Option<(EndKind, String)> {
+        let shell = match self.exit {
+            Some(Exit::Code { code, .. }) => Some(code),
+            _ => None,
+        };
+        let again = self.exit.is_none() && self.over.as_ref().is_some_and(Over::is_refusal);
+        let gone = self.over.is_some() && self.looked && !self.doubtful && !again;
+        let forgotten = self.missed.is_some_and(|(times, _)| times > 1);
+        let words = |(kind, words): (EndKind, &str)| (kind, self.with_slurms(words));
+        match (&self.over, self.exit) {
+            (_, Some(Exit::NotRunnable)) => {
+                let found = (
+                    EndKind::NotRunnable,
+                    "its program is not on Slurm's nodes, or cannot be executed there",
+                );
+                (gone || forgotten || out_of_time).then(|| words(found))
+            }
+            (_, Some(Exit::OutOfTime)) => {
+                let late = (EndKind::Lost, "its job was given no more time in time, and ended it");
+                (gone || out_of_time).then(|| words(late))
+            }
+            // Slurm began it a second time; of the first time nothing is known.
+            (Some(_), None) if again => None,
+            (_, Some(Exit::Code { told: true, .. })) => {
+                let told = (EndKind::Lost, "it was told to end");
+                (gone || forgotten || out_of_time).then(|| words(told))
+            }
+            // Slurm's word for how it ended comes second: the job's own says why.
+            (Some(over), exit)
+                if (out_of_time || gone) && (exit.is_some() || self.seen_all || over.how != How::Ended) =>
+            {
+                Some(words(over.verdict(shell)))
+            }
+            (None, Some(Exit::Code { code, .. })) if forgotten || out_of_time => {
+                Some((of_shell(code), String::new()))
+            }
+            _ => None,
+        }
+    }
+
+    pub fn with_slurms(&self, words: &str) -> String {
+        match (words.is_empty(), self.words.is_empty()) {
+            (true, _) => String::new(),
+            (false, true) => words.to_owned(),
+            (false, false) => format!("{words} ({})", self.words),
+        }
+    }
+}
