@@ -7,7 +7,7 @@ use crate::args::{ExplainArgs, Only};
 use crate::command::child::{self, Print};
 use crate::command::failure::{self, print};
 use crate::command::ground::Ground;
-use crate::command::story::{Attempt, Span, Story, seconds};
+use crate::command::story::{Attempt, Span, Story, place, seconds};
 use crate::command::told::Verdict;
 use crate::command::{Done, exit, hints, page};
 
@@ -124,10 +124,10 @@ fn around(story: &Story) -> Vec<Row> {
         let Attempt { machine, name, gpus, end } = &span.what;
         let on = if gpus.is_empty() { String::new() } else { format!(" on {}", gpus.join(", ")) };
         if named || span.from_ms >= from {
-            rows.push(row(span.from_ms, kind, format!("{name} starts on machine {machine}{on}")));
+            rows.push(row(span.from_ms, kind, format!("{name} starts on {}{on}", place(*machine))));
         }
         if end != "still running" && (named || span.to_ms >= from) {
-            rows.push(row(span.to_ms, kind, format!("{name} ends on machine {machine}: {end}")));
+            rows.push(row(span.to_ms, kind, format!("{name} ends on {}: {end}", place(*machine))));
         }
     }
     rows
@@ -159,7 +159,7 @@ fn closing(story: &Story, verdict: &Verdict) -> String {
     let _ = writeln!(text, "           {}", wrapped(&violation.what, 11));
     for span in story.accused() {
         let Attempt { machine, name, end, .. } = &span.what;
-        let _ = write!(text, "           {name} on machine {machine}: from {}", seconds(span.from_ms));
+        let _ = write!(text, "           {name} on {}: from {}", place(*machine), seconds(span.from_ms));
         let _ = match end.as_str() {
             "still running" => writeln!(text, ", still running"),
             end => writeln!(text, " to {}, {end}", seconds(span.to_ms)),

@@ -12,6 +12,10 @@ pub fn of(rule: &str) -> &'static str {
             "The GPU was given again before its first holder was seen gone. Look at both holders' machines and at the \
              leader of the second: node/src/contacts.rs, and the GPU's state in scheduler/src/apply."
         }
+        "what is given up never begins" | "nothing outlives its lease" => {
+            "Who held the lease, until when, and who ended what ran under it? On machine 100 (Slurm) the job does so itself: \
+             slurm-bridge/src/script.rs, and its simulated form in sim/src/slurm/job.rs. Elsewhere: executor/src/watchdog.rs."
+        }
         "one leader a term" => "Two peers lead one term: look at their votes and disks before it (raft/src).",
         "same state on every replica" => {
             "Two replicas applied the same entries and differ: something in scheduler/src is not a function of the log."

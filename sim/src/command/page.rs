@@ -3,7 +3,9 @@
 use serde::Serialize;
 
 use crate::command::failure::Failure;
-use crate::command::story::{Attempt, Fault, Span, Story, seconds};
+use stint_sim::SLURM;
+
+use crate::command::story::{Attempt, Fault, Span, Story, place, seconds};
 use crate::command::told::Verdict;
 use crate::command::{exit, hints};
 
@@ -175,9 +177,10 @@ fn attempts(story: &Story) -> Vec<Row> {
     let of_machine = |machine: &u64| {
         let own = story.attempts.iter().filter(|span| span.what.machine == *machine);
         let bars = own.map(|span| attempt_bar(span, accused.contains(&span.what.name)));
-        packed(&format!("machine {machine}"), bars)
+        packed(&place(*machine), bars)
     };
-    story.peers.iter().flat_map(of_machine).collect()
+    let slurm = story.attempts.iter().any(|span| span.what.machine == SLURM).then_some(&SLURM);
+    story.peers.iter().chain(slurm).flat_map(of_machine).collect()
 }
 
 fn gpus(story: &Story) -> Vec<Row> {
@@ -216,7 +219,7 @@ fn attempt_bar(span: &Span<Attempt>, accused: bool) -> Bar {
         (_, "cancelled" | "drained") => "cancelled",
         _ => "failed",
     };
-    bar(span.from_ms, span.to_ms, tone, &short(name), format!("{name} on machine {machine}{on}: {end}"))
+    bar(span.from_ms, span.to_ms, tone, &short(name), format!("{name} on {}{on}: {end}", place(*machine)))
 }
 
 fn requests(story: &Story) -> Vec<Row> {

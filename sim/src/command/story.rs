@@ -1,6 +1,7 @@
 //! A trace as things that last: leaders, peers that were down, faults, attempts. What the timeline and the page show.
 
 use std::collections::BTreeMap;
+use stint_sim::SLURM;
 
 use crate::command::told::{Line, Told};
 
@@ -147,7 +148,7 @@ impl Story {
     fn name_peers(&mut self) {
         let downs = self.downs.iter().map(|span| span.what.peer);
         let leaders = self.offices.iter().map(|span| span.what.peer);
-        let machines = self.attempts.iter().map(|span| span.what.machine);
+        let machines = self.attempts.iter().map(|span| span.what.machine).filter(|machine| *machine != SLURM);
         let most = downs.chain(leaders).chain(machines).max().unwrap_or(0);
         self.peers = (1..=most).collect();
     }
@@ -157,6 +158,11 @@ impl Story {
         let text = self.violation.as_ref().map(|violation| violation.what.clone()).unwrap_or_default();
         self.attempts.iter().filter(move |span| text.contains(task_of(&span.what.name)))
     }
+}
+
+/// The name of what runs attempts.
+pub fn place(machine: u64) -> String {
+    if machine == SLURM { "Slurm".into() } else { format!("machine {machine}") }
 }
 
 fn close<T>(spans: &mut [Span<T>], place: Option<usize>, at_ms: u64) {
