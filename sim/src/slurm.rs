@@ -213,6 +213,7 @@ impl SlurmWorld {
         if folder.began_program || std::mem::replace(&mut folder.given_up, true) {
             return;
         }
+        inner.oracle.say(&format!("a node says that {lease} never began: {}", end.as_str()));
         let (node, oracle) = (SLURM, inner.oracle.clone());
         oracle.on_end(node, lease, end, false);
     }

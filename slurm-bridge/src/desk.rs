@@ -68,7 +68,8 @@ pub enum Work {
 #[derive(Clone, Debug)]
 pub enum Done {
     Prepared(LeaseId, Result<(), String>),
-    Stored(LeaseId, Result<(), String>),
+    /// With the revision of the record.
+    Stored(LeaseId, u64, Result<(), String>),
     Submitted(LeaseId, Result<JobId, SubmitError>),
     Listed(Result<Vec<Seen>, String>),
     Looked(LeaseId, Result<Files, String>),
@@ -346,7 +347,7 @@ impl Desk {
     pub fn done(&mut self, done: Done, now: BootMs) {
         match done {
             Done::Prepared(lease, result) => self.on_prepared(lease, result),
-            Done::Stored(lease, result) => self.on_stored(lease, result, now),
+            Done::Stored(lease, revision, result) => self.on_stored(lease, revision, result, now),
             Done::Submitted(lease, result) => self.on_submitted(lease, result, now),
             Done::Listed(result) => self.on_listed(result, now),
             Done::Looked(lease, result) => self.on_looked(lease, result, now),
@@ -377,7 +378,11 @@ impl Desk {
         }
     }
 
-    fn on_stored(&mut self, lease: LeaseId, result: Result<(), String>, now: BootMs) {
+    fn on_stored(&mut self, lease: LeaseId, revision: u64, result: Result<(), String>, now: BootMs) {
+        let Some(entry) = self.entries.get_mut(&lease) else { return };
+        if let Some((_, grant)) = entry.waiting.take_if(|(since, _)| *since <= revision) {
+            self.work.extend(entry.may_grant(grant, result.is_ok()).then_some(Work::Grant(lease, grant)));
+        }
         let Some(entry) = self.entries.get_mut(&lease) else { return };
         if entry.phase != Phase::Storing {
             if let Err(why) = result {
@@ -550,10 +555,9 @@ impl Desk {
         }
         let Some(left_ms) = left_ms else { return };
         entry.asked = number;
-        let revision = entry.granted.map_or(0, |grant| grant.revision + 1);
-        let grant = Grant { number, left_ms, order: Order::Run, revision };
-        (entry.granted, entry.granting) = (Some(grant), true);
-        // Known before it is written: whether it was read cannot be said afterwards.
+        entry.granting = true;
+        // Known, also to a later process of this node, before it is written: whether it was read cannot be said
+        // afterwards.
         entry.record.granted_until = entry.record.granted_until.max(Some(now.plus(left_ms)));
         entry.record.job = Some(job);
         if first {
@@ -563,7 +567,9 @@ impl Desk {
             self.events.push(HostEvent::Started { lease, at: now });
         }
         self.work.push(entry.store());
-        self.work.push(Work::Grant(lease, grant));
+        let since = entry.record.revision;
+        let grant = Grant { number, left_ms, order: Order::Run, revision: 2 * since };
+        entry.waiting = Some((since, grant));
     }
 
     /// How long a program may run from now on; none when that is too short to stop it in time.

@@ -63,6 +63,8 @@ pub struct Entry {
     pub seen_all: bool,
     /// What was granted is being written.
     pub granting: bool,
+    /// What is granted once the record of that revision is kept.
+    pub waiting: Option<(u64, Grant)>,
     /// An order could not be written.
     pub order_again: bool,
     /// Slurm's words on how it is.
@@ -92,6 +94,7 @@ impl Entry {
             looked: false,
             seen_all: false,
             granting: false,
+            waiting: None,
             order_again: false,
             words: String::new(),
         }
@@ -106,6 +109,18 @@ impl Entry {
             Some(_) => false,
             None => cancelled || self.record.granted_until.is_none(),
         }
+    }
+
+    /// Its record is kept, or not: whether what waited for that is granted.
+    pub fn may_grant(&mut self, grant: Grant, kept: bool) -> bool {
+        let may = kept && self.order == Order::Run;
+        if may {
+            self.granted = Some(grant);
+        } else {
+            // It asks again, or this number is answered with the next look.
+            (self.granting, self.asked) = (false, self.asked.saturating_sub(1));
+        }
+        may
     }
 
     /// Keeps what is known of it.

@@ -97,7 +97,10 @@ impl Bridge {
         let Doors { slurm, shelf, .. } = &self.0.doors;
         let done = match work {
             Work::Prepare(launch) => Done::Prepared(launch.lease, self.files(shelf.prepare(&launch)).await),
-            Work::Store(record) => Done::Stored(record.lease, self.files(shelf.store(record)).await),
+            Work::Store(record) => {
+                let (lease, revision) = (record.lease, record.revision);
+                Done::Stored(lease, revision, self.files(shelf.store(record)).await)
+            }
             Work::Submit(launch) => {
                 let lease = launch.lease;
                 // Its place in the line counts: what waits here has not been sent.

@@ -157,7 +157,11 @@ impl Slurm for Doors {
 impl Shelf for Doors {
     fn prepare(&self, launch: &Launch) -> Later<Result<(), String>> {
         let (lease, node) = (launch.lease, self.node);
-        self.files(move |inner| inner.folders.entry(lease).or_default().node = node)
+        self.files(move |inner| {
+            let folder = inner.folders.entry(lease).or_default();
+            // A later process of a node that never told of the end may be given the same attempt again.
+            (folder.node, folder.given_up) = (node, false);
+        })
     }
 
     fn store(&self, record: Record) -> Later<Result<(), String>> {
@@ -180,9 +184,14 @@ impl Shelf for Doors {
     }
 
     fn grant(&self, lease: LeaseId, grant: Grant) -> Later<Result<(), String>> {
+        let node = self.node;
         self.files(move |inner| {
             let now = inner.time.ms();
             let at = inner.seen_at(now);
+            let Grant { number, left_ms, order, .. } = grant;
+            inner
+                .oracle
+                .say(&format!("node {node} answers {number} of {lease} with {left_ms} ms, {order:?}"));
             let folder = inner.folders.entry(lease).or_default();
             if grant.revision >= folder.grant_revision {
                 folder.grant_revision = grant.revision;

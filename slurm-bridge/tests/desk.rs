@@ -1,0 +1,239 @@
+//! What the bridge does when, with time and answers handed in.
+#![allow(clippy::unwrap_used)]
+
+use stint_executor::{Launch, StopReason};
+use stint_protocol::{
+    AttemptEnd, BootMs, Class, ClassRules, EndKind, LeaseId, Runtime, SharedSpec, TaskId, TaskSpec, Tenant,
+};
+use stint_slurm_bridge::desk::{Desk, Done, Timing, Work};
+use stint_slurm_bridge::door::{Exit, Files, JobId, Order, Record, Seen, SubmitError};
+use stint_slurm_bridge::state::{How, Over, Told};
+
+const LEASE: LeaseId = LeaseId { task: TaskId(7 << 16), attempt: 1 };
+const JOB: JobId = JobId(41);
+const TTL_MS: u64 = 600_000;
+
+struct Rig {
+    desk: Desk,
+    now: u64,
+    /// What is to be done and was not answered.
+    open: Vec<Work>,
+    /// What a shelf would hold.
+    kept: Option<Record>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let desk = Desk::open(Timing::default(), Vec::new(), BootMs(0));
+        let mut rig = Self { desk, now: 0, open: Vec::new(), kept: None };
+        let spec = TaskSpec::new(Class::GpuSlurm, vec!["train".into()]);
+        let spec = SharedSpec::new(spec.resolve(&ClassRules::default_for(Class::GpuSlurm)).unwrap());
+        let launch = Launch {
+            lease: LEASE,
+            tenant: Tenant::default_tenant(),
+            spec,
+            runtime: Runtime::Slurm,
+            gpus: Vec::new(),
+            deadline: BootMs(TTL_MS),
+            env: Default::default(),
+        };
+        rig.desk.start(launch, BootMs(0));
+        rig.go(0);
+        rig
+    }
+
+    /// Time goes on.
+    fn go(&mut self, ms: u64) {
+        self.now += ms;
+        let (work, wake) = self.desk.work(BootMs(self.now));
+        self.open.extend(work);
+        assert!(
+            wake.is_none_or(|at| at.0 > self.now || !self.open.is_empty()),
+            "it would be asked again at once"
+        );
+    }
+
+    fn answer(&mut self, done: Done) {
+        self.desk.done(done, BootMs(self.now));
+        self.go(0);
+    }
+
+    /// Takes the first work of this kind.
+    fn take(&mut self, is: impl Fn(&Work) -> bool) -> Work {
+        let place = self.open.iter().position(is);
+        self.open.remove(place.unwrap_or_else(|| panic!("not to be done: {:?}", self.open)))
+    }
+
+    fn has(&self, is: impl Fn(&Work) -> bool) -> bool {
+        self.open.iter().any(is)
+    }
+
+    /// Keeps every record that is to be kept.
+    fn keep(&mut self) {
+        while self.has(|work| matches!(work, Work::Store(_))) {
+            let Work::Store(record) = self.take(|work| matches!(work, Work::Store(_))) else {
+                unreachable!()
+            };
+            self.kept = Some(record.clone());
+            self.answer(Done::Stored(record.lease, record.revision, Ok(())));
+        }
+    }
+
+    /// Up to the answer of `sbatch`.
+    fn submit(&mut self, answer: Result<JobId, SubmitError>) {
+        self.take(|work| matches!(work, Work::Submit(_)));
+        self.answer(Done::Submitted(LEASE, answer));
+        self.keep();
+    }
+
+    fn handed() -> Self {
+        let mut rig = Self::new();
+        rig.take(|work| matches!(work, Work::Prepare(_)));
+        rig.answer(Done::Prepared(LEASE, Ok(())));
+        assert!(
+            !rig.has(|work| matches!(work, Work::Submit(_))),
+            "nothing is handed over before it is written down"
+        );
+        rig.keep();
+        rig
+    }
+
+    fn list(&mut self, jobs: Vec<Seen>) {
+        while !self.has(|work| matches!(work, Work::List)) {
+            self.go(1_000);
+        }
+        self.take(|work| matches!(work, Work::List));
+        self.answer(Done::Listed(Ok(jobs)));
+    }
+
+    fn look(&mut self, files: Files) {
+        while !self.has(|work| matches!(work, Work::Look(_))) {
+            self.go(1_000);
+        }
+        self.take(|work| matches!(work, Work::Look(_)));
+        self.answer(Done::Looked(LEASE, Ok(files)));
+    }
+
+    fn end(&self) -> Option<AttemptEnd> {
+        self.desk.unacknowledged().pop()
+    }
+}
+
+fn seen(told: Told) -> Vec<Seen> {
+    vec![Seen { job: JOB, lease: LEASE, told, words: String::new() }]
+}
+
+fn asks(number: u64) -> Files {
+    Files { ask: Some((number, JOB)), exit: None }
+}
+
+fn is_grant(work: &Work) -> bool {
+    matches!(work, Work::Grant(..))
+}
+
+/// Running, with time until the lease's end.
+fn running() -> Rig {
+    let mut rig = Rig::handed();
+    rig.submit(Ok(JOB));
+    rig.list(seen(Told::Runs));
+    rig.look(asks(1));
+    rig.keep();
+    rig.take(is_grant);
+    rig.answer(Done::Granted(LEASE, Ok(())));
+    rig
+}
+
+#[test]
+fn time_is_given_only_after_that_is_written_down() {
+    let mut rig = Rig::handed();
+    rig.submit(Ok(JOB));
+    rig.list(seen(Told::Runs));
+    rig.look(asks(1));
+    assert!(!rig.has(is_grant));
+    rig.keep();
+    let kept = rig.kept.clone().unwrap();
+    let Work::Grant(_, grant) = rig.take(is_grant) else { unreachable!() };
+    let until = kept.granted_until.unwrap();
+    assert!(grant.left_ms > 500_000 && rig.now + grant.left_ms <= until.0 && until.0 < TTL_MS);
+    // The next process of the node knows that it may run, and gives it nothing before its lease is renewed.
+    let mut desk = Desk::open(Timing::default(), vec![kept], BootMs(rig.now + 1));
+    assert!(desk.held()[0].started && desk.unacknowledged().is_empty());
+    let (_, _) = desk.work(BootMs(rig.now + 1));
+    desk.done(Done::Looked(LEASE, Ok(asks(2))), BootMs(rig.now + 2));
+    assert!(
+        !desk.work(BootMs(rig.now + 2)).0.iter().any(|work| matches!(work, Work::Store(_)) || is_grant(work))
+    );
+}
+
+#[test]
+fn a_lost_answer_is_followed_by_looking_and_then_by_another_try() {
+    let mut rig = Rig::handed();
+    rig.submit(Err(SubmitError::Unknown("timed out".into())));
+    for _ in 0..4 {
+        if rig.has(|work| matches!(work, Work::Submit(_))) {
+            break;
+        }
+        assert!(rig.end().is_none());
+        rig.go(11_000);
+        rig.list(Vec::new());
+    }
+    rig.submit(Ok(JobId(42)));
+    // Both arrived; the first one asks first, and the other is nobody's.
+    let twice = [41, 42].map(|job| Seen { job: JobId(job), ..seen(Told::Runs).remove(0) });
+    rig.list(twice.to_vec());
+    rig.look(asks(1));
+    rig.keep();
+    rig.list(twice.to_vec());
+    rig.take(|work| matches!(work, Work::Cancel(LEASE, JobId(42))));
+    assert!(!rig.has(|work| matches!(work, Work::Cancel(LEASE, JobId(41)))));
+}
+
+#[test]
+fn one_empty_list_ends_nothing_and_a_forgotten_end_is_told_by_the_job() {
+    let mut rig = running();
+    for _ in 0..5 {
+        rig.list(Vec::new());
+        assert!(rig.end().is_none());
+    }
+    rig.look(Files { exit: Some(Exit::Code { code: 3, told: false }), ..asks(1) });
+    rig.list(Vec::new());
+    assert_eq!(rig.end().unwrap().kind, EndKind::Exited(3));
+}
+
+#[test]
+fn a_failed_node_of_slurm_is_believed_when_the_time_it_had_is_over() {
+    let mut rig = running();
+    let until = rig.kept.as_ref().unwrap().granted_until.unwrap();
+    rig.list(seen(Told::Over(Over { how: How::NodeFailed, code: None })));
+    rig.look(asks(2));
+    rig.keep();
+    assert!(!rig.has(is_grant), "it is given no more time");
+    rig.go(until.0 - rig.now);
+    assert!(rig.end().is_none());
+    rig.go(Timing::default().guard_ms);
+    assert_eq!(rig.end().unwrap().kind, EndKind::Lost);
+}
+
+#[test]
+fn what_is_cancelled_before_it_began_ends_at_once_and_leaves_the_queue() {
+    let mut rig = Rig::handed();
+    rig.submit(Ok(JOB));
+    rig.list(seen(Told::Waits));
+    rig.desk.stop(LEASE, StopReason::Cancelled);
+    rig.go(1);
+    assert_eq!(rig.end().unwrap().kind, EndKind::Cancelled);
+    rig.take(|work| matches!(work, Work::Cancel(LEASE, JOB)));
+}
+
+#[test]
+fn a_running_one_is_told_to_end_by_its_files() {
+    let mut rig = running();
+    rig.desk.stop(LEASE, StopReason::Cancelled);
+    rig.go(1);
+    let Work::Grant(_, grant) = rig.take(is_grant) else { unreachable!() };
+    assert_eq!((grant.number, grant.order), (1, Order::Term));
+    rig.look(Files { exit: Some(Exit::Code { code: 0, told: true }), ..asks(1) });
+    rig.list(seen(Told::Over(Over { how: How::Ended, code: Some((0, 0)) })));
+    rig.look(Files { exit: Some(Exit::Code { code: 0, told: true }), ..asks(1) });
+    assert_eq!(rig.end().unwrap().kind, EndKind::Cancelled);
+}
