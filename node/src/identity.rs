@@ -79,6 +79,11 @@ impl DataDir {
         u128::from_str_radix(&self.record.disk, 16).map(DiskId).map_err(wrong)
     }
 
+    /// Says which folder this node shares with Slurm, where it does.
+    pub fn slurm_note(&self) -> PathBuf {
+        self.path.join("slurm-folder")
+    }
+
     /// The node it belongs to, once it belongs to one.
     pub fn node(&self) -> Option<NodeId> {
         self.record.node.map(NodeId)

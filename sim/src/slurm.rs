@@ -293,7 +293,7 @@ impl Inner {
         let Some(job) = self.jobs.get(&id) else { return };
         match job.shown {
             Told::Waits => self.over(id, How::Cancelled, None, now),
-            Told::Runs => {
+            Told::Runs | Told::Ends => {
                 let of_job = self.scripts.iter_mut().filter(|script| script.job == id);
                 of_job.for_each(|script| script.dies(kill_ms, Ending::Cancelled));
             }

@@ -61,6 +61,8 @@ pub const OWN_OPTIONS: &[&str] = &[
     "-W",
     "--wrap",
     "--het-group",
+    "--clusters",
+    "-M",
     "--test-only",
 ];
 
@@ -183,6 +185,10 @@ fn is_refusal(words: &str) -> bool {
         "Slurm backup controller",
         "Resource temporarily",
         "Job dependency",
+        "Required partition not available",
+        "Incompatible versions",
+        "configuration source",
+        "DNS SRV",
     ];
     words.contains("error:") && !PASSING.iter().any(|part| words.contains(part))
 }

@@ -51,6 +51,9 @@ impl Default for Timing {
     }
 }
 
+/// How long a restarted node waits for its leader before it gives up what never began, in milliseconds.
+const RESTORE_MS: u64 = 300_000;
+
 /// One thing to be done by the doors.
 #[derive(Clone, Debug)]
 pub enum Work {
@@ -133,7 +136,8 @@ impl Desk {
         }
         // Its lease is not known before the leader renews it; until then it is given no time.
         let reserve = self.timing.kill_margin_ms + self.timing.guard_ms;
-        let deadline = record.granted_until.unwrap_or(now.plus(self.timing.call_ms));
+        let unknown = now.plus(RESTORE_MS + record.grace_ms);
+        let deadline = record.granted_until.unwrap_or(unknown);
         let limits = Limits {
             deadline: deadline.plus(reserve),
             grace_ms: record.grace_ms,
@@ -253,7 +257,7 @@ impl Desk {
         for action in self.watchdog.tick(now) {
             let (Action::Term(lease, _) | Action::Kill(lease, _)) = action;
             let order = if matches!(action, Action::Term(..)) { Order::Term } else { Order::Kill };
-            self.order(lease, order);
+            self.order(lease, order, now);
         }
         let leases: Vec<LeaseId> = self.entries.keys().copied().collect();
         for lease in leases {
@@ -277,8 +281,13 @@ impl Desk {
         let exits = exits.map(|entry| entry.exit_at.plus(self.timing.settle_ms));
         // What is past changes nothing any more.
         let waits = granted.chain(over).chain(exits).filter(|at| *at > now).min();
-        let list = (self.listing.is_none() && self.has_jobs()).then_some(self.list_at);
+        let list = (self.listing.is_none() && self.wants_lists()).then_some(self.list_at);
         [looks, waits, list, self.watchdog.next_wake()].into_iter().flatten().min()
+    }
+
+    /// Also while Slurm does not answer: that it does again is seen by a list.
+    fn wants_lists(&self) -> bool {
+        self.has_jobs() || self.trouble.is_some()
     }
 
     fn has_jobs(&self) -> bool {
@@ -287,7 +296,7 @@ impl Desk {
     }
 
     fn list(&mut self, now: BootMs) {
-        if self.listing.is_none() && self.has_jobs() && now >= self.list_at {
+        if self.listing.is_none() && self.wants_lists() && now >= self.list_at {
             self.listing = Some(now);
             self.work.push(Work::List);
         }
@@ -327,7 +336,7 @@ impl Desk {
     }
 
     /// Tells a running program to end; one that was never given time ends with the next judgement.
-    fn order(&mut self, lease: LeaseId, order: Order) {
+    fn order(&mut self, lease: LeaseId, order: Order, now: BootMs) {
         let Some(entry) = self.entries.get_mut(&lease) else { return };
         entry.order = entry.order.max(order);
         if let Some(grant) = entry.granted.filter(|grant| grant.order < order) {
@@ -335,10 +344,19 @@ impl Desk {
             let grant = Grant { order, revision: grant.revision + 1, ..grant };
             entry.granted = Some(grant);
             self.work.push(Work::Grant(lease, grant));
+        } else if entry.granted.is_none() && entry.record.granted_until.is_some() {
+            // An earlier process of this node gave it time.
+            let revision = 2 * entry.record.revision + 1;
+            let grant = Grant { number: 0, left_ms: 0, order, revision };
+            entry.granted = Some(grant);
+            self.work.push(Work::Grant(lease, grant));
         }
+        let due = entry.killed_at.is_none_or(|at| now >= at.plus(self.timing.list_ms));
         if order == Order::Kill
+            && due
             && let Some(job) = entry.record.job
         {
+            entry.killed_at = Some(now);
             self.cancel(lease, job);
         }
     }
@@ -487,9 +505,11 @@ impl Desk {
             return;
         }
         let own = entry.record.job.filter(|own| jobs.iter().any(|seen| seen.job == *own));
-        // None known: the first that is not over, so that a surplus one is not taken for it.
-        let best = jobs.iter().find(|seen| !matches!(seen.told, Told::Over(_))).unwrap_or(&jobs[0]).job;
-        let own = own.unwrap_or(best);
+        // Of several the one that runs, then one that is not over: a lost answer may have made two, and one begins.
+        let runs = jobs.iter().find(|seen| seen.told == Told::Runs);
+        let best = runs.or_else(|| jobs.iter().find(|seen| !matches!(seen.told, Told::Over(_))));
+        let best = best.unwrap_or(&jobs[0]).job;
+        let own = own.filter(|_| entry.record.granted_until.is_some() || runs.is_none()).unwrap_or(best);
         for seen in jobs {
             if seen.job == own {
                 entry.see(seen, now);
@@ -512,7 +532,10 @@ impl Desk {
         let (times, first) = entry.missed.get_or_insert((0, asked_at));
         *times += 1;
         let sure = *times > 1 && asked_at.since(*first) >= self.timing.settle_ms;
-        if !sure || entry.record.granted_until.is_some() {
+        if entry.record.granted_until.is_some() {
+            return;
+        }
+        if !sure {
             return self.soon(now);
         }
         // Its program never began, and cannot without a grant: another try does no harm.
@@ -620,7 +643,8 @@ impl Desk {
         let out_of_time = now >= until.plus(guard_ms);
         let run_ms = entry.record.began.map_or(0, |began| now.since(began));
         // Slurm may not notice that a job ended, when its controller was away then.
-        let left_behind = entry.exit.is_some() && now >= entry.exit_at.plus(self.timing.settle_ms);
+        let late = now >= entry.exit_at.plus(self.timing.settle_ms);
+        let left_behind = entry.exit.is_some() && late && !entry.is_ending && entry.over.is_none();
         if let Some((kind, words)) = entry.verdict(out_of_time || left_behind) {
             self.end(lease, kind, words, run_ms);
         } else if out_of_time && (entry.over.is_none() || now >= until.plus(guard_ms + self.timing.stale_ms))

@@ -51,6 +51,10 @@ pub struct Entry {
     pub over_at: BootMs,
     /// Its job runs, as Slurm says.
     pub runs: bool,
+    /// Slurm is ending its processes: how it ended is told soon.
+    pub is_ending: bool,
+    /// When this node had Slurm kill it, last.
+    pub killed_at: Option<BootMs>,
     /// Slurm's word is not enough for the end of its processes: it took back what it said before.
     pub doubtful: bool,
     /// Lists in a row that did not show its job, and when the first of them was asked for.
@@ -87,6 +91,8 @@ impl Entry {
             over: None,
             over_at: BootMs(0),
             runs: false,
+            is_ending: false,
+            killed_at: None,
             doubtful: false,
             missed: None,
             look_at: now,
@@ -104,8 +110,9 @@ impl Entry {
     /// or never.
     pub fn obeyed(&self) -> bool {
         let cancelled = self.over.as_ref().is_some_and(|over| over.how == How::Cancelled);
+        let cancelled = cancelled && self.killed_at.is_some();
         match self.exit {
-            Some(Exit::Code { told, .. }) => told,
+            Some(Exit::Code { told, .. }) => told || cancelled,
             Some(_) => false,
             None => cancelled || self.record.granted_until.is_none(),
         }
@@ -138,6 +145,7 @@ impl Entry {
     pub fn see(&mut self, seen: Seen, now: BootMs) {
         self.missed = None;
         self.words = seen.words;
+        self.is_ending = seen.told == Told::Ends;
         match seen.told {
             Told::Waits => {
                 // A controller that lost its latest state starts a job again whose processes may be there.
@@ -145,7 +153,7 @@ impl Entry {
                 (self.runs, self.over, self.looked) = (false, None, false);
                 self.seen_all = false;
             }
-            Told::Runs => {
+            Told::Runs | Told::Ends => {
                 (self.runs, self.over, self.looked) = (true, None, false);
                 self.seen_all = false;
             }
@@ -201,11 +209,11 @@ impl Entry {
                 let told = (EndKind::Lost, "it was told to end");
                 (gone || forgotten || out_of_time).then(|| words(told))
             }
-            // Slurm's word for how it ended comes second: the job's own says why.
-            (Some(over), exit)
-                if (out_of_time || gone) && (exit.is_some() || self.seen_all || over.how != How::Ended) =>
-            {
-                Some(words(over.verdict(shell)))
+            // Slurm's word for how it ended comes second: the job's own says why. Without one, that Slurm counts a job as
+            // over is no proof: its node may have been cut off.
+            (Some(over), Some(_)) if gone || out_of_time => Some(words(over.verdict(shell))),
+            (Some(over), None) if out_of_time && (self.seen_all || over.how != How::Ended) => {
+                Some(words(over.verdict(None)))
             }
             (None, Some(Exit::Code { code, .. })) if forgotten || out_of_time => {
                 Some((of_shell(code), String::new()))

@@ -53,15 +53,47 @@ pub fn text(launch: &Launch, folder: &str) -> String {
     let _ = writeln!(text, "set -- {}", words.join(" "));
     let find = path.map_or_else(String::new, |path| format!("PATH={}; ", quoted(path)));
     text.push_str("cd \"$begin_in\" || cannot_begin\n");
-    let _ = writeln!(text, "({find}command -v \"$1\" >/dev/null 2>&1) || cannot_begin");
-    text.push_str("setsid env");
-    for (name, value) in env {
-        let _ = write!(text, " {}", quoted(&format!("{name}={value}")));
+    let _ = writeln!(text, "({find}command -v -- \"$1\" >/dev/null 2>&1) || cannot_begin");
+    text.push_str(LAUNCH);
+    // A shell has no variables of other names; what it exports stands on no command line.
+    let (plain, odd): (Vec<_>, Vec<_>) = env.into_iter().partition(|(name, _)| is_identifier(name));
+    for (name, value) in plain {
+        let _ = writeln!(text, "    export {name}={}", quoted(value));
     }
-    text.push_str(" \"$@\" </dev/null >\"$folder/job/stdout\" 2>\"$folder/job/stderr\" &\n");
+    text.push_str("    exec \"$STINT__SETSID\"");
+    if !odd.is_empty() {
+        text.push_str(" \"$STINT__ENV\" --");
+        odd.iter().for_each(|(name, value)| {
+            let _ = write!(text, " {}", quoted(&format!("{name}={value}")));
+        });
+    }
+    text.push_str(" \"$STINT__NICE\" -n 0 -- \"$@\"\n) </dev/null >&8 2>&9 8>&- 9>&- &\n");
     text.push_str(TAIL);
     text
 }
+
+/// Whether a shell can have a variable of this name.
+fn is_identifier(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    bytes.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
+        && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+/// Just before the program: its output is there, and it still has time.
+const LAUNCH: &str = r#"STINT__SETSID=$(command -v setsid) STINT__ENV=$(command -v env) STINT__NICE=$(command -v nice) || cannot_begin
+# Why the program is ended, the first reason counts. On this node's own disk: a shared one may hang.
+note=$(mktemp /tmp/stint.XXXXXX) || exit "$refusal"
+exec 8>"$folder/job/stdout" 9>"$folder/job/stderr"
+look_at_clock
+hear
+[ "$order" = run ] || no_time told
+[ "$now" -lt "$until" ] || no_time late
+# To its group, or to itself while it has none yet.
+tell_program() { kill "-$1" "-$program" 2>/dev/null || kill "-$1" "$program" 2>/dev/null; }
+program='' end_it=''
+trap 'end_it=yes; [ -z "$program" ] || tell_program TERM' TERM INT
+(
+"#;
 
 /// Up to the program: asks for time.
 const HEAD: &str = r#"
@@ -98,6 +130,12 @@ cannot_begin() {
     exit 127
 }
 
+# The answer came too late, or was that it is to end.
+no_time() {
+    printf '%s %s .\n' "$1" "$refusal" > "$folder/job/exit"
+    exit "$refusal"
+}
+
 cd "$folder/job" || exit "$refusal"
 if [ -z "${HOME-}" ]; then
     HOME=$(getent passwd "$(id -u)" | cut -d: -f6)
@@ -116,36 +154,57 @@ while [ "$answered" = 0 ]; do
     hear
 done
 look_at_clock
-[ "$order" = run ] && [ "$now" -lt "$until" ] || exit "$refusal"
+[ "$order" = run ] || no_time told
+[ "$now" -lt "$until" ] || no_time late
 "#;
 
 /// From the program's start on: a guard beside it ends it in time.
 const TAIL: &str = r#"program=$!
-trap 'kill -TERM "-$program" 2>/dev/null' TERM INT
+exec 8>&- 9>&-
+[ -z "$end_it" ] || tell_program TERM
+because() { [ -s "$note" ] || echo "$1" > "$note"; }
+# Ends the program at a fixed time, whatever becomes of the shared folder: it touches nothing of it.
+end_at() {
+    (
+        trap '' TERM INT HUP
+        cd /
+        told=''
+        while kill -0 "$program" 2>/dev/null; do
+            look_at_clock
+            if [ "$now" -ge "$1" ]; then
+                because late
+                tell_program KILL
+            elif [ -z "$told" ] && [ "$now" -ge $(($1 - grace)) ]; then
+                because late
+                told=yes
+                tell_program TERM
+            fi
+            sleep 1
+        done
+    ) </dev/null >/dev/null 2>&1 &
+    before=$killer
+    killer=$!
+    [ -z "$before" ] || kill -KILL "$before" 2>/dev/null
+}
 (
-    # Slurm tells every process of a job to end; this one stays as long as the program does.
+    # Slurm tells every process of a job to end; these stay as long as the program does.
     trap '' TERM INT HUP
-    told=''
-    # Why the program is ended; the first reason counts.
-    tell() {
-        [ -n "$told" ] || echo "$1" > "$folder/job/why"
-        told=yes
-    }
-    while :; do
+    told='' killer='' ends=$until
+    end_at "$ends"
+    while kill -0 "$program" 2>/dev/null; do
         look_at_clock
         hear
-        if [ "$now" -ge "$until" ]; then
-            tell late
-            kill -KILL "-$program" 2>/dev/null
-            exit
+        if [ "$until" -gt "$ends" ]; then
+            ends=$until
+            end_at "$ends"
         fi
         if [ "$order" = kill ]; then
-            tell told
-            kill -KILL "-$program" 2>/dev/null
-        fi
-        if [ -z "$told" ] && { [ "$order" = term ] || [ "$now" -ge $((until - grace)) ]; }; then
-            [ "$order" = term ] && tell told || tell late
-            kill -TERM "-$program" 2>/dev/null
+            because told
+            tell_program KILL
+        elif [ "$order" = term ] && [ -z "$told" ]; then
+            because told
+            told=yes
+            tell_program TERM
         fi
         if [ "$order" = run ]; then
             if [ "$answered" = "$number" ]; then
@@ -156,19 +215,25 @@ trap 'kill -TERM "-$program" 2>/dev/null' TERM INT
         fi
         sleep 1
     done
-) >/dev/null 2>&1 &
+) </dev/null >/dev/null 2>&1 &
 guard=$!
 while :; do
     wait "$program"
     code=$?
-    # A signal cuts waiting short.
-    kill -0 "$program" 2>/dev/null || break
+    # A signal cuts waiting short, and says nothing of how the program ended.
+    if ! kill -0 "$program" 2>/dev/null; then
+        wait "$program"
+        last=$?
+        [ "$last" = 127 ] || code=$last
+        break
+    fi
 done
-word=code
-{ read -r word < "$folder/job/why"; } 2>/dev/null || :
-printf '%s %s .\n' "${word:-code}" "$code" > "$folder/job/exit"
-kill -KILL "$guard" 2>/dev/null
 # What it left behind: not every site lets Slurm find it.
 kill -KILL "-$program" 2>/dev/null
+word=code
+read -r word < "$note"
+rm -f "$note"
+printf '%s %s .\n' "${word:-code}" "$code" > "$folder/job/exit"
+kill -KILL "$guard" 2>/dev/null
 exit "$code"
 "#;

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -59,6 +59,8 @@ pub struct Found {
     pub records: Vec<Record>,
     /// False: some of it cannot be accounted for.
     pub accounted: bool,
+    /// What that is.
+    pub lost: Vec<LeaseId>,
 }
 
 /// Where the kernel says which boot this is.
@@ -80,6 +82,8 @@ impl FileShelf {
     pub fn open(settings: ShelfSettings) -> Result<(Self, Found), String> {
         let root = settings.folder.join(&settings.owner);
         let failed = |what: &str, e: &io::Error| format!("{what} {}: {e}", root.display());
+        // A folder that was not there before may be another one than last time, or not mounted.
+        let is_new = !root.is_dir();
         let made = fs::DirBuilder::new().mode(0o711).create(&root);
         match made {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
@@ -90,12 +94,14 @@ impl FileShelf {
         let boot = fs::read_to_string(BOOT_ID).map_err(|e| format!("reading {BOOT_ID}: {e}"))?;
         let written = Mutex::new(BTreeMap::new());
         let shelf = Self(Arc::new(Inner { settings, root: root.clone(), boot: boot.trim().into(), written }));
-        let found = shelf.read_all().map_err(|e| failed("reading the folder", &e))?;
+        fs::set_permissions(&root, Permissions::from_mode(0o711)).map_err(|e| failed("opening", &e))?;
+        let mut found = shelf.read_all().map_err(|e| failed("reading the folder", &e))?;
+        found.accounted &= !is_new;
         Ok((shelf, found))
     }
 
     fn read_all(&self) -> io::Result<Found> {
-        let mut found = Found { records: Vec::new(), accounted: true };
+        let mut found = Found { records: Vec::new(), accounted: true, lost: Vec::new() };
         for entry in fs::read_dir(&self.0.root)? {
             let path = entry?.path();
             let named = path.file_name().and_then(|name| lease_of(name.to_str()?));
@@ -107,7 +113,10 @@ impl FileShelf {
                 // Nothing was handed over before there is a record.
                 Ok(None) => {}
                 // Of another boot its times mean nothing; what runs there ends when its time is over.
-                Ok(Some(_)) | Err(_) => found.accounted = false,
+                Ok(Some(_)) | Err(_) => {
+                    found.accounted = false;
+                    found.lost.push(lease);
+                }
             }
         }
         Ok(found)
@@ -121,17 +130,24 @@ impl FileShelf {
         let stored: Stored = minicbor::decode(&bytes)
             .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.to_string()))?;
         // What is written from now on is later.
-        self.newer(lease, "record", stored.record.revision);
+        self.in_order((lease, "record"), stored.record.revision, || Ok(()))?;
         Ok(Some(stored))
     }
 
-    /// Notes a revision; false when a later one was written.
-    fn newer(&self, lease: LeaseId, what: &'static str, revision: u64) -> bool {
+    /// Writes, unless a later revision was written: nobody else writes meanwhile.
+    fn in_order(
+        &self,
+        (lease, what): (LeaseId, &'static str),
+        revision: u64,
+        write: impl FnOnce() -> io::Result<()>,
+    ) -> io::Result<()> {
         let mut written = self.0.written.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let last = written.entry((lease, what)).or_default();
-        let newer = revision >= *last;
-        *last = revision.max(*last);
-        newer
+        if revision < *last {
+            return Ok(());
+        }
+        *last = revision;
+        write()
     }
 
     /// The folder of an attempt.
@@ -149,41 +165,44 @@ impl FileShelf {
         if folder.join("record").exists() {
             return Ok(());
         }
+        // Nothing was handed over of what has no record; what lies there may be anything by now.
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
         let job = folder.join("job");
         fs::DirBuilder::new().recursive(true).mode(0o711).create(&folder)?;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(job.join("work"))?;
+        fs::set_permissions(&folder, Permissions::from_mode(0o711))?;
         let text = script::text(launch, &folder.to_string_lossy());
         fs::write(folder.join("script"), text)?;
         fs::set_permissions(folder.join("script"), Permissions::from_mode(0o500))?;
         if let Some((uid, gid)) = self.0.settings.user {
             for path in [folder.join("script"), job.join("work"), job] {
-                chown(path, Some(uid), Some(gid))?;
+                lchown(path, Some(uid), Some(gid))?;
             }
         }
         Ok(())
     }
 
     fn write_record(&self, record: Record) -> io::Result<()> {
-        if !self.newer(record.lease, "record", record.revision) {
-            return Ok(());
-        }
-        let folder = self.folder(record.lease);
+        let (lease, revision) = (record.lease, record.revision);
+        let folder = self.folder(lease);
         let stored = Stored { boot: self.0.boot.clone(), record };
         let bytes = minicbor::to_vec(&stored).map_err(io::Error::other)?;
-        let new = folder.join(format!("record.{}", stored.record.revision));
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        fs::rename(new, folder.join("record"))?;
-        File::open(folder)?.sync_all()
+        self.in_order((lease, "record"), revision, || {
+            let new = folder.join("record.new");
+            let mut file =
+                OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            fs::rename(new, folder.join("record"))?;
+            File::open(folder)?.sync_all()
+        })
     }
 
     /// Writes over the line in place: who opens the file sees the old one or the new one, also over NFS, where a new
     /// file under an old name may stay unseen for a minute.
     fn write_grant(&self, lease: LeaseId, grant: Grant) -> io::Result<()> {
-        if !self.newer(lease, "go", grant.revision) {
-            return Ok(());
-        }
         let order = match grant.order {
             Order::Run => "run",
             Order::Term => "term",
@@ -191,9 +210,21 @@ impl FileShelf {
         };
         let line = format!("{} {} {order} .", grant.number, grant.left_ms / 1_000);
         let path = self.folder(lease).join("go");
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o644).open(path)?;
-        file.write_all_at(format!("{line:<63}\n").as_bytes(), 0)?;
-        file.sync_data()
+        self.in_order((lease, "go"), grant.revision, || {
+            let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+            file.set_permissions(Permissions::from_mode(0o644))?;
+            file.write_all_at(format!("{line:<63}\n").as_bytes(), 0)?;
+            file.sync_data()
+        })
+    }
+
+    /// Marks folders of which nothing can be said any more: they go with those of ended attempts.
+    pub fn give_up(&self, lost: &[LeaseId]) {
+        for lease in lost {
+            if let Err(e) = fs::write(self.folder(*lease).join("done"), "") {
+                tracing::warn!(%lease, error = %e, "the folder of a lost attempt could not be marked");
+            }
+        }
     }
 
     fn read_files(&self, lease: LeaseId) -> io::Result<Files> {
@@ -260,7 +291,9 @@ impl FileShelf {
         let surplus = done.len().saturating_sub(keep.count);
         for (place, (marked, path)) in done.into_iter().enumerate() {
             if place < surplus || marked < oldest {
-                fs::remove_dir_all(path)?;
+                if let Err(e) = fs::remove_dir_all(&path) {
+                    tracing::warn!(path = %path.display(), error = %e, "the folder of an ended attempt stays");
+                }
             }
         }
         Ok(())

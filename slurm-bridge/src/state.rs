@@ -10,8 +10,10 @@ pub const REFUSAL: i32 = 75;
 pub enum Told {
     /// Its script does not run now: it waits, was suspended, or is to be started again.
     Waits,
-    /// Its script runs, or its processes are being ended.
+    /// Its script runs.
     Runs,
+    /// Its processes are being ended.
+    Ends,
     Over(Over),
 }
 
@@ -44,9 +46,8 @@ impl Told {
         match word.split(['+', ' ']).next().unwrap_or_default() {
             "PENDING" | "CONFIGURING" | "REQUEUED" | "REQUEUE_FED" | "REQUEUE_HOLD" | "SPECIAL_EXIT"
             | "RESV_DEL_HOLD" | "SUSPENDED" | "STOPPED" | "POWER_UP_NODE" => Some(Told::Waits),
-            "RUNNING" | "COMPLETING" | "RESIZING" | "SIGNALING" | "STAGE_OUT" | "EXPEDITING" => {
-                Some(Told::Runs)
-            }
+            "COMPLETING" => Some(Told::Ends),
+            "RUNNING" | "RESIZING" | "SIGNALING" | "STAGE_OUT" | "EXPEDITING" => Some(Told::Runs),
             "COMPLETED" | "FAILED" => over(How::Ended),
             "CANCELLED" | "REVOKED" => over(How::Cancelled),
             "TIMEOUT" | "DEADLINE" => over(How::TimedOut),
@@ -103,7 +104,8 @@ mod tests {
     fn every_word_of_slurm_is_known() {
         let waits = "PENDING CONFIGURING REQUEUED REQUEUE_FED REQUEUE_HOLD SPECIAL_EXIT RESV_DEL_HOLD SUSPENDED \
                      STOPPED POWER_UP_NODE";
-        let runs = "RUNNING COMPLETING RESIZING SIGNALING STAGE_OUT EXPEDITING";
+        assert_eq!(Told::read("COMPLETING", None), Some(Told::Ends));
+        let runs = "RUNNING RESIZING SIGNALING STAGE_OUT EXPEDITING";
         waits
             .split_whitespace()
             .for_each(|word| assert_eq!(Told::read(word, None), Some(Told::Waits), "{word}"));

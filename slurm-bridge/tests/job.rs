@@ -29,7 +29,8 @@ impl Rig {
             keep_ended: KeepEnded::default(),
         };
         let (shelf, found) = FileShelf::open(settings).unwrap();
-        assert!(found.records.is_empty() && found.accounted);
+        // A new folder: what a former one held is not known.
+        assert!(found.records.is_empty() && !found.accounted);
         let words = ["/bin/sh", "-c", command].map(String::from).to_vec();
         let mut spec = TaskSpec::new(Class::GpuSlurm, words);
         change(&mut spec);
@@ -152,7 +153,8 @@ async fn nothing_begins_without_time_and_never_twice() {
     assert_eq!(rig.begin(42).ended(), Some(75), "Slurm starts it a second time");
     rig.give(1, 0, Order::Run).await;
     assert_eq!(job.ended(), Some(75), "no time is left");
-    assert!(!is_there(&rig.work().join("ran")) && rig.files().await.exit.is_none());
+    assert!(!is_there(&rig.work().join("ran")));
+    assert_eq!(rig.files().await.exit, Some(Exit::OutOfTime));
 }
 
 #[tokio::test]
@@ -237,6 +239,33 @@ async fn a_program_that_is_not_there_is_said() {
     rig.grant(1, 60_000).await;
     assert_eq!(job.ended(), Some(127));
     assert_eq!(rig.files().await.exit, Some(Exit::NotRunnable));
+}
+
+/// Names that the tools on the way could take for something of theirs.
+#[tokio::test]
+async fn odd_names_of_programs_and_variables_are_only_names() {
+    let mut rig = Rig::new("", |spec| {
+        spec.command = vec!["/tmp/a=b/c".into()];
+        spec.env.insert("-S".into(), "1".into());
+        spec.env.insert("a.b".into(), "two words".into());
+        spec.env.insert("setsid".into(), "none".into());
+    })
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("lr=0.1");
+    std::fs::copy("/usr/bin/env", &program).unwrap();
+    let script = rig.shelf.script(LEASE);
+    let text = std::fs::read_to_string(&script).unwrap().replace("/tmp/a=b/c", program.to_str().unwrap());
+    std::fs::remove_file(&script).unwrap();
+    std::fs::write(&script, text).unwrap();
+    assert!(Command::new("chmod").arg("700").arg(&script).status().unwrap().success());
+    let job = rig.begin(41);
+    rig.grant(1, 60_000).await;
+    assert_eq!(job.ended(), Some(0));
+    let out = rig.output(LogStream::Stdout).await;
+    let mut odd: Vec<&str> = out.lines().filter(|line| line.starts_with(['-', 'a', 's'])).collect();
+    odd.sort_unstable();
+    assert_eq!(odd, ["-S=1", "a.b=two words", "setsid=none"], "{out}");
 }
 
 /// What a job leaves in place of its files is not followed and not waited for.

@@ -144,13 +144,20 @@ pub(super) fn image_patterns(value: &Value) -> Result<Vec<String>, String> {
 /// Options of `sbatch`, one word each.
 pub(super) fn submit_options(value: &Value) -> Result<Vec<String>, String> {
     let options = texts(value)?;
-    let name = |option: &String| option.split('=').next().unwrap_or_default().to_owned();
+    // Long options may be shortened, short ones have their value behind them.
+    let is_own = |option: &&String| {
+        let name = option.split('=').next().unwrap_or_default();
+        let long = name.starts_with("--");
+        OWN_OPTIONS
+            .iter()
+            .any(|own| if long { own.starts_with(name) } else { own.len() == 2 && name.starts_with(own) })
+    };
     if let Some(bad) = options.iter().find(|option| !option.starts_with('-')) {
         return Err(format!(
             "{bad:?} is no option: write name and value as one word, for example \"--partition=gpu\""
         ));
     }
-    match options.iter().find(|option| OWN_OPTIONS.contains(&name(option).as_str())) {
+    match options.iter().find(is_own) {
         Some(own) => Err(format!("{own:?} is set for each task by this node: leave it out")),
         None => Ok(options),
     }

@@ -58,7 +58,10 @@ pub async fn start(
     let local: Arc<dyn Host> = Arc::new(host.clone());
     let door = match config.executor.runtimes.contains(&Runtime::Slurm) {
         true => slurm::open(local, dir, config, to_bridge, tasks).map_err(NodeError::Executor)?,
-        false => local,
+        false => {
+            slurm::close(dir).map_err(NodeError::Executor)?;
+            local
+        }
     };
     let health = door.health();
     let mut problems = health.problems.clone();

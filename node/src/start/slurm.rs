@@ -10,13 +10,13 @@ use stint_slurm_bridge::{Bridge, Doors};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::config::Config;
+use crate::config::{Config, SlurmConfig};
 use crate::identity::DataDir;
 
 /// Reads what an earlier process of this node left with Slurm, and begins to work. Errors are in words for the operator.
 pub fn open(
     local: Arc<dyn Host>,
-    dir: &DataDir,
+    dir: &mut DataDir,
     config: &Config,
     events: mpsc::Sender<HostEvent>,
     tasks: &mut JoinSet<()>,
@@ -32,6 +32,7 @@ pub fn open(
     let owner: String = disk.to_string().chars().take(12).collect();
     let shelf = ShelfSettings { folder, owner: owner.clone(), user, keep_ended: KeepEnded::default() };
     let (shelf, found) = FileShelf::open(shelf)?;
+    let lost = shelf.clone();
     let commands = CommandSettings {
         bin: slurm.bin.clone(),
         conf: slurm.conf.clone(),
@@ -50,9 +51,42 @@ pub fn open(
         now: Arc::new(boot_now),
         timing,
     };
-    let bridge = Bridge::new(local, doors, found.records, found.accounted, events);
+    if !found.accounted || !is_used(dir, Some(slurm)) {
+        // What ran under the last incarnation stays leased until its time is over. Durable before it is forgotten here.
+        dir.incarnation(false).map_err(|e| e.to_string())?;
+        lost.give_up(&found.lost);
+        note(dir, Some(slurm))?;
+    }
+    let bridge = Bridge::new(local, doors, found.records, true, events);
     tasks.spawn(bridge.clone().run());
     Ok(Arc::new(bridge))
+}
+
+/// A node that hands nothing to Slurm any more: what it handed over before stays leased until its time is over.
+pub fn close(dir: &mut DataDir) -> Result<(), String> {
+    if !is_used(dir, None) {
+        dir.incarnation(false).map_err(|e| e.to_string())?;
+        note(dir, None)?;
+    }
+    Ok(())
+}
+
+/// Whether the data folder says that this is the folder shared with Slurm, or that there is none.
+fn is_used(dir: &DataDir, slurm: Option<&SlurmConfig>) -> bool {
+    std::fs::read_to_string(dir.slurm_note()).ok() == slurm.and_then(words)
+}
+
+fn words(slurm: &SlurmConfig) -> Option<String> {
+    slurm.folder.as_ref().map(|folder| format!("{}\n", folder.display()))
+}
+
+fn note(dir: &DataDir, slurm: Option<&SlurmConfig>) -> Result<(), String> {
+    let path = dir.slurm_note();
+    let done = match slurm.and_then(words) {
+        Some(words) => std::fs::write(&path, words),
+        None => std::fs::remove_file(&path),
+    };
+    done.map_err(|e| format!("{}: {e}", path.display()))
 }
 
 /// Who jobs run as: nobody's job runs as root.
