@@ -290,10 +290,9 @@ impl FileShelf {
             done.last().map_or(0, |(newest, _)| newest - Duration::from_millis(keep.age_ms).as_secs() as i64);
         let surplus = done.len().saturating_sub(keep.count);
         for (place, (marked, path)) in done.into_iter().enumerate() {
-            if place < surplus || marked < oldest {
-                if let Err(e) = fs::remove_dir_all(&path) {
-                    tracing::warn!(path = %path.display(), error = %e, "the folder of an ended attempt stays");
-                }
+            let may_go = place < surplus || marked < oldest;
+            if may_go && let Err(e) = fs::remove_dir_all(&path) {
+                tracing::warn!(path = %path.display(), error = %e, "the folder of an ended attempt stays");
             }
         }
         Ok(())
