@@ -274,7 +274,10 @@ async fn bad_input_is_refused_with_what_to_change() {
     let cluster = Cluster::start(Setup { peers: 1, ..Setup::default() }).await;
     let socket = format!("unix:{}", cluster.peers[0].dir.join("stint.sock").display());
     let cases: &[(&[&str], &str)] = &[
-        (&["submit", "--class", "cpu_tiny", "--", "true"], "use one of cpu_short, cpu_long, gpu, gpu_slurm\n"),
+        (
+            &["submit", "--class", "cpu_tiny", "--", "true"],
+            "use one of cpu_short, cpu_long, gpu, gpu_slurm\n",
+        ),
         (&["submit", "--class", "gpu", "--gpus", "2", "--", "true"], "at most 1 whole GPU"),
         (&["submit", "--class", "cpu_short", "--name", "a/b", "--", "true"], "no '/'"),
         (&["submit", "--class", "cpu_short", "--name", "../up", "--", "true"], "'..'"),
