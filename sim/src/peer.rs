@@ -294,7 +294,7 @@ impl Peer {
             now: Arc::new(move || clock.boot()),
             timing: slurm::timing(world.scenario.cluster.kill_margin_ms),
         };
-        let bridge = Bridge::new(local, doors, records, accounted, events);
+        let bridge = Bridge::new(local, doors, records, events);
         tokio::spawn(bridge.clone().run());
         let watched = Watched {
             bridge,

@@ -27,7 +27,7 @@ pub struct CommandSettings {
     pub submit_options: Vec<String>,
     /// Who jobs run as, when that is not who this node runs as.
     pub user: Option<(u32, u32)>,
-    /// The cluster's name and the node's id: what its jobs are known by.
+    /// What this node's jobs are known by: the identity of its data folder, as of its shelf.
     pub owner: String,
 }
 
@@ -110,7 +110,6 @@ impl CommandSlurm {
                 command.env(kept, value);
             });
         }
-        command.env("LC_ALL", "C").env("SLURM_TIME_FORMAT", "%s");
         settings.conf.iter().for_each(|conf| {
             command.env("SLURM_CONF", conf);
         });

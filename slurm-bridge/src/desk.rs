@@ -242,11 +242,6 @@ impl Desk {
         self.trouble.as_deref()
     }
 
-    /// Slurm's words on an attempt that waits or runs.
-    pub fn words(&self, lease: LeaseId) -> Option<&str> {
-        self.entries.get(&lease).map(|entry| entry.words.as_str()).filter(|words| !words.is_empty())
-    }
-
     /// What happened since the last call.
     pub fn events(&mut self) -> Vec<HostEvent> {
         std::mem::take(&mut self.events)

@@ -188,7 +188,7 @@ impl Entry {
             _ => None,
         };
         let again = self.exit.is_none() && self.over.as_ref().is_some_and(Over::is_refusal);
-        let gone = self.over.is_some() && self.looked && !self.doubtful && !again;
+        let gone = self.over.is_some() && self.looked && !self.doubtful;
         let forgotten = self.missed.is_some_and(|(times, _)| times > 1);
         let words = |(kind, words): (EndKind, &str)| (kind, self.with_slurms(words));
         match (&self.over, self.exit) {

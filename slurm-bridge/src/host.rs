@@ -1,6 +1,5 @@
 //! The desk as an execution host: what Slurm runs is done here, everything else by the local host.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -37,23 +36,20 @@ struct Inner {
     bell: Notify,
     /// Bounds the calls to Slurm under way.
     calls: Semaphore,
-    /// False: what was on the shelf could not be read as a whole.
-    accounted: bool,
     events: mpsc::Sender<HostEvent>,
 }
 
 impl Bridge {
-    /// With the records that lay on the shelf; `accounted`: they are all there were. [`Bridge::run`] does the work.
+    /// With the records that lay on the shelf. [`Bridge::run`] does the work.
     pub fn new(
         local: Arc<dyn Host>,
         doors: Doors,
         records: Vec<Record>,
-        accounted: bool,
         events: mpsc::Sender<HostEvent>,
     ) -> Self {
         let desk = Mutex::new(Desk::open(doors.timing, records, (doors.now)()));
         let calls = Semaphore::new(limits::CALLS);
-        Self(Arc::new(Inner { local, doors, desk, bell: Notify::new(), calls, accounted, events }))
+        Self(Arc::new(Inner { local, doors, desk, bell: Notify::new(), calls, events }))
     }
 
     /// Does what is due until it is dropped.
@@ -255,7 +251,6 @@ impl Host for Bridge {
         health.runtimes.insert(Runtime::Slurm, self.state());
         health.allows.retain(|allows| allows.runtime != Runtime::Slurm);
         health.allows.push(allowance());
-        health.accounted &= self.0.accounted;
         health
     }
 }
@@ -271,11 +266,4 @@ fn allowance() -> Allowance {
         swap_bytes: 0,
         mounts: None,
     }
-}
-
-/// What a node says of the attempts that it handed to Slurm: how Slurm says they are.
-pub fn told(bridge: &Bridge) -> BTreeMap<LeaseId, String> {
-    let desk = bridge.desk();
-    let held = desk.held().into_iter();
-    held.filter_map(|held| Some((held.lease, desk.words(held.lease)?.to_owned()))).collect()
 }

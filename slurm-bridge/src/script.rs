@@ -98,7 +98,7 @@ trap 'end_it=yes; [ -z "$program" ] || tell_program TERM' TERM INT
 /// Up to the program: asks for time.
 const HEAD: &str = r#"
 umask 022
-number=0 answered=0 asked=0 until=0 given=0 order=run
+number=0 answered=0 asked=0 until=0 given=0 order=run note=''
 
 # Whole seconds since this machine began; no process is made for it.
 look_at_clock() { read -r now rest < /proc/uptime; now=${now%%.*}; }
@@ -132,6 +132,7 @@ cannot_begin() {
 
 # The answer came too late, or was that it is to end.
 no_time() {
+    rm -f "$note"
     printf '%s %s .\n' "$1" "$refusal" > "$folder/job/exit"
     exit "$refusal"
 }

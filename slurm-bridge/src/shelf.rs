@@ -1,6 +1,6 @@
 //! The real shelf: a folder on a file system that Slurm's nodes see at the same path.
 //!
-//! `FOLDER/CLUSTER-NODE/TASK.ATTEMPT/` holds `record` (for this node alone), `script`, `go` (written here, read by the
+//! `FOLDER/OWNER/TASK.ATTEMPT/` holds `record` (for this node alone), `script`, `go` (written here, read by the
 //! job) and `job/`, which is the job's: `ask`, `exit`, `stdout`, `stderr`, `work/`. What the job wrote is read with care:
 //! it may be anything.
 
@@ -26,7 +26,7 @@ use crate::script;
 pub struct ShelfSettings {
     /// As Slurm's nodes see it, too.
     pub folder: PathBuf,
-    /// The cluster's name and the node's id: other nodes use the same folder.
+    /// The identity of this node's data folder: other nodes and clusters may use the same folder.
     pub owner: String,
     /// Who jobs run as, when that is not who this node runs as.
     pub user: Option<(u32, u32)>,

@@ -57,7 +57,7 @@ pub fn open(
         lost.give_up(&found.lost);
         note(dir, Some(slurm))?;
     }
-    let bridge = Bridge::new(local, doors, found.records, true, events);
+    let bridge = Bridge::new(local, doors, found.records, events);
     tasks.spawn(bridge.clone().run());
     Ok(Arc::new(bridge))
 }
