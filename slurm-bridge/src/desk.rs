@@ -134,21 +134,29 @@ impl Desk {
             self.ends.insert(lease, end.clone());
             return;
         }
-        // Its lease is not known before the leader renews it; until then it is given no time.
-        let reserve = self.timing.kill_margin_ms + self.timing.guard_ms;
-        let unknown = now.plus(RESTORE_MS + record.grace_ms);
-        let deadline = record.granted_until.unwrap_or(unknown);
-        let limits = Limits {
-            deadline: deadline.plus(reserve),
-            grace_ms: record.grace_ms,
-            kill_margin_ms: reserve,
-            run_timeout_ms: record.timeout_ms,
-            started_at: record.began.unwrap_or(BootMs(u64::MAX / 4)),
-        };
-        self.watchdog.start(lease, limits);
+        // Its lease is not known before the leader renews it; until then it is given no time. What may run ends with
+        // what it was given, and what never began waits for the leader.
+        let until = record.granted_until.unwrap_or(now.plus(RESTORE_MS + record.grace_ms));
+        self.watchdog.start(lease, self.limits(&record, until.plus(self.reserve_ms())));
         let mut entry = Entry::new(None, record, now);
-        (entry.phase, entry.known) = (Phase::Handed { since: now }, false);
+        entry.phase = Phase::Handed { since: now };
         self.entries.insert(lease, entry);
+    }
+
+    /// Kept at the end of a lease: what is given ends before it.
+    fn reserve_ms(&self) -> u64 {
+        self.timing.kill_margin_ms + self.timing.guard_ms
+    }
+
+    fn limits(&self, record: &Record, deadline: BootMs) -> Limits {
+        Limits {
+            deadline,
+            grace_ms: record.grace_ms,
+            kill_margin_ms: self.reserve_ms(),
+            run_timeout_ms: record.timeout_ms,
+            // Its run time counts from its first grant.
+            started_at: record.began.unwrap_or(BootMs(u64::MAX / 4)),
+        }
     }
 
     /// As `Host::start`.
@@ -157,14 +165,6 @@ impl Desk {
         if self.knows(lease) {
             return;
         }
-        let limits = Limits {
-            deadline: launch.deadline,
-            grace_ms: launch.spec.stop_grace_ms,
-            kill_margin_ms: self.timing.kill_margin_ms + self.timing.guard_ms,
-            run_timeout_ms: launch.spec.timeout_ms,
-            // Its run time counts from its first grant.
-            started_at: BootMs(u64::MAX / 4),
-        };
         let record = Record {
             lease,
             job: None,
@@ -175,9 +175,11 @@ impl Desk {
             end: None,
             revision: 0,
         };
-        self.watchdog.start(lease, limits);
+        self.watchdog.start(lease, self.limits(&record, launch.deadline));
         let launch = Box::new(launch);
-        self.entries.insert(lease, Entry::new(Some(launch.clone()), record, now));
+        let mut entry = Entry::new(Some(launch.clone()), record, now);
+        entry.leased_until = Some(launch.deadline);
+        self.entries.insert(lease, entry);
         self.work.push(Work::Prepare(launch));
     }
 
@@ -189,10 +191,16 @@ impl Desk {
     /// As `Host::renew`.
     pub fn renew(&mut self, renewals: &[(LeaseId, BootMs)]) {
         for (lease, deadline) in renewals {
-            self.watchdog.renew(*lease, *deadline);
-            if let Some(entry) = self.entries.get_mut(lease) {
-                entry.known = true;
+            let Some(entry) = self.entries.get_mut(lease) else { continue };
+            let waited = entry.leased_until.is_none() && entry.record.granted_until.is_none();
+            entry.leased_until = entry.leased_until.max(Some(*deadline));
+            if waited && self.watchdog.stopping(*lease).is_none() {
+                // It was only waiting for its leader: from now on its lease counts.
+                let record = entry.record.clone();
+                self.watchdog.exited(*lease);
+                self.watchdog.start(*lease, self.limits(&record, *deadline));
             }
+            self.watchdog.renew(*lease, *deadline);
         }
     }
 
@@ -222,7 +230,7 @@ impl Desk {
             lease: *lease,
             started: entry.record.began.is_some(),
             stopping: self.watchdog.stopping(*lease).is_some(),
-            deadline: self.watchdog.deadline(*lease).unwrap_or_default(),
+            deadline: entry.leased_until.or(entry.record.granted_until).unwrap_or_default(),
         };
         self.entries.iter().map(one).collect()
     }
@@ -568,7 +576,7 @@ impl Desk {
         let left_ms = self.time_left(lease, now);
         let Some(entry) = self.entries.get_mut(&lease) else { return };
         let first = entry.record.began.is_none();
-        if entry.order != Order::Run || !entry.known || entry.granting || entry.over.is_some() {
+        if entry.order != Order::Run || entry.granting || entry.over.is_some() {
             return;
         }
         let Some(left_ms) = left_ms else { return };
@@ -590,12 +598,11 @@ impl Desk {
         entry.waiting = Some((since, grant));
     }
 
-    /// How long a program may run from now on; none when that is too short to stop it in time.
+    /// How long a program may run from now on; none when that is too short to stop it in time, or nobody knows.
     fn time_left(&self, lease: LeaseId, now: BootMs) -> Option<u64> {
-        let end = self.watchdog.deadline(lease)?;
-        let end = end.minus(self.timing.kill_margin_ms + self.timing.guard_ms);
-        let grace_ms = self.entries.get(&lease)?.record.grace_ms;
-        Some(end.since(now)).filter(|left| *left > grace_ms)
+        let entry = self.entries.get(&lease)?;
+        let end = entry.leased_until?.minus(self.reserve_ms());
+        Some(end.since(now)).filter(|left| *left > entry.record.grace_ms)
     }
 
     fn on_granted(&mut self, lease: LeaseId, result: Result<(), String>) {

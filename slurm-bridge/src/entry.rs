@@ -37,8 +37,8 @@ pub struct Entry {
     pub phase: Phase,
     /// Tries to submit it.
     pub submits: u32,
-    /// Its lease is that of this process: renewed since it began, or started by it.
-    pub known: bool,
+    /// The end of its lease, by this node's clock; none before the leader renews what an earlier process left.
+    pub leased_until: Option<BootMs>,
     /// The last that was asked for, and what was answered last.
     pub asked: u64,
     pub granted: Option<Grant>,
@@ -82,7 +82,7 @@ impl Entry {
             record,
             phase: Phase::Preparing,
             submits: 0,
-            known: true,
+            leased_until: None,
             asked: 0,
             granted: None,
             order: Order::Run,

@@ -166,6 +166,31 @@ fn time_is_given_only_after_that_is_written_down() {
 }
 
 #[test]
+fn a_restarted_node_gives_no_more_than_the_lease_that_its_leader_renews() {
+    let mut rig = Rig::handed();
+    rig.submit(Ok(JOB));
+    rig.now = 1_000;
+    // The next process of the node: its leader's answer comes, and then the job's first question.
+    rig.desk = Desk::open(Timing::default(), rig.kept.clone().into_iter().collect(), BootMs(1_000));
+    rig.open.clear();
+    rig.list(seen(Told::Runs));
+    rig.look(asks(1));
+    rig.keep();
+    assert!(!rig.has(is_grant), "nobody knows how long its lease is");
+    let deadline = rig.now + 20_000;
+    rig.desk.renew(&[(LEASE, BootMs(deadline))]);
+    assert_eq!(rig.desk.held()[0].deadline, BootMs(deadline));
+    rig.look(asks(2));
+    rig.keep();
+    let Work::Grant(_, grant) = rig.take(is_grant) else { unreachable!() };
+    assert!(grant.left_ms > 5_000 && rig.now + grant.left_ms < deadline, "{} ms", grant.left_ms);
+    rig.answer(Done::Granted(LEASE, Ok(())));
+    // It is told to end within that lease, too.
+    rig.go(deadline - Timing::default().guard_ms - rig.now);
+    rig.take(|work| matches!(work, Work::Grant(_, grant) if grant.order >= Order::Term));
+}
+
+#[test]
 fn a_lost_answer_is_followed_by_looking_and_then_by_another_try() {
     let mut rig = Rig::handed();
     rig.submit(Err(SubmitError::Unknown("timed out".into())));
