@@ -256,7 +256,7 @@ impl Inner {
         for id in due.into_iter().take(self.slots.saturating_sub(running)) {
             let Some(job) = self.jobs.get_mut(&id) else { continue };
             (job.shown, job.since_ms) = (Told::Runs, now);
-            let script = Script::new(id, job.launch.clone(), now);
+            let script = Script::new(id, job.launch.clone(), &mut self.dice, now);
             self.scripts.push(script);
         }
     }

@@ -80,6 +80,11 @@ pub enum Done {
     Cancelled(LeaseId, JobId, Result<(), String>),
 }
 
+/// What a job is given so that it is over within `left_ms` of this node, however slow its own clock is.
+fn by_its_clock(left_ms: u64) -> u64 {
+    left_ms - left_ms.div_ceil(100) * limits::CLOCK_DRIFT_PERCENT
+}
+
 /// A job with whose it is: a controller that crashed gives the number of a job that it lost to another one.
 type Named = (LeaseId, JobId);
 
@@ -553,10 +558,15 @@ impl Desk {
     fn on_looked(&mut self, lease: LeaseId, result: Result<Files, String>, now: BootMs) {
         let Some(entry) = self.entries.get_mut(&lease) else { return };
         let glance = entry.looking.take();
+        let was_unreadable = std::mem::replace(&mut entry.unreadable, result.is_err());
         let files = match result {
             Ok(files) => files,
+            Err(why) if was_unreadable => {
+                tracing::debug!(%lease, why, "what a job wrote still cannot be read");
+                return;
+            }
             Err(why) => {
-                tracing::warn!(%lease, why, "what a job wrote cannot be read");
+                tracing::warn!(%lease, why, "what a job wrote cannot be read: trying again");
                 return;
             }
         };
@@ -594,6 +604,7 @@ impl Desk {
         }
         self.work.push(entry.store());
         let since = entry.record.revision;
+        let left_ms = by_its_clock(left_ms);
         let grant = Grant { number, left_ms, order: Order::Run, revision: 2 * since };
         entry.waiting = Some((since, grant));
     }
@@ -602,7 +613,7 @@ impl Desk {
     fn time_left(&self, lease: LeaseId, now: BootMs) -> Option<u64> {
         let entry = self.entries.get(&lease)?;
         let end = entry.leased_until?.minus(self.reserve_ms());
-        Some(end.since(now)).filter(|left| *left > entry.record.grace_ms)
+        Some(end.since(now)).filter(|left| by_its_clock(*left) > entry.record.grace_ms)
     }
 
     fn on_granted(&mut self, lease: LeaseId, result: Result<(), String>) {

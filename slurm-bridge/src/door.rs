@@ -93,12 +93,23 @@ pub struct Files {
 /// How a job says that its program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// As a shell tells it: 128 and the signal's number where one ended it. `told`: its node had told it to end.
-    Code { code: i32, told: bool },
+    /// As a shell tells it: 128 and the signal's number where one ended it.
+    Code { code: i32, by: By },
     /// It could not be begun: not found, or not executable.
     NotRunnable,
     /// Its time was over before it was given more: its own guard told it to end, or ended it.
     OutOfTime,
+}
+
+/// Who told a program to end, as its job knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// Nobody: it ended by itself.
+    Itself,
+    /// Its node.
+    Node,
+    /// Slurm, for whoever asked it to: its node may be among them.
+    Slurm,
 }
 
 /// What the program of a job is to do.

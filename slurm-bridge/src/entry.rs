@@ -4,8 +4,12 @@ use stint_executor::Launch;
 use stint_protocol::{BootMs, EndKind};
 
 use crate::desk::Work;
-use crate::door::{Exit, Grant, Order, Record, Seen};
+use crate::door::{By, Exit, Grant, Order, Record, Seen};
 use crate::state::{How, Over, Told, of_shell};
+
+/// A shell's codes for programs that TERM and KILL ended.
+const TERMINATED: i32 = 128 + 15;
+const KILLED: i32 = 128 + 9;
 
 /// How far an attempt is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,10 +73,18 @@ pub struct Entry {
     pub granting: bool,
     /// What is granted once the record of that revision is kept.
     pub waiting: Option<(u64, Grant)>,
+    /// What it wrote could not be read last: said once.
+    pub unreadable: bool,
     /// An order could not be written.
     pub order_again: bool,
     /// Slurm's words on how it is.
     pub words: String,
+}
+
+/// Whether Slurm may have ended a program that its job tells of so. One that is killed with its job may be gone before
+/// its job hears of it.
+fn is_slurms(code: i32, by: By) -> bool {
+    by == By::Slurm || by == By::Itself && matches!(code, TERMINATED | KILLED)
 }
 
 impl Entry {
@@ -101,6 +113,7 @@ impl Entry {
             seen_all: false,
             granting: false,
             waiting: None,
+            unreadable: false,
             order_again: false,
             words: String::new(),
         }
@@ -109,13 +122,23 @@ impl Entry {
     /// Whether it ended because this node told it to, as far as anybody knows: what it was told may have come too late,
     /// or never.
     pub fn obeyed(&self) -> bool {
-        let cancelled = self.over.as_ref().is_some_and(|over| over.how == How::Cancelled);
-        let cancelled = cancelled && self.killed_at.is_some();
         match self.exit {
-            Some(Exit::Code { told, .. }) => told || cancelled,
+            Some(Exit::Code { by: By::Node, .. }) => true,
+            Some(Exit::Code { code, by }) => self.cancelled_here() && is_slurms(code, by),
             Some(_) => false,
-            None => cancelled || self.record.granted_until.is_none(),
+            // A job that did not run when it was cancelled shows no signal: Slurm may have begun it again, and what
+            // became of the first time is not known.
+            None if self.record.granted_until.is_some() => {
+                let signalled = |over: &Over| over.code.is_some_and(|code| code != (0, 0));
+                self.cancelled_here() && self.over.as_ref().is_some_and(signalled)
+            }
+            None => true,
         }
+    }
+
+    /// Whether Slurm cancelled its job as this node asked.
+    fn cancelled_here(&self) -> bool {
+        self.killed_at.is_some() && self.over.as_ref().is_some_and(|over| over.how == How::Cancelled)
     }
 
     /// Its record is kept, or not: whether what waited for that is granted.
@@ -187,10 +210,20 @@ impl Entry {
             Some(Exit::Code { code, .. }) => Some(code),
             _ => None,
         };
+        // Told so by its job, which knows better than Slurm why.
+        let own = match self.exit {
+            Some(Exit::Code { code, by }) if !is_slurms(code, by) => Some(of_shell(code)),
+            _ => None,
+        };
         let again = self.exit.is_none() && self.over.as_ref().is_some_and(Over::is_refusal);
         let gone = self.over.is_some() && self.looked && !self.doubtful;
         let forgotten = self.missed.is_some_and(|(times, _)| times > 1);
         let words = |(kind, words): (EndKind, &str)| (kind, self.with_slurms(words));
+        let told = (EndKind::Lost, "it was told to end");
+        let slurms = |over: &Over| match self.cancelled_here() {
+            true => words(told.clone()),
+            false => words(over.verdict(shell)),
+        };
         match (&self.over, self.exit) {
             (_, Some(Exit::NotRunnable)) => {
                 let found = (
@@ -205,15 +238,20 @@ impl Entry {
             }
             // Slurm began it a second time; of the first time nothing is known.
             (Some(_), None) if again => None,
-            (_, Some(Exit::Code { told: true, .. })) => {
-                let told = (EndKind::Lost, "it was told to end");
-                (gone || forgotten || out_of_time).then(|| words(told))
+            (_, Some(Exit::Code { by: By::Node, .. })) => {
+                (gone || forgotten || out_of_time).then(|| words(told.clone()))
             }
             // Slurm's word for how it ended comes second: the job's own says why. Without one, that Slurm counts a job as
             // over is no proof: its node may have been cut off.
-            (Some(over), Some(_)) if gone || out_of_time => Some(words(over.verdict(shell))),
-            (Some(over), None) if out_of_time && (self.seen_all || over.how != How::Ended) => {
-                Some(words(over.verdict(None)))
+            (Some(over), Some(_)) if gone || out_of_time => {
+                let own = own.filter(|_| over.how != How::OutOfMemory);
+                Some(own.map_or_else(|| slurms(over), |kind| (kind, String::new())))
+            }
+            // It may have ended by itself just before.
+            (Some(over), None)
+                if out_of_time && (self.seen_all || !matches!(over.how, How::Ended | How::Cancelled)) =>
+            {
+                Some(slurms(over))
             }
             (None, Some(Exit::Code { code, .. })) if forgotten || out_of_time => {
                 Some((of_shell(code), String::new()))

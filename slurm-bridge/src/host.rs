@@ -1,10 +1,12 @@
 //! The desk as an execution host: what Slurm runs is done here, everything else by the local host.
 
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use stint_executor::{
-    ContainersFuture, Held, Host, HostEvent, HostHealth, Launch, LogError, LogFuture, LogStream, StopReason,
+    ContainersFuture, Held, Host, HostEvent, HostHealth, Launch, LogChunk, LogError, LogFuture, LogStream,
+    StopReason,
 };
 use stint_protocol::{Allowance, AttemptEnd, BootMs, LeaseId, Network, QuarantinedGpu, Runtime};
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -135,8 +137,20 @@ impl Bridge {
     /// A shared file system may hang.
     async fn files<T>(&self, work: Later<Result<T, String>>) -> Result<T, String> {
         let late = || Err("the folder that is shared with Slurm's nodes does not answer".to_owned());
-        let time = Duration::from_millis(self.0.doors.timing.files_ms);
-        timeout(time, work).await.unwrap_or_else(|_| late())
+        timeout(self.files_time(), work).await.unwrap_or_else(|_| late())
+    }
+
+    fn files_time(&self) -> Duration {
+        Duration::from_millis(self.0.doors.timing.files_ms)
+    }
+
+    async fn output(
+        &self,
+        lease: LeaseId,
+        read: Later<Result<LogChunk, LogError>>,
+    ) -> Result<LogChunk, LogError> {
+        let late = || Err(LogError::Read { lease, source: io::ErrorKind::TimedOut.into() });
+        timeout(self.files_time(), read).await.unwrap_or_else(|_| late())
     }
 
     /// Whether an attempt is or was handed to Slurm here.
@@ -204,11 +218,12 @@ impl Host for Bridge {
         let (bridge, local) = (self.clone(), self.0.local.clone());
         Box::pin(async move {
             let runs = bridge.desk().holds(lease);
-            match bridge.0.doors.shelf.read_log(lease, stream, offset, max).await {
+            let read = bridge.0.doors.shelf.read_log(lease, stream, offset, max);
+            match bridge.output(lease, read).await {
                 Err(LogError::NotFound(_)) if !bridge.knows(lease) => {
                     local.read_log(lease, stream, offset, max).await
                 }
-                Err(LogError::NotFound(_)) if runs => Ok(stint_executor::LogChunk::default()),
+                Err(LogError::NotFound(_)) if runs => Ok(LogChunk::default()),
                 Ok(mut chunk) => {
                     chunk.complete &= !runs;
                     Ok(chunk)
@@ -221,7 +236,8 @@ impl Host for Bridge {
     fn log_tail(&self, lease: LeaseId, stream: LogStream, max: usize) -> LogFuture {
         let (bridge, local) = (self.clone(), self.0.local.clone());
         Box::pin(async move {
-            match bridge.0.doors.shelf.log_tail(lease, stream, max).await {
+            let read = bridge.0.doors.shelf.log_tail(lease, stream, max);
+            match bridge.output(lease, read).await {
                 Err(LogError::NotFound(_)) if !bridge.knows(lease) => {
                     local.log_tail(lease, stream, max).await
                 }

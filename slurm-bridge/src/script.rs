@@ -60,13 +60,10 @@ pub fn text(launch: &Launch, folder: &str) -> String {
     for (name, value) in plain {
         let _ = writeln!(text, "    export {name}={}", quoted(value));
     }
-    text.push_str("    exec \"$STINT__SETSID\"");
-    if !odd.is_empty() {
-        text.push_str(" \"$STINT__ENV\" --");
-        odd.iter().for_each(|(name, value)| {
-            let _ = write!(text, " {}", quoted(&format!("{name}={value}")));
-        });
-    }
+    text.push_str("    exec \"$STINT__SETSID\" \"$STINT__ENV\" ${STINT__SIGNALS:+\"$STINT__SIGNALS\"} --");
+    odd.iter().for_each(|(name, value)| {
+        let _ = write!(text, " {}", quoted(&format!("{name}={value}")));
+    });
     text.push_str(" \"$STINT__NICE\" -n 0 -- \"$@\"\n) </dev/null >&8 2>&9 8>&- 9>&- &\n");
     text.push_str(TAIL);
     text
@@ -81,6 +78,9 @@ fn is_identifier(name: &str) -> bool {
 
 /// Just before the program: its output is there, and it still has time.
 const LAUNCH: &str = r#"STINT__SETSID=$(command -v setsid) STINT__ENV=$(command -v env) STINT__NICE=$(command -v nice) || cannot_begin
+# What a shell starts beside itself ignores these two, and could never be interrupted. Not every env can undo that.
+STINT__SIGNALS=--default-signal=INT,QUIT
+"$STINT__ENV" "$STINT__SIGNALS" true 2>/dev/null || STINT__SIGNALS=''
 # Why the program is ended, the first reason counts. On this node's own disk: a shared one may hang.
 note=$(mktemp /tmp/stint.XXXXXX) || exit "$refusal"
 exec 8>"$folder/job/stdout" 9>"$folder/job/stderr"
@@ -91,7 +91,8 @@ hear
 # To its group, or to itself while it has none yet.
 tell_program() { kill "-$1" "-$program" 2>/dev/null || kill "-$1" "$program" 2>/dev/null; }
 program='' end_it=''
-trap 'end_it=yes; [ -z "$program" ] || tell_program TERM' TERM INT
+because() { [ -s "$note" ] || echo "$1" > "$note"; }
+trap 'end_it=yes; because slurm; [ -z "$program" ] || tell_program TERM' TERM INT
 (
 "#;
 
@@ -163,7 +164,6 @@ look_at_clock
 const TAIL: &str = r#"program=$!
 exec 8>&- 9>&-
 [ -z "$end_it" ] || tell_program TERM
-because() { [ -s "$note" ] || echo "$1" > "$note"; }
 # Ends the program at a fixed time, whatever becomes of the shared folder: it touches nothing of it.
 end_at() {
     (

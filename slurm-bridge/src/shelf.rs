@@ -4,20 +4,21 @@
 //! job) and `job/`, which is the job's: `ask`, `exit`, `stdout`, `stderr`, `work/`. What the job wrote is read with care:
 //! it may be anything.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::time::Duration;
 
 use minicbor::{Decode, Encode};
 use rustix::fs::OFlags;
 use stint_executor::{KeepEnded, Launch, LogChunk, LogError, LogStream};
 use stint_protocol::{LeaseId, TaskId};
+use tokio::sync::Semaphore;
 
-use crate::door::{Exit, Files, Grant, JobId, Later, Order, Record, Shelf};
+use crate::door::{By, Exit, Files, Grant, JobId, Later, Order, Record, Shelf};
 use crate::limits;
 use crate::script;
 
@@ -43,6 +44,10 @@ struct Inner {
     boot: String,
     /// The last revision written of each attempt's record and grant.
     written: Mutex<BTreeMap<(LeaseId, &'static str), u64>>,
+    /// Folders that may go, by when they were marked, in seconds since 1970.
+    marked: Mutex<BTreeSet<(i64, LeaseId)>>,
+    /// Bounds the threads that wait for the file system.
+    hands: Arc<Semaphore>,
 }
 
 /// A record with the boot that its times belong to.
@@ -78,10 +83,38 @@ pub fn lease_of(name: &str) -> Option<LeaseId> {
 }
 
 impl FileShelf {
+    /// As [`FileShelf::open`], for a file system that may hang: an error after this time.
+    pub fn open_within(settings: ShelfSettings, time: Duration) -> Result<(Self, Found), String> {
+        let folder = settings.folder.clone();
+        let (tell, told) = mpsc::sync_channel(1);
+        let open = move || {
+            // Nobody may be there any more.
+            let _ = tell.send(Self::open(settings));
+        };
+        std::thread::Builder::new()
+            .name("slurm-folder".into())
+            .spawn(open)
+            .map_err(|e| format!("a thread for the folder that Slurm's nodes see: {e}"))?;
+        told.recv_timeout(time).unwrap_or_else(|_| {
+            Err(format!(
+                "executor.slurm.folder {} does not answer within {} s: see that its file system is mounted and its \
+                 server is up, then start this node again",
+                folder.display(),
+                time.as_secs()
+            ))
+        })
+    }
+
     /// Makes this node's part of the folder and reads what lies there. Errors are in words for the operator.
     pub fn open(settings: ShelfSettings) -> Result<(Self, Found), String> {
         let root = settings.folder.join(&settings.owner);
         let failed = |what: &str, e: &io::Error| format!("{what} {}: {e}", root.display());
+        fs::metadata(&settings.folder).map_err(|e| {
+            format!(
+                "executor.slurm.folder {}: {e}: make it, on a file system that Slurm's nodes see at the same path",
+                settings.folder.display()
+            )
+        })?;
         // A folder that was not there before may be another one than last time, or not mounted.
         let is_new = !root.is_dir();
         let made = fs::DirBuilder::new().mode(0o711).create(&root);
@@ -92,8 +125,14 @@ impl FileShelf {
             _ => {}
         }
         let boot = fs::read_to_string(BOOT_ID).map_err(|e| format!("reading {BOOT_ID}: {e}"))?;
-        let written = Mutex::new(BTreeMap::new());
-        let shelf = Self(Arc::new(Inner { settings, root: root.clone(), boot: boot.trim().into(), written }));
+        let shelf = Self(Arc::new(Inner {
+            settings,
+            root: root.clone(),
+            boot: boot.trim().into(),
+            written: Mutex::default(),
+            marked: Mutex::default(),
+            hands: Arc::new(Semaphore::new(limits::FILES)),
+        }));
         fs::set_permissions(&root, Permissions::from_mode(0o711)).map_err(|e| failed("opening", &e))?;
         let mut found = shelf.read_all().map_err(|e| failed("reading the folder", &e))?;
         found.accounted &= !is_new;
@@ -105,7 +144,11 @@ impl FileShelf {
         for entry in fs::read_dir(&self.0.root)? {
             let path = entry?.path();
             let named = path.file_name().and_then(|name| lease_of(name.to_str()?));
-            let Some(lease) = named.filter(|_| !path.join("done").exists()) else { continue };
+            let Some(lease) = named else { continue };
+            if let Ok(mark) = fs::metadata(path.join("done")) {
+                self.marked().insert((mark.mtime(), lease));
+                continue;
+            }
             match self.read(lease) {
                 Ok(Some(stored)) if stored.boot == self.0.boot || stored.record.end.is_some() => {
                     found.records.push(stored.record);
@@ -221,10 +264,23 @@ impl FileShelf {
     /// Marks folders of which nothing can be said any more: they go with those of ended attempts.
     pub fn give_up(&self, lost: &[LeaseId]) {
         for lease in lost {
-            if let Err(e) = fs::write(self.folder(*lease).join("done"), "") {
+            if let Err(e) = self.mark(*lease) {
                 tracing::warn!(%lease, error = %e, "the folder of a lost attempt could not be marked");
             }
         }
+    }
+
+    fn marked(&self) -> MutexGuard<'_, BTreeSet<(i64, LeaseId)>> {
+        self.0.marked.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Marks a folder as one that may go; answers when, by the clock of the file system.
+    fn mark(&self, lease: LeaseId) -> io::Result<i64> {
+        let path = self.folder(lease).join("done");
+        fs::write(&path, "")?;
+        let at = fs::metadata(&path)?.mtime();
+        self.marked().insert((at, lease));
+        Ok(at)
     }
 
     fn read_files(&self, lease: LeaseId) -> io::Result<Files> {
@@ -234,8 +290,13 @@ impl FileShelf {
             Some((number.parse().ok()?, JobId(job.parse().ok()?)))
         });
         let exit = line(&job.join("exit"))?.and_then(|line| match line.split_once(' ') {
-            Some((word @ ("code" | "told"), code)) => {
-                Some(Exit::Code { code: code.parse().ok()?, told: word == "told" })
+            Some((word @ ("code" | "told" | "slurm"), code)) => {
+                let by = match word {
+                    "told" => By::Node,
+                    "slurm" => By::Slurm,
+                    _ => By::Itself,
+                };
+                Some(Exit::Code { code: code.parse().ok()?, by })
             }
             _ if line == "missing" => Some(Exit::NotRunnable),
             Some(("late", _)) => Some(Exit::OutOfTime),
@@ -276,26 +337,27 @@ impl FileShelf {
         let mut written = self.0.written.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         written.retain(|(other, _), _| *other != lease);
         drop(written);
-        fs::write(self.folder(lease).join("done"), "")?;
+        let now = self.mark(lease)?;
         let keep = self.0.settings.keep_ended;
-        let mut done = Vec::new();
-        for entry in fs::read_dir(&self.0.root)? {
-            let path = entry?.path();
-            if let Ok(marked) = fs::metadata(path.join("done")) {
-                done.push((marked.mtime(), path));
+        let oldest = now - Duration::from_millis(keep.age_ms).as_secs() as i64;
+        loop {
+            let next = {
+                let mut marked = self.marked();
+                let surplus = marked.len() > keep.count;
+                match marked.first() {
+                    Some((at, _)) if surplus || *at < oldest => marked.pop_first(),
+                    _ => None,
+                }
+            };
+            // One that stays is looked at again by the next process.
+            let Some((_, lease)) = next else { return Ok(()) };
+            match fs::remove_dir_all(self.folder(lease)) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(%lease, error = %e, "the folder of an ended attempt stays");
+                }
+                _ => {}
             }
         }
-        done.sort();
-        let oldest =
-            done.last().map_or(0, |(newest, _)| newest - Duration::from_millis(keep.age_ms).as_secs() as i64);
-        let surplus = done.len().saturating_sub(keep.count);
-        for (place, (marked, path)) in done.into_iter().enumerate() {
-            let may_go = place < surplus || marked < oldest;
-            if may_go && let Err(e) = fs::remove_dir_all(&path) {
-                tracing::warn!(path = %path.display(), error = %e, "the folder of an ended attempt stays");
-            }
-        }
-        Ok(())
     }
 }
 
@@ -335,9 +397,15 @@ fn blocking<T: Send + 'static>(
     lost: impl FnOnce() -> T + Send + 'static,
 ) -> Later<T> {
     let shelf = shelf.clone();
-    Box::pin(
-        async move { tokio::task::spawn_blocking(move || work(&shelf)).await.unwrap_or_else(|_| lost()) },
-    )
+    Box::pin(async move {
+        // Held by the thread, also after whoever asked went away: a folder that hangs takes so many threads and no more.
+        let hand = shelf.0.hands.clone().acquire_owned().await;
+        let work = move || {
+            let _hand = hand;
+            work(&shelf)
+        };
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| lost())
+    })
 }
 
 fn in_words<T: Send + 'static>(

@@ -6,7 +6,7 @@ use stint_protocol::{
     AttemptEnd, BootMs, Class, ClassRules, EndKind, LeaseId, Runtime, SharedSpec, TaskId, TaskSpec, Tenant,
 };
 use stint_slurm_bridge::desk::{Desk, Done, Timing, Work};
-use stint_slurm_bridge::door::{Exit, Files, JobId, Order, Record, Seen, SubmitError};
+use stint_slurm_bridge::door::{By, Exit, Files, JobId, Order, Record, Seen, SubmitError};
 use stint_slurm_bridge::state::{How, Over, Told};
 
 const LEASE: LeaseId = LeaseId { task: TaskId(7 << 16), attempt: 1 };
@@ -155,6 +155,8 @@ fn time_is_given_only_after_that_is_written_down() {
     let Work::Grant(_, grant) = rig.take(is_grant) else { unreachable!() };
     let until = kept.granted_until.unwrap();
     assert!(grant.left_ms > 500_000 && rig.now + grant.left_ms <= until.0 && until.0 < TTL_MS);
+    // A clock that goes one in a hundred slower lets it run no longer than that.
+    assert!(rig.now + grant.left_ms * 101 / 100 <= until.0);
     // The next process of the node knows that it may run, and gives it nothing before its lease is renewed.
     let mut desk = Desk::open(Timing::default(), vec![kept], BootMs(rig.now + 1));
     assert!(desk.held()[0].started && desk.unacknowledged().is_empty());
@@ -220,7 +222,7 @@ fn one_empty_list_ends_nothing_and_a_forgotten_end_is_told_by_the_job() {
         rig.list(Vec::new());
         assert!(rig.end().is_none());
     }
-    rig.look(Files { exit: Some(Exit::Code { code: 3, told: false }), ..asks(1) });
+    rig.look(Files { exit: Some(Exit::Code { code: 3, by: By::Itself }), ..asks(1) });
     rig.list(Vec::new());
     assert_eq!(rig.end().unwrap().kind, EndKind::Exited(3));
 }
@@ -257,8 +259,67 @@ fn a_running_one_is_told_to_end_by_its_files() {
     rig.go(1);
     let Work::Grant(_, grant) = rig.take(is_grant) else { unreachable!() };
     assert_eq!((grant.number, grant.order), (1, Order::Term));
-    rig.look(Files { exit: Some(Exit::Code { code: 0, told: true }), ..asks(1) });
+    rig.look(Files { exit: Some(Exit::Code { code: 0, by: By::Node }), ..asks(1) });
     rig.list(seen(Told::Over(Over { how: How::Ended, code: Some((0, 0)) })));
-    rig.look(Files { exit: Some(Exit::Code { code: 0, told: true }), ..asks(1) });
+    rig.look(Files { exit: Some(Exit::Code { code: 0, by: By::Node }), ..asks(1) });
     assert_eq!(rig.end().unwrap().kind, EndKind::Cancelled);
+}
+
+/// A cancelled one whose node had Slurm kill it, too: what Slurm says then, and how it ended.
+fn killed(code: Option<(i32, i32)>, exit: Option<Exit>) -> EndKind {
+    let mut rig = running();
+    rig.desk.stop(LEASE, StopReason::Cancelled);
+    rig.go(1);
+    rig.take(is_grant);
+    // The shared folder is slow: its job does not hear of it.
+    rig.go(60_000);
+    rig.take(|work| matches!(work, Work::Cancel(LEASE, JOB)));
+    rig.list(seen(Told::Over(Over { how: How::Cancelled, code })));
+    let files = Files { exit, ..asks(1) };
+    for _ in 0..2_000 {
+        if let Some(end) = rig.end() {
+            return end.kind;
+        }
+        rig.go(1_000);
+        rig.keep();
+        while rig.has(|work| matches!(work, Work::Look(_))) {
+            rig.look(files);
+        }
+        rig.open.clear();
+    }
+    panic!("it never ended");
+}
+
+#[test]
+fn what_ended_by_itself_is_not_told_as_what_its_node_wanted() {
+    let by_itself = Exit::Code { code: 0, by: By::Itself };
+    assert_eq!(killed(None, Some(by_itself)), EndKind::Exited(0));
+    assert_eq!(killed(Some((0, 15)), Some(by_itself)), EndKind::Exited(0));
+    // Slurm ended it as it was asked to, and its job says so, or was killed with it.
+    let by_slurm = Exit::Code { code: 7, by: By::Slurm };
+    assert_eq!(killed(Some((0, 15)), Some(by_slurm)), EndKind::Cancelled);
+    assert_eq!(killed(Some((0, 9)), None), EndKind::Cancelled);
+    // A controller that lost its state cancels a job that waits again: of what ran nobody knows.
+    assert_eq!(killed(None, None), EndKind::Lost);
+}
+
+#[test]
+fn slurms_word_says_why_only_when_slurm_ended_it() {
+    let end = |how, exit| {
+        let mut rig = running();
+        rig.list(seen(Told::Over(Over { how, code: Some((0, 15)) })));
+        // The first look may have begun before that.
+        rig.look(Files { exit: Some(exit), ..asks(1) });
+        if rig.end().is_none() {
+            rig.look(Files { exit: Some(exit), ..asks(1) });
+        }
+        rig.end().map(|end| end.kind)
+    };
+    let slurm = |code| Exit::Code { code, by: By::Slurm };
+    let itself = |code| Exit::Code { code, by: By::Itself };
+    assert_eq!(end(How::TimedOut, slurm(1)), Some(EndKind::TimedOut));
+    assert_eq!(end(How::TimedOut, itself(143)), Some(EndKind::TimedOut), "it was gone before its job heard");
+    assert_eq!(end(How::TimedOut, itself(1)), Some(EndKind::Exited(1)));
+    assert_eq!(end(How::Cancelled, slurm(1)), Some(EndKind::Cancelled));
+    assert_eq!(end(How::OutOfMemory, itself(1)), Some(EndKind::OutOfMemory));
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use stint_executor::{KeepEnded, Launch, LogStream};
 use stint_protocol::{BootMs, Class, ClassRules, LeaseId, Runtime, SharedSpec, TaskId, TaskSpec, Tenant};
-use stint_slurm_bridge::door::{Exit, Files, Grant, JobId, Order, Shelf};
+use stint_slurm_bridge::door::{By, Exit, Files, Grant, JobId, Order, Shelf};
 use stint_slurm_bridge::shelf::{FileShelf, ShelfSettings};
 use tokio::time::Instant;
 
@@ -135,7 +135,7 @@ async fn a_program_runs_with_what_its_task_says_and_leaves_its_code() {
     let job = rig.begin(41);
     rig.grant(1, 60_000).await;
     let files = rig.until("its end", |files| files.exit.is_some()).await;
-    assert_eq!((files.exit, job.ended()), (Some(Exit::Code { code: 3, told: false }), Some(3)));
+    assert_eq!((files.exit, job.ended()), (Some(Exit::Code { code: 3, by: By::Itself }), Some(3)));
     let out = rig.output(LogStream::Stdout).await;
     assert!(out.starts_with(&format!("{}\n2 {odd} ", rig.work().display())), "{out:?}");
     assert_eq!(rig.output(LogStream::Stderr).await, "oops\n");
@@ -185,7 +185,7 @@ async fn a_program_goes_on_with_more_time_and_ends_when_it_is_told() {
     rig.give(2, 60_000, Order::Term).await;
     assert_eq!(job.ended(), Some(9));
     assert_eq!(rig.output(LogStream::Stdout).await, "told\n");
-    assert_eq!(rig.files().await.exit, Some(Exit::Code { code: 9, told: true }));
+    assert_eq!(rig.files().await.exit, Some(Exit::Code { code: 9, by: By::Node }));
 }
 
 /// Over a slow file system answers come after it has asked again.
@@ -230,6 +230,20 @@ async fn slurms_own_signal_reaches_the_program() {
     assert!(killed.success());
     assert_eq!(job.ended(), Some(0));
     assert_eq!(rig.output(LogStream::Stdout).await, "ready\ntold\n");
+    assert_eq!(rig.files().await.exit, Some(Exit::Code { code: 0, by: By::Slurm }));
+}
+
+/// A shell lets what it starts beside itself ignore these: Python, for one, would not see that it is interrupted.
+#[tokio::test]
+async fn a_program_can_be_interrupted() {
+    let mut rig = Rig::new("grep SigIgn /proc/self/status", |_| {}).await;
+    let job = rig.begin(41);
+    rig.grant(1, 60_000).await;
+    assert_eq!(job.ended(), Some(0));
+    let told = rig.output(LogStream::Stdout).await;
+    let ignored = u64::from_str_radix(told.trim_start_matches("SigIgn:").trim(), 16).unwrap();
+    // SIGINT is 2 and SIGQUIT is 3.
+    assert_eq!(ignored & 0b110, 0, "{told}");
 }
 
 #[tokio::test]

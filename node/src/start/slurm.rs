@@ -1,6 +1,7 @@
 //! The bridge to Slurm, where the configuration names it: a host around the local one.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use stint_executor::{Host, HostEvent, KeepEnded, boot_now};
 use stint_slurm_bridge::command::{CommandSettings, CommandSlurm};
@@ -13,6 +14,9 @@ use tokio::task::JoinSet;
 use crate::config::{Config, SlurmConfig};
 use crate::identity::DataDir;
 
+/// How long a start waits for the shared folder: a hard mount hangs for as long as its server is away.
+const FOLDER_TIME: Duration = Duration::from_secs(30);
+
 /// Reads what an earlier process of this node left with Slurm, and begins to work. Errors are in words for the operator.
 pub fn open(
     local: Arc<dyn Host>,
@@ -24,14 +28,11 @@ pub fn open(
     let slurm = &config.executor.slurm;
     let user = user(slurm.user)?;
     let folder = slurm.folder.clone().ok_or("executor.slurm.folder is missing")?;
-    std::fs::metadata(&folder).map_err(|e| {
-        format!("executor.slurm.folder {}: {e}: make it, on a file system that Slurm's nodes see at the same path", folder.display())
-    })?;
     let disk = dir.disk().map_err(|e| e.to_string())?;
     // Of this data folder alone: other nodes, and other clusters of the same name, may use the same Slurm.
     let owner: String = disk.to_string().chars().take(12).collect();
     let shelf = ShelfSettings { folder, owner: owner.clone(), user, keep_ended: KeepEnded::default() };
-    let (shelf, found) = FileShelf::open(shelf)?;
+    let (shelf, found) = FileShelf::open_within(shelf, FOLDER_TIME)?;
     let lost = shelf.clone();
     let commands = CommandSettings {
         bin: slurm.bin.clone(),

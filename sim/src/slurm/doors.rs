@@ -6,6 +6,7 @@ use stint_executor::{Launch, LogChunk, LogError, LogStream};
 use stint_protocol::LeaseId;
 use stint_slurm_bridge::desk::Timing;
 use stint_slurm_bridge::door::{Files, Grant, JobId, Later, Order, Record, Seen, Shelf, Slurm, SubmitError};
+use stint_slurm_bridge::limits;
 use stint_slurm_bridge::state::Told;
 use tokio::time::sleep;
 
@@ -197,7 +198,9 @@ impl Shelf for Doors {
                 folder.grant_revision = grant.revision;
                 folder.granted_ms.get_or_insert(now);
                 if grant.order == Order::Run {
-                    folder.granted_until_ms = folder.granted_until_ms.max(now + grant.left_ms);
+                    // What its node counts with: a job is given less, for its clock.
+                    let counted_ms = grant.left_ms * 100 / (100 - limits::CLOCK_DRIFT_PERCENT);
+                    folder.granted_until_ms = folder.granted_until_ms.max(now + counted_ms);
                 }
                 folder.go.write(at, grant);
             }

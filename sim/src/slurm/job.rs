@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use stint_executor::Launch;
 use stint_protocol::{BootMs, EndKind, LeaseId};
-use stint_slurm_bridge::door::{Exit, JobId, Order};
+use stint_slurm_bridge::door::{By, Exit, JobId, Order};
 use stint_slurm_bridge::state::{How, REFUSAL, of_shell};
 
 use super::doors::GUARD_MS;
 use super::{Inner, SLURM};
+use crate::dice::Dice;
 use crate::oracle::Start;
 use crate::plant::Plant;
 use crate::program::{Program, spawn_failure};
@@ -22,8 +23,10 @@ const ASK_AGAIN_MS: u64 = 400;
 /// How much less than what it was given a run time may be to count as over: clocks differ.
 const TIMEOUT_SLACK_MS: u64 = 400;
 
-/// How far a node's clock and Slurm's may come apart within a lease, in milliseconds.
+/// How far a node's clock and the world's may come apart within a lease, in milliseconds.
 const CLOCKS_MS: u64 = 60;
+/// How wrong the clocks of Slurm's nodes go, in millionths: as `limits::CLOCK_DRIFT_PERCENT` allows.
+const DRIFT_PPM: u64 = 10_000;
 
 /// Why Slurm kills what runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +49,8 @@ pub struct Script {
     /// The controller counts it as the job; not one that it forgot.
     pub is_current: bool,
     launch: Launch,
+    /// How much faster than the world's the clock of its machine goes, in millionths; below zero: slower.
+    drift_ppm: i64,
     /// None: it has not even looked whether it is the first.
     begun: bool,
     next_ms: u64,
@@ -68,14 +73,15 @@ pub struct Script {
 type Left = (How, Option<(i32, i32)>);
 
 impl Script {
-    pub fn new(job: JobId, launch: Launch, now: u64) -> Self {
-        Self {
+    pub fn new(job: JobId, launch: Launch, dice: &mut Dice, now: u64) -> Self {
+        let mut script = Self {
             job,
             is_current: true,
             launch,
+            drift_ppm: dice.between(0, 2 * DRIFT_PPM) as i64 - DRIFT_PPM as i64,
             begun: false,
             next_ms: now,
-            give_up_ms: now + FIRST_ANSWER_MS,
+            give_up_ms: 0,
             number: 0,
             asked_ms: 0,
             open: BTreeMap::new(),
@@ -86,7 +92,14 @@ impl Script {
             told: None,
             program: None,
             killed: None,
-        }
+        };
+        script.give_up_ms = script.clock(now) + FIRST_ANSWER_MS;
+        script
+    }
+
+    /// What the clock of its machine shows.
+    fn clock(&self, now: u64) -> u64 {
+        now.saturating_add_signed(now as i64 * self.drift_ppm / 1_000_000)
     }
 
     fn lease(&self) -> LeaseId {
@@ -105,7 +118,7 @@ impl Script {
     pub fn step(&mut self, slurm: &mut Inner, now: u64) -> Option<Left> {
         if let Some((_, why)) = self.killed.filter(|(at, _)| *at <= now) {
             let kind = if why == Ending::Cancelled { self.stopped_kind(slurm, now) } else { EndKind::Lost };
-            self.program_ends(slurm, kind);
+            self.ends_with_its_job(slurm, kind, now);
             let how = if why == Ending::Cancelled { How::Cancelled } else { How::Preempted };
             return Some((how, Some((0, 15))));
         }
@@ -134,13 +147,14 @@ impl Script {
             self.guard(slurm, now);
             return None;
         }
+        let clock = self.clock(now);
         if self.answered == 0 {
-            if now >= self.asked_ms + ASK_AGAIN_MS {
+            if clock >= self.asked_ms + ASK_AGAIN_MS {
                 self.ask(slurm, now);
             }
-            return (now >= self.give_up_ms).then_some((How::Ended, Some((REFUSAL, 0))));
+            return (clock >= self.give_up_ms).then_some((How::Ended, Some((REFUSAL, 0))));
         }
-        if self.order != Order::Run || now >= self.until_ms {
+        if self.order != Order::Run || clock >= self.until_ms {
             return Some((How::Ended, Some((REFUSAL, 0))));
         }
         self.begin(slurm, now)
@@ -148,8 +162,8 @@ impl Script {
 
     fn ask(&mut self, slurm: &mut Inner, now: u64) {
         self.number += 1;
-        self.asked_ms = now;
-        self.open.insert(self.number, now);
+        self.asked_ms = self.clock(now);
+        self.open.insert(self.number, self.asked_ms);
         let at = slurm.seen_at(now);
         let (number, job) = (self.number, self.job);
         slurm.folders.entry(self.lease()).or_default().ask.write(at, (number, job));
@@ -160,7 +174,7 @@ impl Script {
         self.order = grant.order;
         let Some(asked_ms) = self.open.get(&grant.number).copied() else { return };
         self.open.retain(|number, _| *number > grant.number);
-        let from = if slurm.plant == Some(Plant::SlurmLateCount) { now } else { asked_ms };
+        let from = if slurm.plant == Some(Plant::SlurmLateCount) { self.clock(now) } else { asked_ms };
         (self.answered, self.given_ms) = (grant.number, grant.left_ms);
         self.until_ms = self.until_ms.max(from + grant.left_ms);
     }
@@ -199,13 +213,13 @@ impl Script {
     fn guard(&mut self, slurm: &mut Inner, now: u64) {
         let grace_ms = self.launch.spec.stop_grace_ms;
         let deaf = slurm.plant == Some(Plant::SlurmDeafGuard);
-        let soon = now + slurm.dice.between(1, 60);
+        let (soon, clock) = (now + slurm.dice.between(1, 60), self.clock(now));
         let Some(program) = self.program.as_mut() else { return };
-        if now >= self.until_ms && !deaf || self.order == Order::Kill {
+        if clock >= self.until_ms && !deaf || self.order == Order::Kill {
             self.told.get_or_insert(if self.order == Order::Kill { Reason::Order } else { Reason::Time });
             program.dies(BootMs(soon));
         } else if self.told.is_none()
-            && (self.order == Order::Term || now + grace_ms >= self.until_ms)
+            && (self.order == Order::Term || clock + grace_ms >= self.until_ms)
             && !deaf
         {
             self.told = Some(if self.order == Order::Term { Reason::Order } else { Reason::Time });
@@ -214,7 +228,7 @@ impl Script {
             }
         }
         let again_ms = if self.answered == self.number { self.given_ms / 3 } else { ASK_AGAIN_MS };
-        if self.order == Order::Run && now >= self.asked_ms + again_ms {
+        if self.order == Order::Run && clock >= self.asked_ms + again_ms {
             self.ask(slurm, now);
         }
     }
@@ -241,6 +255,21 @@ impl Script {
         }
     }
 
+    /// Slurm ends it. Where its program obeys TERM its script has the time to say so.
+    fn ends_with_its_job(&mut self, slurm: &mut Inner, kind: EndKind, now: u64) {
+        let obeys = self.program.as_ref().is_some_and(|program| program.obeys_term);
+        if obeys && slurm.dice.one_in(2) {
+            let code = 128 + 15;
+            slurm.oracle.on_seen_as(self.lease(), &of_shell(code));
+            let by = if self.told == Some(Reason::Order) { By::Node } else { By::Slurm };
+            let exit =
+                if self.told == Some(Reason::Time) { Exit::OutOfTime } else { Exit::Code { code, by } };
+            let at = slurm.seen_at(now);
+            slurm.folders.entry(self.lease()).or_default().exit.write(at, exit);
+        }
+        self.program_ends(slurm, kind);
+    }
+
     fn ends_by_itself(&mut self, slurm: &mut Inner, own: EndKind, now: u64) -> Left {
         let kind = match &own {
             _ if self.told == Some(Reason::Time) => EndKind::Lost,
@@ -265,7 +294,8 @@ impl Script {
             let at = slurm.seen_at(now);
             let exit = match self.told {
                 Some(Reason::Time) => Exit::OutOfTime,
-                told => Exit::Code { code, told: told.is_some() },
+                Some(Reason::Order) => Exit::Code { code, by: By::Node },
+                None => Exit::Code { code, by: By::Itself },
             };
             slurm.folders.entry(self.lease()).or_default().exit.write(at, exit);
         }
