@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use stint_node::config::{Config, Gpus, Machine, Overrides, RaftProfile};
-use stint_protocol::Class;
+use stint_protocol::{Class, Runtime};
 use stint_sdk::units;
 use stint_sim::scenario::{Range, Topology};
 use stint_sim::{Pace, Place, Scenario};
@@ -20,15 +20,21 @@ const LEAST_KILL_MARGIN_MS: u64 = 400;
 const MOST_NODES: usize = 7;
 /// What an end may take beside leases, in milliseconds.
 const SETTLE_MS: u64 = 30_000;
+/// Jobs that a simulated Slurm runs at a time where the scenario does not say.
+const SLURM_JOBS: u32 = 12;
 /// A lost attempt may be lost again: so many leases fit into the time to settle.
 const LEASES_TO_SETTLE: u64 = 8;
 
-const IGNORED: [(&str, &str); 6] = [
+const IGNORED: [(&str, &str); 7] = [
     ("node, peers, api, http", "names, folders and addresses: simulated peers have their own"),
     ("executor.runtimes, sandbox, crun_path, max_log_bytes", "programs are simulated"),
     ("executor.labels", "simulated tasks ask for none"),
     ("raft.snapshot_every_entries", "few entries, so that snapshots happen within a seed"),
     ("raft.extra_sync_delay_ms", "the faults of the scenario slow disks down"),
+    (
+        "executor.slurm, classes.gpu_slurm.lease_ttl",
+        "Slurm is simulated with shorter times than it has; slurm-chaos has its faults",
+    ),
     ("classes.*, except lease_ttl", "run times are the scenario's, so that a seed is short"),
 ];
 
@@ -67,8 +73,15 @@ impl Node {
         Ok(Self { config: config.map_err(|error| Failure::Usage(error.to_string()))? })
     }
 
+    /// Those that simulated nodes execute themselves.
     fn classes(&self) -> BTreeSet<Class> {
         self.config.executor.classes.iter().copied().filter(|class| *class != Class::GpuSlurm).collect()
+    }
+
+    /// Whether it hands tasks to Slurm.
+    fn has_slurm(&self) -> bool {
+        let executor = &self.config.executor;
+        executor.classes.contains(&Class::GpuSlurm) && executor.runtimes.contains(&Runtime::Slurm)
     }
 }
 
@@ -124,7 +137,25 @@ fn topology(scenario: &mut Scenario, nodes: &[Node]) -> Result<Taken, String> {
         )),
     }
     taken.push(("GPUs of the nodes".into(), format!("{:?}", topology.gpus)));
+    taken.extend(slurm(scenario, nodes));
     Ok(taken)
+}
+
+/// There is a Slurm where one of the nodes has one, and then all simulated nodes do.
+fn slurm(scenario: &mut Scenario, nodes: &[Node]) -> Option<(String, String)> {
+    let (jobs, classes) = (&mut scenario.topology.slurm_jobs, &mut scenario.workload.classes);
+    if !nodes.iter().any(Node::has_slurm) {
+        *jobs = 0;
+        return None;
+    }
+    if *jobs == 0 {
+        *jobs = SLURM_JOBS;
+        classes.insert(Class::GpuSlurm.as_str().into(), 1);
+    }
+    Some((
+        "executor.slurm".into(),
+        format!("a Slurm that runs {jobs} jobs at a time, reached from every node"),
+    ))
 }
 
 /// None: the driver is asked.
@@ -142,10 +173,15 @@ fn classes(scenario: &mut Scenario, nodes: &[Node]) -> Result<Taken, String> {
     if sets.any(|other| other != offered) {
         return Err("executor.classes differ between the files: simulated nodes all offer the same".into());
     }
+    let has_slurm = scenario.topology.slurm_jobs > 0;
     let has_gpus = scenario.topology.gpus.iter().any(|count| *count > 0);
     let fits = |name: &String| {
         let class: Option<Class> = name.parse().ok();
-        class.is_some_and(|class| offered.contains(&class) && (class != Class::Gpu || has_gpus))
+        class.is_some_and(|class| match class {
+            Class::GpuSlurm => has_slurm,
+            Class::Gpu => has_gpus && offered.contains(&class),
+            _ => offered.contains(&class),
+        })
     };
     scenario.workload.classes.retain(|name, _| fits(name));
     if scenario.workload.classes.is_empty() {
@@ -165,7 +201,13 @@ fn leases(scenario: &mut Scenario, config: &Config) -> Result<Taken, String> {
     let rules = &mut scenario.cluster;
     let ttl = |class: &Class| config.classes.get(class).map_or(0, |rules| rules.lease_ttl_ms);
     let simulated = Class::ALL.into_iter().filter(|class| *class != Class::GpuSlurm);
+    // Slurm's answers are simulated faster than they are; leases as short as others of this cluster will do.
+    let slurm = Class::GpuSlurm.as_str();
+    let slurm_ms = rules.lease_ttl_ms.get(slurm).copied().unwrap_or(0).max(ttl(&Class::Gpu));
     rules.lease_ttl_ms = simulated.map(|class| (class.as_str().to_owned(), ttl(&class))).collect();
+    if scenario.topology.slurm_jobs > 0 {
+        rules.lease_ttl_ms.insert(slurm.to_owned(), slurm_ms);
+    }
     rules.lease_margin_ms = config.longest_lease_margin_ms();
     rules.kill_margin_ms = kill_margin_ms;
     rules.placement = Place::Spread;
@@ -227,6 +269,22 @@ mod tests {
         assert_eq!((cluster.lease_ttl_ms["gpu"], cluster.raft_profile), (30_000, Pace::Wan));
         assert!(cluster.lease_margin_ms > 2_000 && time.settle_ms > 240_000, "{scenario:?}");
         assert_eq!(scenario.topology.voters, Scenario::default().topology.voters);
+    }
+
+    #[test]
+    fn a_slurm_is_simulated_where_a_node_has_one() {
+        let bridge = "[executor]\nruntimes = [\"crun\", \"slurm\"]\nclasses = [\"cpu_short\", \"cpu_long\", \"gpu\", \
+                      \"gpu_slurm\"]\n[executor.slurm]\nfolder = \"/shared\"\nuser = \"1:1\"\n";
+        let mut scenario = Scenario::default();
+        apply(&mut scenario, &[node(bridge), node("")]).unwrap();
+        assert_eq!((scenario.topology.slurm_jobs, scenario.workload.classes["gpu_slurm"]), (SLURM_JOBS, 1));
+        let ttl = &scenario.cluster.lease_ttl_ms;
+        assert!(ttl["gpu_slurm"] >= ttl["gpu"] && ttl["gpu_slurm"] < 60_000, "{ttl:?}");
+        // One that has none has none of a scenario's either.
+        scenario.workload.classes.insert("cpu_short".into(), 1);
+        apply(&mut scenario, &[node("")]).unwrap();
+        assert_eq!(scenario.topology.slurm_jobs, 0);
+        assert!(!scenario.workload.classes.contains_key("gpu_slurm"));
     }
 
     #[test]
