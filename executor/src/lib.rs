@@ -54,6 +54,6 @@ pub use host::{
 };
 pub use mounts::MountSettings;
 pub use observer::{Artifact, Observer, PullEnd, Rule, Whose};
-pub use progress::Progress;
+pub use progress::{FILE as PROGRESS_FILE, Progress, read as read_progress};
 pub use store::{ImageConfig, ImageFiles, Store, StoreError, StoreFuture};
 pub use sys::spawn::WRITABLE as WRITABLE_FOLDERS;

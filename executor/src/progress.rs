@@ -10,6 +10,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use stint_protocol::limits::clip;
 
+use crate::host::LogChunk;
 use crate::limits;
 
 /// The file's name in the work folder.
@@ -96,6 +97,13 @@ fn fraction(text: &str) -> Option<Progress> {
 }
 
 impl Progress {
+    /// As `Host::progress` answers.
+    pub fn to_chunk(&self) -> LogChunk {
+        // Numbers and names: it always has a form in JSON.
+        let bytes = serde_json::to_vec(self).unwrap_or_default();
+        LogChunk { next_offset: bytes.len() as u64, bytes, complete: false }
+    }
+
     /// Fills in the share from the numbers; none when they make no sense.
     fn complete(&mut self) -> Option<()> {
         let sensible = |number: &f64| number.is_finite() && *number >= 0.0;

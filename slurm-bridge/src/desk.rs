@@ -250,6 +250,12 @@ impl Desk {
         self.entries.contains_key(&lease)
     }
 
+    /// Slurm's words for an attempt whose program has not begun.
+    pub fn waits(&self, lease: LeaseId) -> Option<&str> {
+        let entry = self.entries.get(&lease).filter(|entry| entry.record.began.is_none())?;
+        Some(entry.words.as_str()).filter(|words| !words.is_empty())
+    }
+
     /// What Slurm said last instead of a list; none when it answers.
     pub fn trouble(&self) -> Option<&str> {
         self.trouble.as_deref()

@@ -154,6 +154,8 @@ pub trait Shelf: Send + Sync + 'static {
         offset: u64,
         max: usize,
     ) -> Later<Result<LogChunk, LogError>>;
+    /// How far it says it is, as `Host::progress`.
+    fn progress(&self, lease: LeaseId) -> Later<Result<LogChunk, LogError>>;
     /// What it wrote last.
     fn log_tail(&self, lease: LeaseId, stream: LogStream, max: usize) -> Later<Result<LogChunk, LogError>>;
 }

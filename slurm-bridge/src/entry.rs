@@ -126,19 +126,15 @@ impl Entry {
             Some(Exit::Code { by: By::Node, .. }) => true,
             Some(Exit::Code { code, by }) => self.cancelled_here() && is_slurms(code, by),
             Some(_) => false,
-            // A job that did not run when it was cancelled shows no signal: Slurm may have begun it again, and what
-            // became of the first time is not known.
-            None if self.record.granted_until.is_some() => {
-                let signalled = |over: &Over| over.code.is_some_and(|code| code != (0, 0));
-                self.cancelled_here() && self.over.as_ref().is_some_and(signalled)
-            }
-            None => true,
+            None => self.record.granted_until.is_none() || self.cancelled_here(),
         }
     }
 
-    /// Whether Slurm cancelled its job as this node asked.
+    /// Whether Slurm ended its job as this node asked. One that did not run then shows neither signal nor code: Slurm may
+    /// have begun it again, and what became of the first time is not known.
     fn cancelled_here(&self) -> bool {
-        self.killed_at.is_some() && self.over.as_ref().is_some_and(|over| over.how == How::Cancelled)
+        let ran = |over: &Over| over.how == How::Cancelled && over.code.is_some_and(|code| code != (0, 0));
+        self.killed_at.is_some() && self.over.as_ref().is_some_and(ran)
     }
 
     /// Its record is kept, or not: whether what waited for that is granted.
@@ -220,7 +216,7 @@ impl Entry {
         let forgotten = self.missed.is_some_and(|(times, _)| times > 1);
         let words = |(kind, words): (EndKind, &str)| (kind, self.with_slurms(words));
         let told = (EndKind::Lost, "it was told to end");
-        let slurms = |over: &Over| match self.cancelled_here() {
+        let slurms = |over: &Over| match over.how == How::Cancelled && self.killed_at.is_some() {
             true => words(told.clone()),
             false => words(over.verdict(shell)),
         };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use stint_executor::{
     ContainersFuture, Held, Host, HostEvent, HostHealth, Launch, LogChunk, LogError, LogFuture, LogStream,
-    StopReason,
+    Progress, StopReason,
 };
 use stint_protocol::{Allowance, AttemptEnd, BootMs, LeaseId, Network, QuarantinedGpu, Runtime};
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -247,7 +247,21 @@ impl Host for Bridge {
     }
 
     fn progress(&self, lease: LeaseId) -> LogFuture {
-        self.0.local.progress(lease)
+        let bridge = self.clone();
+        Box::pin(async move {
+            if !bridge.knows(lease) {
+                return bridge.0.local.progress(lease).await;
+            }
+            let said = bridge.output(lease, bridge.0.doors.shelf.progress(lease)).await;
+            // Before its program says anything, what its job waits for.
+            let waits = bridge.desk().waits(lease).map(str::to_owned);
+            match (said, waits) {
+                (Ok(chunk), Some(words)) if chunk.bytes.is_empty() => {
+                    Ok(Progress { message: Some(words), ..Progress::default() }.to_chunk())
+                }
+                (said, _) => said,
+            }
+        })
     }
 
     fn read_output(&self, lease: LeaseId, path: &str, offset: u64, max: usize) -> LogFuture {

@@ -8,7 +8,7 @@
 
 use std::fmt::Write as _;
 
-use stint_executor::Launch;
+use stint_executor::{Launch, PROGRESS_FILE};
 
 use crate::state::REFUSAL;
 
@@ -16,6 +16,9 @@ use crate::state::REFUSAL;
 const FIRST_ANSWER_S: u64 = 300;
 /// How long after a question without an answer it asks again, in seconds.
 const ASK_AGAIN_S: u64 = 10;
+
+/// The variable that names the file for how far a program is.
+const PROGRESS: &str = "STINT_PROGRESS_FILE";
 
 /// Quotes a word for the shell.
 pub fn quoted(word: &str) -> String {
@@ -29,6 +32,9 @@ pub fn text(launch: &Launch, folder: &str) -> String {
     let mut env: Vec<(&String, &String)> = spec.env.iter().collect();
     env.retain(|(name, _)| !launch.env.contains_key(*name));
     env.extend(&launch.env);
+    let progress = (PROGRESS.to_owned(), format!("{folder}/job/work/{PROGRESS_FILE}"));
+    env.retain(|(name, _)| *name != PROGRESS);
+    env.push((&progress.0, &progress.1));
     let path = env.iter().find(|(name, _)| *name == "PATH").map(|(_, value)| value.as_str());
     let mut text = String::from("#!/bin/sh\n");
     let _ = writeln!(
@@ -236,5 +242,7 @@ read -r word < "$note"
 rm -f "$note"
 printf '%s %s .\n' "${word:-code}" "$code" > "$folder/job/exit"
 kill -KILL "$guard" 2>/dev/null
+# What Slurm ended is to show it: one that it cancelled before it ran shows nothing.
+[ "$word$code" = slurm0 ] && exit 143
 exit "$code"
 "#;

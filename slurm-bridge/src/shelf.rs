@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use minicbor::{Decode, Encode};
 use rustix::fs::OFlags;
-use stint_executor::{KeepEnded, Launch, LogChunk, LogError, LogStream};
+use stint_executor::{KeepEnded, Launch, LogChunk, LogError, LogStream, read_progress};
 use stint_protocol::{LeaseId, TaskId};
 use tokio::sync::Semaphore;
 
@@ -450,6 +450,15 @@ impl Shelf for FileShelf {
         max: usize,
     ) -> Later<Result<LogChunk, LogError>> {
         let read = move |shelf: &FileShelf| shelf.read_output(lease, stream, From::Offset(offset), max);
+        blocking(self, read, move || Err(LogError::NotFound(lease)))
+    }
+
+    fn progress(&self, lease: LeaseId) -> Later<Result<LogChunk, LogError>> {
+        let read = move |shelf: &FileShelf| {
+            let failed = |source| LogError::Read { lease, source };
+            let said = read_progress(&shelf.folder(lease).join("job")).map_err(failed)?;
+            Ok(said.map_or_else(LogChunk::default, |said| said.to_chunk()))
+        };
         blocking(self, read, move || Err(LogError::NotFound(lease)))
     }
 

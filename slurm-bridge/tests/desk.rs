@@ -245,7 +245,9 @@ fn a_failed_node_of_slurm_is_believed_when_the_time_it_had_is_over() {
 fn what_is_cancelled_before_it_began_ends_at_once_and_leaves_the_queue() {
     let mut rig = Rig::handed();
     rig.submit(Ok(JOB));
-    rig.list(seen(Told::Waits));
+    let why = "Slurm job 41: PENDING, Resources".to_owned();
+    rig.list(vec![Seen { words: why.clone(), ..seen(Told::Waits).remove(0) }]);
+    assert_eq!(rig.desk.waits(LEASE), Some(why.as_str()));
     rig.desk.stop(LEASE, StopReason::Cancelled);
     rig.go(1);
     assert_eq!(rig.end().unwrap().kind, EndKind::Cancelled);
@@ -299,6 +301,12 @@ fn what_ended_by_itself_is_not_told_as_what_its_node_wanted() {
     let by_slurm = Exit::Code { code: 7, by: By::Slurm };
     assert_eq!(killed(Some((0, 15)), Some(by_slurm)), EndKind::Cancelled);
     assert_eq!(killed(Some((0, 9)), None), EndKind::Cancelled);
+    let killed_by_another = Exit::Code { code: 137, by: By::Itself };
+    assert_eq!(
+        killed(None, Some(killed_by_another)),
+        EndKind::Lost,
+        "out of memory, before its job waited again"
+    );
     // A controller that lost its state cancels a job that waits again: of what ran nobody knows.
     assert_eq!(killed(None, None), EndKind::Lost);
 }

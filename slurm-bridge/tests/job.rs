@@ -188,6 +188,18 @@ async fn a_program_goes_on_with_more_time_and_ends_when_it_is_told() {
     assert_eq!(rig.files().await.exit, Some(Exit::Code { code: 9, by: By::Node }));
 }
 
+#[tokio::test]
+async fn how_far_a_program_says_it_is_can_be_read() {
+    let words = r#"echo '{"percent":30,"message":"warm"}' >> "$STINT_PROGRESS_FILE""#;
+    let mut rig = Rig::new(words, |_| {}).await;
+    assert!(rig.shelf.progress(LEASE).await.unwrap().bytes.is_empty());
+    let job = rig.begin(41);
+    rig.grant(1, 60_000).await;
+    assert_eq!(job.ended(), Some(0));
+    let said = String::from_utf8(rig.shelf.progress(LEASE).await.unwrap().bytes).unwrap();
+    assert!(said.contains("\"percent\":30.0") && said.contains("warm"), "{said}");
+}
+
 /// Over a slow file system answers come after it has asked again.
 #[tokio::test]
 async fn an_answer_to_an_earlier_question_counts_from_that_question() {
@@ -228,7 +240,8 @@ async fn slurms_own_signal_reaches_the_program() {
     .unwrap();
     let killed = Command::new("kill").arg("-TERM").arg(job.0.id().to_string()).status().unwrap();
     assert!(killed.success());
-    assert_eq!(job.ended(), Some(0));
+    // Slurm shows by this that the job ran; how the program ended stands in its file.
+    assert_eq!(job.ended(), Some(143));
     assert_eq!(rig.output(LogStream::Stdout).await, "ready\ntold\n");
     assert_eq!(rig.files().await.exit, Some(Exit::Code { code: 0, by: By::Slurm }));
 }
