@@ -49,6 +49,13 @@ impl Slurm {
         String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
     }
 
+    /// The whole name of a task's job.
+    fn job_name(&self, id: &str) -> String {
+        let jobs = self.jobs();
+        let job = jobs.iter().find(|job| job.contains(id)).expect("its job");
+        job.split(' ').next().unwrap().to_owned()
+    }
+
     async fn cluster(&self, peers: usize, more: fn(usize) -> String) -> Cluster {
         let root = tempfile::Builder::new().prefix("stint-test-").tempdir().unwrap();
         std::fs::set_permissions(root.path(), Permissions::from_mode(0o755)).unwrap();
@@ -157,7 +164,15 @@ async fn ends_follow_the_real_job() {
     let attempts = cluster.peers[0].dir.join("executor/attempts");
     assert_eq!(std::fs::read_dir(attempts).map_or(0, Iterator::count), 0);
     client.cancel(v1::CancelRequest { tasks: cancelled.clone(), ..Default::default() }).await.unwrap();
-    for (id, end) in [(&slow, "timed_out"), (&cancelled, "cancelled")] {
+    // Somebody else has Slurm end one: it is not tried again.
+    let foreign = accepted(&client, shell("echo 1/4 >> $STINT_PROGRESS_FILE; echo begun; sleep 100")).await;
+    until("it runs", || output(&cluster, &foreign[0]).contains("begun")).await;
+    let (_, said, _) = stint(&cluster, &["result", &foreign[0]]);
+    assert!(said.contains("\"percent\": 25"), "{said}");
+    let foreign_job = format!("--name={}", slurm.job_name(&foreign[0]));
+    let mut scancel = Command::new("scancel");
+    assert!(scancel.env("SLURM_CONF", slurm.conf()).arg(foreign_job).status().unwrap().success());
+    for (id, end) in [(&slow, "timed_out"), (&cancelled, "cancelled"), (&foreign, "cancelled")] {
         let task = cluster.finish(id, PATIENCE).await.remove(0);
         assert_eq!(ends(&task), [end], "{task:#?}");
     }
@@ -171,6 +186,12 @@ async fn ends_follow_the_real_job() {
         let jobs = slurm.jobs();
         let count = |state: &str| jobs.iter().filter(|job| job.contains(state)).count();
         (count("RUNNING"), count("PENDING")) == (2, 1)
+    })
+    .await;
+    let mut said = String::new();
+    until("what it waits for is told", || {
+        said = wide.iter().map(|id| stint(&cluster, &["result", id]).1).collect();
+        said.contains(": PENDING, Resources\"") && !said.contains("is kept on this node")
     })
     .await;
     client.cancel(v1::CancelRequest { tasks: wide.clone(), ..Default::default() }).await.unwrap();

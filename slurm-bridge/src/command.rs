@@ -13,6 +13,7 @@ use tokio::process::Command;
 
 use crate::door::{JobId, Later, Seen, Slurm, SubmitError};
 use crate::limits;
+use crate::script::FIRST_ANSWER_S;
 use crate::shelf::{FileShelf, lease_of};
 use crate::state::Told;
 
@@ -131,7 +132,8 @@ impl CommandSlurm {
         words.extend(["--parsable".into(), "--no-requeue".into(), format!("--job-name={name}")]);
         words.push(format!("--comment=stint {} of tenant {}", launch.lease, launch.tenant));
         // The bridge ends it in time; Slurm's own limit, in whole minutes, is for what the bridge cannot.
-        let minutes = (spec.timeout_ms + spec.stop_grace_ms).div_ceil(60_000) + 1;
+        let limit_ms = spec.timeout_ms + spec.stop_grace_ms + FIRST_ANSWER_S * 1_000;
+        let minutes = limit_ms.div_ceil(60_000) + 1;
         words.push(format!("--time={minutes}"));
         words.push(format!("--output={}", folder.join("job/slurm.out").display()));
         words.push(format!("--chdir={}", folder.join("job").display()));
@@ -207,6 +209,7 @@ fn seen(line: &str, prefix: &str) -> Option<Seen> {
     let [job, name, state, exit, reason, ..] = fields[..] else { return None };
     let lease = lease_of(name.strip_prefix(prefix)?)?;
     let told = Told::read(state, code(exit))?;
+    let reason = reason.trim_start_matches('(').trim_end_matches(')');
     let reason = if matches!(reason, "" | "None") { String::new() } else { format!(", {reason}") };
     Some(Seen {
         job: JobId(job.parse().ok()?),

@@ -51,6 +51,13 @@ impl Default for Timing {
     }
 }
 
+impl Timing {
+    /// How long a job of which nothing is known is looked for: until it must have arrived, and some lists more.
+    fn hunt_ms(&self) -> u64 {
+        self.call_ms + self.settle_ms + 3 * self.list_ms
+    }
+}
+
 /// How long a restarted node waits for its leader before it gives up what never began, in milliseconds.
 const RESTORE_MS: u64 = 300_000;
 
@@ -99,6 +106,10 @@ pub struct Desk {
     past: VecDeque<LeaseId>,
     /// Jobs that nobody accounts for; cancelled after each list that shows them.
     stray: BTreeSet<Named>,
+    /// Until when lists look for jobs that Slurm may have without anybody's knowing.
+    hunts_until: BootMs,
+    /// Jobs of ended attempts that are cancelled once their end is kept, as the record of that revision.
+    to_leave: BTreeMap<LeaseId, (u64, JobId)>,
     to_cancel: BTreeSet<Named>,
     cancelling: BTreeSet<Named>,
     /// When the list under way was asked for.
@@ -120,6 +131,8 @@ impl Desk {
             ended: BTreeSet::new(),
             past: VecDeque::new(),
             stray: BTreeSet::new(),
+            hunts_until: now.plus(timing.hunt_ms()),
+            to_leave: BTreeMap::new(),
             to_cancel: BTreeSet::new(),
             cancelling: BTreeSet::new(),
             listing: None,
@@ -179,6 +192,7 @@ impl Desk {
             granted_until: None,
             end: None,
             revision: 0,
+            killed: false,
         };
         self.watchdog.start(lease, self.limits(&record, launch.deadline));
         let launch = Box::new(launch);
@@ -289,19 +303,20 @@ impl Desk {
         let Timing { guard_ms, stale_ms, .. } = self.timing;
         let granted = self.entries.values().filter_map(|entry| entry.record.granted_until);
         let granted = granted.flat_map(|until| [until.plus(guard_ms), until.plus(guard_ms + stale_ms)]);
+        let since = self.entries.values().map(|entry| entry.since.plus(guard_ms + stale_ms));
         let over = self.entries.values().filter(|entry| entry.over.is_some());
         let over = over.map(|entry| entry.over_at.plus(stale_ms));
         let exits = self.entries.values().filter(|entry| entry.exit.is_some());
         let exits = exits.map(|entry| entry.exit_at.plus(self.timing.settle_ms));
         // What is past changes nothing any more.
-        let waits = granted.chain(over).chain(exits).filter(|at| *at > now).min();
-        let list = (self.listing.is_none() && self.wants_lists()).then_some(self.list_at);
+        let waits = granted.chain(since).chain(over).chain(exits).filter(|at| *at > now).min();
+        let list = (self.listing.is_none() && self.wants_lists(now)).then_some(self.list_at);
         [looks, waits, list, self.watchdog.next_wake()].into_iter().flatten().min()
     }
 
     /// Also while Slurm does not answer: that it does again is seen by a list.
-    fn wants_lists(&self) -> bool {
-        self.has_jobs() || self.trouble.is_some()
+    fn wants_lists(&self, now: BootMs) -> bool {
+        self.has_jobs() || self.trouble.is_some() || now < self.hunts_until
     }
 
     fn has_jobs(&self) -> bool {
@@ -310,7 +325,7 @@ impl Desk {
     }
 
     fn list(&mut self, now: BootMs) {
-        if self.listing.is_none() && self.wants_lists() && now >= self.list_at {
+        if self.listing.is_none() && self.wants_lists(now) && now >= self.list_at {
             self.listing = Some(now);
             self.work.push(Work::List);
         }
@@ -334,11 +349,13 @@ impl Desk {
     }
 
     fn look(&mut self, lease: LeaseId, now: BootMs) {
-        let Timing { look_ms, stale_ms, .. } = self.timing;
+        let Timing { look_ms, stale_ms, guard_ms, .. } = self.timing;
         let Some(entry) = self.entries.get_mut(&lease) else { return };
         if entry.may_write() && entry.looking.is_none() && now >= entry.look_at {
             let last = entry.over.is_some();
-            let glance = Glance { last, all: last && now >= entry.over_at.plus(stale_ms) };
+            let all = last && now >= entry.over_at.plus(stale_ms);
+            let late = entry.record.granted_until.is_some_and(|until| now >= until.plus(guard_ms));
+            let glance = Glance { last, all, late };
             (entry.looking, entry.look_at) = (Some(glance), now.plus(look_ms));
             self.work.push(Work::Look(lease));
             if std::mem::take(&mut entry.order_again)
@@ -371,14 +388,21 @@ impl Desk {
             && let Some(job) = entry.record.job
         {
             entry.killed_at = Some(now);
-            self.cancel(lease, job);
+            if entry.record.killed {
+                self.cancel(lease, job);
+            } else {
+                // Kept before: a later process of this node must not take it for somebody else's.
+                entry.record.killed = true;
+                self.work.push(entry.store());
+                entry.kill_waits = Some(entry.record.revision);
+            }
         }
     }
 
     /// What came of work.
     pub fn done(&mut self, done: Done, now: BootMs) {
         match done {
-            Done::Prepared(lease, result) => self.on_prepared(lease, result),
+            Done::Prepared(lease, result) => self.on_prepared(lease, result, now),
             Done::Stored(lease, revision, result) => self.on_stored(lease, revision, result, now),
             Done::Submitted(lease, result) => self.on_submitted(lease, result, now),
             Done::Listed(result) => self.on_listed(result, now),
@@ -399,22 +423,32 @@ impl Desk {
         self.list_at = self.list_at.min(now.plus(self.timing.look_ms));
     }
 
-    fn on_prepared(&mut self, lease: LeaseId, result: Result<(), String>) {
+    fn on_prepared(&mut self, lease: LeaseId, result: Result<(), String>, now: BootMs) {
         let Some(entry) = self.entries.get_mut(&lease) else { return };
         match result {
             Ok(()) => {
                 entry.phase = Phase::Storing;
                 self.work.push(entry.store());
             }
-            Err(why) => self.fail(lease, EndKind::StartFailed, why),
+            Err(why) => self.fail(lease, EndKind::StartFailed, why, now),
         }
     }
 
     fn on_stored(&mut self, lease: LeaseId, revision: u64, result: Result<(), String>, now: BootMs) {
-        let Some(entry) = self.entries.get_mut(&lease) else { return };
+        let Some(entry) = self.entries.get_mut(&lease) else {
+            if let Some((_, job)) = self.to_leave.get(&lease).filter(|(kept, _)| *kept <= revision) {
+                let job = *job;
+                self.to_leave.remove(&lease);
+                self.is_stray((lease, job));
+            }
+            return;
+        };
+        // Also when it could not be kept: what hangs is not to keep a program alive.
+        let kill = entry.kill_waits.take_if(|since| *since <= revision).and(entry.record.job);
         if let Some((_, grant)) = entry.waiting.take_if(|(since, _)| *since <= revision) {
             self.work.extend(entry.may_grant(grant, result.is_ok()).then_some(Work::Grant(lease, grant)));
         }
+        kill.into_iter().for_each(|job| self.cancel(lease, job));
         let Some(entry) = self.entries.get_mut(&lease) else { return };
         if entry.phase != Phase::Storing {
             if let Err(why) = result {
@@ -424,7 +458,7 @@ impl Desk {
         }
         match result {
             Ok(()) => self.submit(lease, now),
-            Err(why) => self.fail(lease, EndKind::StartFailed, why),
+            Err(why) => self.fail(lease, EndKind::StartFailed, why, now),
         }
     }
 
@@ -443,6 +477,7 @@ impl Desk {
                 lease,
                 EndKind::Lost,
                 "its lease was over before it could be handed to Slurm".into(),
+                now,
             ),
         }
     }
@@ -471,7 +506,7 @@ impl Desk {
                 tracing::warn!(%lease, why, "Slurm refuses another try");
                 entry.words = why;
             }
-            Err(SubmitError::Refused(why)) => self.fail(lease, EndKind::NotRunnable, why),
+            Err(SubmitError::Refused(why)) => self.fail(lease, EndKind::NotRunnable, why, now),
         }
     }
 
@@ -488,8 +523,11 @@ impl Desk {
         let is_over = |seen: &Seen| matches!(seen.told, Told::Over(_));
         let live = |lease: &LeaseId| of.get(lease).into_iter().flatten().filter(|seen| !is_over(seen));
         let unheld = of.keys().filter(|lease| !self.entries.contains_key(lease));
-        self.stray = unheld.flat_map(live).map(|seen| (seen.lease, seen.job)).collect();
-        self.to_cancel = self.stray.clone();
+        let strays: Vec<&Seen> = unheld.flat_map(live).collect();
+        self.stray = strays.iter().map(|seen| (seen.lease, seen.job)).collect();
+        // One that is ending already does so without being told again, however long it takes.
+        let to_cancel = strays.iter().filter(|seen| seen.told != Told::Ends);
+        self.to_cancel = to_cancel.map(|seen| (seen.lease, seen.job)).collect();
         let leases: Vec<LeaseId> = self.entries.keys().copied().collect();
         for lease in leases {
             self.on_seen(lease, of.remove(&lease).unwrap_or_default(), asked_at, now);
@@ -519,6 +557,13 @@ impl Desk {
             return;
         }
         let own = entry.record.job.filter(|own| jobs.iter().any(|seen| seen.job == *own));
+        let others = |seen: &&Seen| Some(seen.job) != own && !matches!(seen.told, Told::Over(_));
+        if own.is_none() && entry.record.granted_until.is_some() {
+            // The one that was given time is forgotten; what became of another one says nothing of it.
+            let others: Vec<Named> = jobs.iter().filter(others).map(|seen| (lease, seen.job)).collect();
+            others.into_iter().for_each(|job| self.is_stray(job));
+            return self.on_missed(lease, asked_at, now);
+        }
         // Of several the one that runs, then one that is not over: a lost answer may have made two, and one begins.
         let runs = jobs.iter().find(|seen| seen.told == Told::Runs);
         let best = runs.or_else(|| jobs.iter().find(|seen| !matches!(seen.told, Told::Over(_))));
@@ -557,7 +602,7 @@ impl Desk {
             Some(_) if entry.record.job.is_none() && entry.submits < limits::SUBMITS => {
                 self.submit(lease, now)
             }
-            _ => self.fail(lease, EndKind::Lost, "Slurm forgot its job before it began".into()),
+            _ => self.fail(lease, EndKind::Lost, "Slurm forgot its job before it began".into(), now),
         }
     }
 
@@ -578,6 +623,7 @@ impl Desk {
         };
         entry.looked |= glance.is_some_and(|glance| glance.last);
         entry.seen_all |= glance.is_some_and(|glance| glance.all);
+        entry.seen_late |= glance.is_some_and(|glance| glance.late);
         if files.exit.is_some() && entry.exit.is_none() {
             (entry.exit, entry.exit_at) = (files.exit, now);
             self.list_at = now;
@@ -634,10 +680,10 @@ impl Desk {
     }
 
     /// Ends an attempt whose program never began.
-    fn fail(&mut self, lease: LeaseId, kind: EndKind, message: String) {
+    fn fail(&mut self, lease: LeaseId, kind: EndKind, message: String, now: BootMs) {
         let began = self.entries.get(&lease).is_some_and(|entry| entry.record.granted_until.is_some());
         if !began {
-            self.end(lease, kind, message, 0);
+            self.end(lease, kind, message, 0, now);
         }
     }
 
@@ -650,10 +696,10 @@ impl Desk {
         let Some(until) = entry.record.granted_until else {
             // It never ran, and gets no time any more.
             match (stopped_by, &entry.over) {
-                (Some(why), _) if !busy => self.end(lease, why.end_kind(), String::new(), 0),
+                (Some(why), _) if !busy => self.end(lease, why.end_kind(), String::new(), 0, now),
                 (None, Some(over)) if entry.looked => {
                     let (kind, words) = entry.unbegun(over);
-                    self.end(lease, kind, words, 0);
+                    self.end(lease, kind, words, 0, now);
                 }
                 _ => {}
             }
@@ -665,26 +711,32 @@ impl Desk {
         let late = now >= entry.exit_at.plus(self.timing.settle_ms);
         let left_behind = entry.exit.is_some() && late && !entry.is_ending && entry.over.is_none();
         if let Some((kind, words)) = entry.verdict(out_of_time || left_behind) {
-            self.end(lease, kind, words, run_ms);
-        } else if out_of_time && (entry.over.is_none() || now >= until.plus(guard_ms + self.timing.stale_ms))
+            self.end(lease, kind, words, run_ms, now);
+        } else if out_of_time
+            && (entry.over.is_none() && entry.seen_late
+                || now >= until.max(entry.since).plus(guard_ms + self.timing.stale_ms))
         {
             let words = "its job was given no more time, and did not say how it ended".to_owned();
-            self.end(lease, EndKind::Lost, words, run_ms);
+            self.end(lease, EndKind::Lost, words, run_ms, now);
         }
     }
 
-    fn end(&mut self, lease: LeaseId, own: EndKind, message: String, run_ms: u64) {
+    fn end(&mut self, lease: LeaseId, own: EndKind, message: String, run_ms: u64, now: BootMs) {
         let Some(entry) = self.entries.get(&lease) else { return };
         let why = self.watchdog.exited(lease).filter(|_| entry.obeyed());
         let kind = why.map_or(own, Why::end_kind);
         let end = AttemptEnd::new(lease, kind, message, run_ms);
         let Some(mut entry) = self.entries.remove(&lease) else { return };
-        // Whatever Slurm still has of it is in nobody's name.
-        if entry.over.is_none() {
-            entry.record.job.into_iter().for_each(|job| self.is_stray((lease, job)));
-        }
         entry.record.end = Some(end.clone());
         self.work.push(entry.store());
+        // Whatever Slurm still has of it is in nobody's name. It is cancelled when its end is kept: to a later process of
+        // this node it would have been cancelled by somebody else.
+        if entry.over.is_none() {
+            match entry.record.job {
+                Some(job) => drop(self.to_leave.insert(lease, (entry.record.revision, job))),
+                None => self.hunts_until = now.plus(self.timing.hunt_ms()),
+            }
+        }
         self.ended.insert(lease);
         self.ends.insert(lease, end.clone());
         self.events.push(HostEvent::Ended(end));

@@ -80,6 +80,10 @@ pub struct Record {
     /// Grows with each change: of two that are written at a time, the later one stays.
     #[n(7)]
     pub revision: u64,
+    /// Its node had Slurm end its job, or was about to.
+    #[n(8)]
+    #[cbor(default)]
+    pub killed: bool,
 }
 
 /// What an attempt's job wrote.

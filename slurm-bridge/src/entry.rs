@@ -32,6 +32,8 @@ pub struct Glance {
     pub last: bool,
     /// And for so long that everything it wrote is seen.
     pub all: bool,
+    /// The time that it was given was over.
+    pub late: bool,
 }
 
 pub struct Entry {
@@ -57,10 +59,9 @@ pub struct Entry {
     pub runs: bool,
     /// Slurm is ending its processes: how it ended is told soon.
     pub is_ending: bool,
-    /// When this node had Slurm kill it, last.
+    /// When this node had Slurm kill it, last; while that is kept first, also which record it waits for.
     pub killed_at: Option<BootMs>,
-    /// Slurm's word is not enough for the end of its processes: it took back what it said before.
-    pub doubtful: bool,
+    pub kill_waits: Option<u64>,
     /// Lists in a row that did not show its job, and when the first of them was asked for.
     pub missed: Option<(u32, BootMs)>,
     pub look_at: BootMs,
@@ -69,6 +70,10 @@ pub struct Entry {
     pub looked: bool,
     /// Everything that its job wrote was seen.
     pub seen_all: bool,
+    /// It was looked at since the time that it was given was over.
+    pub seen_late: bool,
+    /// Since when this process of the node knows of it.
+    pub since: BootMs,
     /// What was granted is being written.
     pub granting: bool,
     /// What is granted once the record of that revision is kept.
@@ -105,12 +110,14 @@ impl Entry {
             runs: false,
             is_ending: false,
             killed_at: None,
-            doubtful: false,
+            kill_waits: None,
             missed: None,
             look_at: now,
             looking: None,
             looked: false,
             seen_all: false,
+            seen_late: false,
+            since: now,
             granting: false,
             waiting: None,
             unreadable: false,
@@ -134,7 +141,7 @@ impl Entry {
     /// have begun it again, and what became of the first time is not known.
     fn cancelled_here(&self) -> bool {
         let ran = |over: &Over| over.how == How::Cancelled && over.code.is_some_and(|code| code != (0, 0));
-        self.killed_at.is_some() && self.over.as_ref().is_some_and(ran)
+        self.record.killed && self.over.as_ref().is_some_and(ran)
     }
 
     /// Its record is kept, or not: whether what waited for that is granted.
@@ -167,8 +174,6 @@ impl Entry {
         self.is_ending = seen.told == Told::Ends;
         match seen.told {
             Told::Waits => {
-                // A controller that lost its latest state starts a job again whose processes may be there.
-                self.doubtful |= self.record.granted_until.is_some();
                 (self.runs, self.over, self.looked) = (false, None, false);
                 self.seen_all = false;
             }
@@ -177,7 +182,6 @@ impl Entry {
                 self.seen_all = false;
             }
             Told::Over(over) => {
-                self.doubtful |= over.how == How::NodeFailed;
                 if self.over.is_none() {
                     (self.look_at, self.over_at) = (BootMs(0), now);
                 }
@@ -212,11 +216,11 @@ impl Entry {
             _ => None,
         };
         let again = self.exit.is_none() && self.over.as_ref().is_some_and(Over::is_refusal);
-        let gone = self.over.is_some() && self.looked && !self.doubtful;
+        let gone = self.over.is_some() && self.looked;
         let forgotten = self.missed.is_some_and(|(times, _)| times > 1);
         let words = |(kind, words): (EndKind, &str)| (kind, self.with_slurms(words));
         let told = (EndKind::Lost, "it was told to end");
-        let slurms = |over: &Over| match over.how == How::Cancelled && self.killed_at.is_some() {
+        let slurms = |over: &Over| match over.how == How::Cancelled && self.record.killed {
             true => words(told.clone()),
             false => words(over.verdict(shell)),
         };
@@ -245,7 +249,8 @@ impl Entry {
             }
             // It may have ended by itself just before.
             (Some(over), None)
-                if out_of_time && (self.seen_all || !matches!(over.how, How::Ended | How::Cancelled)) =>
+                if out_of_time
+                    && (self.seen_all || self.looked && !matches!(over.how, How::Ended | How::Cancelled)) =>
             {
                 Some(slurms(over))
             }

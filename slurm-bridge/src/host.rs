@@ -144,6 +144,21 @@ impl Bridge {
         Duration::from_millis(self.0.doors.timing.files_ms)
     }
 
+    /// Output of a job, empty before its program began; none: it was not handed to Slurm.
+    async fn own_output(
+        &self,
+        lease: LeaseId,
+        read: Later<Result<LogChunk, LogError>>,
+    ) -> Option<Result<LogChunk, LogError>> {
+        let runs = self.desk().holds(lease);
+        Some(match self.output(lease, read).await {
+            Err(LogError::NotFound(_)) if runs => Ok(LogChunk::default()),
+            Err(LogError::NotFound(_)) if !self.knows(lease) => return None,
+            Ok(chunk) => Ok(LogChunk { complete: chunk.complete && !runs, ..chunk }),
+            failed => failed,
+        })
+    }
+
     async fn output(
         &self,
         lease: LeaseId,
@@ -215,33 +230,23 @@ impl Host for Bridge {
     }
 
     fn read_log(&self, lease: LeaseId, stream: LogStream, offset: u64, max: usize) -> LogFuture {
-        let (bridge, local) = (self.clone(), self.0.local.clone());
+        let bridge = self.clone();
         Box::pin(async move {
-            let runs = bridge.desk().holds(lease);
-            let read = bridge.0.doors.shelf.read_log(lease, stream, offset, max);
-            match bridge.output(lease, read).await {
-                Err(LogError::NotFound(_)) if !bridge.knows(lease) => {
-                    local.read_log(lease, stream, offset, max).await
-                }
-                Err(LogError::NotFound(_)) if runs => Ok(LogChunk::default()),
-                Ok(mut chunk) => {
-                    chunk.complete &= !runs;
-                    Ok(chunk)
-                }
-                failed => failed,
+            let (local, shelf) = (&bridge.0.local, &bridge.0.doors.shelf);
+            match bridge.own_output(lease, shelf.read_log(lease, stream, offset, max)).await {
+                Some(read) => read,
+                None => local.read_log(lease, stream, offset, max).await,
             }
         })
     }
 
     fn log_tail(&self, lease: LeaseId, stream: LogStream, max: usize) -> LogFuture {
-        let (bridge, local) = (self.clone(), self.0.local.clone());
+        let bridge = self.clone();
         Box::pin(async move {
-            let read = bridge.0.doors.shelf.log_tail(lease, stream, max);
-            match bridge.output(lease, read).await {
-                Err(LogError::NotFound(_)) if !bridge.knows(lease) => {
-                    local.log_tail(lease, stream, max).await
-                }
-                told => told,
+            let (local, shelf) = (&bridge.0.local, &bridge.0.doors.shelf);
+            match bridge.own_output(lease, shelf.log_tail(lease, stream, max)).await {
+                Some(read) => read,
+                None => local.log_tail(lease, stream, max).await,
             }
         })
     }

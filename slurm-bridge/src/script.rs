@@ -13,7 +13,7 @@ use stint_executor::{Launch, PROGRESS_FILE};
 use crate::state::REFUSAL;
 
 /// How long a job that Slurm began waits for its first answer, in seconds: its node may just be restarting.
-const FIRST_ANSWER_S: u64 = 300;
+pub const FIRST_ANSWER_S: u64 = 300;
 /// How long after a question without an answer it asks again, in seconds.
 const ASK_AGAIN_S: u64 = 10;
 
@@ -70,34 +70,46 @@ pub fn text(launch: &Launch, folder: &str) -> String {
     odd.iter().for_each(|(name, value)| {
         let _ = write!(text, " {}", quoted(&format!("{name}={value}")));
     });
-    text.push_str(" \"$STINT__NICE\" -n 0 -- \"$@\"\n) </dev/null >&8 2>&9 8>&- 9>&- &\n");
+    text.push_str(" \"$STINT__NICE\" -n 0 -- \"$@\"\n) </dev/null >&8 2>&9 7>&- 8>&- 9>&- &\n");
     text.push_str(TAIL);
     text
 }
 
-/// Whether a shell can have a variable of this name.
+/// Names that some shells keep for themselves: setting one ends them.
+const SHELLS: &[&str] =
+    &["UID", "EUID", "PPID", "OPTIND", "SHELLOPTS", "BASHOPTS", "BASH_VERSINFO", "LINENO", "IFS"];
+
+/// Whether every shell can have a variable of this name.
 fn is_identifier(name: &str) -> bool {
     let mut bytes = name.bytes();
-    bytes.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
+    !SHELLS.contains(&name)
+        && bytes.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 /// Just before the program: its output is there, and it still has time.
-const LAUNCH: &str = r#"STINT__SETSID=$(command -v setsid) STINT__ENV=$(command -v env) STINT__NICE=$(command -v nice) || cannot_begin
+const LAUNCH: &str = r#"STINT__SETSID=$(command -v setsid) && STINT__ENV=$(command -v env) && STINT__NICE=$(command -v nice) || cannot_begin
 # What a shell starts beside itself ignores these two, and could never be interrupted. Not every env can undo that.
 STINT__SIGNALS=--default-signal=INT,QUIT
 "$STINT__ENV" "$STINT__SIGNALS" true 2>/dev/null || STINT__SIGNALS=''
-# Why the program is ended, the first reason counts. On this node's own disk: a shared one may hang.
-note=$(mktemp /tmp/stint.XXXXXX) || exit "$refusal"
+# Why the program is ended, the first reason counts. On this node's own disk, for a shared one may hang, and without a
+# name, so that nothing stays there.
+note=$(mktemp /tmp/stint.XXXXXX) || no_time late
+exec 7<>"$note"
+rm -f "$note"
+note=/proc/$$/fd/7
 exec 8>"$folder/job/stdout" 9>"$folder/job/stderr"
-look_at_clock
 hear
+look_at_clock
 [ "$order" = run ] || no_time told
 [ "$now" -lt "$until" ] || no_time late
 # To its group, or to itself while it has none yet.
 tell_program() { kill "-$1" "-$program" 2>/dev/null || kill "-$1" "$program" 2>/dev/null; }
 program='' end_it=''
 because() { [ -s "$note" ] || echo "$1" > "$note"; }
+# Its end was not noticed yet: its number is still its own.
+is_there() { [ -e "$note" ] && kill -0 "$program" 2>/dev/null; }
+end_late() { is_there && because late && tell_program KILL; }
 trap 'end_it=yes; because slurm; [ -z "$program" ] || tell_program TERM' TERM INT
 (
 "#;
@@ -105,7 +117,7 @@ trap 'end_it=yes; because slurm; [ -z "$program" ] || tell_program TERM' TERM IN
 /// Up to the program: asks for time.
 const HEAD: &str = r#"
 umask 022
-number=0 answered=0 asked=0 until=0 given=0 order=run note=''
+number=0 answered=0 asked=0 until=0 given=0 order=run
 
 # Whole seconds since this machine began; no process is made for it.
 look_at_clock() { read -r now rest < /proc/uptime; now=${now%%.*}; }
@@ -133,13 +145,14 @@ hear() {
     [ $((from + seconds)) -le "$until" ] || until=$((from + seconds))
 }
 cannot_begin() {
+    trap - EXIT
     echo 'missing .' > "$folder/job/exit"
     exit 127
 }
 
 # The answer came too late, or was that it is to end.
 no_time() {
-    rm -f "$note"
+    trap - EXIT
     printf '%s %s .\n' "$1" "$refusal" > "$folder/job/exit"
     exit "$refusal"
 }
@@ -151,55 +164,64 @@ if [ -z "${HOME-}" ]; then
 fi
 # Slurm may begin a job a second time, when its controller forgot that it did: the program runs once.
 mkdir began 2>/dev/null || exit "$refusal"
+# A shell that can make no process, or no file, ends: then its program never began.
+trap 'no_time late' EXIT
 ask
 look_at_clock
 give_up=$((now + first_answer))
 while [ "$answered" = 0 ]; do
     look_at_clock
-    [ "$now" -lt "$give_up" ] || exit "$refusal"
+    [ "$now" -lt "$give_up" ] || no_time late
     [ "$now" -lt $((asked + ask_again)) ] || ask
     sleep 1
     hear
+    [ "$order" = run ] || no_time told
 done
 look_at_clock
-[ "$order" = run ] || no_time told
 [ "$now" -lt "$until" ] || no_time late
 "#;
 
 /// From the program's start on: a guard beside it ends it in time.
 const TAIL: &str = r#"program=$!
-exec 8>&- 9>&-
+# Without a guard it does not run.
+trap 'end_late; no_time late' EXIT
 [ -z "$end_it" ] || tell_program TERM
-# Ends the program at a fixed time, whatever becomes of the shared folder: it touches nothing of it.
+# Ends the program at a fixed time, whatever becomes of the shared folder: it touches nothing of it. All processes that
+# takes are made here, for later there may be none to be had.
 end_at() {
     (
         trap '' TERM INT HUP
+        soon='' end=''
+        trap 'trap - EXIT; kill -KILL $soon $end 2>/dev/null; exit 0' USR1
+        trap end_late EXIT
         cd /
-        told=''
-        while kill -0 "$program" 2>/dev/null; do
-            look_at_clock
-            if [ "$now" -ge "$1" ]; then
-                because late
-                tell_program KILL
-            elif [ -z "$told" ] && [ "$now" -ge $(($1 - grace)) ]; then
-                because late
-                told=yes
-                tell_program TERM
-            fi
-            sleep 1
-        done
+        look_at_clock
+        left=$(($1 > now ? $1 - now : 0))
+        sleep $((left > grace ? left - grace : 0)) &
+        soon=$!
+        sleep "$left" &
+        end=$!
+        wait "$soon"
+        is_there && because late && tell_program TERM
+        wait "$end"
     ) </dev/null >/dev/null 2>&1 &
     before=$killer
     killer=$!
-    [ -z "$before" ] || kill -KILL "$before" 2>/dev/null
+    [ -z "$before" ] || kill -USR1 "$before" 2>/dev/null
 }
 (
     # Slurm tells every process of a job to end; these stay as long as the program does.
     trap '' TERM INT HUP
     told='' killer='' ends=$until
+    trap end_late EXIT
     end_at "$ends"
-    while kill -0 "$program" 2>/dev/null; do
+    # From here on it ends in time also when this shell can go on no longer.
+    trap - EXIT
+    trap 'kill -USR1 "$killer" 2>/dev/null; exit 0' USR1
+    while is_there; do
         look_at_clock
+        # Sleeping takes no account of a machine that is suspended.
+        [ "$now" -lt "$ends" ] || end_late
         hear
         if [ "$until" -gt "$ends" ]; then
             ends=$until
@@ -222,8 +244,12 @@ end_at() {
         fi
         sleep 1
     done
+    kill -USR1 "$killer" 2>/dev/null
 ) </dev/null >/dev/null 2>&1 &
 guard=$!
+trap - EXIT
+# Closing may wait for the shared folder.
+exec 8>&- 9>&-
 while :; do
     wait "$program"
     code=$?
@@ -239,9 +265,9 @@ done
 kill -KILL "-$program" 2>/dev/null
 word=code
 read -r word < "$note"
-rm -f "$note"
+exec 7>&-
 printf '%s %s .\n' "${word:-code}" "$code" > "$folder/job/exit"
-kill -KILL "$guard" 2>/dev/null
+kill -USR1 "$guard" 2>/dev/null
 # What Slurm ended is to show it: one that it cancelled before it ran shows nothing.
 [ "$word$code" = slurm0 ] && exit 143
 exit "$code"

@@ -153,8 +153,8 @@ impl FileShelf {
                 Ok(Some(stored)) if stored.boot == self.0.boot || stored.record.end.is_some() => {
                     found.records.push(stored.record);
                 }
-                // Nothing was handed over before there is a record.
-                Ok(None) => {}
+                // Nothing was handed over before there is a record, so it may go; one that is given again is made anew.
+                Ok(None) => drop(self.mark(lease)?),
                 // Of another boot its times mean nothing; what runs there ends when its time is over.
                 Ok(Some(_)) | Err(_) => {
                     found.accounted = false;
@@ -189,8 +189,9 @@ impl FileShelf {
         if revision < *last {
             return Ok(());
         }
+        write()?;
         *last = revision;
-        write()
+        Ok(())
     }
 
     /// The folder of an attempt.
@@ -210,6 +211,7 @@ impl FileShelf {
         }
         // Nothing was handed over of what has no record; what lies there may be anything by now.
         if folder.exists() {
+            self.marked().retain(|(_, other)| *other != launch.lease);
             fs::remove_dir_all(&folder)?;
         }
         let job = folder.join("job");

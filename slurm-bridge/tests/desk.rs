@@ -238,6 +238,12 @@ fn a_failed_node_of_slurm_is_believed_when_the_time_it_had_is_over() {
     rig.go(until.0 - rig.now);
     assert!(rig.end().is_none());
     rig.go(Timing::default().guard_ms);
+    // What it wrote last is looked at before that.
+    for _ in 0..3 {
+        if rig.end().is_none() {
+            rig.look(asks(2));
+        }
+    }
     assert_eq!(rig.end().unwrap().kind, EndKind::Lost);
 }
 
@@ -251,7 +257,10 @@ fn what_is_cancelled_before_it_began_ends_at_once_and_leaves_the_queue() {
     rig.desk.stop(LEASE, StopReason::Cancelled);
     rig.go(1);
     assert_eq!(rig.end().unwrap().kind, EndKind::Cancelled);
-    rig.take(|work| matches!(work, Work::Cancel(LEASE, JOB)));
+    let is_cancel = |work: &Work| matches!(work, Work::Cancel(LEASE, JOB));
+    assert!(!rig.has(is_cancel), "a later process of its node would take it for somebody else's doing");
+    rig.keep();
+    rig.take(is_cancel);
 }
 
 #[test]
@@ -275,7 +284,10 @@ fn killed(code: Option<(i32, i32)>, exit: Option<Exit>) -> EndKind {
     rig.take(is_grant);
     // The shared folder is slow: its job does not hear of it.
     rig.go(60_000);
-    rig.take(|work| matches!(work, Work::Cancel(LEASE, JOB)));
+    let is_cancel = |work: &Work| matches!(work, Work::Cancel(LEASE, JOB));
+    assert!(!rig.has(is_cancel), "a later process of its node would take it for somebody else's doing");
+    rig.keep();
+    rig.take(is_cancel);
     rig.list(seen(Told::Over(Over { how: How::Cancelled, code })));
     let files = Files { exit, ..asks(1) };
     for _ in 0..2_000 {
@@ -330,4 +342,100 @@ fn slurms_word_says_why_only_when_slurm_ended_it() {
     assert_eq!(end(How::TimedOut, itself(1)), Some(EndKind::Exited(1)));
     assert_eq!(end(How::Cancelled, slurm(1)), Some(EndKind::Cancelled));
     assert_eq!(end(How::OutOfMemory, itself(1)), Some(EndKind::OutOfMemory));
+}
+
+/// The next process of the node, with what the last one kept.
+fn restarted(rig: &mut Rig, now: u64) {
+    rig.now = now;
+    rig.desk = Desk::open(Timing::default(), rig.kept.clone().into_iter().collect(), BootMs(now));
+    rig.open.clear();
+    rig.go(0);
+}
+
+#[test]
+fn a_node_that_was_away_reads_how_a_job_ended_before_it_calls_it_lost() {
+    let mut rig = running();
+    let until = rig.kept.as_ref().unwrap().granted_until.unwrap();
+    restarted(&mut rig, until.0 + 30_000);
+    assert!(rig.end().is_none());
+    rig.look(Files { exit: Some(Exit::Code { code: 0, by: By::Itself }), ..asks(3) });
+    rig.go(60_000);
+    assert_eq!(rig.end().unwrap().kind, EndKind::Exited(0));
+    // And when there is nothing to read, not for ever.
+    let mut rig = running();
+    restarted(&mut rig, until.0 + 30_000);
+    rig.look(asks(3));
+    rig.go(1);
+    assert_eq!(rig.end().unwrap().kind, EndKind::Lost);
+    let mut rig = running();
+    restarted(&mut rig, until.0 + 30_000);
+    rig.go(Timing::default().guard_ms + Timing::default().stale_ms);
+    assert_eq!(rig.end().unwrap().kind, EndKind::Lost, "the folder is away for long");
+}
+
+#[test]
+fn what_a_node_had_slurm_end_is_its_own_doing_after_a_restart_too() {
+    let mut rig = running();
+    rig.desk.stop(LEASE, StopReason::Drained);
+    rig.go(1);
+    rig.go(60_000);
+    rig.keep();
+    assert!(rig.has(|work| matches!(work, Work::Cancel(LEASE, JOB))));
+    let now = rig.now;
+    restarted(&mut rig, now + 5_000);
+    rig.list(seen(Told::Over(Over { how: How::Cancelled, code: Some((0, 15)) })));
+    for _ in 0..3 {
+        if rig.end().is_none() {
+            rig.look(Files { exit: Some(Exit::Code { code: 143, by: By::Slurm }), ..asks(1) });
+        }
+    }
+    // A drained task is tried again; cancelled by somebody else it would not be.
+    assert_eq!(rig.end().unwrap().kind, EndKind::Lost);
+}
+
+#[test]
+fn what_becomes_of_a_second_job_says_nothing_of_the_one_that_runs() {
+    let mut rig = running();
+    let other =
+        Seen { job: JobId(42), ..seen(Told::Over(Over { how: How::Cancelled, code: None })).remove(0) };
+    rig.list(vec![other]);
+    rig.look(asks(2));
+    rig.keep();
+    assert!(rig.has(is_grant), "it is given more time");
+    // One that would begin beside it is cancelled.
+    rig.list(vec![Seen { job: JobId(43), ..seen(Told::Waits).remove(0) }]);
+    rig.take(|work| matches!(work, Work::Cancel(LEASE, JobId(43))));
+    assert!(rig.end().is_none());
+}
+
+#[test]
+fn what_slurm_is_ending_is_not_cancelled_again_and_again() {
+    let mut rig = Rig::handed();
+    rig.submit(Ok(JOB));
+    rig.list(seen(Told::Waits));
+    rig.desk.stop(LEASE, StopReason::Cancelled);
+    rig.go(1);
+    rig.keep();
+    let is_cancel = |work: &Work| matches!(work, Work::Cancel(LEASE, JOB));
+    rig.take(is_cancel);
+    rig.answer(Done::Cancelled(LEASE, JOB, Ok(())));
+    rig.list(seen(Told::Ends));
+    assert!(!rig.has(is_cancel));
+    rig.go(5_000);
+    assert!(!rig.has(|work| matches!(work, Work::List)), "lists come no faster than they are to");
+    rig.list(seen(Told::Runs));
+    rig.take(is_cancel);
+}
+
+#[test]
+fn a_job_that_may_be_there_is_looked_for_after_its_attempt_has_ended() {
+    let mut rig = Rig::handed();
+    rig.submit(Err(SubmitError::Unknown("timed out".into())));
+    rig.desk.stop(LEASE, StopReason::Cancelled);
+    rig.go(1);
+    assert_eq!(rig.end().unwrap().kind, EndKind::Cancelled);
+    rig.keep();
+    rig.list(Vec::new());
+    rig.list(seen(Told::Waits));
+    rig.take(|work| matches!(work, Work::Cancel(LEASE, JOB)));
 }

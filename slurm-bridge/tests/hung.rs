@@ -42,6 +42,7 @@ fn record(revision: u64) -> Record {
         granted_until: None,
         end: None,
         revision,
+        killed: false,
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a job's script does, without Slurm: it is run as Slurm would, and given time by hand.
 #![allow(clippy::unwrap_used)]
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -21,11 +22,16 @@ struct Rig {
 
 impl Rig {
     async fn new(command: &str, change: impl FnOnce(&mut TaskSpec)) -> Self {
+        Self::of_user(None, command, change).await
+    }
+
+    async fn of_user(user: Option<(u32, u32)>, command: &str, change: impl FnOnce(&mut TaskSpec)) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let settings = ShelfSettings {
             folder: folder.path().into(),
             owner: "test-1".into(),
-            user: None,
+            user,
             keep_ended: KeepEnded::default(),
         };
         let (shelf, found) = FileShelf::open(settings).unwrap();
@@ -198,6 +204,96 @@ async fn how_far_a_program_says_it_is_can_be_read() {
     assert_eq!(job.ended(), Some(0));
     let said = String::from_utf8(rig.shelf.progress(LEASE).await.unwrap().bytes).unwrap();
     assert!(said.contains("\"percent\":30.0") && said.contains("warm"), "{said}");
+}
+
+/// Another program of its user, or itself, takes all processes that its user may have: the guard cannot go on.
+#[tokio::test]
+async fn a_program_ends_with_its_time_though_no_process_can_be_made() {
+    const USER: u32 = 54_321;
+    for shell in ["dash", "bash"] {
+        let mut rig = Rig::of_user(Some((USER, USER)), "touch ran; exec sleep 77", |spec| {
+            spec.stop_grace_ms = 1_000;
+        })
+        .await;
+        let as_user = |words: &[&str]| {
+            let mut command = Command::new("setpriv");
+            command
+                .args([&format!("--reuid={USER}"), &format!("--regid={USER}"), "--clear-groups"])
+                .args(words);
+            command.env_clear().env("PATH", "/usr/bin:/bin").stdin(Stdio::null());
+            command
+        };
+        let script = rig.shelf.script(LEASE);
+        let mut begin = as_user(&["prlimit", "--nproc=15", shell, script.to_str().unwrap()]);
+        let job = Job(begin.env("SLURM_JOB_ID", "41").spawn().unwrap());
+        rig.grant(1, 12_000).await;
+        let granted = Instant::now();
+        let ran = rig.work().join("ran");
+        while !is_there(&ran) {
+            assert!(granted.elapsed() < Duration::from_secs(10), "it did not begin");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let others: Vec<Job> = (0..20).map(|_| Job(as_user(&["sleep", "60"]).spawn().unwrap())).collect();
+        job.ended();
+        let took = granted.elapsed();
+        assert!(took > Duration::from_secs(8) && took < Duration::from_secs(15), "{shell}: {took:?}");
+        assert_eq!(rig.files().await.exit, Some(Exit::OutOfTime), "{shell}");
+        drop(others);
+        let left = Command::new("pgrep").args(["-u", &USER.to_string(), "-x", "sleep"]).output().unwrap();
+        let left = String::from_utf8(left.stdout).unwrap();
+        let runs_on = left.lines().any(|pid| {
+            let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            words == b"sleep\x0077\0"
+        });
+        assert!(!runs_on, "{shell}");
+    }
+}
+
+#[tokio::test]
+async fn variables_that_shells_keep_for_themselves_reach_the_program() {
+    for shell in ["dash", "bash"] {
+        let mut rig = Rig::new("/usr/bin/env", |spec| {
+            for name in ["UID", "EUID", "PPID", "OPTIND", "IFS", "SHELLOPTS"] {
+                spec.env.insert(name.into(), "x".into());
+            }
+            spec.command = vec!["/usr/bin/env".into()];
+        })
+        .await;
+        let mut begin = Command::new(shell);
+        begin.arg(rig.shelf.script(LEASE)).env_clear().env("PATH", "/usr/bin:/bin").env("SLURM_JOB_ID", "41");
+        let job = Job(begin.stdin(Stdio::null()).spawn().unwrap());
+        rig.grant(1, 60_000).await;
+        assert_eq!(job.ended(), Some(0), "{shell}");
+        let out = rig.output(LogStream::Stdout).await;
+        for name in ["UID", "EUID", "PPID", "OPTIND", "IFS", "SHELLOPTS"] {
+            assert!(out.lines().any(|line| line == format!("{name}=x")), "{shell} {name}: {out}");
+        }
+    }
+}
+
+/// What a job cannot begin with never counts as its program's own end.
+#[tokio::test]
+async fn a_job_that_cannot_write_its_output_never_began() {
+    let mut rig = Rig::new("touch ran", |_| {}).await;
+    // Where its output goes there is a folder.
+    std::fs::create_dir(rig.shelf.folder(LEASE).join("job/stdout")).unwrap();
+    let job = rig.begin(41);
+    rig.grant(1, 60_000).await;
+    assert_eq!(job.ended(), Some(75));
+    assert_eq!(rig.files().await.exit, Some(Exit::OutOfTime));
+    assert!(!is_there(&rig.work().join("ran")));
+}
+
+#[tokio::test]
+async fn one_that_is_told_to_end_before_its_first_answer_does() {
+    let mut rig = Rig::new("touch ran", |_| {}).await;
+    let mut job = rig.begin(41);
+    rig.until("its question", |files| files.ask.is_some()).await;
+    assert!(job.runs());
+    rig.give(0, 0, Order::Term).await;
+    assert_eq!(job.ended(), Some(75));
+    assert_eq!(rig.files().await.exit, Some(Exit::Code { code: 75, by: By::Node }));
+    assert!(!is_there(&rig.work().join("ran")));
 }
 
 /// Over a slow file system answers come after it has asked again.

@@ -148,16 +148,27 @@ impl Script {
             return None;
         }
         let clock = self.clock(now);
+        if self.order != Order::Run {
+            return Some(self.refuses(slurm, Exit::Code { code: REFUSAL, by: By::Node }, now));
+        }
         if self.answered == 0 {
             if clock >= self.asked_ms + ASK_AGAIN_MS {
                 self.ask(slurm, now);
             }
-            return (clock >= self.give_up_ms).then_some((How::Ended, Some((REFUSAL, 0))));
+            let gives_up = clock >= self.give_up_ms;
+            return gives_up.then(|| self.refuses(slurm, Exit::OutOfTime, now));
         }
-        if self.order != Order::Run || clock >= self.until_ms {
-            return Some((How::Ended, Some((REFUSAL, 0))));
+        if clock >= self.until_ms {
+            return Some(self.refuses(slurm, Exit::OutOfTime, now));
         }
         self.begin(slurm, now)
+    }
+
+    /// Ends without having begun its program, and says why.
+    fn refuses(&self, slurm: &mut Inner, exit: Exit, now: u64) -> Left {
+        let at = slurm.seen_at(now);
+        slurm.folders.entry(self.lease()).or_default().exit.write(at, exit);
+        (How::Ended, Some((REFUSAL, 0)))
     }
 
     fn ask(&mut self, slurm: &mut Inner, now: u64) {
