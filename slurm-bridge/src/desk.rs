@@ -528,6 +528,9 @@ impl Desk {
         // One that is ending already does so without being told again, however long it takes.
         let to_cancel = strays.iter().filter(|seen| seen.told != Told::Ends);
         self.to_cancel = to_cancel.map(|seen| (seen.lease, seen.job)).collect();
+        for entry in self.entries.values_mut() {
+            entry.listed |= asked_at >= entry.since;
+        }
         let leases: Vec<LeaseId> = self.entries.keys().copied().collect();
         for lease in leases {
             self.on_seen(lease, of.remove(&lease).unwrap_or_default(), asked_at, now);
@@ -710,12 +713,12 @@ impl Desk {
         // Slurm may not notice that a job ended, when its controller was away then.
         let late = now >= entry.exit_at.plus(self.timing.settle_ms);
         let left_behind = entry.exit.is_some() && late && !entry.is_ending && entry.over.is_none();
-        if let Some((kind, words)) = entry.verdict(out_of_time || left_behind) {
+        // After a restart both its files and Slurm are asked before anything is told, if they answer.
+        let settled = now >= until.max(entry.since).plus(guard_ms + self.timing.stale_ms);
+        let silent = entry.over.is_none() && entry.seen_late && entry.listed;
+        if let Some((kind, words)) = entry.verdict(out_of_time || left_behind, !entry.listed && !settled) {
             self.end(lease, kind, words, run_ms, now);
-        } else if out_of_time
-            && (entry.over.is_none() && entry.seen_late
-                || now >= until.max(entry.since).plus(guard_ms + self.timing.stale_ms))
-        {
+        } else if out_of_time && (silent || settled) {
             let words = "its job was given no more time, and did not say how it ended".to_owned();
             self.end(lease, EndKind::Lost, words, run_ms, now);
         }

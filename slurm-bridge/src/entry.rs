@@ -72,6 +72,8 @@ pub struct Entry {
     pub seen_all: bool,
     /// It was looked at since the time that it was given was over.
     pub seen_late: bool,
+    /// Slurm was asked since this process of the node knows of it.
+    pub listed: bool,
     /// Since when this process of the node knows of it.
     pub since: BootMs,
     /// What was granted is being written.
@@ -117,6 +119,7 @@ impl Entry {
             looked: false,
             seen_all: false,
             seen_late: false,
+            listed: false,
             since: now,
             granting: false,
             waiting: None,
@@ -204,8 +207,8 @@ impl Entry {
     }
 
     /// How its program ended, once that is proven. `out_of_time`: all it was given is over, or it said how it ended and
-    /// Slurm does not notice.
-    pub fn verdict(&self, out_of_time: bool) -> Option<(EndKind, String)> {
+    /// Slurm does not notice. `unheard`: Slurm may still say why.
+    pub fn verdict(&self, out_of_time: bool, unheard: bool) -> Option<(EndKind, String)> {
         let shell = match self.exit {
             Some(Exit::Code { code, .. }) => Some(code),
             _ => None,
@@ -254,8 +257,13 @@ impl Entry {
             {
                 Some(slurms(over))
             }
-            (None, Some(Exit::Code { code, .. })) if forgotten || out_of_time => {
-                Some((of_shell(code), String::new()))
+            (None, Some(Exit::Code { code, by })) if forgotten || out_of_time => {
+                match (by == By::Slurm, self.record.killed && is_slurms(code, by)) {
+                    _ if unheard && is_slurms(code, by) => None,
+                    (_, true) => Some(words(told)),
+                    (true, _) => Some(words((EndKind::Lost, "Slurm ended it, and does not say why"))),
+                    _ => Some((of_shell(code), String::new())),
+                }
             }
             _ => None,
         }

@@ -75,14 +75,32 @@ pub fn text(launch: &Launch, folder: &str) -> String {
     text
 }
 
-/// Names that some shells keep for themselves: setting one ends them.
-const SHELLS: &[&str] =
-    &["UID", "EUID", "PPID", "OPTIND", "SHELLOPTS", "BASHOPTS", "BASH_VERSINFO", "LINENO", "IFS"];
+/// Names that some shells keep for themselves, beside those that begin with `BASH`: setting one ends them, or does nothing.
+const SHELLS: &[&str] = &[
+    "UID",
+    "EUID",
+    "PPID",
+    "OPTIND",
+    "SHELLOPTS",
+    "LINENO",
+    "IFS",
+    "GROUPS",
+    "DIRSTACK",
+    "FUNCNAME",
+    "RANDOM",
+    "SRANDOM",
+    "SECONDS",
+    "EPOCHSECONDS",
+    "EPOCHREALTIME",
+    "HISTCMD",
+    "_",
+];
 
 /// Whether every shell can have a variable of this name.
 fn is_identifier(name: &str) -> bool {
     let mut bytes = name.bytes();
     !SHELLS.contains(&name)
+        && !name.starts_with("BASH")
         && bytes.next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_')
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
@@ -97,7 +115,9 @@ STINT__SIGNALS=--default-signal=INT,QUIT
 note=$(mktemp /tmp/stint.XXXXXX) || no_time late
 exec 7<>"$note"
 rm -f "$note"
-note=/proc/$$/fd/7
+note=/proc/self/fd/7
+# Space for every word is taken now.
+printf 'none \n' >&7 || no_time late
 exec 8>"$folder/job/stdout" 9>"$folder/job/stderr"
 hear
 look_at_clock
@@ -106,11 +126,28 @@ look_at_clock
 # To its group, or to itself while it has none yet.
 tell_program() { kill "-$1" "-$program" 2>/dev/null || kill "-$1" "$program" 2>/dev/null; }
 program='' end_it=''
-because() { [ -s "$note" ] || echo "$1" > "$note"; }
+read_note() {
+    said=''
+    read -r said < "$note" || :
+}
+write_note() { printf '%-5s\n' "$1" 1<>"$note"; }
+because() {
+    read_note
+    [ "$said" != none ] || write_note "$1"
+}
 # Its end was not noticed yet: its number is still its own.
-is_there() { [ -e "$note" ] && kill -0 "$program" 2>/dev/null; }
-end_late() { is_there && because late && tell_program KILL; }
-trap 'end_it=yes; because slurm; [ -z "$program" ] || tell_program TERM' TERM INT
+is_there() {
+    read_note
+    [ "$said" != over ] && kill -0 "$program" 2>/dev/null
+}
+# Whether a reason can be noted or not.
+end_late() {
+    is_there || return 0
+    because late
+    tell_program KILL
+}
+heed_slurm() { trap 'end_it=yes; because slurm; [ -z "$program" ] || tell_program TERM' TERM INT; }
+heed_slurm
 (
 "#;
 
@@ -166,6 +203,7 @@ fi
 mkdir began 2>/dev/null || exit "$refusal"
 # A shell that can make no process, or no file, ends: then its program never began.
 trap 'no_time late' EXIT
+trap 'no_time slurm' TERM INT
 ask
 look_at_clock
 give_up=$((now + first_answer))
@@ -190,7 +228,6 @@ trap 'end_late; no_time late' EXIT
 # takes are made here, for later there may be none to be had.
 end_at() {
     (
-        trap '' TERM INT HUP
         soon='' end=''
         trap 'trap - EXIT; kill -KILL $soon $end 2>/dev/null; exit 0' USR1
         trap end_late EXIT
@@ -202,16 +239,21 @@ end_at() {
         sleep "$left" &
         end=$!
         wait "$soon"
-        is_there && because late && tell_program TERM
+        soon=''
+        if is_there; then
+            because late
+            tell_program TERM
+        fi
         wait "$end"
+        end=''
     ) </dev/null >/dev/null 2>&1 &
     before=$killer
     killer=$!
     [ -z "$before" ] || kill -USR1 "$before" 2>/dev/null
 }
+# Slurm tells every process of a job to end; the guard and what it makes stay as long as the program does.
+trap '' TERM INT HUP
 (
-    # Slurm tells every process of a job to end; these stay as long as the program does.
-    trap '' TERM INT HUP
     told='' killer='' ends=$until
     trap end_late EXIT
     end_at "$ends"
@@ -247,7 +289,8 @@ end_at() {
     kill -USR1 "$killer" 2>/dev/null
 ) </dev/null >/dev/null 2>&1 &
 guard=$!
-trap - EXIT
+trap - EXIT HUP
+heed_slurm
 # Closing may wait for the shared folder.
 exec 8>&- 9>&-
 while :; do
@@ -263,10 +306,11 @@ while :; do
 done
 # What it left behind: not every site lets Slurm find it.
 kill -KILL "-$program" 2>/dev/null
-word=code
-read -r word < "$note"
-exec 7>&-
-printf '%s %s .\n' "${word:-code}" "$code" > "$folder/job/exit"
+read_note
+word=$said
+write_note over
+case $word in late | told | slurm) ;; *) word=code ;; esac
+printf '%s %s .\n' "$word" "$code" > "$folder/job/exit"
 kill -USR1 "$guard" 2>/dev/null
 # What Slurm ended is to show it: one that it cancelled before it ran shows nothing.
 [ "$word$code" = slurm0 ] && exit 143

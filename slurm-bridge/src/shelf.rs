@@ -154,7 +154,7 @@ impl FileShelf {
                     found.records.push(stored.record);
                 }
                 // Nothing was handed over before there is a record, so it may go; one that is given again is made anew.
-                Ok(None) => drop(self.mark(lease)?),
+                Ok(None) => self.give_up(&[lease]),
                 // Of another boot its times mean nothing; what runs there ends when its time is over.
                 Ok(Some(_)) | Err(_) => {
                     found.accounted = false;

@@ -365,8 +365,15 @@ fn a_node_that_was_away_reads_how_a_job_ended_before_it_calls_it_lost() {
     let mut rig = running();
     restarted(&mut rig, until.0 + 30_000);
     rig.look(asks(3));
-    rig.go(1);
+    assert!(rig.end().is_none(), "Slurm is asked, too");
+    rig.list(Vec::new());
     assert_eq!(rig.end().unwrap().kind, EndKind::Lost);
+    let mut rig = running();
+    restarted(&mut rig, until.0 + 30_000);
+    rig.look(asks(3));
+    rig.list(seen(Told::Over(Over { how: How::OutOfMemory, code: Some((0, 9)) })));
+    rig.look(asks(3));
+    assert_eq!(rig.end().unwrap().kind, EndKind::OutOfMemory);
     let mut rig = running();
     restarted(&mut rig, until.0 + 30_000);
     rig.go(Timing::default().guard_ms + Timing::default().stale_ms);
@@ -383,10 +390,13 @@ fn what_a_node_had_slurm_end_is_its_own_doing_after_a_restart_too() {
     assert!(rig.has(|work| matches!(work, Work::Cancel(LEASE, JOB))));
     let now = rig.now;
     restarted(&mut rig, now + 5_000);
+    let files = Files { exit: Some(Exit::Code { code: 143, by: By::Slurm }), ..asks(1) };
+    rig.look(files);
+    assert!(rig.end().is_none());
     rig.list(seen(Told::Over(Over { how: How::Cancelled, code: Some((0, 15)) })));
     for _ in 0..3 {
         if rig.end().is_none() {
-            rig.look(Files { exit: Some(Exit::Code { code: 143, by: By::Slurm }), ..asks(1) });
+            rig.look(files);
         }
     }
     // A drained task is tried again; cancelled by somebody else it would not be.

@@ -26,7 +26,8 @@ impl Rig {
     }
 
     async fn of_user(user: Option<(u32, u32)>, command: &str, change: impl FnOnce(&mut TaskSpec)) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        // Not in `/tmp`, which one of them fills.
+        let folder = tempfile::tempdir_in("/var/tmp").unwrap();
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let settings = ShelfSettings {
             folder: folder.path().into(),
@@ -251,9 +252,11 @@ async fn a_program_ends_with_its_time_though_no_process_can_be_made() {
 
 #[tokio::test]
 async fn variables_that_shells_keep_for_themselves_reach_the_program() {
+    const NAMES: [&str; 9] =
+        ["UID", "EUID", "PPID", "OPTIND", "IFS", "SHELLOPTS", "GROUPS", "RANDOM", "BASH_SOURCE"];
     for shell in ["dash", "bash"] {
         let mut rig = Rig::new("/usr/bin/env", |spec| {
-            for name in ["UID", "EUID", "PPID", "OPTIND", "IFS", "SHELLOPTS"] {
+            for name in NAMES {
                 spec.env.insert(name.into(), "x".into());
             }
             spec.command = vec!["/usr/bin/env".into()];
@@ -265,9 +268,25 @@ async fn variables_that_shells_keep_for_themselves_reach_the_program() {
         rig.grant(1, 60_000).await;
         assert_eq!(job.ended(), Some(0), "{shell}");
         let out = rig.output(LogStream::Stdout).await;
-        for name in ["UID", "EUID", "PPID", "OPTIND", "IFS", "SHELLOPTS"] {
+        for name in NAMES {
             assert!(out.lines().any(|line| line == format!("{name}=x")), "{shell} {name}: {out}");
         }
+    }
+}
+
+/// Slurm ends a job that is still asking: that is its doing, whatever shell it has.
+#[tokio::test]
+async fn slurms_own_signal_ends_a_job_that_asks() {
+    for shell in ["dash", "bash"] {
+        let rig = Rig::new("touch ran", |_| {}).await;
+        let mut begin = Command::new(shell);
+        begin.arg(rig.shelf.script(LEASE)).env_clear().env("PATH", "/usr/bin:/bin").env("SLURM_JOB_ID", "41");
+        let job = Job(begin.stdin(Stdio::null()).spawn().unwrap());
+        rig.until("its question", |files| files.ask.is_some()).await;
+        let killed = Command::new("kill").arg("-TERM").arg(job.0.id().to_string()).status().unwrap();
+        assert!(killed.success());
+        assert_eq!(job.ended(), Some(75), "{shell}");
+        assert_eq!(rig.files().await.exit, Some(Exit::Code { code: 75, by: By::Slurm }), "{shell}");
     }
 }
 
@@ -404,5 +423,52 @@ async fn what_a_job_wrote_is_read_with_care() {
     for half in ["", "3", "3 41", "3 41 ", "x y .", &"9".repeat(10_000)] {
         std::fs::write(job.join("ask"), half).unwrap();
         assert_eq!(rig.files().await, Files::default(), "{half:?}");
+    }
+}
+
+/// A program that fills the disk of its node ends in time all the same, and why is known.
+#[tokio::test]
+async fn a_program_ends_with_its_time_though_tmp_is_full() {
+    for shell in ["dash", "bash"] {
+        let words = "cat /dev/zero > /tmp/all 2>/dev/null; : > ran; exec sleep 79";
+        let mut rig = Rig::new(words, |spec| spec.stop_grace_ms = 1_000).await;
+        let in_small_tmp = format!(
+            "mount -t tmpfs -o size=16k none /tmp && exec {shell} {}",
+            rig.shelf.script(LEASE).display()
+        );
+        let mut begin = Command::new("unshare");
+        begin.args(["--mount", "sh", "-c", &in_small_tmp]).env_clear().env("PATH", "/usr/bin:/bin:/sbin");
+        let job = Job(begin.env("SLURM_JOB_ID", "41").stdin(Stdio::null()).spawn().unwrap());
+        rig.grant(1, 7_000).await;
+        let granted = Instant::now();
+        job.ended();
+        assert!(granted.elapsed() < Duration::from_secs(10), "{shell}");
+        assert!(is_there(&rig.work().join("ran")));
+        assert_eq!(rig.files().await.exit, Some(Exit::OutOfTime), "{shell}");
+    }
+}
+
+/// Whatever ends the shell that Slurm began, the program does not outlive its time.
+#[tokio::test]
+async fn a_program_ends_with_its_time_though_its_shell_is_gone() {
+    let mut rig = Rig::new("touch ran; exec sleep 78", |spec| spec.stop_grace_ms = 1_000).await;
+    let job = rig.begin(41);
+    rig.grant(1, 8_000).await;
+    let granted = Instant::now();
+    let runs = || {
+        let found = Command::new("pgrep").args(["-fx", "sleep 78"]).output().unwrap();
+        !found.stdout.is_empty()
+    };
+    while !runs() {
+        assert!(granted.elapsed() < Duration::from_secs(5), "it did not begin");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // Its guard is there.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    drop(job);
+    assert!(runs(), "it has time");
+    while runs() {
+        assert!(granted.elapsed() < Duration::from_secs(11), "it runs on");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -30,6 +30,7 @@ library![
     "churn",
     "slurm-chaos",
     "slurm-purge",
+    "slurm-restarts",
     "quiet",
 ];
 
