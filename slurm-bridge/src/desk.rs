@@ -1,16 +1,19 @@
 //! What the bridge does when. Pure: time, what was asked of it and what its doors answered are handed in; what is to be
 //! done comes out. The host's loop and the simulator run the same code.
 
+mod ends;
+mod lists;
+mod time;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use stint_executor::watchdog::{Action, Limits, Watchdog, Why};
+use stint_executor::watchdog::{Action, Limits, Watchdog};
 use stint_executor::{Held, HostEvent, Launch, StopReason};
 use stint_protocol::{AttemptEnd, BootMs, EndKind, LeaseId};
 
 use crate::door::{Files, Grant, JobId, Order, Record, Seen, SubmitError};
-use crate::entry::{Entry, Glance, Phase};
+use crate::entry::{Entry, Phase};
 use crate::limits;
-use crate::state::Told;
 
 /// How often things are looked at, and what is kept for what takes time; in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,11 +88,6 @@ pub enum Done {
     Looked(LeaseId, Result<Files, String>),
     Granted(LeaseId, Result<(), String>),
     Cancelled(LeaseId, JobId, Result<(), String>),
-}
-
-/// What a job is given so that it is over within `left_ms` of this node, however slow its own clock is.
-fn by_its_clock(left_ms: u64) -> u64 {
-    left_ms - left_ms.div_ceil(100) * limits::CLOCK_DRIFT_PERCENT
 }
 
 /// A job with whose it is: a controller that crashed gives the number of a job that it lost to another one.
@@ -314,91 +312,6 @@ impl Desk {
         [looks, waits, list, self.watchdog.next_wake()].into_iter().flatten().min()
     }
 
-    /// Also while Slurm does not answer: that it does again is seen by a list.
-    fn wants_lists(&self, now: BootMs) -> bool {
-        self.has_jobs() || self.trouble.is_some() || now < self.hunts_until
-    }
-
-    fn has_jobs(&self) -> bool {
-        let handed = |entry: &Entry| matches!(entry.phase, Phase::Handed { .. });
-        !self.stray.is_empty() || self.entries.values().any(handed)
-    }
-
-    fn list(&mut self, now: BootMs) {
-        if self.listing.is_none() && self.wants_lists(now) && now >= self.list_at {
-            self.listing = Some(now);
-            self.work.push(Work::List);
-        }
-    }
-
-    fn is_stray(&mut self, job: Named) {
-        self.stray.insert(job);
-        self.to_cancel.insert(job);
-    }
-
-    fn cancel(&mut self, lease: LeaseId, job: JobId) {
-        if self.cancelling.insert((lease, job)) {
-            self.work.push(Work::Cancel(lease, job));
-        }
-    }
-
-    fn cancel_strays(&mut self) {
-        for (lease, job) in std::mem::take(&mut self.to_cancel) {
-            self.cancel(lease, job);
-        }
-    }
-
-    fn look(&mut self, lease: LeaseId, now: BootMs) {
-        let Timing { look_ms, stale_ms, guard_ms, .. } = self.timing;
-        let Some(entry) = self.entries.get_mut(&lease) else { return };
-        if entry.may_write() && entry.looking.is_none() && now >= entry.look_at {
-            let last = entry.over.is_some();
-            let all = last && now >= entry.over_at.plus(stale_ms);
-            let late = entry.record.granted_until.is_some_and(|until| now >= until.plus(guard_ms));
-            let glance = Glance { last, all, late };
-            (entry.looking, entry.look_at) = (Some(glance), now.plus(look_ms));
-            self.work.push(Work::Look(lease));
-            if std::mem::take(&mut entry.order_again)
-                && let Some(grant) = entry.granted
-            {
-                self.work.push(Work::Grant(lease, grant));
-            }
-        }
-    }
-
-    /// Tells a running program to end; one that was never given time ends with the next judgement.
-    fn order(&mut self, lease: LeaseId, order: Order, now: BootMs) {
-        let Some(entry) = self.entries.get_mut(&lease) else { return };
-        entry.order = entry.order.max(order);
-        if let Some(grant) = entry.granted.filter(|grant| grant.order < order) {
-            // The same number: it is given no more time by it.
-            let grant = Grant { order, revision: grant.revision + 1, ..grant };
-            entry.granted = Some(grant);
-            self.work.push(Work::Grant(lease, grant));
-        } else if entry.granted.is_none() && entry.record.granted_until.is_some() {
-            // An earlier process of this node gave it time.
-            let revision = 2 * entry.record.revision + 1;
-            let grant = Grant { number: 0, left_ms: 0, order, revision };
-            entry.granted = Some(grant);
-            self.work.push(Work::Grant(lease, grant));
-        }
-        let due = entry.killed_at.is_none_or(|at| now >= at.plus(self.timing.list_ms));
-        if order == Order::Kill
-            && due
-            && let Some(job) = entry.record.job
-        {
-            entry.killed_at = Some(now);
-            if entry.record.killed {
-                self.cancel(lease, job);
-            } else {
-                // Kept before: a later process of this node must not take it for somebody else's.
-                entry.record.killed = true;
-                self.work.push(entry.store());
-                entry.kill_waits = Some(entry.record.revision);
-            }
-        }
-    }
-
     /// What came of work.
     pub fn done(&mut self, done: Done, now: BootMs) {
         match done {
@@ -416,11 +329,6 @@ impl Desk {
                 self.soon(now);
             }
         }
-    }
-
-    /// The next list comes soon, but not faster than jobs are looked at.
-    fn soon(&mut self, now: BootMs) {
-        self.list_at = self.list_at.min(now.plus(self.timing.look_ms));
     }
 
     fn on_prepared(&mut self, lease: LeaseId, result: Result<(), String>, now: BootMs) {
@@ -508,240 +416,5 @@ impl Desk {
             }
             Err(SubmitError::Refused(why)) => self.fail(lease, EndKind::NotRunnable, why, now),
         }
-    }
-
-    fn on_listed(&mut self, result: Result<Vec<Seen>, String>, now: BootMs) {
-        let Some(asked_at) = self.listing.take() else { return };
-        self.list_at = now.plus(self.timing.list_ms);
-        let all = match result {
-            Ok(all) => all,
-            Err(why) => return self.say_trouble(Some(why)),
-        };
-        self.say_trouble(None);
-        let mut of: BTreeMap<LeaseId, Vec<Seen>> = BTreeMap::new();
-        all.into_iter().for_each(|seen| of.entry(seen.lease).or_default().push(seen));
-        let is_over = |seen: &Seen| matches!(seen.told, Told::Over(_));
-        let live = |lease: &LeaseId| of.get(lease).into_iter().flatten().filter(|seen| !is_over(seen));
-        let unheld = of.keys().filter(|lease| !self.entries.contains_key(lease));
-        let strays: Vec<&Seen> = unheld.flat_map(live).collect();
-        self.stray = strays.iter().map(|seen| (seen.lease, seen.job)).collect();
-        // One that is ending already does so without being told again, however long it takes.
-        let to_cancel = strays.iter().filter(|seen| seen.told != Told::Ends);
-        self.to_cancel = to_cancel.map(|seen| (seen.lease, seen.job)).collect();
-        for entry in self.entries.values_mut() {
-            entry.listed |= asked_at >= entry.since;
-        }
-        let leases: Vec<LeaseId> = self.entries.keys().copied().collect();
-        for lease in leases {
-            self.on_seen(lease, of.remove(&lease).unwrap_or_default(), asked_at, now);
-        }
-    }
-
-    fn say_trouble(&mut self, trouble: Option<String>) {
-        if self.trouble.is_some() != trouble.is_some() {
-            match &trouble {
-                Some(why) => tracing::warn!(why, "Slurm does not answer: jobs go on, none is handed over"),
-                None => tracing::info!("Slurm answers again"),
-            }
-            self.events.push(HostEvent::RuntimesChanged);
-        }
-        self.trouble = trouble;
-    }
-
-    /// What a list says of one attempt: the jobs that bear its name.
-    fn on_seen(&mut self, lease: LeaseId, jobs: Vec<Seen>, asked_at: BootMs, now: BootMs) {
-        let Some(entry) = self.entries.get_mut(&lease) else { return };
-        // A list that was asked for before the job was handed over says nothing of it.
-        let Phase::Handed { since } = entry.phase else { return };
-        if jobs.is_empty() {
-            if asked_at >= since.plus(self.timing.settle_ms) {
-                self.on_missed(lease, asked_at, now);
-            }
-            return;
-        }
-        let own = entry.record.job.filter(|own| jobs.iter().any(|seen| seen.job == *own));
-        let others = |seen: &&Seen| Some(seen.job) != own && !matches!(seen.told, Told::Over(_));
-        if own.is_none() && entry.record.granted_until.is_some() {
-            // The one that was given time is forgotten; what became of another one says nothing of it.
-            let others: Vec<Named> = jobs.iter().filter(others).map(|seen| (lease, seen.job)).collect();
-            others.into_iter().for_each(|job| self.is_stray(job));
-            return self.on_missed(lease, asked_at, now);
-        }
-        // Of several the one that runs, then one that is not over: a lost answer may have made two, and one begins.
-        let runs = jobs.iter().find(|seen| seen.told == Told::Runs);
-        let best = runs.or_else(|| jobs.iter().find(|seen| !matches!(seen.told, Told::Over(_))));
-        let best = best.unwrap_or(&jobs[0]).job;
-        let own = own.filter(|_| entry.record.granted_until.is_some() || runs.is_none()).unwrap_or(best);
-        for seen in jobs {
-            if seen.job == own {
-                entry.see(seen, now);
-            } else if !matches!(seen.told, Told::Over(_)) && entry.record.began.is_some() {
-                // One of two that an unknown answer made: the other one runs.
-                self.stray.insert((lease, seen.job));
-                self.to_cancel.insert((lease, seen.job));
-            }
-        }
-        if entry.record.job != Some(own) {
-            entry.record.job = Some(own);
-            self.work.push(entry.store());
-        }
-    }
-
-    /// Slurm shows no job of it. One list may be wrong: a controller that just began forgets.
-    fn on_missed(&mut self, lease: LeaseId, asked_at: BootMs, now: BootMs) {
-        let Some(entry) = self.entries.get_mut(&lease) else { return };
-        entry.runs = false;
-        let (times, first) = entry.missed.get_or_insert((0, asked_at));
-        *times += 1;
-        let sure = *times > 1 && asked_at.since(*first) >= self.timing.settle_ms;
-        if entry.record.granted_until.is_some() {
-            return;
-        }
-        if !sure {
-            return self.soon(now);
-        }
-        // Its program never began, and cannot without a grant: another try does no harm.
-        match &entry.launch {
-            Some(_) if entry.record.job.is_none() && entry.submits < limits::SUBMITS => {
-                self.submit(lease, now)
-            }
-            _ => self.fail(lease, EndKind::Lost, "Slurm forgot its job before it began".into(), now),
-        }
-    }
-
-    fn on_looked(&mut self, lease: LeaseId, result: Result<Files, String>, now: BootMs) {
-        let Some(entry) = self.entries.get_mut(&lease) else { return };
-        let glance = entry.looking.take();
-        let was_unreadable = std::mem::replace(&mut entry.unreadable, result.is_err());
-        let files = match result {
-            Ok(files) => files,
-            Err(why) if was_unreadable => {
-                tracing::debug!(%lease, why, "what a job wrote still cannot be read");
-                return;
-            }
-            Err(why) => {
-                tracing::warn!(%lease, why, "what a job wrote cannot be read: trying again");
-                return;
-            }
-        };
-        entry.looked |= glance.is_some_and(|glance| glance.last);
-        entry.seen_all |= glance.is_some_and(|glance| glance.all);
-        entry.seen_late |= glance.is_some_and(|glance| glance.late);
-        if files.exit.is_some() && entry.exit.is_none() {
-            (entry.exit, entry.exit_at) = (files.exit, now);
-            self.list_at = now;
-        }
-        if let Some((number, job)) = files.ask.filter(|(number, _)| *number > entry.asked) {
-            self.on_ask(lease, number, job, now);
-        }
-    }
-
-    /// A job asks for time. What is given counts from when it asked, by its own clock: never longer than the lease.
-    fn on_ask(&mut self, lease: LeaseId, number: u64, job: JobId, now: BootMs) {
-        let left_ms = self.time_left(lease, now);
-        let Some(entry) = self.entries.get_mut(&lease) else { return };
-        let first = entry.record.began.is_none();
-        if entry.order != Order::Run || entry.granting || entry.over.is_some() {
-            return;
-        }
-        let Some(left_ms) = left_ms else { return };
-        entry.asked = number;
-        entry.granting = true;
-        // Known, also to a later process of this node, before it is written: whether it was read cannot be said
-        // afterwards.
-        entry.record.granted_until = entry.record.granted_until.max(Some(now.plus(left_ms)));
-        entry.record.job = Some(job);
-        if first {
-            entry.record.began = Some(now);
-            let timeout_ms = entry.record.timeout_ms;
-            self.watchdog.began(lease, now, timeout_ms);
-            self.events.push(HostEvent::Started { lease, at: now });
-        }
-        self.work.push(entry.store());
-        let since = entry.record.revision;
-        let left_ms = by_its_clock(left_ms);
-        let grant = Grant { number, left_ms, order: Order::Run, revision: 2 * since };
-        entry.waiting = Some((since, grant));
-    }
-
-    /// How long a program may run from now on; none when that is too short to stop it in time, or nobody knows.
-    fn time_left(&self, lease: LeaseId, now: BootMs) -> Option<u64> {
-        let entry = self.entries.get(&lease)?;
-        let end = entry.leased_until?.minus(self.reserve_ms());
-        Some(end.since(now)).filter(|left| by_its_clock(*left) > entry.record.grace_ms)
-    }
-
-    fn on_granted(&mut self, lease: LeaseId, result: Result<(), String>) {
-        let Some(entry) = self.entries.get_mut(&lease) else { return };
-        entry.granting = false;
-        if let Err(why) = result {
-            tracing::warn!(%lease, why, "a job could not be given more time");
-            // It goes on asking, and this number is answered once more; an order is given again with the next look.
-            entry.asked = entry.asked.saturating_sub(1);
-            entry.order_again = entry.order != Order::Run;
-        }
-    }
-
-    /// Ends an attempt whose program never began.
-    fn fail(&mut self, lease: LeaseId, kind: EndKind, message: String, now: BootMs) {
-        let began = self.entries.get(&lease).is_some_and(|entry| entry.record.granted_until.is_some());
-        if !began {
-            self.end(lease, kind, message, 0, now);
-        }
-    }
-
-    /// Whether it has ended, and how.
-    fn judge(&mut self, lease: LeaseId, now: BootMs) {
-        let guard_ms = self.timing.guard_ms;
-        let stopped_by = self.watchdog.stopped_by(lease);
-        let Some(entry) = self.entries.get(&lease) else { return };
-        let busy = entry.phase == Phase::Submitting;
-        let Some(until) = entry.record.granted_until else {
-            // It never ran, and gets no time any more.
-            match (stopped_by, &entry.over) {
-                (Some(why), _) if !busy => self.end(lease, why.end_kind(), String::new(), 0, now),
-                (None, Some(over)) if entry.looked => {
-                    let (kind, words) = entry.unbegun(over);
-                    self.end(lease, kind, words, 0, now);
-                }
-                _ => {}
-            }
-            return;
-        };
-        let out_of_time = now >= until.plus(guard_ms);
-        let run_ms = entry.record.began.map_or(0, |began| now.since(began));
-        // Slurm may not notice that a job ended, when its controller was away then.
-        let late = now >= entry.exit_at.plus(self.timing.settle_ms);
-        let left_behind = entry.exit.is_some() && late && !entry.is_ending && entry.over.is_none();
-        // After a restart both its files and Slurm are asked before anything is told, if they answer.
-        let settled = now >= until.max(entry.since).plus(guard_ms + self.timing.stale_ms);
-        let silent = entry.over.is_none() && entry.seen_late && entry.listed;
-        if let Some((kind, words)) = entry.verdict(out_of_time || left_behind, !entry.listed && !settled) {
-            self.end(lease, kind, words, run_ms, now);
-        } else if out_of_time && (silent || settled) {
-            let words = "its job was given no more time, and did not say how it ended".to_owned();
-            self.end(lease, EndKind::Lost, words, run_ms, now);
-        }
-    }
-
-    fn end(&mut self, lease: LeaseId, own: EndKind, message: String, run_ms: u64, now: BootMs) {
-        let Some(entry) = self.entries.get(&lease) else { return };
-        let why = self.watchdog.exited(lease).filter(|_| entry.obeyed());
-        let kind = why.map_or(own, Why::end_kind);
-        let end = AttemptEnd::new(lease, kind, message, run_ms);
-        let Some(mut entry) = self.entries.remove(&lease) else { return };
-        entry.record.end = Some(end.clone());
-        self.work.push(entry.store());
-        // Whatever Slurm still has of it is in nobody's name. It is cancelled when its end is kept: to a later process of
-        // this node it would have been cancelled by somebody else.
-        if entry.over.is_none() {
-            match entry.record.job {
-                Some(job) => drop(self.to_leave.insert(lease, (entry.record.revision, job))),
-                None => self.hunts_until = now.plus(self.timing.hunt_ms()),
-            }
-        }
-        self.ended.insert(lease);
-        self.ends.insert(lease, end.clone());
-        self.events.push(HostEvent::Ended(end));
     }
 }
