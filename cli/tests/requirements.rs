@@ -30,8 +30,8 @@ fn every_test_that_is_named_is_there() {
             let at =
                 source.find(&format!("fn {name}(")).unwrap_or_else(|| panic!("{id}: {file} has no {name}"));
             // A test, and one that runs.
-            let before: Vec<&str> =
-                source[..at].lines().rev().skip(1).take_while(|line| !line.trim().is_empty()).collect();
+            let above = source[..at].rfind('\n').map_or("", |end| &source[..end]);
+            let before: Vec<&str> = above.lines().rev().take_while(|line| !line.trim().is_empty()).collect();
             let is_test = before
                 .iter()
                 .any(|line| line.trim().starts_with("#[test]") || line.contains("#[tokio::test"));

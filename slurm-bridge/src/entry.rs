@@ -5,7 +5,7 @@ use stint_protocol::{BootMs, EndKind};
 
 use crate::desk::Work;
 use crate::door::{By, Exit, Grant, Order, Record, Seen};
-use crate::state::{How, Over, Told, of_shell};
+use crate::state::{How, Over, REFUSAL, Told, of_shell};
 
 /// A shell's codes for programs that TERM and KILL ended.
 const TERMINATED: i32 = 128 + 15;
@@ -223,9 +223,11 @@ impl Entry {
         let forgotten = self.missed.is_some_and(|(times, _)| times > 1);
         let words = |(kind, words): (EndKind, &str)| (kind, self.with_slurms(words));
         let told = (EndKind::Lost, "it was told to end");
-        let slurms = |over: &Over| match over.how == How::Cancelled && self.record.killed {
-            true => words(told.clone()),
-            false => words(over.verdict(shell)),
+        let refused = matches!(self.exit, Some(Exit::Code { code: REFUSAL, by: By::Slurm }));
+        let slurms = |over: &Over| match over.how {
+            How::Cancelled if self.record.killed => words(told.clone()),
+            How::Ended if refused => words((EndKind::Lost, "Slurm ended its job before its program began")),
+            _ => words(over.verdict(shell)),
         };
         match (&self.over, self.exit) {
             (_, Some(Exit::NotRunnable)) => {

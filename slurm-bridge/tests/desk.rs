@@ -342,6 +342,8 @@ fn slurms_word_says_why_only_when_slurm_ended_it() {
     assert_eq!(end(How::TimedOut, itself(1)), Some(EndKind::Exited(1)));
     assert_eq!(end(How::Cancelled, slurm(1)), Some(EndKind::Cancelled));
     assert_eq!(end(How::OutOfMemory, itself(1)), Some(EndKind::OutOfMemory));
+    assert_eq!(end(How::Ended, slurm(75)), Some(EndKind::Lost), "it was still asking");
+    assert_eq!(end(How::Ended, slurm(3)), Some(EndKind::Exited(3)));
 }
 
 /// The next process of the node, with what the last one kept.
