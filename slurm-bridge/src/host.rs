@@ -144,19 +144,27 @@ impl Bridge {
         Duration::from_millis(self.0.doors.timing.files_ms)
     }
 
-    /// Output of a job, empty before its program began; none: it was not handed to Slurm.
-    async fn own_output(
+    /// Output of an attempt from where it ran. What is not known to be a job's is looked for here first: the shared folder
+    /// may hang.
+    async fn output_of(
         &self,
         lease: LeaseId,
-        read: Later<Result<LogChunk, LogError>>,
-    ) -> Option<Result<LogChunk, LogError>> {
+        local: LogFuture,
+        job: Later<Result<LogChunk, LogError>>,
+    ) -> Result<LogChunk, LogError> {
+        if !self.knows(lease) {
+            match local.await {
+                Err(LogError::NotFound(_)) => {}
+                told => return told,
+            }
+        }
         let runs = self.desk().holds(lease);
-        Some(match self.output(lease, read).await {
+        match self.output(lease, job).await {
+            // Its program did not begin yet.
             Err(LogError::NotFound(_)) if runs => Ok(LogChunk::default()),
-            Err(LogError::NotFound(_)) if !self.knows(lease) => return None,
             Ok(chunk) => Ok(LogChunk { complete: chunk.complete && !runs, ..chunk }),
             failed => failed,
-        })
+        }
     }
 
     async fn output(
@@ -231,24 +239,16 @@ impl Host for Bridge {
 
     fn read_log(&self, lease: LeaseId, stream: LogStream, offset: u64, max: usize) -> LogFuture {
         let bridge = self.clone();
-        Box::pin(async move {
-            let (local, shelf) = (&bridge.0.local, &bridge.0.doors.shelf);
-            match bridge.own_output(lease, shelf.read_log(lease, stream, offset, max)).await {
-                Some(read) => read,
-                None => local.read_log(lease, stream, offset, max).await,
-            }
-        })
+        let local = self.0.local.read_log(lease, stream, offset, max);
+        let job = self.0.doors.shelf.read_log(lease, stream, offset, max);
+        Box::pin(async move { bridge.output_of(lease, local, job).await })
     }
 
     fn log_tail(&self, lease: LeaseId, stream: LogStream, max: usize) -> LogFuture {
         let bridge = self.clone();
-        Box::pin(async move {
-            let (local, shelf) = (&bridge.0.local, &bridge.0.doors.shelf);
-            match bridge.own_output(lease, shelf.log_tail(lease, stream, max)).await {
-                Some(read) => read,
-                None => local.log_tail(lease, stream, max).await,
-            }
-        })
+        let local = self.0.local.log_tail(lease, stream, max);
+        let job = self.0.doors.shelf.log_tail(lease, stream, max);
+        Box::pin(async move { bridge.output_of(lease, local, job).await })
     }
 
     fn progress(&self, lease: LeaseId) -> LogFuture {

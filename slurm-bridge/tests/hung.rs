@@ -4,14 +4,17 @@
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
-use stint_executor::KeepEnded;
-use stint_protocol::{LeaseId, TaskId};
+use stint_executor::{Held, Host, HostHealth, KeepEnded, Launch, LogChunk, LogFuture, LogStream, StopReason};
+use stint_protocol::{AttemptEnd, BootMs, LeaseId, TaskId};
+use stint_slurm_bridge::command::{CommandSettings, CommandSlurm};
+use stint_slurm_bridge::desk::Timing;
 use stint_slurm_bridge::door::{Record, Shelf};
-use stint_slurm_bridge::limits;
 use stint_slurm_bridge::shelf::{FileShelf, ShelfSettings};
+use stint_slurm_bridge::{Bridge, Doors, limits};
 use tokio::time::timeout;
 
 const LEASE: LeaseId = LeaseId { task: TaskId(7 << 16), attempt: 1 };
@@ -90,4 +93,51 @@ async fn what_waits_for_the_folder_takes_few_threads_and_goes_on_afterwards() {
     assert!(files.ask.is_none() && files.exit.is_none());
     // The others go on after this test ends.
     std::mem::forget(reader);
+}
+
+/// A local host that keeps the output of every attempt.
+struct Local;
+
+impl Host for Local {
+    fn start(&self, _: Launch) {}
+    fn renew(&self, _: Vec<(LeaseId, BootMs)>) {}
+    fn stop(&self, _: LeaseId, _: StopReason) {}
+    fn acknowledge(&self, _: Vec<LeaseId>) {}
+    fn held(&self) -> Vec<Held> {
+        Vec::new()
+    }
+    fn unacknowledged(&self) -> Vec<AttemptEnd> {
+        Vec::new()
+    }
+    fn read_log(&self, _: LeaseId, _: LogStream, _: u64, _: usize) -> LogFuture {
+        Box::pin(async { Ok(LogChunk { bytes: b"local".to_vec(), next_offset: 5, complete: true }) })
+    }
+    fn health(&self) -> HostHealth {
+        unreachable!("nobody asks for it")
+    }
+}
+
+#[tokio::test]
+async fn output_of_other_tasks_does_not_wait_for_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let (shelf, _) = FileShelf::open(settings(folder.path())).unwrap();
+    let pipe = shelf.folder(LEASE).join("record.new");
+    hang(&pipe);
+    let stores = (0..limits::FILES).map(|n| tokio::spawn(timeout(SHORT, shelf.store(record(n as u64 + 1)))));
+    for store in stores.collect::<Vec<_>>() {
+        assert!(store.await.unwrap().is_err(), "it should hang");
+    }
+    let doors = Doors {
+        slurm: Arc::new(CommandSlurm::new(CommandSettings::default(), shelf.clone())),
+        shelf: Arc::new(shelf),
+        now: Arc::new(|| BootMs(0)),
+        timing: Timing::default(),
+    };
+    let (events, _heard) = tokio::sync::mpsc::channel(1);
+    let bridge = Bridge::new(Arc::new(Local), doors, Vec::new(), events);
+    let other = LeaseId { task: TaskId(8 << 16), attempt: 1 };
+    let read = timeout(SHORT, bridge.read_log(other, LogStream::Stdout, 0, 100)).await.unwrap();
+    assert_eq!(read.unwrap().bytes, b"local");
+    let flags = OFlags::NONBLOCK.bits() as i32;
+    std::mem::forget(OpenOptions::new().read(true).custom_flags(flags).open(&pipe).unwrap());
 }
