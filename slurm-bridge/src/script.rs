@@ -62,7 +62,7 @@ pub fn text(launch: &Launch, folder: &str) -> String {
     let _ = writeln!(text, "({find}command -v -- \"$1\" >/dev/null 2>&1) || cannot_begin");
     text.push_str(LAUNCH);
     // A shell has no variables of other names; what it exports stands on no command line.
-    let (plain, odd): (Vec<_>, Vec<_>) = env.into_iter().partition(|(name, _)| is_identifier(name));
+    let (plain, odd): (Vec<_>, Vec<_>) = env.into_iter().partition(|(name, _)| every_shell_can_export(name));
     for (name, value) in plain {
         let _ = writeln!(text, "    export {name}={}", quoted(value));
     }
@@ -97,7 +97,7 @@ const SHELLS: &[&str] = &[
 ];
 
 /// Whether every shell can have a variable of this name.
-fn is_identifier(name: &str) -> bool {
+fn every_shell_can_export(name: &str) -> bool {
     let mut bytes = name.bytes();
     !SHELLS.contains(&name)
         && !name.starts_with("BASH")

@@ -218,7 +218,9 @@ fn leases(scenario: &mut Scenario, config: &Config) -> Result<Taken, String> {
     let rules = &scenario.cluster;
     let ttl =
         |(class, ms): (&String, &u64)| (format!("classes.{class}.lease_ttl"), units::show_duration(*ms));
-    let mut taken: Taken = rules.lease_ttl_ms.iter().map(ttl).collect();
+    // What is simulated of Slurm has times of its own.
+    let own = rules.lease_ttl_ms.iter().filter(|(class, _)| *class != slurm);
+    let mut taken: Taken = own.map(ttl).collect();
     taken.push(("executor.kill_margin_ms".into(), kill_margin_ms.to_string()));
     taken.push(("lease margin (computed)".into(), units::show_duration(rules.lease_margin_ms)));
     taken.push(("raft.profile".into(), config.raft.profile.as_str().into()));
