@@ -64,7 +64,7 @@ pub const SECRET_BYTES: usize = 64 * 1024;
 pub const SECRET_LEAST_BYTES: usize = 4;
 /// How much of the end of a file is looked at for progress, in bytes.
 pub const PROGRESS_TAIL_BYTES: u64 = 64 * 1024;
-/// Bytes of one record of progress (env-runner §15.4).
+/// Bytes of one record of progress (docs/using/results.md#progress).
 pub const PROGRESS_LINE_BYTES: usize = 8 * 1024;
 /// Numbers that a record of progress may name.
 pub const PROGRESS_METRICS: usize = 64;

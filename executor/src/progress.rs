@@ -1,5 +1,6 @@
 //! How far a program says it is: lines of JSON, or `N/M`, in the file named by `STINT_PROGRESS_FILE`, or lines of its
-//! stdout that begin with a marker (env-runner §15.4). Looked at when somebody asks; nothing is kept in memory.
+//! stdout that begin with a marker (docs/using/results.md#progress). Looked at when somebody asks; nothing is kept in
+//! memory.
 
 use std::collections::BTreeMap;
 use std::fs::File;

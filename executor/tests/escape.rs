@@ -1,5 +1,5 @@
-//! What a task must not be able to do, tried by real tasks (env-runner R3b, S1.4). Each attempt succeeds without a
-//! sandbox, so that it can fail with one; then it fails as a process, with crun and in Docker.
+//! What a task must not be able to do, tried by real tasks (rows R3b and S1.4 of docs/working-on/requirements.md). Each
+//! try succeeds without a sandbox, so that it can fail with one; then it fails as a process, with crun and in Docker.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -130,7 +130,7 @@ pub struct ExecutorConfig {
     pub crun_path: PathBuf,
     /// Kept of each of stdout and stderr of an attempt, in bytes.
     pub max_log_bytes: u64,
-    /// Kept at the end of a lease for the kill itself (DESIGN §5, rule 3).
+    /// Kept at the end of a lease for the kill itself (docs/internals/leases.md#stop-inside).
     pub kill_margin_ms: u64,
     pub docker: DockerSettings,
     /// Folders of this host whose files tasks may name as inputs (`artifacts.roots`).

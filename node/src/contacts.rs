@@ -1,5 +1,5 @@
-//! What the leader alone knows, and loses with its office: who reported when, and when each lease is over
-//! by its own waiting (DESIGN §5, rules 1, 5 and 6). Pure: times come in.
+//! What the leader alone knows, and loses with its office: who reported when, and when each lease is over by its own
+//! waiting (docs/internals/leases.md#leader-waits-longer and #revoke-first). Pure: times come in.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,5 +1,5 @@
-//! What this peer saw happen to tasks since it started: counters and histograms of every class (env-runner §14.6). They
-//! come from the applied log, so each peer counts the whole cluster.
+//! What this peer saw happen to tasks since it started: counters and histograms of every class (docs/using/metrics.md).
+//! They come from the applied log, so each peer counts the whole cluster.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,7 +8,8 @@ use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterV
 use stint_protocol::{Class, EndKind, Outcome, TaskId};
 use stint_scheduler::{Change, State};
 
-/// Upper ends of the buckets of run times and waits, in seconds (env-runner §14.6).
+/// Upper ends of the buckets of run times and waits, in seconds. Dashboards add the same buckets of all peers: to change
+/// them breaks what they show across an upgrade.
 pub(crate) const BUCKETS_S: [f64; 12] =
     [0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 900.0, 1_800.0];
 

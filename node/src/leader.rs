@@ -78,7 +78,7 @@ impl Leader {
     }
 
     /// Runs `act` on the leader's clocks while this peer holds office: it leads, and an entry of its own term
-    /// is applied (DESIGN §5, rule 5). Answers the term and what `act` gave.
+    /// is applied (docs/internals/leases.md#new-leader). Answers the term and what `act` gave.
     pub fn in_office<R>(&self, act: impl FnOnce(&mut Contacts) -> R) -> Option<(u64, R)> {
         self.hold(|office| (office.term, act(&mut office.contacts)))
     }

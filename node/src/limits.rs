@@ -101,8 +101,10 @@ pub const END_BYTES_PER_REPORT: usize = 256 * 1024;
 pub const LAUNCHES_PER_ORDERS: usize = 512;
 /// Voters of a cluster at most; further peers join as learners.
 pub const VOTERS: usize = 7;
-/// State time may run ahead of elapsed boot time by this much an entry, in milliseconds (DESIGN §5).
+/// State time may run ahead of elapsed boot time by this much an entry, in milliseconds
+/// (docs/internals/leases.md#cluster-time).
 pub const TIME_JUMP_MS: u64 = 1_000;
-/// The clocks of two machines drift apart by at most this part of the elapsed time (DESIGN §5, rule 2): 1 %, a
-/// hundred times what a crystal does, because virtual machines are worse.
+/// The clocks of two machines drift apart by at most this part of the elapsed time
+/// (docs/internals/leases.md#length-and-margin): 1 %, a hundred times what a crystal does, because virtual machines
+/// are worse.
 pub const CLOCK_DRIFT_PERCENT: u64 = 1;

@@ -351,7 +351,8 @@ impl LeaderLink for Link {
     }
 }
 
-/// Whether `lease` has output to follow: the attempt's keeper and its number.
+/// The node that keeps the output of an attempt, and its lease. Attempt 0 is the newest one; none when the task or the
+/// attempt is not known.
 pub fn log_keeper(state: &State, task: TaskId, attempt: u32) -> Option<(NodeId, LeaseId)> {
     if let Some(live) = state.task(task) {
         let current = live.leased().map(|l| (live.fields.attempts, l.node));

@@ -29,7 +29,7 @@ pub struct Standing {
 
 impl Office {
     /// Begins, keeps or ends an office. A peer holds it while it leads and an entry of its own term is applied
-    /// (DESIGN §5, rule 5); each term begins with no receipt times.
+    /// (docs/internals/leases.md#new-leader); each term begins with no receipt times.
     pub fn hold(office: &mut Option<Office>, at: Standing, now: BootMs, time: TimeMs) -> Option<&mut Office> {
         let own_term = at.applied_term == at.term || planted(Mutation::ActBeforeOwnTermEntry);
         if !at.leads || !own_term {
@@ -143,8 +143,8 @@ impl Drafts {
 }
 
 /// The entry's time, and how far the wall clock is beyond it. It may run ahead of elapsed boot time by at most
-/// `TIME_JUMP_MS` an entry (DESIGN §5, "The log's side"). A clock that is behind does not hold the cluster's time
-/// up: it goes on with boot time.
+/// `TIME_JUMP_MS` an entry (docs/internals/leases.md#cluster-time). A clock that is behind does not hold the
+/// cluster's time up: it goes on with boot time.
 fn stamp(state: &State, wall: TimeMs, range: StampRange) -> (TimeMs, Option<u64>) {
     let wall = wall.max(state.time()).max(range.earliest);
     match range.latest {

@@ -69,7 +69,8 @@ pub fn ends(state: &State, report: &Report) -> Vec<AttemptEnd> {
 }
 
 /// Orders from the applied state, which answer this report at `now` by the leader's clock. They renew leases: the
-/// caller saw to it that a quorum confirmed the leader after the report arrived (DESIGN §5, rule 1).
+/// caller saw to it that a quorum confirmed the leader after the report arrived
+/// (docs/internals/leases.md#quorum-after-report).
 pub fn make(
     state: &State,
     office: &mut Office,

@@ -40,7 +40,8 @@ impl Reports {
         } else {
             self.wait_for_news(&report, until).await;
         }
-        // The orders renew leases: a quorum must have confirmed this leader after the report arrived (rule 1).
+        // The orders renew leases: a quorum must have confirmed this leader after the report arrived
+        // (docs/internals/leases.md#quorum-after-report).
         if !self.leader.confirm(ticket).await {
             return self.not_leader();
         }

@@ -152,14 +152,14 @@ pub struct ClassRules {
     /// Most whole GPUs a task may ask for.
     #[n(6)]
     pub max_gpus: u32,
-    /// Length of a lease, in milliseconds (DESIGN §5, rule 2).
+    /// Length of a lease, in milliseconds (docs/internals/leases.md#length-and-margin).
     #[n(7)]
     pub lease_ttl_ms: u64,
 }
 
 impl ClassRules {
-    /// The rules a new cluster starts with; sources: DESIGN §6 and §7, env-runner §14.1. What Slurm runs may take as long
-    /// and use as many devices as its partitions give: 30 days and 64 devices are beyond what sites allow.
+    /// The rules a new cluster starts with (README, "Classes"). What Slurm runs may take as long and use as many devices
+    /// as its partitions give: 30 days and 64 devices are beyond what sites allow.
     pub fn default_for(class: Class) -> Self {
         use Runtime::{Crun, Docker, Mock, Process, Slurm};
         let (runtimes, timeout_s, cpu, mib, gpus, lease_ttl_ms) = match class {

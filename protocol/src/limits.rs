@@ -64,13 +64,13 @@ pub const MAX_ATTEMPTS: u32 = 100;
 pub const MAX_BACKOFF_MS: u64 = 3_600_000;
 /// Tasks of one submit request: a million-element sweep is 100 requests.
 pub const TASKS_PER_SUBMIT: u32 = 10_000;
-/// Tasks that may wait or run in the whole cluster (DESIGN §11).
+/// Tasks that may wait or run in the whole cluster: all of them are in every peer's memory.
 pub const LIVE_TASKS: u64 = 1_000_000;
-/// Bytes of specs that may wait or run in the whole cluster (DESIGN §11).
+/// Bytes of specs that may wait or run in the whole cluster: all of them are in every peer's memory.
 pub const LIVE_SPEC_BYTES: u64 = 512 * 1024 * 1024;
 /// Bytes that finished tasks may take on every peer; beyond, the oldest are forgotten before their time.
 pub const HISTORY_BYTES: u64 = 256 * 1024 * 1024;
-/// Bytes of one log entry (DESIGN §11).
+/// Bytes of one log entry: written, sent and applied as a whole, it must not hold up an election.
 pub const ENTRY_BYTES: usize = 1024 * 1024;
 /// Bytes of a message that tells a user why something ended.
 pub const MESSAGE_BYTES: usize = 4096;
@@ -78,9 +78,9 @@ pub const MESSAGE_BYTES: usize = 4096;
 pub const ATTEMPT_RECORDS: usize = 8;
 /// Idempotency keys remembered at most; when full, submits with a key are refused, never forgotten early.
 pub const IDEMPOTENCY_KEYS: usize = 1_000_000;
-/// How long an idempotency key lives at least, in milliseconds (DESIGN §5).
+/// How long an idempotency key lives at least, in milliseconds (docs/internals/leases.md#idempotency-keys).
 pub const DEDUPE_WINDOW_MS: u64 = 24 * 3_600_000;
-/// Losses of its node after which a task fails as `crash_loop` (DESIGN §5, rule 10).
+/// Losses of its node after which a task fails as `crash_loop` (docs/internals/leases.md#losses).
 pub const CRASH_LOOP_LOSSES: u32 = 3;
 /// Starts of one task that nodes may fail before it is given up: the nodes' own faults do not count as attempts.
 pub const FAILED_STARTS: u32 = 10;

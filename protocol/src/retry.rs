@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetryPolicy {
-    /// Attempts that may fail by infrastructure before the task does (env-runner §14.2: 3).
+    /// Attempts that may fail before the task does.
     #[n(0)]
     pub max_attempts: u32,
     /// First wait between two attempts, in milliseconds.

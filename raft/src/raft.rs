@@ -220,7 +220,7 @@ impl<M: Machine> Raft<M> {
         }
     }
 
-    /// Where this peer stands now. Cheap.
+    /// Where this peer stands now. Copies the membership at each call.
     pub fn status(&self) -> Status {
         // First: it borrows the metrics too, and a second borrow under the first would wait for a writer that waits
         // for the first.

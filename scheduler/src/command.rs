@@ -126,7 +126,7 @@ pub enum Command {
     },
     #[n(5)]
     CommitPlan(#[n(0)] Plan),
-    /// Leases that ran out by the leader's waiting (DESIGN §5, rules 1 and 5).
+    /// Leases that ran out by the leader's waiting (docs/internals/leases.md#leader-waits-longer).
     #[n(6)]
     ExpireLeases(#[n(0)] Vec<LeaseId>),
     #[n(7)]

@@ -146,7 +146,7 @@ impl Node {
     }
 }
 
-/// A GPU, by its UUID across the cluster (DESIGN §5, rule 9).
+/// A GPU, by its UUID across the cluster (docs/internals/leases.md#one-holder).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GpuRecord {
     /// Nodes that offer it; schedulable only while exactly one does.
@@ -169,7 +169,7 @@ impl GpuRecord {
     }
 }
 
-/// The GPUs of an offer by id.
+/// Whether an offer has this GPU.
 pub(crate) fn offers(offer: &NodeOffer, id: &GpuId) -> bool {
     offer.gpus.iter().any(|g| g.id == *id)
 }

@@ -54,7 +54,8 @@ fn forget(state: &mut State, id: TaskId) {
     }
 }
 
-/// A key lives at least `DEDUPE_WINDOW_MS` and as long as one of its tasks is not finished (DESIGN §5).
+/// A key lives at least `DEDUPE_WINDOW_MS` and as long as one of its tasks is not finished
+/// (docs/internals/leases.md#idempotency-keys).
 fn forget_oldest_key(state: &mut State) -> bool {
     let Some((at, tenant, key)) = state.key_order.get_min().cloned() else { return false };
     if state.time.since(at) <= limits::DEDUPE_WINDOW_MS {

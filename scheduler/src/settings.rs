@@ -33,7 +33,7 @@ pub struct Settings {
     #[n(4)]
     pub keep_finished_ms: u64,
     /// What the leader waits beyond a lease's length before it counts it as over, in milliseconds
-    /// (DESIGN §5, rule 2: election timeout + drift + kill margin).
+    /// (docs/internals/leases.md#length-and-margin: election timeout + drift + kill margin).
     #[n(5)]
     pub lease_margin_ms: u64,
     /// Part of the lease's end that is kept for the kill itself, in milliseconds.

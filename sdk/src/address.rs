@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// The port of the native API (DESIGN §9).
+/// The port of the native API (`api.listen`).
 const DEFAULT_PORT: u16 = 7002;
 
 /// One address of the native API.

@@ -3,7 +3,7 @@
 //!
 //! The script and its node talk by two files of one line each, in the folder that both see: `job/ask` (`NUMBER JOB .`)
 //! and `go` (`NUMBER SECONDS ORDER .`). Time that is given counts from when it was asked for, by the clock of Slurm's
-//! node, so that a slow file system shortens it and never makes it longer (the rule of all leases: DESIGN §5, rule 1).
+//! node, so that a slow file system shortens it and never makes it longer (docs/internals/leases.md#slurm-job).
 //! A line without the dot is still being written. Both clocks count the time that a machine is suspended.
 
 use std::fmt::Write as _;

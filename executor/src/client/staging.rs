@@ -31,17 +31,17 @@ use crate::wire::GivenMount;
 /// How images are named that the cluster keeps.
 const REGISTERED: &str = "stint://";
 
-/// Whether something is to be prepared before the watchdog gets it.
+/// Whether folders of this host are to be mounted.
 fn has_mounts(launch: &Launch) -> bool {
     launch.runtime != Runtime::Mock && launch.spec.limits.as_deref().is_some_and(|l| !l.mounts().is_empty())
 }
 
-/// Whether it waits for anything of that.
+/// Whether something is to be prepared before the watchdog gets it.
 pub fn must_wait(launch: &Launch) -> bool {
     must_stage(launch) || has_mounts(launch)
 }
 
-/// Whether its watchdog has to know of files.
+/// Whether its files or a registered image are to be fetched.
 fn must_stage(launch: &Launch) -> bool {
     launch.runtime != Runtime::Mock && (launch.spec.files.is_some() || registered_image(launch).is_some())
 }

@@ -22,7 +22,7 @@ use crate::wire::{Hello, ToShim};
 /// Where an attempt is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Where {
-    /// Until nobody uses its devices.
+    /// Being prepared: its image, files, secrets and mounts, and until nobody uses its devices.
     Waiting,
     /// On its way to the watchdog, not sent yet.
     Queued,
@@ -43,9 +43,9 @@ pub struct Entry {
     pub place: Where,
     /// The home it runs in, once the watchdog has said so.
     pub home: Option<u32>,
-    /// Something is left to do after its end.
+    /// Its end is held back until its outputs are stored and its secrets are gone.
     pub staged: bool,
-    /// That is being done.
+    /// Its program has ended; its outputs are being stored.
     pub finishing: bool,
 }
 

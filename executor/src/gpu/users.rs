@@ -1,5 +1,6 @@
-//! Which processes use a GPU. An attempt is given a device only when nobody does (DESIGN §5, rule 3): what a driver or
-//! a process outside every sandbox left behind must not meet the next holder.
+//! Which processes use a GPU. An attempt is given a device only when nobody does
+//! (docs/internals/leases.md#clear-device): what a driver or a process outside every sandbox left behind must not meet
+//! the next holder.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

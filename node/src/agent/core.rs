@@ -205,7 +205,7 @@ impl AgentCore {
         !self.at_once && at.now.since(at.sent) < self.hold_ms && !acts.iter().any(does)
     }
 
-    /// Does what fresh orders say; others are dropped (DESIGN §5, rule 6).
+    /// Does what fresh orders say; others are dropped (docs/internals/leases.md#fresh-orders).
     pub fn obey(&mut self, orders: Orders, at: Moment, held: &[Held]) -> Vec<Act> {
         if !self.is_fresh(&orders) {
             tracing::debug!(term = orders.term, answers = orders.answers, "orders dropped");

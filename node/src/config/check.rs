@@ -40,8 +40,8 @@ impl Config {
         wrong.map(|e| self.problem("executor.docker.credentials", e.to_string())).into_iter().collect()
     }
 
-    /// What the leader waits beyond a lease of `ttl_ms` before it counts it as over (DESIGN §5, rule 2):
-    /// election timeout + drift over the lease + kill margin.
+    /// What the leader waits beyond a lease of `ttl_ms` before it counts it as over: election timeout + drift over
+    /// the lease + kill margin (docs/internals/leases.md#length-and-margin).
     pub fn lease_margin_ms(&self, ttl_ms: u64) -> u64 {
         let election = self.raft.profile.timing().election_timeout_max_ms;
         election + ttl_ms.div_ceil(100) * CLOCK_DRIFT_PERCENT + self.executor.kill_margin_ms

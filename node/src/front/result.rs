@@ -1,4 +1,4 @@
-//! One document that says how a task stands or ended (env-runner §14.2). Times are in milliseconds since 1970.
+//! One document that says how a task stands or ended (docs/using/results.md). Times are in milliseconds since 1970.
 
 use serde_json::{Value, json};
 use stint_protocol::{EndKind, LeaseId, NodeId, Outcome, TaskId};
@@ -9,7 +9,7 @@ use super::limits::metrics;
 use crate::node::{Node, log_keeper};
 use crate::wire::{LogAnswer, ReadLog};
 
-/// Bytes of the end of each output stream (env-runner §14.2: an excerpt has 4 KiB at most).
+/// Bytes of the end of each output stream: enough for the last words of a program, small enough for a list of results.
 const TAIL_BYTES: u32 = 4 * 1024;
 
 /// The document of a task that is known.
@@ -121,7 +121,7 @@ fn attempt(state: &State, record: &AttemptRecord) -> Value {
     })
 }
 
-/// The phases of env-runner §14.3.
+/// The `phase` of a finished task, as docs/using/results.md lists them.
 fn phase(outcome: &Outcome) -> &'static str {
     match outcome.kind {
         EndKind::Exited(0) => "succeeded",
@@ -141,7 +141,7 @@ fn error(outcome: &Outcome) -> Value {
     })
 }
 
-/// The words of env-runner §14.2, and our own where it has none.
+/// The `error.kind` of an end, as docs/using/results.md lists them.
 fn error_kind(kind: &EndKind) -> &'static str {
     match kind {
         EndKind::Exited(0) => "none",

@@ -72,7 +72,7 @@ pub(super) fn record_ends(
     Ok(())
 }
 
-/// The leader waited long enough: these attempts have provably stopped (DESIGN §5, rule 3).
+/// The leader waited long enough: these attempts have provably stopped (docs/internals/leases.md#leader-waits-longer).
 pub(super) fn expire(
     state: &mut State,
     leases: Vec<LeaseId>,
@@ -149,7 +149,7 @@ enum Next {
     Retry(TaskId, TimeMs),
 }
 
-/// What follows the end of an attempt (env-runner §14.2 for what is retried).
+/// What follows the end of an attempt (docs/using/results.md has the table of what is tried again).
 fn decide(id: TaskId, task: &mut Task, leased: &Leased, end: AttemptEnd, now: TimeMs) -> Next {
     let mut outcome = Outcome {
         kind: end.kind,

@@ -10,7 +10,8 @@ use crate::node::{Node, NodeMode, offers};
 use crate::state::State;
 use crate::task::TaskState;
 
-/// Takes what a node's process offers. Leases of an earlier incarnation stay until they run out (rule 4).
+/// Takes what a node's process offers. Leases of an earlier incarnation stay until they run out
+/// (docs/internals/leases.md#incarnation).
 pub(super) fn register(
     state: &mut State,
     register: RegisterNode,
