@@ -2,6 +2,8 @@
 //! added. Times are milliseconds since 1970; what is not there is null.
 
 mod images;
+#[cfg(test)]
+mod pins;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,5 +1,8 @@
 //! One document that says how a task stands or ended (docs/using/results.md). Times are in milliseconds since 1970.
 
+#[cfg(test)]
+mod pins;
+
 use serde_json::{Value, json};
 use stint_protocol::{EndKind, LeaseId, NodeId, Outcome, TaskId};
 use stint_scheduler::{AttemptRecord, FinishedTask, State, Task, TaskState};
@@ -14,14 +17,20 @@ const TAIL_BYTES: u32 = 4 * 1024;
 
 /// The document of a task that is known.
 pub async fn document(node: &Node, state: &State, id: TaskId) -> Option<Value> {
+    let keeper = log_keeper(state, id, 0);
+    let tails = tails(node, keeper).await;
+    let progress = progress(node, keeper).await;
+    whole(state, id, tails, progress)
+}
+
+/// With the ends of its output, and with what it said about how far it is.
+fn whole(state: &State, id: TaskId, (stdout, stderr): (Tail, Tail), progress: Value) -> Option<Value> {
     let mut document = match (state.finished(id), state.task(id)) {
         (Some(task), _) => finished(state, id, &task),
         (None, Some(task)) => live(state, id, task),
         (None, None) => return None,
     };
-    let keeper = log_keeper(state, id, 0);
-    let (stdout, stderr) = tails(node, keeper).await;
-    document["progress"] = progress(node, keeper).await;
+    document["progress"] = progress;
     if document["error"].is_object() {
         // What the last attempt wrote is not why a task ended that waited for the next one.
         let waited = state.finished(id).is_some_and(|task| task.fields.outcome.attempt == 0);

@@ -1,0 +1,170 @@
+//! The result document, held against what is stored: programs read it, so that it never changes but by further keys.
+//! `STINT_BLESS=1` writes a file that is not there yet, and never one that is.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use stint_protocol::{
+    AttemptEnd, Blob, Class, Digest, EndKind, GpuId, GpuInfo, Incarnation, KeptFile, LeaseId, NodeId,
+    NodeOffer, Nonce, Resources, Runtime, SharedSpec, TaskId, TaskName, TaskSpec, Tenant, TimeMs, Usage,
+    version,
+};
+use stint_scheduler::{
+    Admit, Command, PlanInput, RegisterNode, Settings, Stamped, State, Submit, apply, plan,
+};
+
+use super::{Tail, whole};
+
+const TASK: TaskId = TaskId(0x0190_a1b2_0000_7000_8000_0000_0001_0000);
+
+fn check(name: &str, document: &Value) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../protocol/tests/stored/api").join(name);
+    let today = format!("{document:#}\n");
+    if !path.exists() && std::env::var_os("STINT_BLESS").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, &today).unwrap();
+    }
+    let stored = std::fs::read_to_string(&path)
+        .unwrap_or_else(|e| panic!("{}: {e}; STINT_BLESS=1 stores it", path.display()));
+    assert_eq!(today, stored, "{name} is shown otherwise than it is stored");
+}
+
+struct World {
+    state: State,
+    now: u64,
+}
+
+impl World {
+    /// One node, and one task that waits.
+    fn with(spec: TaskSpec, name: Option<&str>) -> Self {
+        let mut world = Self { state: State::default(), now: 1_000 };
+        world.apply(Command::Configure(Settings::default()));
+        let (name_of_node, address) = ("a".into(), "10.0.0.1:7001".into());
+        let speaks = version::CURRENT;
+        world.apply(Command::Admit(Admit {
+            disk: [1; 16],
+            name: name_of_node,
+            address,
+            token: None,
+            speaks,
+        }));
+        let gpu = GpuInfo {
+            id: GpuId::new("GPU-1").unwrap(),
+            model: "H200".into(),
+            memory_bytes: 1 << 30,
+            index: 0,
+        };
+        let offer = NodeOffer {
+            resources: Resources { cpu_milli: 8_000, memory_bytes: 64 << 30 },
+            gpus: vec![gpu],
+            runtimes: vec![Runtime::Process, Runtime::Crun],
+            classes: Class::ALL.to_vec(),
+            slots: 8,
+            ..NodeOffer::default()
+        };
+        let (node, incarnation, nonce) = (NodeId(1), Incarnation(1), Nonce(1));
+        world.apply(Command::RegisterNode(RegisterNode {
+            node,
+            incarnation,
+            nonce,
+            offer,
+            problems: vec![],
+        }));
+        let spec = spec.clone().resolve(world.state.settings().class(spec.class)).unwrap();
+        world.apply(Command::Submit(Submit {
+            tenant: Tenant::new("team-7").unwrap(),
+            first: TASK,
+            count: 1,
+            name: name.map(|name| TaskName::new(name).unwrap()),
+            spec: SharedSpec::new(spec),
+            key: None,
+            digest: 1,
+            key_made_ms: None,
+        }));
+        world
+    }
+
+    fn apply(&mut self, command: Command) {
+        self.now += 1_000;
+        apply(&mut self.state, Stamped { now: TimeMs(self.now), command }).unwrap();
+    }
+
+    fn start(&mut self) {
+        let plan = plan(&self.state, &PlanInput { reachable: BTreeSet::from([NodeId(1)]) });
+        self.apply(Command::CommitPlan(plan));
+        assert!(self.state.task(TASK).unwrap().leased().is_some());
+    }
+
+    fn end(&mut self, attempt: u32, end: impl FnOnce(LeaseId) -> AttemptEnd) {
+        let lease = LeaseId { task: TASK, attempt };
+        self.apply(Command::RecordEnds { node: NodeId(1), ends: vec![end(lease)] });
+    }
+
+    fn check(&self, name: &str, tails: (Tail, Tail), progress: Value) {
+        check(name, &whole(&self.state, TASK, tails, progress).unwrap());
+    }
+}
+
+fn tail(text: &str) -> Tail {
+    Tail { text: Some(text.into()), truncated: false, problem: None }
+}
+
+fn spec(class: Class) -> TaskSpec {
+    TaskSpec::new(class, vec!["/bin/true".into()])
+}
+
+#[test]
+fn of_a_task_that_waits_and_then_runs() {
+    let mut world = World::with(spec(Class::Gpu), Some("train-7"));
+    world.check("result-waiting.json", Default::default(), Value::Null);
+    world.start();
+    let away =
+        Tail { problem: Some("node a keeps this output and cannot be asked now".into()), ..Tail::default() };
+    let progress = json!({ "percent": 12.5, "step": "fit", "metrics": { "loss": 0.5 } });
+    world.check("result-running.json", (tail("begun\n"), away), progress);
+}
+
+#[test]
+fn of_a_task_that_succeeded_with_outputs() {
+    let mut world = World::with(spec(Class::CpuShort), None);
+    world.start();
+    let kept = |path: &str, byte, stored| KeptFile {
+        path: path.into(),
+        blob: Blob { digest: Digest::of([byte; 32]), size: 9 },
+        stored,
+    };
+    let outputs: Box<[KeptFile]> = Box::new([kept("model.bin", 7, true), kept("log/err.txt", 8, false)]);
+    let usage = Usage { cpu_ms: Some(7), peak_memory_bytes: Some(1 << 20), ..Usage::default() };
+    world.end(1, |lease| AttemptEnd {
+        outputs: Some(outputs),
+        usage: Some(Box::new(usage)),
+        ..AttemptEnd::new(lease, EndKind::Exited(0), String::new(), 900)
+    });
+    let cut = Tail { truncated: true, ..tail("the end of much\n") };
+    world.check("result-succeeded.json", (cut, tail("")), Value::Null);
+}
+
+#[test]
+fn of_tasks_that_failed() {
+    let mut world = World::with(spec(Class::CpuShort), None);
+    world.start();
+    world.end(1, |lease| AttemptEnd::new(lease, EndKind::Exited(3), String::new(), 900));
+    world.check("result-failed.json", (tail(""), tail("no such file\n")), Value::Null);
+
+    let mut world = World::with(spec(Class::CpuShort), None);
+    world.start();
+    world.end(1, |lease| AttemptEnd::new(lease, EndKind::Signalled(11), String::new(), 900));
+    world.check("result-signalled.json", Default::default(), Value::Null);
+}
+
+/// The last attempt's words are not why it ended.
+#[test]
+fn of_a_task_that_was_cancelled_while_it_waited_for_its_next_attempt() {
+    let mut world = World::with(spec(Class::CpuShort), None);
+    world.start();
+    world.end(1, |lease| AttemptEnd::new(lease, EndKind::StartFailed, "the disk is full".into(), 0));
+    world.check("result-retrying.json", (tail(""), tail("first try\n")), Value::Null);
+    world.apply(Command::Cancel(TASK));
+    world.check("result-cancelled.json", (tail(""), tail("first try\n")), Value::Null);
+}
