@@ -24,11 +24,11 @@ use crate::host::{
     ContainersFuture, Held, Host, HostError, HostEvent, HostHealth, HostSettings, Launch, LogChunk, LogError,
     LogFuture, LogStream, StopReason,
 };
-use crate::layout::Layout;
+use crate::shim_api::layout::Layout;
 use crate::mock::{self, ToMock};
 use crate::stages::{self, Staged};
 use crate::watchdog::Limits;
-use crate::wire::ToShim;
+use crate::shim_api::wire::ToShim;
 use crate::{limits, logs, progress};
 
 pub use order::Refusal;

@@ -9,7 +9,7 @@ use crate::client::Refusal;
 use crate::docker::DockerSettings;
 use crate::host::HostSettings;
 use crate::limits;
-use crate::wire::{Confinement, Mode};
+use crate::shim_api::wire::{Confinement, Mode};
 
 /// Why limits wait for another watchdog.
 pub const EARLIER_WATCHDOG: &str = "the watchdog of an earlier version still runs and knows no limits of single tasks: let \

@@ -25,7 +25,7 @@ use minicbor::{Decode, Encode};
 use stint_protocol::LeaseId;
 
 use crate::confine::Bounds;
-use crate::layout::folder_name;
+use crate::shim_api::layout::folder_name;
 
 /// When an image is pulled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]

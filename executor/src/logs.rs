@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use crate::host::LogChunk;
-use crate::layout::{Layout, parse_folder_name};
+use crate::shim_api::layout::{Layout, parse_folder_name};
 use crate::{limits, sys};
 use stint_protocol::LeaseId;
 

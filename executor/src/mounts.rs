@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use stint_protocol::{EndKind, HostMount, MountRoot, Runtime, TaskSpec, is_taken};
 
 use crate::client::Refusal;
-use crate::wire::GivenMount;
+use crate::shim_api::wire::GivenMount;
 
 /// Why mounts wait for another watchdog.
 pub const EARLIER_WATCHDOG: &str = "the watchdog of an earlier version still runs and knows no mounts: let this node's \

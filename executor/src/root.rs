@@ -10,7 +10,7 @@ use stint_protocol::{EndKind, TaskSpec};
 use crate::client::Refusal;
 use crate::confine::CrunSettings;
 use crate::store::ImageFiles;
-use crate::wire::{Mode, Root};
+use crate::shim_api::wire::{Mode, Root};
 
 /// Why an image waits for another watchdog.
 pub const EARLIER_WATCHDOG: &str = "the watchdog of an earlier version still runs and knows no images: let this node's \

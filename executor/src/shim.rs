@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::complain::complain;
-use crate::layout::Layout;
+use crate::shim_api::layout::Layout;
 use crate::{limits, sys};
 
 pub(crate) use bundle::{HOST_FOLDERS, WORK};

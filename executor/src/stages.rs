@@ -16,9 +16,9 @@ use std::path::{Path, PathBuf};
 use minicbor::{Decode, Encode};
 use stint_protocol::{AttemptEnd, LeaseId, OutputPath, Tenant};
 
-use crate::layout::Layout;
+use crate::shim_api::layout::Layout;
 use crate::store::ImageFiles;
-use crate::wire::{GivenMount, GivenSecrets};
+use crate::shim_api::wire::{GivenMount, GivenSecrets};
 
 pub use copy::blob_of;
 

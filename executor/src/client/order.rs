@@ -15,7 +15,7 @@ use crate::root;
 use crate::shim::HOST_FOLDERS;
 use crate::stages::Staged;
 use crate::store::ImageFiles;
-use crate::wire::{DockerOrder, Further, GivenMount, Mode, Order, Root};
+use crate::shim_api::wire::{DockerOrder, Further, GivenMount, Mode, Order, Root};
 use crate::working_dir;
 
 /// Where programs are looked for when the task sets no PATH.

@@ -26,7 +26,7 @@ use crate::stages::inputs::{self, Inputs};
 use crate::stages::outputs::{self, Found};
 use crate::stages::{self, Owner, Record, Staged};
 use crate::store::StoreError;
-use crate::wire::GivenMount;
+use crate::shim_api::wire::GivenMount;
 
 /// How images are named that the cluster keeps.
 const REGISTERED: &str = "stint://";

@@ -11,13 +11,13 @@ use tokio::sync::{Notify, mpsc};
 use super::devices::Quarantine;
 use crate::gpu::GpuUsers;
 use crate::host::{HostEvent, HostSettings, StopReason};
-use crate::layout::Layout;
+use crate::shim_api::layout::Layout;
 use crate::logs;
 use crate::stages::mask::Masks;
 use crate::stages::secrets::Secrets;
 use crate::stages::{self, Record};
 use crate::store::Store;
-use crate::wire::{Hello, ToShim};
+use crate::shim_api::wire::{Hello, ToShim};
 
 /// Where an attempt is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,11 +8,11 @@ use bollard::models::{
 };
 
 use super::{LABEL_EXECUTOR, LABEL_LEASE};
-use crate::layout::{Layout, folder_name};
+use crate::shim_api::layout::{Layout, folder_name};
 use crate::limits;
 use crate::shim::{LABEL, WORK};
 use crate::stages::secrets;
-use crate::wire::{DockerOrder, Order};
+use crate::shim_api::wire::{DockerOrder, Order};
 use crate::working_dir;
 
 /// The container of an order, of an image that is already here.

@@ -20,10 +20,10 @@ use super::engine::Fault;
 use super::image::Reference;
 use super::refusal::{self, Refusal};
 use super::verdict::{Verdict, failed, verdict};
-use crate::layout::Layout;
+use crate::shim_api::layout::Layout;
 use crate::limits;
 use crate::observer::PullEnd;
-use crate::wire::DockerOrder;
+use crate::shim_api::wire::DockerOrder;
 
 /// Looks for the image of an order, and pulls it.
 pub struct Puller<'a> {

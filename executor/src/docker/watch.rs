@@ -14,7 +14,7 @@ use super::engine::{self, Fault};
 use super::{LABEL_CLASS, LABEL_EXECUTOR, LABEL_LEASE, LABEL_TENANT};
 use crate::client::state::Shared;
 use crate::host::HostEvent;
-use crate::layout::parse_folder_name;
+use crate::shim_api::layout::parse_folder_name;
 use crate::limits;
 
 /// Looks once, before anything is offered.

@@ -12,7 +12,7 @@ use stint_protocol::limits::clip;
 use stint_protocol::{AttemptEnd, BootMs, EndKind, LeaseId};
 
 use crate::host::Held;
-use crate::layout::Layout;
+use crate::shim_api::layout::Layout;
 use crate::limits;
 use crate::shim::bundle;
 use crate::shim::cgroup::{Amounts, Cgroup};
@@ -26,7 +26,7 @@ use crate::sys;
 use crate::sys::Reaped;
 use crate::sys::spawn::{Child, Phase, Spawner};
 use crate::watchdog::{Action, Limits, Watchdog, Why};
-use crate::wire::{FromShim, Mode, Order};
+use crate::shim_api::wire::{FromShim, Mode, Order};
 
 use docker::Kept;
 

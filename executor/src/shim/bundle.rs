@@ -24,9 +24,9 @@ use std::path::{Path, PathBuf};
 
 use stint_protocol::LeaseId;
 
-use crate::layout::{Layout, folder_name};
+use crate::shim_api::layout::{Layout, folder_name};
 use crate::sys::spawn::{Container, Laid};
-use crate::wire::{GivenMount, Order};
+use crate::shim_api::wire::{GivenMount, Order};
 
 /// Where crun writes its messages for an attempt.
 pub fn log_file(layout: &Layout, lease: LeaseId) -> PathBuf {

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use stint_protocol::LeaseId;
 
-use crate::layout::Layout;
+use crate::shim_api::layout::Layout;
 
 /// The homes of one data folder.
 #[derive(Debug, Default)]

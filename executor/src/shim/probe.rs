@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::host::Sandbox;
-use crate::layout::Layout;
+use crate::shim_api::layout::Layout;
 use crate::limits;
 use crate::shim::cgroup::Cgroups;
 use crate::sys;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use stint_protocol::Network;
 
-use crate::layout::Layout;
+use crate::shim_api::layout::Layout;
 use crate::limits;
 use crate::progress;
 use crate::shim::bundle;
@@ -17,7 +17,7 @@ use crate::sys;
 use crate::sys::spawn::{
     Access, JAIL_BINARY, JAIL_SECRETS, JAIL_WORK, Jail, Program, SHOWN, Shown, WRITABLE,
 };
-use crate::wire::{Confinement, GivenMount, Mode, Order, Root};
+use crate::shim_api::wire::{Confinement, GivenMount, Mode, Order, Root};
 use crate::working_dir;
 
 /// What the spawner needs to start an order in its folder; a container is added by whoever made its bundle.

@@ -10,7 +10,7 @@ use stint_protocol::LeaseId;
 
 use crate::complain::complain;
 use crate::docker::keeper;
-use crate::layout::{Layout, parse_folder_name};
+use crate::shim_api::layout::{Layout, parse_folder_name};
 use crate::shim::cgroup::{Cgroup, Cgroups};
 use crate::shim::journal::{Open, Trace};
 use crate::sys;

@@ -10,7 +10,7 @@ use stint_protocol::{AttemptEnd, EndKind};
 use crate::sys::Slot;
 use crate::sys::spawn::{Phase, Step};
 use crate::watchdog::Why;
-use crate::wire::Order;
+use crate::shim_api::wire::Order;
 
 /// Everything there is to judge by.
 pub struct Evidence<'a> {

@@ -14,8 +14,8 @@ use stint_protocol::{EndKind, LeaseId, SecretUse, Tenant};
 
 use super::Owner;
 use super::mask::Masks;
-use crate::layout::{Layout, folder_name, parse_folder_name};
-use crate::wire::GivenSecrets;
+use crate::shim_api::layout::{Layout, folder_name, parse_folder_name};
+use crate::shim_api::wire::GivenSecrets;
 use crate::{limits, sys};
 
 /// Where a container finds its secrets.

@@ -13,7 +13,7 @@ use crate::docker::{keeper, verdict};
 use crate::limits;
 use crate::sys::spawn::Child;
 use crate::sys::{self, Slot};
-use crate::wire::{Mode, Order};
+use crate::shim_api::wire::{Mode, Order};
 
 /// What the watchdog knows of a container.
 #[derive(Debug, Default)]

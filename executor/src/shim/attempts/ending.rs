@@ -13,7 +13,7 @@ use crate::shim::recover::label_of;
 use crate::shim::verdict::{Evidence, judge};
 use crate::sys::{self, Reaped};
 use crate::usage;
-use crate::wire::Mode;
+use crate::shim_api::wire::Mode;
 
 impl Attempts {
     pub(super) fn term(&self, lease: LeaseId) {

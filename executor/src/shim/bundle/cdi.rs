@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::rootfs::HOST_FOLDERS;
-use crate::wire::Order;
+use crate::shim_api::wire::Order;
 
 const FOLDERS: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
 const KIND: &str = "nvidia.com/gpu";

@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 
 use super::cdi::Devices;
 use super::rootfs::{RootFs, WORK};
-use crate::layout::Layout;
+use crate::shim_api::layout::Layout;
 use crate::limits;
 use crate::shim::bundle::{bundle_folder, mount_place};
 use crate::shim::seccomp;
 use crate::stages::secrets;
 use crate::sys;
-use crate::wire::{Confinement, GivenMount, Order};
+use crate::shim_api::wire::{Confinement, GivenMount, Order};
 use crate::working_dir;
 
 /// User and group of programs when the node, of an earlier version, names none: nobody.
@@ -133,7 +133,7 @@ fn host_mounts(order: &Order, bundle: &Path) -> Vec<Value> {
 mod tests {
     use super::*;
     use crate::shim::bundle::rootfs;
-    use crate::wire::{Further, Mode, Root};
+    use crate::shim_api::wire::{Further, Mode, Root};
     use stint_protocol::{BootMs, LeaseId, Network, TaskId};
 
     fn order() -> Order {

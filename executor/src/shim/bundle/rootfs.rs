@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::layout::Layout;
+use crate::shim_api::layout::Layout;
 use crate::root::BINARY;
 use crate::sys::spawn::Overlay;
-use crate::wire::{Order, Root};
+use crate::shim_api::wire::{Order, Root};
 
 /// What a program may see of a host that has no image: its system folders.
 pub const HOST_FOLDERS: [&str; 8] = ["bin", "etc", "lib", "lib32", "lib64", "opt", "sbin", "usr"];
