@@ -14,24 +14,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stint_protocol::limits::clip;
-use stint_protocol::{AttemptEnd, BootMs, EndKind, LeaseId, QuarantinedGpu, Runtime};
+use stint_protocol::{AttemptEnd, BootMs, LeaseId, QuarantinedGpu, Runtime};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::clock::boot_now;
-use crate::docker::{credentials_watch, watch};
+use crate::docker::credentials_watch::CredentialsWatch;
 use crate::host::{
-    ContainersFuture, Held, Host, HostError, HostEvent, HostHealth, HostSettings, Launch, LogChunk, LogError,
-    LogFuture, LogStream, StopReason,
+    ContainersFuture, Held, Host, HostError, HostEvent, HostHealth, Launch, LogChunk, LogError, LogFuture,
+    LogStream, StopReason,
 };
-use crate::shim_api::layout::Layout;
 use crate::mock::{self, ToMock};
+use crate::refusal::Refusal;
+use crate::settings::HostSettings;
+use crate::shim_api::layout::Layout;
+use crate::shim_api::wire::ToShim;
 use crate::stages::{self, Staged};
 use crate::watchdog::Limits;
-use crate::shim_api::wire::ToShim;
 use crate::{limits, logs, progress};
 
-pub use order::Refusal;
 use state::{Shared, Where};
 
 /// The real execution host. Clones are handles on the same one; when the last goes, the connection goes, and attempts
@@ -40,8 +41,8 @@ use state::{Shared, Where};
 pub struct HostClient {
     shared: Arc<Shared>,
     mock: mpsc::UnboundedSender<ToMock>,
-    /// What is wrong with the credentials for registries.
-    credentials: Arc<credentials_watch::Noted>,
+    /// Looks after the credentials for registries, where there are some.
+    credentials: Option<Arc<CredentialsWatch>>,
     tasks: Arc<Tasks>,
 }
 
@@ -72,22 +73,28 @@ impl HostClient {
         let accounted = connection.hello.accounted && !shared.layout.mock_mark().exists();
         let _ = std::fs::remove_file(shared.layout.mock_mark());
         shared.adopt(&connection.hello, accounted);
-        if shared.settings.runtimes.contains(&Runtime::Docker) {
-            watch::look(&shared).await;
+        if let Some(daemon) = &shared.docker {
+            daemon.look(&shared.holds()).await;
         }
-        let credentials = Arc::<credentials_watch::Noted>::default();
-        credentials_watch::look(&shared, &credentials).await;
+        let credentials = CredentialsWatch::new(&shared.settings).map(Arc::new);
+        if let Some(credentials) = &credentials {
+            credentials.look().await;
+        }
         let (mock, inbox) = mpsc::unbounded_channel();
-        let all = vec![
-            tokio::spawn(watch::run(shared.clone())),
-            tokio::spawn(credentials_watch::run(shared.clone(), credentials.clone())),
+        let mut all = vec![
             tokio::spawn(link::keep(shared.clone(), connection)),
-            tokio::spawn(mock::run(shared.clone(), inbox)),
+            tokio::spawn(mock::run(shared.publisher(), inbox)),
             tokio::spawn(housekeeping::run(shared.clone())),
             tokio::spawn(devices::watch(shared.clone())),
             tokio::spawn(staging::finish_all(shared.clone(), finishing)),
             tokio::spawn(staging::hold_images(shared.clone())),
         ];
+        if let Some(daemon) = shared.docker.clone() {
+            all.push(tokio::spawn(daemon.run(shared.publisher(), shared.holds())));
+        }
+        if let Some(credentials) = credentials.clone() {
+            all.push(tokio::spawn(credentials.run(shared.publisher())));
+        }
         Ok(Self { shared, mock, credentials, tasks: Arc::new(Tasks(all)) })
     }
 
@@ -117,8 +124,8 @@ impl HostClient {
     }
 
     /// Ends an attempt that cannot be executed at all.
-    fn refuse(&self, lease: LeaseId, kind: EndKind, message: String) {
-        let end = AttemptEnd::new(lease, kind, clip(message), 0);
+    fn refuse(&self, lease: LeaseId, refusal: Refusal) {
+        let end = AttemptEnd::new(lease, refusal.kind, clip(refusal.message), 0);
         let _ = self.mock.send(ToMock::Publish(end));
     }
 
@@ -126,20 +133,17 @@ impl HostClient {
     fn send_order(&self, launch: &Launch, staged: &Staged) {
         match order::make(&self.shared, launch, staged) {
             Ok(order) => self.shared.send(ToShim::Start(Box::new(order))),
-            Err((kind, message)) => {
+            Err(refusal) => {
                 self.shared.stays_here(launch.lease);
-                self.refuse(launch.lease, kind, message);
+                self.refuse(launch.lease, refusal);
             }
         }
     }
 
     fn start_mock(&self, launch: Launch) {
         if let Err(e) = self.shared.mark_mock() {
-            return self.refuse(
-                launch.lease,
-                EndKind::StartFailed,
-                format!("marking the use of the mock runtime: {e}"),
-            );
+            let refusal = Refusal::start_failed(format!("marking the use of the mock runtime: {e}"));
+            return self.refuse(launch.lease, refusal);
         }
         let limits = Limits {
             deadline: launch.deadline,
@@ -167,7 +171,7 @@ impl Host for HostClient {
         }
         lines::leased(&launch);
         match self.shared.runtime_problem(launch.runtime) {
-            Some(problem) => self.refuse(lease, EndKind::StartFailed, problem),
+            Some(problem) => self.refuse(lease, Refusal::start_failed(problem)),
             None if launch.runtime == Runtime::Mock => self.start_mock(launch),
             None if place == Where::Waiting => {
                 tokio::spawn(staging::start(self.clone(), launch));
@@ -254,12 +258,12 @@ impl Host for HostClient {
 
     fn containers(&self) -> ContainersFuture {
         let shared = self.shared.clone();
-        Box::pin(async move { watch::containers(&shared).await })
+        Box::pin(async move { shared.docker.as_ref()?.containers().await })
     }
 
     fn health(&self) -> HostHealth {
         let mut health = self.shared.health();
-        health.problems.extend(self.credentials.problem());
+        health.problems.extend(self.credentials.as_ref().and_then(|credentials| credentials.problem()));
         health
     }
 }

@@ -1,77 +1,20 @@
 //! What the programs of the crun and process runtimes are kept from: the operator's rules, and what one task asks for
 //! within them.
 
-use std::path::PathBuf;
+use stint_protocol::{Allowance, Network, Runtime, TaskLimits, TaskSpec};
 
-use stint_protocol::{Allowance, EndKind, Network, Runtime, TaskLimits, TaskSpec};
-
-use crate::client::Refusal;
-use crate::docker::DockerSettings;
-use crate::host::HostSettings;
-use crate::limits;
-use crate::shim_api::wire::{Confinement, Mode};
+use crate::refusal::Refusal;
+use crate::settings::{Bounds, ConfineSettings, DockerSettings, HostSettings};
+use crate::shim_api::request::{Confinement, Mode};
 
 /// Why limits wait for another watchdog.
 pub const EARLIER_WATCHDOG: &str = "the watchdog of an earlier version still runs and knows no limits of single tasks: let \
                                     this node's attempts end, and start it again";
 
-/// What a task gets when it asks for nothing, and the most that it may ask for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
-    /// Processes and threads of one attempt.
-    pub pids: u64,
-    /// Sizes of `/tmp` and `/dev/shm`.
-    pub tmp_bytes: u64,
-    pub shm_bytes: u64,
-    /// Beyond its memory; a task that asks for none gets none.
-    pub swap_bytes: u64,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self { pids: limits::PIDS, tmp_bytes: limits::TMP_BYTES, shm_bytes: limits::SHM_BYTES, swap_bytes: 0 }
-    }
-}
-
 impl Bounds {
-    /// What a task gets of them.
-    pub fn given(&self, asked: Option<&TaskLimits>) -> Bounds {
-        let asked = |of: fn(&TaskLimits) -> Option<u64>| asked.and_then(of);
-        Bounds {
-            pids: asked(|limits| limits.pids.map(u64::from)).unwrap_or(self.pids),
-            tmp_bytes: asked(|limits| limits.tmp_bytes).unwrap_or(self.tmp_bytes),
-            shm_bytes: asked(|limits| limits.shm_bytes).unwrap_or(self.shm_bytes),
-            swap_bytes: asked(|limits| limits.swap_bytes).unwrap_or(0),
-        }
-    }
-
     fn allowance(&self, runtime: Runtime, networks: Vec<Network>) -> Allowance {
         let Bounds { pids, tmp_bytes, shm_bytes, swap_bytes } = *self;
         Allowance { runtime, networks, pids, tmp_bytes, shm_bytes, swap_bytes, mounts: None }
-    }
-}
-
-/// The rules that crun and the sandbox of processes share.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfineSettings {
-    /// User and group of every program; never root. Counts when the node is root.
-    pub user: (u32, u32),
-    /// Of tasks that ask for none.
-    pub network: Network,
-    /// Those that a task may ask for, beside `none` and `network`.
-    pub networks: Vec<Network>,
-    pub bounds: Bounds,
-}
-
-impl Default for ConfineSettings {
-    /// Nobody, no network, 512 processes.
-    fn default() -> Self {
-        Self {
-            user: (65534, 65534),
-            network: Network::None,
-            networks: vec![Network::None],
-            bounds: Bounds::default(),
-        }
     }
 }
 
@@ -82,22 +25,6 @@ impl ConfineSettings {
         };
         self.bounds.allowance(runtime, Network::ALL.into_iter().filter(may).collect())
     }
-}
-
-/// How a node uses crun.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CrunSettings {
-    pub confine: ConfineSettings,
-    /// Folders under which a task's root file system may lie; none = no task brings one.
-    pub roots: Vec<PathBuf>,
-}
-
-/// How a node sandboxes processes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ProcessSettings {
-    pub confine: ConfineSettings,
-    /// Folders of the host that programs may write in, as far as their user may.
-    pub writable: Vec<PathBuf>,
 }
 
 /// What tasks may ask for with each runtime. `jails`: sandboxed processes can be shut in here.
@@ -139,7 +66,7 @@ fn allowed_without_mounts(settings: &HostSettings, runtime: Runtime, jails: bool
 pub fn check(settings: &HostSettings, spec: &TaskSpec, runtime: Runtime, jails: bool) -> Result<(), Refusal> {
     let Some(asked) = &spec.limits else { return Ok(()) };
     match allowance(settings, runtime, jails).refuses(asked).first() {
-        Some(refused) => Err((EndKind::StartFailed, format!("this node {refused}"))),
+        Some(refused) => Err(Refusal::start_failed(format!("this node {refused}"))),
         None => Ok(()),
     }
 }
@@ -174,9 +101,10 @@ pub fn docker_network(settings: &DockerSettings, asked: Option<&TaskLimits>) -> 
 
 #[cfg(test)]
 mod tests {
-    use stint_protocol::Class;
+    use stint_protocol::{Class, EndKind};
 
     use super::*;
+    use crate::limits;
 
     fn asking(limits: TaskLimits) -> TaskSpec {
         let mut spec = TaskSpec::new(Class::CpuShort, vec!["x".into()]);
@@ -214,7 +142,7 @@ mod tests {
             |settings: &HostSettings, spec: &TaskSpec, runtime| check(settings, spec, runtime, true).err();
         for runtime in [Runtime::Crun, Runtime::Process, Runtime::Docker] {
             assert_eq!(refused(&settings, &none, runtime), None);
-            let (kind, words) = refused(&settings, &host, runtime).unwrap();
+            let Refusal { kind, message: words } = refused(&settings, &host, runtime).unwrap();
             assert!(kind == EndKind::StartFailed && words.starts_with("this node "), "{words}");
         }
         settings.crun.confine.networks.push(Network::Host);
@@ -222,9 +150,9 @@ mod tests {
         // Without a sandbox nothing keeps a program from the host's network.
         settings.sandbox = false;
         assert_eq!(refused(&settings, &host, Runtime::Process), None);
-        let (_, words) = refused(&settings, &none, Runtime::Process).unwrap();
+        let Refusal { message: words, .. } = refused(&settings, &none, Runtime::Process).unwrap();
         assert!(words.contains("executor.sandbox"), "{words}");
         let pids = asking(TaskLimits { pids: Some(16), ..TaskLimits::default() });
-        assert!(refused(&settings, &pids, Runtime::Process).unwrap().1.contains("executor.sandbox"));
+        assert!(refused(&settings, &pids, Runtime::Process).unwrap().message.contains("executor.sandbox"));
     }
 }

@@ -19,73 +19,9 @@ pub mod verdict;
 pub mod watch;
 mod wish;
 
-use std::path::PathBuf;
-
-use minicbor::{Decode, Encode};
 use stint_protocol::LeaseId;
 
-use crate::confine::Bounds;
 use crate::shim_api::layout::folder_name;
-
-/// When an image is pulled.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
-#[cbor(index_only)]
-pub enum Pull {
-    /// When the daemon does not have it.
-    #[n(0)]
-    #[default]
-    Missing,
-    #[n(1)]
-    Never,
-    #[n(2)]
-    Always,
-}
-
-impl Pull {
-    pub const ALL: [Pull; 3] = [Pull::Missing, Pull::Never, Pull::Always];
-
-    /// The word users write.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Pull::Missing => "missing",
-            Pull::Never => "never",
-            Pull::Always => "always",
-        }
-    }
-}
-
-/// How a node uses its Docker daemon.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DockerSettings {
-    pub socket: PathBuf,
-    /// Patterns of images that may run; empty = none may.
-    pub allowed_images: Vec<String>,
-    /// Only images that are named by digest.
-    pub require_digest: bool,
-    pub pull: Pull,
-    /// The file of credentials for registries, as `docker login` writes it; none = none are sent.
-    pub credentials: Option<PathBuf>,
-    /// `none`, `bridge` or a network of the daemon's; never the host's.
-    pub network: String,
-    /// User and group of every program.
-    pub user: (u32, u32),
-    pub bounds: Bounds,
-}
-
-impl Default for DockerSettings {
-    fn default() -> Self {
-        Self {
-            socket: "/var/run/docker.sock".into(),
-            allowed_images: Vec::new(),
-            require_digest: false,
-            pull: Pull::Missing,
-            credentials: None,
-            network: "none".into(),
-            user: (65534, 65534),
-            bounds: Bounds::default(),
-        }
-    }
-}
 
 /// The name of an attempt's container.
 pub fn container_name(lease: LeaseId) -> String {

@@ -1,23 +1,16 @@
 //! The door between a node and the machine that executes its attempts.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use minicbor::{Decode, Encode};
 use stint_protocol::{
     Allowance, AttemptEnd, BootMs, Class, GpuInfo, LeaseId, QuarantinedGpu, Runtime, SharedSpec, Tenant,
 };
 
-use crate::confine::{CrunSettings, ProcessSettings};
-use crate::docker::DockerSettings;
-use crate::gpu::GpuSource;
-use crate::mounts::MountSettings;
-use crate::observer::Observer;
-use crate::store::Store;
+pub use crate::shim_api::wire::{Held, Sandbox, StopReason};
 
 /// What one attempt needs to be started.
 #[derive(Clone, Debug)]
@@ -35,19 +28,6 @@ pub struct Launch {
     pub env: BTreeMap<String, String>,
 }
 
-/// Why a node stops an attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(index_only)]
-pub enum StopReason {
-    #[n(0)]
-    Cancelled,
-    /// The cluster took the lease back.
-    #[n(1)]
-    LeaseOver,
-    #[n(2)]
-    Drained,
-}
-
 /// What happened on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostEvent {
@@ -59,19 +39,6 @@ pub enum HostEvent {
     DevicesChanged,
     /// `HostHealth::runtimes` answers something else than before: Docker's daemon came or went.
     RuntimesChanged,
-}
-
-/// An attempt that has not ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Held {
-    #[n(0)]
-    pub lease: LeaseId,
-    #[n(1)]
-    pub started: bool,
-    #[n(2)]
-    pub stopping: bool,
-    #[n(3)]
-    pub deadline: BootMs,
 }
 
 /// DOOR: an execution host. Real: `HostClient`. A simulated one lives in the `sim` crate.
@@ -120,6 +87,9 @@ pub trait Host: Send + Sync + 'static {
 /// The answer to `Host::read_log`.
 pub type LogFuture = Pin<Box<dyn Future<Output = Result<LogChunk, LogError>> + Send>>;
 
+/// Takes what has happened; the answer comes when the node has taken it.
+pub type Publisher = Arc<dyn Fn(Vec<HostEvent>) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
 /// The answer to `Host::containers`.
 pub type ContainersFuture = Pin<Box<dyn Future<Output = Option<BTreeMap<Class, u64>>> + Send>>;
 
@@ -166,21 +136,6 @@ pub enum LogError {
     },
 }
 
-/// What ends an attempt as a whole on this host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-#[cbor(index_only)]
-pub enum Sandbox {
-    /// Each attempt has its own pid namespace, which dies with its init, which dies with the watchdog.
-    #[n(0)]
-    PidNamespace,
-    /// Each attempt has its own cgroup, which the watchdog empties.
-    #[n(1)]
-    Cgroup,
-    /// Session, process group and adopted children only: good enough for trusted programs, not for class `gpu`.
-    #[n(2)]
-    None,
-}
-
 /// What this host can do, and what it lacks.
 #[derive(Clone, Debug)]
 pub struct HostHealth {
@@ -193,77 +148,6 @@ pub struct HostHealth {
     pub accounted: bool,
     /// What is not enforced or does not work, in words for the operator.
     pub problems: Vec<String>,
-}
-
-/// How much of ended attempts is kept (acknowledged ones only; others are always kept).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeepEnded {
-    pub count: usize,
-    pub age_ms: u64,
-}
-
-impl Default for KeepEnded {
-    /// A thousand attempts, a day.
-    fn default() -> Self {
-        Self { count: 1000, age_ms: 24 * 3_600_000 }
-    }
-}
-
-/// How a node uses its host.
-#[derive(Clone, Debug)]
-pub struct HostSettings {
-    pub data_dir: PathBuf,
-    /// Starts the watchdog, for example `[current_exe, "shim"]`; arguments are appended.
-    pub shim_command: Vec<OsString>,
-    /// Own pid and mount namespace for each attempt, memory limit by cgroup. Off: session and process group only.
-    pub sandbox: bool,
-    /// Runtimes the operator enabled.
-    pub runtimes: Vec<Runtime>,
-    pub crun_path: PathBuf,
-    /// Time between KILL and the end of a lease: covers killing and reaping.
-    pub kill_margin_ms: u64,
-    /// Bytes kept of each output stream; 0 = no cap.
-    pub max_log_bytes: u64,
-    pub keep_ended: KeepEnded,
-    pub gpus: GpuSource,
-    pub docker: DockerSettings,
-    /// Folders of this host whose files tasks may name as inputs.
-    pub artifact_roots: Vec<PathBuf>,
-    /// Folder with a file `TENANT/NAME` for each secret.
-    pub secrets_dir: Option<PathBuf>,
-    /// Where images, inputs and outputs of the cluster are. None: outputs stay on this host.
-    pub store: Option<Arc<dyn Store>>,
-    /// Who is told what is done.
-    pub observer: Option<Arc<dyn Observer>>,
-    pub crun: CrunSettings,
-    pub process: ProcessSettings,
-    /// What tasks may mount.
-    pub mounts: MountSettings,
-}
-
-impl HostSettings {
-    /// The defaults: sandboxed, process and mock runtimes on, no GPUs.
-    pub fn new(data_dir: PathBuf, shim_command: Vec<OsString>) -> Self {
-        Self {
-            data_dir,
-            shim_command,
-            sandbox: true,
-            runtimes: vec![Runtime::Process, Runtime::Mock],
-            crun_path: "crun".into(),
-            kill_margin_ms: crate::limits::KILL_MARGIN_MS,
-            max_log_bytes: crate::limits::LOG_BYTES,
-            keep_ended: KeepEnded::default(),
-            gpus: GpuSource::None,
-            docker: DockerSettings::default(),
-            artifact_roots: Vec::new(),
-            secrets_dir: None,
-            store: None,
-            observer: None,
-            crun: CrunSettings::default(),
-            process: ProcessSettings::default(),
-            mounts: MountSettings::default(),
-        }
-    }
 }
 
 /// Why the execution host could not be opened.

@@ -23,13 +23,16 @@ mod confine;
 mod docker;
 mod gpu;
 mod host;
+mod labels;
 mod limits;
 mod logs;
 mod mock;
 mod mounts;
 mod observer;
 mod progress;
+mod refusal;
 mod root;
+mod settings;
 pub mod shim;
 mod shim_api;
 mod stages;
@@ -42,17 +45,19 @@ mod working_dir;
 pub use client::HostClient;
 pub use client::lines::TARGET as TASK_LINES;
 pub use clock::boot_now;
-pub use confine::{Bounds, ConfineSettings, CrunSettings, ProcessSettings};
 pub use docker::credentials::{Credentials, CredentialsError};
 pub use docker::image::{Reference as ImageReference, Refused as ImageRefused};
-pub use docker::{DockerSettings, Pull};
 pub use gpu::{FixedGpu, GpuError, GpuLocks, GpuSource, detect_gpus, lock_gpus};
 pub use host::{
-    ContainersFuture, Held, Host, HostError, HostEvent, HostHealth, HostSettings, KeepEnded, Launch,
-    LogChunk, LogError, LogFuture, LogStream, Sandbox, StopReason,
+    ContainersFuture, Held, Host, HostError, HostEvent, HostHealth, Launch, LogChunk, LogError, LogFuture,
+    LogStream, Sandbox, StopReason,
 };
-pub use mounts::MountSettings;
 pub use observer::{Artifact, Observer, PullEnd, Rule, Whose};
 pub use progress::{FILE as PROGRESS_FILE, Progress, read as read_progress};
+pub use settings::{
+    Bounds, ConfineSettings, CrunSettings, DockerSettings, HostSettings, KeepEnded, MountSettings,
+    ProcessSettings,
+};
+pub use shim_api::request::Pull;
 pub use store::{ImageConfig, ImageFiles, Store, StoreError, StoreFuture};
 pub use sys::spawn::WRITABLE as WRITABLE_FOLDERS;

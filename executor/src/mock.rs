@@ -2,15 +2,13 @@
 //! everything around the execution. Its attempts end with the node.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use stint_protocol::{AttemptEnd, BootMs, EndKind, LeaseId};
 use tokio::sync::mpsc;
 
-use crate::client::state::Shared;
 use crate::clock::boot_now;
-use crate::host::{HostEvent, StopReason};
+use crate::host::{HostEvent, Publisher, StopReason};
 use crate::watchdog::{Action, Limits, Watchdog, Why};
 
 /// What the words of a mock command ask for.
@@ -79,7 +77,7 @@ struct Mock {
 }
 
 /// Runs mock attempts until the node's side is gone.
-pub async fn run(shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiver<ToMock>) {
+pub async fn run(publish: Publisher, mut inbox: mpsc::UnboundedReceiver<ToMock>) {
     const BATCH: usize = 1024;
     let (mut mock, mut batch) = (Mock::default(), Vec::with_capacity(BATCH));
     loop {
@@ -94,7 +92,7 @@ pub async fn run(shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiver<ToMock>
         mock.on_time(boot_now());
         let events = std::mem::take(&mut mock.events);
         if !events.is_empty() {
-            shared.publish(events).await;
+            publish(events).await;
         }
     }
 }

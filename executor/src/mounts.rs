@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use stint_protocol::{EndKind, HostMount, MountRoot, Runtime, TaskSpec, is_taken};
+use stint_protocol::{HostMount, MountRoot, Runtime, TaskSpec, is_taken};
 
-use crate::client::Refusal;
-use crate::shim_api::wire::GivenMount;
+use crate::refusal::Refusal;
+use crate::settings::MountSettings;
+use crate::shim_api::request::GivenMount;
 
 /// Why mounts wait for another watchdog.
 pub const EARLIER_WATCHDOG: &str = "the watchdog of an earlier version still runs and knows no mounts: let this node's \
@@ -13,14 +14,6 @@ pub const EARLIER_WATCHDOG: &str = "the watchdog of an earlier version still run
 
 /// Of the kernel, and memory that looks like files: the secrets of attempts lie there.
 const SYSTEM: [&str; 3] = ["/proc", "/sys", "/dev"];
-
-/// What tasks may name in their mounts; with Docker these folders only, else also what lies below them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MountSettings {
-    pub readable: Vec<PathBuf>,
-    /// Also for reading.
-    pub writable: Vec<PathBuf>,
-}
 
 impl MountSettings {
     /// What the tasks of a runtime may mount. The daemon of Docker follows whatever links lie in a path when it mounts it:
@@ -59,7 +52,7 @@ impl MountSettings {
             Some(mount) => {
                 let message =
                     format!("the working directory is not there in {}: make it first", mount.source);
-                Err((EndKind::NotRunnable, message))
+                Err(Refusal::not_runnable(message))
             }
         }
     }
@@ -72,9 +65,9 @@ impl MountSettings {
             let message = format!(
                 "{source} leads out of the folders of [executor.mounts] {key} of this node: mount what lies in one"
             );
-            (EndKind::Denied, message)
+            Refusal::denied(message)
         };
-        let missing = || (EndKind::FilesMissing, format!("{source} is not there on this node"));
+        let missing = || Refusal::files_missing(format!("{source} is not there on this node"));
         let Ok(real) = std::fs::canonicalize(source) else {
             return Err(if self.is_inside(Path::new(source)) { missing() } else { denied() });
         };
@@ -86,13 +79,13 @@ impl MountSettings {
         let own = closed.chain(SYSTEM.iter().map(PathBuf::from));
         if let Some(own) = own.into_iter().find(|own| real.starts_with(own) || own.starts_with(&real)) {
             let message = format!("{source} holds or lies in {}, which is never mounted", own.display());
-            return Err((EndKind::Denied, message));
+            return Err(Refusal::denied(message));
         }
         // A process sees it where it really is, which nobody could check before.
         let seen_at = if mount.target() == source { real.to_str().unwrap_or("/") } else { mount.target() };
         if let Some(taken) = is_taken(seen_at) {
             let message = format!("{source} would be seen at {seen_at}, and {taken} is the program's own");
-            return Err((EndKind::NotRunnable, message));
+            return Err(Refusal::not_runnable(message));
         }
         let meta = std::fs::metadata(&real).map_err(|_| missing())?;
         let text = real.to_str().filter(|text| !text.contains([':', ',', '\0']));
@@ -103,8 +96,8 @@ impl MountSettings {
                 writable: mount.writable,
                 folder: meta.is_dir(),
             }),
-            Some(_) => Err((EndKind::NotRunnable, format!("{source} is neither a folder nor a file"))),
-            None => Err((EndKind::NotRunnable, format!("{source} leads to a name that cannot be mounted"))),
+            Some(_) => Err(Refusal::not_runnable(format!("{source} is neither a folder nor a file"))),
+            None => Err(Refusal::not_runnable(format!("{source} leads to a name that cannot be mounted"))),
         }
     }
 
@@ -122,7 +115,7 @@ impl MountSettings {
 mod tests {
     use std::os::unix::fs::symlink;
 
-    use stint_protocol::{Class, TaskLimits};
+    use stint_protocol::{Class, EndKind, TaskLimits};
 
     use super::*;
 
@@ -155,16 +148,16 @@ mod tests {
         assert_eq!(found("alias/latest", false).source, real.join("sets").display().to_string());
         assert!(!found("alias/file", false).folder && found("work", true).writable);
         let refused = |name: &str, writable| find(name, writable).unwrap_err();
-        assert_eq!(refused("alias/out", false).0, EndKind::Denied);
-        assert_eq!(refused("alias/out/absent", false).0, EndKind::Denied);
-        assert_eq!(refused("alias/absent", false).0, EndKind::FilesMissing, "another node may have it");
+        assert_eq!(refused("alias/out", false).kind, EndKind::Denied);
+        assert_eq!(refused("alias/out/absent", false).kind, EndKind::Denied);
+        assert_eq!(refused("alias/absent", false).kind, EndKind::FilesMissing, "another node may have it");
         let gone = MountSettings { readable: vec![at("not-mounted")], ..MountSettings::default() };
         for name in ["not-mounted", "not-mounted/set"] {
             let told = gone.find(&mounting(&at(name), false), &closed).unwrap_err();
-            assert_eq!(told.0, EndKind::FilesMissing, "its file system is not mounted here: {told:?}");
+            assert_eq!(told.kind, EndKind::FilesMissing, "its file system is not mounted here: {told:?}");
         }
         for name in ["alias/own", "alias"] {
-            let (kind, words) = refused(name, false);
+            let Refusal { kind, message: words } = refused(name, false);
             assert!(kind == EndKind::Denied && words.contains("never mounted"), "{name}: {words}");
         }
         let mut in_it = mounting(&at("alias/sets"), false);
@@ -176,12 +169,16 @@ mod tests {
         place(&mut in_it, "/in");
         assert!(settings.find(&in_it, &closed).is_ok());
         place(&mut in_it, "/in/absent");
-        assert_eq!(settings.find(&in_it, &closed).unwrap_err().0, EndKind::NotRunnable, "root would make it");
-        let (kind, words) = refused("alias/sets", true);
+        assert_eq!(
+            settings.find(&in_it, &closed).unwrap_err().kind,
+            EndKind::NotRunnable,
+            "root would make it"
+        );
+        let Refusal { kind, message: words } = refused("alias/sets", true);
         assert!(kind == EndKind::Denied && words.contains("[executor.mounts] writable"), "{words}");
-        assert_eq!(refused("shut", false).0, EndKind::Denied);
+        assert_eq!(refused("shut", false).kind, EndKind::Denied);
         std::os::unix::net::UnixListener::bind(at("open/socket")).unwrap();
-        assert_eq!(refused("alias/socket", false).0, EndKind::NotRunnable);
+        assert_eq!(refused("alias/socket", false).kind, EndKind::NotRunnable);
     }
 
     #[test]

@@ -5,20 +5,19 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use stint_protocol::{EndKind, TaskSpec};
+use stint_protocol::TaskSpec;
 
-use crate::client::Refusal;
-use crate::confine::CrunSettings;
+use crate::refusal::Refusal;
+use crate::settings::CrunSettings;
+use crate::shim_api::inside::BINARY;
+use crate::shim_api::request::{Mode, Root};
 use crate::store::ImageFiles;
-use crate::shim_api::wire::{Mode, Root};
 
 /// Why an image waits for another watchdog.
 pub const EARLIER_WATCHDOG: &str = "the watchdog of an earlier version still runs and knows no images: let this node's \
                                     attempts end, and start it again";
 /// Rights of others to read and execute.
 const EVERYBODY: u32 = 0o005;
-/// The name of an executable image inside a container.
-pub const BINARY: &str = "/binary";
 
 /// What an attempt runs: what the registry gave, or what the task names under one of the operator's folders. None: a
 /// program of the host, or an image of Docker's.
@@ -37,7 +36,7 @@ pub fn resolve(
     if matches!(found, ImageFiles::Root { .. }) && mode != Mode::Crun {
         let message = "the process runtime runs programs of the host and images of one executable file: use --runtime crun \
                        for a root file system";
-        return Err((EndKind::NotRunnable, message.into()));
+        return Err(Refusal::not_runnable(message));
     }
     if let ImageFiles::Executable(file) = &found {
         check_mode(file)?;
@@ -51,9 +50,9 @@ fn check_mode(file: &Path) -> Result<(), Refusal> {
         Ok(meta) if meta.mode() & EVERYBODY == EVERYBODY => Ok(()),
         Ok(_) => {
             let message = format!("{}: not readable and executable by everybody (chmod 755)", file.display());
-            Err((EndKind::NotRunnable, message))
+            Err(Refusal::not_runnable(message))
         }
-        Err(e) => Err((EndKind::StartFailed, format!("the image {}: {e}", file.display()))),
+        Err(e) => Err(Refusal::start_failed(format!("the image {}: {e}", file.display()))),
     }
 }
 
@@ -71,13 +70,13 @@ fn named(settings: &CrunSettings, name: &str) -> Result<ImageFiles, Refusal> {
     if !name.starts_with('/') {
         let message =
             format!("{name:?} is no registered image and no path: for a Docker image use --runtime docker");
-        return Err((EndKind::NotRunnable, message));
+        return Err(Refusal::not_runnable(message));
     }
     let denied = || {
         let message = format!(
             "{name} is not under a folder of executor.crun.roots of this node: let its operator add one"
         );
-        (EndKind::Denied, message)
+        Refusal::denied(message)
     };
     // Before anything is looked up: a task must not learn which paths exist.
     let named = |root: &PathBuf| Path::new(name).starts_with(root);
@@ -86,7 +85,7 @@ fn named(settings: &CrunSettings, name: &str) -> Result<ImageFiles, Refusal> {
         return Err(denied());
     }
     let real =
-        std::fs::canonicalize(name).map_err(|e| (EndKind::NotRunnable, format!("the image {name}: {e}")))?;
+        std::fs::canonicalize(name).map_err(|e| Refusal::not_runnable(format!("the image {name}: {e}")))?;
     let mut roots = settings.roots.iter().filter_map(|root| std::fs::canonicalize(root).ok());
     if !roots.any(|root| real.starts_with(root)) {
         return Err(denied());
@@ -94,7 +93,7 @@ fn named(settings: &CrunSettings, name: &str) -> Result<ImageFiles, Refusal> {
     match std::fs::metadata(&real) {
         Ok(meta) if meta.is_dir() => Ok(ImageFiles::Root { folder: real, config: Arc::default() }),
         Ok(meta) if meta.is_file() => Ok(ImageFiles::Executable(real)),
-        _ => Err((EndKind::NotRunnable, format!("{name} is neither a folder nor a file"))),
+        _ => Err(Refusal::not_runnable(format!("{name} is neither a folder nor a file"))),
     }
 }
 
@@ -120,7 +119,7 @@ pub fn environment(image: Option<&ImageFiles>) -> BTreeMap<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use stint_protocol::Class;
+    use stint_protocol::{Class, EndKind};
 
     use super::*;
     use crate::store::ImageConfig;
@@ -149,15 +148,15 @@ mod tests {
         assert_eq!(chosen, Root::Folder(shown(&inside.canonicalize().unwrap()), None));
         let out = format!("{}/../../../etc", inside.display());
         for denied in ["/", "/etc", "/no/such", &shown(&link), &out] {
-            let (kind, message) = resolve(denied).unwrap_err();
+            let Refusal { kind, message } = resolve(denied).unwrap_err();
             assert!(
                 kind == EndKind::Denied && message.contains("executor.crun.roots"),
                 "{denied}: {message}"
             );
         }
-        assert_eq!(resolve("busybox:1").unwrap_err().0, EndKind::NotRunnable);
+        assert_eq!(resolve("busybox:1").unwrap_err().kind, EndKind::NotRunnable);
         let no_roots = super::resolve(&CrunSettings::default(), &with_image("/srv"), Mode::Crun, None);
-        assert_eq!(no_roots.unwrap_err().0, EndKind::Denied);
+        assert_eq!(no_roots.unwrap_err().kind, EndKind::Denied);
     }
 
     #[test]
@@ -178,7 +177,7 @@ mod tests {
         assert_eq!(variables, ["A=b=c", "PATH=/opt"]);
         assert_eq!(of(Some(&image)), Some(Root::Folder("/image".into(), Some("/srv".into()))));
         let as_process = resolve(&CrunSettings::default(), &spec, Mode::Sandboxed, Some(&image));
-        assert_eq!(as_process.unwrap_err().0, EndKind::NotRunnable);
+        assert_eq!(as_process.unwrap_err().kind, EndKind::NotRunnable);
         let file = ImageFiles::Executable("/blob".into());
         spec.command = words("a b");
         assert_eq!(command(&spec, Some(&file)), words("/binary a b"));

@@ -26,14 +26,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::complain::complain;
+use crate::shim_api::ALREADY_RUNNING;
 use crate::shim_api::layout::Layout;
 use crate::{limits, sys};
-
-pub(crate) use bundle::{HOST_FOLDERS, WORK};
-pub(crate) use recover::{LABEL, kill_labelled};
-
-/// Exit code when another watchdog already serves this folder.
-pub const ALREADY_RUNNING: u8 = 3;
 
 /// What the watchdog is told on its command line.
 #[derive(Debug)]

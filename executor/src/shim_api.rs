@@ -1,5 +1,10 @@
-//! What node and watchdog share: where their files are, and what they say to each other. Both import it; it imports
-//! neither.
+//! What node and watchdog share: where their files are, what programs find inside, and what the two say to each other.
+//! Both import it; it imports neither.
 
+pub mod inside;
 pub mod layout;
+pub mod request;
 pub mod wire;
+
+/// Exit code of a watchdog when another one already serves its folder.
+pub const ALREADY_RUNNING: u8 = 3;

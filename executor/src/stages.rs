@@ -17,8 +17,8 @@ use minicbor::{Decode, Encode};
 use stint_protocol::{AttemptEnd, LeaseId, OutputPath, Tenant};
 
 use crate::shim_api::layout::Layout;
+use crate::shim_api::request::{GivenMount, GivenSecrets};
 use crate::store::ImageFiles;
-use crate::shim_api::wire::{GivenMount, GivenSecrets};
 
 pub use copy::blob_of;
 

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use stint_protocol::{BootMs, EndKind, LeaseId};
 
-use crate::host::StopReason;
 use crate::limits::KILL_AGAIN_MS;
+use crate::shim_api::wire::StopReason;
 
 /// Why an attempt is being stopped. The first reason stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

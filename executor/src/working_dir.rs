@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::shim::{HOST_FOLDERS, WORK};
+use crate::shim_api::inside::{HOST_FOLDERS, WORK};
 
 const NOT_THERE: &str = "is no folder that it can see";
 

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stint_protocol::{EndKind, GpuId, GpuInfo, QuarantinedGpu};
+use stint_protocol::{GpuId, GpuInfo, QuarantinedGpu};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use super::order::Refusal;
 use super::state::Shared;
 use crate::host::{HostEvent, Launch};
 use crate::limits;
+use crate::refusal::Refusal;
 
 /// Devices that stayed in use, and by whom.
 pub type Quarantine = BTreeMap<GpuId, QuarantinedGpu>;
@@ -35,7 +35,7 @@ pub async fn wait_until_free(shared: &Arc<Shared>, launch: &Launch) -> Result<()
         if Instant::now() >= until {
             let message = words(&used);
             shared.quarantine(used).await;
-            return Err((EndKind::StartFailed, message));
+            return Err(Refusal::start_failed(message));
         }
         sleep(Duration::from_millis(limits::GPU_LOOK_MS)).await;
     }

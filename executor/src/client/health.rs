@@ -44,11 +44,7 @@ impl Shared {
                  the node was started again"
                     .into(),
             ),
-            Runtime::Docker => match &self.lock().docker {
-                Some(Ok(())) => None,
-                Some(Err(why)) => Some(why.clone()),
-                None => Some("the Docker daemon was not asked yet".into()),
-            },
+            Runtime::Docker => self.docker.as_ref().and_then(|daemon| daemon.problem()),
             Runtime::Slurm => Some("Slurm is not of this machine: its bridge runs beside this host".into()),
         }
     }

@@ -16,11 +16,11 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use crate::client::HELLO_TIMEOUT;
 use crate::client::state::Shared;
 use crate::host::{HostError, HostEvent};
-use crate::shim_api::layout::SOCKET;
 use crate::limits;
-use crate::shim::ALREADY_RUNNING;
-use crate::sys;
+use crate::shim_api::ALREADY_RUNNING;
+use crate::shim_api::layout::SOCKET;
 use crate::shim_api::wire::{FromShim, Hello, ToShim, VERSION, put_frames, take_frames};
+use crate::sys;
 
 /// A connected watchdog that has said what it holds.
 pub struct Connection {

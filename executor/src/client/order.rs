@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use stint_protocol::{EndKind, Runtime};
+use stint_protocol::Runtime;
 
 use crate::client::state::Shared;
 use crate::confine;
@@ -11,18 +11,16 @@ use crate::docker::image::{Reference, Refused};
 use crate::docker::{LABEL_CLASS, LABEL_TENANT};
 use crate::host::Launch;
 use crate::observer::Rule;
+use crate::refusal::Refusal;
 use crate::root;
-use crate::shim::HOST_FOLDERS;
+use crate::shim_api::inside::HOST_FOLDERS;
+use crate::shim_api::request::{DockerOrder, Further, GivenMount, Mode, Order, Root};
 use crate::stages::Staged;
 use crate::store::ImageFiles;
-use crate::shim_api::wire::{DockerOrder, Further, GivenMount, Mode, Order, Root};
 use crate::working_dir;
 
 /// Where programs are looked for when the task sets no PATH.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// Why an attempt cannot be ordered: how it ends, and the words.
-pub type Refusal = (EndKind, String);
 
 /// The order for one attempt; `staged` is what was prepared for it.
 pub fn make(shared: &Shared, launch: &Launch, staged: &Staged) -> Result<Order, Refusal> {
@@ -34,19 +32,19 @@ pub fn make(shared: &Shared, launch: &Launch, staged: &Staged) -> Result<Order, 
         _ => Mode::Direct,
     };
     let image = root::resolve(&shared.settings.crun, spec, mode, staged.image.as_ref());
-    if matches!(image, Err((EndKind::Denied, _))) {
+    if image.as_ref().is_err_and(Refusal::is_denied) {
         shared.observe(|observer| observer.denied(Rule::CrunRoots));
     }
     let image = image?;
     let image = image.as_ref();
     let root = root::of(image).map(Box::new);
     if root.is_some() && !shared.confines() {
-        return Err((EndKind::StartFailed, root::EARLIER_WATCHDOG.into()));
+        return Err(Refusal::start_failed(root::EARLIER_WATCHDOG));
     }
     confine::check(&shared.settings, spec, launch.runtime, shared.jails())?;
     let asked = spec.limits.as_deref();
     if asked.is_some() && !shared.knows_limits() {
-        return Err((EndKind::StartFailed, confine::EARLIER_WATCHDOG.into()));
+        return Err(Refusal::start_failed(confine::EARLIER_WATCHDOG));
     }
     let working_dir = asked.and_then(|limits| limits.working_dir.clone());
     let working_dir = match (&working_dir, root.as_deref()) {
@@ -55,7 +53,7 @@ pub fn make(shared: &Shared, launch: &Launch, staged: &Staged) -> Result<Order, 
                 Some(wanted.clone())
             } else {
                 let place = working_dir::in_shared_root(wanted, root.is_none());
-                Some(place.map_err(|words| (EndKind::NotRunnable, words))?)
+                Some(place.map_err(Refusal::not_runnable)?)
             }
         }
         _ => working_dir,
@@ -68,7 +66,7 @@ pub fn make(shared: &Shared, launch: &Launch, staged: &Staged) -> Result<Order, 
         };
         if let Some(mount) = mounts.iter().find(of_host) {
             let advice = "without an image the host's system folders are there: name another target";
-            return Err((EndKind::NotRunnable, format!("{}: {advice}", mount.target)));
+            return Err(Refusal::not_runnable(format!("{}: {advice}", mount.target)));
         }
     }
     let further =
@@ -104,19 +102,19 @@ pub fn make(shared: &Shared, launch: &Launch, staged: &Staged) -> Result<Order, 
 fn docker(shared: &Shared, launch: &Launch) -> Result<DockerOrder, Refusal> {
     let settings = &shared.settings.docker;
     let Some(image) = &launch.spec.image else {
-        return Err((EndKind::NotRunnable, "docker needs an image: give one, or use another runtime".into()));
+        return Err(Refusal::not_runnable("docker needs an image: give one, or use another runtime"));
     };
-    let image = Reference::parse(image).map_err(|e| (EndKind::NotRunnable, e.to_string()))?;
+    let image = Reference::parse(image).map_err(|e| Refusal::not_runnable(e.to_string()))?;
     let allowed = image.check(&settings.allowed_images, settings.require_digest);
     allowed.map_err(|e| {
         let rule = if matches!(e, Refused::NoDigest(_)) { Rule::RequireDigest } else { Rule::AllowedImages };
         shared.observe(|observer| observer.denied(rule));
-        (EndKind::Denied, e.to_string())
+        Refusal::denied(e.to_string())
     })?;
     let gpus: Vec<String> = launch.gpus.iter().map(|gpu| gpu.id.as_str().to_owned()).collect();
     if gpus.len() != launch.spec.leased_gpus() as usize {
         let message = format!("its lease holds {} GPUs and not {}", gpus.len(), launch.spec.leased_gpus());
-        return Err((EndKind::StartFailed, message));
+        return Err(Refusal::start_failed(message));
     }
     let known = |label: &str, variable: &str| Some((label.to_owned(), launch.env.get(variable)?.clone()));
     let labels = [known("stint.node", "STINT_NODE_ID"), known(LABEL_CLASS, "STINT_CLASS")];

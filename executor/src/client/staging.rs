@@ -15,18 +15,18 @@ use tokio::time::{sleep, timeout};
 use super::HostClient;
 use super::devices;
 use super::lines::{self, trouble};
-use super::order::Refusal;
 use super::state::Shared;
 use crate::confine;
 use crate::host::{HostEvent, Launch, LogStream, StopReason};
 use crate::limits;
 use crate::mounts;
 use crate::observer::{Artifact, Rule};
+use crate::refusal::Refusal;
+use crate::shim_api::request::GivenMount;
 use crate::stages::inputs::{self, Inputs};
 use crate::stages::outputs::{self, Found};
 use crate::stages::{self, Owner, Record, Staged};
 use crate::store::StoreError;
-use crate::shim_api::wire::GivenMount;
 
 /// How images are named that the cluster keeps.
 const REGISTERED: &str = "stint://";
@@ -72,12 +72,12 @@ pub async fn start(client: HostClient, launch: Launch) {
         Err(refusal) => refusal,
     };
     undo(&shared, &launch).await;
-    client.refuse(lease, refusal.0, refusal.1);
+    client.refuse(lease, refusal);
 }
 
 fn stopped(reason: StopReason) -> Refusal {
     let kind = if reason == StopReason::Cancelled { EndKind::Cancelled } else { EndKind::Drained };
-    (kind, "it was stopped before its program was started".into())
+    Refusal::new(kind, "it was stopped before its program was started")
 }
 
 async fn prepare(shared: &Arc<Shared>, launch: &Launch) -> Result<Staged, Refusal> {
@@ -94,7 +94,7 @@ async fn find_mounts(shared: &Arc<Shared>, launch: &Launch) -> Result<Vec<GivenM
     let settings = &shared.settings;
     confine::check(settings, &launch.spec, launch.runtime, shared.jails())?;
     if !shared.knows_mounts() {
-        return Err((EndKind::StartFailed, mounts::EARLIER_WATCHDOG.into()));
+        return Err(Refusal::start_failed(mounts::EARLIER_WATCHDOG));
     }
     let own =
         [Some(settings.data_dir.clone()), settings.secrets_dir.clone(), settings.docker.credentials.clone()];
@@ -102,15 +102,13 @@ async fn find_mounts(shared: &Arc<Shared>, launch: &Launch) -> Result<Vec<GivenM
     let (opened, spec) = (settings.mounts.clone(), launch.spec.clone());
     let look = tokio::task::spawn_blocking(move || opened.find(&spec, &closed));
     let found = match timeout(Duration::from_millis(limits::MOUNT_LOOK_MS), look).await {
-        Ok(found) => {
-            found.unwrap_or_else(|e| Err((EndKind::StartFailed, format!("looking for mounts: {e}"))))
-        }
+        Ok(found) => found.unwrap_or_else(|e| Err(Refusal::start_failed(format!("looking for mounts: {e}")))),
         Err(_) => {
             let message = "a file system that it mounts, or one of [executor.mounts], does not answer";
-            Err((EndKind::StartFailed, message.to_owned()))
+            Err(Refusal::start_failed(message))
         }
     };
-    if matches!(found, Err((EndKind::Denied, _))) {
+    if found.as_ref().is_err_and(Refusal::is_denied) {
         shared.observe(|observer| observer.denied(Rule::Mounts));
     }
     found
@@ -121,12 +119,12 @@ async fn stage(shared: &Arc<Shared>, launch: &Launch) -> Result<Staged, Refusal>
         let advice = "it is replaced once its attempts have ended and the node was started again";
         let message =
             format!("the watchdog of an earlier version still runs, which knows no files: {advice}");
-        return Err((EndKind::StartFailed, message));
+        return Err(Refusal::start_failed(message));
     }
     let most = Duration::from_millis(limits::STAGE_MS);
     let staged = timeout(most, fetch_and_place(shared, launch)).await;
     staged.unwrap_or_else(|_| {
-        Err((EndKind::StartFailed, format!("its files were not there after {} s", most.as_secs())))
+        Err(Refusal::start_failed(format!("its files were not there after {} s", most.as_secs())))
     })
 }
 
@@ -145,7 +143,7 @@ async fn fetch_and_place(shared: &Arc<Shared>, launch: &Launch) -> Result<Staged
     }
     let (task, placed) = (shared.clone(), launch.clone());
     let place = move || place(&task, &placed, &files);
-    let crashed = |e| Err((EndKind::StartFailed, format!("placing its files: {e}")));
+    let crashed = |e| Err(Refusal::start_failed(format!("placing its files: {e}")));
     let mut staged = tokio::task::spawn_blocking(place).await.unwrap_or_else(crashed)?;
     staged.image = image;
     Ok(staged)
@@ -153,8 +151,8 @@ async fn fetch_and_place(shared: &Arc<Shared>, launch: &Launch) -> Result<Staged
 
 fn fetched<T>(result: Result<T, StoreError>, what: &str) -> Result<T, Refusal> {
     result.map_err(|e| match e {
-        StoreError::Wrong(words) => (EndKind::NotRunnable, format!("{what}: {words}")),
-        StoreError::Unavailable(words) => (EndKind::StartFailed, format!("{what}: {words}")),
+        StoreError::Wrong(words) => Refusal::not_runnable(format!("{what}: {words}")),
+        StoreError::Unavailable(words) => Refusal::start_failed(format!("{what}: {words}")),
     })
 }
 
@@ -170,7 +168,7 @@ fn place(shared: &Arc<Shared>, launch: &Launch, fetched: &[std::path::PathBuf]) 
         secrets: !files.secrets.is_empty(),
         image: registered_image(launch).map(String::from),
     };
-    let making = |e: std::io::Error| (EndKind::StartFailed, format!("making its work folder: {e}"));
+    let making = |e: std::io::Error| Refusal::start_failed(format!("making its work folder: {e}"));
     let work = shared.layout.attempt(lease).join("work");
     make_work(&work, owner).map_err(making)?;
     record.write(&shared.layout, lease).map_err(making)?;
@@ -179,7 +177,7 @@ fn place(shared: &Arc<Shared>, launch: &Launch, fetched: &[std::path::PathBuf]) 
     let placed = Inputs { work: &work, owner, roots, fetched, is_stopped: &is_stopped }.place(files);
     shared.observe(|observer| match &placed {
         Ok(placed) => placed.iter().for_each(|(artifact, bytes)| observer.moved(*artifact, *bytes)),
-        Err((EndKind::Denied, _)) => observer.denied(Rule::ArtifactRoots),
+        Err(refusal) if refusal.is_denied() => observer.denied(Rule::ArtifactRoots),
         Err(_) => {}
     });
     placed?;
@@ -273,10 +271,12 @@ async fn finish(shared: &Arc<Shared>, mut end: AttemptEnd) -> AttemptEnd {
     if matches!(end.kind, EndKind::Exited(_)) && !record.outputs.is_empty() {
         match keep_outputs(shared, lease, &record).await {
             Ok(kept) => end.outputs = Some(kept.into()),
-            Err((kind, words)) if end.kind == EndKind::Exited(0) => (end.kind, end.message) = (kind, words),
+            Err(refusal) if end.kind == EndKind::Exited(0) => {
+                (end.kind, end.message) = (refusal.kind, refusal.message);
+            }
             // It failed by itself, which says more.
-            Err((_, words)) => {
-                end.message = format!("{}; {words}", end.message).trim_start_matches("; ").to_owned();
+            Err(refusal) => {
+                end.message = format!("{}; {refusal}", end.message).trim_start_matches("; ").to_owned();
             }
         }
         end.message = words::clip(end.message);
@@ -314,7 +314,7 @@ async fn keep_outputs(
     let (work, outputs) = (shared.layout.attempt(lease).join("work"), record.outputs.clone());
     let find = move || outputs::find(&work, &outputs);
     let found = tokio::task::spawn_blocking(find).await.unwrap_or_else(|e| Err(e.to_string()));
-    let found = found.map_err(|words| (EndKind::OutputMissing, words))?;
+    let found = found.map_err(|words| Refusal::new(EndKind::OutputMissing, words))?;
     let mut kept = Vec::with_capacity(found.len());
     for file in found {
         kept.push(keep(shared, record, file).await?);
@@ -324,7 +324,9 @@ async fn keep_outputs(
 
 async fn keep(shared: &Arc<Shared>, record: &Record, found: Found) -> Result<KeptFile, Refusal> {
     let Found { path, file } = found;
-    let lost = |words: String| (EndKind::OutputLost, format!("output {path:?} could not be kept: {words}"));
+    let lost = |words: String| {
+        Refusal::new(EndKind::OutputLost, format!("output {path:?} could not be kept: {words}"))
+    };
     let Some(store) = &shared.settings.store else {
         let hashed = tokio::task::spawn_blocking(move || stages::blob_of(&file)).await;
         let blob = hashed.map_err(|e| lost(e.to_string()))?.map_err(|e| lost(e.to_string()))?;

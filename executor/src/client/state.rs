@@ -9,15 +9,19 @@ use stint_protocol::{AttemptEnd, BootMs, EndKind, LeaseId, QuarantinedGpu, Tenan
 use tokio::sync::{Notify, mpsc};
 
 use super::devices::Quarantine;
+use crate::clock::boot_now;
+use crate::docker::watch::DaemonWatch;
 use crate::gpu::GpuUsers;
-use crate::host::{HostEvent, HostSettings, StopReason};
-use crate::shim_api::layout::Layout;
+use crate::host::{HostEvent, Publisher, StopReason};
 use crate::logs;
+use crate::refusal::Refusal;
+use crate::settings::HostSettings;
+use crate::shim_api::layout::Layout;
+use crate::shim_api::wire::{Hello, ToShim};
 use crate::stages::mask::Masks;
 use crate::stages::secrets::Secrets;
 use crate::stages::{self, Record};
 use crate::store::Store;
-use crate::shim_api::wire::{Hello, ToShim};
 
 /// Where an attempt is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +66,6 @@ pub struct State {
     /// Acknowledged attempts whose folders are kept, oldest first.
     pub kept: VecDeque<(SystemTime, LeaseId)>,
     pub quarantine: Quarantine,
-    /// Whether the Docker daemon answers, and what to do when not; none = not asked.
-    pub docker: Option<Result<(), String>>,
     pub closing: bool,
     /// Messages were taken from the outbox and are not written yet.
     pub writing: bool,
@@ -78,8 +80,8 @@ pub struct Shared {
     pub crun: Option<PathBuf>,
     pub gpu_users: GpuUsers,
     pub wake: Notify,
-    /// Something could not be started: whether Docker's daemon is there is to be asked at once.
-    pub look_at_docker: Notify,
+    /// What is known of Docker's daemon; none: its runtime is not enabled.
+    pub docker: Option<Arc<DaemonWatch>>,
     pub secrets: Secrets,
     stop_asked: Notify,
     /// Ends of attempts after which something is left to do; as many as there are attempts.
@@ -101,13 +103,14 @@ impl Shared {
         let crun = find_program(&settings.crun_path);
         let gpu_users = GpuUsers::of(&settings.gpus);
         let secrets = Secrets::of(&layout);
+        let docker = DaemonWatch::new(&settings, &layout).map(Arc::new);
         Self {
             settings,
             layout,
             crun,
             gpu_users,
             wake: Notify::new(),
-            look_at_docker: Notify::new(),
+            docker,
             secrets,
             stop_asked: Notify::new(),
             finisher,
@@ -220,8 +223,8 @@ impl Shared {
     }
 
     /// What keeps the bytes of the cluster.
-    pub fn store(&self) -> Result<&Arc<dyn Store>, (EndKind, String)> {
-        let none = || (EndKind::StartFailed, "this node keeps no images and blobs".to_owned());
+    pub fn store(&self) -> Result<&Arc<dyn Store>, Refusal> {
+        let none = || Refusal::start_failed("this node keeps no images and blobs");
         self.settings.store.as_ref().ok_or_else(none)
     }
 
@@ -366,7 +369,7 @@ impl Shared {
                 entry.home = *home;
                 entry.stopping |= held.stopping;
                 if held.started && !entry.started && !held.stopping {
-                    events.push(HostEvent::Started { lease: held.lease, at: crate::boot_now() });
+                    events.push(HostEvent::Started { lease: held.lease, at: boot_now() });
                 }
             }
         }
@@ -400,13 +403,28 @@ impl Shared {
         events.iter().for_each(|event| self.tell(event));
         let failed = |end: &AttemptEnd| matches!(end.kind, EndKind::StartFailed | EndKind::Lost);
         if events.iter().any(|event| matches!(event, HostEvent::Ended(end) if failed(end))) {
-            self.look_at_docker.notify_one();
+            self.docker.iter().for_each(|daemon| daemon.look_soon());
         }
         for event in events {
             if self.events.send(event).await.is_err() {
                 return;
             }
         }
+    }
+
+    /// Publishes for those who know nothing of attempts.
+    pub fn publisher(self: &Arc<Self>) -> Publisher {
+        let shared = self.clone();
+        Arc::new(move |events| {
+            let shared = shared.clone();
+            Box::pin(async move { shared.publish(events).await })
+        })
+    }
+
+    /// Says whether an attempt has not ended.
+    pub fn holds(self: &Arc<Self>) -> impl Fn(LeaseId) -> bool + Send + Sync + 'static {
+        let shared = self.clone();
+        move |lease| shared.lock().running.contains_key(&lease)
     }
 
     /// Leaves a mark, since a restart cannot know which mock attempts this process ran.

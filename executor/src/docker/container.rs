@@ -8,17 +8,16 @@ use bollard::models::{
 };
 
 use super::{LABEL_EXECUTOR, LABEL_LEASE};
-use crate::shim_api::layout::{Layout, folder_name};
 use crate::limits;
-use crate::shim::{LABEL, WORK};
-use crate::stages::secrets;
-use crate::shim_api::wire::{DockerOrder, Order};
+use crate::shim_api::inside::{LABEL, SECRETS, WORK};
+use crate::shim_api::layout::{Layout, folder_name};
+use crate::shim_api::request::{DockerOrder, Order};
 use crate::working_dir;
 
 /// The container of an order, of an image that is already here.
 pub fn body(layout: &Layout, order: &Order, docker: &DockerOrder, image: String) -> ContainerCreateBody {
     let mut env = order.environment.clone();
-    env.extend(order.secret_variables(secrets::INSIDE));
+    env.extend(order.secret_variables(SECRETS));
     env.push(format!("{LABEL}={}", layout.attempt(order.lease).display()));
     let working_dir = order.working_dir().map_or_else(|| WORK.into(), |dir| working_dir::inside(dir, WORK));
     ContainerCreateBody {
@@ -97,7 +96,7 @@ fn mounts(layout: &Layout, order: &Order) -> Vec<Mount> {
         read_only: Some(read_only),
         ..Mount::default()
     };
-    let secrets = order.secrets.as_ref().map(|given| bind(given.folder.clone(), secrets::INSIDE, true));
+    let secrets = order.secrets.as_ref().map(|given| bind(given.folder.clone(), SECRETS, true));
     let given = order.mounts().iter();
     // Engines before 25 would let a program write in what is mounted below something that it may only read.
     let alone = |mount: Mount| Mount {

@@ -1,65 +1,67 @@
 //! Whether the file of credentials for registries can be used, looked at now and then: a node says so once, before a task
 //! needs them. Never says anything of its content.
 
-use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use stint_protocol::Runtime;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::credentials::Credentials;
-use crate::client::state::Shared;
-use crate::host::HostEvent;
+use crate::host::{HostEvent, Publisher};
 use crate::limits;
+use crate::settings::HostSettings;
 
-/// What is wrong with the file now, in words for the operator; none: nothing, or there is none.
-#[derive(Default)]
-pub struct Noted(Mutex<Option<String>>);
+/// The file, and what is wrong with it now, in words for the operator.
+#[derive(Debug)]
+pub struct CredentialsWatch {
+    file: PathBuf,
+    problem: Mutex<Option<String>>,
+}
 
-impl Noted {
+impl CredentialsWatch {
+    /// None: this node has no such file, or no Docker to use it.
+    pub fn new(settings: &HostSettings) -> Option<Self> {
+        let file = settings.docker.credentials.clone()?;
+        settings.runtimes.contains(&Runtime::Docker).then_some(Self { file, problem: Mutex::default() })
+    }
+
     pub fn problem(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(|e| e.into_inner()).clone()
+        self.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether that is something else than before.
     fn note(&self, problem: Option<String>) -> bool {
-        let mut noted = self.0.lock().unwrap_or_else(|e| e.into_inner());
+        let mut noted = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *noted, problem.clone()) != problem
     }
-}
 
-/// Looks once, before anything is offered.
-pub async fn look(shared: &Shared, noted: &Noted) {
-    if let Some(file) = file(shared) {
-        noted.note(problem_of(file).await);
+    /// Looks once, before anything is offered.
+    pub async fn look(&self) {
+        self.note(problem_of(&self.file).await);
     }
-}
 
-/// Goes on looking; tells the node when something changes. Runs until the client goes.
-pub async fn run(shared: Arc<Shared>, noted: Arc<Noted>) {
-    let Some(file) = file(&shared) else { return };
-    let mut ticks = interval(Duration::from_millis(limits::CREDENTIALS_LOOK_MS));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let problem = problem_of(file).await;
-        if !noted.note(problem.clone()) {
-            continue;
-        }
-        match problem {
-            Some(problem) => tracing::warn!(%problem, "this node is limited"),
-            None => {
-                tracing::info!(file = %file.display(), "the credentials for registries can be used again")
+    /// Goes on looking; tells the node when something changes. Runs until the client goes.
+    pub async fn run(self: Arc<Self>, publish: Publisher) {
+        let mut ticks = interval(Duration::from_millis(limits::CREDENTIALS_LOOK_MS));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let problem = problem_of(&self.file).await;
+            if !self.note(problem.clone()) {
+                continue;
             }
+            match problem {
+                Some(problem) => tracing::warn!(%problem, "this node is limited"),
+                None => {
+                    let file = self.file.display();
+                    tracing::info!(%file, "the credentials for registries can be used again");
+                }
+            }
+            publish(vec![HostEvent::RuntimesChanged]).await;
         }
-        shared.publish(vec![HostEvent::RuntimesChanged]).await;
     }
-}
-
-fn file(shared: &Shared) -> Option<&Path> {
-    let settings = &shared.settings;
-    settings.docker.credentials.as_deref().filter(|_| settings.runtimes.contains(&Runtime::Docker))
 }
 
 async fn problem_of(file: &Path) -> Option<String> {

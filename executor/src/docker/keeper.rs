@@ -23,12 +23,12 @@ use super::pull::Puller;
 use super::verdict::{self, Verdict, mount_failure, say_end, start_failure, stopped, verdict};
 use super::wish::{Wish, at_least, in_loop};
 use super::{belongs, container, container_name};
-use crate::shim_api::layout::Layout;
+use crate::labels::kill_labelled;
 use crate::limits;
-use crate::shim::kill_labelled;
+use crate::shim_api::layout::Layout;
+use crate::shim_api::request::{DockerOrder, Order};
 use crate::sys::{self, Slot};
 use crate::usage;
-use crate::shim_api::wire::{DockerOrder, Order};
 
 /// Says that an attempt runs under Docker, and at which socket.
 pub fn mark_file(layout: &Layout, lease: LeaseId) -> PathBuf {

@@ -11,9 +11,9 @@ use bollard::query_parameters::AttachContainerOptions;
 use futures_util::{Stream, StreamExt};
 
 use super::engine::Fault;
+use crate::shim_api::inside::WORK;
 use crate::shim_api::layout::Layout;
-use crate::shim::WORK;
-use crate::shim_api::wire::{DockerOrder, Order};
+use crate::shim_api::request::{DockerOrder, Order};
 use crate::working_dir;
 
 /// The two output files of an attempt.

@@ -14,16 +14,15 @@ use futures_util::StreamExt;
 use stint_protocol::{EndKind, LeaseId};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::Pull;
 use super::credentials::{Credentials, CredentialsError};
 use super::engine::Fault;
 use super::image::Reference;
 use super::refusal::{self, Refusal};
 use super::verdict::{Verdict, failed, verdict};
-use crate::shim_api::layout::Layout;
 use crate::limits;
 use crate::observer::PullEnd;
-use crate::shim_api::wire::DockerOrder;
+use crate::shim_api::layout::Layout;
+use crate::shim_api::request::{DockerOrder, Pull};
 
 /// Looks for the image of an order, and pulls it.
 pub struct Puller<'a> {

@@ -11,8 +11,8 @@ use stint_protocol::{AttemptEnd, EndKind, LeaseId, Usage};
 use super::engine::Fault;
 use crate::complain::complain;
 use crate::shim_api::layout::Layout;
+use crate::shim_api::request::GivenMount;
 use crate::sys::Slot;
-use crate::shim_api::wire::GivenMount;
 
 /// How an attempt ended, and what a user needs to know beyond it.
 #[derive(Clone, Debug)]

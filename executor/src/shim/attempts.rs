@@ -12,7 +12,6 @@ use stint_protocol::limits::clip;
 use stint_protocol::{AttemptEnd, BootMs, EndKind, LeaseId};
 
 use crate::host::Held;
-use crate::shim_api::layout::Layout;
 use crate::limits;
 use crate::shim::bundle;
 use crate::shim::cgroup::{Amounts, Cgroup};
@@ -22,11 +21,13 @@ use crate::shim::probe::{Ability, children_file};
 use crate::shim::program::program_for;
 use crate::shim::recover::Leftovers;
 use crate::shim::spare::Spare;
+use crate::shim_api::layout::Layout;
+use crate::shim_api::request::{Mode, Order};
+use crate::shim_api::wire::FromShim;
 use crate::sys;
 use crate::sys::Reaped;
 use crate::sys::spawn::{Child, Phase, Spawner};
 use crate::watchdog::{Action, Limits, Watchdog, Why};
-use crate::shim_api::wire::{FromShim, Mode, Order};
 
 use docker::Kept;
 

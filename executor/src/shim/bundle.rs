@@ -14,7 +14,6 @@ mod config;
 mod rootfs;
 
 pub use config::user;
-pub use rootfs::{HOST_FOLDERS, WORK};
 
 use std::ffi::CString;
 use std::io;
@@ -25,8 +24,8 @@ use std::path::{Path, PathBuf};
 use stint_protocol::LeaseId;
 
 use crate::shim_api::layout::{Layout, folder_name};
+use crate::shim_api::request::{GivenMount, Order};
 use crate::sys::spawn::{Container, Laid};
-use crate::shim_api::wire::{GivenMount, Order};
 
 /// Where crun writes its messages for an attempt.
 pub fn log_file(layout: &Layout, lease: LeaseId) -> PathBuf {

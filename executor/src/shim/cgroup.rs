@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use stint_protocol::{LeaseId, Usage};
 
-use crate::shim_api::layout::{folder_name, parse_folder_name};
 use crate::limits;
+use crate::shim_api::layout::{folder_name, parse_folder_name};
 use crate::sys;
 use crate::usage::{self, Meter};
 

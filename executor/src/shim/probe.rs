@@ -5,9 +5,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::host::Sandbox;
-use crate::shim_api::layout::Layout;
 use crate::limits;
 use crate::shim::cgroup::Cgroups;
+use crate::shim_api::layout::Layout;
 use crate::sys;
 use crate::sys::spawn::{Jail, Namespaces, Phase, Program, Spawner};
 

@@ -6,18 +6,18 @@ use std::path::Path;
 
 use stint_protocol::Network;
 
-use crate::shim_api::layout::Layout;
 use crate::limits;
 use crate::progress;
 use crate::shim::bundle;
 use crate::shim::cgroup::Cgroup;
 use crate::shim::probe::Ability;
-use crate::shim::recover::LABEL;
+use crate::shim_api::inside::{LABEL, WORK};
+use crate::shim_api::layout::Layout;
+use crate::shim_api::request::{Confinement, GivenMount, Mode, Order, Root};
 use crate::sys;
 use crate::sys::spawn::{
     Access, JAIL_BINARY, JAIL_SECRETS, JAIL_WORK, Jail, Program, SHOWN, Shown, WRITABLE,
 };
-use crate::shim_api::wire::{Confinement, GivenMount, Mode, Order, Root};
 use crate::working_dir;
 
 /// What the spawner needs to start an order in its folder; a container is added by whoever made its bundle.
@@ -38,7 +38,7 @@ pub fn program_for(
     };
     let work = folder.join("work");
     let seen_at = match order.mode {
-        Mode::Crun => bundle::WORK.to_owned(),
+        Mode::Crun => WORK.to_owned(),
         _ if jail.is_some() => JAIL_WORK.to_owned(),
         _ => work.display().to_string(),
     };

@@ -3,21 +3,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
 use stint_protocol::LeaseId;
 
 use crate::complain::complain;
 use crate::docker::keeper;
-use crate::shim_api::layout::{Layout, parse_folder_name};
+use crate::labels::kill_labelled;
 use crate::shim::cgroup::{Cgroup, Cgroups};
 use crate::shim::journal::{Open, Trace};
+use crate::shim_api::layout::Layout;
 use crate::sys;
 use crate::sys::spawn::Spawner;
-
-/// Marks every process of an attempt: the path at which what it leaves will be found.
-pub const LABEL: &str = "STINT_ATTEMPT_FOLDER";
 
 /// One attempt of an earlier watchdog.
 #[derive(Debug)]
@@ -138,32 +134,4 @@ fn find_process(trace: &Trace) -> Option<OwnedFd> {
     let started_ms = sys::start_ticks(trace.pid)? * TICKS_TO_MS;
     let same = started_ms + SLACK_MS >= trace.before.0 && started_ms <= trace.after.0 + SLACK_MS;
     same.then_some(handle)
-}
-
-/// Kills every process that carries the label of an attempt in `attempts` that `wanted` names; says which it found.
-pub fn kill_labelled(attempts: &Path, wanted: impl Fn(LeaseId) -> bool) -> BTreeSet<LeaseId> {
-    let mut found = BTreeSet::new();
-    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    for pid in processes.filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok()) {
-        let Some(lease) = label_of(pid, attempts).filter(|l| wanted(*l)) else { continue };
-        if let Ok(handle) = sys::pidfd_open(pid)
-            && label_of(pid, attempts) == Some(lease)
-        {
-            sys::pidfd_signal(&handle, libc::SIGKILL);
-            found.insert(lease);
-        }
-    }
-    found
-}
-
-/// The attempt a process belongs to, as its environment says.
-pub fn label_of(pid: i32, attempts: &Path) -> Option<LeaseId> {
-    let environment = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
-    let prefix = format!("{LABEL}=");
-    let value = environment.split(|b| *b == 0).find_map(|v| v.strip_prefix(prefix.as_bytes()))?;
-    let folder = Path::new(std::ffi::OsStr::from_bytes(value));
-    if folder.parent() != Some(attempts) {
-        return None;
-    }
-    parse_folder_name(folder.file_name()?.to_str()?)
 }

@@ -8,13 +8,13 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use stint_protocol::BootMs;
 
 use crate::complain::complain;
-use crate::shim_api::layout::{Layout, SOCKET};
 use crate::limits;
 use crate::shim::attempts::Attempts;
+use crate::shim_api::layout::{Layout, SOCKET};
+use crate::shim_api::wire::{FromShim, Hello, ToShim, VERSION, put_frames, take_frames};
 use crate::sys;
 use crate::sys::spawn::Spawner;
 use crate::watchdog::Why;
-use crate::shim_api::wire::{FromShim, Hello, ToShim, VERSION, put_frames, take_frames};
 
 /// How often unfinished business is looked at, in milliseconds.
 const SWEEP_MS: u64 = 20;

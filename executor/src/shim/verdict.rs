@@ -7,10 +7,10 @@ use std::sync::atomic::Ordering::SeqCst;
 use stint_protocol::limits::clip;
 use stint_protocol::{AttemptEnd, EndKind};
 
+use crate::shim_api::request::Order;
 use crate::sys::Slot;
 use crate::sys::spawn::{Phase, Step};
 use crate::watchdog::Why;
-use crate::shim_api::wire::Order;
 
 /// Everything there is to judge by.
 pub struct Evidence<'a> {

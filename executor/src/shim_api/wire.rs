@@ -1,221 +1,53 @@
 //! What node and watchdog say to each other: frames of `[length u32][CBOR array of messages]` over a unix socket.
 
 use minicbor::{Decode, Encode};
-use stint_protocol::{AttemptEnd, BootMs, LeaseId, Network};
+use stint_protocol::{AttemptEnd, BootMs, LeaseId};
 
-use crate::docker::Pull;
-use crate::host::{Held, Sandbox, StopReason};
+use super::request::Order;
 use crate::limits;
 
 /// Grows when a message changes its meaning.
 pub const VERSION: u32 = 1;
 
-/// How the watchdog runs an attempt.
+/// Why a node stops an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 #[cbor(index_only)]
-pub enum Mode {
-    /// Session and process group only.
+pub enum StopReason {
     #[n(0)]
-    Direct,
-    /// Namespaces and cgroup, as far as the host permits.
+    Cancelled,
+    /// The cluster took the lease back.
     #[n(1)]
-    Sandboxed,
-    /// A crun container.
+    LeaseOver,
     #[n(2)]
-    Crun,
-    /// A container of the Docker daemon. Only to a watchdog that said it can.
-    #[n(3)]
-    Docker,
+    Drained,
 }
 
-/// What a Docker attempt needs beyond what every one does.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct DockerOrder {
-    #[n(0)]
-    pub socket: String,
-    /// Full name, checked against what the node allows.
-    #[n(1)]
-    pub image: String,
-    #[n(2)]
-    pub pull: Pull,
-    #[n(3)]
-    pub network: String,
-    #[n(4)]
-    pub user: u32,
-    #[n(5)]
-    pub group: u32,
-    #[n(6)]
-    pub pids: u64,
-    /// Ids of the lease's devices.
-    #[n(7)]
-    pub gpus: Vec<String>,
-    #[n(8)]
-    pub labels: Vec<(String, String)>,
-    /// Sizes of `/tmp` and `/dev/shm`. None: a node of an earlier version asks.
-    #[n(9)]
-    #[cbor(default)]
-    pub tmp_bytes: Option<u64>,
-    #[n(10)]
-    #[cbor(default)]
-    pub shm_bytes: Option<u64>,
-    /// Where the keeper reads credentials for registries; never what they are.
-    #[n(11)]
-    #[cbor(default)]
-    pub credentials: Option<String>,
-}
-
-/// One attempt to be started. The environment is complete and closed.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Order {
+/// An attempt that has not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Held {
     #[n(0)]
     pub lease: LeaseId,
     #[n(1)]
-    pub mode: Mode,
+    pub started: bool,
     #[n(2)]
-    pub command: Vec<String>,
-    /// `NAME=value`.
+    pub stopping: bool,
     #[n(3)]
-    pub environment: Vec<String>,
-    #[n(4)]
     pub deadline: BootMs,
-    #[n(5)]
-    pub grace_ms: u64,
-    #[n(6)]
-    pub kill_margin_ms: u64,
-    #[n(7)]
-    pub run_timeout_ms: u64,
-    #[n(8)]
-    pub memory_bytes: u64,
-    #[n(9)]
-    pub cpu_milli: u64,
-    /// Absolute path of crun.
-    #[n(11)]
-    pub crun: Option<String>,
-    /// Indexes of GPU device files.
-    #[n(12)]
-    pub gpus: Vec<u32>,
-    #[n(13)]
-    #[cbor(default)]
-    pub docker: Option<Box<DockerOrder>>,
-    /// Only to a watchdog that confines; none = the host's system folders, read-only.
-    #[n(14)]
-    #[cbor(default)]
-    pub root: Option<Box<Root>>,
-    /// Of a sandboxed process and of crun. None: a node of an earlier version asks.
-    #[n(15)]
-    #[cbor(default)]
-    pub confinement: Option<Box<Confinement>>,
-    /// Ids of the GPUs of `gpus`.
-    #[n(16)]
-    #[cbor(default)]
-    pub gpu_ids: Vec<String>,
-    /// Its folder was made by the node, with files in it. Only to a watchdog that said it can.
-    #[n(20)]
-    #[cbor(default)]
-    pub own_folder: bool,
-    #[n(21)]
-    #[cbor(default)]
-    pub secrets: Option<Box<GivenSecrets>>,
-    /// Only to a watchdog that said it can.
-    #[n(22)]
-    #[cbor(default)]
-    pub further: Option<Box<Further>>,
 }
 
-/// What a task asks for beyond what every one is given.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Further {
-    /// Beyond its memory.
+/// What ends an attempt as a whole on this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum Sandbox {
+    /// Each attempt has its own pid namespace, which dies with its init, which dies with the watchdog.
     #[n(0)]
-    pub swap_bytes: u64,
-    /// Absolute as the program sees it, or below its work folder.
+    PidNamespace,
+    /// Each attempt has its own cgroup, which the watchdog empties.
     #[n(1)]
-    pub working_dir: Option<String>,
-    /// Only to a watchdog that said it can.
+    Cgroup,
+    /// Session, process group and adopted children only: good enough for trusted programs, not for class `gpu`.
     #[n(2)]
-    #[cbor(default)]
-    pub mounts: Vec<GivenMount>,
-}
-
-/// A folder or file of this host that an attempt sees.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct GivenMount {
-    /// Absolute and without links: whoever mounts it follows none.
-    #[n(0)]
-    pub source: String,
-    /// Absolute, as the program sees it.
-    #[n(1)]
-    pub target: String,
-    #[n(2)]
-    pub writable: bool,
-    /// Else a file.
-    #[n(3)]
-    pub folder: bool,
-}
-
-impl Order {
-    pub fn swap_bytes(&self) -> u64 {
-        self.further.as_ref().map_or(0, |further| further.swap_bytes)
-    }
-
-    pub fn mounts(&self) -> &[GivenMount] {
-        self.further.as_ref().map_or(&[], |further| &further.mounts)
-    }
-
-    pub fn working_dir(&self) -> Option<&str> {
-        self.further.as_ref()?.working_dir.as_deref()
-    }
-
-    /// The variables of its secrets, whose files it sees in this folder.
-    pub fn secret_variables(&self, place: &str) -> Vec<String> {
-        let variables = self.secrets.iter().flat_map(|secrets| &secrets.variables);
-        variables.map(|(variable, name)| format!("{variable}={place}/{name}")).collect()
-    }
-}
-
-/// The secrets of an attempt that are files.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct GivenSecrets {
-    /// Where they are on this host.
-    #[n(0)]
-    pub folder: String,
-    /// Variables that hold the path of a file, and the file's name.
-    #[n(1)]
-    pub variables: Vec<(String, String)>,
-}
-
-/// What an attempt runs instead of a program of the host.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub enum Root {
-    /// One executable file: the first word of the command.
-    #[n(0)]
-    Executable(#[n(0)] String),
-    /// A root file system, and the folder inside in which the program starts.
-    #[n(1)]
-    Folder(#[n(0)] String, #[n(1)] Option<String>),
-}
-
-/// What an attempt is kept from.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Confinement {
-    /// Counts when the watchdog is root.
-    #[n(0)]
-    pub user: u32,
-    #[n(1)]
-    pub group: u32,
-    /// Processes and threads.
-    #[n(2)]
-    pub pids: u64,
-    #[n(3)]
-    pub network: Network,
-    /// Sizes of `/tmp` and `/dev/shm`.
-    #[n(4)]
-    pub tmp_bytes: u64,
-    #[n(5)]
-    pub shm_bytes: u64,
-    /// Folders of the host that a sandboxed process may write in.
-    #[n(6)]
-    pub writable: Vec<String>,
+    None,
 }
 
 /// From the node to the watchdog.

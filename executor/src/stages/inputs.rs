@@ -9,9 +9,7 @@ use stint_protocol::{Blob, EndKind, InputFile, InputSource, TaskFiles};
 
 use super::{Owner, copy};
 use crate::observer::Artifact;
-
-/// Why an input is not there: how the attempt ends, and the words.
-pub type Refusal = (EndKind, String);
+use crate::refusal::Refusal;
 
 /// The blobs that the inputs name.
 pub fn blobs(files: &TaskFiles) -> impl Iterator<Item = Blob> {
@@ -63,10 +61,11 @@ impl Inputs<'_> {
         };
         let denied = || {
             let advice = "the operator opens folders with artifacts.roots";
-            (
-                EndKind::Denied,
-                format!("input {:?}: {} is not open to tasks: {advice}", input.path, path.display()),
-            )
+            Refusal::denied(format!(
+                "input {:?}: {} is not open to tasks: {advice}",
+                input.path,
+                path.display()
+            ))
         };
         // Before it is looked at: what lies outside must not be told apart from what is not there.
         if !below(path) {
@@ -78,12 +77,12 @@ impl Inputs<'_> {
             return Err(denied());
         }
         let is_file = std::fs::metadata(&real).is_ok_and(|meta| meta.is_file());
-        if is_file { Ok(real) } else { Err((EndKind::NotRunnable, not_a_file(input, path))) }
+        if is_file { Ok(real) } else { Err(Refusal::not_runnable(not_a_file(input, path))) }
     }
 
     fn place_one(&self, input: &InputFile, from: &mut impl io::Read) -> Result<u64, Refusal> {
         let failed = |e: io::Error| {
-            (EndKind::StartFailed, format!("input {:?}: writing it into the work folder: {e}", input.path))
+            Refusal::start_failed(format!("input {:?}: writing it into the work folder: {e}", input.path))
         };
         self.make_folders(Path::new(&input.path)).map_err(failed)?;
         let mode = if input.executable { 0o755 } else { 0o644 };
@@ -101,7 +100,7 @@ impl Inputs<'_> {
         for wanted in [input.digest, named].into_iter().flatten() {
             if wanted != placed.digest {
                 let message = format!("input {:?} is {} and not {wanted}", input.path, placed.digest);
-                return Err((EndKind::NotRunnable, message));
+                return Err(Refusal::not_runnable(message));
             }
         }
         Ok(placed.size)
@@ -128,7 +127,7 @@ impl Inputs<'_> {
 }
 
 fn missing(input: &InputFile) -> Refusal {
-    (EndKind::StartFailed, format!("input {:?} was not fetched", input.path))
+    Refusal::start_failed(format!("input {:?} was not fetched", input.path))
 }
 
 fn unreadable(input: &InputFile, path: &Path, e: &io::Error) -> Refusal {
@@ -137,7 +136,7 @@ fn unreadable(input: &InputFile, path: &Path, e: &io::Error) -> Refusal {
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => EndKind::FilesMissing,
         _ => EndKind::StartFailed,
     };
-    (kind, format!("input {:?}: reading {} on this node: {e}", input.path, path.display()))
+    Refusal::new(kind, format!("input {:?}: reading {} on this node: {e}", input.path, path.display()))
 }
 
 fn not_a_file(input: &InputFile, path: &Path) -> String {
@@ -189,10 +188,10 @@ mod tests {
         assert_eq!(file("data").unwrap(), [(Artifact::File, 4)]);
         file("fine").unwrap();
         assert_eq!(std::fs::read_to_string(work.join("fine")).unwrap(), "data");
-        assert_eq!(file("link").unwrap_err().0, EndKind::Denied);
-        assert_eq!(file("sub").unwrap_err().0, EndKind::NotRunnable);
-        assert_eq!(file("absent").unwrap_err().0, EndKind::FilesMissing, "another node may have it");
-        let (kind, words) =
+        assert_eq!(file("link").unwrap_err().kind, EndKind::Denied);
+        assert_eq!(file("sub").unwrap_err().kind, EndKind::NotRunnable);
+        assert_eq!(file("absent").unwrap_err().kind, EndKind::FilesMissing, "another node may have it");
+        let Refusal { kind, message: words } =
             place(&work, &roots, input("x", InputSource::File("/etc/passwd".into()))).unwrap_err();
         assert!(kind == EndKind::Denied && words.contains("artifacts.roots"), "{words}");
         assert!(!work.join("x").exists() && !work.join("link").exists());
@@ -203,7 +202,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut wrong = input("a", InputSource::Content(b"abc".to_vec()));
         wrong.digest = Some(stint_protocol::Digest::of([7; 32]));
-        let (kind, words) = place(folder.path(), &[], wrong).unwrap_err();
+        let Refusal { kind, message: words } = place(folder.path(), &[], wrong).unwrap_err();
         assert_eq!(kind, EndKind::NotRunnable);
         // The digest of "abc" as FIPS 180-2 gives it.
         assert!(

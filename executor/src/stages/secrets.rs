@@ -14,15 +14,10 @@ use stint_protocol::{EndKind, LeaseId, SecretUse, Tenant};
 
 use super::Owner;
 use super::mask::Masks;
+use crate::refusal::Refusal;
 use crate::shim_api::layout::{Layout, folder_name, parse_folder_name};
-use crate::shim_api::wire::GivenSecrets;
+use crate::shim_api::request::GivenSecrets;
 use crate::{limits, sys};
-
-/// Where a container finds its secrets.
-pub const INSIDE: &str = "/run/secrets";
-
-/// Why a secret is not there: how the attempt ends, and the words.
-type Refusal = (EndKind, String);
 
 /// The folders of all attempts of one node.
 #[derive(Clone, Debug)]
@@ -59,10 +54,10 @@ impl Secrets {
         uses: &[SecretUse],
         owner: Owner,
     ) -> Result<Given, Refusal> {
-        let failed = |e: io::Error| (EndKind::StartFailed, format!("laying out secrets: {e}"));
+        let failed = |e: io::Error| Refusal::start_failed(format!("laying out secrets: {e}"));
         let provider = provider.ok_or_else(|| {
             let advice = "the operator sets secrets.dir, a folder with TENANT/NAME files";
-            (EndKind::FilesMissing, format!("this node has no secrets: {advice}"))
+            Refusal::files_missing(format!("this node has no secrets: {advice}"))
         })?;
         self.make_root().map_err(failed)?;
         let (files, values) = (self.folder(lease).join("files"), self.folder(lease).join("values"));
@@ -130,7 +125,8 @@ impl Secrets {
 /// One value: the file `TENANT/NAME`, without the line break at its end.
 fn read(provider: &Path, tenant: &Tenant, name: &str) -> Result<Vec<u8>, Refusal> {
     let path = provider.join(tenant.as_str()).join(name);
-    let told = |kind, words: String| (kind, format!("secret {name:?} of tenant {tenant}: {words}"));
+    let told =
+        |kind, words: String| Refusal::new(kind, format!("secret {name:?} of tenant {tenant}: {words}"));
     let failed = |words| told(EndKind::StartFailed, words);
     let missing = |words| told(EndKind::FilesMissing, words);
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(&path);
@@ -155,7 +151,7 @@ fn as_text(name: &str, value: &[u8]) -> Result<String, Refusal> {
     let text = std::str::from_utf8(value).ok().filter(|text| !text.contains('\0'));
     let refused = || {
         let words = format!("secret {name:?} is not text and cannot be a variable: use its file");
-        (EndKind::NotRunnable, words)
+        Refusal::not_runnable(words)
     };
     text.map(String::from).ok_or_else(refused)
 }
@@ -226,7 +222,7 @@ mod tests {
         let give = |provider: Option<&Path>, tenant: &str, name: &str, variable: Option<&str>| {
             let uses = [SecretUse { name: name.into(), variable: variable.map(String::from) }];
             let tenant = Tenant::new(tenant).unwrap();
-            secrets.give(provider, &tenant, lease, &uses, None).map(|_| ()).unwrap_err().1
+            secrets.give(provider, &tenant, lease, &uses, None).map(|_| ()).unwrap_err().message
         };
         assert!(give(None, "default", "token", None).contains("secrets.dir"));
         assert!(give(Some(&provider), "default", "absent", None).contains("none of this name"));

@@ -11,9 +11,9 @@ use super::Attempts;
 use crate::complain::complain;
 use crate::docker::{keeper, verdict};
 use crate::limits;
+use crate::shim_api::request::{Mode, Order};
 use crate::sys::spawn::Child;
 use crate::sys::{self, Slot};
-use crate::shim_api::wire::{Mode, Order};
 
 /// What the watchdog knows of a container.
 #[derive(Debug, Default)]

@@ -7,13 +7,13 @@ use std::sync::atomic::Ordering::SeqCst;
 use stint_protocol::{AttemptEnd, EndKind, LeaseId, Usage};
 
 use super::{Attempt, Attempts, Gone};
+use crate::labels::label_of;
 use crate::shim::bundle;
 use crate::shim::cgroup::Cgroup;
-use crate::shim::recover::label_of;
 use crate::shim::verdict::{Evidence, judge};
+use crate::shim_api::request::Mode;
 use crate::sys::{self, Reaped};
 use crate::usage;
-use crate::shim_api::wire::Mode;
 
 impl Attempts {
     pub(super) fn term(&self, lease: LeaseId) {

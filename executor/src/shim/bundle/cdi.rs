@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::rootfs::HOST_FOLDERS;
-use crate::shim_api::wire::Order;
+use crate::shim_api::inside::HOST_FOLDERS;
+use crate::shim_api::request::Order;
 
 const FOLDERS: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
 const KIND: &str = "nvidia.com/gpu";

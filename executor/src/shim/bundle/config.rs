@@ -5,14 +5,14 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::cdi::Devices;
-use super::rootfs::{RootFs, WORK};
-use crate::shim_api::layout::Layout;
+use super::rootfs::RootFs;
 use crate::limits;
 use crate::shim::bundle::{bundle_folder, mount_place};
 use crate::shim::seccomp;
-use crate::stages::secrets;
+use crate::shim_api::inside::{SECRETS, WORK};
+use crate::shim_api::layout::Layout;
+use crate::shim_api::request::{Confinement, GivenMount, Order};
 use crate::sys;
-use crate::shim_api::wire::{Confinement, GivenMount, Order};
 use crate::working_dir;
 
 /// User and group of programs when the node, of an earlier version, names none: nobody.
@@ -47,14 +47,14 @@ pub fn config(layout: &Layout, order: &Order, root: &RootFs, devices: Devices) -
     let unset = |pair: &&String| {
         pair.split_once('=').is_some_and(|(n, _)| !order.environment.iter().any(|e| named(e, n)))
     };
-    let of_secrets = order.secret_variables(secrets::INSIDE);
+    let of_secrets = order.secret_variables(SECRETS);
     let env: Vec<&String> =
         order.environment.iter().chain(&of_secrets).chain(devices.env.iter().filter(unset)).collect();
     let mut mounts = root.mounts.clone();
     mounts.extend(own_mounts(&layout.attempt(order.lease).join("work"), order.confinement.as_deref()));
     mounts.extend(order.secrets.as_ref().map(|given| {
         json!({
-            "destination": secrets::INSIDE, "type": "bind", "source": given.folder,
+            "destination": SECRETS, "type": "bind", "source": given.folder,
             "options": ["bind", "ro", "nosuid", "nodev", "noexec"],
         })
     }));
@@ -133,7 +133,7 @@ fn host_mounts(order: &Order, bundle: &Path) -> Vec<Value> {
 mod tests {
     use super::*;
     use crate::shim::bundle::rootfs;
-    use crate::shim_api::wire::{Further, Mode, Root};
+    use crate::shim_api::request::{Further, Mode, Root};
     use stint_protocol::{BootMs, LeaseId, Network, TaskId};
 
     fn order() -> Order {

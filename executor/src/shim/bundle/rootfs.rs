@@ -8,17 +8,13 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::shim_api::inside::{BINARY, HOST_FOLDERS, WORK};
 use crate::shim_api::layout::Layout;
-use crate::root::BINARY;
+use crate::shim_api::request::{Order, Root};
 use crate::sys::spawn::Overlay;
-use crate::shim_api::wire::{Order, Root};
 
-/// What a program may see of a host that has no image: its system folders.
-pub const HOST_FOLDERS: [&str; 8] = ["bin", "etc", "lib", "lib32", "lib64", "opt", "sbin", "usr"];
 /// Empty folders of a root that is made here.
 const MOUNT_POINTS: [&str; 7] = ["dev", "proc", "sys", "tmp", "run", "var", "work"];
-/// The working directory of programs that nobody gave another.
-pub const WORK: &str = "/work";
 
 /// Where a container's root is.
 pub struct RootFs {

@@ -1,0 +1,196 @@
+//! What the operator of a node sets: which runtimes it has, what tasks may do with each, how much is kept.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use stint_protocol::{Network, Runtime, TaskLimits};
+
+use crate::gpu::GpuSource;
+use crate::limits;
+use crate::observer::Observer;
+use crate::shim_api::request::Pull;
+use crate::store::Store;
+
+/// How much of ended attempts is kept (acknowledged ones only; others are always kept).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeepEnded {
+    pub count: usize,
+    pub age_ms: u64,
+}
+
+impl Default for KeepEnded {
+    /// A thousand attempts, a day.
+    fn default() -> Self {
+        Self { count: 1000, age_ms: 24 * 3_600_000 }
+    }
+}
+
+/// How a node uses its host.
+#[derive(Clone, Debug)]
+pub struct HostSettings {
+    pub data_dir: PathBuf,
+    /// Starts the watchdog, for example `[current_exe, "shim"]`; arguments are appended.
+    pub shim_command: Vec<OsString>,
+    /// Own pid and mount namespace for each attempt, memory limit by cgroup. Off: session and process group only.
+    pub sandbox: bool,
+    /// Runtimes the operator enabled.
+    pub runtimes: Vec<Runtime>,
+    pub crun_path: PathBuf,
+    /// Time between KILL and the end of a lease: covers killing and reaping.
+    pub kill_margin_ms: u64,
+    /// Bytes kept of each output stream; 0 = no cap.
+    pub max_log_bytes: u64,
+    pub keep_ended: KeepEnded,
+    pub gpus: GpuSource,
+    pub docker: DockerSettings,
+    /// Folders of this host whose files tasks may name as inputs.
+    pub artifact_roots: Vec<PathBuf>,
+    /// Folder with a file `TENANT/NAME` for each secret.
+    pub secrets_dir: Option<PathBuf>,
+    /// Where images, inputs and outputs of the cluster are. None: outputs stay on this host.
+    pub store: Option<Arc<dyn Store>>,
+    /// Who is told what is done.
+    pub observer: Option<Arc<dyn Observer>>,
+    pub crun: CrunSettings,
+    pub process: ProcessSettings,
+    /// What tasks may mount.
+    pub mounts: MountSettings,
+}
+
+impl HostSettings {
+    /// The defaults: sandboxed, process and mock runtimes on, no GPUs.
+    pub fn new(data_dir: PathBuf, shim_command: Vec<OsString>) -> Self {
+        Self {
+            data_dir,
+            shim_command,
+            sandbox: true,
+            runtimes: vec![Runtime::Process, Runtime::Mock],
+            crun_path: "crun".into(),
+            kill_margin_ms: limits::KILL_MARGIN_MS,
+            max_log_bytes: limits::LOG_BYTES,
+            keep_ended: KeepEnded::default(),
+            gpus: GpuSource::None,
+            docker: DockerSettings::default(),
+            artifact_roots: Vec::new(),
+            secrets_dir: None,
+            store: None,
+            observer: None,
+            crun: CrunSettings::default(),
+            process: ProcessSettings::default(),
+            mounts: MountSettings::default(),
+        }
+    }
+}
+
+/// What a task gets when it asks for nothing, and the most that it may ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Processes and threads of one attempt.
+    pub pids: u64,
+    /// Sizes of `/tmp` and `/dev/shm`.
+    pub tmp_bytes: u64,
+    pub shm_bytes: u64,
+    /// Beyond its memory; a task that asks for none gets none.
+    pub swap_bytes: u64,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { pids: limits::PIDS, tmp_bytes: limits::TMP_BYTES, shm_bytes: limits::SHM_BYTES, swap_bytes: 0 }
+    }
+}
+
+impl Bounds {
+    /// What a task gets of them.
+    pub fn given(&self, asked: Option<&TaskLimits>) -> Bounds {
+        let asked = |of: fn(&TaskLimits) -> Option<u64>| asked.and_then(of);
+        Bounds {
+            pids: asked(|limits| limits.pids.map(u64::from)).unwrap_or(self.pids),
+            tmp_bytes: asked(|limits| limits.tmp_bytes).unwrap_or(self.tmp_bytes),
+            shm_bytes: asked(|limits| limits.shm_bytes).unwrap_or(self.shm_bytes),
+            swap_bytes: asked(|limits| limits.swap_bytes).unwrap_or(0),
+        }
+    }
+}
+
+/// The rules that crun and the sandbox of processes share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfineSettings {
+    /// User and group of every program; never root. Counts when the node is root.
+    pub user: (u32, u32),
+    /// Of tasks that ask for none.
+    pub network: Network,
+    /// Those that a task may ask for, beside `none` and `network`.
+    pub networks: Vec<Network>,
+    pub bounds: Bounds,
+}
+
+impl Default for ConfineSettings {
+    /// Nobody, no network, 512 processes.
+    fn default() -> Self {
+        Self {
+            user: (65534, 65534),
+            network: Network::None,
+            networks: vec![Network::None],
+            bounds: Bounds::default(),
+        }
+    }
+}
+
+/// How a node uses crun.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CrunSettings {
+    pub confine: ConfineSettings,
+    /// Folders under which a task's root file system may lie; none = no task brings one.
+    pub roots: Vec<PathBuf>,
+}
+
+/// How a node sandboxes processes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProcessSettings {
+    pub confine: ConfineSettings,
+    /// Folders of the host that programs may write in, as far as their user may.
+    pub writable: Vec<PathBuf>,
+}
+
+/// How a node uses its Docker daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DockerSettings {
+    pub socket: PathBuf,
+    /// Patterns of images that may run; empty = none may.
+    pub allowed_images: Vec<String>,
+    /// Only images that are named by digest.
+    pub require_digest: bool,
+    pub pull: Pull,
+    /// The file of credentials for registries, as `docker login` writes it; none = none are sent.
+    pub credentials: Option<PathBuf>,
+    /// `none`, `bridge` or a network of the daemon's; never the host's.
+    pub network: String,
+    /// User and group of every program.
+    pub user: (u32, u32),
+    pub bounds: Bounds,
+}
+
+impl Default for DockerSettings {
+    fn default() -> Self {
+        Self {
+            socket: "/var/run/docker.sock".into(),
+            allowed_images: Vec::new(),
+            require_digest: false,
+            pull: Pull::Missing,
+            credentials: None,
+            network: "none".into(),
+            user: (65534, 65534),
+            bounds: Bounds::default(),
+        }
+    }
+}
+
+/// What tasks may name in their mounts; with Docker these folders only, else also what lies below them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MountSettings {
+    pub readable: Vec<PathBuf>,
+    /// Also for reading.
+    pub writable: Vec<PathBuf>,
+}

@@ -1,0 +1,93 @@
+//! Which part of this crate may use which: each only those that stand before it. And where `unsafe` may stand.
+#![allow(clippy::unwrap_used)] // a source file that cannot be read fails the test
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// From what knows nothing of the others to what knows them.
+const PARTS: [&str; 24] = [
+    "limits",
+    "complain",
+    "refusal",
+    "sys",
+    "clock",
+    "usage",
+    "shim_api",
+    "watchdog",
+    "labels",
+    "working_dir",
+    "host",
+    "gpu",
+    "store",
+    "observer",
+    "settings",
+    "logs",
+    "progress",
+    "mounts",
+    "confine",
+    "root",
+    "stages",
+    "docker",
+    "mock",
+    "shim",
+];
+/// The node's side knows everything but the watchdog's, which only the messages of `shim_api` reach.
+const NODE: &str = "client";
+
+/// Every source file with the part that it belongs to.
+fn sources() -> Vec<(String, PathBuf)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let (mut folders, mut files) = (vec![root.clone()], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let first = path.strip_prefix(&root).unwrap().components().next().unwrap();
+            let part = first.as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned();
+            files.push((part, path));
+        }
+    }
+    assert!(files.len() > 50, "the crate's files were not found");
+    files
+}
+
+/// The parts that a text names: after each `crate::` a name, or several in braces.
+fn named(text: &str) -> BTreeSet<String> {
+    let word =
+        |text: &str| text.split(|c: char| !(c.is_alphanumeric() || c == '_')).next().unwrap().to_owned();
+    let mut found = BTreeSet::new();
+    for rest in text.split("crate::").skip(1) {
+        match rest.strip_prefix('{') {
+            Some(list) => {
+                found.extend(list.split('}').next().unwrap().split(',').map(|part| word(part.trim())))
+            }
+            None => found.extend([word(rest)]),
+        }
+    }
+    found
+}
+
+#[test]
+fn each_part_uses_only_those_below_it() {
+    let rank = |part: &str| PARTS.iter().position(|known| *known == part);
+    for (part, path) in sources().iter().filter(|(part, _)| !["lib", "bin"].contains(&part.as_str())) {
+        let own = if part == NODE { Some(PARTS.len()) } else { rank(part) };
+        let own = own.unwrap_or_else(|| panic!("{part} is new: say which parts it may use"));
+        for other in named(&std::fs::read_to_string(path).unwrap()) {
+            let below = rank(&other).is_some_and(|rank| rank < own) && !(part == NODE && other == "shim");
+            assert!(below || other == *part, "{} uses {other}, which is above {part}", path.display());
+        }
+    }
+}
+
+#[test]
+fn unsafe_code_stands_in_one_folder() {
+    for (part, path) in sources() {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let opens = text.contains(concat!("allow(unsafe", "_code)"));
+        assert_eq!(opens, path.ends_with("src/sys.rs"), "{}: part {part}", path.display());
+    }
+}
