@@ -59,14 +59,19 @@ impl Network {
         let children = format!("/proc/{0}/task/{0}/children", keeper.id());
         let child = || std::fs::read_to_string(&children).ok()?.trim().parse().ok();
         until("the peer's namespaces", || child().is_some());
-        let place = Place { keeper, init: child().unwrap(), address: format!("10.77.0.{number}") };
-        let (link, pid) = (format!("peer{number}"), place.init.to_string());
-        self.ip(&["link", "add", &link, "type", "veth", "peer", "name", "eth0", "netns", &pid]);
+        let init = child().unwrap();
+        Place { keeper, init, address: self.connect(init, number) }
+    }
+
+    /// Connects the network namespace of a process to the others; its address there.
+    pub fn connect(&self, pid: u32, number: usize) -> String {
+        let (link, address) = (format!("peer{number}"), address(number));
+        self.ip(&["link", "add", &link, "type", "veth", "peer", "name", "eth0", "netns", &pid.to_string()]);
         self.ip(&["link", "set", &link, "master", "bridge", "up"]);
-        place.ip(&["addr", "add", &format!("{}/24", place.address), "dev", "eth0"]);
-        place.ip(&["link", "set", "eth0", "up"]);
-        place.ip(&["link", "set", "lo", "up"]);
-        place
+        ip_of(pid, &["addr", "add", &format!("{address}/24"), "dev", "eth0"]);
+        ip_of(pid, &["link", "set", "eth0", "up"]);
+        ip_of(pid, &["link", "set", "lo", "up"]);
+        address
     }
 }
 
@@ -79,10 +84,6 @@ impl Drop for Network {
 }
 
 impl Place {
-    fn ip(&self, words: &[&str]) {
-        done(Command::new("nsenter").args(["-t", &self.init.to_string(), "-n", "ip"]).args(words));
-    }
-
     /// The words that run a program in here.
     pub fn enter(&self, program: &Path) -> Vec<String> {
         let words = ["nsenter", "-t", &self.init.to_string(), "-n", "-p", "-m", "--"];
@@ -112,6 +113,15 @@ impl Drop for Place {
     }
 }
 
+/// The address of the `number`th place.
+fn address(number: usize) -> String {
+    format!("10.77.0.{number}")
+}
+
+fn ip_of(pid: u32, words: &[&str]) {
+    done(Command::new("nsenter").args(["-t", &pid.to_string(), "-n", "ip"]).args(words));
+}
+
 fn quiet(program: &str) -> Command {
     let mut command = Command::new(program);
     command.stdin(Stdio::null()).stdout(Stdio::null());
@@ -123,7 +133,7 @@ fn done(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn until(what: &str, holds: impl Fn() -> bool) {
+pub fn until(what: &str, holds: impl Fn() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < end, "{what} do not come up");

@@ -1,0 +1,254 @@
+//! Every command of the README and of `docs/using` does what its page says: in the order of the page, on what the page says
+//! to set up, each page on machines of its own. What cannot run here is marked in the page's source and counted.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a failed set-up fails the test
+
+#[path = "pages/machine.rs"]
+mod machine;
+#[path = "pages/page.rs"]
+mod page;
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use machine::Machines;
+use page::{Page, Run, Step, complete, matches};
+use support::{STINT, netns};
+
+/// Each page with the blocks that do not run here. A number grows only with a reason in the page.
+const PAGES: &[(&str, usize)] = &[("README.md", 1)];
+
+/// Pages whose commands do not run yet.
+const NOT_YET: &[&str] = &[
+    "docs/using/configuration.md",
+    "docs/using/crun.md",
+    "docs/using/docker.md",
+    "docs/using/failures.md",
+    "docs/using/files.md",
+    "docs/using/first-steps.md",
+    "docs/using/images.md",
+    "docs/using/limits.md",
+    "docs/using/logs.md",
+    "docs/using/metrics.md",
+    "docs/using/process.md",
+    "docs/using/results.md",
+    "docs/using/simulation.md",
+    "docs/using/slurm.md",
+    "docs/using/upgrading.md",
+];
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn read(name: &str) -> Page {
+    let text = fs::read_to_string(repository().join(name)).unwrap();
+    Page::parse(&text).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+#[test]
+fn every_page_is_tested_and_what_does_not_run_is_counted() {
+    let guide = fs::read_dir(repository().join("docs/using")).unwrap();
+    let names = guide.map(|entry| format!("docs/using/{}", entry.unwrap().file_name().to_str().unwrap()));
+    let there: BTreeSet<String> = names.chain(["README.md".to_owned()]).collect();
+    let tested: BTreeSet<String> =
+        PAGES.iter().map(|(name, _)| *name).chain(NOT_YET.iter().copied()).map(str::to_owned).collect();
+    assert_eq!(there, tested, "a page without its line in PAGES, or a line without its page");
+    for (name, left_out) in PAGES {
+        let page = read(name);
+        for (line, reason) in &page.left_out {
+            eprintln!("{name}:{line} does not run: {reason}");
+            assert!(reason.len() > 10, "{name}:{line}: say why it does not run");
+        }
+        assert_eq!(page.left_out.len(), *left_out, "{name}: blocks that do not run");
+    }
+}
+
+/// Tests of single pages, named for them.
+macro_rules! pages {
+    ($($test:ident $name:literal)*) => {$(
+        #[test]
+        fn $test() {
+            follow($name);
+        }
+    )*};
+}
+
+pages! {
+    readme "README.md"
+}
+
+/// Does what a page says, from its first command to its last.
+fn follow(name: &str) {
+    assert!(PAGES.iter().any(|(known, _)| *known == name));
+    if let Some(why) = netns::missing() {
+        eprintln!("{name} is skipped: {why}");
+        return;
+    }
+    let page = read(name);
+    let programs = tempfile::Builder::new().prefix("stint-page-bin-").tempdir().unwrap();
+    let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(programs.path(), everybody).unwrap();
+    install(programs.path());
+    let mut machines = Machines::start(page.hosts, page.docker, programs.path());
+    prepare(name, &page, &mut machines);
+    let mut printed = String::new();
+    for step in &page.steps {
+        match step {
+            Step::File { name: file, text } => {
+                let script = format!("cat >'{file}' <<'END-OF-FILE'\n{text}END-OF-FILE\n");
+                assert_eq!(machines.machines[0].run(&script).code, 0, "{name}: writing {file}");
+            }
+            Step::Run(run) => printed += &one(name, run, &mut machines, &printed),
+        }
+    }
+}
+
+/// Programs that pages use, beside those of the host.
+fn install(folder: &Path) {
+    let stint = folder.join("stint");
+    if fs::hard_link(STINT, &stint).is_err() {
+        fs::copy(STINT, &stint).unwrap();
+    }
+}
+
+/// Runs one block; answers what it printed.
+fn one(name: &str, run: &Run, machines: &mut Machines, before: &str) -> String {
+    let script = complete(&run.script, before).unwrap_or_else(|error| panic!("{name}:{}: {error}", run.line));
+    let machine = &mut machines.machines[run.host - 1];
+    let outcome = if run.background { machine.run_on(&script) } else { machine.run(&script) };
+    let place = format!("{name}:{}\n{script}", run.line);
+    assert_eq!(outcome.code, run.exit, "{place}\nIt printed:\n{}", outcome.printed);
+    let expected = usize::from(run.exit != 0);
+    assert!(
+        outcome.failed.len() <= expected,
+        "{place}\nThese failed: {:?}\nIt printed:\n{}",
+        outcome.failed,
+        outcome.printed
+    );
+    if let Some(shown) = &run.prints {
+        assert!(
+            matches(shown, &outcome.printed),
+            "{place}\nThe page shows:\n{shown}\nIt printed:\n{}",
+            outcome.printed
+        );
+    }
+    outcome.printed
+}
+
+/// What the page takes for granted: its own preparation, and its cluster.
+fn prepare(name: &str, page: &Page, machines: &mut Machines) {
+    let outcome = machines.machines[0].run(&page.prepare);
+    assert!(
+        outcome.code == 0 && outcome.failed.is_empty(),
+        "{name}: {:?}\n{}",
+        outcome.failed,
+        outcome.printed
+    );
+    let root = machines.root.path().to_owned();
+    let folders: Vec<PathBuf> = (1..=page.peers).map(|number| root.join(format!("peer-{number}"))).collect();
+    let sockets: Vec<String> =
+        folders.iter().map(|folder| format!("unix:{}/stint.sock", folder.display())).collect();
+    let mut token = String::new();
+    for (number, folder) in folders.iter().enumerate() {
+        fs::create_dir(folder).unwrap();
+        fs::write(folder.join("stint.toml"), settings(page, number, folder)).unwrap();
+        let words = if number == 0 {
+            "--bootstrap".to_owned()
+        } else {
+            format!("--join 127.0.0.1:7001 --token {token}")
+        };
+        let script = format!(
+            "export STINT_ADDRESS={}\nstint node --config {}/stint.toml {words}",
+            sockets[number],
+            folder.display()
+        );
+        let outcome = machines.machines[0].run_on(&script);
+        assert_eq!(outcome.code, 0, "{name}: peer {}:\n{}", number + 1, outcome.printed);
+        if number == 0 && page.peers > 1 {
+            let made =
+                machines.machines[0].run(&format!("STINT_ADDRESS={} stint cluster join-token", sockets[0]));
+            token = made
+                .printed
+                .split_whitespace()
+                .find(|word| word.starts_with("stint1-"))
+                .expect("a token")
+                .to_owned();
+        }
+    }
+    if page.peers > 0 {
+        let ready = format!(
+            "export STINT_ADDRESS={}\nfor _ in $(seq 300); do [ \"$(stint nodes 2>/dev/null | grep -cw ready)\" = {} ] && break; sleep 0.1; done\n",
+            sockets.join(","),
+            page.peers
+        );
+        machines.machines[0].run(&ready);
+    }
+}
+
+/// The configuration of a peer of the page's cluster.
+fn settings(page: &Page, number: usize, folder: &Path) -> String {
+    let dir = folder.display();
+    let port = 7001 + 10 * number;
+    let http = if number == 0 { "127.0.0.1:9097" } else { "" };
+    let base = format!(
+        "[node]\nname = \"node-{}\"\ndata_dir = \"{dir}\"\n[peers]\nlisten = \"127.0.0.1:{port}\"\nadvertise = \"127.0.0.1:{port}\"\n\
+         [api]\nlisten = \"\"\n[http]\nlisten = \"{http}\"\n[executor]\ncpus = 8\nmemory = \"16GiB\"\ngpus = \"none\"\n",
+        number + 1
+    );
+    let mut merged: toml::Table = base.parse().unwrap();
+    for text in &page.settings {
+        merge(&mut merged, text.parse().unwrap_or_else(|error| panic!("{text}: {error}")));
+    }
+    merged.to_string()
+}
+
+fn merge(into: &mut toml::Table, from: toml::Table) {
+    for (key, value) in from {
+        match (into.get_mut(&key), value) {
+            (Some(toml::Value::Table(known)), toml::Value::Table(new)) => merge(known, new),
+            (_, value) => drop(into.insert(key, value)),
+        }
+    }
+}
+
+#[test]
+fn a_page_is_read_with_its_marks() {
+    let text = "<!-- test: peers=1 hosts=2\nmkdir /data\n-->\n```sh\nfirst\n```\n```text\nout\n```\n\
+                <!-- test: host=2 exit=3 -->\n```sh\nsecond\n```\n<!-- test: not run: needs a GPU -->\n```sh\nthird\n```\n";
+    let page = Page::parse(text).unwrap();
+    assert_eq!((page.peers, page.hosts, page.prepare.as_str()), (1, 2, "mkdir /data\n"));
+    assert_eq!(page.left_out, [(15, "needs a GPU".to_owned())]);
+    let [Step::Run(first), Step::Run(second)] = &page.steps[..] else { panic!("{:?}", page.steps) };
+    assert_eq!((first.script.as_str(), first.prints.as_deref()), ("first\n", Some("out\n")));
+    assert_eq!((second.host, second.exit), (2, 3));
+}
+
+#[test]
+fn a_page_whose_marks_make_no_sense_is_refused() {
+    for text in [
+        "<!-- test: perrs=1 -->\n",
+        "```toml\na = 1\n```\n",
+        "```text\nout\n```\n",
+        "<!-- test: peers=x -->\n",
+    ] {
+        assert!(Page::parse(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn output_is_compared_with_gaps() {
+    assert!(matches("a … c\n…\nend\n", "a b c\nx\ny\nend\n"));
+    assert!(matches("ID   STATE\n… running\n", "ID STATE\n0192 running\n"));
+    for (shown, printed) in
+        [("a\n", "b\n"), ("a …\n", "b c\n"), ("a\n", "a\nb\n"), ("… done\n", "1 done later\n")]
+    {
+        assert!(!matches(shown, printed), "{shown:?} {printed:?}");
+    }
+    assert_eq!(
+        complete("join --token stint1-…\n", "the token\nstint1-abc\n").unwrap(),
+        "join --token stint1-abc\n"
+    );
+    assert!(complete("show sha256:…", "nothing").is_err());
+}
