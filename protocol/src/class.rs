@@ -158,8 +158,9 @@ pub struct ClassRules {
 }
 
 impl ClassRules {
-    /// The rules a new cluster starts with (README, "Classes"). What Slurm runs may take as long and use as many devices
-    /// as its partitions give: 30 days and 64 devices are beyond what sites allow.
+    /// The rules a new cluster starts with, where its founder's file does not say otherwise (`[classes.*]`). What Slurm
+    /// runs may take as long and use as many devices as its partitions give: 30 days and 64 devices are beyond what
+    /// sites allow.
     pub fn default_for(class: Class) -> Self {
         use Runtime::{Crun, Docker, Mock, Process, Slurm};
         let (runtimes, timeout_s, cpu, mib, gpus, lease_ttl_ms) = match class {
