@@ -42,7 +42,7 @@ impl Failure {
     /// The documented exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Failure::Call(SdkError::Refused { .. } | SdkError::Source(_)) => FAILED,
+            Failure::Call(SdkError::Refused { .. } | SdkError::Source(_) | SdkError::Document(_)) => FAILED,
             Failure::Call(SdkError::Unreachable { .. } | SdkError::Setup { .. }) => UNREACHABLE,
             Failure::Call(_) | Failure::Usage(_) | Failure::Config(_) => USAGE,
             Failure::Failed(_) | Failure::Node(_) | Failure::Output(_) | Failure::Start(_) => FAILED,

@@ -1,6 +1,7 @@
 //! The words every crate of Stint shares: ids, times, resources, task specs, outcomes, limits, and the
 //! published wire contracts (`proto/`, behind the feature `grpc`). No behaviour beyond checking input.
 
+pub mod api;
 pub mod blob;
 pub mod class;
 pub mod files;
@@ -35,7 +36,7 @@ pub use ids::{
     TaskId, TaskName, Tenant,
 };
 pub use image::{ImageKind, ImageSource, Named, PinnedImage};
-pub use mounts::{HostMount, MountRefused, MountRoot, is_taken};
+pub use mounts::{HostMount, InvalidMount, MountRefused, MountRoot, is_taken};
 pub use outcome::{AttemptEnd, EndKind, Outcome, Usage, weight_of};
 pub use resources::{GpuInfo, GpuRequest, NodeOffer, QuarantinedGpu, Resources};
 pub use retry::RetryPolicy;

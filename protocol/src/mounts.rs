@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::str::FromStr;
 
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
@@ -62,6 +63,32 @@ impl fmt::Display for HostMount {
             write!(f, ":{target}")?;
         }
         f.write_str(if self.writable { ":rw" } else { "" })
+    }
+}
+
+/// A text that is no mount.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no mount: write SOURCE[:TARGET][:rw], for example /data/sets:/in")]
+pub struct InvalidMount(String);
+
+impl FromStr for HostMount {
+    type Err = InvalidMount;
+
+    /// `SOURCE[:TARGET][:rw]`; which paths may be is for `TaskSpec::check` to say.
+    fn from_str(text: &str) -> Result<Self, InvalidMount> {
+        let (paths, writable) = match text.strip_suffix(":rw") {
+            Some(paths) => (paths, true),
+            None => (text.strip_suffix(":ro").unwrap_or(text), false),
+        };
+        let (source, target) = match paths.split(':').collect::<Vec<&str>>()[..] {
+            [source] => (source, None),
+            [source, target] if !target.is_empty() => (source, Some(target)),
+            _ => return Err(InvalidMount(text.into())),
+        };
+        if source.is_empty() {
+            return Err(InvalidMount(text.into()));
+        }
+        Ok(Self { source: source.into(), target: target.map(String::from), writable })
     }
 }
 

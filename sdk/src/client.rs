@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::TryRng as _;
-use stint_protocol::v1;
 use stint_protocol::v1::stint_client::StintClient;
+use stint_protocol::{api, v1};
 use tonic::transport::{ClientTlsConfig, Endpoint};
 
 use crate::address::Address;
@@ -159,6 +159,11 @@ impl Client {
     pub async fn get_result(&self, request: v1::GetTaskRequest) -> Result<String, Error> {
         let operation = self.operation("get the result");
         Ok(self.peers.call(operation, request, |mut s, r| async move { s.get_result(r).await }).await?.json)
+    }
+
+    /// The same document, read.
+    pub async fn result(&self, request: v1::GetTaskRequest) -> Result<api::TaskResult, Error> {
+        serde_json::from_str(&self.get_result(request).await?).map_err(Error::Document)
     }
 
     /// A file that a finished task left as an output, from `request.offset` on. A stream that breaks is opened again

@@ -24,6 +24,8 @@ pub enum Error {
     NoRandomness(String),
     #[error("cannot read the bytes to send: {0}")]
     Source(std::io::Error),
+    #[error("the peer's document cannot be read: {0}")]
+    Document(serde_json::Error),
     /// No address gave an answer that counts. What was asked may have been done or not.
     #[error(
         "cannot {operation}: {}; check that a peer runs there and that the cluster has a leader",

@@ -30,4 +30,4 @@ pub use credentials::Credentials;
 pub use error::{Error, Try};
 pub use images::Source;
 pub use logs::LogStream;
-pub use stint_protocol::v1;
+pub use stint_protocol::{api, v1};

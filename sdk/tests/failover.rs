@@ -193,3 +193,19 @@ fn a_client_without_address_or_credentials_is_refused() {
     let error = Client::new(Options::to(https)).err().unwrap().to_string();
     assert!(error.contains("https://node-1:7002 needs a client certificate"), "{error}");
 }
+
+#[tokio::test]
+async fn a_result_is_read_and_one_that_is_none_is_told() {
+    let mut world = World::new();
+    let peer = world.peer();
+    let client = world.client();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../protocol/tests/stored/api");
+    *peer.result.lock().unwrap() =
+        std::fs::read_to_string(format!("{folder}/result-succeeded.json")).unwrap();
+    let request = v1::GetTaskRequest { task: "t".into(), ..Default::default() };
+    let result = client.result(request.clone()).await.unwrap();
+    assert_eq!((result.phase.as_str(), result.exit_code), ("succeeded", Some(0)));
+    assert_eq!(result.end.unwrap().result.outputs[0].path, "model.bin");
+    *peer.result.lock().unwrap() = "{}".into();
+    assert!(matches!(client.result(request).await, Err(Error::Document(_))));
+}

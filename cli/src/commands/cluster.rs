@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use stint_sdk::api::Cluster;
 use stint_sdk::units;
 
 use super::Context;
 use crate::Done;
 use crate::output::{Format, talk};
 use crate::table::{Cell, Table, Tone};
-use crate::view::{ClusterView, now_ms, state_tone};
+use crate::view::{now_ms, state_tone};
 
 #[derive(Args, Debug)]
 pub struct ClusterArgs {
@@ -49,7 +50,7 @@ pub async fn run(context: Context, args: ClusterArgs) -> Done {
 }
 
 async fn status(context: Context) -> Done {
-    let cluster = ClusterView::from(context.client.cluster_status().await?);
+    let cluster = Cluster::from(context.client.cluster_status().await?);
     let color = context.output.color;
     let ids: Vec<String> = cluster.peers.iter().map(|peer| peer.id.to_string()).collect();
     context.output.show_text(&cluster, ids, || text(&cluster, color))?;
@@ -74,7 +75,7 @@ async fn transfer_leader(context: Context, args: TransferLeaderArgs) -> Done {
     Ok(0)
 }
 
-fn text(cluster: &ClusterView, color: bool) -> String {
+fn text(cluster: &Cluster, color: bool) -> String {
     let name_of = |id: u64| {
         let peer = cluster.peers.iter().find(|peer| peer.id == id);
         peer.map_or_else(|| id.to_string(), |peer| format!("{} ({id})", peer.name))
@@ -102,7 +103,7 @@ fn text(cluster: &ClusterView, color: bool) -> String {
 }
 
 /// The cluster's version, and who keeps it from a higher one.
-fn spoken(cluster: &ClusterView) -> Cell {
+fn spoken(cluster: &Cluster) -> Cell {
     let version = format!("version {}", cluster.cluster_version);
     let by: Vec<String> =
         cluster.held_back_by.iter().map(|by| format!("{} (speaks {})", by.name, by.speaks)).collect();
@@ -112,7 +113,7 @@ fn spoken(cluster: &ClusterView) -> Cell {
     }
 }
 
-fn peers(cluster: &ClusterView) -> Table {
+fn peers(cluster: &Cluster) -> Table {
     let mut table = Table::new(&["ID", "NAME", "ROLE", "LAG", "ADDRESS"]);
     for peer in &cluster.peers {
         table.row(vec![

@@ -3,12 +3,12 @@
 use std::fmt::Write as _;
 
 use clap::Args;
+use stint_sdk::api::Explanation;
 use stint_sdk::v1;
 
 use super::Context;
 use crate::Done;
 use crate::table::Table;
-use crate::view::ExplainView;
 
 #[derive(Args, Debug)]
 pub struct ExplainArgs {
@@ -18,13 +18,13 @@ pub struct ExplainArgs {
 
 pub async fn run(context: Context, args: ExplainArgs) -> Done {
     let request = v1::ExplainRequest { tenant: context.tenant.clone(), task: args.task.clone() };
-    let reply = ExplainView::from(context.client.explain(request).await?);
+    let reply = Explanation::from(context.client.explain(request).await?);
     let color = context.output.color;
     context.output.show_text(&reply, [args.task], || text(&reply, color))?;
     Ok(0)
 }
 
-fn text(reply: &ExplainView, color: bool) -> String {
+fn text(reply: &Explanation, color: bool) -> String {
     let mut text = format!("{}\n", reply.summary);
     match reply.ahead_in_queue {
         0 => {}
@@ -49,17 +49,18 @@ fn text(reply: &ExplainView, color: bool) -> String {
 
 #[cfg(test)]
 mod tests {
+    use stint_sdk::api::NodeReason;
+
     use super::*;
-    use crate::view::NodeReasonView;
 
     #[test]
     fn says_what_each_node_lacks_and_what_helps() {
-        let reason = |name: &str, missing: &[&str]| NodeReasonView {
+        let reason = |name: &str, missing: &[&str]| NodeReason {
             node_id: 1,
             node: name.into(),
             missing: missing.iter().map(|m| m.to_string()).collect(),
         };
-        let reply = ExplainView {
+        let reply = Explanation {
             summary: "Waits for a GPU.".into(),
             ahead_in_queue: 2,
             nodes: vec![reason("a", &["no free GPU", "draining"]), reason("node-b", &["no GPU"])],

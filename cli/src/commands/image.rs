@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
+use stint_sdk::api::Image;
 use stint_sdk::{Source, units, v1};
 
 use super::Context;
@@ -15,7 +16,7 @@ use crate::failure::Failure;
 use crate::output::{Format, talk};
 use crate::spool::Spool;
 use crate::table::{Cell, Table, Tone};
-use crate::view::{ImageView, now_ms};
+use crate::view::{age, content, now_ms, size};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -115,7 +116,7 @@ async fn register(context: Context, args: RegisterArgs) -> Done {
     let open = || std::future::ready(Ok(Some(source(bytes.as_ref()))));
     let result = context.client.register_image(header, open, sent).await;
     progress.end();
-    let image = ImageView::from(result?);
+    let image = Image::from(result?);
     context.output.show(&image, [image.name.clone()], || details(&image))?;
     if context.output.format == Format::Table {
         talk(&format!("run it with --image stint://{}", image.name));
@@ -181,7 +182,7 @@ async fn list(context: Context, args: ListArgs) -> Done {
     let (tenant, after) = (context.tenant.clone(), args.after.unwrap_or_default());
     let request = v1::ListImagesRequest { tenant, limit: args.limit.max(1), after };
     let reply = context.client.list_images(request).await?;
-    let images: Vec<ImageView> = reply.images.into_iter().map(ImageView::from).collect();
+    let images: Vec<Image> = reply.images.into_iter().map(Image::from).collect();
     let names: Vec<String> = images.iter().map(|image| image.name.clone()).collect();
     context.output.show(&images, names, || table(&images, now_ms()))?;
     if context.output.format == Format::Table && !reply.next.is_empty() {
@@ -192,14 +193,14 @@ async fn list(context: Context, args: ListArgs) -> Done {
 
 async fn show(context: Context, image: String) -> Done {
     let request = v1::GetImageRequest { tenant: context.tenant.clone(), image };
-    let image = ImageView::from(context.client.get_image(request).await?);
+    let image = Image::from(context.client.get_image(request).await?);
     context.output.show(&image, [image.name.clone()], || details(&image))?;
     Ok(0)
 }
 
 async fn remove(context: Context, image: String) -> Done {
     let request = v1::DeleteImageRequest { tenant: context.tenant.clone(), image };
-    let image = ImageView::from(context.client.delete_image(request).await?);
+    let image = Image::from(context.client.delete_image(request).await?);
     context.output.show_text(&image, [image.name.clone()], || format!("{} removed\n", image.name))?;
     if image.used_by > 0 && context.output.format == Format::Table {
         talk(&format!("{} task(s) still use it and keep it; {HINT} that are left", image.used_by));
@@ -207,23 +208,23 @@ async fn remove(context: Context, image: String) -> Done {
     Ok(0)
 }
 
-fn table(images: &[ImageView], now_ms: u64) -> Table {
+fn table(images: &[Image], now_ms: u64) -> Table {
     let mut table = Table::new(&["NAME", "KIND", "SIZE", "AGE", "USED BY", "NODES", "DIGEST"]);
     for image in images {
         table.row(vec![
             image.name.clone().into(),
             image.kind.clone().into(),
-            image.size().into(),
-            image.age(now_ms).into(),
+            size(image).into(),
+            age(image.created_at_ms, now_ms).into(),
             image.used_by.to_string().into(),
             image.nodes.join(",").into(),
-            Cell::new(image.what(), Tone::Faint),
+            Cell::new(content(image), Tone::Faint),
         ]);
     }
     table
 }
 
-fn details(image: &ImageView) -> Table {
+fn details(image: &Image) -> Table {
     let mut table = Table::pairs();
     table
         .pair("name", image.name.as_str())
@@ -231,9 +232,9 @@ fn details(image: &ImageView) -> Table {
         .pair("kind", image.kind.as_str())
         .pair("digest", image.digest.clone().unwrap_or_default())
         .pair("reference", image.reference.clone().unwrap_or_default())
-        .pair("size", image.size())
+        .pair("size", size(image))
         .pair("description", image.description.as_str())
-        .pair("age", image.age(now_ms()))
+        .pair("age", age(image.created_at_ms, now_ms()))
         .pair("used by", format!("{} task(s)", image.used_by))
         .pair("nodes", image.nodes.join(", "));
     table

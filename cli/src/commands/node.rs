@@ -1,6 +1,7 @@
 //! `stint node`: without a sub-command it starts a peer; with one it manages a node of the cluster.
 
 use clap::{Args, Subcommand};
+use stint_sdk::api::Node;
 use stint_sdk::v1;
 
 use super::submit::milliseconds;
@@ -8,7 +9,6 @@ use super::{Context, node_start, nodes, with_client};
 use crate::Done;
 use crate::args::Global;
 use crate::output::{Format, talk};
-use crate::view::NodeView;
 
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true, after_help = node_start::EXAMPLES)]
@@ -69,7 +69,7 @@ pub fn run(global: &Global, args: NodeArgs) -> Done {
 
 async fn set_mode(context: Context, node: String, mode: &str, within_ms: Option<u64>) -> Done {
     let request = v1::SetNodeModeRequest { node, mode: mode.into(), within_ms };
-    let node = NodeView::from(context.client.set_node_mode(request).await?);
+    let node = Node::from(context.client.set_node_mode(request).await?);
     nodes::show(&context, &node)?;
     if node.state == "draining" && context.output.format == Format::Table {
         talk(&format!(

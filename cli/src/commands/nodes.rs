@@ -1,19 +1,20 @@
 //! `stint nodes`: the nodes of the cluster; and `stint node status`: one of them.
 
 use clap::Args;
+use stint_sdk::api::Node;
 use stint_sdk::units;
 
 use super::Context;
 use crate::Done;
 use crate::failure::Failure;
 use crate::table::{Cell, Table};
-use crate::view::{NodeView, state_tone};
+use crate::view::state_tone;
 
 #[derive(Args, Debug)]
 pub struct NodesArgs {}
 
 pub async fn run(context: Context, _args: NodesArgs) -> Done {
-    let nodes: Vec<NodeView> = context.client.list_nodes().await?.into_iter().map(NodeView::from).collect();
+    let nodes: Vec<Node> = context.client.list_nodes().await?.into_iter().map(Node::from).collect();
     let ids: Vec<String> = nodes.iter().map(|node| node.id.to_string()).collect();
     context.output.show(&nodes, ids, || table(&nodes))?;
     Ok(0)
@@ -24,18 +25,18 @@ pub async fn show_one(context: Context, wanted: &str) -> Done {
     let nodes = context.client.list_nodes().await?;
     let found = nodes.into_iter().find(|node| node.name == wanted || node.id.to_string() == wanted);
     let unknown = || Failure::Failed(format!("no node is called {wanted:?}: `stint nodes` lists them"));
-    let node = NodeView::from(found.ok_or_else(unknown)?);
+    let node = Node::from(found.ok_or_else(unknown)?);
     show(&context, &node)
 }
 
 /// Shows one node with everything about it.
-pub fn show(context: &Context, node: &NodeView) -> Done {
+pub fn show(context: &Context, node: &Node) -> Done {
     let color = context.output.color;
     context.output.show_text(node, [node.id.to_string()], || text(node, color))?;
     Ok(0)
 }
 
-fn table(nodes: &[NodeView]) -> Table {
+fn table(nodes: &[Node]) -> Table {
     let mut table = Table::new(&[
         "ID", "NAME", "STATE", "ROLE", "CPUS", "MEMORY", "GPUS", "TASKS", "ADDRESS", "PROBLEMS",
     ]);
@@ -56,15 +57,15 @@ fn table(nodes: &[NodeView]) -> Table {
     table
 }
 
-fn cpus(node: &NodeView) -> String {
+fn cpus(node: &Node) -> String {
     format!("{}/{}", units::show_cpus(node.cpu_used_milli), units::show_cpus(node.cpu_milli))
 }
 
-fn memory(node: &NodeView) -> String {
+fn memory(node: &Node) -> String {
     format!("{}/{}", units::show_bytes(node.memory_used_bytes), units::show_bytes(node.memory_bytes))
 }
 
-fn gpus(node: &NodeView) -> String {
+fn gpus(node: &Node) -> String {
     if node.gpus.is_empty() {
         return String::new();
     }
@@ -72,7 +73,7 @@ fn gpus(node: &NodeView) -> String {
     format!("{leased}/{}", node.gpus.len())
 }
 
-fn text(node: &NodeView, color: bool) -> String {
+fn text(node: &Node, color: bool) -> String {
     let labels = node.labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(", ");
     let mut table = Table::pairs();
     table
@@ -98,7 +99,7 @@ fn text(node: &NodeView, color: bool) -> String {
     text
 }
 
-fn gpu_table(node: &NodeView) -> Table {
+fn gpu_table(node: &Node) -> Table {
     let mut table = Table::new(&["GPU", "MODEL", "MEMORY", "STATE", "HOLDER"]);
     for gpu in &node.gpus {
         table.row(vec![
@@ -117,7 +118,7 @@ mod tests {
     use super::*;
     use stint_sdk::v1;
 
-    fn node() -> NodeView {
+    fn node() -> Node {
         let gpu = |id: &str, state: &str, holder: &str| v1::Gpu {
             id: id.into(),
             model: "H200".into(),
@@ -125,7 +126,7 @@ mod tests {
             state: state.into(),
             holder: holder.into(),
         };
-        NodeView::from(v1::Node {
+        Node::from(v1::Node {
             id: 1,
             name: "a".into(),
             address: "10.0.0.1:7001".into(),

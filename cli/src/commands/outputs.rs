@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use clap::Args;
 use sha2::{Digest, Sha256};
+use stint_sdk::api::{Kept, Task};
 use stint_sdk::{units, v1};
 
 use super::Context;
@@ -13,7 +14,6 @@ use crate::Done;
 use crate::failure::Failure;
 use crate::output::talk;
 use crate::table::Table;
-use crate::view::{KeptView, TaskView};
 
 /// Tries to go on with a file whose stream broke.
 const TRIES: u32 = 5;
@@ -39,7 +39,7 @@ pub struct OutputsArgs {
 
 pub async fn run(context: Context, args: OutputsArgs) -> Done {
     let request = v1::GetTaskRequest { tenant: context.tenant.clone(), task: args.task.clone() };
-    let task = TaskView::from(context.client.get_task(request).await?);
+    let task = Task::from(context.client.get_task(request).await?);
     let Some(outcome) = &task.outcome else {
         let advice = format!("`stint wait {}` waits for its end", args.task);
         return Err(Failure::Failed(format!(
@@ -66,7 +66,7 @@ pub async fn run(context: Context, args: OutputsArgs) -> Done {
     Ok(0)
 }
 
-fn table(outputs: &[KeptView]) -> Table {
+fn table(outputs: &[Kept]) -> Table {
     let mut table = Table::new(&["PATH", "SIZE", "KEPT", "AS INPUT"]);
     for kept in outputs {
         table.row(vec![
@@ -80,7 +80,7 @@ fn table(outputs: &[KeptView]) -> Table {
 }
 
 /// Writes one file, which is there as a whole or not at all.
-async fn save(context: &Context, task: &str, kept: &KeptView, folder: &Path) -> Result<(), Failure> {
+async fn save(context: &Context, task: &str, kept: &Kept, folder: &Path) -> Result<(), Failure> {
     if Path::new(&kept.path).components().any(|part| !matches!(part, Component::Normal(_))) {
         return Err(Failure::Failed(format!(
             "{:?} would be written outside of {}",
@@ -110,7 +110,7 @@ async fn save(context: &Context, task: &str, kept: &KeptView, folder: &Path) -> 
 }
 
 /// Copies the bytes of an output, going on at another peer when one goes away, and checks them.
-async fn copy(context: &Context, task: &str, kept: &KeptView, to: &mut impl Write) -> Result<(), Failure> {
+async fn copy(context: &Context, task: &str, kept: &Kept, to: &mut impl Write) -> Result<(), Failure> {
     let (mut offset, mut hash, mut tries) = (0, Sha256::new(), 0);
     while offset < kept.size_bytes {
         let request = v1::ReadOutputRequest {
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn outputs_can_be_named_as_inputs_as_they_are_shown() {
         let kept =
-            KeptView { path: "model.bin".into(), digest: "sha256:ab".into(), size_bytes: 2048, stored: true };
+            Kept { path: "model.bin".into(), digest: "sha256:ab".into(), size_bytes: 2048, stored: true };
         let shown = table(&[kept]).render(false);
         assert!(shown.contains("model.bin  2KiB  cluster  sha256:ab/2048"), "{shown}");
     }

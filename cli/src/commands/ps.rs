@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
+use stint_sdk::api::Task;
 use stint_sdk::{Client, Error, v1};
 
 use super::Context;
 use crate::Done;
 use crate::output::{Format, talk};
 use crate::table::Table;
-use crate::view::{TaskView, command_line, now_ms};
+use crate::view::{age, command_line, now_ms, run_time, state_cell};
 
 /// Characters of a command in the table.
 const COMMAND_WIDTH: usize = 48;
@@ -67,7 +68,7 @@ async fn list(
     tenant: &str,
     args: &PsArgs,
     states: &[&str],
-) -> Result<(Vec<TaskView>, bool), Error> {
+) -> Result<(Vec<Task>, bool), Error> {
     let mut found = BTreeMap::new();
     let mut more = false;
     for state in states {
@@ -80,23 +81,23 @@ async fn list(
         };
         let reply = client.list_tasks(request).await?;
         more |= !reply.next.is_empty();
-        found.extend(reply.tasks.into_iter().map(|task| (task.id.clone(), TaskView::from(task))));
+        found.extend(reply.tasks.into_iter().map(|task| (task.id.clone(), Task::from(task))));
     }
     Ok((found.into_values().rev().collect(), more))
 }
 
 /// Tasks as rows.
-pub fn table(tasks: &[TaskView], now_ms: u64) -> Table {
+pub fn table(tasks: &[Task], now_ms: u64) -> Table {
     let mut table = Table::new(&["ID", "NAME", "CLASS", "STATE", "NODE", "AGE", "RUN", "COMMAND"]);
     for task in tasks {
         table.row(vec![
             task.id.clone().into(),
             task.name.clone().unwrap_or_default().into(),
             task.class.clone().into(),
-            task.state_cell(now_ms),
+            state_cell(task, now_ms),
             task.node.clone().unwrap_or_default().into(),
-            task.age(now_ms).into(),
-            task.run_time(now_ms).into(),
+            age(task.submitted_at_ms, now_ms).into(),
+            run_time(task, now_ms).into(),
             command_line(&task.command, COMMAND_WIDTH).into(),
         ]);
     }

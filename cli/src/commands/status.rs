@@ -1,12 +1,13 @@
 //! `stint status`: one task with its attempts.
 
 use clap::Args;
+use stint_sdk::api::{Attempt, Task};
 use stint_sdk::{units, v1};
 
 use super::Context;
 use crate::Done;
 use crate::table::{Cell, Table, Tone};
-use crate::view::{AttemptView, TaskView, command_line, now_ms};
+use crate::view::{age, command_line, limits_line, now_ms, run_time, state_cell, usage_line};
 
 #[derive(Args, Debug)]
 pub struct StatusArgs {
@@ -16,13 +17,13 @@ pub struct StatusArgs {
 
 pub async fn run(context: Context, args: StatusArgs) -> Done {
     let request = v1::GetTaskRequest { tenant: context.tenant.clone(), task: args.task };
-    let task = TaskView::from(context.client.get_task(request).await?);
+    let task = Task::from(context.client.get_task(request).await?);
     let (color, now) = (context.output.color, now_ms());
     context.output.show_text(&task, [task.id.clone()], || text(&task, now, color))?;
     Ok(0)
 }
 
-fn text(task: &TaskView, now_ms: u64, color: bool) -> String {
+fn text(task: &Task, now_ms: u64, color: bool) -> String {
     let mut text = facts(task, now_ms).render(color);
     if !task.attempt_records.is_empty() {
         text.push('\n');
@@ -31,32 +32,32 @@ fn text(task: &TaskView, now_ms: u64, color: bool) -> String {
     text
 }
 
-fn facts(task: &TaskView, now_ms: u64) -> Table {
+fn facts(task: &Task, now_ms: u64) -> Table {
     let mut table = Table::pairs();
     table
         .pair("id", task.id.as_str())
         .pair("name", task.name.clone().unwrap_or_default())
         .pair("tenant", task.tenant.as_str())
         .pair("class", task.class.as_str())
-        .pair("state", task.state_cell(now_ms))
+        .pair("state", state_cell(task, now_ms))
         .pair("priority", task.priority.to_string())
         .pair("command", command_line(&task.command, usize::MAX))
-        .pair("submitted", format!("{} ago", task.age(now_ms)))
+        .pair("submitted", format!("{} ago", age(task.submitted_at_ms, now_ms)))
         .pair("node", task.node.clone().unwrap_or_default())
-        .pair("run time", task.run_time(now_ms));
+        .pair("run time", run_time(task, now_ms));
     if let Some(limits) = &task.limits {
-        table.pair("limits", limits.words());
+        table.pair("limits", limits_line(limits));
     }
     if let Some(outcome) = &task.outcome {
         if let Some(usage) = &outcome.usage {
-            table.pair("used", usage.words());
+            table.pair("used", usage_line(usage));
         }
         table.pair("exit code", outcome.exit_code.to_string()).pair("message", outcome.message.as_str());
     }
     table
 }
 
-fn attempts(records: &[AttemptView], now_ms: u64) -> Table {
+fn attempts(records: &[Attempt], now_ms: u64) -> Table {
     let mut table = Table::new(&["ATTEMPT", "NODE", "STARTED", "END", "RUN", "GPUS", "MESSAGE"]);
     for attempt in records {
         let ago = |at: u64| format!("{} ago", units::show_duration(now_ms.saturating_sub(at)));
@@ -83,7 +84,7 @@ fn attempts(records: &[AttemptView], now_ms: u64) -> Table {
 mod tests {
     use super::*;
 
-    fn task() -> TaskView {
+    fn task() -> Task {
         let attempt = |number, ended_at_ms, end: &str| v1::Attempt {
             number,
             node_id: 2,
@@ -94,7 +95,7 @@ mod tests {
             gpus: vec!["GPU-1".into()],
             ..Default::default()
         };
-        TaskView::from(v1::Task {
+        Task::from(v1::Task {
             id: "t-1".into(),
             tenant: "default".into(),
             class: "gpu".into(),

@@ -1,7 +1,7 @@
 //! `stint submit`: leaves tasks with the cluster.
 
 use clap::Args;
-use serde::Serialize;
+use stint_sdk::api::Submitted;
 use stint_sdk::{units, v1};
 
 use super::Context;
@@ -169,21 +169,14 @@ impl TaskFlags {
     }
 }
 
-#[derive(Serialize)]
-struct Submitted<'a> {
-    task_ids: &'a [String],
-    repeated: bool,
-}
-
 pub async fn run(context: Context, args: SubmitArgs) -> Done {
     let mut draft = args.task.draft(context.named_tenant())?;
     draft.count = args.count.or(draft.count);
-    let reply = context.client.submit(draft.into_request()?).await?;
-    let ids = reply.task_ids.clone();
-    let json = Submitted { task_ids: &reply.task_ids, repeated: reply.repeated };
-    context.output.show_text(&json, ids, || lines(&reply.task_ids))?;
+    let submitted = Submitted::from(context.client.submit(draft.into_request()?).await?);
+    let ids = submitted.task_ids.clone();
+    context.output.show_text(&submitted, ids, || lines(&submitted.task_ids))?;
     if context.output.format == Format::Table {
-        tell(&reply);
+        tell(&submitted);
     }
     Ok(0)
 }
@@ -192,12 +185,12 @@ fn lines(ids: &[String]) -> String {
     ids.iter().map(|id| format!("{id}\n")).collect()
 }
 
-fn tell(reply: &v1::SubmitReply) {
-    let tasks = match reply.task_ids.len() {
+fn tell(submitted: &Submitted) {
+    let tasks = match submitted.task_ids.len() {
         1 => "1 task".into(),
         n => format!("{n} tasks"),
     };
-    if reply.repeated {
+    if submitted.repeated {
         talk(&format!("{tasks} of an earlier submit with this idempotency key"));
     } else {
         talk(&format!("{tasks} accepted"));

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use clap::Args;
-use serde::Serialize;
+use stint_sdk::api::{Task, Waited};
 use stint_sdk::{units, v1};
 
 use super::{Context, ps};
 use crate::Done;
 use crate::failure::{FAILED, WAIT_TIMED_OUT};
 use crate::output::talk;
-use crate::view::{TaskView, now_ms};
+use crate::view::now_ms;
 
 const EXAMPLES: &str = "\
 Exits with 0 when every finished task succeeded, with 1 when one did not, with 4 when the time was over before.
@@ -33,21 +33,13 @@ pub struct WaitArgs {
     pub timeout: Option<Duration>,
 }
 
-#[derive(Serialize)]
-struct Waited {
-    finished: bool,
-    tasks: Vec<TaskView>,
-}
-
 pub async fn run(context: Context, args: WaitArgs) -> Done {
     let request =
         v1::WaitRequest { tenant: context.tenant, tasks: args.tasks, any: args.any, ..Default::default() };
-    let reply = context.client.wait_for(request, args.timeout).await?;
-    let tasks = reply.tasks.into_iter().map(TaskView::from).collect();
-    let waited = Waited { finished: reply.finished, tasks };
+    let waited = Waited::from(context.client.wait_for(request, args.timeout).await?);
     let done = waited.tasks.iter().filter(|task| task.outcome.is_some());
     let ids: Vec<String> = done.clone().map(|task| task.id.clone()).collect();
-    let all_succeeded = done.clone().all(TaskView::succeeded);
+    let all_succeeded = done.clone().all(Task::succeeded);
     context.output.show(&waited, ids, || ps::table(&waited.tasks, now_ms()))?;
     if !waited.finished {
         talk("the wait is over and not every task is finished; `stint explain TASK` says what one waits for");

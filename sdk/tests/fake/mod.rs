@@ -37,6 +37,8 @@ pub struct Fake {
     pub nodes: Mutex<Vec<Node>>,
     pub cluster: Mutex<ClusterStatusReply>,
     pub explain: Mutex<ExplainReply>,
+    /// A result document.
+    pub result: Mutex<String>,
     pub images: Mutex<Vec<Image>>,
     /// What was registered: headers, and the bytes that came before the end.
     pub registered: Mutex<Vec<(ImageHeader, Vec<u8>)>>,
@@ -172,7 +174,7 @@ impl Stint for Fake {
 
     async fn get_result(&self, _: Request<GetTaskRequest>) -> Answer<ResultReply> {
         self.gate().await?;
-        Ok(Response::new(ResultReply { json: "{}".into() }))
+        Ok(Response::new(ResultReply { json: self.result.lock().unwrap().clone() }))
     }
 
     type ReadOutputStream = tokio_stream::Iter<std::vec::IntoIter<Result<OutputChunk, Status>>>;

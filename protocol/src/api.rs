@@ -1,0 +1,21 @@
+//! The documents that programs read, typed once for the command line (`--output json`), the SDK and every front. Fields
+//! are only added; times are milliseconds since 1970; what is not there is null. `tests/stored/api` has an example of
+//! each. Words such as a state are text, so that a reader passes on those of a newer peer.
+
+mod cluster;
+mod explanation;
+#[cfg(feature = "grpc")]
+mod grpc;
+mod image;
+mod node;
+mod result;
+mod task;
+
+pub use cluster::{Cluster, HeldBack, Peer};
+pub use explanation::{Explanation, NodeReason};
+pub use image::Image;
+pub use node::{Gpu, Node};
+pub use result::{
+    AttemptSummary, OutputFile, OutputsSummary, ResultEnd, ResultError, ResultLogs, ResultOutputs, TaskResult,
+};
+pub use task::{Attempt, Kept, Limits, Outcome, Submitted, Task, Usage, Waited};
