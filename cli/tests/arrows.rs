@@ -62,34 +62,65 @@ fn only_raft_names_openraft_and_only_sim_names_turmoil() {
     }
 }
 
-#[test]
-fn the_scheduler_reads_no_clock_and_no_hash_map() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("scheduler/src");
+/// Source files below a folder, with their text.
+fn sources(folder: &str) -> Vec<(std::path::PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join(folder);
     let mut folders = vec![root];
-    let mut files = 0;
+    let mut files = Vec::new();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-                continue;
-            }
-            files += 1;
-            let text = std::fs::read_to_string(&path).unwrap();
-            for word in [
-                "std::thread",
-                "std::fs",
-                "std::net",
-                "tokio",
-                "Instant",
-                "SystemTime",
-                "HashMap",
-                "HashSet",
-                "rand::",
-            ] {
-                assert!(!text.contains(word), "{} names {word}", path.display());
+            } else {
+                let text = std::fs::read_to_string(&path).unwrap();
+                files.push((path, text));
             }
         }
     }
-    assert!(files > 10, "the scheduler's files were not found");
+    files
+}
+
+#[test]
+fn only_fronts_know_outward_protocols() {
+    let of_a_front =
+        |path: &Path| path.ends_with("start/fronts.rs") || path.to_string_lossy().contains("/front");
+    let (fronts, others): (Vec<_>, Vec<_>) =
+        sources("node/src").into_iter().partition(|(path, _)| of_a_front(path));
+    assert!(fronts.len() >= 8 && others.len() > 60, "the node's files were not found");
+    for (path, text) in others {
+        for word in ["tonic", "prost", "axum", "v1::"] {
+            assert!(!text.contains(word), "{} names {word}", path.display());
+        }
+    }
+}
+
+#[test]
+fn the_service_is_apart_from_fronts() {
+    let files: Vec<_> = sources("node/src/service");
+    assert!(files.len() > 12, "the service's files were not found");
+    for (path, text) in files {
+        assert!(!text.contains("crate::front"), "{} names a front", path.display());
+    }
+}
+
+#[test]
+fn the_scheduler_reads_no_clock_and_no_hash_map() {
+    let files = sources("scheduler/src");
+    assert!(files.len() > 10, "the scheduler's files were not found");
+    for (path, text) in files {
+        for word in [
+            "std::thread",
+            "std::fs",
+            "std::net",
+            "tokio",
+            "Instant",
+            "SystemTime",
+            "HashMap",
+            "HashSet",
+            "rand::",
+        ] {
+            assert!(!text.contains(word), "{} names {word}", path.display());
+        }
+    }
 }

@@ -7,7 +7,6 @@ use stint_protocol::{NodeId, version};
 use stint_raft::PeerInfo;
 use tokio::time::sleep;
 
-use crate::ask::ask_the_leader;
 use crate::limits;
 use crate::node::Node;
 use crate::peers::PeerAddress;
@@ -55,11 +54,11 @@ async fn tell(node: &Node, address: &str) {
     let targets: Vec<PeerAddress> =
         others.map(|(id, info)| PeerAddress::node(NodeId(id), &info.addr)).collect();
     let told = match targets.is_empty() || !moved {
-        true => node.ask(request).await.map(|_| node.shared.view().at.index).map_err(|e| e.to_string()),
-        false => ask_the_leader(node, &targets, request).await,
+        true => node.leader_client.ask(request).await.map(|_| node.shared.view().at.index),
+        false => node.leader_client.ask_at(&targets, request).await,
     };
     let seen = match told {
-        Ok(index) => node.read_at(index).await.map(|_| ()).map_err(|e| e.to_string()),
+        Ok(index) => node.leader_client.read_at(index).await.map(drop),
         Err(error) => Err(error),
     };
     if let Err(error) = seen {

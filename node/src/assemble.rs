@@ -6,8 +6,10 @@ use std::sync::{Arc, OnceLock};
 use stint_protocol::{NodeId, Version};
 use stint_raft::{OpenError, Raft, Settings};
 
+use crate::attempt_output::AttemptOutput;
 use crate::clock::{Chance, Clock};
 use crate::leader::{Leader, LeaderQueue};
+use crate::leader_client::LeaderClient;
 use crate::node::Node;
 use crate::peers::{self, Peers};
 use crate::pki::{self, Authority, Identity, PkiError};
@@ -16,7 +18,7 @@ use crate::requests::Requests;
 use crate::shared::{NodeMachine, Outgrown, Shared};
 use crate::transport::RaftTransport;
 
-/// What a peer is made of. Log storage is in `settings`; the execution host comes later, to `Node::host`.
+/// What a peer is made of. Log storage is in `settings`; the execution host comes later, to `Node::output`.
 pub struct Parts {
     pub id: NodeId,
     pub cluster: String,
@@ -67,7 +69,16 @@ pub async fn assemble(parts: Parts) -> Result<(Arc<Node>, LeaderQueue), Assemble
     let (leader, queue) = Leader::new(raft.clone(), shared.clone(), clock.clone());
     let reports = Reports { leader: leader.clone(), shared: shared.clone(), clock: clock.clone() };
     let requests = Requests { leader: leader.clone(), shared: shared.clone(), clock: clock.clone() };
-    let (host, blobs) = (OnceLock::new(), OnceLock::new());
+    let requests = Arc::new(requests);
+    let output = AttemptOutput { id, shared: shared.clone(), peers: peers.clone(), host: OnceLock::new() };
+    let leader_client = Arc::new(LeaderClient {
+        id,
+        raft: raft.clone(),
+        shared: shared.clone(),
+        leader: leader.clone(),
+        requests: requests.clone(),
+        peers: peers.clone(),
+    });
     let node = Node {
         id,
         cluster,
@@ -77,11 +88,12 @@ pub async fn assemble(parts: Parts) -> Result<(Arc<Node>, LeaderQueue), Assemble
         peers,
         clock,
         chance,
-        host,
-        blobs,
+        output,
+        blobs: OnceLock::new(),
         authority,
         reports,
         requests,
+        leader_client,
     };
     Ok((Arc::new(node), queue))
 }

@@ -4,10 +4,10 @@
 mod copies;
 mod disk;
 mod draft;
+mod keep;
 mod leader;
 pub mod message;
 mod pull;
-mod registry;
 pub mod rules;
 pub mod upkeep;
 
@@ -17,14 +17,20 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use prometheus::IntCounter;
-use stint_protocol::Digest;
+use stint_protocol::{Digest, NodeId};
+use stint_raft::Raft;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use disk::{BlobDisk, BlobError, DiskBounds};
 pub use draft::{Expected, Incoming};
-pub use registry::{Content, NewImage};
 
+use crate::clock::Clock;
+use crate::leader::Leader;
+use crate::leader_client::LeaderClient;
 use crate::limits;
+use crate::node::Node;
+use crate::peers::Peers;
+use crate::shared::{NodeMachine, Shared};
 
 /// How a peer keeps bytes; every peer of a cluster should have the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,10 +50,37 @@ pub struct BlobSettings {
     pub keep_unpacked: Duration,
 }
 
+/// What the bytes of a peer need of its cluster: who is a member, what refers to them, and the ways to other peers.
+pub struct Cluster {
+    pub id: NodeId,
+    pub raft: Raft<NodeMachine>,
+    pub shared: Arc<Shared>,
+    pub leader: Arc<Leader>,
+    pub leader_client: Arc<LeaderClient>,
+    pub peers: Arc<Peers>,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Cluster {
+    /// The cluster as this node reaches it.
+    pub fn reached_by(node: &Node) -> Self {
+        Self {
+            id: node.id,
+            raft: node.raft.clone(),
+            shared: node.shared.clone(),
+            leader: node.leader.clone(),
+            leader_client: node.leader_client.clone(),
+            peers: node.peers.clone(),
+            clock: node.clock.clone(),
+        }
+    }
+}
+
 /// The bytes of one peer.
 pub struct Blobs {
     pub settings: BlobSettings,
     pub disk: Arc<BlobDisk>,
+    cluster: Cluster,
     /// Blobs that were fetched from other peers, and their bytes.
     pub pulls: IntCounter,
     pub pulled_bytes: IntCounter,
@@ -68,10 +101,11 @@ pub enum OpenError {
 
 impl Blobs {
     /// Opens the folder, and removes what a crash left half-written.
-    pub fn open(folder: &Path, settings: BlobSettings) -> Result<Self, OpenError> {
+    pub fn open(folder: &Path, settings: BlobSettings, cluster: Cluster) -> Result<Self, OpenError> {
         let disk = Arc::new(BlobDisk::open(folder, settings.disk)?);
         Ok(Self {
             disk,
+            cluster,
             settings,
             pulls: IntCounter::new("stint_blob_pulls_total", "Blobs fetched from other peers")?,
             pulled_bytes: IntCounter::new("stint_blob_pulled_bytes_total", "Bytes fetched from other peers")?,

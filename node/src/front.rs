@@ -1,12 +1,12 @@
-//! The outward protocols. A front only translates: decode, one call into the node, encode.
+//! The outward protocols. A front only translates: decode, one call of the service, encode.
 
+mod caller;
 mod convert;
+mod errors;
 mod files;
 pub mod http;
 mod images;
 mod limits;
-mod logs;
 pub mod native;
-mod nodes;
-mod result;
-mod runtimes;
+
+pub use caller::{Socket, Tls, with};

@@ -3,8 +3,8 @@
 
 pub mod agent;
 pub mod announce;
-mod ask;
 pub mod assemble;
+pub mod attempt_output;
 pub mod blobs;
 pub mod clock;
 pub mod config;
@@ -15,6 +15,7 @@ mod identity;
 pub mod images;
 mod join;
 pub mod leader;
+pub mod leader_client;
 pub mod limits;
 mod metrics;
 pub mod mutations;
@@ -25,6 +26,7 @@ pub mod peers;
 pub mod pki;
 pub mod reports;
 pub mod requests;
+pub mod service;
 pub mod shared;
 mod start;
 mod told;
@@ -33,6 +35,7 @@ pub mod wire;
 pub mod work;
 
 pub use front::native::NativeApi;
+pub use front::with as with_caller;
 pub use identity::IdentityError;
 pub use join::JoinError;
 pub use start::{NodeError, Ready, StartMode, serve};

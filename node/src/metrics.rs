@@ -94,7 +94,7 @@ fn active(registry: &Registry, node: &Node) -> Result<(), prometheus::Error> {
 
 /// What the execution host can use now, and has.
 fn host(registry: &Registry, node: &Node, containers: Containers) -> Result<(), prometheus::Error> {
-    let Some(host) = node.host.get() else { return Ok(()) };
+    let Some(host) = node.output.host.get() else { return Ok(()) };
     let help = "1 while this node can use a runtime that its configuration names";
     let available = IntGaugeVec::new(Opts::new("stint_runtime_available", help), &["runtime"])?;
     for (runtime, usable) in host.health().runtimes {

@@ -20,7 +20,7 @@ pub enum Mutation {
     ReleaseOnNewIncarnation,
     /// A leader renews leases without asking a quorum (`leader.rs`).
     RenewWithoutQuorum,
-    /// A read shows what its peer has applied, whoever leads (`node.rs`).
+    /// A read shows what its peer has applied, whoever leads (`leader_client.rs`).
     StaleRead,
     /// A leader proposes what the cluster's version lacks (`office.rs`).
     IgnoreVersionGate,

@@ -3,9 +3,10 @@
 
 use std::sync::Arc;
 
-use stint_node::NativeApi;
 use stint_node::node::Node;
+use stint_node::service::{Principal, Proof};
 use stint_node::wire::{Refusal, RefusalCode};
+use stint_node::{NativeApi, with_caller};
 use stint_protocol::v1::stint_server::Stint;
 use stint_protocol::{TaskId, v1};
 use tonic::{Code, Request, Status};
@@ -15,12 +16,12 @@ pub struct Front(NativeApi);
 
 impl Front {
     pub fn of(node: &Arc<Node>) -> Self {
-        Self(NativeApi(node.clone()))
+        Self(NativeApi::new(node.clone()))
     }
 
     /// The first task, how many there are, and whether the request was known.
     pub async fn submit(&self, request: v1::SubmitRequest) -> Result<(TaskId, u32, bool), Refusal> {
-        let reply = self.0.submit(Request::new(request)).await.map_err(refusal)?.into_inner();
+        let reply = self.0.submit(asked(request)).await.map_err(refusal)?.into_inner();
         let ids: Option<Vec<TaskId>> = reply.task_ids.iter().map(|id| id.parse().ok()).collect();
         let ids = ids.unwrap_or_default();
         let in_a_row = ids.windows(2).all(|pair| pair[0].0 + 1 == pair[1].0);
@@ -34,7 +35,7 @@ impl Front {
     pub async fn cancel(&self, task: TaskId) -> Result<(), Refusal> {
         let tasks = vec![task.to_string()];
         let request = v1::CancelRequest { tenant: String::new(), tasks };
-        let reply = self.0.cancel(Request::new(request)).await.map_err(refusal)?.into_inner();
+        let reply = self.0.cancel(asked(request)).await.map_err(refusal)?.into_inner();
         let states: Vec<String> = reply.tasks.into_iter().map(|task| task.state).collect();
         match &states[..] {
             [state] if state == "finished" || state == "stopping" => Ok(()),
@@ -45,7 +46,7 @@ impl Front {
     /// Whether the task is finished; none when the peer does not know it.
     pub async fn is_finished(&self, task: TaskId) -> Result<Option<bool>, Refusal> {
         let request = v1::GetTaskRequest { tenant: String::new(), task: task.to_string() };
-        match self.0.get_task(Request::new(request)).await {
+        match self.0.get_task(asked(request)).await {
             Ok(found) => {
                 let found = found.into_inner();
                 let is_finished = found.state == "finished";
@@ -58,6 +59,11 @@ impl Front {
             Err(status) => Err(refusal(status)),
         }
     }
+}
+
+/// As it comes through the peer's own socket.
+fn asked<T>(message: T) -> Request<T> {
+    with_caller(Request::new(message), Principal::administrator(Proof::LocalSocket))
 }
 
 /// An answer that no right front gives: the client does not take it, which is a violation.

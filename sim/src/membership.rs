@@ -96,7 +96,7 @@ async fn enlist(node: &Node) -> Result<(), Failed> {
         if let Ok(body) = answer
             && let Ok(ForwardAnswer::Reply(Reply::Done { index })) = decode(&body)
         {
-            node.read_at(index).await.map_err(|e| e.to_string())?;
+            node.leader_client.read_at(index).await.map_err(|e| e.to_string())?;
             return Ok(());
         }
         sleep(PAUSE).await;

@@ -315,7 +315,7 @@ impl Peer {
         let incarnation = Incarnation(self.0.incarnation.load(Ordering::SeqCst));
         let nonce = Nonce(node.chance.bits() as u64);
         // Set once a process.
-        let _ = node.host.set(host.clone());
+        let _ = node.output.host.set(host.clone());
         let offer = self.0.machine.offer();
         let offer = RegisterNode { node: node.id, incarnation, nonce, offer, problems: vec![] };
         let agent = Agent {

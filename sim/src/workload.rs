@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use stint_node::node::{NewTasks, Node, log_keeper};
+use stint_node::attempt_output::log_keeper;
+use stint_node::node::Node;
+use stint_node::service::{AcceptedTasks, NewTasks, Principal, Proof, Service, ServiceError};
 use stint_node::wire::{LogAnswer, ReadLog, Refusal, RefusalCode, Request};
 use stint_protocol::{Class, IdempotencyKey, RetryPolicy, Runtime, TaskId, TaskSpec, Tenant, v1};
 use tokio::time::sleep;
@@ -133,16 +135,20 @@ impl Desk {
         }
     }
 
-    async fn carry_out(&self, node: &Node, ask: Ask) -> Result<Answer, Refusal> {
+    async fn carry_out(&self, node: &Arc<Node>, ask: Ask) -> Result<Answer, Refusal> {
         match ask {
             Ask::Submit(submit) => {
-                let (first, count, repeated) = node.submit(submit.tasks()).await?;
+                let caller = Principal::administrator(Proof::LocalSocket);
+                let accepted = Service::new(node.clone()).submit(&caller, submit.tasks()).await;
+                let AcceptedTasks { first, count, repeated } = accepted.map_err(refusal)?;
                 Ok(Answer::Submitted { first, count, repeated })
             }
-            Ask::Cancel(task) => node.ask(Request::Cancel(vec![task])).await.map(|_| Answer::Done),
+            Ask::Cancel(task) => {
+                node.leader_client.ask(Request::Cancel(vec![task])).await.map(|_| Answer::Done)
+            }
             Ask::Read => {
                 let floor = self.oracle.on_read_begins();
-                let state = node.read().await?;
+                let state = node.leader_client.read().await?;
                 self.oracle.on_read(floor, &state);
                 Ok(Answer::Done)
             }
@@ -153,12 +159,12 @@ impl Desk {
 
     /// What is read is what the attempt wrote, or a reason why not.
     async fn read_log(&self, node: &Node, task: TaskId) -> Result<Answer, Refusal> {
-        let state = node.read().await?;
+        let state = node.leader_client.read().await?;
         let Some((keeper, lease)) = log_keeper(&state, task, 0) else { return Ok(Answer::Done) };
         let read =
             ReadLog { lease, stderr: false, offset: 0, wait_ms: 0, file: None, tail: None, progress: None };
         // What waits in Slurm's queue has written nothing yet.
-        if let LogAnswer::Chunk { bytes, complete, .. } = node.read_log(keeper, read).await?
+        if let LogAnswer::Chunk { bytes, complete, .. } = node.output.read(keeper, read).await?
             && (complete || !bytes.is_empty())
             && **bytes != output(lease)
         {
@@ -169,9 +175,17 @@ impl Desk {
     }
 }
 
+/// What the leader said; a peer that refuses a right request itself is wrong.
+fn refusal(error: ServiceError) -> Refusal {
+    match error {
+        ServiceError::Refused(refusal) => refusal,
+        other => Refusal::new(RefusalCode::Invalid, other.to_string()),
+    }
+}
+
 async fn operate(node: &Node, operation: Operation) -> Result<Answer, Refusal> {
     if let Some(request) = operation.request() {
-        return node.ask(request).await.map(|_| Answer::Done);
+        return node.leader_client.ask(request).await.map(|_| Answer::Done);
     }
     let done = match operation {
         Operation::Demote(id) => node.raft.demote(id).await,
@@ -219,7 +233,14 @@ impl Submit {
             spec.memory_bytes = task.memory_bytes;
         }
         let key = IdempotencyKey::new(&self.key).ok();
-        NewTasks { tenant: Tenant::default_tenant(), name: None, spec, count: self.count, key }
+        NewTasks {
+            tenant: Tenant::default_tenant(),
+            name: None,
+            spec,
+            runtime: String::new(),
+            count: self.count,
+            key,
+        }
     }
 
     /// The same in the words of the API.

@@ -10,24 +10,17 @@ use super::Blobs;
 use super::message::{BlobChunk, OfferAnswer, OfferBlob, ReadBlob};
 use super::rules::candidates;
 use crate::limits;
-use crate::node::Node;
 use crate::peers::PeerAddress;
 use crate::wire::{Kind, Refusal, RefusalCode, decode, encode};
 
-impl Node {
-    /// The bytes of this peer.
-    pub fn stored(&self) -> Result<&Blobs, Refusal> {
-        let none = || Refusal::new(RefusalCode::Unavailable, "this peer keeps no bytes: ask another one");
-        self.blobs.get().map(|blobs| &**blobs).ok_or_else(none)
-    }
-
+impl Blobs {
     /// Sees to it that as many peers as the rules say have bytes that this one has. Answers who has them.
-    pub(super) async fn spread(&self, blob: Blob) -> Result<Vec<NodeId>, Refusal> {
-        let state = self.shared.view().state;
-        let wanted = self.copies_wanted()?;
-        let mut holders = vec![self.id];
+    pub async fn spread(&self, blob: Blob) -> Result<Vec<NodeId>, Refusal> {
+        let state = self.cluster.shared.view().state;
+        let wanted = self.copies_wanted();
+        let mut holders = vec![self.cluster.id];
         let mut last = String::from("there are no other members");
-        for candidate in candidates(&state, &blob.digest, &self.voters(), &[self.id]) {
+        for candidate in candidates(&state, &blob.digest, &self.voters(), &[self.cluster.id]) {
             if holders.len() >= wanted {
                 break;
             }
@@ -41,7 +34,7 @@ impl Node {
             let gone = || {
                 Refusal::new(RefusalCode::Unavailable, "the bytes were deleted meanwhile: send them again")
             };
-            return self.stored()?.disk.keep_a_while(blob).then_some(holders).ok_or_else(gone);
+            return self.disk.keep_a_while(blob).then_some(holders).ok_or_else(gone);
         }
         let got = holders.len();
         let message = format!(
@@ -51,12 +44,12 @@ impl Node {
     }
 
     /// Copies of each blob: as many as the settings say, and no more than there are voters.
-    pub(super) fn copies_wanted(&self) -> Result<usize, Refusal> {
-        Ok(self.stored()?.settings.copies.min(self.voters().len()).max(1))
+    pub(super) fn copies_wanted(&self) -> usize {
+        self.settings.copies.min(self.voters().len()).max(1)
     }
 
     pub(super) fn voters(&self) -> Vec<NodeId> {
-        self.raft.status().voters.keys().map(|id| NodeId(*id)).collect()
+        self.cluster.raft.status().voters.keys().map(|id| NodeId(*id)).collect()
     }
 
     /// Has a peer fetch bytes from those that have them; done once it has them durably.
@@ -69,12 +62,13 @@ impl Node {
     ) -> Result<(), String> {
         let known = holders.iter().filter_map(|holder| state.node(*holder));
         let offer = OfferBlob { blob, holders: known.map(|node| (node.id, node.address.clone())).collect() };
-        let answer = if to == self.id {
+        let answer = if to == self.cluster.id {
             self.take_offer(offer).await
         } else {
             let node = state.node(to).ok_or_else(|| format!("node {to} is no member any more"))?;
             let address = PeerAddress::node(to, &node.address);
-            let body = self.peers.call(&address, Kind::OfferBlob, encode(&offer), patience(blob)).await;
+            let body =
+                self.cluster.peers.call(&address, Kind::OfferBlob, encode(&offer), patience(blob)).await;
             decode(&body.map_err(|e| e.to_string())?)?
         };
         match answer {
@@ -86,22 +80,15 @@ impl Node {
     /// Fetches what another peer offers.
     pub(crate) async fn take_offer(&self, offer: OfferBlob) -> OfferAnswer {
         let OfferBlob { blob, holders } = offer;
-        let others = holders.iter().filter(|(id, _)| *id != self.id);
+        let others = holders.iter().filter(|(id, _)| *id != self.cluster.id);
         let from: Vec<PeerAddress> = others.map(|(id, address)| PeerAddress::node(*id, address)).collect();
-        let result = match self.stored() {
-            Ok(blobs) => blobs.pull(&self.peers, blob, &from).await.map_err(|e| e.to_string()),
-            Err(refusal) => Err(refusal.to_string()),
-        };
-        result.map_or_else(OfferAnswer::Failed, |()| OfferAnswer::Held)
+        let pulled = self.pull(blob, &from).await;
+        pulled.map_or_else(|error| OfferAnswer::Failed(error.to_string()), |()| OfferAnswer::Held)
     }
 
     /// Reads bytes for another peer.
-    pub(crate) async fn read_blob(&self, read: ReadBlob) -> BlobChunk {
-        let blobs = match self.stored() {
-            Ok(blobs) => blobs,
-            Err(refusal) => return BlobChunk::Missing(refusal.to_string()),
-        };
-        let (disk, length) = (blobs.disk.clone(), (read.length as usize).min(limits::BLOB_CHUNK_BYTES));
+    pub(crate) async fn read_for_peer(&self, read: ReadBlob) -> BlobChunk {
+        let (disk, length) = (self.disk.clone(), (read.length as usize).min(limits::BLOB_CHUNK_BYTES));
         let reading = tokio::task::spawn_blocking(move || disk.read(&read.digest, read.offset, length));
         match reading.await {
             Ok(Ok(bytes)) => BlobChunk::Bytes(bytes.into()),
@@ -112,20 +99,19 @@ impl Node {
 
     /// The file of bytes that the cluster keeps, fetched if this peer does not have it.
     pub async fn have(&self, blob: Blob) -> Result<PathBuf, Refusal> {
-        let blobs = self.stored()?;
-        if !blobs.disk.keep_a_while(blob) {
-            let state = self.shared.view().state;
+        if !self.disk.keep_a_while(blob) {
+            let state = self.cluster.shared.view().state;
             let from = self.others_with(&state, &blob.digest);
-            let pulled = blobs.pull(&self.peers, blob, &from).await;
+            let pulled = self.pull(blob, &from).await;
             pulled.map_err(|error| Refusal::new(RefusalCode::Unavailable, error.to_string()))?;
         }
-        Ok(blobs.disk.path(&blob.digest))
+        Ok(self.disk.path(&blob.digest))
     }
 
     /// Where bytes can be fetched from.
     pub(super) fn others_with(&self, state: &State, digest: &Digest) -> Vec<PeerAddress> {
         let holders = state.blob(digest).map(|record| record.holders.clone()).unwrap_or_default();
-        let others = holders.into_iter().filter(|holder| *holder != self.id);
+        let others = holders.into_iter().filter(|holder| *holder != self.cluster.id);
         let nodes = others.filter_map(|holder| state.node(holder));
         nodes.map(|node| PeerAddress::node(node.id, &node.address)).collect()
     }

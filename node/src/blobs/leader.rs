@@ -3,43 +3,40 @@
 use stint_protocol::{NodeId, version};
 use stint_scheduler::{Command, State};
 
+use super::Blobs;
 use super::rules::{Office, candidates, too_few};
 use crate::limits;
-use crate::node::Node;
 
 /// One round, if this peer leads.
-pub(super) async fn tend(node: &Node, office: &mut Office) {
-    let state = node.shared.view().state;
-    if state.version() < version::IMAGES || !node.leader.leads() {
+pub(super) async fn tend(blobs: &Blobs, office: &mut Office) {
+    let cluster = &blobs.cluster;
+    let state = cluster.shared.view().state;
+    if state.version() < version::IMAGES || !cluster.leader.leads() {
         *office = Office::default();
         return;
     }
-    let boot = node.clock.boot();
-    let (Some((_, reachable)), Ok(blobs)) =
-        (node.leader.in_office(|contacts| contacts.reachable(boot)), node.stored())
-    else {
-        return;
-    };
+    let boot = cluster.clock.boot();
+    let Some((_, reachable)) = cluster.leader.in_office(|contacts| contacts.reachable(boot)) else { return };
     let live = office.live(&state, &reachable, boot, blobs.settings.heal_after.as_millis() as u64);
-    heal(node, &state, &live).await;
+    heal(blobs, &state, &live).await;
     let patience_ms = blobs.settings.sweep_after.as_millis() as u64;
-    let unused = office.unused_for_long(&state, node.clock.boot(), patience_ms);
+    let unused = office.unused_for_long(&state, cluster.clock.boot(), patience_ms);
     if !unused.is_empty() {
-        propose(node, Command::DropBlobs { blobs: unused }).await;
+        propose(blobs, Command::DropBlobs { blobs: unused }).await;
     }
 }
 
 /// Has bytes with too few copies fetched by more nodes, a few a round.
-async fn heal(node: &Node, state: &State, live: &[NodeId]) {
-    let Ok(wanted) = node.copies_wanted() else { return };
+async fn heal(blobs: &Blobs, state: &State, live: &[NodeId]) {
+    let wanted = blobs.copies_wanted();
     for (blob, holders) in too_few(state, live, wanted).take(limits::HEALED_A_ROUND) {
-        let possible = candidates(state, &blob.digest, &node.voters(), &holders);
+        let possible = candidates(state, &blob.digest, &blobs.voters(), &holders);
         for target in possible.into_iter().filter(|id| live.contains(id)).take(1) {
-            match node.offer(state, target, blob, &holders).await {
+            match blobs.offer(state, target, blob, &holders).await {
                 Ok(()) => {
                     tracing::info!(digest = %blob.digest, node = target.0, "bytes with too few copies are copied");
                     let held = Command::HoldBlobs { node: target, blobs: vec![blob.digest] };
-                    propose(node, held).await;
+                    propose(blobs, held).await;
                 }
                 Err(error) => tracing::warn!(%blob, %error, "bytes with too few copies are not copied yet"),
             }
@@ -48,8 +45,8 @@ async fn heal(node: &Node, state: &State, live: &[NodeId]) {
 }
 
 /// What is not done now is seen again in the next round.
-async fn propose(node: &Node, command: Command) {
-    if let Err(error) = node.leader.propose(vec![command]).await {
+async fn propose(blobs: &Blobs, command: Command) {
+    if let Err(error) = blobs.cluster.leader.propose(vec![command]).await {
         tracing::debug!(%error, "stored bytes are looked after in the next round");
     }
 }

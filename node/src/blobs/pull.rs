@@ -22,7 +22,7 @@ pub enum PullError {
 
 impl Blobs {
     /// Sees to it that this peer has the bytes, fetched from one of these peers.
-    pub async fn pull(&self, peers: &Peers, blob: Blob, holders: &[PeerAddress]) -> Result<(), PullError> {
+    pub async fn pull(&self, blob: Blob, holders: &[PeerAddress]) -> Result<(), PullError> {
         let lock = self.lock_of(&blob.digest);
         let _one_at_a_time = lock.lock().await;
         if self.disk.keep_a_while(blob) {
@@ -31,12 +31,12 @@ impl Blobs {
         let Ok(_permit) = self.pulling.acquire().await else {
             return Err(PullError::Store(blob, BlobError::Interrupted));
         };
-        let mut result = self.pull_from(peers, blob, holders).await;
+        let mut result = self.pull_from(blob, holders).await;
         if matches!(result, Err(PullError::Store(_, BlobError::WrongDigest { .. }))) && holders.len() > 1 {
             // One of them has other bytes: each one alone shows which.
             for holder in holders {
                 tracing::warn!(%blob, peer = %holder.address, "fetched bytes were wrong; trying one peer alone");
-                result = self.pull_from(peers, blob, std::slice::from_ref(holder)).await;
+                result = self.pull_from(blob, std::slice::from_ref(holder)).await;
                 if result.is_ok() {
                     break;
                 }
@@ -49,7 +49,8 @@ impl Blobs {
         result
     }
 
-    async fn pull_from(&self, peers: &Peers, blob: Blob, holders: &[PeerAddress]) -> Result<(), PullError> {
+    async fn pull_from(&self, blob: Blob, holders: &[PeerAddress]) -> Result<(), PullError> {
+        let peers = &self.cluster.peers;
         let source = Source { peers, blob, holders, current: AtomicUsize::new(0) };
         let incoming = Incoming::begin(self.disk.clone());
         let offsets = (0..blob.size).step_by(limits::BLOB_CHUNK_BYTES);

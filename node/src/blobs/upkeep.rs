@@ -14,11 +14,10 @@ use super::pull::PullError;
 use super::rules::{Office, is_spare};
 use super::{BlobError, Blobs};
 use crate::limits;
-use crate::node::Node;
 use crate::wire::{Reply, Request};
 
 /// Runs until the peer stops.
-pub async fn run(node: Arc<Node>, blobs: Arc<Blobs>) {
+pub async fn run(blobs: Arc<Blobs>) {
     let mut office = Office::default();
     let mut tick = interval(limits::BLOB_ROUND);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -28,28 +27,29 @@ pub async fn run(node: Arc<Node>, blobs: Arc<Blobs>) {
         tick.tick().await;
         let due = |at: Instant, every: Duration| at.elapsed() >= every;
         if audited.is_none_or(|at| due(at, limits::BLOB_AUDIT)) {
-            audited = audit(&node, &blobs).await.then(Instant::now);
+            audited = audit(&blobs).await.then(Instant::now);
         }
         if due(swept, sweep_every) {
             swept = Instant::now();
-            sweep(&node, &blobs).await;
+            sweep(&blobs).await;
         }
-        tend(&node, &mut office).await;
+        tend(&blobs, &mut office).await;
     }
 }
 
 /// Fetches what the cluster counts on and this peer does not have (any more). False: it cannot be said yet what that is.
-async fn audit(node: &Node, blobs: &Arc<Blobs>) -> bool {
+async fn audit(blobs: &Arc<Blobs>) -> bool {
     // After a start the state is as old as the last snapshot at first.
-    let Ok(state) = node.read().await else { return false };
+    let client = &blobs.cluster.leader_client;
+    let Ok(state) = client.read().await else { return false };
     if state.version() < version::IMAGES {
         return true;
     }
-    let missing = missing(node, blobs, &state).await;
+    let missing = missing(blobs, &state).await;
     let mut lost: Vec<Digest> = Vec::new();
     for blob in missing {
-        let from = node.others_with(&state, &blob.digest);
-        match blobs.pull(&node.peers, blob, &from).await {
+        let from = blobs.others_with(&state, &blob.digest);
+        match blobs.pull(blob, &from).await {
             Ok(()) => tracing::info!(%blob, "bytes that were missing here are fetched again"),
             Err(error @ PullError::NoHolder(..)) => {
                 tracing::warn!(%blob, %error, "bytes are missing here and cannot be fetched now");
@@ -59,8 +59,8 @@ async fn audit(node: &Node, blobs: &Arc<Blobs>) -> bool {
         }
     }
     for part in lost.chunks(words::BLOBS_PER_COMMAND) {
-        let lose = RegistryRequest::Lose { node: node.id, blobs: part.to_vec() };
-        if let Err(error) = node.ask(Request::Registry(lose)).await {
+        let lose = RegistryRequest::Lose { node: blobs.cluster.id, blobs: part.to_vec() };
+        if let Err(error) = client.ask(Request::Registry(lose)).await {
             tracing::warn!(%error, "the cluster does not know yet that bytes are missing here");
         }
     }
@@ -68,8 +68,8 @@ async fn audit(node: &Node, blobs: &Arc<Blobs>) -> bool {
 }
 
 /// Bytes that the state says are here, and are not.
-async fn missing(node: &Node, blobs: &Arc<Blobs>, state: &State) -> Vec<Blob> {
-    let own = state.blobs().filter(|(_, record)| record.holders.contains(&node.id));
+async fn missing(blobs: &Blobs, state: &State) -> Vec<Blob> {
+    let own = state.blobs().filter(|(_, record)| record.holders.contains(&blobs.cluster.id));
     let own: Vec<Blob> = own.map(|(digest, record)| Blob { digest: *digest, size: record.size }).collect();
     let disk = blobs.disk.clone();
     let looked = tokio::task::spawn_blocking(move || {
@@ -79,10 +79,10 @@ async fn missing(node: &Node, blobs: &Arc<Blobs>, state: &State) -> Vec<Blob> {
 }
 
 /// Deletes files that no record names, and copies that were fetched to be used and are not any more.
-async fn sweep(node: &Arc<Node>, blobs: &Arc<Blobs>) {
+async fn sweep(blobs: &Arc<Blobs>) {
     // Only a state that a majority confirmed says that nothing names a file.
-    let Ok(state) = node.read().await else { return };
-    let wanted = node.copies_wanted().unwrap_or(usize::MAX);
+    let Ok(state) = blobs.cluster.leader_client.read().await else { return };
+    let (own, wanted) = (blobs.cluster.id, blobs.copies_wanted());
     let (disk, after) = (blobs.disk.clone(), blobs.settings.sweep_after);
     disk.forget_asked(after);
     let listed = tokio::task::spawn_blocking(move || disk.list()).await;
@@ -92,12 +92,12 @@ async fn sweep(node: &Arc<Node>, blobs: &Arc<Blobs>) {
         Err(_) => return,
     };
     let mut spare: Vec<StoredFile> =
-        files.filter(|file| is_spare(&state, node.id, wanted, &file.blob.digest)).collect();
+        files.filter(|file| is_spare(&state, own, wanted, &file.blob.digest)).collect();
     if spare.is_empty() {
         return;
     }
-    let Some(state) = after_an_entry(node).await else { return };
-    spare.retain(|file| is_spare(&state, node.id, wanted, &file.blob.digest));
+    let Some(state) = after_an_entry(blobs).await else { return };
+    spare.retain(|file| is_spare(&state, own, wanted, &file.blob.digest));
     let disk = blobs.disk.clone();
     let swept = tokio::task::spawn_blocking(move || -> Result<usize, BlobError> {
         let mut count = 0;
@@ -114,10 +114,11 @@ async fn sweep(node: &Arc<Node>, blobs: &Arc<Blobs>) {
 }
 
 /// The state with an entry that is proposed now, and with everything that comes before it in the log.
-async fn after_an_entry(node: &Node) -> Option<State> {
-    let nothing = RegistryRequest::Lose { node: node.id, blobs: Vec::new() };
-    match node.ask(Request::Registry(nothing)).await {
-        Ok(Reply::Done { index }) => node.read_at(index).await.ok(),
+async fn after_an_entry(blobs: &Blobs) -> Option<State> {
+    let client = &blobs.cluster.leader_client;
+    let nothing = RegistryRequest::Lose { node: blobs.cluster.id, blobs: Vec::new() };
+    match client.ask(Request::Registry(nothing)).await {
+        Ok(Reply::Done { index }) => client.read_at(index).await.ok(),
         _ => None,
     }
 }

@@ -3,354 +3,262 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
+use futures_util::stream::{Map, StreamExt};
+use stint_executor::LogStream;
 use stint_protocol::v1::stint_server::{Stint, StintServer};
-use stint_protocol::{Class, NodeId, TaskId, limits as words, v1};
-use stint_scheduler::{NodeMode, State, explain};
+use stint_protocol::{Class, ImageName, TaskId, v1};
+use stint_scheduler::NodeMode;
+use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
-use super::convert::{self, find_node, find_task, new_tasks, status, tenant};
-use super::{files, images, logs, nodes, result, runtimes};
-use crate::blobs::message::RegistryRequest;
+use super::convert::{new_tasks, tenant};
+use super::errors::invalid;
+use super::{caller, images};
 use crate::limits;
-use crate::node::{Node, log_keeper};
-use crate::wire::{self, Reply};
-
-/// Validity of a join token when none is given: one hour; and at most: one week.
-const JOIN_TOKEN_MS: u64 = 3_600_000;
-const JOIN_TOKEN_MOST_MS: u64 = 7 * 24 * 3_600_000;
-/// Rows of a listing when no limit is given.
-const LIST_DEFAULT: usize = 100;
+use crate::node::Node;
+use crate::service::{
+    ListedState, LogPart, LogsAsked, OutputAsked, OutputPart, Service, ServiceError, TaskFilter, Wait,
+};
 
 /// Serves one peer's API.
-pub struct NativeApi(pub Arc<Node>);
+pub struct NativeApi(Service);
+
+impl NativeApi {
+    /// The API of this peer.
+    pub fn new(node: Arc<Node>) -> Self {
+        Self(Service::new(node))
+    }
+}
 
 /// The gRPC service of this peer.
 pub fn service(node: Arc<Node>) -> StintServer<NativeApi> {
-    StintServer::new(NativeApi(node)).max_decoding_message_size(limits::MESSAGE_BYTES)
+    StintServer::new(NativeApi::new(node)).max_decoding_message_size(limits::MESSAGE_BYTES)
 }
 
 type Answer<T> = Result<Response<T>, Status>;
 
-impl NativeApi {
-    async fn read(&self) -> Result<State, Status> {
-        self.0.read().await.map_err(status)
-    }
+/// A document as the message that carries it.
+fn answer<D, M: From<D>>(document: D) -> Answer<M> {
+    Ok(Response::new(document.into()))
+}
 
-    async fn ask(&self, request: wire::Request) -> Result<Reply, Status> {
-        self.0.ask(request).await.map_err(status)
-    }
+/// Parts of a stream as the messages that carry them.
+type Parts<P, M> =
+    Map<ReceiverStream<Result<P, ServiceError>>, fn(Result<P, ServiceError>) -> Result<M, Status>>;
 
-    /// The state after a request that was done.
-    async fn after(&self, reply: Reply) -> Result<State, Status> {
-        match reply {
-            Reply::Done { index } => self.0.read_at(index).await.map_err(status),
-            _ => self.read().await,
-        }
-    }
-
-    async fn node_row(&self, id: NodeId) -> Result<v1::Node, Status> {
-        let (view, state) = self.0.leader_view().await.map_err(status)?;
-        let node = state.node(id).ok_or_else(|| Status::not_found(format!("node {id} is gone")))?;
-        Ok(nodes::node(&state, node, &self.0.raft.status(), &view))
-    }
+fn stream<P, M>(
+    parts: mpsc::Receiver<Result<P, ServiceError>>,
+    encode: fn(Result<P, ServiceError>) -> Result<M, Status>,
+) -> Answer<Parts<P, M>> {
+    Ok(Response::new(ReceiverStream::new(parts).map(encode)))
 }
 
 #[tonic::async_trait]
 impl Stint for NativeApi {
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Answer<v1::SubmitReply> {
-        let request = request.into_inner();
-        let state = match &request.spec {
-            Some(spec) if runtimes::needs_image(spec) => self.read().await?,
-            _ => self.0.shared.view().state,
-        };
-        let new = new_tasks(&state, request)?;
-        let (first, count, repeated) = self.0.submit(new).await.map_err(status)?;
-        let task_ids = (0..count).map(|n| TaskId(first.0 + u128::from(n)).to_string()).collect();
-        Ok(Response::new(v1::SubmitReply { task_ids, repeated }))
+        let (caller, request) = caller::take(request)?;
+        let accepted = self.0.submit(&caller, new_tasks(request)?).await?;
+        let task_ids = accepted.ids().map(|id| id.to_string()).collect();
+        Ok(Response::new(v1::SubmitReply { task_ids, repeated: accepted.repeated }))
     }
 
     async fn get_task(&self, request: Request<v1::GetTaskRequest>) -> Answer<v1::Task> {
-        let request = request.into_inner();
-        let state = self.read().await?;
-        let id = find_task(&state, &tenant(&request.tenant)?, &request.task)?;
-        let gone = || Status::not_found("the task is gone");
-        Ok(Response::new(convert::task(&state, id).ok_or_else(gone)?))
+        let (caller, request) = caller::take(request)?;
+        answer(self.0.task(&caller, &tenant(&request.tenant)?, &request.task).await?)
     }
 
     async fn list_tasks(&self, request: Request<v1::ListTasksRequest>) -> Answer<v1::ListTasksReply> {
-        let request = request.into_inner();
-        let state = self.read().await?;
-        Ok(Response::new(list_tasks(&state, &request)?))
+        let (caller, request) = caller::take(request)?;
+        let page = self.0.list_tasks(&caller, &filter(&request)?).await?;
+        let tasks = page.tasks.into_iter().map(v1::Task::from).collect();
+        let next = page.next.map(|id| id.to_string()).unwrap_or_default();
+        Ok(Response::new(v1::ListTasksReply { tasks, next }))
     }
 
     async fn wait(&self, request: Request<v1::WaitRequest>) -> Answer<v1::WaitReply> {
-        let request = request.into_inner();
-        let state = self.read().await?;
-        let tenant = tenant(&request.tenant)?;
-        let find = |text: &String| find_task(&state, &tenant, text);
-        let ids: Vec<TaskId> = request.tasks.iter().map(find).collect::<Result<_, _>>()?;
-        let wait = match request.timeout_ms {
-            0 => limits::WAIT_MOST,
-            ms => Duration::from_millis(ms),
+        let (caller, request) = caller::take(request)?;
+        let wait = Wait {
+            tenant: tenant(&request.tenant)?,
+            tasks: request.tasks,
+            timeout: Some(request.timeout_ms).filter(|ms| *ms != 0).map(Duration::from_millis),
+            any: request.any,
         };
-        let mut open = ids.clone();
-        let finished = self.0.wait_until(wait, |state| all_or_any(state, &mut open, request.any)).await;
-        let state = self.0.shared.view().state;
-        let tasks = ids.iter().filter_map(|id| convert::task(&state, *id)).collect();
-        Ok(Response::new(v1::WaitReply { finished, tasks }))
+        answer(self.0.wait(&caller, wait).await?)
     }
 
     async fn cancel(&self, request: Request<v1::CancelRequest>) -> Answer<v1::CancelReply> {
-        let request = request.into_inner();
-        let state = self.read().await?;
-        let tenant = tenant(&request.tenant)?;
-        let find = |text: &String| find_task(&state, &tenant, text);
-        let ids: Vec<TaskId> = request.tasks.iter().map(find).collect::<Result<_, _>>()?;
-        let reply = self.ask(wire::Request::Cancel(ids.clone())).await?;
-        let state = self.after(reply).await?;
-        let tasks = ids.iter().filter_map(|id| convert::task(&state, *id)).collect();
-        Ok(Response::new(v1::CancelReply { tasks }))
+        let (caller, request) = caller::take(request)?;
+        let tasks = self.0.cancel(&caller, &tenant(&request.tenant)?, &request.tasks).await?;
+        Ok(Response::new(v1::CancelReply { tasks: tasks.into_iter().map(v1::Task::from).collect() }))
     }
 
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Answer<v1::ExplainReply> {
-        let request = request.into_inner();
-        let (view, state) = self.0.leader_view().await.map_err(status)?;
-        let id = find_task(&state, &tenant(&request.tenant)?, &request.task)?;
-        let reachable = view.reachable.into_iter().collect();
-        let gone = || Status::not_found("the task is gone");
-        let told = explain(&state, id, &reachable).ok_or_else(gone)?;
-        let reason = |r: stint_scheduler::NodeReason| v1::NodeReason {
-            node_id: r.node.0,
-            node_name: r.name,
-            missing: r.missing,
-        };
-        Ok(Response::new(v1::ExplainReply {
-            summary: told.summary,
-            nodes: told.nodes.into_iter().map(reason).collect(),
-            advice: told.advice,
-            ahead_in_queue: told.ahead,
-        }))
+        let (caller, request) = caller::take(request)?;
+        answer(self.0.explain(&caller, &tenant(&request.tenant)?, &request.task).await?)
     }
 
-    type LogsStream = ReceiverStream<Result<v1::LogChunk, Status>>;
+    type LogsStream = Parts<LogPart, v1::LogChunk>;
 
     async fn logs(&self, request: Request<v1::LogsRequest>) -> Answer<Self::LogsStream> {
-        let request = request.into_inner();
-        let only = match request.stream.as_str() {
-            "" => None,
-            "stdout" => Some(false),
-            "stderr" => Some(true),
-            other => {
-                return Err(Status::invalid_argument(format!(
-                    "stream: {other:?} is neither stdout nor stderr"
-                )));
-            }
+        let (caller, request) = caller::take(request)?;
+        let asked = LogsAsked {
+            tenant: tenant(&request.tenant)?,
+            task: request.task,
+            attempt: request.attempt,
+            stream: log_stream(&request.stream)?,
+            follow: request.follow,
         };
-        let state = self.read().await?;
-        let id = find_task(&state, &tenant(&request.tenant)?, &request.task)?;
-        let mut found = log_keeper(&state, id, request.attempt);
-        if found.is_none() && request.follow {
-            let begun = |state: &State| {
-                found = log_keeper(state, id, request.attempt);
-                found.is_some() || state.task(id).is_none()
-            };
-            self.0.wait_until(limits::WAIT_MOST, begun).await;
-        }
-        let Some((keeper, lease)) = found else {
-            return Err(Status::failed_precondition(format!(
-                "task {id} has no attempt with output yet: see `stint explain {id}`"
-            )));
-        };
-        Ok(Response::new(ReceiverStream::new(logs::stream(
-            self.0.clone(),
-            keeper,
-            lease,
-            only,
-            request.follow,
-        ))))
+        stream(self.0.logs(&caller, asked).await?, log_chunk)
     }
 
     async fn get_result(&self, request: Request<v1::GetTaskRequest>) -> Answer<v1::ResultReply> {
-        let request = request.into_inner();
-        let state = self.read().await?;
-        let id = find_task(&state, &tenant(&request.tenant)?, &request.task)?;
-        let document = result::document(&self.0, &state, id).await;
-        let document = document.ok_or_else(|| Status::not_found("the task is not known any more"))?;
-        Ok(Response::new(v1::ResultReply { json: document.to_string() }))
+        let (caller, request) = caller::take(request)?;
+        let result = self.0.result(&caller, &tenant(&request.tenant)?, &request.task).await?;
+        // Its keys are in the order of the alphabet, as ever.
+        let json = serde_json::to_value(result).map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(v1::ResultReply { json: json.to_string() }))
     }
 
-    type ReadOutputStream = ReceiverStream<Result<v1::OutputChunk, Status>>;
+    type ReadOutputStream = Parts<OutputPart, v1::OutputChunk>;
 
     async fn read_output(&self, request: Request<v1::ReadOutputRequest>) -> Answer<Self::ReadOutputStream> {
-        let keeper = files::find_output(&self.read().await?, &request.into_inner())?;
-        Ok(Response::new(ReceiverStream::new(files::stream(self.0.clone(), keeper))))
+        let (caller, request) = caller::take(request)?;
+        let v1::ReadOutputRequest { tenant: name, task, path, offset } = request;
+        let asked = OutputAsked { tenant: tenant(&name)?, task, path, offset };
+        stream(self.0.read_output(&caller, &asked).await?, output_chunk)
     }
 
-    async fn list_nodes(&self, _: Request<v1::ListNodesRequest>) -> Answer<v1::ListNodesReply> {
-        let (view, state) = self.0.leader_view().await.map_err(status)?;
-        let raft = self.0.raft.status();
-        let rows = state.nodes().map(|node| nodes::node(&state, node, &raft, &view)).collect();
-        Ok(Response::new(v1::ListNodesReply { nodes: rows }))
+    async fn list_nodes(&self, request: Request<v1::ListNodesRequest>) -> Answer<v1::ListNodesReply> {
+        let (caller, _) = caller::take(request)?;
+        let nodes = self.0.list_nodes(&caller).await?;
+        Ok(Response::new(v1::ListNodesReply { nodes: nodes.into_iter().map(v1::Node::from).collect() }))
     }
 
     async fn set_node_mode(&self, request: Request<v1::SetNodeModeRequest>) -> Answer<v1::Node> {
-        let request = request.into_inner();
-        let mode = match request.mode.as_str() {
-            "ready" => NodeMode::Ready,
-            "cordon" => NodeMode::Cordoned,
-            "drain" => NodeMode::Draining,
-            other => {
-                return Err(Status::invalid_argument(format!(
-                    "mode: {other:?} is none of ready, cordon, drain"
-                )));
-            }
-        };
-        let node = find_node(&self.read().await?, &request.node)?;
-        let within_ms = request.within_ms;
-        if within_ms.is_some() && mode != NodeMode::Draining {
-            return Err(Status::invalid_argument("within_ms is for mode drain only"));
-        }
-        self.ask(wire::Request::SetNodeMode { node, mode, within_ms }).await?;
-        Ok(Response::new(self.node_row(node).await?))
+        let (caller, request) = caller::take(request)?;
+        let mode = node_mode(&request.mode)?;
+        answer(self.0.set_node_mode(&caller, &request.node, mode, request.within_ms).await?)
     }
 
     async fn remove_node(&self, request: Request<v1::RemoveNodeRequest>) -> Answer<v1::RemoveNodeReply> {
-        let node = find_node(&self.read().await?, &request.into_inner().node)?;
-        self.ask(wire::Request::RemoveNode(node)).await?;
+        let (caller, request) = caller::take(request)?;
+        self.0.remove_node(&caller, &request.node).await?;
         Ok(Response::new(v1::RemoveNodeReply {}))
     }
 
-    async fn cluster_status(&self, _: Request<v1::ClusterStatusRequest>) -> Answer<v1::ClusterStatusReply> {
-        let (view, state) = self.0.leader_view().await.map_err(status)?;
-        let raft = self.0.raft.status();
-        Ok(Response::new(v1::ClusterStatusReply {
-            cluster: self.0.cluster.clone(),
-            node_id: self.0.id.0,
-            leader_id: view.leader.0,
-            term: raft.term,
-            applied_index: self.0.shared.view().at.index,
-            peers: nodes::peers(&state, &raft, &view),
-            queued: state.waiting() as u64,
-            running: state.running() as u64,
-            finished: state.finished_total(),
-            version: env!("CARGO_PKG_VERSION").into(),
-            alarms: view.alarms,
-            cluster_version: state.version().0,
-            held_back_by: nodes::holding_back(&state),
-        }))
+    async fn cluster_status(
+        &self,
+        request: Request<v1::ClusterStatusRequest>,
+    ) -> Answer<v1::ClusterStatusReply> {
+        let (caller, _) = caller::take(request)?;
+        answer(self.0.cluster_status(&caller).await?)
     }
 
     async fn create_join_token(
         &self,
         request: Request<v1::CreateJoinTokenRequest>,
     ) -> Answer<v1::CreateJoinTokenReply> {
-        let valid_ms = match request.into_inner().valid_ms {
-            0 => JOIN_TOKEN_MS,
-            ms if ms > JOIN_TOKEN_MOST_MS => return Err(Status::invalid_argument("valid: one week at most")),
-            ms => ms,
-        };
-        let secret = self.0.chance.bits().to_be_bytes();
-        let hash: [u8; 32] = Sha256::digest(secret).into();
-        let reply = self.ask(wire::Request::CreateJoinToken { hash: hash.into(), valid_ms }).await?;
-        let Reply::JoinToken { expires } = reply else {
-            return Err(Status::internal("the leader gave an answer of another kind"));
-        };
-        let fingerprint = self.0.authority.fingerprint().map_err(|e| Status::internal(e.to_string()))?;
-        let token = crate::join::JoinToken { fingerprint, secret }.to_string();
-        Ok(Response::new(v1::CreateJoinTokenReply { token, expires_at_ms: expires.0 }))
-    }
-
-    async fn register_image(
-        &self,
-        request: Request<tonic::Streaming<v1::RegisterImageRequest>>,
-    ) -> Answer<v1::Image> {
-        Ok(Response::new(images::register(&self.0, request.into_inner()).await?))
-    }
-
-    async fn list_images(&self, request: Request<v1::ListImagesRequest>) -> Answer<v1::ListImagesReply> {
-        let state = self.read().await?;
-        Ok(Response::new(images::list(&state, &request.into_inner())?))
-    }
-
-    async fn get_image(&self, request: Request<v1::GetImageRequest>) -> Answer<v1::Image> {
-        let request = request.into_inner();
-        let state = self.read().await?;
-        let image = images::find(&state, &tenant(&request.tenant)?, &request.image)?;
-        Ok(Response::new(images::image(&state, image)))
-    }
-
-    async fn delete_image(&self, request: Request<v1::DeleteImageRequest>) -> Answer<v1::DeleteImageReply> {
-        let request = request.into_inner();
-        let (state, tenant) = (self.read().await?, tenant(&request.tenant)?);
-        let image = images::find(&state, &tenant, &request.image)?;
-        let delete = RegistryRequest::Delete { tenant, image: image.id };
-        self.ask(wire::Request::Registry(delete)).await?;
-        Ok(Response::new(v1::DeleteImageReply { image: Some(images::image(&state, image)) }))
+        let (caller, request) = caller::take(request)?;
+        let valid = Some(request.valid_ms).filter(|ms| *ms != 0).map(Duration::from_millis);
+        let made = self.0.create_join_token(&caller, valid).await?;
+        let (token, expires_at_ms) = (made.token.to_string(), made.expires.0);
+        Ok(Response::new(v1::CreateJoinTokenReply { token, expires_at_ms }))
     }
 
     async fn transfer_leader(
         &self,
         request: Request<v1::TransferLeaderRequest>,
     ) -> Answer<v1::TransferLeaderReply> {
-        let text = request.into_inner().node;
-        let to = match text.as_str() {
-            "" => None,
-            text => Some(find_node(&self.read().await?, text)?),
-        };
-        match self.ask(wire::Request::TransferLeader(to)).await? {
-            Reply::Leader(leader) => Ok(Response::new(v1::TransferLeaderReply { leader_id: leader.0 })),
-            _ => Err(Status::internal("the leader gave an answer of another kind")),
-        }
+        let (caller, request) = caller::take(request)?;
+        let to = Some(request.node.as_str()).filter(|node| !node.is_empty());
+        let leader = self.0.transfer_leader(&caller, to).await?;
+        Ok(Response::new(v1::TransferLeaderReply { leader_id: leader.0 }))
+    }
+
+    async fn register_image(
+        &self,
+        request: Request<Streaming<v1::RegisterImageRequest>>,
+    ) -> Answer<v1::Image> {
+        let (caller, mut parts) = caller::take(request)?;
+        let new = images::header(&mut parts).await?;
+        answer(self.0.register_image(&caller, new, images::bytes(parts)).await?)
+    }
+
+    async fn list_images(&self, request: Request<v1::ListImagesRequest>) -> Answer<v1::ListImagesReply> {
+        let (caller, request) = caller::take(request)?;
+        let after = Some(&request.after).filter(|after| !after.is_empty());
+        let after = after.map(|after| ImageName::new(after)).transpose();
+        let after = after.map_err(|error| invalid(format!("after: {error}")))?;
+        let (tenant, limit) = (tenant(&request.tenant)?, request.limit as usize);
+        let page = self.0.list_images(&caller, &tenant, after.as_ref(), limit).await?;
+        let images = page.images.into_iter().map(v1::Image::from).collect();
+        Ok(Response::new(v1::ListImagesReply { images, next: page.next.unwrap_or_default() }))
+    }
+
+    async fn get_image(&self, request: Request<v1::GetImageRequest>) -> Answer<v1::Image> {
+        let (caller, request) = caller::take(request)?;
+        answer(self.0.image(&caller, &tenant(&request.tenant)?, &request.image).await?)
+    }
+
+    async fn delete_image(&self, request: Request<v1::DeleteImageRequest>) -> Answer<v1::DeleteImageReply> {
+        let (caller, request) = caller::take(request)?;
+        let image = self.0.delete_image(&caller, &tenant(&request.tenant)?, &request.image).await?;
+        Ok(Response::new(v1::DeleteImageReply { image: Some(image.into()) }))
     }
 }
 
-/// Whether all (or any) of `open` are finished; those that are leave it, so that each look is short.
-fn all_or_any(state: &State, open: &mut Vec<TaskId>, any: bool) -> bool {
-    let before = open.len();
-    while let Some(last) = open.last() {
-        if state.task(*last).is_some() {
-            break;
-        }
-        open.pop();
-    }
-    if !any {
-        return open.is_empty();
-    }
-    open.len() < before || open.is_empty() || open.iter().any(|id| state.task(*id).is_none())
+fn filter(request: &v1::ListTasksRequest) -> Result<TaskFilter, Status> {
+    let before = Some(&request.before).filter(|text| !text.is_empty());
+    let before = before.map(|text| text.parse::<TaskId>()).transpose();
+    let class = Some(&request.class).filter(|text| !text.is_empty());
+    Ok(TaskFilter {
+        tenant: tenant(&request.tenant)?,
+        before: before.map_err(|error| invalid(format!("before: {error}")))?,
+        class: class.map(|text| text.parse::<Class>()).transpose().map_err(invalid)?,
+        state: listed_state(&request.state)?,
+        limit: request.limit as usize,
+    })
 }
 
-fn list_tasks(state: &State, request: &v1::ListTasksRequest) -> Result<v1::ListTasksReply, Status> {
-    let tenant = tenant(&request.tenant)?;
-    let limit = match request.limit as usize {
-        0 => LIST_DEFAULT,
-        n => n.min(words::LIST_PAGE),
-    };
-    let before = match request.before.as_str() {
-        "" => TaskId(u128::MAX),
-        text => text.parse().map_err(|e| Status::invalid_argument(format!("before: {e}")))?,
-    };
-    let class: Option<Class> = match request.class.as_str() {
-        "" => None,
-        text => Some(text.parse().map_err(|e| Status::invalid_argument(format!("{e}")))?),
-    };
-    let wanted = &request.state;
-    if !["", "queued", "running", "stopping", "finished"].contains(&wanted.as_str()) {
-        let message = format!("state: {wanted:?} is none of queued, running, stopping, finished");
-        return Err(Status::invalid_argument(message));
+fn listed_state(text: &str) -> Result<Option<ListedState>, Status> {
+    use ListedState::{Finished, Queued, Running, Stopping};
+    if text.is_empty() {
+        return Ok(None);
     }
-    let live = state.tasks_before(before).filter(|(_, t)| t.fields.tenant == tenant);
-    let live = live.filter(|(_, t)| class.is_none_or(|c| t.spec.class == c));
-    let live = live.map(|(id, t)| (id, convert::live_task(state, id, t)));
-    let live = live.filter(|(_, t)| wanted.is_empty() || t.state == *wanted).take(limit + 1);
-    let done = (wanted.is_empty() || wanted == "finished").then(|| state.finished_of(&tenant, class, before));
-    let done = done.into_iter().flatten().take(limit + 1);
-    let done = done.map(|(id, t)| (id, convert::finished_task(state, id, &t)));
-    let mut rows: Vec<(TaskId, v1::Task)> = live.chain(done).collect();
-    rows.sort_by_key(|(id, _)| std::cmp::Reverse(*id));
-    let more = rows.len() > limit;
-    rows.truncate(limit);
-    let next = rows.last().filter(|_| more).map(|(id, _)| id.to_string()).unwrap_or_default();
-    Ok(v1::ListTasksReply { tasks: rows.into_iter().map(|(_, task)| task).collect(), next })
+    let found = [Queued, Running, Stopping, Finished].into_iter().find(|state| state.as_str() == text);
+    let unknown = || invalid(format!("state: {text:?} is none of queued, running, stopping, finished"));
+    found.map(Some).ok_or_else(unknown)
+}
+
+fn node_mode(text: &str) -> Result<NodeMode, Status> {
+    match text {
+        "ready" => Ok(NodeMode::Ready),
+        "cordon" => Ok(NodeMode::Cordoned),
+        "drain" => Ok(NodeMode::Draining),
+        other => Err(invalid(format!("mode: {other:?} is none of ready, cordon, drain"))),
+    }
+}
+
+fn log_stream(text: &str) -> Result<Option<LogStream>, Status> {
+    match text {
+        "" => Ok(None),
+        "stdout" => Ok(Some(LogStream::Stdout)),
+        "stderr" => Ok(Some(LogStream::Stderr)),
+        other => Err(invalid(format!("stream: {other:?} is neither stdout nor stderr"))),
+    }
+}
+
+fn log_chunk(part: Result<LogPart, ServiceError>) -> Result<v1::LogChunk, Status> {
+    let LogPart { stream, offset, bytes } = part?;
+    let stream = match stream {
+        LogStream::Stdout => "stdout",
+        LogStream::Stderr => "stderr",
+    };
+    Ok(v1::LogChunk { stream: stream.into(), offset, data: bytes })
+}
+
+fn output_chunk(part: Result<OutputPart, ServiceError>) -> Result<v1::OutputChunk, Status> {
+    let OutputPart { offset, bytes } = part?;
+    Ok(v1::OutputChunk { offset, data: bytes })
 }

@@ -58,7 +58,7 @@ impl ImageStore {
         let begun = OnceLock::new();
         let fetched = async {
             let _ = begun.set(Instant::now());
-            let path = node.have(blob).await.map_err(StoreError::from)?;
+            let path = node.stored()?.have(blob).await?;
             checked(&node, blob, path).await
         };
         let result = self.shelf.take(item, fetched).await;
@@ -78,10 +78,10 @@ impl ImageStore {
         let node = self.node()?;
         let has = |state: &stint_scheduler::State| state.tenant_has(&tenant, &blob.digest);
         // This peer may lag behind whoever gave the order.
-        if !has(&node.shared.view().state) && !has(&node.read().await?) {
+        if !has(&node.shared.view().state) && !has(&node.leader_client.read().await?) {
             return Err(StoreError::Wrong(format!("{} is not found in tenant {tenant}", blob.digest)));
         }
-        let path = node.have(blob).await?;
+        let path = node.stored()?.have(blob).await?;
         checked(&node, blob, path).await
     }
 }
@@ -103,7 +103,7 @@ async fn bytes_of(node: &Node, tenant: &Tenant, image: &str) -> Result<(Blob, bo
     let found = match known {
         Some(found) => Some(found),
         // This peer may lag behind whoever gave the order.
-        None => node.read().await?.image_kept(tenant, &named).cloned(),
+        None => node.leader_client.read().await?.image_kept(tenant, &named).cloned(),
     };
     let unknown = || StoreError::Wrong(format!("no image {named} in tenant {tenant}"));
     match &found.ok_or_else(unknown)?.source {
@@ -165,7 +165,7 @@ impl Store for ImageStore {
 
     fn keep(&self, tenant: &Tenant, file: PathBuf) -> StoreFuture<Blob> {
         let (store, tenant) = (self.clone(), tenant.clone());
-        Box::pin(async move { Ok(store.node()?.keep_file(tenant, file).await?) })
+        Box::pin(async move { Ok(store.node()?.stored()?.keep_file(tenant, file).await?) })
     }
 }
 

@@ -6,7 +6,7 @@ use stint_executor::Store;
 use tokio::task::JoinSet;
 
 use super::NodeError;
-use crate::blobs::{Blobs, upkeep};
+use crate::blobs::{Blobs, Cluster, upkeep};
 use crate::config::Config;
 use crate::identity::DataDir;
 use crate::images::{self, ImageStore, Shelf};
@@ -19,10 +19,11 @@ pub fn start(
     config: &Config,
     tasks: &mut JoinSet<()>,
 ) -> Result<Arc<dyn Store>, NodeError> {
-    let blobs = Arc::new(Blobs::open(&dir.path.join("blobs"), config.blobs.clone())?);
+    let blobs = Blobs::open(&dir.path.join("blobs"), config.blobs.clone(), Cluster::reached_by(node));
+    let blobs = Arc::new(blobs?);
     // Set here alone, once.
     let _ = node.blobs.set(blobs.clone());
-    tasks.spawn(upkeep::run(node.clone(), blobs));
+    tasks.spawn(upkeep::run(blobs));
     let folder = dir.path.join("images");
     let shelf = Shelf::open(&folder, config.blobs.max_unpacked);
     let shelf = Arc::new(shelf.map_err(|source| NodeError::Images { folder, source })?);

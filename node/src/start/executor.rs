@@ -74,7 +74,7 @@ pub async fn start(
     let offer = offer(config, &health, gpus, &mut problems);
     let register = RegisterNode { node: node.id, incarnation, nonce, offer, problems };
     // Nobody reads it before the fronts start.
-    let _ = node.host.set(door.clone());
+    let _ = node.output.host.set(door.clone());
     tasks.spawn(agent(node, door, register, incarnation, closing.clone()).run(events));
     Ok(Executing { node: node.clone(), host: Some(host), closing, _gpu_locks: Some(locks) })
 }

@@ -8,14 +8,15 @@ use std::sync::Arc;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use super::NodeError;
 use crate::config::Config;
-use crate::front::{http, native};
+use crate::front::{Socket, Tls, http, native};
 use crate::limits;
 use crate::node::Node;
-use crate::pki::{self, ADMIN_NAME};
+use crate::pki;
 
 /// Addresses that were bound.
 pub struct Fronts {
@@ -47,7 +48,8 @@ fn serve_socket(node: &Arc<Node>, path: &Path, tasks: &mut JoinSet<()>) -> Resul
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-    let server = windows(Server::builder()).add_service(native::service(node.clone()));
+    let checked = InterceptedService::new(native::service(node.clone()), Socket);
+    let server = windows(Server::builder()).add_service(checked);
     tasks.spawn(async move {
         if let Err(error) = server.serve_with_incoming(UnixListenerStream::new(listener)).await {
             tracing::error!(%error, "the socket front ended");
@@ -80,8 +82,7 @@ async fn serve_api(
     let tls = ServerTlsConfig::new()
         .identity(Identity::from_pem(own.certificate, own.key))
         .client_ca_root(Certificate::from_pem(&node.authority.certificate));
-    let checked =
-        tonic::service::interceptor::InterceptedService::new(native::service(node.clone()), only_admin);
+    let checked = InterceptedService::new(native::service(node.clone()), Tls);
     let builder = windows(Server::builder()).tls_config(tls);
     let mut builder = builder.map_err(|e| NodeError::ApiTls(e.to_string()))?;
     let server = builder.add_service(checked);
@@ -97,18 +98,6 @@ async fn serve_api(
 fn windows(server: Server) -> Server {
     let (stream, connection) = (limits::UPLOAD_WINDOW_BYTES, limits::UPLOAD_WINDOW_BYTES * 2);
     server.initial_stream_window_size(stream).initial_connection_window_size(connection)
-}
-
-fn only_admin(request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {
-    let certificates = request.peer_certs();
-    let admin = certificates.and_then(|c| c.first().cloned()).is_some_and(|c| pki::carries(&c, ADMIN_NAME));
-    if admin {
-        Ok(request)
-    } else {
-        Err(tonic::Status::permission_denied(
-            "use the administrator's certificate from the credentials folder of a peer",
-        ))
-    }
 }
 
 async fn serve_http(

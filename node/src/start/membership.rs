@@ -9,13 +9,12 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::NodeError;
-use crate::ask::ask_the_leader;
 use crate::config::Config;
 use crate::identity::DataDir;
 use crate::limits;
 use crate::node::{Node, unless_stopped};
 use crate::peers::PeerAddress;
-use crate::wire::Request;
+use crate::wire::{Refusal, Request};
 
 /// How long founding or becoming a member may take.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(60);
@@ -89,7 +88,7 @@ fn settings(config: &Config) -> Settings {
 /// Asks for membership until it is given: at the addresses the operator named, and where they say the leader is.
 async fn enlist(node: &Node, addresses: &[String]) -> Result<(), NodeError> {
     let targets: Vec<PeerAddress> = addresses.iter().map(|a| PeerAddress::any(a)).collect();
-    let asked = ask_the_leader(node, &targets, Request::Enlist(node.id)).await;
-    let index = asked.map_err(NodeError::Membership)?;
-    node.read_at(index).await.map(|_| ()).map_err(|e| NodeError::Membership(e.to_string()))
+    let failed = |refusal: Refusal| NodeError::Membership(refusal.message);
+    let index = node.leader_client.ask_at(&targets, Request::Enlist(node.id)).await.map_err(failed)?;
+    node.leader_client.read_at(index).await.map(drop).map_err(failed)
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::{Value, json};
+use stint_protocol::api::TaskResult;
 use stint_protocol::{
     AttemptEnd, Blob, Class, Digest, EndKind, GpuId, GpuInfo, Incarnation, KeptFile, LeaseId, NodeId,
     NodeOffer, Nonce, Resources, Runtime, SharedSpec, TaskId, TaskName, TaskSpec, Tenant, TimeMs, Usage,
@@ -14,13 +15,13 @@ use stint_scheduler::{
     Admit, Command, PlanInput, RegisterNode, Settings, Stamped, State, Submit, apply, plan,
 };
 
-use super::{Tail, whole};
+use super::{Tail, document};
 
 const TASK: TaskId = TaskId(0x0190_a1b2_0000_7000_8000_0000_0001_0000);
 
-fn check(name: &str, document: &Value) {
+fn check(name: &str, result: &TaskResult) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../protocol/tests/stored/api").join(name);
-    let today = format!("{document:#}\n");
+    let today = format!("{:#}\n", serde_json::to_value(result).unwrap());
     if !path.exists() && std::env::var_os("STINT_BLESS").is_some() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, &today).unwrap();
@@ -102,7 +103,7 @@ impl World {
     }
 
     fn check(&self, name: &str, tails: (Tail, Tail), progress: Value) {
-        check(name, &whole(&self.state, TASK, tails, progress).unwrap());
+        check(name, &document(&self.state, TASK, tails, progress).unwrap());
     }
 }
 

@@ -1,18 +1,24 @@
-//! Nodes and peers as users see them.
+//! Nodes and peers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use stint_protocol::{NodeId, QuarantinedGpu, v1};
+use stint_protocol::{GpuInfo, LeaseId, NodeId, QuarantinedGpu, api};
 use stint_raft::Status as RaftStatus;
 use stint_scheduler::{Node, NodeMode, State};
 
+use crate::service::Principal;
 use crate::wire::LeaderView;
 
-/// A node with its use and its state.
-pub fn node(state: &State, node: &Node, raft: &RaftStatus, view: &LeaderView) -> v1::Node {
+/// A node with its use and its state. Which attempt has a GPU is told to those alone who may act for its tenant.
+pub fn node(
+    state: &State,
+    node: &Node,
+    raft: &RaftStatus,
+    view: &LeaderView,
+    caller: &Principal,
+) -> api::Node {
     let reachable: BTreeSet<NodeId> = view.reachable.iter().copied().collect();
-    v1::Node {
+    api::Node {
         id: node.id.0,
         name: node.name.clone(),
         address: node.address.clone(),
@@ -24,18 +30,20 @@ pub fn node(state: &State, node: &Node, raft: &RaftStatus, view: &LeaderView) ->
         memory_used_bytes: node.used.memory_bytes,
         running: node.running,
         slots: node.offer.slots,
-        gpus: gpus(state, node),
-        runtimes: node.offer.runtimes.iter().map(|r| r.to_string()).collect(),
-        classes: node.offer.classes.iter().map(|c| c.to_string()).collect(),
-        labels: node.offer.labels.clone().into_iter().collect(),
+        gpus: gpus(state, node, caller),
+        runtimes: node.offer.runtimes.iter().map(|runtime| runtime.to_string()).collect(),
+        classes: node.offer.classes.iter().map(|class| class.to_string()).collect(),
+        labels: node.offer.labels.clone(),
         problems: node.problems.iter().cloned().chain(held(state, node)).chain(quarantined(node)).collect(),
     }
 }
 
 /// Members that speak less than another one does.
-pub fn holding_back(state: &State) -> Vec<v1::HeldBack> {
-    let one = |node: &Arc<Node>| v1::HeldBack { name: node.name.clone(), speaks: node.speaks.0 };
-    state.holding_back().map(one).collect()
+pub fn holding_back(state: &State) -> Vec<api::HeldBack> {
+    state
+        .holding_back()
+        .map(|node| api::HeldBack { name: node.name.clone(), speaks: node.speaks.0 })
+        .collect()
 }
 
 fn held(state: &State, node: &Node) -> Option<String> {
@@ -46,10 +54,10 @@ fn held(state: &State, node: &Node) -> Option<String> {
 }
 
 fn quarantined(node: &Node) -> impl Iterator<Item = String> + '_ {
-    let words = |other: &QuarantinedGpu| {
+    let problem = |other: &QuarantinedGpu| {
         format!("GPU {} is quarantined until it is free: {} still uses it", other.info.id, other.used_by)
     };
-    node.offer.quarantined.iter().map(words)
+    node.offer.quarantined.iter().map(problem)
 }
 
 fn node_state(state: &State, node: &Node, reachable: bool) -> &'static str {
@@ -73,40 +81,42 @@ fn role(node: NodeId, raft: &RaftStatus, leader: NodeId) -> &'static str {
     }
 }
 
-fn gpus(state: &State, node: &Node) -> Vec<v1::Gpu> {
-    let one = |gpu: &stint_protocol::GpuInfo| {
+fn gpus(state: &State, node: &Node, caller: &Principal) -> Vec<api::Gpu> {
+    let may_know =
+        |lease: &LeaseId| state.tenant_of(lease.task).is_none_or(|tenant| caller.acts_for(&tenant));
+    let one = |gpu: &GpuInfo| {
         let record = state.gpu(&gpu.id);
         let holder = record.and_then(|r| r.holder);
         let shared = record.is_some_and(|r| r.offered_by.len() > 1);
-        let word = match (holder, shared) {
+        let gpu_state = match (holder, shared) {
             (_, true) => "conflict",
             (Some(_), _) => "leased",
             (None, _) => "free",
         };
-        v1::Gpu {
+        api::Gpu {
             id: gpu.id.to_string(),
             model: gpu.model.clone(),
             memory_bytes: gpu.memory_bytes,
-            state: word.into(),
-            holder: holder.map(|l| l.to_string()).unwrap_or_default(),
+            state: gpu_state.into(),
+            holder: holder.filter(may_know).map(|lease| lease.to_string()),
         }
     };
-    let quarantined = node.offer.quarantined.iter().map(|other| v1::Gpu {
+    let quarantined = node.offer.quarantined.iter().map(|other| api::Gpu {
         id: other.info.id.to_string(),
         model: other.info.model.clone(),
         memory_bytes: other.info.memory_bytes,
         state: "quarantined".into(),
-        holder: other.used_by.clone(),
+        holder: Some(other.used_by.clone()).filter(|used_by| !used_by.is_empty()),
     });
     node.offer.gpus.iter().map(one).chain(quarantined).collect()
 }
 
 /// The members of the log's replication.
-pub fn peers(state: &State, raft: &RaftStatus, view: &LeaderView) -> Vec<v1::Peer> {
+pub fn cluster_peers(state: &State, raft: &RaftStatus, view: &LeaderView) -> Vec<api::Peer> {
     let lag: BTreeMap<NodeId, u64> = view.lag.iter().copied().collect();
     let one = |(id, info): (&u64, &stint_raft::PeerInfo)| {
         let node = NodeId(*id);
-        v1::Peer {
+        api::Peer {
             id: *id,
             name: state.node(node).map(|n| n.name.clone()).unwrap_or_default(),
             address: info.addr.clone(),

@@ -1,0 +1,66 @@
+//! Who calls through gRPC: each door says it before a message is read, and the handlers take it from the request.
+
+use tonic::service::Interceptor;
+use tonic::{Request, Status};
+
+use crate::pki::{self, ADMIN_NAME};
+use crate::service::{Principal, Proof};
+
+/// The unix socket: who may open it may do everything.
+#[derive(Clone, Copy, Debug)]
+pub struct Socket;
+
+/// TCP under mutual TLS: only the administrator's certificate opens it.
+#[derive(Clone, Copy, Debug)]
+pub struct Tls;
+
+impl Interceptor for Socket {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        Ok(with(request, Principal::administrator(Proof::LocalSocket)))
+    }
+}
+
+impl Interceptor for Tls {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        let certificates = request.peer_certs();
+        let own = certificates.and_then(|certificates| certificates.first().cloned());
+        if own.is_some_and(|certificate| pki::carries(&certificate, ADMIN_NAME)) {
+            return Ok(with(request, Principal::administrator(Proof::AdminCertificate)));
+        }
+        Err(Status::permission_denied(
+            "use the administrator's certificate from the credentials folder of a peer",
+        ))
+    }
+}
+
+/// The request as one of this caller.
+pub fn with<T>(mut request: Request<T>, caller: Principal) -> Request<T> {
+    request.extensions_mut().insert(caller);
+    request
+}
+
+/// Who sent a request, and its message.
+pub fn take<T>(mut request: Request<T>) -> Result<(Principal, T), Status> {
+    let caller = request.extensions_mut().remove::<Principal>();
+    let nobody = || Status::unauthenticated("this door does not say who calls");
+    Ok((caller.ok_or_else(nobody)?, request.into_inner()))
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+
+    #[test]
+    fn a_request_without_a_caller_is_refused() {
+        assert_eq!(take(Request::new(())).unwrap_err().code(), Code::Unauthenticated);
+        let (caller, ()) = take(Socket.call(Request::new(())).unwrap()).unwrap();
+        assert_eq!(caller, Principal::administrator(Proof::LocalSocket));
+    }
+
+    #[test]
+    fn no_certificate_does_not_open_the_tls_door() {
+        assert_eq!(Tls.call(Request::new(())).unwrap_err().code(), Code::PermissionDenied);
+    }
+}

@@ -1,0 +1,151 @@
+//! Tasks, their attempts and their outcomes.
+
+use stint_protocol::{EndKind, KeptFile, Outcome, TaskId, TaskLimits, TaskSpec, Usage, api};
+use stint_scheduler::{AttemptRecord, FinishedTask, State, Task, TaskState};
+
+use super::node_name;
+use crate::service::ListedState;
+
+/// A task as the state knows it.
+pub fn task(state: &State, id: TaskId) -> Option<api::Task> {
+    let live = state.task(id).map(|task| live_task(state, id, task));
+    live.or_else(|| state.finished(id).map(|task| finished_task(state, id, &task)))
+}
+
+/// Those of these tasks that are still known.
+pub fn tasks(state: &State, ids: &[TaskId]) -> Vec<api::Task> {
+    ids.iter().filter_map(|id| task(state, *id)).collect()
+}
+
+/// Where a live task stands.
+pub fn listed_state(task: &Task) -> ListedState {
+    match &task.fields.state {
+        TaskState::Queued { .. } => ListedState::Queued,
+        TaskState::Leased(leased) if leased.cancelled => ListedState::Stopping,
+        TaskState::Leased(_) => ListedState::Running,
+    }
+}
+
+/// A task that waits or runs.
+pub fn live_task(state: &State, id: TaskId, task: &Task) -> api::Task {
+    let fields = &task.fields;
+    let mut document = api::Task {
+        id: id.to_string(),
+        name: fields.name.as_ref().map(|name| name.to_string()),
+        tenant: fields.tenant.to_string(),
+        state: listed_state(task).as_str().into(),
+        submitted_at_ms: fields.submitted_at.0,
+        attempts: fields.attempts,
+        attempt_records: fields.records.iter().map(|record| attempt(state, record)).collect(),
+        ..with_spec(&task.spec)
+    };
+    match &fields.state {
+        TaskState::Queued { not_before, .. } => {
+            document.not_before_ms = (*not_before > state.time()).then_some(not_before.0);
+        }
+        TaskState::Leased(leased) => {
+            let node = node_name(state, leased.node);
+            document.node_id = Some(leased.node.0);
+            document.node = Some(node.clone());
+            document.attempt_records.push(api::Attempt {
+                number: fields.attempts,
+                node_id: leased.node.0,
+                node,
+                started_at_ms: Some(leased.since.0),
+                gpus: leased.gpus.iter().map(|gpu| gpu.to_string()).collect(),
+                ..api::Attempt::default()
+            });
+        }
+    }
+    document
+}
+
+/// A task that ended.
+pub fn finished_task(state: &State, id: TaskId, task: &FinishedTask) -> api::Task {
+    let fields = &task.fields;
+    let last = fields.records.last();
+    api::Task {
+        id: id.to_string(),
+        name: fields.name.as_ref().map(|name| name.to_string()),
+        tenant: fields.tenant.to_string(),
+        state: ListedState::Finished.as_str().into(),
+        submitted_at_ms: fields.submitted_at.0,
+        attempts: fields.attempts,
+        node_id: last.map(|record| record.node.0),
+        node: last.map(|record| node_name(state, record.node)),
+        outcome: Some(outcome(&fields.outcome)),
+        attempt_records: fields.records.iter().map(|record| attempt(state, record)).collect(),
+        ..with_spec(&task.spec)
+    }
+}
+
+/// What was submitted.
+fn with_spec(spec: &TaskSpec) -> api::Task {
+    api::Task {
+        class: spec.class.to_string(),
+        command: spec.command.clone(),
+        priority: spec.priority.into(),
+        cpu_milli: spec.cpu_milli,
+        memory_bytes: spec.memory_bytes,
+        limits: spec.limits.as_deref().map(limits),
+        ..api::Task::default()
+    }
+}
+
+fn limits(limits: &TaskLimits) -> api::Limits {
+    let TaskLimits { pids, swap_bytes, tmp_bytes, shm_bytes, network, working_dir, mounts } = limits.clone();
+    let network = network.map(|network| network.to_string());
+    let mounts = mounts.unwrap_or_default();
+    api::Limits { pids, network, tmp_bytes, shm_bytes, swap_bytes, working_dir, mounts }
+}
+
+fn outcome(outcome: &Outcome) -> api::Outcome {
+    let kind = if outcome.crash_loop { "crash_loop" } else { outcome.kind.as_str() };
+    api::Outcome {
+        status: outcome.as_str().into(),
+        kind: kind.into(),
+        exit_code: outcome.exit_code(),
+        message: end_message(&outcome.kind, &outcome.message),
+        finished_at_ms: outcome.finished_at.0,
+        run_ms: outcome.run_ms,
+        attempt: outcome.attempt,
+        outputs: outcome.outputs.iter().flatten().map(kept).collect(),
+        usage: outcome.usage.as_deref().map(usage),
+    }
+}
+
+fn kept(kept: &KeptFile) -> api::Kept {
+    let KeptFile { path, blob, stored } = kept;
+    api::Kept { path: path.clone(), digest: blob.digest.to_string(), size_bytes: blob.size, stored: *stored }
+}
+
+/// What an attempt used.
+pub fn usage(usage: &Usage) -> api::Usage {
+    let Usage { cpu_ms, peak_memory_bytes, read_bytes, written_bytes } = *usage;
+    api::Usage { cpu_ms, peak_memory_bytes, read_bytes, written_bytes }
+}
+
+fn attempt(state: &State, record: &AttemptRecord) -> api::Attempt {
+    api::Attempt {
+        number: record.number,
+        node_id: record.node.0,
+        node: node_name(state, record.node),
+        started_at_ms: Some(record.leased_at.0),
+        ended_at_ms: Some(record.ended_at.0),
+        end: Some(record.end.as_str().into()),
+        message: end_message(&record.end, &record.message),
+        gpus: record.gpus.iter().map(|gpu| gpu.to_string()).collect(),
+    }
+}
+
+/// What is said of an end that brought no message of its own.
+pub fn end_message(kind: &EndKind, own: &str) -> String {
+    match kind {
+        _ if !own.is_empty() => own.into(),
+        EndKind::Exited(code) if *code != 0 => format!("exit code {code}"),
+        EndKind::Signalled(signal) => format!("ended by signal {signal}"),
+        EndKind::TimedOut => "its run time was over".into(),
+        EndKind::OutOfMemory => "the kernel killed it: out of memory".into(),
+        _ => String::new(),
+    }
+}

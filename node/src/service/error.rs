@@ -1,0 +1,127 @@
+//! Why an operation was not done. Each front has one code for each of these (`front/errors.rs`).
+
+use stint_protocol::{
+    Class, ImageName, InvalidName, InvalidSpec, NodeId, Runtime, TaskId, Tenant, limits, python,
+};
+
+use super::Role;
+use super::access::Operation;
+use crate::blobs::BlobError;
+use crate::limits as own;
+use crate::pki::PkiError;
+use crate::wire::Refusal;
+
+/// Why an operation was refused or failed, for the user.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    // Who asks.
+    #[error("{operation} takes the role {needs}, and yours is {role}")]
+    RoleTooLow { operation: Operation, needs: Role, role: Role },
+    #[error("you may not act for tenant {0}")]
+    ForeignTenant(Tenant),
+
+    // What was asked for cannot be meant.
+    #[error(transparent)]
+    InvalidSpec(#[from] InvalidSpec),
+    #[error(transparent)]
+    InvalidName(#[from] InvalidName),
+    #[error("unknown runtime {asked:?}, and no node offers one for class {class} now")]
+    NoRuntimeOffered { asked: String, class: Class },
+    #[error(
+        "unknown runtime {asked:?}: use one of {} for class {class}, or {} for a module or a script",
+        names(usable),
+        python::WORD
+    )]
+    UnknownRuntime { asked: String, class: Class, usable: Vec<Runtime> },
+    #[error(
+        "runtime: image {0} is a single program, which has no place for {word}: leave the runtime out to run that \
+         program with these words, or name an image with a root file system that has python3",
+        word = python::WORD
+    )]
+    NoPlaceForPython(ImageName),
+    #[error("within_ms is for mode drain only")]
+    DeadlineWithoutDrain,
+    #[error("valid: one week at most")]
+    TokenValidTooLong,
+    #[error("description: {0} bytes; {most} at most", most = limits::IMAGE_DESCRIPTION_BYTES)]
+    DescriptionTooLong(usize),
+    #[error("reference: {most} bytes at most", most = limits::IMAGE_REFERENCE_BYTES)]
+    ReferenceTooLong,
+    #[error("reference: is for kind docker only")]
+    ReferenceWithBytes,
+    #[error("{0}")]
+    InvalidReference(String),
+    #[error(
+        "kind: the bytes are neither a program (ELF or #!) nor a tar archive (plain, gzip or zstd): give the kind, \
+         executable or rootfs"
+    )]
+    UnknownImageKind,
+
+    // What was asked for is not there, or is another tenant's.
+    #[error("no task {text:?} in tenant {tenant}: give the id that submit printed, or the task's name")]
+    TaskNotFound { tenant: Tenant, text: String },
+    #[error("the task is gone")]
+    TaskGone,
+    #[error("no node {0:?}: see `stint nodes`")]
+    NodeNotFound(String),
+    #[error("node {0} is gone")]
+    NodeGone(NodeId),
+    #[error("no image {text:?} in tenant {tenant}: `stint image ls` lists those that are")]
+    ImageNotFound { tenant: Tenant, text: String },
+    #[error("the image was replaced or deleted at once")]
+    ImageGone,
+    #[error("the task left no output {path:?}: see `stint outputs {task}`")]
+    OutputNotFound { task: String, path: String },
+    #[error("which node ran the task is not known any more")]
+    KeeperUnknown,
+    /// In the words of the node that should keep it.
+    #[error("{0}")]
+    NotKept(String),
+
+    // It cannot be done as things stand.
+    #[error("task {0} has no attempt with output yet: see `stint explain {0}`")]
+    NoOutputYet(TaskId),
+    #[error("the task is not finished: its outputs are kept at its end")]
+    NotFinished,
+
+    // Bytes.
+    #[error("{most} images are on their way to this peer: retry in a moment", most = own::UPLOADS)]
+    UploadsFull,
+    #[error("the client sent nothing for a minute")]
+    UploadPaused,
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    #[error("reading the output: {0}")]
+    OutputUnreadable(std::io::Error),
+    #[error("the output is shorter than it was when it was kept")]
+    OutputShorter,
+
+    // This peer, or the leader.
+    #[error("this peer is stopping")]
+    Stopping,
+    #[error("{0}")]
+    NotReady(NotReady),
+    #[error(transparent)]
+    Authority(#[from] PkiError),
+    #[error(transparent)]
+    Metrics(#[from] prometheus::Error),
+    /// What the leader, or another peer, answered.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+/// Why a peer should not be sent requests now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotReady {
+    #[error("no leader is known")]
+    NoLeader,
+    #[error("this peer leads but no quorum answers it")]
+    NoQuorum,
+    #[error("{0} entries are stored but not applied")]
+    Behind(u64),
+}
+
+fn names(runtimes: &[Runtime]) -> String {
+    let names: Vec<&str> = runtimes.iter().map(|runtime| runtime.as_str()).collect();
+    names.join(", ")
+}

@@ -1,0 +1,118 @@
+//! The output of an attempt as a stream, from whichever node keeps it.
+
+use std::sync::Arc;
+
+use stint_executor::LogStream;
+use stint_protocol::{LeaseId, NodeId, Tenant};
+use stint_scheduler::State;
+use tokio::sync::mpsc;
+
+use super::access::{Operation, allow_in};
+use super::{Principal, Service, ServiceError};
+use crate::attempt_output::log_keeper;
+use crate::limits;
+use crate::node::Node;
+use crate::wire::{LogAnswer, ReadLog};
+
+/// Parts on their way to a client; a slow one makes the reader wait, never the task.
+const PARTS_AHEAD: usize = 4;
+
+/// Which output to read.
+pub struct LogsAsked {
+    pub tenant: Tenant,
+    /// Id or name.
+    pub task: String,
+    /// 0: the latest.
+    pub attempt: u32,
+    /// None: both.
+    pub stream: Option<LogStream>,
+    /// Until the attempt has ended, not only what is there.
+    pub follow: bool,
+}
+
+/// A piece of one stream.
+#[derive(Debug)]
+pub struct LogPart {
+    pub stream: LogStream,
+    pub offset: u64,
+    pub bytes: Vec<u8>,
+}
+
+type Parts = Result<LogPart, ServiceError>;
+
+impl Service {
+    /// Reads the output of an attempt; a follower waits for its first one to begin.
+    pub async fn logs(
+        &self,
+        caller: &Principal,
+        asked: LogsAsked,
+    ) -> Result<mpsc::Receiver<Parts>, ServiceError> {
+        let scope = allow_in(caller, Operation::ReadLogs, &asked.tenant)?;
+        let state = self.read().await?;
+        let id = scope.find_task(&state, &asked.task)?;
+        let mut found = log_keeper(&state, id, asked.attempt);
+        if found.is_none() && asked.follow {
+            let begun = |state: &State| {
+                found = log_keeper(state, id, asked.attempt);
+                found.is_some() || state.task(id).is_none()
+            };
+            self.wait_until(limits::WAIT_MOST, begun).await;
+        }
+        let (keeper, lease) = found.ok_or(ServiceError::NoOutputYet(id))?;
+        let (sender, receiver) = mpsc::channel(PARTS_AHEAD);
+        let streams = [LogStream::Stdout, LogStream::Stderr];
+        for stream in streams.into_iter().filter(|stream| asked.stream.is_none_or(|only| only == *stream)) {
+            let (node, sender, follow) = (self.node.clone(), sender.clone(), asked.follow);
+            tokio::spawn(Reader { node, keeper, lease, stream, follow, sender }.run());
+        }
+        Ok(receiver)
+    }
+}
+
+struct Reader {
+    node: Arc<Node>,
+    keeper: NodeId,
+    lease: LeaseId,
+    stream: LogStream,
+    follow: bool,
+    sender: mpsc::Sender<Parts>,
+}
+
+impl Reader {
+    /// Reads until the output is complete, or once through when nobody follows.
+    async fn run(self) {
+        let mut offset = 0;
+        while !self.sender.is_closed() {
+            match self.node.output.read(self.keeper, self.next(offset)).await {
+                Ok(LogAnswer::Chunk { bytes, next_offset, complete }) => {
+                    let at_end = bytes.is_empty();
+                    if !at_end && !self.send(offset, bytes.into()).await {
+                        return;
+                    }
+                    offset = next_offset;
+                    if complete || (at_end && !self.follow) {
+                        return;
+                    }
+                }
+                Ok(LogAnswer::Failed(why)) => return self.fail(ServiceError::NotKept(why)).await,
+                Err(refusal) => return self.fail(refusal.into()).await,
+            }
+        }
+    }
+
+    fn next(&self, offset: u64) -> ReadLog {
+        let wait_ms = if self.follow { limits::LOG_WAIT.as_millis() as u64 } else { 0 };
+        let stderr = self.stream == LogStream::Stderr;
+        ReadLog { lease: self.lease, stderr, offset, wait_ms, file: None, tail: None, progress: None }
+    }
+
+    /// Whether the client still listens.
+    async fn send(&self, offset: u64, bytes: Vec<u8>) -> bool {
+        self.sender.send(Ok(LogPart { stream: self.stream, offset, bytes })).await.is_ok()
+    }
+
+    async fn fail(&self, error: ServiceError) {
+        // A client that is gone needs no error.
+        let _ = self.sender.send(Err(error)).await;
+    }
+}

@@ -1,0 +1,261 @@
+//! One document that says how a task stands or ended (docs/using/results.md). Times are in milliseconds since 1970.
+
+#[cfg(test)]
+mod pins;
+
+use serde_json::Value;
+use stint_protocol::api::{
+    AttemptSummary, OutputFile, OutputsSummary, ResultEnd, ResultError, ResultLogs, ResultOutputs, TaskResult,
+};
+use stint_protocol::{EndKind, KeptFile, LeaseId, NodeId, Outcome, TaskId, Tenant};
+use stint_scheduler::{AttemptRecord, FinishedTask, State, Task, TaskState};
+
+use super::access::{Operation, allow_in};
+use super::documents::{end_message, node_name, usage};
+use super::{Principal, Service, ServiceError};
+use crate::attempt_output::{AttemptOutput, log_keeper};
+use crate::wire::{LogAnswer, ReadLog};
+
+/// Bytes of the end of each output stream: enough for the last words of a program, small enough for a list of results.
+const TAIL_BYTES: u32 = 4 * 1024;
+const SCHEMA_VERSION: u32 = 1;
+
+impl Service {
+    /// The result of a task, by id or name, with the end of its last attempt's output.
+    pub async fn result(
+        &self,
+        caller: &Principal,
+        tenant: &Tenant,
+        task: &str,
+    ) -> Result<TaskResult, ServiceError> {
+        let scope = allow_in(caller, Operation::GetResult, tenant)?;
+        let state = self.read().await?;
+        let id = scope.find_task(&state, task)?;
+        let keeper = log_keeper(&state, id, 0);
+        let tails = tails(&self.node.output, keeper).await;
+        let progress = progress(&self.node.output, keeper).await;
+        document(&state, id, tails, progress).ok_or(ServiceError::TaskGone)
+    }
+}
+
+/// With the ends of its output, and with what it said about how far it is.
+fn document(
+    state: &State,
+    id: TaskId,
+    (stdout, stderr): (Tail, Tail),
+    progress: Value,
+) -> Option<TaskResult> {
+    let finished_task = state.finished(id);
+    let mut document = match (&finished_task, state.task(id)) {
+        (Some(task), _) => finished(state, id, task),
+        (None, Some(task)) => live(state, id, task),
+        (None, None) => return None,
+    };
+    if let Some(error) = &mut document.error {
+        // What the last attempt wrote is not why a task ended that waited for the next one.
+        let waited = finished_task.is_some_and(|task| task.fields.outcome.attempt == 0);
+        error.stderr_excerpt = stderr.text.clone().filter(|_| !waited);
+    }
+    document.progress = progress;
+    document.logs = ResultLogs {
+        stdout_tail: stdout.text,
+        stderr_tail: stderr.text,
+        truncated: stdout.truncated || stderr.truncated,
+        problem: stdout.problem.or(stderr.problem),
+    };
+    Some(document)
+}
+
+fn live(state: &State, id: TaskId, task: &Task) -> TaskResult {
+    let fields = &task.fields;
+    let (status, phase) = match &fields.state {
+        TaskState::Leased(_) => ("running", "running"),
+        TaskState::Queued { not_before, .. } if *not_before > state.time() => ("running", "retrying"),
+        TaskState::Queued { .. } => ("pending", "queued"),
+    };
+    let leased = task.leased();
+    TaskResult {
+        schema_version: SCHEMA_VERSION,
+        id: id.to_string(),
+        name: fields.name.as_ref().map(|name| name.to_string()),
+        tenant: fields.tenant.to_string(),
+        class: task.spec.class.to_string(),
+        status: status.into(),
+        phase: phase.into(),
+        attempts: fields.attempts,
+        exit_code: None,
+        queued_at: fields.submitted_at.0,
+        started_at: leased.map(|leased| leased.since.0),
+        runtime: leased.map(|leased| leased.runtime.to_string()),
+        node: leased.map(|leased| node_name(state, leased.node)),
+        gpu_devices: leased.map(|leased| leased.gpus.iter().map(|gpu| gpu.to_string()).collect()),
+        image: task.spec.image.clone(),
+        error: None,
+        logs: ResultLogs::default(),
+        progress: Value::Null,
+        end: None,
+    }
+}
+
+fn finished(state: &State, id: TaskId, task: &FinishedTask) -> TaskResult {
+    let (fields, outcome) = (&task.fields, &task.fields.outcome);
+    // The last one, also when the task ended after it, as `stint status` has it.
+    let last = fields.records.last();
+    TaskResult {
+        schema_version: SCHEMA_VERSION,
+        id: id.to_string(),
+        name: fields.name.as_ref().map(|name| name.to_string()),
+        tenant: fields.tenant.to_string(),
+        class: task.spec.class.to_string(),
+        status: if outcome.succeeded() { "completed" } else { "failed" }.into(),
+        phase: phase(outcome).into(),
+        attempts: fields.attempts,
+        exit_code: exit_code(&outcome.kind),
+        queued_at: fields.submitted_at.0,
+        started_at: last.map(|record| record.leased_at.0),
+        runtime: last.and_then(|record| record.runtime).map(|runtime| runtime.to_string()),
+        node: last.map(|record| node_name(state, record.node)),
+        gpu_devices: last.map(|record| record.gpus.iter().map(|gpu| gpu.to_string()).collect()),
+        image: task.spec.image.clone(),
+        error: (!outcome.succeeded()).then(|| error(outcome)),
+        logs: ResultLogs::default(),
+        progress: Value::Null,
+        end: Some(ResultEnd {
+            signal: signal(&outcome.kind),
+            finished_at: outcome.finished_at.0,
+            latency_ms: outcome.finished_at.since(fields.submitted_at),
+            result: outputs(outcome),
+            attempt_records: fields.records.iter().map(|record| attempt(state, record)).collect(),
+        }),
+    }
+}
+
+fn outputs(outcome: &Outcome) -> ResultOutputs {
+    let kept = || outcome.outputs.iter().flatten();
+    let bytes = kept().map(|kept| kept.blob.size).sum();
+    ResultOutputs {
+        latency_ms: outcome.run_ms,
+        metrics: outcome.usage.as_deref().map(usage),
+        outputs: kept().map(output).collect(),
+        outputs_summary: OutputsSummary { files: kept().count() as u64, bytes },
+    }
+}
+
+fn output(kept: &KeptFile) -> OutputFile {
+    OutputFile {
+        path: kept.path.clone(),
+        digest: kept.blob.digest.to_string(),
+        size_bytes: kept.blob.size,
+        kept: if kept.stored { "cluster" } else { "node" }.into(),
+    }
+}
+
+fn attempt(state: &State, record: &AttemptRecord) -> AttemptSummary {
+    AttemptSummary {
+        number: record.number,
+        node: node_name(state, record.node),
+        started_at: record.leased_at.0,
+        finished_at: record.ended_at.0,
+        latency_ms: record.run_ms,
+        kind: error_kind(&record.end).into(),
+        message: end_message(&record.end, &record.message),
+    }
+}
+
+/// The `phase` of a finished task, as docs/using/results.md lists them.
+fn phase(outcome: &Outcome) -> &'static str {
+    match outcome.kind {
+        EndKind::Exited(0) => "succeeded",
+        EndKind::TimedOut => "timed_out",
+        EndKind::Cancelled => "cancelled",
+        EndKind::Lost => "lost",
+        _ => "failed",
+    }
+}
+
+fn error(outcome: &Outcome) -> ResultError {
+    ResultError {
+        kind: if outcome.crash_loop { "crash_loop" } else { error_kind(&outcome.kind) }.into(),
+        message: end_message(&outcome.kind, &outcome.message),
+        retryable: is_retryable(&outcome.kind),
+        exit_code: exit_code(&outcome.kind),
+        stderr_excerpt: None,
+    }
+}
+
+/// The `error.kind` of an end, as docs/using/results.md lists them.
+fn error_kind(kind: &EndKind) -> &'static str {
+    match kind {
+        EndKind::Exited(0) => "none",
+        EndKind::Exited(_) => "nonzero_exit",
+        EndKind::Denied => "policy_denied",
+        EndKind::NotRunnable => "validation",
+        EndKind::Lost => "runner_lost",
+        EndKind::OutputLost => "artifact_store",
+        EndKind::FilesMissing => "artifact_fetch",
+        EndKind::TimedOut => "timeout",
+        EndKind::Signalled(_)
+        | EndKind::OutOfMemory
+        | EndKind::Cancelled
+        | EndKind::StartFailed
+        | EndKind::Drained
+        | EndKind::OutputMissing => kind.as_str(),
+    }
+}
+
+/// Whether Stint itself tries again after such an end, unless the task asks for more.
+fn is_retryable(kind: &EndKind) -> bool {
+    use EndKind::{Drained, FilesMissing, Lost, OutputLost, StartFailed};
+    matches!(kind, Lost | StartFailed | Drained | OutputLost | FilesMissing)
+}
+
+/// The program's own; a program that was ended has none.
+fn exit_code(kind: &EndKind) -> Option<i32> {
+    match kind {
+        EndKind::Exited(code) => Some(*code),
+        EndKind::OutputMissing => Some(0),
+        _ => None,
+    }
+}
+
+fn signal(kind: &EndKind) -> Option<i32> {
+    if let EndKind::Signalled(signal) = kind { Some(*signal) } else { None }
+}
+
+/// The end of one output stream.
+#[derive(Default)]
+struct Tail {
+    text: Option<String>,
+    truncated: bool,
+    problem: Option<String>,
+}
+
+async fn tails(output: &AttemptOutput, keeper: Option<(NodeId, LeaseId)>) -> (Tail, Tail) {
+    let Some((keeper, lease)) = keeper else { return Default::default() };
+    tokio::join!(tail(output, keeper, lease, false), tail(output, keeper, lease, true))
+}
+
+async fn tail(output: &AttemptOutput, keeper: NodeId, lease: LeaseId, stderr: bool) -> Tail {
+    let read =
+        ReadLog { lease, stderr, offset: 0, wait_ms: 0, file: None, tail: Some(TAIL_BYTES), progress: None };
+    match output.read(keeper, read).await {
+        Ok(LogAnswer::Chunk { bytes, next_offset, .. }) => Tail {
+            text: Some(String::from_utf8_lossy(&bytes).into_owned()),
+            truncated: next_offset > bytes.len() as u64,
+            problem: None,
+        },
+        Ok(LogAnswer::Failed(why)) => Tail { problem: Some(why), ..Tail::default() },
+        Err(refusal) => Tail { problem: Some(refusal.message), ..Tail::default() },
+    }
+}
+
+/// What the last attempt said about how far it is; null when it said nothing or its node is away.
+async fn progress(output: &AttemptOutput, keeper: Option<(NodeId, LeaseId)>) -> Value {
+    let Some((keeper, lease)) = keeper else { return Value::Null };
+    let (file, tail, progress) = (None, None, Some(true));
+    let read = ReadLog { lease, stderr: false, offset: 0, wait_ms: 0, file, tail, progress };
+    match output.read(keeper, read).await {
+        Ok(LogAnswer::Chunk { bytes, .. }) => serde_json::from_slice(&bytes).unwrap_or_default(),
+        Ok(LogAnswer::Failed(_)) | Err(_) => Value::Null,
+    }
+}

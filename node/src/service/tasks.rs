@@ -1,0 +1,128 @@
+//! Tasks: looked up, waited for, cancelled, explained. Submitting and listing have files of their own.
+
+mod list;
+mod runtime;
+mod submit;
+
+use std::time::Duration;
+
+use stint_protocol::api::{self, Waited};
+use stint_protocol::{TaskId, Tenant};
+use stint_scheduler::{State, explain};
+use tokio::time::{Instant, timeout_at};
+
+pub use list::{ListedState, TaskFilter, TaskPage};
+pub use submit::{AcceptedTasks, NewTasks};
+
+use super::access::{Operation, allow_in};
+use super::{Principal, Service, ServiceError, documents};
+use crate::limits;
+use crate::wire::{Reply, Request};
+
+/// What to wait for.
+pub struct Wait {
+    pub tenant: Tenant,
+    /// Ids or names.
+    pub tasks: Vec<String>,
+    /// None: as long as one request may last.
+    pub timeout: Option<Duration>,
+    /// Until one of them is finished, not all.
+    pub any: bool,
+}
+
+impl Service {
+    /// One task, by id or name.
+    pub async fn task(
+        &self,
+        caller: &Principal,
+        tenant: &Tenant,
+        task: &str,
+    ) -> Result<api::Task, ServiceError> {
+        let scope = allow_in(caller, Operation::GetTask, tenant)?;
+        let state = self.read().await?;
+        let id = scope.find_task(&state, task)?;
+        documents::task(&state, id).ok_or(ServiceError::TaskGone)
+    }
+
+    /// Answers when every named task is finished (or one of them), or when the wait is over.
+    pub async fn wait(&self, caller: &Principal, wait: Wait) -> Result<Waited, ServiceError> {
+        let scope = allow_in(caller, Operation::WaitForTasks, &wait.tenant)?;
+        let ids = scope.find_tasks(&self.read().await?, &wait.tasks)?;
+        let mut open = ids.clone();
+        let most = wait.timeout.unwrap_or(limits::WAIT_MOST);
+        let finished = self.wait_until(most, |state| all_or_any(state, &mut open, wait.any)).await;
+        let state = self.node.shared.view().state;
+        Ok(Waited { finished, tasks: documents::tasks(&state, &ids) })
+    }
+
+    /// Asks for the end of tasks; what they have become by then.
+    pub async fn cancel(
+        &self,
+        caller: &Principal,
+        tenant: &Tenant,
+        tasks: &[String],
+    ) -> Result<Vec<api::Task>, ServiceError> {
+        let scope = allow_in(caller, Operation::CancelTasks, tenant)?;
+        let ids = scope.find_tasks(&self.read().await?, tasks)?;
+        let state = match self.node.leader_client.ask(Request::Cancel(ids.clone())).await? {
+            Reply::Done { index } => self.node.leader_client.read_at(index).await?,
+            _ => self.read().await?,
+        };
+        Ok(documents::tasks(&state, &ids))
+    }
+
+    /// Why a task waits, and what would let it start.
+    pub async fn explain(
+        &self,
+        caller: &Principal,
+        tenant: &Tenant,
+        task: &str,
+    ) -> Result<api::Explanation, ServiceError> {
+        let scope = allow_in(caller, Operation::ExplainTask, tenant)?;
+        let (view, state) = self.node.leader_client.view().await?;
+        let id = scope.find_task(&state, task)?;
+        let reachable = view.reachable.into_iter().collect();
+        let explained = explain(&state, id, &reachable).ok_or(ServiceError::TaskGone)?;
+        let reason = |r: stint_scheduler::NodeReason| api::NodeReason {
+            node_id: r.node.0,
+            node: r.name,
+            missing: r.missing,
+        };
+        Ok(api::Explanation {
+            summary: explained.summary,
+            ahead_in_queue: explained.ahead,
+            nodes: explained.nodes.into_iter().map(reason).collect(),
+            advice: explained.advice,
+        })
+    }
+
+    /// Waits until `done` holds for the state, or the time is over; answers whether it held.
+    pub(super) async fn wait_until(&self, wait: Duration, mut done: impl FnMut(&State) -> bool) -> bool {
+        let until = Instant::now() + wait.min(limits::WAIT_MOST);
+        let mut applied = self.node.shared.applied();
+        loop {
+            applied.mark_unchanged();
+            if done(&self.node.shared.view().state) {
+                return true;
+            }
+            if !matches!(timeout_at(until, applied.changed()).await, Ok(Ok(()))) {
+                return done(&self.node.shared.view().state);
+            }
+        }
+    }
+}
+
+/// Whether all (or any) of `open` are finished; those that are leave it, so that each look is short.
+fn all_or_any(state: &State, open: &mut Vec<TaskId>, any: bool) -> bool {
+    let before = open.len();
+    while let Some(last) = open.last() {
+        if state.task(*last).is_some() {
+            break;
+        }
+        open.pop();
+    }
+    if !any {
+        return open.is_empty();
+    }
+    open.len() < before || open.is_empty() || open.iter().any(|id| state.task(*id).is_none())
+}

@@ -1,0 +1,92 @@
+//! Lists of tasks, newest first, page by page.
+
+use std::cmp::Reverse;
+
+use stint_protocol::{Class, TaskId, Tenant, api, limits};
+use stint_scheduler::State;
+
+use crate::service::access::{Operation, allow_in};
+use crate::service::{Principal, Service, ServiceError, documents};
+
+/// Rows of a page when no limit is given.
+const DEFAULT_ROWS: usize = 100;
+
+/// Where a task stands, as lists tell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListedState {
+    Queued,
+    Running,
+    Stopping,
+    Finished,
+}
+
+impl ListedState {
+    /// The name users see.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ListedState::Queued => "queued",
+            ListedState::Running => "running",
+            ListedState::Stopping => "stopping",
+            ListedState::Finished => "finished",
+        }
+    }
+}
+
+/// Which tasks to list.
+pub struct TaskFilter {
+    pub tenant: Tenant,
+    /// None: every state.
+    pub state: Option<ListedState>,
+    pub class: Option<Class>,
+    /// Those older than this one.
+    pub before: Option<TaskId>,
+    /// Rows of the page; 0: the usual number.
+    pub limit: usize,
+}
+
+/// A page of tasks.
+#[derive(Debug, Default)]
+pub struct TaskPage {
+    pub tasks: Vec<api::Task>,
+    /// Give it as `before` for the next page.
+    pub next: Option<TaskId>,
+}
+
+impl Service {
+    /// One page of a tenant's tasks.
+    pub async fn list_tasks(
+        &self,
+        caller: &Principal,
+        filter: &TaskFilter,
+    ) -> Result<TaskPage, ServiceError> {
+        let scope = allow_in(caller, Operation::ListTasks, &filter.tenant)?;
+        let state = self.read().await?;
+        Ok(scope.listed().map(|tenant| page(&state, tenant, filter)).unwrap_or_default())
+    }
+}
+
+fn page(state: &State, tenant: &Tenant, filter: &TaskFilter) -> TaskPage {
+    let limit = match filter.limit {
+        0 => DEFAULT_ROWS,
+        n => n.min(limits::LIST_PAGE),
+    };
+    let before = filter.before.unwrap_or(TaskId(u128::MAX));
+    let (class, wanted) = (filter.class, filter.state);
+    let live = state
+        .tasks_before(before)
+        .filter(|(_, task)| task.fields.tenant == *tenant)
+        .filter(|(_, task)| class.is_none_or(|class| task.spec.class == class))
+        .filter(|(_, task)| wanted.is_none_or(|wanted| documents::listed_state(task) == wanted))
+        .map(|(id, task)| (id, documents::live_task(state, id, task)))
+        .take(limit + 1);
+    let lists_finished = wanted.is_none_or(|wanted| wanted == ListedState::Finished);
+    let finished = lists_finished.then(|| state.finished_of(tenant, class, before)).into_iter().flatten();
+    let finished =
+        finished.take(limit + 1).map(|(id, task)| (id, documents::finished_task(state, id, &task)));
+    let mut rows: Vec<(TaskId, api::Task)> = live.chain(finished).collect();
+    rows.sort_by_key(|(id, _)| Reverse(*id));
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let next = rows.last().filter(|_| more).map(|(id, _)| *id);
+    TaskPage { tasks: rows.into_iter().map(|(_, task)| task).collect(), next }
+}

@@ -1,0 +1,104 @@
+//! Submitting tasks: checked here, accepted by the leader.
+
+use sha2::{Digest, Sha256};
+use stint_protocol::image::SCHEME;
+use stint_protocol::{IdempotencyKey, SharedSpec, TaskId, TaskName, TaskSpec, Tenant, version};
+
+use super::runtime;
+use crate::leader_client::unexpected;
+use crate::service::access::{Operation, allow_in};
+use crate::service::{Principal, Service, ServiceError};
+use crate::wire::{Reply, Request, SubmitRequest, encode};
+
+/// What a user submits, before it is checked.
+pub struct NewTasks {
+    pub tenant: Tenant,
+    pub name: Option<TaskName>,
+    pub spec: TaskSpec,
+    /// As the user names it: a runtime, or `python`, whose command is a module or a script. Empty: as `spec` says.
+    pub runtime: String,
+    pub count: u32,
+    pub key: Option<IdempotencyKey>,
+}
+
+/// Tasks that are on a majority of disks; their ids follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AcceptedTasks {
+    pub first: TaskId,
+    pub count: u32,
+    /// The idempotency key was known: these are the tasks of the first submit.
+    pub repeated: bool,
+}
+
+impl AcceptedTasks {
+    /// All of them.
+    pub fn ids(self) -> impl Iterator<Item = TaskId> {
+        (0..self.count).map(move |n| TaskId(self.first.0 + u128::from(n)))
+    }
+}
+
+impl Service {
+    /// Accepts tasks. Answers when they are on a majority of disks.
+    pub async fn submit(&self, caller: &Principal, mut new: NewTasks) -> Result<AcceptedTasks, ServiceError> {
+        allow_in(caller, Operation::SubmitTasks, &new.tenant)?.tenant()?;
+        let state = match runtime::needs_image(&new) {
+            true => self.read().await?,
+            false => self.node.shared.view().state,
+        };
+        runtime::choose(&state, &mut new)?;
+        let request = Request::Submit(self.checked(new)?);
+        match self.node.leader_client.ask(request).await? {
+            Reply::Submitted { first, count, repeated } => Ok(AcceptedTasks { first, count, repeated }),
+            other => Err(unexpected(&other).into()),
+        }
+    }
+
+    fn checked(&self, new: NewTasks) -> Result<SubmitRequest, ServiceError> {
+        let settings = self.node.shared.view().state.settings().clone();
+        let digest = digest_of(&new);
+        let key_made_ms = new.key.as_ref().and_then(made_at);
+        if new.spec.image.as_deref().is_some_and(|image| image.starts_with(SCHEME)) {
+            self.node.leader_client.check_speaks(version::IMAGES)?;
+        }
+        if new.spec.limits.is_some() {
+            self.node.leader_client.check_speaks(version::TASK_LIMITS)?;
+        }
+        let rules = settings.class(new.spec.class);
+        let spec = new.spec.resolve(rules)?;
+        if let Some(name) = new.name.as_ref().filter(|_| new.count > 1) {
+            TaskName::new(&format!("{name}-{}", new.count - 1))?;
+        }
+        let made = TaskId::from_parts(self.node.clock.wall().0, self.node.chance.bits());
+        let own_key = || IdempotencyKey::new(&format!("peer-{:032x}", self.node.chance.bits())).ok();
+        Ok(SubmitRequest {
+            tenant: new.tenant,
+            first: TaskId(made.0 & !0xffff),
+            count: new.count,
+            name: new.name,
+            spec: SharedSpec::new(spec),
+            // Without one a try whose answer was lost could not be repeated safely.
+            key: new.key.or_else(own_key),
+            digest,
+            key_made_ms,
+        })
+    }
+}
+
+/// What tells one request from another under the same idempotency key.
+fn digest_of(new: &NewTasks) -> u64 {
+    let mut hash = Sha256::new();
+    hash.update(encode(&SharedSpec::new(new.spec.clone())));
+    hash.update(new.count.to_be_bytes());
+    hash.update(new.name.as_ref().map_or("", |n| n.as_str()));
+    let digest = hash.finalize();
+    digest.iter().take(8).fold(0, |number, byte| (number << 8) | u64::from(*byte))
+}
+
+/// When a key was made, for those that end in a version 7 UUID (as the SDK's do), in milliseconds since 1970.
+fn made_at(key: &IdempotencyKey) -> Option<u64> {
+    let text = key.as_str();
+    let tail = text.get(text.len().checked_sub(36)?..)?;
+    let id: TaskId = tail.parse().ok()?;
+    let version = (id.0 >> 76) & 0xf;
+    (version == 7).then_some((id.0 >> 80) as u64)
+}

@@ -1,0 +1,211 @@
+//! The operations of a peer for callers that may not do everything: too low a role is refused, and what another tenant
+//! has is not found.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream;
+use stint_node::assemble::{Parts, assemble};
+use stint_node::blobs::Expected;
+use stint_node::clock::{Chance, HostClock};
+use stint_node::node::Node;
+use stint_node::pki::{Authority, PEER_NAME, node_name};
+use stint_node::service::{
+    LogsAsked, NewImage, NewTasks, OutputAsked, Principal, Proof, Role, Service, ServiceError, TaskFilter,
+    Tenants, Wait,
+};
+use stint_protocol::{Class, ImageKind, ImageName, NodeId, TaskName, TaskSpec, Tenant, version};
+use stint_raft::{PeerInfo, Settings as RaftSettings};
+use stint_scheduler::{Admit, Command, NodeMode, Settings};
+use tempfile::TempDir;
+
+const NODE: NodeId = NodeId(1);
+
+/// A cluster of one peer that executes nothing: its tasks wait.
+struct World {
+    service: Service,
+    node: Arc<Node>,
+    _folder: TempDir,
+}
+
+impl World {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let endpoint = quinn::Endpoint::new(quinn::EndpointConfig::default(), None, socket, runtime).unwrap();
+        let authority = Authority::make().unwrap();
+        let identity = authority.issue(&[PEER_NAME, &node_name(NODE)]).unwrap();
+        let parts = Parts {
+            id: NODE,
+            cluster: "test".into(),
+            speaks: version::CURRENT,
+            authority,
+            identity,
+            log: folder.path().join("raft"),
+            settings: RaftSettings::new("test"),
+            endpoint,
+            clock: Arc::new(HostClock),
+            chance: Arc::new(Chance::from_system()),
+        };
+        let (node, queue) = assemble(parts).await.unwrap();
+        tokio::spawn(node.leader.clone().run(queue));
+        node.raft.bootstrap(PeerInfo { addr: "127.0.0.1:1".into(), disk_id: "00".into() }).await.unwrap();
+        while !node.leader.leads() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let (name, address) = ("a".into(), "127.0.0.1:1".into());
+        let admit = Admit { disk: [1; 16], name, address, token: None, speaks: version::CURRENT };
+        let commands = vec![Command::Configure(Settings::default()), Command::Admit(admit)];
+        node.leader.propose(commands).await.unwrap();
+        Self { service: Service::new(node.clone()), node, _folder: folder }
+    }
+
+    /// A task of team-7 by the name of `job`.
+    async fn with_a_task() -> Self {
+        let world = Self::start().await;
+        world.service.submit(&administrator(), job()).await.unwrap();
+        world
+    }
+
+    async fn stop(self) {
+        self.node.raft.stop().await;
+        self.node.peers.close();
+    }
+}
+
+fn administrator() -> Principal {
+    Principal::administrator(Proof::LocalSocket)
+}
+
+fn caller(tenant: &str, role: Role) -> Principal {
+    let tenants = Tenants::Only(BTreeSet::from([Tenant::new(tenant).unwrap()]));
+    Principal { tenants, role, proof: Proof::LocalSocket }
+}
+
+fn team() -> Tenant {
+    Tenant::new("team-7").unwrap()
+}
+
+fn job() -> NewTasks {
+    NewTasks {
+        tenant: team(),
+        name: Some(TaskName::new("job").unwrap()),
+        spec: TaskSpec::new(Class::CpuShort, vec!["/bin/true".into()]),
+        runtime: String::new(),
+        count: 1,
+        key: None,
+    }
+}
+
+fn all_tasks() -> TaskFilter {
+    TaskFilter { tenant: team(), state: None, class: None, before: None, limit: 0 }
+}
+
+fn wait() -> Wait {
+    Wait { tenant: team(), tasks: vec!["job".into()], timeout: Some(Duration::from_millis(1)), any: false }
+}
+
+fn logs() -> LogsAsked {
+    LogsAsked { tenant: team(), task: "job".into(), attempt: 0, stream: None, follow: false }
+}
+
+fn output() -> OutputAsked {
+    OutputAsked { tenant: team(), task: "job".into(), path: "model.bin".into(), offset: 0 }
+}
+
+fn image() -> NewImage {
+    NewImage {
+        tenant: team(),
+        name: ImageName::new("web").unwrap(),
+        description: String::new(),
+        kind: Some(ImageKind::Docker),
+        reference: "ghcr.io/team/web:1".into(),
+        expected: Expected::default(),
+    }
+}
+
+async fn register(service: &Service, caller: &Principal) -> Result<(), ServiceError> {
+    let no_bytes = stream::empty::<Result<bytes::Bytes, ServiceError>>();
+    service.register_image(caller, image(), no_bytes).await.map(drop)
+}
+
+fn is_not_found<T>(result: Result<T, ServiceError>) -> bool {
+    matches!(result, Err(ServiceError::TaskNotFound { .. } | ServiceError::ImageNotFound { .. }))
+}
+
+fn is_refused<T>(result: Result<T, ServiceError>) -> bool {
+    matches!(result, Err(ServiceError::RoleTooLow { .. }))
+}
+
+#[tokio::test]
+async fn what_another_tenant_has_is_not_found() {
+    let world = World::with_a_task().await;
+    let (service, other) = (&world.service, &caller("team-8", Role::Admin));
+    register(service, &administrator()).await.unwrap();
+    let id = service.task(&administrator(), &team(), "job").await.unwrap().id;
+    for named in [id.as_str(), "job"] {
+        assert!(is_not_found(service.task(other, &team(), named).await), "{named}");
+    }
+    assert!(is_not_found(service.wait(other, wait()).await));
+    assert!(is_not_found(service.cancel(other, &team(), &["job".into()]).await));
+    assert!(is_not_found(service.explain(other, &team(), "job").await));
+    assert!(is_not_found(service.logs(other, logs()).await));
+    assert!(is_not_found(service.result(other, &team(), "job").await));
+    assert!(is_not_found(service.read_output(other, &output()).await));
+    assert!(is_not_found(service.image(other, &team(), "web").await));
+    assert!(is_not_found(service.delete_image(other, &team(), "web").await));
+    assert!(service.list_tasks(other, &all_tasks()).await.unwrap().tasks.is_empty());
+    assert!(service.list_images(other, &team(), None, 0).await.unwrap().images.is_empty());
+    // The text is that of a task that is not there: it tells nothing.
+    let unknown = service.task(other, &team(), "job").await.unwrap_err().to_string();
+    let missing = service.task(&administrator(), &team(), "jab").await.unwrap_err().to_string();
+    assert_eq!(unknown, missing.replace("jab", "job"));
+    // Nothing is added to it, either.
+    let foreign = |result: Result<(), ServiceError>| matches!(result, Err(ServiceError::ForeignTenant(_)));
+    assert!(foreign(service.submit(other, job()).await.map(drop)));
+    assert!(foreign(register(service, other).await));
+    // Its own callers find it all.
+    let own = &caller("team-7", Role::Submit);
+    assert_eq!(service.list_tasks(own, &all_tasks()).await.unwrap().tasks.len(), 1);
+    assert_eq!(service.cancel(own, &team(), &["job".into()]).await.unwrap()[0].state, "finished");
+    assert_eq!(service.delete_image(own, &team(), "web").await.unwrap().name, "web");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn who_may_only_read_changes_nothing() {
+    let world = World::with_a_task().await;
+    let (service, reader) = (&world.service, &caller("team-7", Role::Read));
+    assert!(is_refused(service.submit(reader, job()).await));
+    assert!(is_refused(service.cancel(reader, &team(), &["job".into()]).await));
+    assert!(is_refused(register(service, reader).await));
+    assert!(is_refused(service.delete_image(reader, &team(), "web").await));
+    assert!(is_refused(service.set_node_mode(reader, "a", NodeMode::Cordoned, None).await));
+    assert!(is_refused(service.remove_node(reader, "a").await));
+    assert!(is_refused(service.create_join_token(reader, None).await));
+    assert!(is_refused(service.transfer_leader(reader, None).await));
+    let refusal = service.remove_node(reader, "a").await.unwrap_err().to_string();
+    assert_eq!(refusal, "removing a node takes the role admin, and yours is read");
+    // It sees what its tenant has, and the cluster.
+    assert_eq!(service.task(reader, &team(), "job").await.unwrap().state, "queued");
+    assert!(!service.wait(reader, wait()).await.unwrap().finished);
+    assert_eq!(service.list_nodes(reader).await.unwrap()[0].name, "a");
+    assert_eq!(service.cluster_status(reader).await.unwrap().queued, 1);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn an_operator_moves_work_and_an_administrator_decides_who_belongs() {
+    let world = World::start().await;
+    let (service, operator) = (&world.service, &caller("team-7", Role::Operator));
+    let node = service.set_node_mode(operator, "a", NodeMode::Cordoned, None).await.unwrap();
+    assert_eq!(node.name, "a");
+    assert!(is_refused(service.create_join_token(operator, None).await));
+    assert!(is_refused(service.remove_node(operator, "a").await));
+    let made = service.create_join_token(&administrator(), None).await.unwrap();
+    assert!(made.token.to_string().starts_with("stint1-"));
+    world.stop().await;
+}
