@@ -7,10 +7,6 @@ use crate::refusal::Refusal;
 use crate::settings::{Bounds, ConfineSettings, DockerSettings, HostSettings};
 use crate::shim_api::request::{Confinement, Mode};
 
-/// Why limits wait for another watchdog.
-pub const EARLIER_WATCHDOG: &str = "the watchdog of an earlier version still runs and knows no limits of single tasks: let \
-                                    this node's attempts end, and start it again";
-
 impl Bounds {
     fn allowance(&self, runtime: Runtime, networks: Vec<Network>) -> Allowance {
         let Bounds { pids, tmp_bytes, shm_bytes, swap_bytes } = *self;

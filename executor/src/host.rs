@@ -168,7 +168,9 @@ pub enum HostError {
         source: std::io::Error,
     },
     #[error(
-        "the watchdog at {path} speaks another version ({theirs}, this is {ours}): let its attempts end, then stop it"
+        "a watchdog of another version runs at {path}: it speaks protocol {theirs}, this node speaks {ours}. Its attempts end \
+         with their leases, and it leaves a minute after the last: start this node again then. To stop it and its attempts \
+         now: kill {pid}. To lose none of them: start the earlier version again and drain this node before the upgrade"
     )]
-    Version { path: PathBuf, theirs: u32, ours: u32 },
+    Version { path: PathBuf, theirs: u32, ours: u32, pid: i32 },
 }

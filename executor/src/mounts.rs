@@ -8,10 +8,6 @@ use crate::refusal::Refusal;
 use crate::settings::MountSettings;
 use crate::shim_api::request::GivenMount;
 
-/// Why mounts wait for another watchdog.
-pub const EARLIER_WATCHDOG: &str = "the watchdog of an earlier version still runs and knows no mounts: let this node's \
-                                attempts end, and start it again";
-
 /// Of the kernel, and memory that looks like files: the secrets of attempts lie there.
 const SYSTEM: [&str; 3] = ["/proc", "/sys", "/dev"];
 

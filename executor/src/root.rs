@@ -13,9 +13,6 @@ use crate::shim_api::inside::BINARY;
 use crate::shim_api::request::{Mode, Root};
 use crate::store::ImageFiles;
 
-/// Why an image waits for another watchdog.
-pub const EARLIER_WATCHDOG: &str = "the watchdog of an earlier version still runs and knows no images: let this node's \
-                                    attempts end, and start it again";
 /// Rights of others to read and execute.
 const EVERYBODY: u32 = 0o005;
 

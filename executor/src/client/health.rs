@@ -39,29 +39,9 @@ impl Shared {
             Runtime::Docker if crate::sys::effective_ids().0 != 0 => {
                 Some("docker runs as root only: containers must be killed without the daemon's help".into())
             }
-            Runtime::Docker if self.lock().hello.as_ref().is_some_and(|hello| !hello.docker) => Some(
-                "the watchdog of an earlier version still runs: docker is there once its attempts have ended and \
-                 the node was started again"
-                    .into(),
-            ),
             Runtime::Docker => self.docker.as_ref().and_then(|daemon| daemon.problem()),
             Runtime::Slurm => Some("Slurm is not of this machine: its bridge runs beside this host".into()),
         }
-    }
-
-    /// Whether the watchdog knows of confinement. One of an earlier version lives on over an upgrade of the node.
-    pub fn confines(&self) -> bool {
-        self.lock().hello.as_ref().is_some_and(|hello| hello.confines)
-    }
-
-    /// Whether the watchdog knows the limits of single tasks.
-    pub fn knows_limits(&self) -> bool {
-        self.lock().hello.as_ref().is_some_and(|hello| hello.limits)
-    }
-
-    /// Whether the watchdog mounts what tasks ask for.
-    pub fn knows_mounts(&self) -> bool {
-        self.lock().hello.as_ref().is_some_and(|hello| hello.mounts)
     }
 
     /// Whether sandboxed processes can be shut in here.
@@ -71,7 +51,7 @@ impl Shared {
 
     /// Whether programs of the process runtime run as another user than the node.
     pub fn changes_user(&self) -> bool {
-        self.settings.sandbox && self.confines() && crate::sys::effective_ids().0 == 0
+        self.settings.sandbox && crate::sys::effective_ids().0 == 0
     }
 
     pub fn health(&self) -> HostHealth {
@@ -91,24 +71,9 @@ impl Shared {
             );
             Sandbox::None
         };
-        if hello.is_some_and(|hello| !hello.confines) {
-            problems.push(
-                "the watchdog of an earlier version still runs and confines programs as that version did: let this \
-                 node's attempts end, and start it again"
-                    .into(),
-            );
-        }
-        // An earlier watchdog would start tasks without their limits.
-        let limits = hello.is_some_and(|hello| hello.limits);
-        if hello.is_some() && !limits {
-            problems.push(confine::EARLIER_WATCHDOG.into());
-        }
         problems.extend(state.link_problem.clone());
         let jails = hello.is_some_and(|hello| hello.jails);
-        let mut allows = if limits { confine::allowances(&self.settings, jails) } else { Vec::new() };
-        for allowance in allows.iter_mut().filter(|_| !hello.is_some_and(|hello| hello.mounts)) {
-            allowance.mounts = None;
-        }
+        let allows = confine::allowances(&self.settings, jails);
         HostHealth { sandbox, runtimes, allows, accounted: state.accounted, problems }
     }
 }

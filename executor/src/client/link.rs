@@ -19,7 +19,7 @@ use crate::host::{HostError, HostEvent};
 use crate::limits;
 use crate::shim_api::ALREADY_RUNNING;
 use crate::shim_api::layout::SOCKET;
-use crate::shim_api::wire::{FromShim, Hello, ToShim, VERSION, put_frames, take_frames};
+use crate::shim_api::wire::{FromShim, Hello, ToShim, VERSION, put_frames, spoken_version, take_frames};
 use crate::sys;
 
 /// A connected watchdog that has said what it holds.
@@ -55,8 +55,11 @@ pub async fn connect(shared: &Shared) -> Result<Connection, HostError> {
             }
         };
         match timeout(HELLO_TIMEOUT, greet(shared, stream)).await {
-            Ok(Ok(connection)) => return check_version(shared, connection),
-            Ok(Err(source)) if began.elapsed() > patience => {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(GreetError::Version { theirs, pid })) => {
+                return Err(HostError::Version { path: shared.layout.socket(), theirs, ours: VERSION, pid });
+            }
+            Ok(Err(GreetError::Broken(source))) if began.elapsed() > patience => {
                 return Err(HostError::Connect { path: shared.layout.socket(), source });
             }
             Ok(Err(_)) => sleep(Duration::from_millis(20)).await,
@@ -127,31 +130,38 @@ async fn start_shim(shared: &Shared) -> Result<(), HostError> {
     }
 }
 
-async fn greet(shared: &Shared, stream: UnixStream) -> std::io::Result<Connection> {
-    let process = sys::peer_credentials(&stream).ok().and_then(|(pid, _)| sys::pidfd_open(pid).ok());
-    let (mut read, write) = stream.into_split();
-    let mut inbox = Vec::new();
-    loop {
-        let mut messages = next_messages(&mut read, &mut inbox).await?;
-        if messages.is_empty() {
-            continue;
-        }
-        let FromShim::Hello(hello) = messages.remove(0) else {
-            return Err(std::io::Error::other(format!(
-                "{} did not begin with a greeting",
-                shared.layout.socket().display()
-            )));
-        };
-        return Ok(Connection { hello, read, write, inbox, rest: messages, process });
-    }
+/// Why a connection came to nothing.
+#[derive(Debug, thiserror::Error)]
+enum GreetError {
+    #[error("the watchdog (process {pid}) speaks version {theirs}")]
+    Version { theirs: u32, pid: i32 },
+    #[error(transparent)]
+    Broken(#[from] std::io::Error),
 }
 
-fn check_version(shared: &Shared, connection: Connection) -> Result<Connection, HostError> {
-    let theirs = connection.hello.version;
-    if theirs == VERSION {
-        return Ok(connection);
+/// Hears what the watchdog says first; one of another version is not understood any further.
+async fn greet(shared: &Shared, stream: UnixStream) -> Result<Connection, GreetError> {
+    let pid = sys::peer_credentials(&stream).map_or(0, |(pid, _)| pid);
+    let process = sys::pidfd_open(pid).ok();
+    let (mut read, write) = stream.into_split();
+    let mut inbox = Vec::new();
+    let theirs = loop {
+        read_more(&mut read, &mut inbox).await?;
+        if let Some(version) = spoken_version(&inbox).map_err(std::io::Error::other)? {
+            break version;
+        }
+    };
+    if theirs != VERSION {
+        return Err(GreetError::Version { theirs, pid });
     }
-    Err(HostError::Version { path: shared.layout.socket(), theirs, ours: VERSION })
+    let mut messages: Vec<FromShim> = take_frames(&mut inbox).map_err(std::io::Error::other)?;
+    match messages.remove(0) {
+        FromShim::Hello(hello) => Ok(Connection { hello, read, write, inbox, rest: messages, process }),
+        _ => {
+            let problem = format!("{} did not begin with a greeting", shared.layout.socket().display());
+            Err(std::io::Error::other(problem).into())
+        }
+    }
 }
 
 /// Ends a watchdog that holds the lock but does not answer; all it ran dies with it.
@@ -167,11 +177,16 @@ fn kill_holder(shared: &Shared) {
 }
 
 async fn next_messages(read: &mut OwnedReadHalf, inbox: &mut Vec<u8>) -> std::io::Result<Vec<FromShim>> {
+    read_more(read, inbox).await?;
+    take_frames(inbox).map_err(std::io::Error::other)
+}
+
+async fn read_more(read: &mut OwnedReadHalf, inbox: &mut Vec<u8>) -> std::io::Result<()> {
     inbox.reserve(64 * 1024);
     if read.read_buf(inbox).await? == 0 {
         return Err(std::io::ErrorKind::UnexpectedEof.into());
     }
-    take_frames(inbox).map_err(std::io::Error::other)
+    Ok(())
 }
 
 /// How alive the watchdog seems.

@@ -14,7 +14,7 @@ use crate::observer::Rule;
 use crate::refusal::Refusal;
 use crate::root;
 use crate::shim_api::inside::HOST_FOLDERS;
-use crate::shim_api::request::{DockerOrder, Further, GivenMount, Mode, Order, Root};
+use crate::shim_api::request::{DockerOrder, GivenMount, Mode, Order, Root};
 use crate::stages::Staged;
 use crate::store::ImageFiles;
 use crate::working_dir;
@@ -38,14 +38,8 @@ pub fn make(shared: &Shared, launch: &Launch, staged: &Staged) -> Result<Order, 
     let image = image?;
     let image = image.as_ref();
     let root = root::of(image).map(Box::new);
-    if root.is_some() && !shared.confines() {
-        return Err(Refusal::start_failed(root::EARLIER_WATCHDOG));
-    }
     confine::check(&shared.settings, spec, launch.runtime, shared.jails())?;
     let asked = spec.limits.as_deref();
-    if asked.is_some() && !shared.knows_limits() {
-        return Err(Refusal::start_failed(confine::EARLIER_WATCHDOG));
-    }
     let working_dir = asked.and_then(|limits| limits.working_dir.clone());
     let working_dir = match (&working_dir, root.as_deref()) {
         (Some(wanted), None | Some(Root::Executable(_))) if mode == Mode::Crun => {
@@ -69,8 +63,6 @@ pub fn make(shared: &Shared, launch: &Launch, staged: &Staged) -> Result<Order, 
             return Err(Refusal::not_runnable(format!("{}: {advice}", mount.target)));
         }
     }
-    let further =
-        asked.map(|limits| Further { swap_bytes: limits.swap_bytes.unwrap_or(0), working_dir, mounts });
     let confinement = confine::of(&shared.settings, spec, mode).map(Box::new);
     let mut environment = environment(launch, mode, image);
     environment.extend(staged.environment.iter().cloned());
@@ -94,7 +86,9 @@ pub fn make(shared: &Shared, launch: &Launch, staged: &Staged) -> Result<Order, 
         gpu_ids: launch.gpus.iter().map(|g| g.id.as_str().to_owned()).collect(),
         own_folder: staged.own_folder,
         secrets: staged.secrets.clone().map(Box::new),
-        further: further.map(Box::new),
+        swap_bytes: asked.and_then(|limits| limits.swap_bytes).unwrap_or(0),
+        working_dir,
+        mounts,
     })
 }
 
@@ -131,8 +125,8 @@ fn docker(shared: &Shared, launch: &Launch) -> Result<DockerOrder, Refusal> {
         pids: bounds.pids,
         gpus,
         labels: labels.into_iter().flatten().chain([tenant]).collect(),
-        tmp_bytes: Some(bounds.tmp_bytes),
-        shm_bytes: Some(bounds.shm_bytes),
+        tmp_bytes: bounds.tmp_bytes,
+        shm_bytes: bounds.shm_bytes,
         credentials: settings.credentials.as_ref().map(|path| path.display().to_string()),
     })
 }

@@ -19,7 +19,6 @@ use super::state::Shared;
 use crate::confine;
 use crate::host::{HostEvent, Launch, LogStream, StopReason};
 use crate::limits;
-use crate::mounts;
 use crate::observer::{Artifact, Rule};
 use crate::refusal::Refusal;
 use crate::shim_api::request::GivenMount;
@@ -93,9 +92,6 @@ async fn prepare(shared: &Arc<Shared>, launch: &Launch) -> Result<Staged, Refusa
 async fn find_mounts(shared: &Arc<Shared>, launch: &Launch) -> Result<Vec<GivenMount>, Refusal> {
     let settings = &shared.settings;
     confine::check(settings, &launch.spec, launch.runtime, shared.jails())?;
-    if !shared.knows_mounts() {
-        return Err(Refusal::start_failed(mounts::EARLIER_WATCHDOG));
-    }
     let own =
         [Some(settings.data_dir.clone()), settings.secrets_dir.clone(), settings.docker.credentials.clone()];
     let closed: Vec<PathBuf> = own.into_iter().flatten().collect();
@@ -115,12 +111,6 @@ async fn find_mounts(shared: &Arc<Shared>, launch: &Launch) -> Result<Vec<GivenM
 }
 
 async fn stage(shared: &Arc<Shared>, launch: &Launch) -> Result<Staged, Refusal> {
-    if !shared.watchdog_stages() {
-        let advice = "it is replaced once its attempts have ended and the node was started again";
-        let message =
-            format!("the watchdog of an earlier version still runs, which knows no files: {advice}");
-        return Err(Refusal::start_failed(message));
-    }
     let most = Duration::from_millis(limits::STAGE_MS);
     let staged = timeout(most, fetch_and_place(shared, launch)).await;
     staged.unwrap_or_else(|_| {

@@ -228,11 +228,6 @@ impl Shared {
         self.settings.store.as_ref().ok_or_else(none)
     }
 
-    /// Whether the watchdog knows attempts that were prepared.
-    pub fn watchdog_stages(&self) -> bool {
-        self.lock().hello.as_ref().is_none_or(|hello| hello.stages)
-    }
-
     /// What is hidden in the output of an attempt.
     pub fn masks(&self, lease: LeaseId) -> Option<Masks> {
         self.masks.lock().unwrap_or_else(PoisonError::into_inner).get(&lease).cloned()

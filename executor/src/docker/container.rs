@@ -8,7 +8,6 @@ use bollard::models::{
 };
 
 use super::{LABEL_EXECUTOR, LABEL_LEASE};
-use crate::limits;
 use crate::shim_api::inside::{LABEL, SECRETS, WORK};
 use crate::shim_api::layout::{Layout, folder_name};
 use crate::shim_api::request::{DockerOrder, Order};
@@ -19,7 +18,8 @@ pub fn body(layout: &Layout, order: &Order, docker: &DockerOrder, image: String)
     let mut env = order.environment.clone();
     env.extend(order.secret_variables(SECRETS));
     env.push(format!("{LABEL}={}", layout.attempt(order.lease).display()));
-    let working_dir = order.working_dir().map_or_else(|| WORK.into(), |dir| working_dir::inside(dir, WORK));
+    let working_dir =
+        order.working_dir.as_deref().map_or_else(|| WORK.into(), |dir| working_dir::inside(dir, WORK));
     ContainerCreateBody {
         image: Some(image),
         // The task's command replaces the image's whole command line; without one the image's own runs.
@@ -56,13 +56,13 @@ fn host_config(layout: &Layout, order: &Order, docker: &DockerOrder) -> HostConf
     let memory = amount(order.memory_bytes);
     // Owned by the user too: runc gives it the mode of the image's folder, whatever is asked.
     let owner = format!("uid={},gid={}", docker.user, docker.group);
-    let tmp = docker.tmp_bytes.unwrap_or(limits::TMP_BYTES);
+    let tmp = docker.tmp_bytes;
     let scratch = format!("rw,nosuid,nodev,noexec,mode=1777,size={tmp},{owner}");
-    let shm = docker.shm_bytes.unwrap_or(limits::SHM_BYTES);
+    let shm = docker.shm_bytes;
     HostConfig {
         memory: Some(memory),
         // Memory and swap together.
-        memory_swap: Some(amount(order.memory_bytes.saturating_add(order.swap_bytes()))),
+        memory_swap: Some(amount(order.memory_bytes.saturating_add(order.swap_bytes))),
         nano_cpus: Some(amount(order.cpu_milli.saturating_mul(1_000_000))),
         pids_limit: Some(amount(docker.pids)),
         privileged: Some(false),
@@ -97,7 +97,7 @@ fn mounts(layout: &Layout, order: &Order) -> Vec<Mount> {
         ..Mount::default()
     };
     let secrets = order.secrets.as_ref().map(|given| bind(given.folder.clone(), SECRETS, true));
-    let given = order.mounts().iter();
+    let given = order.mounts.iter();
     // Engines before 25 would let a program write in what is mounted below something that it may only read.
     let alone = |mount: Mount| Mount {
         bind_options: mount

@@ -129,7 +129,7 @@ impl Keeper<'_> {
     async fn prepare(&self) -> Result<Prepared, Verdict> {
         let making = |e: io::Error| verdict(EndKind::StartFailed, format!("making its folder: {e}"));
         let files = Files::make(self.layout, self.order, self.docker).map_err(|e| {
-            match self.order.working_dir() {
+            match self.order.working_dir.as_deref() {
                 Some(wanted) if verdict::is_no_folder(&e) => {
                     verdict(EndKind::NotRunnable, format!("working directory {wanted:?}: {e}"))
                 }
@@ -167,8 +167,10 @@ impl Keeper<'_> {
         match created {
             Ok(_) => Ok(()),
             Err(Fault::Said(400, words)) => Err(verdict(EndKind::NotRunnable, words)),
-            Err(Fault::Said(_, words)) if verdict::lacks_working_dir(self.order.working_dir(), &words) => {
-                Err(verdict::no_working_dir(self.order.working_dir(), &words))
+            Err(Fault::Said(_, words))
+                if verdict::lacks_working_dir(self.order.working_dir.as_deref(), &words) =>
+            {
+                Err(verdict::no_working_dir(self.order.working_dir.as_deref(), &words))
             }
             Err(fault) => Err(verdict::failed(&self.docker.socket, "creating its container", &fault)),
         }
@@ -203,8 +205,9 @@ impl Keeper<'_> {
                 return verdict::no_daemon(&self.docker.socket, &fault);
             }
             self.remove(&prepared.engine).await;
-            return mount_failure(self.order.mounts(), &fault)
-                .unwrap_or_else(|| start_failure(&self.order.command, self.order.working_dir(), &fault));
+            return mount_failure(&self.order.mounts, &fault).unwrap_or_else(|| {
+                start_failure(&self.order.command, self.order.working_dir.as_deref(), &fault)
+            });
         }
         self.slot.started.store(sys::boot_now().0, SeqCst);
         let found = self.find_process(&prepared.engine).await;

@@ -31,7 +31,7 @@ impl Files {
         DirBuilder::new().recursive(true).mode(0o700).create(&work)?;
         let own = |folder: &Path| lchown(folder, Some(docker.user), Some(docker.group));
         own(&work)?;
-        for folder in working_dir::to_be_made(order.working_dir(), WORK, &work) {
+        for folder in working_dir::to_be_made(order.working_dir.as_deref(), WORK, &work) {
             match DirBuilder::new().mode(0o700).create(&folder) {
                 Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
                 Err(_) if !folder.is_dir() => return Err(io::ErrorKind::NotADirectory.into()),

@@ -243,7 +243,7 @@ impl Attempts {
         // One more for the init that the program does not see.
         let amounts = Amounts {
             memory_bytes: order.memory_bytes,
-            swap_bytes: order.swap_bytes(),
+            swap_bytes: order.swap_bytes,
             cpu_milli: order.cpu_milli,
             pids: pids.saturating_add(1),
         };

@@ -52,7 +52,7 @@ fn mounts(order: &Order, bundle: &Path) -> io::Result<Vec<Laid>> {
         }
         Ok(Laid { source: text(&mount.source), place: flag("", &place), writable: mount.writable })
     };
-    order.mounts().iter().enumerate().map(laid).collect()
+    order.mounts.iter().enumerate().map(laid).collect()
 }
 
 /// Writes the bundle of an attempt and prepares the commands.

@@ -42,7 +42,7 @@ pub fn program_for(
         _ if jail.is_some() => JAIL_WORK.to_owned(),
         _ => work.display().to_string(),
     };
-    let wanted = order.working_dir();
+    let wanted = order.working_dir.as_deref();
     let made = working_dir::to_be_made(wanted, &seen_at, &work);
     let starts_in = wanted.filter(|_| order.mode != Mode::Crun);
     let own_network = confinement.is_some_and(|c| c.network == Network::None);
@@ -88,7 +88,7 @@ fn jail_for(order: &Order, confinement: &Confinement, ability: &Ability) -> Jail
     let writable = confinement.writable.iter().take(WRITABLE);
     let writable = writable.map(|folder| shown(folder, Access::Operators, true));
     let access = |mount: &GivenMount| if mount.writable { Access::Write } else { Access::Read };
-    let mounts = order.mounts().iter().take(SHOWN - WRITABLE);
+    let mounts = order.mounts.iter().take(SHOWN - WRITABLE);
     let mounts = mounts.map(|mount| shown(&mount.source, access(mount), mount.folder));
     Jail {
         tmp: options(confinement.tmp_bytes),

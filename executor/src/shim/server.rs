@@ -184,12 +184,7 @@ impl Server {
             own_proc: self.attempts.ability.namespaces.is_some_and(|n| n.own_proc),
             memory_limits: self.attempts.ability.cgroups.limits_memory(),
             problems: self.attempts.ability.problems.clone(),
-            docker: true,
-            stages: true,
-            limits: true,
-            mounts: true,
             jails: self.attempts.ability.jail,
-            confines: true,
         });
         let mut outbox = Vec::new();
         put_frames(&mut outbox, &[hello]);

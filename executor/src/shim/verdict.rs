@@ -90,7 +90,7 @@ fn not_started(evidence: &Evidence<'_>) -> (EndKind, String) {
             (EndKind::FilesMissing, "what it mounts was taken away meanwhile".into())
         }
         Step::WorkingDir => {
-            let wanted = evidence.order.working_dir().unwrap_or_default();
+            let wanted = evidence.order.working_dir.as_deref().unwrap_or_default();
             let advice = "name a folder that its user may enter, or one below the work folder";
             let kind = if is_of_the_name(number) { EndKind::NotRunnable } else { EndKind::StartFailed };
             (kind, clip(format!("working directory {wanted:?}: {error}: {advice}")))
@@ -135,8 +135,8 @@ fn crun_failure(step: Step, status: i32, evidence: &Evidence<'_>) -> (EndKind, S
     let users_fault = ["executable", "exec format", "invalid rootfs", "rootfs"]
         .iter()
         .any(|part| words.to_lowercase().contains(part))
-        || evidence.order.working_dir().is_some_and(|wanted| words.contains(&format!("`{wanted}`")))
-        || evidence.order.mounts().iter().any(|mount| names(&words, &mount.target));
+        || evidence.order.working_dir.as_deref().is_some_and(|wanted| words.contains(&format!("`{wanted}`")))
+        || evidence.order.mounts.iter().any(|mount| names(&words, &mount.target));
     let kind = if users_fault { EndKind::NotRunnable } else { EndKind::StartFailed };
     let shown = if words.is_empty() { format!("exit status {status}") } else { words };
     (kind, clip(format!("{}: {shown}", step.as_str())))

@@ -43,7 +43,7 @@ pub enum Mode {
     /// A crun container.
     #[n(2)]
     Crun,
-    /// A container of the Docker daemon. Only to a watchdog that said it can.
+    /// A container of the Docker daemon.
     #[n(3)]
     Docker,
 }
@@ -71,16 +71,13 @@ pub struct DockerOrder {
     pub gpus: Vec<String>,
     #[n(8)]
     pub labels: Vec<(String, String)>,
-    /// Sizes of `/tmp` and `/dev/shm`. None: a node of an earlier version asks.
+    /// Sizes of `/tmp` and `/dev/shm`.
     #[n(9)]
-    #[cbor(default)]
-    pub tmp_bytes: Option<u64>,
+    pub tmp_bytes: u64,
     #[n(10)]
-    #[cbor(default)]
-    pub shm_bytes: Option<u64>,
+    pub shm_bytes: u64,
     /// Where the keeper reads credentials for registries; never what they are.
     #[n(11)]
-    #[cbor(default)]
     pub credentials: Option<String>,
 }
 
@@ -109,51 +106,35 @@ pub struct Order {
     #[n(9)]
     pub cpu_milli: u64,
     /// Absolute path of crun.
-    #[n(11)]
+    #[n(10)]
     pub crun: Option<String>,
     /// Indexes of GPU device files.
-    #[n(12)]
+    #[n(11)]
     pub gpus: Vec<u32>,
-    #[n(13)]
-    #[cbor(default)]
-    pub docker: Option<Box<DockerOrder>>,
-    /// Only to a watchdog that confines; none = the host's system folders, read-only.
-    #[n(14)]
-    #[cbor(default)]
-    pub root: Option<Box<Root>>,
-    /// Of a sandboxed process and of crun. None: a node of an earlier version asks.
-    #[n(15)]
-    #[cbor(default)]
-    pub confinement: Option<Box<Confinement>>,
     /// Ids of the GPUs of `gpus`.
-    #[n(16)]
-    #[cbor(default)]
+    #[n(12)]
     pub gpu_ids: Vec<String>,
-    /// Its folder was made by the node, with files in it. Only to a watchdog that said it can.
-    #[n(20)]
-    #[cbor(default)]
+    #[n(13)]
+    pub docker: Option<Box<DockerOrder>>,
+    /// None: the host's system folders, read-only.
+    #[n(14)]
+    pub root: Option<Box<Root>>,
+    /// Of a sandboxed process and of crun.
+    #[n(15)]
+    pub confinement: Option<Box<Confinement>>,
+    /// Its folder was made by the node, with files in it.
+    #[n(16)]
     pub own_folder: bool,
-    #[n(21)]
-    #[cbor(default)]
+    #[n(17)]
     pub secrets: Option<Box<GivenSecrets>>,
-    /// Only to a watchdog that said it can.
-    #[n(22)]
-    #[cbor(default)]
-    pub further: Option<Box<Further>>,
-}
-
-/// What a task asks for beyond what every one is given.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Further {
     /// Beyond its memory.
-    #[n(0)]
+    #[n(18)]
     pub swap_bytes: u64,
-    /// Absolute as the program sees it, or below its work folder.
-    #[n(1)]
+    /// Absolute as the program sees it, or below its work folder. None: its work folder.
+    #[n(19)]
     pub working_dir: Option<String>,
-    /// Only to a watchdog that said it can.
-    #[n(2)]
-    #[cbor(default)]
+    /// What of this host it sees beside that.
+    #[n(20)]
     pub mounts: Vec<GivenMount>,
 }
 
@@ -174,18 +155,6 @@ pub struct GivenMount {
 }
 
 impl Order {
-    pub fn swap_bytes(&self) -> u64 {
-        self.further.as_ref().map_or(0, |further| further.swap_bytes)
-    }
-
-    pub fn mounts(&self) -> &[GivenMount] {
-        self.further.as_ref().map_or(&[], |further| &further.mounts)
-    }
-
-    pub fn working_dir(&self) -> Option<&str> {
-        self.further.as_ref()?.working_dir.as_deref()
-    }
-
     /// The variables of its secrets, whose files it sees in this folder.
     pub fn secret_variables(&self, place: &str) -> Vec<String> {
         let variables = self.secrets.iter().flat_map(|secrets| &secrets.variables);

@@ -6,8 +6,8 @@ use stint_protocol::{AttemptEnd, BootMs, LeaseId};
 use super::request::Order;
 use crate::limits;
 
-/// Grows when a message changes its meaning.
-pub const VERSION: u32 = 1;
+/// Grows when a message changes its form or its meaning: a node talks only to a watchdog of its own version.
+pub const VERSION: u32 = 2;
 
 /// Why a node stops an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -68,7 +68,7 @@ pub enum ToShim {
     Leave,
 }
 
-/// What the watchdog says first on every connection.
+/// What the watchdog says first on every connection. In every version the version comes first: see `spoken_version`.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Hello {
     #[n(0)]
@@ -90,30 +90,9 @@ pub struct Hello {
     pub memory_limits: bool,
     #[n(7)]
     pub problems: Vec<String>,
-    /// It can keep Docker containers. One of an earlier version cannot, and lives on over an upgrade of the node.
-    #[n(8)]
-    #[cbor(default)]
-    pub docker: bool,
-    /// It runs attempts in folders that the node made, with secrets.
-    #[n(12)]
-    #[cbor(default)]
-    pub stages: bool,
-    /// It knows `Order::further`.
-    #[n(13)]
-    #[cbor(default)]
-    pub limits: bool,
     /// It can shut sandboxed processes in.
-    #[n(14)]
-    #[cbor(default)]
+    #[n(8)]
     pub jails: bool,
-    /// It mounts what tasks ask for.
-    #[n(15)]
-    #[cbor(default)]
-    pub mounts: bool,
-    /// It confines as `Order::confinement` says and knows `Order::root`.
-    #[n(9)]
-    #[cbor(default)]
-    pub confines: bool,
 }
 
 /// From the watchdog to the node.
@@ -155,8 +134,32 @@ pub fn put_frames<T: Encode<()>>(out: &mut Vec<u8>, messages: &[T]) {
 pub enum FrameError {
     #[error("a frame of {0} bytes is over the limit")]
     TooLong(usize),
+    #[error("the watchdog did not begin with a greeting")]
+    NoGreeting,
     #[error("a frame does not decode: {0}")]
     Malformed(#[from] minicbor::decode::Error),
+}
+
+/// The version that a watchdog speaks, by the first frame that it sent; none: that is not here yet. Whatever follows in
+/// it may be of a form that nobody here knows: every version's begins with `[[0, [[version, …`.
+pub fn spoken_version(bytes: &[u8]) -> Result<Option<u32>, FrameError> {
+    let Some(head) = bytes.get(..4).and_then(|head| <[u8; 4]>::try_from(head).ok()) else { return Ok(None) };
+    let length = u32::from_be_bytes(head) as usize;
+    if length > limits::FRAME_BYTES {
+        return Err(FrameError::TooLong(length));
+    }
+    let Some(frame) = bytes.get(4..4 + length) else { return Ok(None) };
+    let mut decoder = minicbor::Decoder::new(frame);
+    // The frame's messages and the first of them.
+    decoder.array()?;
+    decoder.array()?;
+    if decoder.u32()? != 0 {
+        return Err(FrameError::NoGreeting);
+    }
+    // What the greeting holds, and its fields.
+    decoder.array()?;
+    decoder.array()?;
+    Ok(Some(decoder.u32()?))
 }
 
 /// Takes all whole frames off the front of `bytes`.
@@ -196,5 +199,24 @@ mod tests {
         }
         assert_eq!(got, messages);
         assert!(inbox.is_empty());
+    }
+
+    #[test]
+    fn the_version_is_read_whatever_form_the_rest_has() {
+        let frame = |write: &dyn Fn(&mut minicbor::Encoder<&mut Vec<u8>>)| {
+            let mut body = Vec::new();
+            write(&mut minicbor::Encoder::new(&mut body));
+            [&(body.len() as u32).to_be_bytes()[..], &body].concat()
+        };
+        // A greeting that holds nothing but its version and a text.
+        let strange = frame(&|e| {
+            let _ = e.array(1).and_then(|e| e.array(2)?.u32(0)?.array(1)?.array(2)?.u32(99)?.str("strange"));
+        });
+        assert_eq!(spoken_version(&strange).unwrap(), Some(99));
+        assert_eq!(spoken_version(&strange[..strange.len() - 1]).unwrap(), None, "not all of it is here");
+        assert_eq!(spoken_version(&[]).unwrap(), None);
+        let mut pong = Vec::new();
+        put_frames(&mut pong, &[FromShim::Pong]);
+        assert!(matches!(spoken_version(&pong), Err(FrameError::NoGreeting)));
     }
 }

@@ -60,7 +60,7 @@ pub fn config(layout: &Layout, order: &Order, root: &RootFs, devices: Devices) -
     }));
     mounts.extend(devices.mounts);
     mounts.extend(host_mounts(order, &bundle_folder(layout, order.lease)));
-    let working_dir = order.working_dir().map(|wanted| working_dir::inside(wanted, WORK));
+    let working_dir = order.working_dir.as_deref().map(|wanted| working_dir::inside(wanted, WORK));
     json!({
         "ociVersion": "1.0.2",
         "process": {
@@ -126,14 +126,14 @@ fn host_mounts(order: &Order, bundle: &Path) -> Vec<Value> {
             "options": ["rbind", access, "nosuid", "nodev"],
         })
     };
-    order.mounts().iter().enumerate().map(mount).collect()
+    order.mounts.iter().enumerate().map(mount).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::shim::bundle::rootfs;
-    use crate::shim_api::request::{Further, Mode, Root};
+    use crate::shim_api::request::{Mode, Root};
     use stint_protocol::{BootMs, LeaseId, Network, TaskId};
 
     fn order() -> Order {
@@ -164,7 +164,9 @@ mod tests {
             gpu_ids: Vec::new(),
             own_folder: false,
             secrets: None,
-            further: None,
+            swap_bytes: 0,
+            working_dir: None,
+            mounts: Vec::new(),
         }
     }
 
@@ -186,8 +188,7 @@ mod tests {
         };
         assert_eq!((sized("/tmp"), sized("/dev/shm")), (json!("size=1048576"), json!("size=2097152")));
         assert_eq!(config["root"]["readonly"], json!(true));
-        order.further =
-            Some(Box::new(Further { swap_bytes: 0, working_dir: Some("src".into()), mounts: Vec::new() }));
+        order.working_dir = Some("src".into());
         let config = super::config(&layout, &order, &root, Devices { mounts: Vec::new(), env: Vec::new() });
         assert_eq!(
             config["process"]["cwd"],

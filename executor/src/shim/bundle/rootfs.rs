@@ -28,7 +28,7 @@ pub struct RootFs {
 pub fn make(layout: &Layout, order: &Order, bundle: &Path) -> io::Result<RootFs> {
     let root = bare(layout, order, bundle)?;
     // Attempts share it, and crun makes the places of mounts in it.
-    if root.overlay.is_some() || order.mounts().is_empty() {
+    if root.overlay.is_some() || order.mounts.is_empty() {
         return Ok(root);
     }
     let overlay = overlay(&root.path, bundle)?;
