@@ -77,7 +77,16 @@ async fn through_us(host: &HostClient, events: &mut mpsc::Receiver<HostEvent>, n
     let env = BTreeMap::from([("STINT_TASK_ID".to_owned(), lease.task.to_string())]);
     let (tenant, deadline, spec) = (Tenant::default_tenant(), boot_now().plus(60_000), SharedSpec::new(spec));
     let began = Instant::now();
-    host.start(Launch { lease, tenant, spec, runtime: Runtime::Crun, gpus: Vec::new(), deadline, env });
+    host.start(Launch {
+        lease,
+        tenant,
+        name: None,
+        spec,
+        runtime: Runtime::Crun,
+        gpus: Vec::new(),
+        deadline,
+        env,
+    });
     loop {
         if let Some(HostEvent::Ended(end)) = events.recv().await {
             assert_eq!(end.kind, EndKind::Exited(0), "{end:?}");

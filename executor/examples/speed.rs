@@ -63,7 +63,16 @@ async fn ours(shim: &std::ffi::OsStr, sandbox: bool, runtime: Runtime) -> Durati
         let env = BTreeMap::from([("STINT_TASK_ID".to_owned(), lease.task.to_string())]);
         let deadline = boot_now().plus(60_000);
         let tenant = Tenant::default_tenant();
-        host.start(Launch { lease, tenant, spec: spec.clone(), runtime, gpus: Vec::new(), deadline, env });
+        host.start(Launch {
+            lease,
+            tenant,
+            name: None,
+            spec: spec.clone(),
+            runtime,
+            gpus: Vec::new(),
+            deadline,
+            env,
+        });
     };
     let began = Instant::now();
     (0..SLOTS).for_each(|_| start());

@@ -1,5 +1,7 @@
 //! The node's side: an execution host that talks to the watchdog of this machine.
 
+mod adopt;
+mod attempt;
 mod devices;
 mod health;
 mod housekeeping;
@@ -21,8 +23,8 @@ use tokio::task::JoinHandle;
 use crate::clock::boot_now;
 use crate::docker::credentials_watch::CredentialsWatch;
 use crate::host::{
-    ContainersFuture, Held, Host, HostError, HostEvent, HostHealth, Launch, LogChunk, LogError, LogFuture,
-    LogStream, StopReason,
+    AttemptStage, AttemptStatus, ContainersFuture, Executing, Execution, Held, Host, HostError, HostEvent,
+    HostHealth, Launch, LogChunk, LogError, LogFuture, LogStream, StopReason,
 };
 use crate::mock::{self, ToMock};
 use crate::refusal::Refusal;
@@ -33,7 +35,8 @@ use crate::stages::{self, Staged};
 use crate::watchdog::Limits;
 use crate::{limits, logs, progress};
 
-use state::{Shared, Where};
+use attempt::AttemptState;
+use state::Shared;
 
 /// The real execution host. Clones are handles on the same one; when the last goes, the connection goes, and attempts
 /// run on until their leases end.
@@ -140,6 +143,18 @@ impl HostClient {
         }
     }
 
+    /// Where an attempt is that was just launched.
+    fn first_stage(&self, launch: &Launch) -> AttemptStage {
+        let waits = staging::must_wait(launch) || devices::must_look(&self.shared, launch);
+        match launch.runtime {
+            Runtime::Process | Runtime::Crun | Runtime::Docker if waits => {
+                AttemptStage::Preparing(staging::first(launch))
+            }
+            Runtime::Process | Runtime::Crun | Runtime::Docker => AttemptStage::Outbox,
+            Runtime::Mock | Runtime::Slurm => AttemptStage::With(Executing::Node, Execution::Starting),
+        }
+    }
+
     fn start_mock(&self, launch: Launch) {
         if let Err(e) = self.shared.mark_mock() {
             let refusal = Refusal::start_failed(format!("marking the use of the mock runtime: {e}"));
@@ -160,20 +175,15 @@ impl HostClient {
 impl Host for HostClient {
     fn start(&self, launch: Launch) {
         let lease = launch.lease;
-        let place = match launch.runtime {
-            Runtime::Mock => Where::Here,
-            _ if staging::must_wait(&launch) || devices::must_look(&self.shared, &launch) => Where::Waiting,
-            Runtime::Process | Runtime::Crun | Runtime::Docker => Where::Queued,
-            _ => Where::Here,
-        };
-        if !self.shared.begin(lease, launch.deadline, place) {
+        let stage = self.first_stage(&launch);
+        if !self.shared.begin(&launch, stage) {
             return;
         }
         lines::leased(&launch);
         match self.shared.runtime_problem(launch.runtime) {
             Some(problem) => self.refuse(lease, Refusal::start_failed(problem)),
             None if launch.runtime == Runtime::Mock => self.start_mock(launch),
-            None if place == Where::Waiting => {
+            None if matches!(stage, AttemptStage::Preparing(_)) => {
                 tokio::spawn(staging::start(self.clone(), launch));
             }
             None => self.send_order(&launch, &Staged::default()),
@@ -190,8 +200,8 @@ impl Host for HostClient {
         self.shared.tell_stop(lease, reason);
         match self.shared.stopping(lease, reason) {
             // Whoever prepares it finds the reason.
-            Some(Where::Waiting) => {}
-            Some(Where::Here) => drop(self.mock.send(ToMock::Stop(lease, reason))),
+            Some(AttemptStage::Preparing(_)) => {}
+            Some(AttemptStage::With(Executing::Node, _)) => drop(self.mock.send(ToMock::Stop(lease, reason))),
             Some(_) => self.shared.send(ToShim::Stop(lease, reason)),
             None => {}
         }
@@ -203,13 +213,17 @@ impl Host for HostClient {
 
     fn held(&self) -> Vec<Held> {
         let state = self.shared.lock();
-        let held = |(lease, entry): (&LeaseId, &state::Entry)| Held {
+        let held = |(lease, attempt): (&LeaseId, &AttemptState)| Held {
             lease: *lease,
-            started: entry.started,
-            stopping: entry.stopping,
-            deadline: entry.deadline,
+            started: attempt.stage.has_started(),
+            stopping: attempt.is_stopping(),
+            deadline: attempt.deadline,
         };
         state.running.iter().map(held).collect()
+    }
+
+    fn attempts(&self) -> Vec<AttemptStatus> {
+        self.shared.lock().attempts()
     }
 
     fn unacknowledged(&self) -> Vec<AttemptEnd> {

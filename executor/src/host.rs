@@ -7,9 +7,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use stint_protocol::{
-    Allowance, AttemptEnd, BootMs, Class, GpuInfo, LeaseId, QuarantinedGpu, Runtime, SharedSpec, Tenant,
+    Allowance, AttemptEnd, BootMs, Class, GpuInfo, LeaseId, QuarantinedGpu, Runtime, SharedSpec, TaskName,
+    Tenant,
 };
 
+pub use crate::attempt_stage::{AttemptStage, Executing, Execution, Preparation};
+pub use crate::shim_api::request::AttemptLabels;
 pub use crate::shim_api::wire::{Held, Sandbox, StopReason};
 
 /// What one attempt needs to be started.
@@ -17,6 +20,8 @@ pub use crate::shim_api::wire::{Held, Sandbox, StopReason};
 pub struct Launch {
     pub lease: LeaseId,
     pub tenant: Tenant,
+    /// The task's, when its user gave it one.
+    pub name: Option<TaskName>,
     /// Resolved: no field asks for a default any more.
     pub spec: SharedSpec,
     /// Chosen by the node among what class and host offer.
@@ -41,6 +46,39 @@ pub enum HostEvent {
     RuntimesChanged,
 }
 
+impl Launch {
+    /// What is remembered of whose it is.
+    pub fn labels(&self) -> AttemptLabels {
+        AttemptLabels {
+            tenant: self.tenant.clone(),
+            class: self.spec.class,
+            task_name: self.name.clone(),
+            runtime: self.runtime,
+            image: self.spec.image.clone(),
+        }
+    }
+}
+
+/// Where an attempt is, and whose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttemptStatus {
+    pub lease: LeaseId,
+    pub stage: AttemptStage,
+    /// Why it was asked to stop, while it has not ended.
+    pub stop: Option<StopReason>,
+    /// End of its lease; none: it has ended.
+    pub deadline: Option<BootMs>,
+    /// None: it has ended, or nobody remembers.
+    pub labels: Option<AttemptLabels>,
+}
+
+impl AttemptStatus {
+    /// One that has ended and is not acknowledged yet.
+    pub fn ended(lease: LeaseId) -> Self {
+        Self { lease, stage: AttemptStage::Ended, stop: None, deadline: None, labels: None }
+    }
+}
+
 /// DOOR: an execution host. Real: `HostClient`. A simulated one lives in the `sim` crate.
 pub trait Host: Send + Sync + 'static {
     /// Starts an attempt. Never blocks; what comes of it arrives as events. A lease that is already held or has
@@ -54,6 +92,10 @@ pub trait Host: Send + Sync + 'static {
     fn acknowledge(&self, leases: Vec<LeaseId>);
     /// What runs or is being stopped now.
     fn held(&self) -> Vec<Held>;
+    /// Where each attempt of this host is that has not ended, or whose end was not acknowledged yet: for people who look.
+    fn attempts(&self) -> Vec<AttemptStatus> {
+        Vec::new()
+    }
     /// What has ended and was not acknowledged yet.
     fn unacknowledged(&self) -> Vec<AttemptEnd>;
     /// A piece of an attempt's output from `offset`, `max` bytes at most.

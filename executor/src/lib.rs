@@ -16,6 +16,7 @@
 //! because CLOCK_BOOTTIME went on. With `sandbox` off, a program that daemonises, leaves its session *and* wipes its
 //! environment while its watchdog is killed is not found again.
 
+mod attempt_stage;
 mod client;
 mod clock;
 mod complain;
@@ -49,10 +50,11 @@ pub use docker::credentials::{Credentials, CredentialsError};
 pub use docker::image::{Reference as ImageReference, Refused as ImageRefused};
 pub use gpu::{FixedGpu, GpuError, GpuLocks, GpuSource, detect_gpus, lock_gpus};
 pub use host::{
-    ContainersFuture, Held, Host, HostError, HostEvent, HostHealth, Launch, LogChunk, LogError, LogFuture,
-    LogStream, Sandbox, StopReason,
+    AttemptLabels, AttemptStage, AttemptStatus, ContainersFuture, Executing, Execution, Held, Host,
+    HostError, HostEvent, HostHealth, Launch, LogChunk, LogError, LogFuture, LogStream, Preparation, Sandbox,
+    StopReason,
 };
-pub use observer::{Artifact, Observer, PullEnd, Rule, Whose};
+pub use observer::{Artifact, Observer, PullEnd, Rule};
 pub use progress::{FILE as PROGRESS_FILE, Progress, read as read_progress};
 pub use settings::{
     Bounds, ConfineSettings, CrunSettings, DockerSettings, HostSettings, KeepEnded, MountSettings,

@@ -1,18 +1,7 @@
-//! The door to whoever looks on while attempts are executed: says whose they are, and counts what is done for them.
+//! The door to whoever counts what is done for attempts while they are executed.
 
 use std::fmt;
 use std::time::Duration;
-
-use stint_protocol::{Class, LeaseId, Runtime, Tenant};
-
-/// What lines about an attempt say of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Whose {
-    pub tenant: Tenant,
-    pub class: Class,
-    pub runtime: Option<Runtime>,
-    pub image: Option<String>,
-}
 
 /// A rule of the operator that forbids attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,8 +84,6 @@ impl Artifact {
 
 /// DOOR: a node, as its execution host sees it. A host has none in a test that needs none.
 pub trait Observer: Send + Sync + 'static {
-    /// Whose an attempt is; none: not known any more.
-    fn whose(&self, lease: LeaseId) -> Option<Whose>;
     /// A rule forbade an attempt.
     fn denied(&self, rule: Rule);
     /// An image was pulled, or could not be, after this long.

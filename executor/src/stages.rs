@@ -17,7 +17,7 @@ use minicbor::{Decode, Encode};
 use stint_protocol::{AttemptEnd, LeaseId, OutputPath, Tenant};
 
 use crate::shim_api::layout::Layout;
-use crate::shim_api::request::{GivenMount, GivenSecrets};
+use crate::shim_api::request::{AttemptLabels, GivenMount, GivenSecrets};
 use crate::store::ImageFiles;
 
 pub use copy::blob_of;
@@ -51,6 +51,9 @@ pub struct Record {
     /// The registered image that it holds.
     #[n(3)]
     pub image: Option<String>,
+    /// None: an earlier version wrote it.
+    #[n(4)]
+    pub labels: Option<AttemptLabels>,
 }
 
 fn record_file(layout: &Layout, lease: LeaseId) -> PathBuf {

@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// From what knows nothing of the others to what knows them.
-const PARTS: [&str; 24] = [
+const PARTS: [&str; 25] = [
     "limits",
     "complain",
     "refusal",
+    "attempt_stage",
     "sys",
     "clock",
     "usage",

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use stint_executor::{Artifact, Host, LogStream, Observer, PullEnd, Rule, StopReason, Whose, boot_now};
+use stint_executor::{Artifact, Host, LogStream, Observer, PullEnd, Rule, StopReason, boot_now};
 use stint_protocol::{EndKind, GpuId, GpuInfo, GpuRequest, LeaseId, Runtime};
 use support::{Client, Rig, assert_kind, launch, signal, spec, wait_until};
 
@@ -654,9 +654,6 @@ struct Counts {
 }
 
 impl Observer for Counts {
-    fn whose(&self, _: LeaseId) -> Option<Whose> {
-        None
-    }
     fn denied(&self, _: Rule) {}
     fn pulled(&self, end: PullEnd, took: Duration) {
         self.pulls.lock().unwrap().push((end, took));

@@ -263,6 +263,7 @@ async fn an_attempt_is_stopped_while_its_files_are_fetched() {
     let lease = launch.lease;
     client.host.start(launch);
     assert_eq!(client.host.held().len(), 1, "it counts as held while it is prepared");
+    assert_eq!(client.stage(lease), "preparing: its inputs");
     client.host.stop(lease, StopReason::Cancelled);
     assert_kind(&client.end(lease).await, EndKind::Cancelled);
     assert!(std::fs::read_dir(rig.executor().join("attempts")).unwrap().next().is_none());
@@ -293,6 +294,7 @@ async fn a_node_that_is_killed_goes_on_with_outputs_and_masks() {
     client.until_output(leases[1], "*****").await;
     // The first has ended; its output is on its way to a store that never answers.
     wait_until("its output is being kept", || stuck.kept.load(SeqCst) == 1).await;
+    assert_eq!(client.stage(leases[0]), "finishing: its outputs");
     drop(client);
 
     rig.settings.store = Some(shelf(&rig, 0, false));

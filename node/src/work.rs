@@ -1,13 +1,11 @@
-//! What the execution host of this peer tells: counters of what was done for attempts here since this process began, and
-//! whose an attempt is.
+//! What the execution host of this peer tells: counters of what was done for attempts here since this process began.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
-use stint_executor::{Artifact, Observer, PullEnd, Rule, Whose};
-use stint_protocol::LeaseId;
+use stint_executor::{Artifact, Observer, PullEnd, Rule};
 
 use crate::counts::BUCKETS_S;
 use crate::shared::Shared;
@@ -81,19 +79,6 @@ impl Work {
 pub struct Onlooker(pub Arc<Shared>);
 
 impl Observer for Onlooker {
-    fn whose(&self, lease: LeaseId) -> Option<Whose> {
-        let state = self.0.view().state;
-        if let Some(task) = state.task(lease.task) {
-            let (tenant, class) = (task.fields.tenant.clone(), task.spec.class);
-            let runtime = task.leased().map(|leased| leased.runtime);
-            return Some(Whose { tenant, class, runtime, image: task.spec.image.clone() });
-        }
-        let task = state.finished(lease.task)?;
-        let (tenant, class) = (task.fields.tenant.clone(), task.spec.class);
-        let runtime = task.fields.records.last().and_then(|record| record.runtime);
-        Some(Whose { tenant, class, runtime, image: task.spec.image.clone() })
-    }
-
     fn denied(&self, rule: Rule) {
         self.0.work.denied.with_label_values(&[rule.as_str()]).inc();
     }

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use stint_executor::{
-    ContainersFuture, Held, Host, HostEvent, HostHealth, Launch, LogChunk, LogError, LogFuture, LogStream,
-    Progress, StopReason,
+    AttemptStage, AttemptStatus, ContainersFuture, Executing, Execution, Held, Host, HostEvent, HostHealth,
+    Launch, LogChunk, LogError, LogFuture, LogStream, Progress, StopReason,
 };
 use stint_protocol::{Allowance, AttemptEnd, BootMs, LeaseId, Network, QuarantinedGpu, Runtime};
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -231,6 +231,14 @@ impl Host for Bridge {
         held
     }
 
+    fn attempts(&self) -> Vec<AttemptStatus> {
+        let mut attempts = self.0.local.attempts();
+        let desk = self.desk();
+        attempts.extend(desk.held().iter().map(in_slurm));
+        attempts.extend(desk.unacknowledged().iter().map(|end| AttemptStatus::ended(end.lease)));
+        attempts
+    }
+
     fn unacknowledged(&self) -> Vec<AttemptEnd> {
         let mut ends = self.0.local.unacknowledged();
         ends.extend(self.desk().unacknowledged());
@@ -288,6 +296,17 @@ impl Host for Bridge {
         health.allows.push(allowance());
         health
     }
+}
+
+/// Where an attempt is that Slurm has, or is to get.
+fn in_slurm(held: &Held) -> AttemptStatus {
+    let execution = match (held.stopping, held.started) {
+        (true, started) => Execution::Stopping { started },
+        (false, true) => Execution::Running,
+        (false, false) => Execution::Starting,
+    };
+    let stage = AttemptStage::With(Executing::Slurm, execution);
+    AttemptStatus { lease: held.lease, stage, stop: None, deadline: Some(held.deadline), labels: None }
 }
 
 /// What tasks may ask of Slurm beside what every task may: where they begin.

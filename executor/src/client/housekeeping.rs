@@ -6,9 +6,10 @@ use std::time::Duration;
 use stint_protocol::LeaseId;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::attempt::AttemptState;
 use super::lines::trouble;
-use crate::client::state::{Shared, Where};
-use crate::host::LogStream;
+use crate::client::state::Shared;
+use crate::host::{Executing, LogStream};
 use crate::{limits, logs};
 
 /// Folders removed in one round at most, so that logs are looked at in between.
@@ -42,7 +43,8 @@ pub async fn run(shared: Arc<Shared>) {
 }
 
 fn running(shared: &Shared) -> Vec<LeaseId> {
-    shared.lock().running.iter().filter(|(_, e)| e.place == Where::Sent).map(|(lease, _)| *lease).collect()
+    let writes = |attempt: &AttemptState| attempt.stage.is_with(Executing::Watchdog);
+    shared.lock().running.iter().filter(|(_, attempt)| writes(attempt)).map(|(lease, _)| *lease).collect()
 }
 
 /// The ended attempts that are over the count or the age that is kept.

@@ -1,14 +1,15 @@
 //! What is told about attempts: a line for each change of state, all with the same fields, and counts.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use stint_protocol::{EndKind, LeaseId, Runtime};
 use tracing::Level;
 
-use super::state::Shared;
+use super::state::{News, Shared};
 use crate::docker::pull;
-use crate::host::{HostEvent, Launch, StopReason};
-use crate::observer::{Observer, Whose};
+use crate::host::{AttemptLabels, HostEvent, Launch, StopReason};
+use crate::observer::Observer;
 
 /// Target of the lines that tell what becomes of each task. There may be thousands a second.
 pub const TARGET: &str = "stint::task";
@@ -16,20 +17,20 @@ pub const TARGET: &str = "stint::task";
 /// A line about trouble with an attempt, which it names as those of `TARGET` do.
 macro_rules! trouble {
     ($level:ident, $shared:expr, $lease:expr, $($rest:tt)+) => {{
-        let whose = $shared.whose($lease);
-        let tenant = whose.as_ref().map(|whose| whose.tenant.as_str());
-        let class = whose.as_ref().map(|whose| whose.class.as_str());
+        let labels = $shared.labels($lease);
+        let tenant = labels.as_ref().map(|labels| labels.tenant.as_str());
+        let class = labels.as_ref().map(|labels| labels.class.as_str());
         tracing::$level!(task = %$lease.task, attempt = $lease.attempt, tenant, class, $($rest)+)
     }};
 }
 pub(crate) use trouble;
 
-/// One of many lines about an attempt, for which `whose` was looked up.
+/// One of many lines about an attempt.
 macro_rules! step {
-    ($whose:expr, $lease:expr, $($rest:tt)+) => {{
-        let whose = &$whose;
-        let tenant = whose.as_ref().map(|whose| whose.tenant.as_str());
-        let class = whose.as_ref().map(|whose| whose.class.as_str());
+    ($labels:expr, $lease:expr, $($rest:tt)+) => {{
+        let labels: Option<&AttemptLabels> = $labels;
+        let tenant = labels.map(|labels| labels.tenant.as_str());
+        let class = labels.map(|labels| labels.class.as_str());
         tracing::debug!(target: TARGET, task = %$lease.task, attempt = $lease.attempt, tenant, class, $($rest)+)
     }};
 }
@@ -38,16 +39,12 @@ fn is_on() -> bool {
     tracing::enabled!(target: TARGET, Level::DEBUG)
 }
 
-fn whose(launch: &Launch) -> Option<Whose> {
-    let (tenant, class) = (launch.tenant.clone(), launch.spec.class);
-    Some(Whose { tenant, class, runtime: Some(launch.runtime), image: launch.spec.image.clone() })
-}
-
 /// The node was told to run it.
 pub fn leased(launch: &Launch) {
     if is_on() {
         let (runtime, image) = (launch.runtime.as_str(), launch.spec.image.as_deref());
-        step!(whose(launch), launch.lease, runtime, image, gpus = launch.gpus.len(), "leased to this node");
+        let labels = launch.labels();
+        step!(Some(&labels), launch.lease, runtime, image, gpus = launch.gpus.len(), "leased to this node");
     }
 }
 
@@ -56,14 +53,16 @@ pub fn preparing(launch: &Launch) {
     if is_on() {
         let image = launch.spec.image.as_deref();
         let inputs = launch.spec.files.as_ref().map_or(0, |files| files.inputs.len());
-        step!(whose(launch), launch.lease, image, inputs, "preparing");
+        let labels = launch.labels();
+        step!(Some(&labels), launch.lease, image, inputs, "preparing");
     }
 }
 
 /// All of that is there.
 pub fn prepared(launch: &Launch, took: Duration) {
     if is_on() {
-        step!(whose(launch), launch.lease, took_ms = took.as_millis() as u64, "prepared");
+        let labels = launch.labels();
+        step!(Some(&labels), launch.lease, took_ms = took.as_millis() as u64, "prepared");
     }
 }
 
@@ -76,19 +75,21 @@ impl Shared {
         }
     }
 
-    pub fn whose(&self, lease: LeaseId) -> Option<Whose> {
-        self.settings.observer.as_ref()?.whose(lease)
+    /// Whose an attempt is that has not ended; none: nobody remembers.
+    pub fn labels(&self, lease: LeaseId) -> Option<Arc<AttemptLabels>> {
+        self.lock().running.get(&lease)?.labels.clone()
     }
 
     /// It is asked to end.
     pub fn tell_stop(&self, lease: LeaseId, reason: StopReason) {
         if is_on() {
-            step!(self.whose(lease), lease, ?reason, "stopping");
+            let labels = self.labels(lease);
+            step!(labels.as_deref(), lease, ?reason, "stopping");
         }
     }
 
     /// What happened, and what it took to pull the image.
-    pub fn tell(&self, event: &HostEvent) {
+    pub fn tell(&self, News { event, labels }: &News) {
         // A pull is over when the program starts, or when the attempt ends without that: it is counted once.
         let (lease, pull_is_over) = match event {
             HostEvent::Started { lease, .. } => (*lease, true),
@@ -102,27 +103,26 @@ impl Shared {
             self.observe(|observer| observer.pulled(end, took));
         }
         if is_on() {
-            self.tell_step(lease, event);
+            tell_step(lease, event, labels.as_deref());
         }
     }
+}
 
-    fn tell_step(&self, lease: LeaseId, event: &HostEvent) {
-        let whose = self.whose(lease);
-        match event {
-            HostEvent::Ended(end) => {
-                let (exit_code, signal) = match end.kind {
-                    EndKind::Exited(code) => (Some(code), None),
-                    EndKind::Signalled(signal) => (None, Some(signal)),
-                    _ => (None, None),
-                };
-                let (kind, run_ms) = (end.kind.as_str(), end.run_ms);
-                step!(whose, lease, kind, exit_code, signal, run_ms, reason = end.message, "ended");
-            }
-            _ => {
-                let runtime = whose.as_ref().and_then(|whose| whose.runtime).map(Runtime::as_str);
-                let image = whose.as_ref().and_then(|whose| whose.image.as_deref());
-                step!(whose, lease, runtime, image, "started");
-            }
+fn tell_step(lease: LeaseId, event: &HostEvent, labels: Option<&AttemptLabels>) {
+    match event {
+        HostEvent::Ended(end) => {
+            let (exit_code, signal) = match end.kind {
+                EndKind::Exited(code) => (Some(code), None),
+                EndKind::Signalled(signal) => (None, Some(signal)),
+                _ => (None, None),
+            };
+            let (kind, run_ms) = (end.kind.as_str(), end.run_ms);
+            step!(labels, lease, kind, exit_code, signal, run_ms, reason = end.message, "ended");
+        }
+        _ => {
+            let runtime = labels.map(|labels| labels.runtime.as_str());
+            let image = labels.and_then(|labels| labels.image.as_deref());
+            step!(labels, lease, runtime, image, "started");
         }
     }
 }

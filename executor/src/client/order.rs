@@ -89,6 +89,7 @@ pub fn make(shared: &Shared, launch: &Launch, staged: &Staged) -> Result<Order, 
         swap_bytes: asked.and_then(|limits| limits.swap_bytes).unwrap_or(0),
         working_dir,
         mounts,
+        labels: launch.labels(),
     })
 }
 

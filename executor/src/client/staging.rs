@@ -17,7 +17,7 @@ use super::devices;
 use super::lines::{self, trouble};
 use super::state::Shared;
 use crate::confine;
-use crate::host::{HostEvent, Launch, LogStream, StopReason};
+use crate::host::{HostEvent, Launch, LogStream, Preparation, StopReason};
 use crate::limits;
 use crate::observer::{Artifact, Rule};
 use crate::refusal::Refusal;
@@ -38,6 +38,16 @@ fn has_mounts(launch: &Launch) -> bool {
 /// Whether something is to be prepared before the watchdog gets it.
 pub fn must_wait(launch: &Launch) -> bool {
     must_stage(launch) || has_mounts(launch)
+}
+
+/// What it waits for first.
+pub fn first(launch: &Launch) -> Preparation {
+    match () {
+        () if registered_image(launch).is_some() => Preparation::Image,
+        () if must_stage(launch) => Preparation::Inputs,
+        () if has_mounts(launch) => Preparation::Mounts,
+        () => Preparation::Devices,
+    }
 }
 
 /// Whether its files or a registered image are to be fetched.
@@ -61,7 +71,7 @@ pub async fn start(client: HostClient, launch: Launch) {
         ready = prepare(&shared, &launch) => ready,
     };
     let refusal = match ready {
-        Ok(staged) => match shared.leave_wait(lease, staged.own_folder) {
+        Ok(staged) => match shared.leave_preparation(lease, staged.own_folder) {
             Some(deadline) => {
                 lines::prepared(&launch, began.elapsed());
                 return client.send_order(&Launch { deadline, ..launch }, &staged);
@@ -82,8 +92,10 @@ fn stopped(reason: StopReason) -> Refusal {
 async fn prepare(shared: &Arc<Shared>, launch: &Launch) -> Result<Staged, Refusal> {
     let mut staged = if must_stage(launch) { stage(shared, launch).await? } else { Staged::default() };
     if has_mounts(launch) {
+        shared.prepares(launch.lease, Preparation::Mounts);
         staged.mounts = find_mounts(shared, launch).await?;
     }
+    shared.prepares(launch.lease, Preparation::Devices);
     devices::wait_until_free(shared, launch).await?;
     Ok(staged)
 }
@@ -121,6 +133,7 @@ async fn stage(shared: &Arc<Shared>, launch: &Launch) -> Result<Staged, Refusal>
 async fn fetch_and_place(shared: &Arc<Shared>, launch: &Launch) -> Result<Staged, Refusal> {
     let image = match registered_image(launch) {
         Some(name) => {
+            shared.prepares(launch.lease, Preparation::Image);
             let files = fetched(shared.store()?.image(&launch.tenant, name).await, "image")?;
             shared.holds_image(launch.lease, launch.tenant.clone(), name.into());
             Some(files)
@@ -128,9 +141,11 @@ async fn fetch_and_place(shared: &Arc<Shared>, launch: &Launch) -> Result<Staged
         None => None,
     };
     let mut files = Vec::new();
+    shared.prepares(launch.lease, Preparation::Inputs);
     for blob in launch.spec.files.iter().flat_map(|files| inputs::blobs(files)).collect::<Vec<Blob>>() {
         files.push(fetched(shared.store()?.fetch(&launch.tenant, blob).await, "input")?);
     }
+    shared.prepares(launch.lease, Preparation::Files);
     let (task, placed) = (shared.clone(), launch.clone());
     let place = move || place(&task, &placed, &files);
     let crashed = |e| Err(Refusal::start_failed(format!("placing its files: {e}")));
@@ -157,6 +172,7 @@ fn place(shared: &Arc<Shared>, launch: &Launch, fetched: &[std::path::PathBuf]) 
         outputs: files.outputs.clone(),
         secrets: !files.secrets.is_empty(),
         image: registered_image(launch).map(String::from),
+        labels: Some(launch.labels()),
     };
     let making = |e: std::io::Error| Refusal::start_failed(format!("making its work folder: {e}"));
     let work = shared.layout.attempt(lease).join("work");

@@ -8,55 +8,32 @@ use std::time::SystemTime;
 use stint_protocol::{AttemptEnd, BootMs, EndKind, LeaseId, QuarantinedGpu, Tenant};
 use tokio::sync::{Notify, mpsc};
 
+use super::attempt::AttemptState;
 use super::devices::Quarantine;
-use crate::clock::boot_now;
 use crate::docker::watch::DaemonWatch;
 use crate::gpu::GpuUsers;
-use crate::host::{HostEvent, Publisher, StopReason};
-use crate::logs;
+use crate::host::{
+    AttemptLabels, AttemptStage, AttemptStatus, Executing, HostEvent, Launch, Preparation, Publisher,
+    StopReason,
+};
 use crate::refusal::Refusal;
 use crate::settings::HostSettings;
 use crate::shim_api::layout::Layout;
 use crate::shim_api::wire::{Hello, ToShim};
 use crate::stages::mask::Masks;
 use crate::stages::secrets::Secrets;
-use crate::stages::{self, Record};
 use crate::store::Store;
 
-/// Where an attempt is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Where {
-    /// Being prepared: its image, files, secrets and mounts, and until nobody uses its devices.
-    Waiting,
-    /// On its way to the watchdog, not sent yet.
-    Queued,
-    /// Sent to the watchdog.
-    Sent,
-    /// In this process: mock, or refused.
-    Here,
-}
-
-/// An attempt that has not ended.
-#[derive(Clone, Copy, Debug)]
-pub struct Entry {
-    pub started: bool,
-    pub stopping: bool,
-    /// Why it was asked to stop while it waited.
-    pub stop_reason: Option<StopReason>,
-    pub deadline: BootMs,
-    pub place: Where,
-    /// The home it runs in, once the watchdog has said so.
-    pub home: Option<u32>,
-    /// Its end is held back until its outputs are stored and its secrets are gone.
-    pub staged: bool,
-    /// Its program has ended; its outputs are being stored.
-    pub finishing: bool,
+/// Something that happened, with whose attempt it is about.
+pub struct News {
+    pub event: HostEvent,
+    pub labels: Option<Arc<AttemptLabels>>,
 }
 
 /// The changing part.
 #[derive(Default)]
 pub struct State {
-    pub running: BTreeMap<LeaseId, Entry>,
+    pub running: BTreeMap<LeaseId, AttemptState>,
     pub ended: BTreeMap<LeaseId, AttemptEnd>,
     pub outbox: Vec<ToShim>,
     pub hello: Option<Hello>,
@@ -85,7 +62,7 @@ pub struct Shared {
     pub secrets: Secrets,
     stop_asked: Notify,
     /// Ends of attempts after which something is left to do; as many as there are attempts.
-    finisher: mpsc::UnboundedSender<AttemptEnd>,
+    pub(super) finisher: mpsc::UnboundedSender<AttemptEnd>,
     masks: Mutex<BTreeMap<LeaseId, Masks>>,
     /// Images that the store keeps for attempts.
     images: Mutex<BTreeMap<LeaseId, (Tenant, String)>>,
@@ -133,25 +110,34 @@ impl Shared {
     }
 
     /// Notes an attempt; false when it is known already.
-    pub fn begin(&self, lease: LeaseId, deadline: BootMs, place: Where) -> bool {
-        let mut state = self.lock();
+    pub fn begin(&self, launch: &Launch, stage: AttemptStage) -> bool {
+        let (mut state, lease) = (self.lock(), launch.lease);
         if state.running.contains_key(&lease) || state.ended.contains_key(&lease) {
             return false;
         }
-        state.running.insert(lease, Entry::new(deadline, place));
+        let labels = Some(Arc::new(launch.labels()));
+        state.running.insert(lease, AttemptState::new(launch.deadline, stage, labels));
         true
     }
 
-    /// Notes renewals and queues them; gives those of mock attempts.
+    /// An attempt that is being prepared waits for something else now.
+    pub fn prepares(&self, lease: LeaseId, what: Preparation) {
+        if let Some(attempt) = self.lock().running.get_mut(&lease) {
+            attempt.stage = AttemptStage::Preparing(what);
+        }
+    }
+
+    /// Notes renewals and queues them; gives those of attempts that this process executes.
     pub fn renew(&self, renewals: Vec<(LeaseId, BootMs)>) -> Vec<(LeaseId, BootMs)> {
         let (mut state, mut here) = (self.lock(), Vec::new());
         for (lease, deadline) in renewals {
-            let Some(entry) = state.running.get_mut(&lease) else { continue };
-            entry.deadline = entry.deadline.max(deadline);
-            match entry.place {
-                Where::Waiting => {}
-                Where::Here => here.push((lease, deadline)),
-                Where::Queued | Where::Sent => state.outbox.push(ToShim::Renew(lease, deadline)),
+            let Some(attempt) = state.running.get_mut(&lease) else { continue };
+            attempt.deadline = attempt.deadline.max(deadline);
+            match attempt.stage {
+                // Whoever prepares it hands its deadline on.
+                AttemptStage::Preparing(_) => {}
+                AttemptStage::With(Executing::Node, _) => here.push((lease, deadline)),
+                _ => state.outbox.push(ToShim::Renew(lease, deadline)),
             }
         }
         drop(state);
@@ -161,20 +147,20 @@ impl Shared {
 
     /// Notes in which home an attempt runs.
     pub fn moved_in(&self, lease: LeaseId, home: Option<u32>) {
-        if let Some(entry) = self.lock().running.get_mut(&lease) {
-            entry.home = home;
+        if let Some(attempt) = self.lock().running.get_mut(&lease) {
+            attempt.home = home;
         }
     }
 
     /// Where the output of an attempt is now, and whether it has ended.
     pub fn output_folder(&self, lease: LeaseId) -> (PathBuf, bool) {
         let state = self.lock();
-        let entry = state.running.get(&lease);
-        let folder = match entry.and_then(|e| e.home) {
+        let attempt = state.running.get(&lease);
+        let folder = match attempt.and_then(|attempt| attempt.home) {
             Some(home) => self.layout.home(home),
             None => self.layout.attempt(lease),
         };
-        (folder, entry.is_none())
+        (folder, attempt.is_none())
     }
 
     /// Whether an attempt without a folder is known to have ended here: then it left nothing.
@@ -184,15 +170,14 @@ impl Shared {
     }
 
     /// Notes that an attempt is being stopped; says where it is.
-    pub fn stopping(&self, lease: LeaseId, reason: StopReason) -> Option<Where> {
+    pub fn stopping(&self, lease: LeaseId, reason: StopReason) -> Option<AttemptStage> {
         let mut state = self.lock();
-        let entry = state.running.get_mut(&lease)?;
-        entry.stopping = true;
-        entry.stop_reason.get_or_insert(reason);
-        let place = entry.place;
+        let attempt = state.running.get_mut(&lease)?;
+        attempt.ask_to_stop(reason);
+        let stage = attempt.stage;
         drop(state);
         self.stop_asked.notify_waiters();
-        Some(place)
+        Some(stage)
     }
 
     /// Returns when an attempt was asked to stop.
@@ -210,16 +195,16 @@ impl Shared {
 
     /// Why an attempt was asked to stop.
     pub fn stop_reason(&self, lease: LeaseId) -> Option<StopReason> {
-        self.lock().running.get(&lease)?.stop_reason
+        self.lock().running.get(&lease)?.stop
     }
 
     /// An attempt is prepared and goes to the watchdog: its deadline by now. None: it is to stop.
-    pub fn leave_wait(&self, lease: LeaseId, staged: bool) -> Option<BootMs> {
+    pub fn leave_preparation(&self, lease: LeaseId, finishes: bool) -> Option<BootMs> {
         let mut state = self.lock();
-        let entry = state.running.get_mut(&lease).filter(|entry| !entry.stopping)?;
-        entry.place = Where::Queued;
-        entry.staged = staged;
-        Some(entry.deadline)
+        let attempt = state.running.get_mut(&lease).filter(|attempt| !attempt.is_stopping())?;
+        attempt.stage = AttemptStage::Outbox;
+        attempt.finishes = finishes;
+        Some(attempt.deadline)
     }
 
     /// What keeps the bytes of the cluster.
@@ -257,18 +242,18 @@ impl Shared {
     /// Everything was done after the end of an attempt.
     pub fn done(&self, lease: LeaseId) {
         self.forget_masks(lease);
-        if let Some(entry) = self.lock().running.get_mut(&lease) {
-            entry.staged = false;
+        if let Some(attempt) = self.lock().running.get_mut(&lease) {
+            attempt.finishes = false;
         }
     }
 
-    /// Something is left to do after this end: the node hears of it then.
+    /// Holds an end back until what is left to do after it is done.
     fn divert(&self, state: &mut State, event: &HostEvent) -> bool {
         let HostEvent::Ended(end) = event else { return false };
-        let Some(entry) = state.running.get_mut(&end.lease).filter(|entry| entry.staged) else {
+        let Some(attempt) = state.running.get_mut(&end.lease).filter(|attempt| attempt.finishes) else {
             return false;
         };
-        if !std::mem::replace(&mut entry.finishing, true) {
+        if attempt.begin_finishing() {
             // Only a client that is closing has nobody who takes it; the next one goes on.
             let _ = self.finisher.send(end.clone());
         }
@@ -277,8 +262,8 @@ impl Shared {
 
     /// The watchdog does not get an attempt after all.
     pub fn stays_here(&self, lease: LeaseId) {
-        if let Some(entry) = self.lock().running.get_mut(&lease) {
-            entry.place = Where::Here;
+        if let Some(attempt) = self.lock().running.get_mut(&lease) {
+            attempt.hand_to(Executing::Node);
         }
     }
 
@@ -304,103 +289,19 @@ impl Shared {
         self.wake.notify_one();
     }
 
-    /// Takes over what the watchdog of an earlier node holds. No events: the node asks.
-    pub fn adopt(&self, hello: &Hello, accounted: bool) {
-        let folders = logs::ended_folders(&self.layout);
-        let mut state = self.lock();
-        state.accounted = accounted;
-        for (held, home) in &hello.held {
-            let (place, home) = (Where::Sent, *home);
-            let staged = self.has_more_to_do(held.lease);
-            let entry = Entry {
-                started: held.started,
-                stopping: held.stopping,
-                home,
-                staged,
-                ..Entry::new(held.deadline, place)
-            };
-            state.running.insert(held.lease, entry);
-        }
-        for end in &hello.ended {
-            if self.has_more_to_do(end.lease) {
-                let entry = Entry {
-                    started: true,
-                    stopping: true,
-                    staged: true,
-                    finishing: true,
-                    ..Entry::new(BootMs::default(), Where::Sent)
-                };
-                state.running.insert(end.lease, entry);
-                let _ = self.finisher.send(end.clone());
-            } else {
-                let written = stages::finished(&self.layout, end.lease);
-                state.ended.insert(end.lease, written.unwrap_or_else(|| end.clone()));
-            }
-        }
-        self.secrets.sweep(|lease| state.running.contains_key(&lease));
-        let kept = folders
-            .into_iter()
-            .filter(|(_, l)| !state.running.contains_key(l) && !state.ended.contains_key(l))
-            .collect();
-        state.kept = kept;
-        state.hello = Some(hello.clone());
-    }
-
-    /// Whether something is left to do after the end of an attempt of an earlier node; what its output is masked with
-    /// is found again.
-    fn has_more_to_do(&self, lease: LeaseId) -> bool {
-        let record = Record::open(&self.layout, lease);
-        if record.as_ref().is_some_and(|record| record.secrets) {
-            self.set_masks(lease, self.secrets.masks(lease));
-        }
-        record.is_some()
-    }
-
-    /// Compares what is known with what a newly connected watchdog says; gives what has happened meanwhile.
-    pub fn reconcile(&self, hello: &Hello) -> Vec<HostEvent> {
-        let (mut state, mut events) = (self.lock(), Vec::new());
-        for (held, home) in &hello.held {
-            if let Some(entry) = state.running.get_mut(&held.lease) {
-                entry.home = *home;
-                entry.stopping |= held.stopping;
-                if held.started && !entry.started && !held.stopping {
-                    events.push(HostEvent::Started { lease: held.lease, at: boot_now() });
-                }
-            }
-        }
-        for end in &hello.ended {
-            if state.running.contains_key(&end.lease) {
-                events.push(HostEvent::Ended(end.clone()));
-            } else if !state.ended.contains_key(&end.lease) {
-                // Acknowledged before, but the watchdog did not hear it.
-                state.outbox.push(ToShim::Acknowledge(end.lease));
-            }
-        }
-        let known = |lease: &LeaseId| {
-            hello.held.iter().any(|(h, _)| h.lease == *lease) || hello.ended.iter().any(|e| e.lease == *lease)
-        };
-        for (lease, _) in state.running.iter().filter(|(l, e)| e.place == Where::Sent && !known(l)) {
-            // The watchdog writes its journal before it clones, so an attempt it does not know never ran.
-            let message = "the watchdog ended before it could start it".to_owned();
-            events.push(HostEvent::Ended(AttemptEnd::new(*lease, EndKind::Lost, message, 0)));
-        }
-        state.hello = Some(hello.clone());
-        state.link_problem = None;
-        events
-    }
-
     /// Notes what has happened and tells the node, waiting while it does not take more.
-    pub async fn publish(&self, mut events: Vec<HostEvent>) {
-        {
+    pub async fn publish(&self, events: Vec<HostEvent>) {
+        let news: Vec<News> = {
             let mut state = self.lock();
-            events.retain(|event| !self.divert(&mut state, event) && state.take_note(event));
-        }
-        events.iter().for_each(|event| self.tell(event));
+            let news = |event| (!self.divert(&mut state, &event)).then(|| state.take_note(event)).flatten();
+            events.into_iter().filter_map(news).collect()
+        };
+        news.iter().for_each(|news| self.tell(news));
         let failed = |end: &AttemptEnd| matches!(end.kind, EndKind::StartFailed | EndKind::Lost);
-        if events.iter().any(|event| matches!(event, HostEvent::Ended(end) if failed(end))) {
+        if news.iter().any(|news| matches!(&news.event, HostEvent::Ended(end) if failed(end))) {
             self.docker.iter().for_each(|daemon| daemon.look_soon());
         }
-        for event in events {
+        for News { event, .. } in news {
             if self.events.send(event).await.is_err() {
                 return;
             }
@@ -433,47 +334,44 @@ impl Shared {
     }
 }
 
-impl Entry {
-    fn new(deadline: BootMs, place: Where) -> Self {
-        Self {
-            started: false,
-            stopping: false,
-            stop_reason: None,
-            deadline,
-            place,
-            home: None,
-            staged: false,
-            finishing: false,
-        }
-    }
-}
-
 impl State {
-    /// Updates what is known; false when the event is not news.
-    fn take_note(&mut self, event: &HostEvent) -> bool {
-        match event {
-            HostEvent::Started { lease, .. } => match self.running.get_mut(lease) {
-                Some(entry) => !std::mem::replace(&mut entry.started, true),
-                None => false,
-            },
-            HostEvent::DevicesChanged | HostEvent::RuntimesChanged => true,
-            HostEvent::Ended(end) => {
-                let news = self.running.remove(&end.lease).is_some();
-                if news {
-                    self.ended.insert(end.lease, end.clone());
-                }
-                news
+    /// Updates what is known; none when the event is not news.
+    fn take_note(&mut self, event: HostEvent) -> Option<News> {
+        let labels = match &event {
+            HostEvent::Started { lease, .. } => {
+                let attempt = self.running.get_mut(lease)?;
+                attempt.note_started().then(|| attempt.labels.clone())?
             }
-        }
+            HostEvent::DevicesChanged | HostEvent::RuntimesChanged => None,
+            HostEvent::Ended(end) => {
+                let attempt = self.running.remove(&end.lease)?;
+                self.ended.insert(end.lease, end.clone());
+                attempt.labels
+            }
+        };
+        Some(News { event, labels })
+    }
+
+    /// As `Host::attempts`.
+    pub fn attempts(&self) -> Vec<AttemptStatus> {
+        let running = self.running.iter().map(|(lease, attempt)| AttemptStatus {
+            lease: *lease,
+            stage: attempt.stage,
+            stop: attempt.stop,
+            deadline: Some(attempt.deadline),
+            labels: attempt.labels.as_deref().cloned(),
+        });
+        let ended = self.ended.keys().map(|lease| AttemptStatus::ended(*lease));
+        running.chain(ended).collect()
     }
 
     /// Takes what is to be sent, noting which attempts are on their way now.
     pub fn take_outbox(&mut self) -> Vec<ToShim> {
         for message in &self.outbox {
             if let ToShim::Start(order) = message
-                && let Some(entry) = self.running.get_mut(&order.lease)
+                && let Some(attempt) = self.running.get_mut(&order.lease)
             {
-                entry.place = Where::Sent;
+                attempt.hand_to(Executing::Watchdog);
             }
         }
         self.writing = !self.outbox.is_empty();

@@ -11,7 +11,6 @@ use std::sync::atomic::Ordering::SeqCst;
 use stint_protocol::limits::clip;
 use stint_protocol::{AttemptEnd, BootMs, EndKind, LeaseId};
 
-use crate::host::Held;
 use crate::limits;
 use crate::shim::bundle;
 use crate::shim::cgroup::{Amounts, Cgroup};
@@ -23,7 +22,7 @@ use crate::shim::recover::Leftovers;
 use crate::shim::spare::Spare;
 use crate::shim_api::layout::Layout;
 use crate::shim_api::request::{Mode, Order};
-use crate::shim_api::wire::FromShim;
+use crate::shim_api::wire::{FromShim, Held, HeldAttempt};
 use crate::sys;
 use crate::sys::Reaped;
 use crate::sys::spawn::{Child, Phase, Spawner};
@@ -120,8 +119,8 @@ impl Attempts {
         self.running.is_empty() && self.leftovers.is_empty()
     }
 
-    /// What has not ended, with the home it runs in.
-    pub fn held(&self) -> Vec<(Held, Option<u32>)> {
+    /// What has not ended.
+    pub fn held(&self) -> Vec<HeldAttempt> {
         let running = self.running.iter().map(|(lease, attempt)| {
             let held = Held {
                 lease: *lease,
@@ -129,10 +128,11 @@ impl Attempts {
                 stopping: attempt.gone.is_some() || self.watchdog.stopping(*lease).is_some(),
                 deadline: self.watchdog.deadline(*lease).unwrap_or(attempt.order.deadline),
             };
-            (held, attempt.home)
+            HeldAttempt { held, home: attempt.home, labels: Some(attempt.order.labels.clone()) }
         });
         let left = self.leftovers.leases().map(|(lease, home)| {
-            (Held { lease, started: true, stopping: true, deadline: BootMs::default() }, home)
+            let held = Held { lease, started: true, stopping: true, deadline: BootMs::default() };
+            HeldAttempt { held, home, labels: None }
         });
         running.chain(left).collect()
     }

@@ -1,7 +1,7 @@
 //! What the watchdog is told of an attempt that it has to start.
 
 use minicbor::{Decode, Encode};
-use stint_protocol::{BootMs, LeaseId, Network};
+use stint_protocol::{BootMs, Class, LeaseId, Network, Runtime, TaskName, Tenant};
 
 /// When an image is pulled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -136,6 +136,23 @@ pub struct Order {
     /// What of this host it sees beside that.
     #[n(20)]
     pub mounts: Vec<GivenMount>,
+    #[n(21)]
+    pub labels: AttemptLabels,
+}
+
+/// Whose an attempt is: what lines about it say, also after a restart of the node.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct AttemptLabels {
+    #[n(0)]
+    pub tenant: Tenant,
+    #[n(1)]
+    pub class: Class,
+    #[n(2)]
+    pub task_name: Option<TaskName>,
+    #[n(3)]
+    pub runtime: Runtime,
+    #[n(4)]
+    pub image: Option<String>,
 }
 
 /// A folder or file of this host that an attempt sees.

@@ -3,7 +3,7 @@
 use minicbor::{Decode, Encode};
 use stint_protocol::{AttemptEnd, BootMs, LeaseId};
 
-use super::request::Order;
+use super::request::{AttemptLabels, Order};
 use crate::limits;
 
 /// Grows when a message changes its form or its meaning: a node talks only to a watchdog of its own version.
@@ -33,6 +33,19 @@ pub struct Held {
     pub stopping: bool,
     #[n(3)]
     pub deadline: BootMs,
+}
+
+/// An attempt that the watchdog holds.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct HeldAttempt {
+    #[n(0)]
+    pub held: Held,
+    /// The number of the home it runs in; none: in its own folder.
+    #[n(1)]
+    pub home: Option<u32>,
+    /// None: an earlier watchdog started it, and what is left of it is being killed.
+    #[n(2)]
+    pub labels: Option<AttemptLabels>,
 }
 
 /// What ends an attempt as a whole on this host.
@@ -74,8 +87,7 @@ pub struct Hello {
     #[n(0)]
     pub version: u32,
     #[n(1)]
-    /// With the number of the home each runs in; none: in its own folder.
-    pub held: Vec<(Held, Option<u32>)>,
+    pub held: Vec<HeldAttempt>,
     #[n(2)]
     pub ended: Vec<AttemptEnd>,
     #[n(3)]

@@ -109,6 +109,12 @@ fn remove_cgroups(folder: &Path, label: &str, depth: u32) {
 }
 
 impl Client {
+    /// Where an attempt is, in words; empty: the host knows nothing of it.
+    pub fn stage(&self, lease: LeaseId) -> String {
+        let found = self.host.attempts().into_iter().find(|attempt| attempt.lease == lease);
+        found.map_or(String::new(), |attempt| attempt.stage.to_string())
+    }
+
     /// Waits for the end of an attempt.
     pub async fn end(&mut self, lease: LeaseId) -> AttemptEnd {
         self.until(|c| c.ends.contains_key(&lease), "the end of the attempt").await;
@@ -195,6 +201,7 @@ pub fn launch(spec: TaskSpec, runtime: Runtime) -> Launch {
     Launch {
         lease,
         tenant: Tenant::default_tenant(),
+        name: None,
         spec: SharedSpec::new(spec),
         runtime,
         gpus: Vec::new(),

@@ -275,11 +275,11 @@ impl AgentCore {
             ("STINT_CLASS".to_string(), launching.spec.class.to_string()),
             ("STINT_NODE_ID".to_string(), self.offer.node.to_string()),
         ]);
-        if let Some(name) = launching.name {
+        if let Some(name) = &launching.name {
             env.insert("STINT_TASK_NAME".to_string(), name.to_string());
         }
-        let Launching { tenant, spec, runtime, gpus, .. } = launching;
-        Launch { lease, tenant, spec, runtime, gpus, deadline, env }
+        let Launching { tenant, name, spec, runtime, gpus, .. } = launching;
+        Launch { lease, tenant, name, spec, runtime, gpus, deadline, env }
     }
 }
 

@@ -133,8 +133,8 @@ fn host_mounts(order: &Order, bundle: &Path) -> Vec<Value> {
 mod tests {
     use super::*;
     use crate::shim::bundle::rootfs;
-    use crate::shim_api::request::{Mode, Root};
-    use stint_protocol::{BootMs, LeaseId, Network, TaskId};
+    use crate::shim_api::request::{AttemptLabels, Mode, Root};
+    use stint_protocol::{BootMs, Class, LeaseId, Network, Runtime, TaskId, Tenant};
 
     fn order() -> Order {
         Order {
@@ -167,6 +167,13 @@ mod tests {
             swap_bytes: 0,
             working_dir: None,
             mounts: Vec::new(),
+            labels: AttemptLabels {
+                tenant: Tenant::default_tenant(),
+                class: Class::CpuShort,
+                task_name: None,
+                runtime: Runtime::Crun,
+                image: None,
+            },
         }
     }
 
