@@ -149,6 +149,21 @@ fn missing(word: &str) -> Option<String> {
     (!kinds.iter().any(is_defined)).then(|| format!("{path} defines no {name}"))
 }
 
+#[test]
+fn each_decision_has_a_number_of_its_own() {
+    let mut numbers = BTreeSet::new();
+    for page in pages().iter().filter(|page| page.path.starts_with("docs/decisions/")) {
+        let name = page.path.trim_start_matches("docs/decisions/");
+        let (number, _) = name.split_once('-').unwrap_or((name, ""));
+        assert!(page.text.starts_with(&format!("# {number}")), "{name} does not begin with its number");
+        assert!(
+            numbers.insert(number.to_owned()),
+            "{number} is the number of two decisions: {name} gets the next"
+        );
+    }
+    assert!(numbers.len() > 10, "the decisions were not found");
+}
+
 /// A line of the map stands for a file and for the folder of the same name.
 #[test]
 fn the_map_names_every_module() {
