@@ -16,6 +16,8 @@ const BANNED: &[Banned] = &[
     Banned { name: "mod helpers", instead: "a module named for its subject" },
     Banned { name: "mod misc", instead: "a module named for its subject" },
     Banned { name: "mod common", instead: "a module named for its subject" },
+    Banned { name: "ask_the_leader", instead: "`leader_client`" },
+    Banned { name: "enum Where", instead: "`AttemptStage`" },
 ];
 
 /// Words by which comments and pages once referred to pages that no reader of this repository has. In two halves, so that
