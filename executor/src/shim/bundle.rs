@@ -11,6 +11,7 @@
 
 mod cdi;
 mod config;
+mod mount;
 mod rootfs;
 
 pub use config::user;
@@ -61,7 +62,7 @@ pub fn make(layout: &Layout, order: &Order) -> io::Result<Container> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
     let rootfs = rootfs::make(layout, order, &folder)?;
     let devices = cdi::devices(order);
-    let config = config::config(layout, order, &rootfs, devices);
+    let config = config::config(layout, order, &rootfs, devices).map_err(io::Error::other)?;
     std::fs::write(folder.join("config.json"), serde_json::to_vec(&config)?)?;
 
     let crun = order.crun.as_deref().ok_or_else(|| io::Error::other("crun was not found on this node"))?;

@@ -6,7 +6,11 @@
 //! which libraries fall back; what is refused on purpose answers EPERM. New threads and processes are made by `clone`
 //! without namespaces; `clone3`, whose flags a filter cannot see, answers ENOSYS and the C library uses `clone`.
 
-use serde_json::{Value, json};
+use oci_spec::OciSpecError;
+use oci_spec::runtime::{
+    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder, LinuxSeccompBuilder,
+    LinuxSeccompOperator, LinuxSyscall, LinuxSyscallBuilder,
+};
 
 const FILES: &str = "access chdir chmod chown close close_range copy_file_range creat dup dup2 dup3 faccessat \
     faccessat2 fadvise64 fallocate fchdir fchmod fchmodat fchmodat2 fchown fchownat fcntl fdatasync fgetxattr \
@@ -57,38 +61,58 @@ const AF_VSOCK: u64 = 40;
 const PERSONALITIES: [u64; 5] = [0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 
 /// The `linux.seccomp` member of a bundle.
-pub fn profile() -> Value {
-    let all = [FILES, MEMORY, PROCESSES, CLOCKS, EVENTS, SOCKETS, MESSAGES];
+pub fn profile() -> Result<LinuxSeccomp, OciSpecError> {
+    let all = [FILES, MEMORY, PROCESSES, CLOCKS, EVENTS, SOCKETS, MESSAGES].join(" ");
     let mut rules = vec![
-        rule(&all.iter().flat_map(|part| part.split_whitespace()).collect::<Vec<_>>(), &[]),
+        rule(&all, Vec::new())?,
         // The first argument of each holds the flags; on no machine of ours the second.
         rule(
-            &["clone"],
-            &[json!({ "index": 0, "value": NEW_NAMESPACES, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ" })],
-        ),
-        rule(&["socket"], &[json!({ "index": 0, "value": AF_VSOCK, "op": "SCMP_CMP_NE" })]),
-        json!({ "names": REFUSED.split_whitespace().collect::<Vec<_>>(), "action": "SCMP_ACT_ERRNO", "errnoRet": libc::EPERM }),
+            "clone",
+            vec![when(NEW_NAMESPACES).value_two(0u64).op(LinuxSeccompOperator::ScmpCmpMaskedEq).build()?],
+        )?,
+        rule("socket", vec![when(AF_VSOCK).op(LinuxSeccompOperator::ScmpCmpNe).build()?])?,
+        LinuxSyscallBuilder::default()
+            .names(names(REFUSED))
+            .action(LinuxSeccompAction::ScmpActErrno)
+            .errno_ret(libc::EPERM as u32)
+            .build()?,
     ];
-    let equal = |value: u64| json!({ "index": 0, "value": value, "op": "SCMP_CMP_EQ" });
-    rules.extend(PERSONALITIES.map(|domain| rule(&["personality"], &[equal(domain)])));
-    json!({
-        "defaultAction": "SCMP_ACT_ERRNO",
-        "defaultErrnoRet": libc::ENOSYS,
-        "architectures": architectures(),
-        "syscalls": rules,
-    })
+    for domain in PERSONALITIES {
+        let asked = when(domain).op(LinuxSeccompOperator::ScmpCmpEq).build()?;
+        rules.push(rule("personality", vec![asked])?);
+    }
+    LinuxSeccompBuilder::default()
+        .default_action(LinuxSeccompAction::ScmpActErrno)
+        .default_errno_ret(libc::ENOSYS as u32)
+        .architectures(architectures())
+        .syscalls(rules)
+        .build()
 }
 
-fn rule(names: &[&str], conditions: &[Value]) -> Value {
-    json!({ "names": names, "action": "SCMP_ACT_ALLOW", "args": conditions })
+/// Calls that may be made when all conditions hold.
+fn rule(calls: &str, conditions: Vec<LinuxSeccompArg>) -> Result<LinuxSyscall, OciSpecError> {
+    LinuxSyscallBuilder::default()
+        .names(names(calls))
+        .action(LinuxSeccompAction::ScmpActAllow)
+        .args(conditions)
+        .build()
+}
+
+/// A condition for a call's first argument.
+fn when(value: u64) -> LinuxSeccompArgBuilder {
+    LinuxSeccompArgBuilder::default().index(0usize).value(value)
+}
+
+fn names(calls: &str) -> Vec<String> {
+    calls.split_whitespace().map(str::to_owned).collect()
 }
 
 /// Programs of this machine only: each further interface doubles what crun spends on making the filter, which is
 /// milliseconds. The kernel ends a 32-bit program by SIGSYS.
-fn architectures() -> Vec<&'static str> {
+fn architectures() -> Vec<Arch> {
     match std::env::consts::ARCH {
-        "x86_64" => vec!["SCMP_ARCH_X86_64"],
-        "aarch64" => vec!["SCMP_ARCH_AARCH64"],
+        "x86_64" => vec![Arch::ScmpArchX86_64],
+        "aarch64" => vec![Arch::ScmpArchAarch64],
         _ => Vec::new(),
     }
 }
@@ -99,17 +123,15 @@ mod tests {
 
     use super::*;
 
-    fn names(profile: &Value, action: &str) -> Vec<String> {
-        let rules = profile["syscalls"].as_array().unwrap().iter().filter(|rule| rule["action"] == action);
-        let texts = rules.flat_map(|rule| rule["names"].as_array().unwrap());
-        texts.map(|name| name.as_str().unwrap().to_owned()).collect()
+    fn with(action: LinuxSeccompAction) -> Vec<String> {
+        let rules = profile().unwrap().syscalls().clone().unwrap();
+        rules.iter().filter(|rule| rule.action() == action).flat_map(|rule| rule.names().clone()).collect()
     }
 
     #[test]
     fn no_call_is_both_allowed_and_refused_and_none_stands_twice() {
-        let profile = profile();
-        let allowed = names(&profile, "SCMP_ACT_ALLOW");
-        let refused = names(&profile, "SCMP_ACT_ERRNO");
+        let allowed = with(LinuxSeccompAction::ScmpActAllow);
+        let refused = with(LinuxSeccompAction::ScmpActErrno);
         let plain: Vec<_> = allowed.iter().filter(|name| *name != "personality").collect();
         let once: BTreeSet<_> = plain.iter().chain(&refused.iter().collect::<Vec<_>>()).cloned().collect();
         assert_eq!(once.len(), plain.len() + refused.len());
@@ -117,7 +139,7 @@ mod tests {
 
     #[test]
     fn what_opens_a_way_out_is_not_allowed() {
-        let allowed = names(&profile(), "SCMP_ACT_ALLOW");
+        let allowed = with(LinuxSeccompAction::ScmpActAllow);
         let ways = [
             "clone3",
             "unshare",

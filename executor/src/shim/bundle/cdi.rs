@@ -7,8 +7,10 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use oci_spec::runtime::Mount;
+use serde_json::Value;
 
+use super::mount;
 use crate::shim_api::inside::HOST_FOLDERS;
 use crate::shim_api::request::Order;
 
@@ -20,7 +22,7 @@ const FILE_BYTES: u64 = 4 << 20;
 /// What a container gets for its GPUs.
 #[derive(Debug, Default, PartialEq)]
 pub struct Devices {
-    pub mounts: Vec<Value>,
+    pub mounts: Vec<Mount>,
     /// `NAME=value`.
     pub env: Vec<String>,
 }
@@ -82,7 +84,7 @@ fn from_spec(spec: &Value, wanted: &[[String; 2]], of_host: bool) -> Option<Devi
 }
 
 impl Devices {
-    fn add(&mut self, mount: Value) {
+    fn add(&mut self, mount: Mount) {
         if !self.mounts.contains(&mount) {
             self.mounts.push(mount);
         }
@@ -103,9 +105,7 @@ impl Devices {
         {
             libraries.insert(folder.display().to_string());
         }
-        self.add(json!({
-            "destination": inside, "type": "bind", "source": host, "options": ["rbind", "ro", "nosuid", "nodev"],
-        }));
+        self.add(mount::bind(inside, host, &["rbind", "ro", "nosuid", "nodev"]));
     }
 }
 
@@ -113,8 +113,8 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-fn device_mount(host: &str, inside: &str) -> Value {
-    json!({ "destination": inside, "type": "bind", "source": host, "options": ["bind", "rw", "nosuid", "noexec"] })
+fn device_mount(host: &str, inside: &str) -> Mount {
+    mount::bind(inside, host, &["bind", "rw", "nosuid", "noexec"])
 }
 
 /// Device files of the GPUs that are there; a GPU from the configuration has none.
@@ -128,6 +128,8 @@ fn known(indexes: &[u32]) -> Devices {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn spec() -> Value {
@@ -154,11 +156,11 @@ mod tests {
     #[test]
     fn a_device_is_found_by_its_id_or_its_index_and_no_other_comes_along() {
         let places = |devices: &Devices| -> Vec<String> {
-            devices.mounts.iter().map(|m| m["destination"].as_str().unwrap().to_owned()).collect()
+            devices.mounts.iter().map(|m| m.destination().display().to_string()).collect()
         };
         let by_id = from_spec(&spec(), &wanted("GPU-b", 7), false).unwrap();
         assert_eq!(places(&by_id), ["/dev/nvidia1", "/dev/nvidiactl", "/usr/lib/libcuda.so.1"]);
-        assert_eq!(by_id.mounts[0]["source"], "/dev/x1");
+        assert_eq!(by_id.mounts[0].source().as_deref(), Some(Path::new("/dev/x1")));
         assert_eq!(by_id.env, ["NVIDIA_VISIBLE_DEVICES=void", "LD_LIBRARY_PATH=/usr/lib"]);
         let by_index = from_spec(&spec(), &wanted("GPU-a", 0), true).unwrap();
         assert_eq!(

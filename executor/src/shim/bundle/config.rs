@@ -2,9 +2,15 @@
 
 use std::path::Path;
 
-use serde_json::{Value, json};
+use oci_spec::OciSpecError;
+use oci_spec::runtime::{
+    Capabilities, Linux, LinuxBuilder, LinuxCapabilities, LinuxCapabilitiesBuilder, LinuxNamespaceBuilder,
+    LinuxNamespaceType, Mount, PosixRlimit, PosixRlimitBuilder, PosixRlimitType, Process, ProcessBuilder,
+    RootBuilder, Spec, SpecBuilder, UserBuilder,
+};
 
 use super::cdi::Devices;
+use super::mount;
 use super::rootfs::RootFs;
 use crate::limits;
 use crate::shim::bundle::{bundle_folder, mount_place};
@@ -17,6 +23,13 @@ use crate::working_dir;
 
 /// User and group of programs when the node, of an earlier version, names none: nobody.
 const NOBODY: u32 = 65534;
+const NAMESPACES: [LinuxNamespaceType; 5] = [
+    LinuxNamespaceType::Pid,
+    LinuxNamespaceType::Mount,
+    LinuxNamespaceType::Ipc,
+    LinuxNamespaceType::Uts,
+    LinuxNamespaceType::Cgroup,
+];
 /// Paths that show the host, each hidden where it exists.
 const MASKED: [&str; 12] = [
     "/proc/acpi",
@@ -39,101 +52,121 @@ pub fn user(order: &Order) -> (u32, u32) {
     order.confinement.as_ref().map_or((NOBODY, NOBODY), |c| (c.user, c.group))
 }
 
-/// The whole document.
-pub fn config(layout: &Layout, order: &Order, root: &RootFs, devices: Devices) -> Value {
-    let none: [&str; 0] = [];
+/// The whole document. What the crate's types hold unless told otherwise is an example of a container that may do
+/// more than ours: every field that such an example fills is set here.
+pub fn config(layout: &Layout, order: &Order, root: &RootFs, devices: Devices) -> Result<Spec, OciSpecError> {
+    let process = process(order, root, &devices.env)?;
+    let mut mounts = root.mounts.clone();
+    mounts.extend(own_mounts(&layout.attempt(order.lease).join("work"), order.confinement.as_deref()));
+    mounts.extend(
+        order
+            .secrets
+            .as_ref()
+            .map(|given| mount::bind(SECRETS, &given.folder, &["bind", "ro", "nosuid", "nodev", "noexec"])),
+    );
+    mounts.extend(devices.mounts);
+    mounts.extend(host_mounts(order, &bundle_folder(layout, order.lease)));
+    let mut spec = SpecBuilder::default()
+        .version("1.0.2")
+        .process(process)
+        .root(RootBuilder::default().path(&root.path).readonly(true).build()?)
+        .hostname("stint")
+        .mounts(mounts)
+        .linux(linux()?)
+        .build()?;
+    spec.set_annotations(None);
+    Ok(spec)
+}
+
+fn process(order: &Order, root: &RootFs, of_devices: &[String]) -> Result<Process, OciSpecError> {
     let (uid, gid) = user(order);
     let named = |pair: &String, name: &str| pair.split_once('=').is_some_and(|(n, _)| n == name);
     let unset = |pair: &&String| {
         pair.split_once('=').is_some_and(|(n, _)| !order.environment.iter().any(|e| named(e, n)))
     };
     let of_secrets = order.secret_variables(SECRETS);
-    let env: Vec<&String> =
-        order.environment.iter().chain(&of_secrets).chain(devices.env.iter().filter(unset)).collect();
-    let mut mounts = root.mounts.clone();
-    mounts.extend(own_mounts(&layout.attempt(order.lease).join("work"), order.confinement.as_deref()));
-    mounts.extend(order.secrets.as_ref().map(|given| {
-        json!({
-            "destination": SECRETS, "type": "bind", "source": given.folder,
-            "options": ["bind", "ro", "nosuid", "nodev", "noexec"],
-        })
-    }));
-    mounts.extend(devices.mounts);
-    mounts.extend(host_mounts(order, &bundle_folder(layout, order.lease)));
+    let env = order.environment.iter().chain(&of_secrets).chain(of_devices.iter().filter(unset));
     let working_dir = order.working_dir.as_deref().map(|wanted| working_dir::inside(wanted, WORK));
-    json!({
-        "ociVersion": "1.0.2",
-        "process": {
-            "terminal": false,
-            "user": { "uid": uid, "gid": gid },
-            "args": order.command,
-            "env": env,
-            "cwd": working_dir.unwrap_or_else(|| root.working_dir.clone()),
-            "capabilities": {
-                "bounding": none, "effective": none, "permitted": none, "inheritable": none, "ambient": none,
-            },
-            "noNewPrivileges": true,
-            "rlimits": rlimits(),
-        },
-        "root": { "path": root.path, "readonly": true },
-        "hostname": "stint",
-        "mounts": mounts,
-        "linux": {
-            "namespaces": [
-                { "type": "pid" }, { "type": "mount" }, { "type": "ipc" }, { "type": "uts" }, { "type": "cgroup" },
-            ],
-            "seccomp": seccomp::profile(),
-            "maskedPaths": MASKED,
-            "readonlyPaths": READ_ONLY,
-        },
-    })
+    ProcessBuilder::default()
+        .terminal(false)
+        .user(UserBuilder::default().uid(uid).gid(gid).build()?)
+        .args(order.command.clone())
+        .env(env.cloned().collect::<Vec<_>>())
+        .cwd(working_dir.unwrap_or_else(|| root.working_dir.clone()))
+        .capabilities(no_capabilities()?)
+        .no_new_privileges(true)
+        .rlimits(rlimits()?)
+        .build()
 }
 
-fn rlimits() -> Value {
+fn no_capabilities() -> Result<LinuxCapabilities, OciSpecError> {
+    LinuxCapabilitiesBuilder::default()
+        .bounding(Capabilities::new())
+        .effective(Capabilities::new())
+        .permitted(Capabilities::new())
+        .inheritable(Capabilities::new())
+        .ambient(Capabilities::new())
+        .build()
+}
+
+fn linux() -> Result<Linux, OciSpecError> {
+    let namespace = |kind| LinuxNamespaceBuilder::default().typ(kind).build();
+    let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    let mut linux = LinuxBuilder::default()
+        .namespaces(NAMESPACES.into_iter().map(namespace).collect::<Result<Vec<_>, _>>()?)
+        .seccomp(seccomp::profile()?)
+        .masked_paths(texts(&MASKED))
+        .readonly_paths(texts(&READ_ONLY))
+        .build()?;
+    // The attempt's cgroup has them.
+    linux.set_resources(None);
+    Ok(linux)
+}
+
+fn rlimits() -> Result<Vec<PosixRlimit>, OciSpecError> {
     let (first, most) = sys::open_files(limits::OPEN_FILES);
-    json!([
-        { "type": "RLIMIT_CORE", "soft": 0, "hard": 0 },
-        { "type": "RLIMIT_NOFILE", "soft": first, "hard": most },
-    ])
+    let limit =
+        |kind, soft: u64, hard: u64| PosixRlimitBuilder::default().typ(kind).soft(soft).hard(hard).build();
+    Ok(vec![limit(PosixRlimitType::RlimitCore, 0, 0)?, limit(PosixRlimitType::RlimitNofile, first, most)?])
 }
 
-fn own_mounts(work: &Path, confinement: Option<&Confinement>) -> Vec<Value> {
+fn own_mounts(work: &Path, confinement: Option<&Confinement>) -> Vec<Mount> {
     let (tmp, shm) =
         confinement.map_or((limits::TMP_BYTES, limits::SHM_BYTES), |c| (c.tmp_bytes, c.shm_bytes));
-    let mount = |destination: &str, kind: &str, options: &[&str]| json!({ "destination": destination, "type": kind, "source": kind, "options": options });
     let size = |bytes: u64| format!("size={bytes}");
     vec![
-        mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
+        mount::fresh("/proc", "proc", &["nosuid", "noexec", "nodev"]),
         // Not `nodev`: crun makes null, zero, random and the like in it, and the program cannot make others.
-        mount("/dev", "tmpfs", &["nosuid", "noexec", "mode=755", "size=64k"]),
-        mount("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]),
-        mount("/dev/shm", "tmpfs", &["nosuid", "nodev", "noexec", "mode=1777", &size(shm)]),
-        mount("/dev/mqueue", "mqueue", &["nosuid", "nodev", "noexec"]),
-        mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
-        mount("/tmp", "tmpfs", &["nosuid", "nodev", "mode=1777", &size(tmp)]),
-        json!({
-            "destination": "/work", "type": "bind", "source": work, "options": ["bind", "rw", "nosuid", "nodev"],
-        }),
+        mount::fresh("/dev", "tmpfs", &["nosuid", "noexec", "mode=755", "size=64k"]),
+        mount::fresh(
+            "/dev/pts",
+            "devpts",
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
+        ),
+        mount::fresh("/dev/shm", "tmpfs", &["nosuid", "nodev", "noexec", "mode=1777", &size(shm)]),
+        mount::fresh("/dev/mqueue", "mqueue", &["nosuid", "nodev", "noexec"]),
+        mount::fresh("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+        mount::fresh("/tmp", "tmpfs", &["nosuid", "nodev", "mode=1777", &size(tmp)]),
+        mount::bind("/work", work, &["bind", "rw", "nosuid", "nodev"]),
     ]
 }
 
 /// What the init lays into the bundle's folder before crun runs.
-fn host_mounts(order: &Order, bundle: &Path) -> Vec<Value> {
-    let mount = |(number, mount): (usize, &GivenMount)| {
-        let access = if mount.writable { "rw" } else { "ro" };
-        json!({
-            "destination": mount.target, "type": "bind", "source": mount_place(bundle, number),
-            "options": ["rbind", access, "nosuid", "nodev"],
-        })
+fn host_mounts(order: &Order, bundle: &Path) -> Vec<Mount> {
+    let mount = |(number, given): (usize, &GivenMount)| {
+        let access = if given.writable { "rw" } else { "ro" };
+        mount::bind(&given.target, mount_place(bundle, number), &["rbind", access, "nosuid", "nodev"])
     };
     order.mounts.iter().enumerate().map(mount).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
     use crate::shim::bundle::rootfs;
-    use crate::shim_api::request::{AttemptLabels, Mode, Root};
+    use crate::shim_api::request::{AttemptLabels, GivenSecrets, Mode, Root};
     use stint_protocol::{BootMs, Class, LeaseId, Network, Runtime, TaskId, Tenant};
 
     fn order() -> Order {
@@ -177,13 +210,94 @@ mod tests {
         }
     }
 
+    fn document(layout: &Layout, order: &Order, root: &RootFs, devices: Devices) -> Value {
+        serde_json::to_value(config(layout, order, root, devices).unwrap()).unwrap()
+    }
+
+    /// Every path of a document with its value.
+    fn fields(document: &Value, path: &str, into: &mut Vec<(String, Value)>) {
+        let of_list = document.as_array().into_iter().flatten().enumerate();
+        let of_object = document.as_object().into_iter().flatten();
+        let below = of_list.map(|(at, value)| (at.to_string(), value));
+        let below: Vec<_> = below.chain(of_object.map(|(name, value)| (name.clone(), value))).collect();
+        if below.is_empty() {
+            into.push((path.to_owned(), document.clone()));
+        }
+        for (name, value) in below {
+            fields(value, &format!("{path}/{name}"), into);
+        }
+    }
+
+    /// An order with everything that an order can ask for.
+    fn full() -> (Order, RootFs, Devices) {
+        let given = |source: &str, target: &str, writable| GivenMount {
+            source: source.into(),
+            target: target.into(),
+            writable,
+            folder: true,
+        };
+        let secrets = GivenSecrets {
+            folder: "/run/stint/secrets/t1".into(),
+            variables: vec![("KEY_FILE".into(), "key".into())],
+        };
+        let order = Order {
+            secrets: Some(Box::new(secrets)),
+            working_dir: Some("src".into()),
+            mounts: vec![given("/srv/data", "/data", false), given("/srv/out", "/out", true)],
+            ..order()
+        };
+        let shared = ["rbind", "ro", "nosuid", "nodev"];
+        let root = RootFs {
+            path: "/bundle/layer/root".into(),
+            mounts: vec![
+                mount::bind("/usr", "/usr", &shared),
+                mount::bind("/binary", "/images/program", &["bind", "ro", "nosuid", "nodev"]),
+            ],
+            overlay: None,
+            working_dir: "/srv".into(),
+        };
+        let devices = Devices {
+            mounts: vec![
+                mount::bind("/dev/nvidia0", "/dev/nvidia0", &["bind", "rw", "nosuid", "noexec"]),
+                mount::bind("/usr/lib/libcuda.so.1", "/host/libcuda.so.1", &shared),
+            ],
+            env: vec!["A=device".into(), "B=device".into()],
+        };
+        (order, root, devices)
+    }
+
+    /// The stored document was made when each field was written by hand. A field that is new in ours comes from the
+    /// crate's examples, and may open a container.
+    #[test]
+    fn the_document_has_the_fields_of_the_stored_one_and_no_other() {
+        let stored = include_str!("../../../tests/stored/bundle-config.json");
+        let mut stored: Value = serde_json::from_str(stored).unwrap();
+        // Of the machine that the test runs on.
+        let (soft, hard) = sys::open_files(limits::OPEN_FILES);
+        stored["process"]["rlimits"][1] = json!({ "type": "RLIMIT_NOFILE", "soft": soft, "hard": hard });
+        let arch = std::env::consts::ARCH.to_uppercase();
+        stored["linux"]["seccomp"]["architectures"] = json!([format!("SCMP_ARCH_{arch}")]);
+        let (order, root, devices) = full();
+        let made = document(&Layout::new(Path::new("/var/lib/stint")), &order, &root, devices);
+        let listed = |document: &Value| {
+            let mut listed = Vec::new();
+            fields(document, "", &mut listed);
+            listed
+        };
+        let (stored, made) = (listed(&stored), listed(&made));
+        let only = |of: &[(String, Value)], other: &[(String, Value)]| -> Vec<_> {
+            of.iter().filter(|field| !other.contains(field)).cloned().collect()
+        };
+        assert_eq!((only(&stored, &made), only(&made, &stored)), (Vec::new(), Vec::new()), "(gone, new)");
+    }
+
     #[test]
     fn a_container_gets_what_its_order_says() {
         let folder = tempfile::tempdir().unwrap();
         let (layout, mut order) = (Layout::new(folder.path()), order());
         let root = rootfs::make(&layout, &order, folder.path()).unwrap();
         let env = vec!["A=device".to_owned(), "B=device".to_owned()];
-        let config = config(&layout, &order, &root, Devices { mounts: Vec::new(), env });
+        let config = document(&layout, &order, &root, Devices { mounts: Vec::new(), env });
         let process = &config["process"];
         assert_eq!((&process["user"]["uid"], &process["user"]["gid"]), (&json!(1001), &json!(1002)));
         assert_eq!((&process["cwd"], &process["noNewPrivileges"]), (&json!("/srv"), &json!(true)));
@@ -196,7 +310,7 @@ mod tests {
         assert_eq!((sized("/tmp"), sized("/dev/shm")), (json!("size=1048576"), json!("size=2097152")));
         assert_eq!(config["root"]["readonly"], json!(true));
         order.working_dir = Some("src".into());
-        let config = super::config(&layout, &order, &root, Devices { mounts: Vec::new(), env: Vec::new() });
+        let config = document(&layout, &order, &root, Devices { mounts: Vec::new(), env: Vec::new() });
         assert_eq!(
             config["process"]["cwd"],
             json!("/work/src"),

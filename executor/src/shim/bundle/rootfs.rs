@@ -6,8 +6,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use oci_spec::runtime::Mount;
 
+use super::mount;
 use crate::shim_api::inside::{BINARY, HOST_FOLDERS, WORK};
 use crate::shim_api::layout::Layout;
 use crate::shim_api::request::{Order, Root};
@@ -19,7 +20,7 @@ const MOUNT_POINTS: [&str; 7] = ["dev", "proc", "sys", "tmp", "run", "var", "wor
 /// Where a container's root is.
 pub struct RootFs {
     pub path: PathBuf,
-    pub mounts: Vec<Value>,
+    pub mounts: Vec<Mount>,
     pub overlay: Option<Overlay>,
     pub working_dir: String,
 }
@@ -60,9 +61,7 @@ fn executable(layout: &Layout, file: &Path) -> io::Result<RootFs> {
     if !place.exists() {
         std::fs::write(place, "")?;
     }
-    mounts.push(json!({
-        "destination": BINARY, "type": "bind", "source": file, "options": ["bind", "ro", "nosuid", "nodev"],
-    }));
+    mounts.push(mount::bind(BINARY, file, &["bind", "ro", "nosuid", "nodev"]));
     Ok(RootFs { path, mounts, overlay: None, working_dir: WORK.to_owned() })
 }
 
@@ -77,7 +76,7 @@ fn make_points(root: &Path) -> io::Result<()> {
 }
 
 /// An almost empty root into which the host's system folders are mounted read-only.
-fn host_root(layout: &Layout) -> io::Result<(PathBuf, Vec<Value>)> {
+fn host_root(layout: &Layout) -> io::Result<(PathBuf, Vec<Mount>)> {
     let root = layout.root().join("host-root");
     make_points(&root)?;
     let mut mounts = Vec::new();
@@ -90,10 +89,7 @@ fn host_root(layout: &Layout) -> io::Result<(PathBuf, Vec<Value>)> {
             }
         } else if host.is_dir() {
             std::fs::create_dir_all(&inside)?;
-            mounts.push(json!({
-                "destination": format!("/{name}"), "type": "bind", "source": host,
-                "options": ["rbind", "ro", "nosuid", "nodev"],
-            }));
+            mounts.push(mount::bind(format!("/{name}"), host, &["rbind", "ro", "nosuid", "nodev"]));
         }
     }
     Ok((root, mounts))
