@@ -2,10 +2,16 @@
 
 CARGO ?= cargo
 
-.PHONY: demo test lint prepare simulate failover vm
+.PHONY: demo dist test lint prepare simulate failover vm
 
 demo:
 	$(CARGO) run --release -- demo
+
+# The binary that is installed, and beside it its symbols, which debuggers and backtraces find by its build id.
+dist:
+	$(CARGO) build --profile dist -p stint-cli
+	cd "$${CARGO_TARGET_DIR:-target}/dist" && objcopy --only-keep-debug stint stint.debug && \
+		objcopy --strip-debug --strip-unneeded --add-gnu-debuglink=stint.debug stint
 
 # What the tests need and a fresh machine lacks: nextest, crun, and a cgroup layout that crun accepts.
 prepare:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Benchmarks of a whole cluster on this machine, as ratios in one run.
 
-    cargo build --release && python3 bench/cluster.py [--sync-delay-ms 2]
+    cargo build --profile dist && python3 bench/cluster.py [--sync-delay-ms 2]
 
 Starts one peer, then three, on loopback; each figure is the median of its rounds.
 """
@@ -20,7 +20,7 @@ import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
-STINT = TARGET / "release" / "stint"
+STINT = TARGET / "dist" / "stint"
 PATIENCE_S = 120
 # After the death of a leader a submit is accepted again within this, in seconds.
 KILLS, MEDIAN_S, WORST_S = 20, 1.0, 2.0
@@ -206,7 +206,7 @@ def main():
     parser.add_argument("--sync-delay-ms", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=["speed", "failover", "logs"])
-    parser.add_argument("--profile", default="release", help="which build of stint to measure")
+    parser.add_argument("--profile", default="dist", help="which build of stint to measure")
     parser.add_argument("--check", action="store_true", help="fail when a submit is accepted later than promised")
     args = parser.parse_args()
     print(f"sync delay {args.sync_delay_ms} ms, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")

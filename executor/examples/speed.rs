@@ -1,5 +1,5 @@
 //! Measures 1,000 short programs with four at a time against `xargs -P4`, as ratios on the same machine:
-//! `cargo run --release -p stint-executor --example speed -- path/to/stint-shim`
+//! `cargo run --profile dist -p stint-executor --example speed -- path/to/stint-shim`
 
 use std::collections::BTreeMap;
 use std::process::Command;

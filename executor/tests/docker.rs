@@ -807,7 +807,7 @@ async fn credentials_that_cannot_be_used_keep_only_those_away_who_need_them() {
 }
 
 /// What an attempt costs beyond the calls to the daemon that it needs: the same calls from a bare loop, interleaved.
-/// `cargo nextest run -p stint-executor --run-ignored only a_start_costs --release --no-capture`
+/// `cargo nextest run -p stint-executor --run-ignored only a_start_costs --cargo-profile ci --no-capture`
 #[tokio::test]
 #[ignore = "a measurement"]
 async fn a_start_costs_little() {

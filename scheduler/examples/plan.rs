@@ -1,4 +1,4 @@
-//! Cost of a plan by how many tasks are queued: `cargo run --release -p stint-scheduler --example plan`.
+//! Cost of a plan by how many tasks are queued: `cargo run --profile dist -p stint-scheduler --example plan`.
 //!
 //! Ten nodes with room for 64 tasks each; each round plans, commits, and ends what was placed. Figures are medians.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]

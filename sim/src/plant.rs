@@ -111,7 +111,7 @@ impl FromStr for Plant {
         if plant.needs_mutations() && !cfg!(feature = "mutations") {
             return Err(format!(
                 "{word} lies in the product's own code, which this build cannot change: use stint-sim-mutants \
-                 (cargo build --release -p stint-sim --features mutations)"
+                 (cargo build --profile ci -p stint-sim --features mutations)"
             ));
         }
         Ok(plant)

@@ -1,5 +1,5 @@
 //! A checker that catches nothing is worth nothing: every plant is caught within fifty seeds, as what it is.
-//! Run with `cargo test --release -p stint-sim --features mutations --test mutations`.
+//! Run with `cargo test --profile ci -p stint-sim --features mutations --test mutations`.
 
 use std::process::Command;
 

@@ -33,8 +33,8 @@ pub fn run(words: &[OsString]) -> Done {
     Err(match error.kind() {
         ErrorKind::NotFound => Failure::Failed(format!(
             "the simulator {PROGRAM} is neither in {} nor in PATH\n\
-             build it with: cargo build --release -p stint-sim\n\
-             and put target/release/{PROGRAM} beside stint, or into a folder of PATH",
+             build it with: cargo build --profile dist -p stint-sim\n\
+             and put target/dist/{PROGRAM} beside stint, or into a folder of PATH",
             at.unwrap_or_else(|| "the folder of stint".into())
         )),
         _ => Failure::Failed(format!("cannot start the simulator {}: {error}", program.display())),
