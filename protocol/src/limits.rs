@@ -70,8 +70,6 @@ pub const LIVE_TASKS: u64 = 1_000_000;
 pub const LIVE_SPEC_BYTES: u64 = 512 * 1024 * 1024;
 /// Bytes that finished tasks may take on every peer; beyond, the oldest are forgotten before their time.
 pub const HISTORY_BYTES: u64 = 256 * 1024 * 1024;
-/// Bytes of one log entry: written, sent and applied as a whole, it must not hold up an election.
-pub const ENTRY_BYTES: usize = 1024 * 1024;
 /// Bytes of a message that tells a user why something ended.
 pub const MESSAGE_BYTES: usize = 4096;
 /// Attempts whose record a task keeps in the replicated state; older ones are counted only.

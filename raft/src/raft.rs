@@ -233,11 +233,6 @@ impl<M: Machine> Raft<M> {
         StatusWatch::new(self.0.core.metrics(), self.lease())
     }
 
-    /// Takes a snapshot of what is applied, in the background.
-    pub async fn trigger_snapshot(&self) {
-        let _ = self.seeded(self.0.core.trigger().snapshot()).await;
-    }
-
     /// Stops taking part, and returns once everything queued is on stable storage and the data folder is free.
     pub async fn stop(&self) {
         self.0.stopped.store(true, Ordering::Relaxed);
