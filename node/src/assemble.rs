@@ -67,7 +67,7 @@ pub async fn assemble(parts: Parts) -> Result<(Arc<Node>, LeaderQueue), Assemble
     };
     shared.counts.begin(raft.status().last_log.unwrap_or(0));
     let (leader, queue) = Leader::new(raft.clone(), shared.clone(), clock.clone());
-    let reports = Reports { leader: leader.clone(), shared: shared.clone(), clock: clock.clone() };
+    let reports = Reports { leader: leader.clone(), shared: shared.clone() };
     let requests = Requests { leader: leader.clone(), shared: shared.clone(), clock: clock.clone() };
     let requests = Arc::new(requests);
     let output = AttemptOutput { id, shared: shared.clone(), peers: peers.clone(), host: OnceLock::new() };

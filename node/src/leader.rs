@@ -1,59 +1,51 @@
-//! The leader's loop: coalesces what arrived while the last entry was written, plans, and proposes one entry
-//! at a time. Runs on every peer and rests where there is no office to hold.
+//! The leader's loop: drives `LeaderCore` from this peer's log, clock and callers. Runs on every peer and rests where
+//! there is no office to hold.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+pub mod core;
+pub mod quorum;
+
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use stint_raft::{ProposeError, Raft, Role};
-use stint_scheduler::{Command, Rejection, State};
-use tokio::sync::{mpsc, oneshot};
+use stint_scheduler::Command;
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
+pub use self::core::NotDone;
+use self::core::{Answers, Fate, LeaderCore, Proposal};
+use self::quorum::Ticket;
 use crate::clock::Clock;
 use crate::contacts::Contacts;
 use crate::limits;
-use crate::mutations::{Mutation, planted};
-use crate::office::{Drafts, Office, Outlook, Standing, speakable};
+use crate::office::{LeaderView, Standing};
 use crate::shared::{Entry, NodeMachine, Results, Shared};
 use crate::told;
 use crate::wire::encode;
 
-/// Why commands were not carried out.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotDone {
-    #[error("this peer does not lead")]
-    NotLeader,
-    #[error("the leader's queue is full")]
-    Full,
-    /// It was not proposed: the cluster does not speak it yet.
-    #[error(transparent)]
-    Refused(Rejection),
-    #[error("whether it was done cannot be said: {0}")]
-    Unknown(String),
-}
-
-struct Proposal {
-    commands: Vec<Command>,
-    bytes: usize,
-    answer: oneshot::Sender<Result<Results, NotDone>>,
-}
+/// Whoever proposed waits on the other end.
+type Core = LeaderCore<oneshot::Sender<Fate>>;
 
 /// The leading side of a peer.
 pub struct Leader {
     pub raft: Raft<NodeMachine>,
     shared: Arc<Shared>,
     clock: Arc<dyn Clock>,
-    queue: mpsc::Sender<Proposal>,
-    office: Mutex<Option<Office>>,
-    /// Order of events: a quorum's confirmation begun after a ticket was drawn holds for that ticket.
-    tickets: AtomicU64,
-    confirmed: AtomicU64,
-    confirming: tokio::sync::Mutex<()>,
-    alarm: Mutex<Option<String>>,
+    core: Mutex<Core>,
+    /// Wakes the loop when commands arrive.
+    arrived: Notify,
+    /// The last question to the quorum that nobody asks any more.
+    answered: watch::Sender<Ticket>,
 }
 
-/// Keeps the queue's other end until the loop runs.
-pub struct LeaderQueue(mpsc::Receiver<Proposal>);
+/// Proposals are taken as long as it is there: until the loop ends.
+pub struct LeaderQueue(Arc<Leader>);
+
+impl Drop for LeaderQueue {
+    fn drop(&mut self) {
+        let unanswered = self.0.core().close();
+        drop(unanswered);
+    }
+}
 
 impl Leader {
     /// The leading side, and what its loop needs.
@@ -62,35 +54,31 @@ impl Leader {
         shared: Arc<Shared>,
         clock: Arc<dyn Clock>,
     ) -> (Arc<Self>, LeaderQueue) {
-        let (queue, receiver) = mpsc::channel(limits::PROPOSALS);
-        let leader = Self {
+        let leader = Arc::new(Self {
             raft,
             shared,
             clock,
-            queue,
-            office: Mutex::new(None),
-            tickets: AtomicU64::new(1),
-            confirmed: AtomicU64::new(0),
-            confirming: tokio::sync::Mutex::new(()),
-            alarm: Mutex::new(None),
-        };
-        (Arc::new(leader), LeaderQueue(receiver))
+            core: Mutex::default(),
+            arrived: Notify::new(),
+            answered: watch::Sender::default(),
+        });
+        (leader.clone(), LeaderQueue(leader))
+    }
+
+    /// Runs `act` on the core, with what this peer knows of itself now.
+    pub fn with<R>(&self, act: impl FnOnce(&mut Core, &LeaderView<'_>) -> R) -> R {
+        let mut core = self.core();
+        let (status, view) = (self.raft.status(), self.shared.view());
+        let leads = status.role == Role::Leader;
+        let standing = Standing { leads, term: status.term, applied_term: view.at.term };
+        let (index, now) = (view.at.index, self.clock.boot());
+        act(&mut core, &LeaderView { standing, state: &view.state, index, now })
     }
 
     /// Runs `act` on the leader's clocks while this peer holds office: it leads, and an entry of its own term
     /// is applied (docs/internals/leases.md#new-leader). Answers the term and what `act` gave.
     pub fn in_office<R>(&self, act: impl FnOnce(&mut Contacts) -> R) -> Option<(u64, R)> {
-        self.hold(|office| (office.term, act(&mut office.contacts)))
-    }
-
-    /// Runs `act` on this peer's office while it holds one.
-    pub fn hold<R>(&self, act: impl FnOnce(&mut Office) -> R) -> Option<R> {
-        let status = self.raft.status();
-        let mut office = self.office.lock().unwrap_or_else(|e| e.into_inner());
-        let view = self.shared.view();
-        let leads = status.role == Role::Leader;
-        let standing = Standing { leads, term: status.term, applied_term: view.at.term };
-        Office::hold(&mut office, standing, self.clock.boot(), view.state.time()).map(act)
+        self.with(|core, view| core.hold(view).map(|office| (office.term, act(&mut office.contacts))))
     }
 
     /// Whether this peer holds office now.
@@ -100,164 +88,107 @@ impl Leader {
 
     /// Proposes commands; they share an entry, in this order. Answers when they are applied here.
     pub async fn propose(&self, commands: Vec<Command>) -> Result<Results, NotDone> {
-        let bytes = commands.iter().map(|c| encode(c).len()).sum();
         let (answer, wait) = oneshot::channel();
-        self.queue.try_send(Proposal { commands, bytes, answer }).map_err(|_| NotDone::Full)?;
+        let proposal = Proposal::new(commands, answer);
+        self.core().propose(proposal).map_err(|_| NotDone::Full)?;
+        self.arrived.notify_waiters();
         wait.await.unwrap_or_else(|_| Err(NotDone::Unknown("this peer is stopping".into())))
     }
 
-    /// Draws a ticket: `confirm` on it holds only by a confirmation that began later.
-    pub fn ticket(&self) -> u64 {
-        self.tickets.fetch_add(1, Ordering::SeqCst)
+    /// Asks the quorum whether it follows this leader; the core has the answer afterwards.
+    pub async fn ask_quorum(&self, question: Ticket) {
+        let _asking = Asking { leader: self, question };
+        let follows = self.raft.barrier(limits::BARRIER_DEADLINE).await.is_ok();
+        self.core().quorum().answered(question, follows);
     }
 
-    /// Whether a quorum confirmed this leader after the ticket was drawn; asks it once for all who wait.
-    pub async fn confirm(&self, ticket: u64) -> bool {
-        if self.confirmed.load(Ordering::SeqCst) > ticket || planted(Mutation::RenewWithoutQuorum) {
-            return true;
-        }
-        let _one_at_a_time = self.confirming.lock().await;
-        if self.confirmed.load(Ordering::SeqCst) > ticket {
-            return true;
-        }
-        let begun = self.ticket();
-        if self.raft.barrier(limits::BARRIER_DEADLINE).await.is_err() {
-            return false;
-        }
-        self.confirmed.fetch_max(begun, Ordering::SeqCst);
-        true
+    /// Waits until the question has its answer, or nobody asks it any more.
+    pub async fn quorum_answered(&self, question: Ticket) {
+        // The sender is a part of this.
+        let _ = self.answered.subscribe().wait_for(|answered| *answered >= question).await;
     }
 
     /// What the operator should know of the leader's clock.
     pub fn alarms(&self) -> Vec<String> {
-        self.alarm.lock().unwrap_or_else(|e| e.into_inner()).iter().cloned().collect()
+        let words = |ahead| {
+            format!("the leader's wall clock runs {ahead} ms ahead of the cluster's time: set it right")
+        };
+        self.core().ahead_ms().map(words).into_iter().collect()
     }
 
     /// Proposes until the node stops.
     pub async fn run(self: Arc<Self>, queue: LeaderQueue) {
-        let LeaderQueue(mut queue) = queue;
+        let _until_it_ends = queue;
         let mut tick = interval(limits::EXPIRY_TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut drafts = Drafts::default();
-        let mut kept: Option<Proposal> = None;
         loop {
-            let mut expiry = false;
-            if kept.is_none() {
+            let mut ticked = false;
+            let arrived = self.arrived.notified();
+            tokio::pin!(arrived);
+            arrived.as_mut().enable();
+            if self.core().queued() == 0 {
                 tokio::select! {
                     biased;
-                    proposal = queue.recv() => match proposal {
-                        Some(proposal) => kept = Some(proposal),
-                        None => return,
-                    },
+                    () = arrived => {}
                     () = self.shared.plan.notified() => {}
-                    _ = tick.tick() => expiry = true,
+                    _ = tick.tick() => ticked = true,
                 }
             }
-            let batch = gather(&mut kept, &mut queue);
-            self.enter(batch, expiry, &mut drafts).await;
-        }
-    }
-
-    /// One entry: the batch, what the clock asks for, and the plan that follows from both.
-    async fn enter(&self, batch: Vec<Proposal>, expiry: bool, drafts: &mut Drafts) {
-        let now = self.clock.boot();
-        let view = self.shared.view();
-        let outlook = self.in_office(|contacts| Outlook::of(contacts, &view.state, now, expiry));
-        let Some((_, outlook)) = outlook else {
-            return refuse(batch, &NotDone::NotLeader);
-        };
-        let batch = turn_away(batch, &view.state);
-        let commands = batch.iter().flat_map(|p| p.commands.iter().cloned()).collect();
-        let draft = drafts.draft(&view.state, view.at.index, outlook, self.clock.wall(), commands);
-        self.note_ahead(draft.ahead_ms);
-        if draft.expired > 0 {
-            tracing::warn!(count = draft.expired, "leases ran out");
-        }
-        if !draft.entry.commands.is_empty() {
-            let stamp = draft.entry.now;
-            // Only what became an entry may carry time ahead: refused tries would add up.
-            if self.write(batch, draft.entry).await {
-                self.in_office(|contacts| contacts.stamped(stamp, now));
-            } else {
-                drafts.forget();
+            if let Some(entry) = self.draft(ticked) {
+                let fate = self.write(entry).await;
+                tell(self.with(|core, view| core.written(fate, view)));
             }
         }
     }
 
-    /// Whether the entry is known to be applied.
-    async fn write(&self, batch: Vec<Proposal>, entry: Entry) -> bool {
-        let begun = self.ticket();
+    /// The next entry, if there is anything to write.
+    fn draft(&self, tick: bool) -> Option<Entry> {
+        let (turn, state, index) =
+            self.with(|core, view| (core.turn(view, tick), view.state.clone(), view.index));
+        tell(turn.answers);
+        let drafted = turn.drafting?.draft(&state, index, self.clock.wall());
+        self.core().drafted(drafted)
+    }
+
+    /// Puts an entry into the log: what became of it.
+    async fn write(&self, entry: Entry) -> Fate {
         match self.raft.propose(encode(&entry)).await {
             Ok(results) => {
-                self.confirmed.fetch_max(begun, Ordering::SeqCst);
                 if told::is_on() {
                     told::tell(&self.shared.view().state, &results);
                 }
-                answer(batch, results);
-                return true;
+                Ok(results)
             }
-            Err(ProposeError::NotLeader { .. } | ProposeError::Stopped) => refuse(batch, &NotDone::NotLeader),
-            Err(ProposeError::Busy) => refuse(batch, &NotDone::Full),
+            Err(ProposeError::NotLeader { .. } | ProposeError::Stopped) => Err(NotDone::NotLeader),
+            Err(ProposeError::Busy) => Err(NotDone::Full),
             Err(error) => {
                 tracing::warn!(%error, "an entry's fate is not known");
-                refuse(batch, &NotDone::Unknown(error.to_string()));
+                Err(NotDone::Unknown(error.to_string()))
             }
         }
-        false
     }
 
-    /// Raises the alarm while the wall clock is further ahead than an entry may be stamped with.
-    fn note_ahead(&self, ahead_ms: Option<u64>) {
-        let mut alarm = self.alarm.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(ahead) = ahead_ms.filter(|_| alarm.is_none()) {
-            tracing::error!(ahead_ms = ahead, "the leader's wall clock jumped ahead; not planning");
-        }
-        let words = |ahead| {
-            format!("the leader's wall clock runs {ahead} ms ahead of the cluster's time: set it right")
-        };
-        *alarm = ahead_ms.map(words);
+    fn core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(|e| e.into_inner())
     }
 }
 
-/// Takes what waits, up to the bounds of an entry; one that does not fit stays in `kept`.
-fn gather(kept: &mut Option<Proposal>, queue: &mut mpsc::Receiver<Proposal>) -> Vec<Proposal> {
-    let (mut bytes, mut commands) = (0, 0);
-    let mut batch: Vec<Proposal> = Vec::new();
-    while let Some(next) = kept.take().or_else(|| queue.try_recv().ok()) {
-        bytes += next.bytes;
-        commands += next.commands.len();
-        if !batch.is_empty() && (bytes > limits::BATCH_BYTES || commands > limits::BATCH_COMMANDS) {
-            *kept = Some(next);
-            break;
-        }
-        batch.push(next);
-    }
-    batch
+/// Somebody asks the quorum. Whoever asks may go away before the answer: then those who wait ask themselves.
+struct Asking<'a> {
+    leader: &'a Leader,
+    question: Ticket,
 }
 
-/// Refuses what the cluster does not speak; answers the rest.
-fn turn_away(batch: Vec<Proposal>, state: &State) -> Vec<Proposal> {
-    let mut rest = Vec::with_capacity(batch.len());
-    for proposal in batch {
-        match speakable(state, &proposal.commands) {
-            Ok(()) => rest.push(proposal),
-            Err(rejection) => refuse(vec![proposal], &NotDone::Refused(rejection)),
-        }
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.leader.core().quorum().withdrawn(self.question);
+        self.leader.answered.send_modify(|answered| *answered = self.question.max(*answered));
     }
-    rest
 }
 
-fn answer(batch: Vec<Proposal>, results: Results) {
-    let mut results = results.into_iter();
-    for proposal in batch {
-        let own: Results = results.by_ref().take(proposal.commands.len()).collect();
+fn tell(answers: Answers<oneshot::Sender<Fate>>) {
+    for (waiter, fate) in answers {
         // Whoever asked may be gone.
-        let _ = proposal.answer.send(Ok(own));
-    }
-}
-
-fn refuse(batch: Vec<Proposal>, why: &NotDone) {
-    for proposal in batch {
-        let _ = proposal.answer.send(Err(why.clone()));
+        let _ = waiter.send(fate);
     }
 }

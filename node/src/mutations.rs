@@ -16,9 +16,9 @@ pub enum Mutation {
     StaleOrders,
     /// A peer that leads acts before an entry of its own term is applied (`office.rs`).
     ActBeforeOwnTermEntry,
-    /// A node's new incarnation frees the leases of the earlier one at once (`reports.rs`).
+    /// A node's new incarnation frees the leases of the earlier one at once (`reports/session.rs`).
     ReleaseOnNewIncarnation,
-    /// A leader renews leases without asking a quorum (`leader.rs`).
+    /// A leader renews leases without asking a quorum (`leader/quorum.rs`).
     RenewWithoutQuorum,
     /// A read shows what its peer has applied, whoever leads (`leader_client.rs`).
     StaleRead,

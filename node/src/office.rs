@@ -1,5 +1,5 @@
 //! What a leader decides from its clocks and its applied state: whether it holds office, what an entry is stamped
-//! with, and what it holds. Pure: the leader's loop and the fast simulation run the same code.
+//! with, and what it holds. Pure, as what calls it: `leader/core.rs`.
 
 use std::collections::BTreeSet;
 
@@ -27,10 +27,22 @@ pub struct Standing {
     pub applied_term: u64,
 }
 
+/// What a peer knows of itself at one moment.
+#[derive(Clone, Copy)]
+pub struct LeaderView<'a> {
+    pub standing: Standing,
+    /// The state that it has applied, and up to which index.
+    pub state: &'a State,
+    pub index: u64,
+    /// Its boot clock.
+    pub now: BootMs,
+}
+
 impl Office {
     /// Begins, keeps or ends an office. A peer holds it while it leads and an entry of its own term is applied
     /// (docs/internals/leases.md#new-leader); each term begins with no receipt times.
-    pub fn hold(office: &mut Option<Office>, at: Standing, now: BootMs, time: TimeMs) -> Option<&mut Office> {
+    pub fn hold<'o>(office: &'o mut Option<Office>, view: &LeaderView<'_>) -> Option<&'o mut Office> {
+        let at = view.standing;
         let own_term = at.applied_term == at.term || planted(Mutation::ActBeforeOwnTermEntry);
         if !at.leads || !own_term {
             if !planted(Mutation::OldReceiptTimes) {
@@ -41,7 +53,8 @@ impl Office {
         if office.as_ref().is_none_or(|o| o.term != at.term) {
             tracing::info!(term = at.term, "this peer leads");
             let kept = office.take().filter(|_| planted(Mutation::OldReceiptTimes));
-            let contacts = kept.map_or_else(|| Contacts::new(now, time), |earlier| earlier.contacts);
+            let contacts =
+                kept.map_or_else(|| Contacts::new(view.now, view.state.time()), |earlier| earlier.contacts);
             *office = Some(Office { term: at.term, contacts });
         }
         office.as_mut()

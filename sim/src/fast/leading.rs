@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use stint_node::limits;
-use stint_node::office::{Drafts, Office, Outlook, Standing};
+use stint_node::office::{Drafts, LeaderView, Office, Outlook, Standing};
 use stint_node::shared::{Entry, Results};
 use stint_scheduler::Command;
 
@@ -115,10 +115,11 @@ impl World {
         peer: usize,
         act: impl FnOnce(&mut Office, &stint_scheduler::State) -> R,
     ) -> Option<R> {
-        let (standing, boot) = (self.standing(peer), self.clocks(peer).boot(self.now));
+        let (standing, now) = (self.standing(peer), self.clocks(peer).boot(self.now));
         let process = &mut self.peers[peer];
-        let state = self.log.state_at(process.applied);
-        let office = Office::hold(&mut process.leading.office, standing, boot, state.time())?;
+        let (state, index) = (self.log.state_at(process.applied), process.applied);
+        let view = LeaderView { standing, state, index, now };
+        let office = Office::hold(&mut process.leading.office, &view)?;
         Some(act(office, state))
     }
 

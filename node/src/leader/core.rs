@@ -1,0 +1,304 @@
+//! What a leader does, step by step: takes proposals, makes one entry at a time of what arrived while the last one was
+//! written, and says what became of each. Pure: events come in with what the peer knows of itself and what its clock
+//! shows; entries to write and answers to give go out. The leader's loop and the fast simulation drive it.
+
+use std::collections::VecDeque;
+
+use stint_protocol::{BootMs, TimeMs};
+use stint_scheduler::{Command, Rejection, State};
+
+use super::quorum::{Confirmation, Quorum, Ticket};
+use crate::limits;
+use crate::office::{Draft, Drafts, LeaderView, Office, Outlook, speakable};
+use crate::shared::{Entry, Results};
+
+/// Why commands were not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotDone {
+    #[error("this peer does not lead")]
+    NotLeader,
+    #[error("the leader's queue is full")]
+    Full,
+    /// It was not proposed: the cluster does not speak it yet.
+    #[error(transparent)]
+    Refused(Rejection),
+    #[error("whether it was done cannot be said: {0}")]
+    Unknown(String),
+}
+
+/// What became of an entry, or of one proposal's part of it.
+pub type Fate = Result<Results, NotDone>;
+
+/// Who waits, and what to tell each.
+pub type Answers<W> = Vec<(W, Fate)>;
+
+/// Commands that share an entry, in this order, and who waits for what becomes of them.
+pub struct Proposal<W> {
+    commands: Vec<Command>,
+    bytes: usize,
+    waiter: W,
+}
+
+impl<W> Proposal<W> {
+    /// At least one command.
+    pub fn new(commands: Vec<Command>, waiter: W) -> Self {
+        assert!(!commands.is_empty(), "a proposal without a command would never be answered");
+        let bytes = commands.iter().map(encoded_bytes).sum();
+        Self { commands, bytes, waiter }
+    }
+}
+
+/// Who waits for so many commands of an entry.
+struct Waiting<W> {
+    commands: usize,
+    waiter: W,
+}
+
+/// What follows when the leader looks at what there is to do.
+pub struct Turn<W> {
+    pub answers: Answers<W>,
+    /// Draft this and hand it back.
+    pub drafting: Option<Drafting<W>>,
+}
+
+/// What the next entry is made of. Drafted apart from the core: planning may take long, and the core answers others
+/// meanwhile.
+pub struct Drafting<W> {
+    drafts: Drafts,
+    outlook: Outlook,
+    commands: Vec<Command>,
+    waiting: Vec<Waiting<W>>,
+    now: BootMs,
+}
+
+impl<W> Drafting<W> {
+    /// Drafts the entry, on the state that the turn saw and the index up to which it was applied.
+    pub fn draft(mut self, state: &State, index: u64, wall: TimeMs) -> Drafted<W> {
+        let draft = self.drafts.draft(state, index, self.outlook, wall, self.commands);
+        Drafted { drafts: self.drafts, draft, waiting: self.waiting, now: self.now }
+    }
+}
+
+/// A draft on its way back.
+pub struct Drafted<W> {
+    drafts: Drafts,
+    draft: Draft,
+    waiting: Vec<Waiting<W>>,
+    now: BootMs,
+}
+
+/// The entry that is being written.
+struct Writing<W> {
+    begun: Ticket,
+    /// Its time, and what the boot clock showed when it was stamped.
+    stamp: (TimeMs, BootMs),
+    waiting: Vec<Waiting<W>>,
+}
+
+enum Stage<W> {
+    Resting,
+    Drafting,
+    Writing(Writing<W>),
+    /// Nothing is proposed any more.
+    Closed,
+}
+
+/// The leading side of one peer. It exists on every peer, and rests where there is no office to hold.
+pub struct LeaderCore<W> {
+    office: Option<Office>,
+    queue: VecDeque<Proposal<W>>,
+    stage: Stage<W>,
+    drafts: Drafts,
+    ahead_ms: Option<u64>,
+    quorum: Quorum,
+}
+
+impl<W> Default for LeaderCore<W> {
+    fn default() -> Self {
+        Self {
+            office: None,
+            queue: VecDeque::new(),
+            stage: Stage::Resting,
+            drafts: Drafts::default(),
+            ahead_ms: None,
+            quorum: Quorum::default(),
+        }
+    }
+}
+
+impl<W> LeaderCore<W> {
+    /// The peer's office, while it holds one.
+    pub fn hold(&mut self, view: &LeaderView<'_>) -> Option<&mut Office> {
+        Office::hold(&mut self.office, view)
+    }
+
+    /// Takes a proposal for the next entry, or gives its waiter back as the queue is full.
+    pub fn propose(&mut self, proposal: Proposal<W>) -> Result<(), W> {
+        if self.queue.len() >= limits::PROPOSALS || matches!(self.stage, Stage::Closed) {
+            return Err(proposal.waiter);
+        }
+        self.queue.push_back(proposal);
+        Ok(())
+    }
+
+    /// Proposals that wait for the next entry.
+    pub fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Looks at what there is to do: commands arrived, the state changed, or the clock ticked. Nothing while an entry is
+    /// made: look again when that one is written.
+    pub fn turn(&mut self, view: &LeaderView<'_>, tick: bool) -> Turn<W> {
+        if !matches!(self.stage, Stage::Resting) {
+            return Turn { answers: Vec::new(), drafting: None };
+        }
+        let Some(office) = Office::hold(&mut self.office, view) else {
+            return Turn { answers: self.refuse_all(), drafting: None };
+        };
+        let outlook = Outlook::of(&mut office.contacts, view.state, view.now, tick);
+        let mut drafting = Drafting {
+            drafts: std::mem::take(&mut self.drafts),
+            outlook,
+            commands: Vec::new(),
+            waiting: Vec::new(),
+            now: view.now,
+        };
+        let answers = self.gather(view.state, &mut drafting);
+        self.stage = Stage::Drafting;
+        Turn { answers, drafting: Some(drafting) }
+    }
+
+    /// Takes the draft back: the entry to write now, unless there is nothing to write.
+    pub fn drafted(&mut self, drafted: Drafted<W>) -> Option<Entry> {
+        let Drafted { drafts, draft: Draft { entry, expired, ahead_ms }, waiting, now } = drafted;
+        if !matches!(self.stage, Stage::Drafting) {
+            return None;
+        }
+        self.drafts = drafts;
+        self.note_ahead(ahead_ms);
+        if expired > 0 {
+            tracing::warn!(count = expired, "leases ran out");
+        }
+        if entry.commands.is_empty() {
+            self.stage = Stage::Resting;
+            return None;
+        }
+        let begun = self.quorum.ticket();
+        self.stage = Stage::Writing(Writing { begun, stamp: (entry.now, now), waiting });
+        Some(entry)
+    }
+
+    /// What became of the entry: it is applied here, or it was not proposed, or nobody knows.
+    pub fn written(&mut self, fate: Fate, view: &LeaderView<'_>) -> Answers<W> {
+        let Stage::Writing(writing) = &mut self.stage else { return Vec::new() };
+        let (begun, (time, at)) = (writing.begun, writing.stamp);
+        let waiting = std::mem::take(&mut writing.waiting);
+        self.stage = Stage::Resting;
+        match fate {
+            Ok(results) => {
+                self.quorum.committed(begun);
+                // Only what became an entry may carry time ahead: refused tries would add up.
+                if let Some(office) = self.hold(view) {
+                    office.contacts.stamped(time, at);
+                }
+                shared_out(waiting, results)
+            }
+            Err(why) => {
+                self.drafts.forget();
+                waiting.into_iter().map(|waiting| (waiting.waiter, Err(why.clone()))).collect()
+            }
+        }
+    }
+
+    /// Takes nothing any more. Whoever waits is given back: nobody will answer.
+    pub fn close(&mut self) -> Vec<W> {
+        let mut waiters: Vec<W> = match std::mem::replace(&mut self.stage, Stage::Closed) {
+            Stage::Writing(writing) => writing.waiting.into_iter().map(|waiting| waiting.waiter).collect(),
+            Stage::Resting | Stage::Drafting | Stage::Closed => Vec::new(),
+        };
+        waiters.extend(self.queue.drain(..).map(|proposal| proposal.waiter));
+        waiters
+    }
+
+    /// Draws a ticket for `confirm`.
+    pub fn ticket(&mut self) -> Ticket {
+        self.quorum.ticket()
+    }
+
+    /// Whether a quorum followed this leader after the ticket was drawn (`Quorum::confirm`).
+    pub fn confirm(&mut self, ticket: Ticket, waited_for: Option<Ticket>) -> Confirmation {
+        self.quorum.confirm(ticket, waited_for)
+    }
+
+    /// The questions to the quorum, for their answers.
+    pub fn quorum(&mut self) -> &mut Quorum {
+        &mut self.quorum
+    }
+
+    /// How far the wall clock is beyond what the last entry could be stamped with.
+    pub fn ahead_ms(&self) -> Option<u64> {
+        self.ahead_ms
+    }
+
+    fn note_ahead(&mut self, ahead_ms: Option<u64>) {
+        if let Some(ahead) = ahead_ms.filter(|_| self.ahead_ms.is_none()) {
+            tracing::error!(ahead_ms = ahead, "the leader's wall clock jumped ahead; not planning");
+        }
+        self.ahead_ms = ahead_ms;
+    }
+
+    /// Takes what waits, up to the bounds of an entry. What the cluster does not speak is refused.
+    fn gather(&mut self, state: &State, drafting: &mut Drafting<W>) -> Answers<W> {
+        let (mut answers, mut bytes) = (Vec::new(), 0);
+        while let Some(next) = self.queue.front() {
+            bytes += next.bytes;
+            let commands = drafting.commands.len() + next.commands.len();
+            let beyond = bytes > limits::BATCH_BYTES || commands > limits::BATCH_COMMANDS;
+            if beyond && !drafting.waiting.is_empty() {
+                break;
+            }
+            let Some(Proposal { commands, waiter, .. }) = self.queue.pop_front() else { break };
+            match speakable(state, &commands) {
+                Ok(()) => {
+                    drafting.waiting.push(Waiting { commands: commands.len(), waiter });
+                    drafting.commands.extend(commands);
+                }
+                Err(rejection) => answers.push((waiter, Err(NotDone::Refused(rejection)))),
+            }
+        }
+        answers
+    }
+
+    fn refuse_all(&mut self) -> Answers<W> {
+        self.queue.drain(..).map(|proposal| (proposal.waiter, Err(NotDone::NotLeader))).collect()
+    }
+}
+
+/// Each proposal's part of an entry's results.
+fn shared_out<W>(waiting: Vec<Waiting<W>>, results: Results) -> Answers<W> {
+    let mut results = results.into_iter();
+    let own = |waiting: Waiting<W>| (waiting.waiter, Ok(results.by_ref().take(waiting.commands).collect()));
+    waiting.into_iter().map(own).collect()
+}
+
+/// What a command takes in an entry.
+fn encoded_bytes(command: &Command) -> usize {
+    let mut counted = Counted(0);
+    minicbor::encode(command, &mut counted)
+        .unwrap_or_else(|never: minicbor::encode::Error<_>| panic!("counting bytes: {never}"));
+    counted.0
+}
+
+struct Counted(usize);
+
+impl minicbor::encode::Write for Counted {
+    type Error = std::convert::Infallible;
+
+    fn write_all(&mut self, bytes: &[u8]) -> Result<(), Self::Error> {
+        self.0 += bytes.len();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,177 @@
+//! How one report is answered: who reports, what it brings goes into the log, it is held while there is no news, a
+//! quorum confirms the leader, and the orders are made. Pure: events come in with the leader's core and what the peer
+//! knows of itself; what is to be done next comes out. The leader's side of reports and the fast simulation drive it.
+
+use stint_protocol::LeaseId;
+use stint_scheduler::{Command, State};
+
+use crate::leader::core::{Fate, LeaderCore};
+use crate::leader::quorum::{Confirmation, Ticket};
+use crate::limits;
+use crate::mutations::{Mutation, planted};
+use crate::office::LeaderView;
+use crate::orders::{self, Reporter};
+use crate::wire::{Report, ReportAnswer};
+
+/// What is to be done next for a report.
+#[derive(Debug)]
+pub enum Step {
+    /// Propose this, then `proposed`.
+    Propose(Vec<Command>),
+    /// The node can be given work again: have the leader look, then `go_on`.
+    Plan,
+    /// Listen for changes of the node's orders, then `look`, and again at each of them; `confirm` when it was held for
+    /// long enough.
+    Hold,
+    /// Ask the quorum, then `confirm`.
+    AskQuorum(Ticket),
+    /// Somebody asks the quorum: wait for the answer, then `confirm`.
+    AwaitQuorum(Ticket),
+    Answer(ReportAnswer),
+    /// Answer who leads, as far as this peer knows.
+    NotLeader,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Registering,
+    /// It counts as heard of.
+    Heard,
+    Ending,
+    Holding,
+    /// `waits_for`: the question to the quorum.
+    Confirming {
+        waits_for: Option<Ticket>,
+    },
+}
+
+/// One report that is being answered.
+pub struct ReportSession {
+    report: Report,
+    /// Drawn when the report arrived: orders renew leases only by a confirmation that was asked for later.
+    ticket: Ticket,
+    stage: Stage,
+}
+
+impl ReportSession {
+    /// A report arrived.
+    pub fn begin<W>(report: Report, core: &mut LeaderCore<W>, view: &LeaderView<'_>) -> (Self, Step) {
+        let mut session = Self { report, ticket: core.ticket(), stage: Stage::Registering };
+        let step = session.receive(core, view);
+        (session, step)
+    }
+
+    pub fn report(&self) -> &Report {
+        &self.report
+    }
+
+    /// How long the report may be held, in milliseconds from when it arrived.
+    pub fn hold_ms(&self) -> u64 {
+        self.report.hold_ms.min(limits::REPORT_HOLD.as_millis() as u64)
+    }
+
+    /// Whether it is held until there is news.
+    pub fn holds(&self) -> bool {
+        self.stage == Stage::Holding
+    }
+
+    /// Whether it waits for the quorum.
+    pub fn confirms(&self) -> bool {
+        matches!(self.stage, Stage::Confirming { .. })
+    }
+
+    /// Checks who reports, and registers it if it asks.
+    fn receive<W>(&mut self, core: &mut LeaderCore<W>, view: &LeaderView<'_>) -> Step {
+        if core.hold(view).is_none() {
+            return Step::NotLeader;
+        }
+        match orders::reporter(view.state, &self.report) {
+            Reporter::Known => self.heard(core, view),
+            Reporter::Turned(answer) => Step::Answer(answer),
+            Reporter::Registers(command) => {
+                let mut commands = vec![command];
+                if planted(Mutation::ReleaseOnNewIncarnation) {
+                    commands.push(Command::ExpireLeases(of_earlier_lives(view.state, &self.report)));
+                }
+                Step::Propose(commands)
+            }
+        }
+    }
+
+    /// What became of what it proposed.
+    pub fn proposed<W>(&mut self, fate: Fate, core: &mut LeaderCore<W>, view: &LeaderView<'_>) -> Step {
+        match (self.stage, fate.map(|results| results.into_iter().next())) {
+            (_, Err(_)) => Step::NotLeader,
+            (Stage::Registering, Ok(Some(Err(rejection)))) => {
+                Step::Answer(ReportAnswer::Stale(rejection.to_string()))
+            }
+            (Stage::Registering, Ok(_)) => self.heard(core, view),
+            (_, Ok(_)) => self.confirm(core, view),
+        }
+    }
+
+    /// Notes the contact: registering counts as one (docs/internals/leases.md#contact).
+    fn heard<W>(&mut self, core: &mut LeaderCore<W>, view: &LeaderView<'_>) -> Step {
+        let Some(office) = core.hold(view) else { return Step::NotLeader };
+        let new = !office.contacts.reaches(self.report.node, view.now);
+        office.contacts.heard(self.report.node, self.report.nonce, view.now);
+        self.stage = Stage::Heard;
+        if new { Step::Plan } else { self.go_on(view) }
+    }
+
+    /// Records what ended, or waits for news.
+    pub fn go_on(&mut self, view: &LeaderView<'_>) -> Step {
+        if self.report.ends.is_empty() {
+            self.stage = Stage::Holding;
+            return Step::Hold;
+        }
+        self.stage = Stage::Ending;
+        let (node, ends) = (self.report.node, orders::ends(view.state, &self.report));
+        Step::Propose(vec![Command::RecordEnds { node, ends }])
+    }
+
+    /// The node's orders may have changed: what to do if they have, and none while there is no news.
+    pub fn look<W>(&mut self, core: &mut LeaderCore<W>, view: &LeaderView<'_>) -> Option<Step> {
+        let news = core
+            .hold(view)
+            .is_none_or(|office| orders::has_news(view.state, &office.contacts, view.now, &self.report));
+        news.then(|| self.confirm(core, view))
+    }
+
+    /// Answers with orders once a quorum has confirmed this leader after the report arrived: they renew leases
+    /// (docs/internals/leases.md#quorum-after-report).
+    pub fn confirm<W>(&mut self, core: &mut LeaderCore<W>, view: &LeaderView<'_>) -> Step {
+        let waited_for = match self.stage {
+            Stage::Confirming { waits_for } => waits_for,
+            _ => None,
+        };
+        let (waits_for, step) = match core.confirm(self.ticket, waited_for) {
+            Confirmation::Given => (None, self.orders(core, view)),
+            Confirmation::Denied => (None, Step::NotLeader),
+            Confirmation::Ask(question) => (Some(question), Step::AskQuorum(question)),
+            Confirmation::Wait(question) => (Some(question), Step::AwaitQuorum(question)),
+        };
+        self.stage = Stage::Confirming { waits_for };
+        step
+    }
+
+    /// Orders from the applied state, unless this peer lost its office.
+    fn orders<W>(&self, core: &mut LeaderCore<W>, view: &LeaderView<'_>) -> Step {
+        let Some(office) = core.hold(view) else { return Step::NotLeader };
+        let recorded = self.report.ends.iter().map(|end| end.lease).collect();
+        let orders = orders::make(view.state, office, view.now, &self.report, recorded);
+        Step::Answer(ReportAnswer::Orders(orders))
+    }
+}
+
+/// Leases that another incarnation of the node holds.
+fn of_earlier_lives(state: &State, report: &Report) -> Vec<LeaseId> {
+    let earlier = |lease: &LeaseId| {
+        let leased = state.task(lease.task).and_then(|task| task.leased());
+        leased.is_some_and(|leased| leased.incarnation < report.incarnation)
+    };
+    state.leases_of(report.node).filter(earlier).collect()
+}
+
+#[cfg(test)]
+mod tests;
