@@ -1,5 +1,6 @@
-//! The fast layer: the product's pure parts (state machine, planner, lease rules, orders, the agent's decisions, the
-//! watchdog's core) over an abstract log, with no task, thread or socket; hundreds of seeds a second in one process.
+//! The fast layer: the product's pure parts (state machine, planner, the leader's and a report's steps, the agent's
+//! decisions, the watchdog's core) over an abstract log, with no task, thread or socket; hundreds of seeds a second in one
+//! process.
 //!
 //! What is abstract stands for Raft as the lease rules rely on it (docs/internals/leases.md#the-logs-side): a committed
 //! entry stays, every new leader has each, a deposed leader's last entry is kept or lost, and only a quorum can say who

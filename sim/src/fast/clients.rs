@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use stint_node::shared::Results;
+use stint_node::leader::core::{Fate, NotDone};
 use stint_protocol::{
     Class, GpuRequest, IdempotencyKey, OnLost, RetryPolicy, Runtime, SharedSpec, TaskId, TaskName, TaskSpec,
     Tenant,
@@ -10,7 +10,7 @@ use stint_protocol::{
 use stint_scheduler::{Change, Command, NodeMode, Rejection, Settings, Submit};
 
 use super::event::Event;
-use super::leading::{NotDone, Waiter};
+use super::leading::Waiter;
 use super::library::Library;
 use super::shape::{Pace, Shape};
 use super::world::{World, node_id};
@@ -220,19 +220,16 @@ impl World {
         if self.holds_office(peer) {
             self.propose(peer, vec![command], Waiter::Client { request, attempt });
         } else {
-            self.client_refused(request, attempt, NotDone::NotLeader);
+            self.client_answered(request, attempt, Err(NotDone::NotLeader));
         }
     }
 
-    pub fn client_refused(&mut self, request: u64, attempt: u32, _: NotDone) {
-        self.reply_to_client(request, attempt, Reply::Again);
-    }
-
-    pub fn client_done(&mut self, request: u64, attempt: u32, results: Results) {
-        let reply = match results.into_iter().next() {
-            None => Reply::Again,
-            Some(Err(rejection)) => Reply::Refused(Box::new(rejection)),
-            Some(Ok(changes)) => changes.into_iter().find_map(submitted).unwrap_or(Reply::Done),
+    /// What became of a request at the leader.
+    pub fn client_answered(&mut self, request: u64, attempt: u32, fate: Fate) {
+        let reply = match fate.map(|results| results.into_iter().next()) {
+            Err(_) | Ok(None) => Reply::Again,
+            Ok(Some(Err(rejection))) => Reply::Refused(Box::new(rejection)),
+            Ok(Some(Ok(changes))) => changes.into_iter().find_map(submitted).unwrap_or(Reply::Done),
         };
         self.reply_to_client(request, attempt, reply);
     }

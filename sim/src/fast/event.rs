@@ -1,5 +1,6 @@
 //! Everything that can happen. What concerns a process names its life: a later process does not get it.
 
+use stint_node::leader::quorum::Ticket;
 use stint_node::wire::{Report, ReportAnswer};
 use stint_protocol::Digest;
 use stint_scheduler::Command;
@@ -43,15 +44,16 @@ pub enum Event {
         term: u64,
     },
     /// A quorum is asked whether `peer` leads.
-    BarrierAsked {
+    QuorumAsked {
         peer: usize,
         life: u64,
-        barrier: u64,
+        question: Ticket,
     },
-    BarrierDone {
+    /// The answer of a quorum comes back.
+    QuorumConfirms {
         peer: usize,
         life: u64,
-        barrier: u64,
+        question: Ticket,
     },
     /// The leader's loop looks for leases that ran out.
     Tick {

@@ -1,17 +1,17 @@
-//! The leading side of a peer: its loop makes one entry at a time with the product's own decisions, and the abstract
-//! log keeps it or not.
+//! The leading side of a peer: drives the product's own `LeaderCore`, and the abstract log keeps what it writes or not.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
+use stint_node::leader::core::{Answers, Fate, LeaderCore, NotDone, Proposal, Turn};
+use stint_node::leader::quorum::Ticket;
 use stint_node::limits;
-use stint_node::office::{Drafts, LeaderView, Office, Outlook, Standing};
-use stint_node::shared::{Entry, Results};
-use stint_scheduler::Command;
+use stint_node::office::{LeaderView, Office, Standing};
+use stint_node::shared::Entry;
+use stint_scheduler::{Command, State};
 
 use super::event::Event;
 use super::library::LibraryOffice;
 use super::log::Flight;
-use super::plant::FastPlant;
 use super::sessions::Session;
 use super::shape::Pace;
 use super::world::World;
@@ -33,94 +33,46 @@ pub enum Waiter {
     Nobody,
 }
 
-/// Why commands were not carried out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotDone {
-    NotLeader,
-    Full,
-    Unknown,
-}
-
-pub struct Proposal {
-    pub commands: Vec<Command>,
-    pub waiter: Waiter,
-}
-
-/// Who waits for so many commands of an entry.
-struct Waits {
-    commands: usize,
-    waiter: Waiter,
-}
-
-/// The entry that is being written, and who waits for it.
-struct Writing {
-    number: u64,
-    begun: u64,
-    batch: Vec<Waits>,
-}
-
 /// What a peer keeps for leading.
 #[derive(Default)]
 pub struct Leading {
-    pub office: Option<Office>,
-    drafts: Drafts,
-    queue: VecDeque<Proposal>,
-    writing: Option<Writing>,
-    /// Asked to look while an entry is being written.
-    woken: bool,
-    expiry: bool,
-    pub tickets: u64,
-    pub confirmed: u64,
-    pub barrier: Option<Barrier>,
-    pub barriers: u64,
+    pub core: LeaderCore<Waiter>,
+    /// The number of the entry that is being written.
+    writing: Option<u64>,
+    /// The clock ticked meanwhile.
+    ticked: bool,
+    pub question: Option<Question>,
     pub sessions: BTreeMap<u64, Session>,
     pub next_session: u64,
     pub library: LibraryOffice,
 }
 
-/// A question to the quorum.
+/// A question to the quorum that is under way.
 #[derive(Clone, Copy, Debug)]
-pub struct Barrier {
-    pub number: u64,
-    pub begun: u64,
+pub struct Question {
+    pub asked: Ticket,
     pub term: u64,
     pub until: u64,
 }
 
-impl Leading {
-    pub fn ticket(&mut self) -> u64 {
-        self.tickets += 1;
-        self.tickets
-    }
-
-    pub fn queued(&self) -> usize {
-        self.queue.len()
-    }
-}
-
 impl World {
-    /// Where a peer stands, as the product's leader asks before everything it does.
-    pub fn standing(&self, peer: usize) -> Standing {
+    fn standing(&self, peer: usize) -> Standing {
         let process = &self.peers[peer];
         let (term, leader) = process.belief.unwrap_or((0, usize::MAX));
-        let leads = leader == peer;
-        let hasty = self.plant == Some(FastPlant::ActBeforeOwnTermEntry) && leads;
-        let applied_term = if hasty { term } else { self.log.term_at(process.applied) };
-        Standing { leads, term, applied_term }
+        Standing { leads: leader == peer, term, applied_term: self.log.term_at(process.applied) }
     }
 
-    /// The peer's office, if it holds one, with the state it has applied.
-    pub fn in_office<R>(
-        &mut self,
-        peer: usize,
-        act: impl FnOnce(&mut Office, &stint_scheduler::State) -> R,
-    ) -> Option<R> {
+    /// Runs `act` on what the peer keeps for leading, with what it knows of itself now.
+    pub fn lead<R>(&mut self, peer: usize, act: impl FnOnce(&mut Leading, &LeaderView<'_>) -> R) -> R {
         let (standing, now) = (self.standing(peer), self.clocks(peer).boot(self.now));
         let process = &mut self.peers[peer];
         let (state, index) = (self.log.state_at(process.applied), process.applied);
-        let view = LeaderView { standing, state, index, now };
-        let office = Office::hold(&mut process.leading.office, &view)?;
-        Some(act(office, state))
+        act(&mut process.leading, &LeaderView { standing, state, index, now })
+    }
+
+    /// The peer's office, if it holds one, with the state it has applied.
+    pub fn in_office<R>(&mut self, peer: usize, act: impl FnOnce(&mut Office, &State) -> R) -> Option<R> {
+        self.lead(peer, |leading, view| leading.core.hold(view).map(|office| act(office, view.state)))
     }
 
     pub fn holds_office(&mut self, peer: usize) -> bool {
@@ -129,11 +81,10 @@ impl World {
 
     /// Takes commands into the queue.
     pub fn propose(&mut self, peer: usize, commands: Vec<Command>, waiter: Waiter) {
-        if self.peers[peer].leading.queue.len() >= limits::PROPOSALS {
-            return self.not_done(peer, waiter, NotDone::Full);
+        match self.peers[peer].leading.core.propose(Proposal::new(commands, waiter)) {
+            Ok(()) => self.turn(peer, false),
+            Err(waiter) => self.tell_waiters(peer, vec![(waiter, Err(NotDone::Full))]),
         }
-        self.peers[peer].leading.queue.push_back(Proposal { commands, waiter });
-        self.turn(peer, false);
     }
 
     pub fn on_tick(&mut self, peer: usize, term: u64) {
@@ -145,39 +96,30 @@ impl World {
         }
     }
 
-    /// One turn of the leader's loop, unless an entry is being written.
-    pub fn turn(&mut self, peer: usize, expiry: bool) {
+    /// The leader looks at what there is to do, unless an entry is being written.
+    pub fn turn(&mut self, peer: usize, tick: bool) {
         let leading = &mut self.peers[peer].leading;
         if leading.writing.is_some() {
-            leading.woken = true;
-            leading.expiry |= expiry;
+            leading.ticked |= tick;
             return;
         }
-        let (batch, commands) = gather(&mut leading.queue);
-        let boot = self.clocks(peer).boot(self.now);
-        let outlook =
-            self.in_office(peer, |office, state| Outlook::of(&mut office.contacts, state, boot, expiry));
-        let Some(outlook) = outlook else {
-            return self.refuse(peer, batch.into_iter().map(|waits| waits.waiter), NotDone::NotLeader);
-        };
         let wall = self.clocks(peer).wall(self.now);
-        let process = &mut self.peers[peer];
-        let state = self.log.state_at(process.applied);
-        let draft = process.leading.drafts.draft(state, process.applied, outlook, wall, commands);
-        if !draft.entry.commands.is_empty() {
-            if let Some(office) = &mut process.leading.office {
-                office.contacts.stamped(draft.entry.now, boot);
-            }
-            self.write(peer, batch, draft.entry);
+        let (answers, entry) = self.lead(peer, |leading, view| {
+            let Turn { answers, drafting } = leading.core.turn(view, tick);
+            let drafted = drafting.map(|drafting| drafting.draft(view.state, view.index, wall));
+            (answers, drafted.and_then(|drafted| leading.core.drafted(drafted)))
+        });
+        self.tell_waiters(peer, answers);
+        if let Some(entry) = entry {
+            self.write(peer, entry);
         }
     }
 
-    fn write(&mut self, peer: usize, batch: Vec<Waits>, entry: Entry) {
+    fn write(&mut self, peer: usize, entry: Entry) {
         let number = self.log.next_number;
         self.log.next_number += 1;
         let process = &mut self.peers[peer];
-        let begun = process.leading.ticket();
-        process.leading.writing = Some(Writing { number, begun, batch });
+        process.leading.writing = Some(number);
         let (term, life) = (process.belief.map_or(0, |(term, _)| term), process.life);
         // Who was deposed writes into a log that nobody will read.
         if term == self.log.term && self.log.leader == Some((peer, life)) {
@@ -231,42 +173,33 @@ impl World {
     pub fn on_written(&mut self, peer: usize, number: u64) {
         let Some(place) = self.log.results.iter().position(|(known, _, _)| *known == number) else { return };
         let (_, index, results) = self.log.results.swap_remove(place);
-        let leading = &mut self.peers[peer].leading;
-        let Some(writing) = leading.writing.take_if(|writing| writing.number == number) else { return };
-        leading.confirmed = leading.confirmed.max(writing.begun);
-        leading.woken = false;
-        let expiry = std::mem::take(&mut leading.expiry);
-        let from = self.peers[peer].applied;
-        self.peers[peer].applied = from.max(index);
-        self.answer_batch(peer, writing.batch, results, index);
+        let process = &mut self.peers[peer];
+        if process.leading.writing.take_if(|writing| *writing == number).is_none() {
+            return;
+        }
+        let ticked = std::mem::take(&mut process.leading.ticked);
+        let from = process.applied;
+        process.applied = from.max(index);
+        self.written(peer, Ok(results));
         self.wake_sessions(peer, from.min(index), index);
-        self.turn(peer, expiry);
+        self.turn(peer, ticked);
     }
 
-    fn answer_batch(&mut self, peer: usize, batch: Vec<Waits>, results: Results, index: u64) {
-        let mut results = results.into_iter();
-        for waits in batch {
-            let own: Results = results.by_ref().take(waits.commands).collect();
-            match waits.waiter {
-                Waiter::Client { request, attempt } => self.client_done(request, attempt, own),
-                Waiter::Session(session) => self.session_proposed(peer, session, Ok(own)),
-                Waiter::Sweep { peer: sweeper, life } => self.sweep_may_go_on(peer, sweeper, life, index),
-                Waiter::Nobody => {}
+    fn written(&mut self, peer: usize, fate: Fate) {
+        let answers = self.lead(peer, |leading, view| leading.core.written(fate, view));
+        self.tell_waiters(peer, answers);
+    }
+
+    fn tell_waiters(&mut self, peer: usize, answers: Answers<Waiter>) {
+        for (waiter, fate) in answers {
+            match waiter {
+                Waiter::Client { request, attempt } => self.client_answered(request, attempt, fate),
+                Waiter::Session(session) => self.session_proposed(peer, session, fate),
+                Waiter::Sweep { peer: sweeper, life } if fate.is_ok() => {
+                    self.sweep_may_go_on(peer, sweeper, life, self.peers[peer].applied);
+                }
+                Waiter::Sweep { .. } | Waiter::Nobody => {}
             }
-        }
-    }
-
-    fn refuse(&mut self, peer: usize, waiting: impl IntoIterator<Item = Waiter>, why: NotDone) {
-        for waiter in waiting {
-            self.not_done(peer, waiter, why);
-        }
-    }
-
-    fn not_done(&mut self, peer: usize, waiter: Waiter, why: NotDone) {
-        match waiter {
-            Waiter::Client { request, attempt } => self.client_refused(request, attempt, why),
-            Waiter::Session(session) => self.session_proposed(peer, session, Err(why)),
-            Waiter::Sweep { .. } | Waiter::Nobody => {}
         }
     }
 
@@ -274,14 +207,11 @@ impl World {
     pub fn step_down(&mut self, peer: usize) {
         let leading = &mut self.peers[peer].leading;
         leading.library = LibraryOffice::default();
-        let writing = leading.writing.take();
-        let queue = std::mem::take(&mut leading.queue);
-        if let Some(writing) = writing {
-            leading.drafts.forget();
-            self.refuse(peer, writing.batch.into_iter().map(|waits| waits.waiter), NotDone::Unknown);
+        if leading.writing.take().is_some() {
+            self.written(peer, Err(NotDone::Unknown("another term began".into())));
         }
-        self.refuse(peer, queue.into_iter().map(|proposal| proposal.waiter), NotDone::NotLeader);
-        self.barrier_failed(peer);
+        self.turn(peer, false);
+        self.quorum_denies(peer);
     }
 
     /// How long an entry takes to a majority of the disks, in milliseconds.
@@ -292,18 +222,4 @@ impl World {
             most => self.dice.between(most / 4, most),
         }
     }
-}
-
-/// Takes what waits, up to the bounds of an entry.
-fn gather(queue: &mut VecDeque<Proposal>) -> (Vec<Waits>, Vec<Command>) {
-    let (mut batch, mut commands) = (Vec::new(), Vec::new());
-    while let Some(next) = queue.front() {
-        if !batch.is_empty() && commands.len() + next.commands.len() > limits::BATCH_COMMANDS {
-            break;
-        }
-        let Some(next) = queue.pop_front() else { break };
-        batch.push(Waits { commands: next.commands.len(), waiter: next.waiter });
-        commands.extend(next.commands);
-    }
-    (batch, commands)
 }

@@ -49,8 +49,6 @@ pub struct Log {
     pub epoch: u64,
     pub election_arranged: bool,
     pub commands: u64,
-    /// Planted: a new incarnation frees the leases of the earlier one.
-    pub frees_on_new_incarnation: bool,
 }
 
 impl Log {
@@ -68,7 +66,6 @@ impl Log {
             epoch: 0,
             election_arranged: false,
             commands: 0,
-            frees_on_new_incarnation: false,
         };
         log.append(0, 0, founding);
         log
@@ -112,7 +109,7 @@ impl Log {
     pub fn append(&mut self, now: u64, term: u64, entry: Entry) -> Results {
         let mut state = self.state().clone();
         self.commands += entry.commands.len() as u64;
-        let results = apply_entry(&mut state, &entry, self.frees_on_new_incarnation);
+        let results = apply_entry(&mut state, &entry);
         let mut touched: Vec<NodeId> = results.iter().flatten().flatten().filter_map(concerned).collect();
         touched.sort_unstable_by_key(|node| node.0);
         touched.dedup();
@@ -129,21 +126,7 @@ impl Log {
 }
 
 /// What every replica does with an entry.
-pub fn apply_entry(state: &mut State, entry: &Entry, frees_on_new_incarnation: bool) -> Results {
-    let mut results = Results::new();
-    for command in &entry.commands {
-        let freed = if frees_on_new_incarnation { freed_by(state, command) } else { None };
-        let mut result = apply(state, Stamped { now: entry.now, command: command.clone() });
-        if let (Ok(changes), Some(freed)) = (&mut result, freed) {
-            changes.extend(apply(state, Stamped { now: entry.now, command: freed }).unwrap_or_default());
-        }
-        results.push(result);
-    }
-    results
-}
-
-fn freed_by(state: &State, command: &Command) -> Option<Command> {
-    let Command::RegisterNode(register) = command else { return None };
-    let newer = state.node(register.node)?.incarnation < register.incarnation;
-    newer.then(|| Command::ExpireLeases(state.leases_of(register.node).collect()))
+pub fn apply_entry(state: &mut State, entry: &Entry) -> Results {
+    let one = |command: &Command| apply(state, Stamped { now: entry.now, command: command.clone() });
+    entry.commands.iter().map(one).collect()
 }

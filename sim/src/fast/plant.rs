@@ -80,7 +80,11 @@ impl FastPlant {
     /// Whether it lies in the product's own code, which only a build with the feature `mutations` can change.
     pub fn needs_feature(self) -> bool {
         use FastPlant::*;
-        matches!(self, RenewAfterRevoke | SkipDriftMargin | OldReceiptTimes | WallClockJump | StaleOrders)
+        match self {
+            RenewAfterRevoke | ActBeforeOwnTermEntry | SkipDriftMargin | ReleaseOnNewIncarnation => true,
+            OldReceiptTimes | WallClockJump | StaleOrders | RenewWithoutQuorum => true,
+            LateKill | FalseAccount | LeaseFromReceipt | SweepBlindly => false,
+        }
     }
 }
 
@@ -104,10 +108,13 @@ pub fn plant_in_product(plant: Option<FastPlant>) {
     use stint_node::mutations::{Mutation, plant as set};
     set(match plant {
         Some(FastPlant::RenewAfterRevoke) => Some(Mutation::RenewAfterRevoke),
+        Some(FastPlant::ActBeforeOwnTermEntry) => Some(Mutation::ActBeforeOwnTermEntry),
         Some(FastPlant::SkipDriftMargin) => Some(Mutation::SkipDriftMargin),
+        Some(FastPlant::ReleaseOnNewIncarnation) => Some(Mutation::ReleaseOnNewIncarnation),
         Some(FastPlant::OldReceiptTimes) => Some(Mutation::OldReceiptTimes),
         Some(FastPlant::WallClockJump) => Some(Mutation::WallClockJump),
         Some(FastPlant::StaleOrders) => Some(Mutation::StaleOrders),
+        Some(FastPlant::RenewWithoutQuorum) => Some(Mutation::RenewWithoutQuorum),
         _ => None,
     });
 }

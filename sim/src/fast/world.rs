@@ -58,8 +58,7 @@ impl World {
     pub fn new(seed: u64, plant: Option<FastPlant>, keep_text: bool) -> Self {
         let shape = Shape::drawn(seed, plant.and_then(FastPlant::pace));
         let clocks = shape.clocks.clone();
-        let mut log = Log::new(founding(&shape, &clocks[0]));
-        log.frees_on_new_incarnation = plant == Some(FastPlant::ReleaseOnNewIncarnation);
+        let log = Log::new(founding(&shape, &clocks[0]));
         let host = |peer| {
             let dice = Dice::new(seed, 0x5100 + peer as u64);
             let mut host = Host::new(shape.settings.kill_margin_ms, shape.pace, dice);
@@ -123,11 +122,11 @@ impl World {
             Event::Applied { peer, life, index } => self.of(peer, life, |w| w.on_applied(peer, index)),
             Event::Election { epoch } => self.on_election(epoch),
             Event::Hear { peer, life, term } => self.of(peer, life, |w| w.on_hear(peer, term)),
-            Event::BarrierAsked { peer, life, barrier } => {
-                self.of(peer, life, |w| w.on_barrier_asked(peer, barrier))
+            Event::QuorumAsked { peer, life, question } => {
+                self.of(peer, life, |w| w.on_quorum_asked(peer, question))
             }
-            Event::BarrierDone { peer, life, barrier } => {
-                self.of(peer, life, |w| w.on_barrier_done(peer, barrier))
+            Event::QuorumConfirms { peer, life, question } => {
+                self.of(peer, life, |w| w.on_quorum_confirms(peer, question))
             }
             Event::Tick { peer, life, term } => self.of(peer, life, |w| w.on_tick(peer, term)),
             Event::HoldOver { peer, life, session } => self.of(peer, life, |w| w.on_hold_over(peer, session)),

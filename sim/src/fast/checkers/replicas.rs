@@ -24,7 +24,7 @@ impl Replicas {
         }
         self.commands = log.commands;
         for logged in &log.entries[self.index as usize..] {
-            apply_entry(&mut self.restored, &logged.entry, log.frees_on_new_incarnation);
+            apply_entry(&mut self.restored, &logged.entry);
         }
         self.index = log.index();
         let (index, state) = (self.index, log.state());
