@@ -176,7 +176,7 @@ fn plan_after(
     commands: &[Command],
     reachable: &BTreeSet<NodeId>,
 ) -> Option<Command> {
-    if state.waiting() == 0 && !commands.iter().any(queues) {
+    if state.waiting() == 0 && !commands.iter().any(Command::may_queue) {
         return None;
     }
     let mut trial = state.clone();
@@ -190,11 +190,6 @@ fn plan_after(
 fn plan_on(state: &State, reachable: &BTreeSet<NodeId>) -> Option<Command> {
     let plan = plan(state, &PlanInput { reachable: reachable.clone() });
     (!plan.assignments.is_empty()).then_some(Command::CommitPlan(plan))
-}
-
-/// Whether a task may wait after the command that did not before.
-fn queues(command: &Command) -> bool {
-    matches!(command, Command::Submit(_) | Command::RecordEnds { .. } | Command::ExpireLeases(_))
 }
 
 #[cfg(test)]

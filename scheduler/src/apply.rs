@@ -41,6 +41,7 @@ pub fn apply(state: &mut State, stamped: Stamped) -> Result<Vec<Change>, Rejecti
     result.map(|()| changes)
 }
 
+/// Without a wildcard: a command that nobody carries out does not compile, rather than being ignored on every replica.
 fn dispatch(state: &mut State, command: Command, changes: &mut Vec<Change>) -> Result<(), Rejection> {
     match command {
         Command::Configure(settings) => join::configure(state, settings, changes),
@@ -64,20 +65,19 @@ fn dispatch(state: &mut State, command: Command, changes: &mut Vec<Change>) -> R
         Command::DeleteImage { tenant, image } => image::delete(state, &tenant, image, changes),
         Command::KeepBlob(keep) => blob::keep(state, keep, changes),
         Command::HoldBlobs { node, blobs } => blob::held(state, node, &blobs, changes),
-        other => {
-            release(state, other, changes);
+        // What lets go of stored bytes is never refused.
+        Command::ForgetBlob { tenant, blob } => {
+            blob::forget(state, tenant, blob, changes);
             Ok(())
         }
-    }
-}
-
-/// What lets go of stored bytes is never refused.
-fn release(state: &mut State, command: Command, changes: &mut Vec<Change>) {
-    match command {
-        Command::ForgetBlob { tenant, blob } => blob::forget(state, tenant, blob, changes),
-        Command::LoseBlobs { node, blobs } => blob::lost(state, node, &blobs, changes),
-        Command::DropBlobs { blobs } => blob::drop_unused(state, &blobs, changes),
-        _ => {}
+        Command::LoseBlobs { node, blobs } => {
+            blob::lost(state, node, &blobs, changes);
+            Ok(())
+        }
+        Command::DropBlobs { blobs } => {
+            blob::drop_unused(state, &blobs, changes);
+            Ok(())
+        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! What may be asked of the state machine, and what comes of it.
 
+mod needs;
+
 use minicbor::{Decode, Encode};
-use stint_protocol::image::{Named, SCHEME};
+use stint_protocol::image::SCHEME;
 use stint_protocol::{
-    AttemptEnd, Blob, Digest, EndKind, IdempotencyKey, ImageId, ImageKind, ImageName, ImageSource,
-    Incarnation, LeaseId, NodeId, NodeOffer, Nonce, Outcome, Runtime, SharedSpec, TaskId, TaskName, Tenant,
-    Version, version,
+    AttemptEnd, Blob, Digest, IdempotencyKey, ImageId, ImageKind, ImageName, ImageSource, Incarnation,
+    LeaseId, NodeId, NodeOffer, Nonce, Outcome, SharedSpec, TaskId, TaskName, Tenant, Version,
 };
 
 use crate::node::NodeMode;
@@ -219,56 +220,6 @@ pub enum Command {
         #[n(0)]
         blobs: Vec<Digest>,
     },
-}
-
-impl Command {
-    /// The lowest version of the cluster in which this may stand in the log.
-    pub fn needs(&self) -> Version {
-        match self {
-            Command::Submit(submit) if submit.spec.limits.is_some() => version::TASK_LIMITS,
-            Command::RegisterNode(node) if node.offer.allows.is_some() => version::TASK_LIMITS,
-            Command::RegisterNode(node) if node.offer.runtimes.contains(&Runtime::Slurm) => version::SLURM,
-            Command::RecordEnds { ends, .. } if ends.iter().any(|end| end.usage.is_some()) => {
-                version::TASK_LIMITS
-            }
-            Command::RecordEnds { ends, .. } if ends.iter().any(|end| end.kind == EndKind::FilesMissing) => {
-                version::FILES_MISSING
-            }
-            Command::SetNodeMode { within_ms: Some(_), .. } => version::DRAIN_DEADLINE,
-            Command::RecordEnds { ends, .. } if ends.iter().any(|end| end.kind == EndKind::Drained) => {
-                version::DRAIN_DEADLINE
-            }
-            Command::Submit(submit) if submit.spec.files.is_some() => version::TASK_FILES,
-            Command::SetNodeAddress { .. } => version::NODE_ADDRESS,
-            Command::RaiseVersion { to } => *to,
-            Command::Submit(submit) if names_image(submit) => version::IMAGES,
-            Command::RegisterImage(_)
-            | Command::DeleteImage { .. }
-            | Command::KeepBlob(_)
-            | Command::ForgetBlob { .. }
-            | Command::HoldBlobs { .. }
-            | Command::LoseBlobs { .. }
-            | Command::DropBlobs { .. } => version::IMAGES,
-            Command::Configure(_)
-            | Command::Submit(_)
-            | Command::Cancel(_)
-            | Command::RegisterNode(_)
-            | Command::RecordEnds { .. }
-            | Command::CommitPlan(_)
-            | Command::ExpireLeases(_)
-            | Command::SetNodeMode { .. }
-            | Command::RemoveNode(_)
-            | Command::Admit(_)
-            | Command::AddJoinToken { .. }
-            | Command::Tick
-            | Command::Announce { .. } => version::OLDEST,
-        }
-    }
-}
-
-/// Whether its tasks run an image of the registry.
-fn names_image(submit: &Submit) -> bool {
-    submit.spec.image.as_deref().is_some_and(|image| Named::of_task(image).is_some())
 }
 
 /// What a command changed; the node turns these into wake-ups and answers.

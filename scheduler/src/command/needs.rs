@@ -1,0 +1,155 @@
+//! The version of the cluster that a command needs: the highest that any part of it does.
+
+use stint_protocol::image::Named;
+use stint_protocol::{AttemptEnd, EndKind, Runtime, Version, version};
+
+use super::{Command, RegisterNode, Submit};
+
+impl Command {
+    /// The lowest version of the cluster in which this may stand in the log.
+    ///
+    /// Every command has its line here, so that a new one does not compile until its version is given.
+    pub fn needs(&self) -> Version {
+        match self {
+            Command::Submit(submit) => needs_of_submit(submit),
+            Command::RegisterNode(register) => needs_of_register(register),
+            Command::RecordEnds { ends, .. } => highest(ends.iter().map(needs_of_end)),
+            Command::SetNodeMode { within_ms, .. } => part(within_ms.is_some(), version::DRAIN_DEADLINE),
+            Command::SetNodeAddress { .. } => version::NODE_ADDRESS,
+            Command::RaiseVersion { to } => *to,
+            Command::RegisterImage(_)
+            | Command::DeleteImage { .. }
+            | Command::KeepBlob(_)
+            | Command::ForgetBlob { .. }
+            | Command::HoldBlobs { .. }
+            | Command::LoseBlobs { .. }
+            | Command::DropBlobs { .. } => version::IMAGES,
+            Command::Configure(_)
+            | Command::Cancel(_)
+            | Command::CommitPlan(_)
+            | Command::ExpireLeases(_)
+            | Command::RemoveNode(_)
+            | Command::Admit(_)
+            | Command::AddJoinToken { .. }
+            | Command::Tick
+            | Command::Announce { .. } => version::OLDEST,
+        }
+    }
+
+    /// Whether a task may wait for a node after this that did not before.
+    pub fn may_queue(&self) -> bool {
+        match self {
+            Command::Submit(_) | Command::RecordEnds { .. } | Command::ExpireLeases(_) => true,
+            Command::Configure(_)
+            | Command::Cancel(_)
+            | Command::RegisterNode(_)
+            | Command::CommitPlan(_)
+            | Command::SetNodeMode { .. }
+            | Command::RemoveNode(_)
+            | Command::Admit(_)
+            | Command::AddJoinToken { .. }
+            | Command::Tick
+            | Command::SetNodeAddress { .. }
+            | Command::Announce { .. }
+            | Command::RaiseVersion { .. }
+            | Command::RegisterImage(_)
+            | Command::DeleteImage { .. }
+            | Command::KeepBlob(_)
+            | Command::ForgetBlob { .. }
+            | Command::HoldBlobs { .. }
+            | Command::LoseBlobs { .. }
+            | Command::DropBlobs { .. } => false,
+        }
+    }
+}
+
+/// What one part needs: its version when it is there, else nothing.
+fn part(there: bool, needs: Version) -> Version {
+    if there { needs } else { version::OLDEST }
+}
+
+fn highest(parts: impl IntoIterator<Item = Version>) -> Version {
+    parts.into_iter().max().unwrap_or(version::OLDEST)
+}
+
+fn needs_of_submit(submit: &Submit) -> Version {
+    let spec = &submit.spec;
+    let names_image = spec.image.as_deref().is_some_and(|image| Named::of_task(image).is_some());
+    highest([
+        part(spec.files.is_some(), version::TASK_FILES),
+        part(names_image, version::IMAGES),
+        part(spec.limits.is_some(), version::TASK_LIMITS),
+    ])
+}
+
+fn needs_of_register(register: &RegisterNode) -> Version {
+    let offer = &register.offer;
+    highest([
+        part(offer.allows.is_some(), version::TASK_LIMITS),
+        part(offer.runtimes.contains(&Runtime::Slurm), version::SLURM),
+    ])
+}
+
+fn needs_of_end(end: &AttemptEnd) -> Version {
+    let of_files = end.outputs.is_some() || [EndKind::OutputMissing, EndKind::OutputLost].contains(&end.kind);
+    highest([
+        part(of_files, version::TASK_FILES),
+        part(end.kind == EndKind::Drained, version::DRAIN_DEADLINE),
+        part(end.kind == EndKind::FilesMissing, version::FILES_MISSING),
+        part(end.usage.is_some(), version::TASK_LIMITS),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use stint_protocol::{LeaseId, NodeId, TaskId, Usage};
+
+    use super::*;
+
+    fn end(kind: EndKind) -> AttemptEnd {
+        AttemptEnd::new(LeaseId { task: TaskId(1 << 16), attempt: 1 }, kind, String::new(), 1)
+    }
+
+    fn needs(ends: Vec<AttemptEnd>) -> Version {
+        Command::RecordEnds { node: NodeId(1), ends }.needs()
+    }
+
+    /// Whatever stands first: each part is asked, and the highest counts.
+    #[test]
+    fn a_command_needs_the_highest_version_of_its_parts() {
+        let drained = end(EndKind::Drained);
+        let used = AttemptEnd { usage: Some(Box::new(Usage::default())), ..end(EndKind::Exited(0)) };
+        let missing = end(EndKind::FilesMissing);
+        assert_eq!(needs(vec![]), version::OLDEST);
+        assert_eq!(needs(vec![end(EndKind::Exited(0))]), version::OLDEST);
+        assert_eq!(needs(vec![end(EndKind::Exited(0)), drained.clone()]), version::DRAIN_DEADLINE);
+        for higher in [used, missing] {
+            assert_eq!(needs(vec![drained.clone(), higher.clone()]), version::TASK_LIMITS);
+            assert_eq!(needs(vec![higher, drained.clone()]), version::TASK_LIMITS);
+        }
+    }
+
+    #[test]
+    fn a_submit_needs_the_highest_version_of_its_parts() {
+        use stint_protocol::{Class, SharedSpec, TaskFiles, TaskLimits, TaskSpec, Tenant};
+        let submit = |change: &dyn Fn(&mut TaskSpec)| {
+            let mut spec = TaskSpec::new(Class::CpuShort, vec!["true".into()]);
+            change(&mut spec);
+            let (tenant, spec) = (Tenant::default_tenant(), SharedSpec::new(spec));
+            let (first, name, key, key_made_ms) = (TaskId(1 << 16), None, None, None);
+            Command::Submit(Submit { tenant, first, count: 1, name, spec, key, digest: 0, key_made_ms }).needs()
+        };
+        let with_image = |spec: &mut TaskSpec| spec.image = Some("stint://tool".into());
+        let with_files = |spec: &mut TaskSpec| spec.files = Some(Box::new(TaskFiles::default()));
+        let with_limits = |spec: &mut TaskSpec| spec.limits = Some(Box::new(TaskLimits::default()));
+        assert_eq!(submit(&|_| {}), version::OLDEST);
+        assert_eq!(submit(&with_image), version::IMAGES);
+        assert_eq!(submit(&with_files), version::TASK_FILES);
+        let all = |spec: &mut TaskSpec| {
+            with_image(spec);
+            with_limits(spec);
+            with_files(spec);
+        };
+        assert_eq!(submit(&all), version::TASK_LIMITS);
+    }
+}
