@@ -132,8 +132,7 @@ fn grant(state: &State, lease: LeaseId, task: &Task, leased: &Leased, ttl_ms: u6
         lease,
         ttl_ms,
         kill_margin_ms: state.settings().kill_margin_ms,
-        cancelled: leased.cancelled,
-        drained: leased.drained,
+        stop: leased.stop,
         launch: new.then(launch),
     }
 }
@@ -171,7 +170,7 @@ pub fn has_news(state: &State, contacts: &Contacts, now: BootMs, report: &Report
         let current = leased.filter(|l| l.incarnation == report.incarnation);
         current.is_some_and(|l| match held.stopping(lease) {
             None => has_devices(state, l) && contacts.may_renew(lease, now),
-            Some(stopping) => (l.cancelled || l.drained) && !stopping,
+            Some(stopping) => l.stop.is_some() && !stopping,
         })
     };
     held.0.iter().any(over) || state.leases_of(report.node).any(changed)

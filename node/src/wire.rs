@@ -1,6 +1,8 @@
 //! What peers say to each other beyond Raft: reports and orders, forwarded requests, log reads, joining.
 //! Fields are numbered and only added.
 
+mod grant;
+
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 use stint_protocol::{
@@ -8,6 +10,8 @@ use stint_protocol::{
     SharedSpec, TaskId, TaskName, Tenant, TimeMs, Version,
 };
 use stint_scheduler::{NodeMode, RegisterNode};
+
+pub use grant::Grant;
 
 use crate::blobs::message::RegistryRequest;
 use crate::pki::Authority;
@@ -88,27 +92,6 @@ pub struct Launching {
     pub index: u32,
     #[n(5)]
     pub name: Option<TaskName>,
-}
-
-/// A lease, renewed until `ttl_ms` after the report that is answered was sent.
-#[derive(Clone, Debug, Encode, Decode)]
-pub struct Grant {
-    #[n(0)]
-    pub lease: LeaseId,
-    #[n(1)]
-    pub ttl_ms: u64,
-    #[n(2)]
-    pub kill_margin_ms: u64,
-    /// A user asked to cancel it: stop it, but keep it accounted for until it has stopped.
-    #[n(3)]
-    pub cancelled: bool,
-    /// Given when the report did not name the lease as held.
-    #[n(4)]
-    pub launch: Option<Launching>,
-    /// Its node's time to drain is over: as `cancelled`, but it goes on elsewhere.
-    #[n(5)]
-    #[cbor(default)]
-    pub drained: bool,
 }
 
 /// What the node should hold: everything else that it holds must stop.

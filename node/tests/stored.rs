@@ -13,7 +13,7 @@ use stint_node::wire::{
     ReportAnswer, Request, SubmitRequest,
 };
 use stint_protocol::*;
-use stint_scheduler::{Admit, Command, KeepBlob, NodeMode, RegisterImage, RegisterNode};
+use stint_scheduler::{Admit, Command, KeepBlob, NodeMode, RegisterImage, RegisterNode, StopReason};
 use stored::{Stored, assert_reads};
 
 fn stored() -> Stored {
@@ -112,7 +112,7 @@ fn report(allows: Option<Vec<Allowance>>, end: AttemptEnd) -> Report {
     }
 }
 
-fn orders(spec: SharedSpec) -> ReportAnswer {
+fn orders(spec: SharedSpec, stop: StopReason) -> ReportAnswer {
     let launch = Launching {
         tenant: Tenant::new("team-7").unwrap(),
         spec,
@@ -125,8 +125,7 @@ fn orders(spec: SharedSpec) -> ReportAnswer {
         lease: lease(),
         ttl_ms: 10_000,
         kill_margin_ms: 500,
-        cancelled: true,
-        drained: true,
+        stop: Some(stop),
         launch: Some(launch),
     };
     ReportAnswer::Orders(Orders {
@@ -142,9 +141,19 @@ fn orders(spec: SharedSpec) -> ReportAnswer {
 
 #[test]
 fn the_answers_to_a_report_are_read_and_written_as_they_were_stored() {
-    stored().check("report-answer-4-orders.cbor", &orders(limited_spec()));
+    let reasons = [("cancelled", StopReason::Cancelled), ("drained", StopReason::Drained)];
+    for (name, stop) in reasons {
+        let file = format!("report-answer-5-orders-{name}.cbor");
+        stored().check(&file, &orders(limited_spec(), stop));
+    }
+    // As they were sent while cancelled and drained could both be said.
+    for (file, spec) in
+        [("report-answer-1-orders.cbor", spec()), ("report-answer-4-orders.cbor", limited_spec())]
+    {
+        let both = stored().bytes(file, || panic!("{file} is missing"));
+        assert_reads(file, &both, &orders(spec, StopReason::Cancelled));
+    }
     let answers = [
-        ("orders", orders(spec())),
         ("not-leader", ReportAnswer::NotLeader(Some(NodeId(1)))),
         ("register", ReportAnswer::Register),
         ("stale", ReportAnswer::Stale("a newer process runs".into())),

@@ -7,7 +7,7 @@ use stint_protocol::{NodeId, TaskId};
 use crate::node::Node;
 use crate::plan::{Missing, choose_runtime, missing, told as words_of};
 use crate::state::State;
-use crate::task::{Leased, Task, TaskState};
+use crate::task::{StopReason, Task, TaskState};
 
 /// What one node lacks for the task; empty = it fits there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,10 +38,10 @@ pub fn explain(state: &State, id: TaskId, reachable: &BTreeSet<NodeId>) -> Optio
     match &task.fields.state {
         TaskState::Leased(leased) => {
             let node = state.node(leased.node).map_or("?", |n| n.name.as_str());
-            let what = match leased {
-                Leased { cancelled: true, .. } => "is being stopped",
-                Leased { drained: true, .. } => "is being stopped, to go on elsewhere,",
-                _ => "holds its lease",
+            let what = match leased.stop {
+                Some(StopReason::Cancelled) => "is being stopped",
+                Some(StopReason::Drained) => "is being stopped, to go on elsewhere,",
+                None => "holds its lease",
             };
             Some(told(format!("attempt {} {what} on node {node}", task.fields.attempts)))
         }

@@ -1,5 +1,9 @@
 //! The record of a task, while it lives and after its end.
 
+mod stop;
+
+pub use stop::StopReason;
+
 use minicbor::{Decode, Encode};
 use stint_protocol::{
     EndKind, GpuId, IdempotencyKey, Incarnation, NodeId, Outcome, Runtime, SharedSpec, TaskName, Tenant,
@@ -7,25 +11,15 @@ use stint_protocol::{
 };
 
 /// What only a leased task has.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leased {
-    #[n(0)]
     pub node: NodeId,
-    #[n(1)]
     pub incarnation: Incarnation,
-    #[n(2)]
     pub since: TimeMs,
-    #[n(3)]
     pub runtime: Runtime,
-    #[n(4)]
     pub gpus: Vec<GpuId>,
-    /// A user asked to cancel it; its node has been or will be told.
-    #[n(5)]
-    pub cancelled: bool,
-    /// Its node's time to drain is over: it is stopped, to go on elsewhere.
-    #[n(6)]
-    #[cbor(default)]
-    pub drained: bool,
+    /// Why it is to be stopped; its node has been or will be told.
+    pub stop: Option<StopReason>,
 }
 
 /// Where a live task stands. A finished one is a `FinishedTask` in the history.

@@ -541,7 +541,7 @@ fn describe(state: &State) -> Vec<String> {
     for (id, task) in state.tasks_before(TaskId(u128::MAX)) {
         let (name, fields) = (task.fields.name.as_ref().map(TaskName::as_str), &task.fields);
         let (records, starts) = (fields.records.len(), fields.failed_starts);
-        let leased = task.leased().map(|leased| (leased.node, &leased.gpus, leased.cancelled));
+        let leased = task.leased().map(|leased| (leased.node, &leased.gpus, leased.is_cancelled()));
         let facts = format!("{:?} index {}, leased {leased:?}", task.spec.class, fields.index);
         lines.push(format!("{id} {name:?} {facts}, {records} ended, {starts} failed starts"));
     }

@@ -250,11 +250,10 @@ impl AgentCore {
         let (lease, deadline) = (grant.lease, at.sent.plus(grant.ttl_ms));
         // An attempt starts only while its lease has time left, and not on a node that stops.
         let may_start = !at.closing && at.now < deadline.minus(grant.kill_margin_ms);
-        let stop = match (grant.cancelled, grant.drained) {
-            (true, _) => Some(Act::Stop(lease, StopReason::Cancelled)),
-            (_, true) => Some(Act::Stop(lease, StopReason::Drained)),
-            _ => None,
-        };
+        let stop = grant.stop.map(|reason| match reason {
+            stint_scheduler::StopReason::Cancelled => Act::Stop(lease, StopReason::Cancelled),
+            stint_scheduler::StopReason::Drained => Act::Stop(lease, StopReason::Drained),
+        });
         match (held.get(&lease), grant.launch) {
             (Some(false), _) => acts.extend(stop),
             // Started also when it is to stop: so its end is reported as that of every other.

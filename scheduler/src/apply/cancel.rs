@@ -7,7 +7,7 @@ use stint_protocol::{EndKind, LeaseId, Outcome, TaskId};
 use crate::apply::lease;
 use crate::command::{Change, Rejection};
 use crate::state::State;
-use crate::task::TaskState;
+use crate::task::{StopReason, TaskState};
 
 pub(super) fn cancel(state: &mut State, id: TaskId, changes: &mut Vec<Change>) -> Result<(), Rejection> {
     if state.history.contains_key(&id) {
@@ -19,7 +19,7 @@ pub(super) fn cancel(state: &mut State, id: TaskId, changes: &mut Vec<Change>) -
     let attempt = task.fields.attempts;
     match &mut Arc::make_mut(task).fields.state {
         TaskState::Leased(leased) => {
-            leased.cancelled = true;
+            leased.ask_to_stop(StopReason::Cancelled);
             changes.push(Change::StopAsked { lease: LeaseId { task: id, attempt }, node: leased.node });
         }
         TaskState::Queued { .. } => {

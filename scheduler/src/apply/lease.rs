@@ -46,8 +46,7 @@ fn grant(state: &mut State, assignment: Assignment, changes: &mut Vec<Change>) {
         since,
         runtime,
         gpus,
-        cancelled: false,
-        drained: false,
+        stop: None,
     });
     if let Some(record) = state.nodes.get_mut(&node).map(Arc::make_mut) {
         record.used = record.used.plus(&need);
@@ -161,7 +160,7 @@ fn decide(id: TaskId, task: &mut Task, leased: &Leased, end: AttemptEnd, now: Ti
         outputs: end.outputs,
         usage: end.usage,
     };
-    if leased.cancelled && !outcome.succeeded() {
+    if leased.is_cancelled() && !outcome.succeeded() {
         outcome.kind = EndKind::Cancelled;
         return Next::Finish(outcome, id);
     }

@@ -8,7 +8,7 @@ use super::blob;
 use crate::command::{Change, RegisterNode, Rejection};
 use crate::node::{Node, NodeMode, offers};
 use crate::state::State;
-use crate::task::TaskState;
+use crate::task::{StopReason, TaskState};
 
 /// Takes what a node's process offers. Leases of an earlier incarnation stay until they run out
 /// (docs/internals/leases.md#incarnation).
@@ -96,7 +96,7 @@ pub(super) fn stop_drained(state: &mut State, changes: &mut Vec<Change>) {
         for lease in leases {
             let task = state.tasks.get_mut(&lease.task).map(Arc::make_mut);
             if let Some(TaskState::Leased(leased)) = task.map(|task| &mut task.fields.state) {
-                leased.drained = true;
+                leased.ask_to_stop(StopReason::Drained);
                 changes.push(Change::StopAsked { lease, node });
             }
         }

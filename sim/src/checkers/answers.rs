@@ -81,7 +81,7 @@ impl Answers {
         }
         let goes_on = |id: &&TaskId| {
             let leased = state.task(**id).map(|task| task.leased());
-            leased.is_some_and(|leased| leased.is_none_or(|leased| !leased.cancelled))
+            leased.is_some_and(|leased| leased.is_none_or(|leased| !leased.is_cancelled()))
         };
         if let Some(id) = self.cancelled[..floor.cancelled].iter().find(goes_on) {
             return Err(format!("task {id} was cancelled before a read began that shows it going on"));

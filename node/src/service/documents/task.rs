@@ -21,7 +21,7 @@ pub fn tasks(state: &State, ids: &[TaskId]) -> Vec<api::Task> {
 pub fn listed_state(task: &Task) -> ListedState {
     match &task.fields.state {
         TaskState::Queued { .. } => ListedState::Queued,
-        TaskState::Leased(leased) if leased.cancelled => ListedState::Stopping,
+        TaskState::Leased(leased) if leased.is_cancelled() => ListedState::Stopping,
         TaskState::Leased(_) => ListedState::Running,
     }
 }

@@ -1,0 +1,62 @@
+//! A lease as orders grant it.
+
+use minicbor::encode::{self, Write};
+use minicbor::{Decode, Decoder, Encode, Encoder, decode};
+use stint_protocol::LeaseId;
+use stint_scheduler::StopReason;
+
+use super::Launching;
+
+/// A lease, renewed until `ttl_ms` after the report that is answered was sent.
+#[derive(Clone, Debug)]
+pub struct Grant {
+    pub lease: LeaseId,
+    pub ttl_ms: u64,
+    pub kill_margin_ms: u64,
+    /// It is to be stopped, but stays accounted for until it has stopped.
+    pub stop: Option<StopReason>,
+    /// Given when the report did not name the lease as held.
+    pub launch: Option<Launching>,
+}
+
+/// A grant as it is read. `StopReason` says why its reason is two flags.
+#[derive(Decode)]
+struct Sent {
+    #[n(0)]
+    lease: LeaseId,
+    #[n(1)]
+    ttl_ms: u64,
+    #[n(2)]
+    kill_margin_ms: u64,
+    #[n(3)]
+    cancelled: bool,
+    #[n(4)]
+    launch: Option<Launching>,
+    #[n(5)]
+    #[cbor(default)]
+    drained: bool,
+}
+
+impl<C> Encode<C> for Grant {
+    /// Writes the fields of `Sent`.
+    fn encode<W: Write>(
+        &self,
+        e: &mut Encoder<W>,
+        context: &mut C,
+    ) -> Result<(), encode::Error<W::Error>> {
+        let (cancelled, drained) = StopReason::flags(self.stop);
+        e.array(6)?;
+        self.lease.encode(e, context)?;
+        e.u64(self.ttl_ms)?.u64(self.kill_margin_ms)?.bool(cancelled)?;
+        self.launch.encode(e, context)?;
+        e.bool(drained)?.ok()
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Grant {
+    fn decode(d: &mut Decoder<'b>, context: &mut C) -> Result<Self, decode::Error> {
+        let Sent { lease, ttl_ms, kill_margin_ms, cancelled, launch, drained } = Sent::decode(d, context)?;
+        let stop = StopReason::of_flags(cancelled, drained);
+        Ok(Self { lease, ttl_ms, kill_margin_ms, stop, launch })
+    }
+}
