@@ -129,7 +129,7 @@ impl Drafts {
         }
         // Time catches up with each entry: without any, a clock that was behind and is set right would stop planning
         // for good.
-        let catches_up = ahead_ms.is_some() && tick && state.waiting() > 0;
+        let catches_up = ahead_ms.is_some() && tick && !state.nothing_waits();
         commands.extend(state.raisable_to().map(|to| Command::RaiseVersion { to }));
         if commands.is_empty() && (catches_up || state.drain_due(stamp)) {
             commands.push(Command::Tick);
@@ -176,7 +176,7 @@ fn plan_after(
     commands: &[Command],
     reachable: &BTreeSet<NodeId>,
 ) -> Option<Command> {
-    if state.waiting() == 0 && !commands.iter().any(Command::may_queue) {
+    if state.nothing_waits() && !commands.iter().any(Command::may_queue) {
         return None;
     }
     let mut trial = state.clone();

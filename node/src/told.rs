@@ -48,7 +48,7 @@ fn queued_again(state: &State, id: TaskId) {
     let Some(last) = state.task(id).and_then(|task| task.fields.records.last()) else { return };
     let wait_ms = state.task(id).map(|task| match task.fields.state {
         TaskState::Queued { since, not_before } => not_before.since(since),
-        TaskState::Leased(_) => 0,
+        TaskState::Leased(_) | TaskState::Suspended { .. } => 0,
     });
     let (kind, reason) = (last.end.as_str(), last.message.as_str());
     live!(state, id, last.number, kind, wait_ms, reason, "queued again");

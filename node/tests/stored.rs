@@ -121,13 +121,8 @@ fn orders(spec: SharedSpec, stop: StopReason) -> ReportAnswer {
         index: 7,
         name: Some(TaskName::new("train").unwrap()),
     };
-    let grant = Grant {
-        lease: lease(),
-        ttl_ms: 10_000,
-        kill_margin_ms: 500,
-        stop: Some(stop),
-        launch: Some(launch),
-    };
+    let grant =
+        Grant { lease: lease(), ttl_ms: 10_000, kill_margin_ms: 500, stop: Some(stop), launch: Some(launch) };
     ReportAnswer::Orders(Orders {
         term: 9,
         incarnation: Incarnation(3),

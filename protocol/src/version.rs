@@ -46,6 +46,10 @@ pub const RESUME_FREES: Version = Version(4);
 /// Attempts whose files are not there are told from failed starts: `EndKind::FilesMissing`.
 pub const FILES_MISSING: Version = Version(4);
 
+/// Tasks that are suspended: `Suspend`, `Wake` and the state that they lead to. No cluster speaks it yet: the state
+/// machine keeps such tasks, and no request suspends one.
+pub const SUSPEND: Version = Version(1_000);
+
 impl Default for Version {
     /// Who never said what it speaks speaks the oldest.
     fn default() -> Self {

@@ -7,10 +7,12 @@ mod join;
 mod lease;
 mod node;
 mod submit;
+mod suspend;
 mod version;
 
 pub(crate) use blob::forget_keep;
 pub(crate) use submit::share_of_spec;
+pub(crate) use suspend::wake_place;
 
 use minicbor::{Decode, Encode};
 use stint_protocol::TimeMs;
@@ -35,6 +37,7 @@ pub fn apply(state: &mut State, stamped: Stamped) -> Result<Vec<Change>, Rejecti
     let mut changes = Vec::new();
     state.time = state.time.max(stamped.now);
     promote_due(state);
+    suspend::wake_due(state, &mut changes);
     node::stop_drained(state, &mut changes);
     let result = dispatch(state, stamped.command, &mut changes);
     retention::sweep(state);
@@ -78,6 +81,8 @@ fn dispatch(state: &mut State, command: Command, changes: &mut Vec<Change>) -> R
             blob::drop_unused(state, &blobs, changes);
             Ok(())
         }
+        Command::Suspend { task, reason, wake_at } => suspend::suspend(state, task, reason, wake_at, changes),
+        Command::Wake(task) => suspend::wake(state, task, changes),
     }
 }
 

@@ -5,9 +5,10 @@ mod images;
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Display};
 
-use stint_protocol::{GpuId, IdempotencyKey, LeaseId, NodeId, Resources, TaskId, TaskName, Tenant};
+use stint_protocol::{GpuId, IdempotencyKey, LeaseId, NodeId, Resources, TaskId, TaskName, Tenant, TimeMs};
 
-use crate::state::{QueueKey, State};
+use crate::apply::wake_place;
+use crate::state::{QueueKey, State, TenantTasks};
 use crate::task::TaskState;
 
 /// Re-derives every index and says what does not agree.
@@ -21,6 +22,7 @@ pub fn check(state: &State) -> Result<(), String> {
     check_names(state)?;
     check_history(state)?;
     check_keys(state)?;
+    check_tenants(state)?;
     images::check(state)
 }
 
@@ -48,23 +50,43 @@ fn check_version(state: &State) -> Result<(), String> {
     }
 }
 
-/// A waiting task stands in exactly one of queue and delayed, a leased one in neither.
+/// A waiting task stands in exactly one of queue and delayed, a suspended one among those, a leased one in none.
 fn check_places(state: &State) -> Result<(), String> {
     let (mut queue, mut delayed): (Vec<QueueKey>, Vec<_>) = (Vec::new(), Vec::new());
+    let mut suspended: Vec<(TimeMs, TaskId)> = Vec::new();
     for (id, task) in &state.tasks {
-        if let TaskState::Queued { not_before, .. } = task.fields.state {
+        match task.fields.state {
             // Promotion happens at the start of the next command: at the border both places are right.
-            if state.delayed.contains(&(not_before, *id)) {
+            TaskState::Queued { not_before, .. } if state.delayed.contains(&(not_before, *id)) => {
                 delayed.push((not_before, *id));
-            } else if not_before > state.time {
-                return Err(format!("task {id} waits for a later time but stands in the queue"));
-            } else {
-                queue.push(state.queue_key(*id, task));
             }
+            TaskState::Queued { not_before, .. } if not_before > state.time => {
+                return Err(format!("task {id} waits for a later time but stands in the queue"));
+            }
+            TaskState::Queued { .. } => queue.push(state.queue_key(*id, task)),
+            TaskState::Suspended { wake_at, .. } => suspended.push((wake_place(wake_at), *id)),
+            TaskState::Leased(_) => {}
         }
     }
     agree_all("queue", state.queue.iter().copied(), queue)?;
-    agree_all("delayed", state.delayed.iter().copied(), delayed)
+    agree_all("delayed", state.delayed.iter().copied(), delayed)?;
+    agree_all("suspended", state.suspended.iter().copied(), suspended)
+}
+
+/// The tasks of each tenant, and no tenant without one.
+fn check_tenants(state: &State) -> Result<(), String> {
+    let mut tenants: BTreeMap<&Tenant, TenantTasks> = BTreeMap::new();
+    for (id, task) in &state.tasks {
+        tenants.entry(&task.fields.tenant).or_default().live.insert(*id);
+    }
+    let finished: Vec<(TaskId, Tenant)> =
+        state.finished_before(TaskId(u128::MAX)).map(|(id, task)| (id, task.fields.tenant)).collect();
+    for (id, tenant) in &finished {
+        tenants.entry(tenant).or_default().finished.insert(*id);
+    }
+    let kept: Vec<_> = state.tenants.iter().collect();
+    let derived: Vec<_> = tenants.iter().map(|(tenant, tasks)| (*tenant, tasks)).collect();
+    agree("tasks of tenants", &kept, &derived)
 }
 
 /// One lease a leased task, with its current attempt; a node's amounts are the sum of its leases.

@@ -6,12 +6,13 @@ use minicbor::{Decode, Encode};
 use stint_protocol::image::SCHEME;
 use stint_protocol::{
     AttemptEnd, Blob, Digest, IdempotencyKey, ImageId, ImageKind, ImageName, ImageSource, Incarnation,
-    LeaseId, NodeId, NodeOffer, Nonce, Outcome, SharedSpec, TaskId, TaskName, Tenant, Version,
+    LeaseId, NodeId, NodeOffer, Nonce, Outcome, SharedSpec, TaskId, TaskName, Tenant, TimeMs, Version,
 };
 
 use crate::node::NodeMode;
 use crate::plan::Plan;
 use crate::settings::Settings;
+use crate::task::SuspendReason;
 
 /// Accept `count` tasks of one spec, named `first`, `first + 1`, …
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -220,6 +221,19 @@ pub enum Command {
         #[n(0)]
         blobs: Vec<Digest>,
     },
+    /// A waiting task holds its place no more until it is woken: at this time, if there is one, or by `Wake`.
+    #[n(22)]
+    Suspend {
+        #[n(0)]
+        task: TaskId,
+        #[n(1)]
+        reason: SuspendReason,
+        #[n(2)]
+        wake_at: Option<TimeMs>,
+    },
+    /// A suspended task takes its place in the queue again.
+    #[n(23)]
+    Wake(#[n(0)] TaskId),
 }
 
 /// What a command changed; the node turns these into wake-ups and answers.
@@ -245,6 +259,9 @@ pub enum Change {
         node: NodeId,
     },
     Queued {
+        task: TaskId,
+    },
+    Suspended {
         task: TaskId,
     },
     Finished {
@@ -284,6 +301,8 @@ pub enum Change {
 pub enum Rejection {
     #[error("task {0} is not known: it may be finished and past its retention, or was never submitted")]
     UnknownTask(TaskId),
+    #[error("task {0} runs: cancel it, or wait until it has ended")]
+    TaskRuns(TaskId),
     #[error(
         "the name {name} is taken by task {holder}: choose another, or wait until that task leaves the history"
     )]

@@ -7,7 +7,7 @@ use stint_protocol::{NodeId, TaskId};
 use crate::node::Node;
 use crate::plan::{Missing, choose_runtime, missing, told as words_of};
 use crate::state::State;
-use crate::task::{StopReason, Task, TaskState};
+use crate::task::{StopReason, SuspendReason, Task, TaskState};
 
 /// What one node lacks for the task; empty = it fits there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +50,21 @@ pub fn explain(state: &State, id: TaskId, reachable: &BTreeSet<NodeId>) -> Optio
             Some(told(format!("waits {wait} ms more before its next attempt ({})", last_end(task))))
         }
         TaskState::Queued { .. } => Some(explain_waiting(state, id, task, reachable)),
+        TaskState::Suspended { reason, wake_at, .. } => {
+            Some(told(suspended(*reason, wake_at.map(|at| at.since(state.time())))))
+        }
+    }
+}
+
+/// `left_ms`: until it is woken, when a time wakes it.
+fn suspended(reason: SuspendReason, left_ms: Option<u64>) -> String {
+    let what = match reason {
+        SuspendReason::Sleep => "sleeps",
+        SuspendReason::Paused => "is paused",
+    };
+    match left_ms {
+        Some(left) => format!("{what} for {left} ms more, then it waits for a node again"),
+        None => format!("{what} until it is woken"),
     }
 }
 

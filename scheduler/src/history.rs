@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use minicbor::Encoder;
 use minicbor::encode::Write;
-use stint_protocol::{SharedSpec, Tenant};
+use stint_protocol::SharedSpec;
 
 use crate::task::{FinishedFields, FinishedTask};
 
@@ -29,13 +29,6 @@ impl Packed {
         let fields: FinishedFields =
             minicbor::decode(&self.fields).unwrap_or_else(|e| panic!("what was packed is read: {e}"));
         FinishedTask { spec: self.spec.clone(), fields }
-    }
-
-    /// Whether it is this tenant's, which stands first.
-    pub fn is_of(&self, tenant: &Tenant) -> bool {
-        let mut decoder = minicbor::Decoder::new(&self.fields);
-        let found = decoder.array().and_then(|_| decoder.str());
-        found.is_ok_and(|found| found == tenant.as_str())
     }
 
     /// Writes the fields as `FinishedFields` are written.

@@ -26,4 +26,4 @@ pub use plan::{Assignment, Plan, PlanInput, plan};
 pub use settings::{Placement, Settings};
 pub use snapshot::{SnapshotError, decode_snapshot, digest, encode_snapshot, same};
 pub use state::State;
-pub use task::{AttemptRecord, FinishedTask, Leased, StopReason, Task, TaskState};
+pub use task::{AttemptRecord, FinishedTask, Leased, StopReason, SuspendReason, Task, TaskState};

@@ -49,6 +49,7 @@ fn forget_oldest_task(state: &mut State) -> bool {
 fn forget(state: &mut State, id: TaskId) {
     let Some(task) = state.history.remove(&id).map(|task| task.unpack()) else { return };
     state.history_bytes = state.history_bytes.saturating_sub(task.weight());
+    state.tenant_forgot(&task.fields.tenant, id);
     if let Some(name) = &task.fields.name {
         state.names.remove(&(task.fields.tenant.clone(), name.clone()));
     }

@@ -156,6 +156,8 @@ pub fn same(one: &State, other: &State) -> bool {
         && one.key_order.iter().eq(other.key_order.iter())
         && one.join_tokens.iter().eq(other.join_tokens.iter())
         && one.waiting() == other.waiting()
+        && one.suspended.iter().eq(other.suspended.iter())
+        && one.tenants.iter().eq(other.tenants.iter())
         && one.drains.iter().eq(other.drains.iter())
         && one.leases.iter().eq(other.leases.iter())
         && one.gpus.iter().eq(other.gpus.iter())
@@ -324,7 +326,11 @@ fn add_task(state: &mut State, id: TaskId, task: Task) {
             state.queue.insert(key);
         }
         TaskState::Leased(leased) => add_lease(state, id, &task, leased.clone()),
+        TaskState::Suspended { wake_at, .. } => {
+            state.suspended.insert((crate::apply::wake_place(*wake_at), id));
+        }
     }
+    state.tenant_accepted(&task.fields.tenant, id);
     state.tasks.insert(id, Arc::new(task));
 }
 
@@ -346,6 +352,7 @@ fn add_finished(state: &mut State, id: TaskId, task: FinishedTask) {
     if let Some(name) = &task.fields.name {
         state.names.insert((task.fields.tenant.clone(), name.clone()), id);
     }
+    state.tenant_finished(&task.fields.tenant, id);
     state.finished_order.insert((task.fields.outcome.finished_at, id));
     state.history_bytes += task.weight();
     state.history.insert(id, Packed::new(&task));

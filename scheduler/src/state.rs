@@ -1,6 +1,7 @@
 //! The replicated state: metadata only, in copy-on-write maps, so that a capture costs nothing.
 
 mod images;
+mod tenants;
 
 use std::sync::Arc;
 
@@ -17,6 +18,8 @@ use crate::image::{BlobRecord, Image, Keep};
 use crate::node::{GpuRecord, Node};
 use crate::settings::Settings;
 use crate::task::{FinishedTask, Task};
+
+pub(crate) use tenants::TenantTasks;
 
 /// A place in the queue: class, then priority (higher first), then age.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,6 +71,10 @@ pub struct State {
     // Indexes: all of them re-derived by `check`.
     pub(crate) queue: OrdSet<QueueKey>,
     pub(crate) delayed: OrdSet<(TimeMs, TaskId)>,
+    /// Suspended tasks by when they are woken; those that no time wakes come last.
+    pub(crate) suspended: OrdSet<(TimeMs, TaskId)>,
+    /// Tenants that have a task.
+    pub(crate) tenants: OrdMap<Tenant, TenantTasks>,
     /// Nodes that must be empty by a time.
     pub(crate) drains: OrdSet<(TimeMs, NodeId)>,
     pub(crate) leases: OrdSet<(NodeId, LeaseId)>,
@@ -164,18 +171,6 @@ impl State {
         self.history.range(..before).rev().map(|(id, task)| (*id, task.unpack()))
     }
 
-    /// Of these the tenant's, of one class or of all.
-    pub fn finished_of<'a>(
-        &'a self,
-        tenant: &'a Tenant,
-        class: Option<Class>,
-        before: TaskId,
-    ) -> impl Iterator<Item = (TaskId, FinishedTask)> + use<'a> {
-        let wanted = move |task: &Packed| class.is_none_or(|c| task.spec.class == c) && task.is_of(tenant);
-        let found = self.history.range(..before).rev().filter(move |(_, task)| wanted(task));
-        found.map(|(id, task)| (*id, task.unpack()))
-    }
-
     /// One node.
     pub fn node(&self, id: NodeId) -> Option<&Arc<Node>> {
         self.nodes.get(&id)
@@ -224,6 +219,16 @@ impl State {
         self.queue.len() + self.delayed.len()
     }
 
+    /// Tasks that wait to be woken.
+    pub fn suspended(&self) -> usize {
+        self.suspended.len()
+    }
+
+    /// Whether no task waits: for a node, for the time of its retry, or to be woken.
+    pub fn nothing_waits(&self) -> bool {
+        self.waiting() + self.suspended() == 0
+    }
+
     /// Attempts under a lease.
     pub fn running(&self) -> usize {
         self.leases.len()
@@ -234,11 +239,12 @@ impl State {
         self.finished_total
     }
 
-    /// When the next waiting retry, or the next held node, is due.
+    /// When the next waiting retry, the next suspended task, or the next held node, is due.
     pub fn next_due(&self) -> Option<TimeMs> {
         let retry = self.delayed.get_min().map(|(at, _)| *at);
         let held = self.nodes.values().filter_map(|node| node.held(self.time)).map(|held| held.until);
-        retry.into_iter().chain(held).min()
+        let wakes = self.suspended.get_min().map(|(at, _)| *at);
+        retry.into_iter().chain(wakes).chain(held).min()
     }
 
     /// Whether attempts must be stopped by then because their node's time to drain is over.

@@ -35,6 +35,29 @@ pub enum TaskState {
     },
     #[n(1)]
     Leased(#[n(0)] Leased),
+    /// Holds nothing; takes its place in the queue again when it is woken.
+    #[n(2)]
+    Suspended {
+        #[n(0)]
+        reason: SuspendReason,
+        #[n(1)]
+        since: TimeMs,
+        /// None: only a command wakes it.
+        #[n(2)]
+        wake_at: Option<TimeMs>,
+    },
+}
+
+/// Why a task is suspended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum SuspendReason {
+    /// It wants to go on later.
+    #[n(0)]
+    Sleep,
+    /// A user does not want it to go on for now.
+    #[n(1)]
+    Paused,
 }
 
 /// One attempt that ended.
@@ -156,7 +179,7 @@ impl Task {
     pub fn leased(&self) -> Option<&Leased> {
         match &self.fields.state {
             TaskState::Leased(leased) => Some(leased),
-            TaskState::Queued { .. } => None,
+            TaskState::Queued { .. } | TaskState::Suspended { .. } => None,
         }
     }
 }

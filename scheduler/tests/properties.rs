@@ -10,29 +10,81 @@ use stint_scheduler::*;
 /// A step that is turned into a command against the state as it is.
 #[derive(Clone, Debug)]
 enum Step {
-    Submit { class: usize, count: u32, priority: u8, key: Option<u8>, retry: bool, image: Option<u8> },
+    Submit {
+        class: usize,
+        count: u32,
+        priority: u8,
+        key: Option<u8>,
+        retry: bool,
+        image: Option<u8>,
+        tenant: u8,
+    },
     Cancel(usize),
-    Register { node: u64, slots: u32, gpus: u8, new_life: bool },
-    Plan { reachable: u8 },
-    End { pick: usize, kind: usize },
-    StaleEnd { pick: usize },
+    Suspend {
+        pick: usize,
+        paused: bool,
+        wake_ms: Option<u64>,
+    },
+    Wake(usize),
+    Register {
+        node: u64,
+        slots: u32,
+        gpus: u8,
+        new_life: bool,
+    },
+    Plan {
+        reachable: u8,
+    },
+    End {
+        pick: usize,
+        kind: usize,
+    },
+    StaleEnd {
+        pick: usize,
+    },
     Expire(usize),
-    Mode { node: u64, mode: usize, within: Option<u64> },
+    Mode {
+        node: u64,
+        mode: usize,
+        within: Option<u64>,
+    },
     Remove(u64),
     Wait(u64),
-    Image { tenant: u8, name: u8, content: u8, holders: u8 },
+    Image {
+        tenant: u8,
+        name: u8,
+        content: u8,
+        holders: u8,
+    },
     Delete(usize),
-    Keep { tenant: u8, content: u8, keep_ms: u64, holders: u8 },
-    Forget { tenant: u8, content: u8 },
-    Hold { node: u64, content: u8 },
-    Lose { node: u64, content: u8 },
+    Keep {
+        tenant: u8,
+        content: u8,
+        keep_ms: u64,
+        holders: u8,
+    },
+    Forget {
+        tenant: u8,
+        content: u8,
+    },
+    Hold {
+        node: u64,
+        content: u8,
+    },
+    Lose {
+        node: u64,
+        content: u8,
+    },
     Drop,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (0..3usize, 1..6u32, 0..100u8, proptest::option::of(0..4u8), any::<bool>(), proptest::option::of(0..3u8))
-            .prop_map(|(class, count, priority, key, retry, image)| Step::Submit { class, count, priority, key, retry, image }),
+        4 => (0..3usize, 1..6u32, 0..100u8, proptest::option::of(0..4u8), any::<bool>(), proptest::option::of(0..3u8), 0..2u8)
+            .prop_map(|(class, count, priority, key, retry, image, tenant)| Step::Submit { class, count, priority, key, retry, image, tenant }),
+        2 => (0..64usize, any::<bool>(), proptest::option::of(0..200_000u64))
+            .prop_map(|(pick, paused, wake_ms)| Step::Suspend { pick, paused, wake_ms }),
+        1 => (0..64usize).prop_map(Step::Wake),
         1 => (0..64usize).prop_map(Step::Cancel),
         2 => (1..5u64, 0..4u32, 0..16u8, any::<bool>())
             .prop_map(|(node, slots, gpus, new_life)| Step::Register { node, slots, gpus, new_life }),
@@ -121,13 +173,31 @@ impl Run {
             }
         }
         assert_eq!(self.state.finished_total(), before + finished);
-        let known = (self.state.waiting() + self.state.running()) as u64 + self.state.finished_total();
+        let live = self.state.waiting() + self.state.suspended() + self.state.running();
+        let known = live as u64 + self.state.finished_total();
         assert_eq!(known, self.accepted, "an accepted task is neither waiting, running nor finished");
+        self.assert_lists();
+    }
+
+    /// What a tenant lists is what is found among all tasks.
+    fn assert_lists(&self) {
+        let all = TaskId(u128::MAX);
+        for tenant in [owner(0), owner(1)] {
+            let own = self.state.tasks_before(all).filter(|(_, task)| task.fields.tenant == tenant);
+            assert!(self.state.tasks_of(&tenant, all).map(|(id, _)| id).eq(own.map(|(id, _)| id)));
+            let own = self.state.finished_before(all).filter(|(_, task)| task.fields.tenant == tenant);
+            assert!(self.state.finished_of(&tenant, None, all).eq(own));
+        }
+    }
+
+    fn a_task(&self, pick: usize) -> Option<TaskId> {
+        let ids: Vec<TaskId> = self.state.tasks_before(TaskId(u128::MAX)).map(|(id, _)| id).collect();
+        ids.get(pick % ids.len().max(1)).copied()
     }
 
     fn command(&mut self, step: Step) -> Option<Command> {
         match step {
-            Step::Submit { class, count, priority, key, retry, image } => {
+            Step::Submit { class, count, priority, key, retry, image, tenant } => {
                 let mut spec = TaskSpec::new(Class::ALL[class], vec!["true".into()]);
                 spec.priority = priority;
                 spec.retry.retry_failures = retry;
@@ -135,7 +205,7 @@ impl Run {
                 let spec = spec.resolve(self.state.settings().class(Class::ALL[class])).unwrap();
                 self.submits += 1;
                 Some(Command::Submit(Submit {
-                    tenant: Tenant::default_tenant(),
+                    tenant: owner(tenant),
                     first: TaskId(self.submits << 16),
                     count,
                     name: None,
@@ -145,10 +215,13 @@ impl Run {
                     key_made_ms: None,
                 }))
             }
-            Step::Cancel(pick) => {
-                let ids: Vec<TaskId> = self.state.tasks_before(TaskId(u128::MAX)).map(|(id, _)| id).collect();
-                ids.get(pick % ids.len().max(1)).map(|id| Command::Cancel(*id))
+            Step::Cancel(pick) => self.a_task(pick).map(Command::Cancel),
+            Step::Suspend { pick, paused, wake_ms } => {
+                let reason = if paused { SuspendReason::Paused } else { SuspendReason::Sleep };
+                let wake_at = wake_ms.map(|ms| TimeMs(self.now + ms));
+                self.a_task(pick).map(|task| Command::Suspend { task, reason, wake_at })
             }
+            Step::Wake(pick) => self.a_task(pick).map(Command::Wake),
             Step::Register { node, slots, gpus, new_life } => {
                 let known = self.state.node(NodeId(node))?;
                 let life = known.incarnation.0.max(1) + u64::from(new_life);
@@ -222,7 +295,6 @@ impl Run {
     }
 }
 
-/// Tasks are the default tenant's.
 fn owner(tenant: u8) -> Tenant {
     [Tenant::default_tenant(), Tenant::new("other").unwrap()][usize::from(tenant)].clone()
 }

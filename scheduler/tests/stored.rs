@@ -36,6 +36,8 @@ const COMMANDS: &[(u32, &str)] = &[
     (19, "hold-blobs"),
     (20, "lose-blobs"),
     (21, "drop-blobs"),
+    (22, "suspend"),
+    (23, "wake"),
 ];
 const RETIRED: &[(u32, &str)] = &[];
 /// Commands that got fields since they were stored first, with the layout that is written today; files of the earlier
@@ -68,6 +70,8 @@ fn name_of(command: &Command) -> &'static str {
         Command::HoldBlobs { .. } => "hold-blobs",
         Command::LoseBlobs { .. } => "lose-blobs",
         Command::DropBlobs { .. } => "drop-blobs",
+        Command::Suspend { .. } => "suspend",
+        Command::Wake(_) => "wake",
     }
 }
 
@@ -115,6 +119,12 @@ fn samples() -> Vec<Command> {
         Command::HoldBlobs { node: NodeId(300), blobs: vec![blob(7).digest, blob(8).digest] },
         Command::LoseBlobs { node: NodeId(300), blobs: vec![blob(7).digest] },
         Command::DropBlobs { blobs: vec![blob(9).digest] },
+        Command::Suspend {
+            task: TaskId(0x0190_a1b2_0000_7000_8000_0000_0001_0003),
+            reason: SuspendReason::Paused,
+            wake_at: Some(TimeMs(1_790_000_100_000)),
+        },
+        Command::Wake(TaskId(0x0190_a1b2_0000_7000_8000_0000_0001_0003)),
     ]
 }
 
@@ -410,7 +420,7 @@ fn commands_are_read_and_written_as_they_were_stored() {
 /// A leader proposes none of them before every peer understands it.
 #[test]
 fn what_has_to_do_with_images_needs_version_3() {
-    for command in samples().iter().filter(|command| number_of(command) >= 15) {
+    for command in samples().iter().filter(|command| (15..=21).contains(&number_of(command))) {
         assert_eq!(command.needs(), version::IMAGES, "{command:?}");
     }
     let naming = |image: &str| {
@@ -493,6 +503,7 @@ fn every_command_is_stored_and_every_file_is_known() {
         "snapshot-2.cbor".into(),
         "snapshot-3.cbor".into(),
         "snapshot-4.cbor".into(),
+        "snapshot-5.cbor".into(),
         "mounts-submit.cbor".into(),
         "mounts-register-node.cbor".into(),
     ]);
@@ -727,5 +738,37 @@ fn a_snapshot_with_limits_is_read_and_written_as_it_was_stored() {
     assert_eq!(state.task(TaskId(9 << 16)).unwrap().spec.limits, Some(Box::new(task_limits())));
     let outcome = &state.finished(TaskId(1 << 16)).unwrap().fields.outcome;
     assert_eq!(outcome.usage, Some(Box::new(usage())));
+    assert_same(name, &encode_snapshot(&state), &stored);
+}
+
+/// The state of before, in which a task sleeps and another one is paused.
+fn with_suspended() -> State {
+    let mut state = with_limits();
+    let command = |task, reason, wake_at| Command::Suspend { task, reason, wake_at };
+    for command in [
+        command(TaskId(9 << 16), SuspendReason::Sleep, Some(TimeMs(1_790_000_900_000))),
+        command(TaskId(7 << 16), SuspendReason::Paused, None),
+    ] {
+        assert!(command.needs() > version::CURRENT, "nobody can ask for it yet");
+        let now = state.time();
+        apply(&mut state, Stamped { now, command }).unwrap();
+        check(&state).unwrap();
+    }
+    state
+}
+
+#[test]
+fn a_snapshot_with_suspended_tasks_is_read_and_written_as_it_was_stored() {
+    let name = "snapshot-5.cbor";
+    let folder = Stored::of_crate(env!("CARGO_MANIFEST_DIR"));
+    let stored = folder.bytes(name, || encode_snapshot(&with_suspended()));
+    let state = decode_snapshot(&stored).unwrap();
+    check(&state).unwrap();
+    let since = TimeMs(1_790_000_000_230);
+    let suspended = |reason, wake_at| TaskState::Suspended { reason, since, wake_at };
+    let state_of = |task: u128| state.task(TaskId(task << 16)).unwrap().fields.state.clone();
+    assert_eq!(state_of(9), suspended(SuspendReason::Sleep, Some(TimeMs(1_790_000_900_000))));
+    assert_eq!(state_of(7), suspended(SuspendReason::Paused, None));
+    assert_eq!(state.suspended(), 2);
     assert_same(name, &encode_snapshot(&state), &stored);
 }

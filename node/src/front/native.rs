@@ -222,12 +222,14 @@ fn filter(request: &v1::ListTasksRequest) -> Result<TaskFilter, Status> {
 }
 
 fn listed_state(text: &str) -> Result<Option<ListedState>, Status> {
-    use ListedState::{Finished, Queued, Running, Stopping};
+    use ListedState::{Finished, Queued, Running, Stopping, Suspended};
     if text.is_empty() {
         return Ok(None);
     }
-    let found = [Queued, Running, Stopping, Finished].into_iter().find(|state| state.as_str() == text);
-    let unknown = || invalid(format!("state: {text:?} is none of queued, running, stopping, finished"));
+    let states = [Queued, Running, Stopping, Suspended, Finished];
+    let found = states.into_iter().find(|state| state.as_str() == text);
+    let unknown =
+        || invalid(format!("state: {text:?} is none of queued, running, stopping, suspended, finished"));
     found.map(Some).ok_or_else(unknown)
 }
 

@@ -72,6 +72,7 @@ fn live(state: &State, id: TaskId, task: &Task) -> TaskResult {
         TaskState::Leased(_) => ("running", "running"),
         TaskState::Queued { not_before, .. } if *not_before > state.time() => ("running", "retrying"),
         TaskState::Queued { .. } => ("pending", "queued"),
+        TaskState::Suspended { .. } => ("pending", "suspended"),
     };
     let leased = task.leased();
     TaskResult {

@@ -39,11 +39,7 @@ struct Sent {
 
 impl<C> Encode<C> for Grant {
     /// Writes the fields of `Sent`.
-    fn encode<W: Write>(
-        &self,
-        e: &mut Encoder<W>,
-        context: &mut C,
-    ) -> Result<(), encode::Error<W::Error>> {
+    fn encode<W: Write>(&self, e: &mut Encoder<W>, context: &mut C) -> Result<(), encode::Error<W::Error>> {
         let (cancelled, drained) = StopReason::flags(self.stop);
         e.array(6)?;
         self.lease.encode(e, context)?;

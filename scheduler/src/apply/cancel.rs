@@ -17,24 +17,25 @@ pub(super) fn cancel(state: &mut State, id: TaskId, changes: &mut Vec<Change>) -
         return Err(Rejection::UnknownTask(id));
     };
     let attempt = task.fields.attempts;
-    match &mut Arc::make_mut(task).fields.state {
+    let message = match &mut Arc::make_mut(task).fields.state {
         TaskState::Leased(leased) => {
             leased.ask_to_stop(StopReason::Cancelled);
             changes.push(Change::StopAsked { lease: LeaseId { task: id, attempt }, node: leased.node });
+            return Ok(());
         }
-        TaskState::Queued { .. } => {
-            let outcome = Outcome {
-                kind: EndKind::Cancelled,
-                message: "cancelled while it waited".into(),
-                finished_at: state.time,
-                attempt: 0,
-                run_ms: 0,
-                crash_loop: false,
-                outputs: None,
-                usage: None,
-            };
-            lease::finish(state, id, outcome, changes);
-        }
-    }
+        TaskState::Queued { .. } => "cancelled while it waited",
+        TaskState::Suspended { .. } => "cancelled while it was suspended",
+    };
+    let outcome = Outcome {
+        kind: EndKind::Cancelled,
+        message: message.into(),
+        finished_at: state.time,
+        attempt: 0,
+        run_ms: 0,
+        crash_loop: false,
+        outputs: None,
+        usage: None,
+    };
+    lease::finish(state, id, outcome, changes);
     Ok(())
 }

@@ -8,6 +8,7 @@ use stint_protocol::{
 
 use crate::apply::image;
 use crate::apply::submit::share_of_spec;
+use crate::apply::suspend;
 use crate::command::{Change, Rejection};
 use crate::history::Packed;
 use crate::plan::{Assignment, Plan, assignment_holds};
@@ -40,14 +41,7 @@ fn grant(state: &mut State, assignment: Assignment, changes: &mut Vec<Change>) {
             record.holder = Some(lease);
         }
     }
-    task.fields.state = TaskState::Leased(Leased {
-        node,
-        incarnation,
-        since,
-        runtime,
-        gpus,
-        stop: None,
-    });
+    task.fields.state = TaskState::Leased(Leased { node, incarnation, since, runtime, gpus, stop: None });
     if let Some(record) = state.nodes.get_mut(&node).map(Arc::make_mut) {
         record.used = record.used.plus(&need);
         record.running += 1;
@@ -233,12 +227,8 @@ fn requeue(state: &mut State, id: TaskId, not_before: TimeMs, changes: &mut Vec<
 
 /// Records the outcome, once: the task leaves the live state for the history.
 pub(super) fn finish(state: &mut State, id: TaskId, outcome: Outcome, changes: &mut Vec<Change>) {
+    suspend::leave_place(state, id);
     let Some(task) = state.tasks.remove(&id) else { return };
-    let key = state.queue_key(id, &task);
-    state.queue.remove(&key);
-    if let TaskState::Queued { not_before, .. } = task.fields.state {
-        state.delayed.remove(&(not_before, id));
-    }
     state.spec_bytes = state.spec_bytes.saturating_sub(share_of_spec(&task));
     image::unused(state, &task.spec);
     let task = Arc::unwrap_or_clone(task);
@@ -247,6 +237,7 @@ pub(super) fn finish(state: &mut State, id: TaskId, outcome: Outcome, changes: &
     {
         record.live = record.live.saturating_sub(1);
     }
+    state.tenant_finished(&task.fields.tenant, id);
     let fields = FinishedFields {
         tenant: task.fields.tenant,
         name: task.fields.name,

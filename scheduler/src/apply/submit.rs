@@ -131,6 +131,7 @@ fn accept(state: &mut State, submit: &Submit, index: u32, name: Option<TaskName>
     }
     let key = state.queue_key(id, &task);
     state.queue.insert(key);
+    state.tenant_accepted(&submit.tenant, id);
     state.tasks.insert(id, Arc::new(task));
 }
 

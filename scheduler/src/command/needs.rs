@@ -24,6 +24,7 @@ impl Command {
             | Command::HoldBlobs { .. }
             | Command::LoseBlobs { .. }
             | Command::DropBlobs { .. } => version::IMAGES,
+            Command::Suspend { .. } | Command::Wake(_) => version::SUSPEND,
             Command::Configure(_)
             | Command::Cancel(_)
             | Command::CommitPlan(_)
@@ -39,7 +40,9 @@ impl Command {
     /// Whether a task may wait for a node after this that did not before.
     pub fn may_queue(&self) -> bool {
         match self {
-            Command::Submit(_) | Command::RecordEnds { .. } | Command::ExpireLeases(_) => true,
+            Command::Submit(_) | Command::RecordEnds { .. } | Command::ExpireLeases(_) | Command::Wake(_) => {
+                true
+            }
             Command::Configure(_)
             | Command::Cancel(_)
             | Command::RegisterNode(_)
@@ -58,7 +61,8 @@ impl Command {
             | Command::ForgetBlob { .. }
             | Command::HoldBlobs { .. }
             | Command::LoseBlobs { .. }
-            | Command::DropBlobs { .. } => false,
+            | Command::DropBlobs { .. }
+            | Command::Suspend { .. } => false,
         }
     }
 }
@@ -137,7 +141,8 @@ mod tests {
             change(&mut spec);
             let (tenant, spec) = (Tenant::default_tenant(), SharedSpec::new(spec));
             let (first, name, key, key_made_ms) = (TaskId(1 << 16), None, None, None);
-            Command::Submit(Submit { tenant, first, count: 1, name, spec, key, digest: 0, key_made_ms }).needs()
+            Command::Submit(Submit { tenant, first, count: 1, name, spec, key, digest: 0, key_made_ms })
+                .needs()
         };
         let with_image = |spec: &mut TaskSpec| spec.image = Some("stint://tool".into());
         let with_files = |spec: &mut TaskSpec| spec.files = Some(Box::new(TaskFiles::default()));

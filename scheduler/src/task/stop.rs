@@ -75,11 +75,7 @@ struct Stored {
 
 impl<C> Encode<C> for Leased {
     /// Writes the fields of `Stored`.
-    fn encode<W: Write>(
-        &self,
-        e: &mut Encoder<W>,
-        context: &mut C,
-    ) -> Result<(), encode::Error<W::Error>> {
+    fn encode<W: Write>(&self, e: &mut Encoder<W>, context: &mut C) -> Result<(), encode::Error<W::Error>> {
         let (cancelled, drained) = StopReason::flags(self.stop);
         e.array(7)?;
         self.node.encode(e, context)?;

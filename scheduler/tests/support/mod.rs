@@ -81,6 +81,9 @@ impl Story {
             "end" => self.end(rest),
             "expire" => self.show(Command::ExpireLeases(vec![lease(rest[0], rest[1])])),
             "cancel" => self.show(Command::Cancel(task(rest[0]))),
+            "suspend" => self.suspend(rest),
+            "wake" => self.show(Command::Wake(task(rest[0]))),
+            "list" => self.list(rest),
             "mode" => self.mode(rest),
             "announce" => self.show(Command::Announce { node: node(rest[0]), speaks: version(rest[1]) }),
             "raise" => self.show(Command::RaiseVersion { to: version(rest[0]) }),
@@ -200,8 +203,9 @@ impl Story {
     }
 
     /// `submit CLASS [count=N] [name=X] [key=K] [priority=P] [gpus=G] [cpus=C] [image=I] [runtime=R] [retry] [fail]
-    /// [constraint=k:v] [network=N] [pids=P] [tmp=BYTES]`
+    /// [constraint=k:v] [network=N] [pids=P] [tmp=BYTES] [tenant=T]`
     fn submit(&mut self, words: &[&str]) -> String {
+        let mut tenant = Tenant::default_tenant();
         let mut spec = TaskSpec::new(words[0].parse().unwrap(), vec!["true".into()]);
         let (mut count, mut name, mut key, mut made) = (1, None, None, None);
         for word in &words[1..] {
@@ -224,6 +228,7 @@ impl Story {
                     spec.constraints.insert(k.into(), v.into());
                 }
                 ("network", network) => limits(&mut spec).network = Some(network.parse().unwrap()),
+                ("tenant", name) => tenant = Tenant::new(name).unwrap(),
                 ("pids", pids) => limits(&mut spec).pids = Some(pids.parse().unwrap()),
                 ("tmp", bytes) => limits(&mut spec).tmp_bytes = Some(bytes.parse().unwrap()),
                 other => panic!("{other:?}"),
@@ -236,7 +241,6 @@ impl Story {
         };
         self.submits += 1;
         let first = TaskId(self.submits << 16);
-        let tenant = Tenant::default_tenant();
         self.show(Command::Submit(Submit {
             tenant,
             first,
@@ -267,6 +271,22 @@ impl Story {
         let message = if kind == EndKind::StartFailed { "the disk is full" } else { "" }.to_string();
         let end = AttemptEnd::new(lease(words[1], words[2]), kind, message, 5);
         self.show(Command::RecordEnds { node: node(words[0]), ends: vec![end] })
+    }
+
+    /// `suspend TASK sleep|paused [MS]`: woken after so long, or by a command alone.
+    fn suspend(&mut self, words: &[&str]) -> String {
+        let reason = if words[1] == "sleep" { SuspendReason::Sleep } else { SuspendReason::Paused };
+        let wake_at = words.get(2).map(|ms| TimeMs(self.now + ms.parse::<u64>().unwrap()));
+        self.show(Command::Suspend { task: task(words[0]), reason, wake_at })
+    }
+
+    /// `list TENANT`: its live tasks, then its finished ones, each newest first.
+    fn list(&self, words: &[&str]) -> String {
+        let (tenant, all) = (Tenant::new(words[0]).unwrap(), TaskId(u128::MAX));
+        let live: Vec<String> = self.state.tasks_of(&tenant, all).map(|(id, _)| short(id)).collect();
+        let finished = self.state.finished_of(&tenant, None, all);
+        let finished: Vec<String> = finished.map(|(id, _)| short(id)).collect();
+        format!("  live {}, finished {}", live.join(" "), finished.join(" "))
     }
 
     /// `mode NODE ready|cordon|drain [WITHIN_MS]`

@@ -23,6 +23,7 @@ pub fn listed_state(task: &Task) -> ListedState {
         TaskState::Queued { .. } => ListedState::Queued,
         TaskState::Leased(leased) if leased.is_cancelled() => ListedState::Stopping,
         TaskState::Leased(_) => ListedState::Running,
+        TaskState::Suspended { .. } => ListedState::Suspended,
     }
 }
 
@@ -43,6 +44,7 @@ pub fn live_task(state: &State, id: TaskId, task: &Task) -> api::Task {
         TaskState::Queued { not_before, .. } => {
             document.not_before_ms = (*not_before > state.time()).then_some(not_before.0);
         }
+        TaskState::Suspended { wake_at, .. } => document.not_before_ms = wake_at.map(|at| at.0),
         TaskState::Leased(leased) => {
             let node = node_name(state, leased.node);
             document.node_id = Some(leased.node.0);

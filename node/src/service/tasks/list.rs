@@ -17,6 +17,7 @@ pub enum ListedState {
     Queued,
     Running,
     Stopping,
+    Suspended,
     Finished,
 }
 
@@ -27,6 +28,7 @@ impl ListedState {
             ListedState::Queued => "queued",
             ListedState::Running => "running",
             ListedState::Stopping => "stopping",
+            ListedState::Suspended => "suspended",
             ListedState::Finished => "finished",
         }
     }
@@ -73,8 +75,7 @@ fn page(state: &State, tenant: &Tenant, filter: &TaskFilter) -> TaskPage {
     let before = filter.before.unwrap_or(TaskId(u128::MAX));
     let (class, wanted) = (filter.class, filter.state);
     let live = state
-        .tasks_before(before)
-        .filter(|(_, task)| task.fields.tenant == *tenant)
+        .tasks_of(tenant, before)
         .filter(|(_, task)| class.is_none_or(|class| task.spec.class == class))
         .filter(|(_, task)| wanted.is_none_or(|wanted| documents::listed_state(task) == wanted))
         .map(|(id, task)| (id, documents::live_task(state, id, task)))

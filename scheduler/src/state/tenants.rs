@@ -1,0 +1,66 @@
+//! The tasks of each tenant, so that what one tenant asks for does not look at those of the others.
+
+use std::sync::Arc;
+
+use imbl::OrdSet;
+use stint_protocol::{Class, TaskId, Tenant};
+
+use super::State;
+use crate::task::{FinishedTask, Task};
+
+/// The tasks of one tenant, by age. There is none without a task.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TenantTasks {
+    pub live: OrdSet<TaskId>,
+    pub finished: OrdSet<TaskId>,
+}
+
+impl State {
+    /// A tenant's tasks that wait or run and are older than `before`, newest first.
+    pub fn tasks_of<'a>(
+        &'a self,
+        tenant: &Tenant,
+        before: TaskId,
+    ) -> impl Iterator<Item = (TaskId, &'a Arc<Task>)> + use<'a> {
+        let ids = self.tenants.get(tenant).map(|tasks| tasks.live.range(..before).rev());
+        ids.into_iter().flatten().filter_map(|id| Some((*id, self.tasks.get(id)?)))
+    }
+
+    /// A tenant's finished tasks older than `before`, of one class or of all, newest first.
+    pub fn finished_of<'a>(
+        &'a self,
+        tenant: &Tenant,
+        class: Option<Class>,
+        before: TaskId,
+    ) -> impl Iterator<Item = (TaskId, FinishedTask)> + use<'a> {
+        let ids = self.tenants.get(tenant).map(|tasks| tasks.finished.range(..before).rev());
+        let known = ids.into_iter().flatten().filter_map(|id| Some((*id, self.history.get(id)?)));
+        let wanted = known.filter(move |(_, task)| class.is_none_or(|class| task.spec.class == class));
+        wanted.map(|(id, task)| (id, task.unpack()))
+    }
+
+    /// A tenant has one more live task.
+    pub(crate) fn tenant_accepted(&mut self, tenant: &Tenant, id: TaskId) {
+        self.tasks_of_tenant(tenant).live.insert(id);
+    }
+
+    /// A tenant's task is finished.
+    pub(crate) fn tenant_finished(&mut self, tenant: &Tenant, id: TaskId) {
+        let tasks = self.tasks_of_tenant(tenant);
+        tasks.live.remove(&id);
+        tasks.finished.insert(id);
+    }
+
+    /// A tenant's finished task is forgotten.
+    pub(crate) fn tenant_forgot(&mut self, tenant: &Tenant, id: TaskId) {
+        let Some(tasks) = self.tenants.get_mut(tenant) else { return };
+        tasks.finished.remove(&id);
+        if tasks.live.is_empty() && tasks.finished.is_empty() {
+            self.tenants.remove(tenant);
+        }
+    }
+
+    fn tasks_of_tenant(&mut self, tenant: &Tenant) -> &mut TenantTasks {
+        self.tenants.entry(tenant.clone()).or_default()
+    }
+}
