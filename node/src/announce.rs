@@ -29,7 +29,8 @@ pub async fn announce(node: Arc<Node>, address: String) {
 
 fn members(node: &Node) -> BTreeMap<u64, PeerInfo> {
     let status = node.raft.status();
-    status.voters.into_iter().chain(status.learners).collect()
+    let all = status.voters.iter().chain(status.learners.iter());
+    all.map(|(id, info)| (*id, info.clone())).collect()
 }
 
 /// Whether something is not known that could be. A new address waits, in the state, for the cluster's version.

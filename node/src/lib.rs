@@ -31,6 +31,7 @@ pub mod shared;
 mod start;
 mod told;
 mod transport;
+pub mod waiters;
 pub mod wire;
 pub mod work;
 

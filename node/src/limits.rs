@@ -35,6 +35,8 @@ pub const BARRIER_DEADLINE: Duration = Duration::from_secs(2);
 pub const STOP_AFTER_FAILURE: Duration = Duration::from_secs(3);
 /// Longest that one wait request is held open (clients ask again).
 pub const WAIT_MOST: Duration = Duration::from_secs(30);
+/// Tasks that requests wait for at one peer, each counted for every request: about 100 bytes each.
+pub const WAITED_TASKS: usize = 500_000;
 /// Bytes of log read at once.
 pub const LOG_CHUNK_BYTES: usize = 256 * 1024;
 /// How long a log read waits for new bytes while following.

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use minicbor::{Decode, Encode};
-use stint_protocol::{NodeId, TimeMs, Version};
+use stint_protocol::{NodeId, TaskId, TimeMs, Version};
 use stint_raft::{Machine, Position};
 use stint_scheduler::{Change, Command, Rejection, Stamped, State, apply, decode_snapshot, encode_snapshot};
 use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout_at};
 
 use crate::counts::Counts;
+use crate::waiters::{Waiters, WaitsFull, task_of};
 use crate::work::Work;
 
 /// What one log entry holds: commands with one time.
@@ -30,6 +32,8 @@ pub struct Shared {
     applied: watch::Sender<u64>,
     /// Wakes a held report of a node when its orders may have changed.
     orders: Mutex<BTreeMap<NodeId, Arc<Notify>>>,
+    /// Requests that wait for tasks.
+    pub waiters: Arc<Waiters>,
     /// Wakes the leader's loop when there may be something to plan.
     pub plan: Notify,
     /// The highest version that this peer may speak.
@@ -55,7 +59,15 @@ pub struct Outgrown {
 struct Inner {
     state: State,
     at: Position,
-    touched: Vec<NodeId>,
+    /// What the batch has changed so far.
+    touched: Touched,
+}
+
+/// What changed, and who is to be woken for it.
+#[derive(Default)]
+struct Touched {
+    nodes: Vec<NodeId>,
+    tasks: Vec<TaskId>,
 }
 
 /// The state at one moment, cheap to take.
@@ -67,12 +79,13 @@ pub struct View {
 impl Shared {
     /// An empty state of a peer that may speak this.
     pub fn new(speaks: Version) -> Result<Arc<Self>, prometheus::Error> {
-        let inner =
-            Inner { state: State::default(), at: Position { index: 0, term: 0 }, touched: Vec::new() };
+        let at = Position { index: 0, term: 0 };
+        let inner = Inner { state: State::default(), at, touched: Touched::default() };
         Ok(Arc::new(Self {
             inner: Mutex::new(inner),
             applied: watch::Sender::new(0),
             orders: Mutex::new(BTreeMap::new()),
+            waiters: Arc::default(),
             plan: Notify::new(),
             speaks,
             outgrown: OnceLock::new(),
@@ -112,12 +125,31 @@ impl Shared {
         orders.entry(node).or_default().clone()
     }
 
+    /// Waits until `done` holds for the state, or the time is over; answers whether it held. It is asked again after each
+    /// change of one of these tasks.
+    pub async fn wait_for(
+        &self,
+        tasks: &[TaskId],
+        until: Instant,
+        mut done: impl FnMut(&State) -> bool,
+    ) -> Result<bool, WaitsFull> {
+        let waiter = self.waiters.register(tasks)?;
+        loop {
+            if done(&self.view().state) {
+                return Ok(true);
+            }
+            if timeout_at(until, waiter.woken()).await.is_err() {
+                return Ok(done(&self.view().state));
+            }
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    fn wake(&self, touched: Vec<NodeId>) {
-        for node in touched {
+    fn wake(&self, nodes: impl IntoIterator<Item = NodeId>) {
+        for node in nodes {
             self.orders_changed(node).notify_waiters();
         }
         self.plan.notify_one();
@@ -140,8 +172,9 @@ impl Machine for NodeMachine {
         let one = |command| apply(&mut inner.state, Stamped { now: entry.now, command });
         let results: Results = entry.commands.into_iter().map(one).collect();
         results.iter().flatten().for_each(|changes| self.0.counts.note(at.index, &inner.state, changes));
-        let changes = results.iter().flatten().flatten();
-        inner.touched.extend(changes.filter_map(concerned));
+        let changes = || results.iter().flatten().flatten();
+        inner.touched.nodes.extend(changes().filter_map(concerned));
+        inner.touched.tasks.extend(changes().filter_map(task_of));
         inner.at = at;
         Ok(results)
     }
@@ -156,7 +189,8 @@ impl Machine for NodeMachine {
             (inner.at.index, std::mem::take(&mut inner.touched))
         };
         self.0.applied.send_replace(index);
-        self.0.wake(touched);
+        self.0.wake(touched.nodes);
+        self.0.waiters.wake(&touched.tasks);
     }
 
     fn capture(&self) -> Box<dyn FnOnce() -> Vec<u8> + Send> {
@@ -167,14 +201,15 @@ impl Machine for NodeMachine {
     fn restore(&mut self, at: Position, bytes: &[u8]) -> Result<(), String> {
         let state = decode_snapshot(bytes).map_err(|e| e.to_string())?;
         self.0.can_follow(state.version())?;
-        let touched = state.nodes().map(|n| n.id).collect();
+        let nodes: Vec<NodeId> = state.nodes().map(|n| n.id).collect();
         {
             let mut inner = self.0.lock();
             inner.state = state;
             inner.at = at;
         }
         self.0.applied.send_replace(at.index);
-        self.0.wake(touched);
+        self.0.wake(nodes);
+        self.0.waiters.wake_all();
         Ok(())
     }
 }

@@ -25,7 +25,7 @@ use crate::log::segment::segment_number;
 use crate::machine::{Applier, Growth, Machine};
 use crate::settings::{PROPOSALS_IN_FLIGHT_BYTES, PROPOSE_DEADLINE, Settings};
 use crate::snapshot::Snapshots;
-use crate::status::{Status, StatusWatch};
+use crate::status::{LastMembers, Status, StatusWatch};
 use crate::store::Store;
 use crate::transfer::Receiver;
 use crate::transport::{CallClass, Network, Transport, Wiring};
@@ -56,6 +56,7 @@ pub(crate) struct Inner<M: Machine> {
     in_flight: Semaphore,
     seed: AtomicU64,
     stopped: AtomicBool,
+    members: Arc<LastMembers>,
     growth_task: AbortHandle,
 }
 
@@ -108,6 +109,7 @@ impl<M: Machine> Raft<M> {
             in_flight: Semaphore::new(PROPOSALS_IN_FLIGHT_BYTES / PERMIT_BYTES),
             seed,
             stopped: AtomicBool::new(false),
+            members: Arc::default(),
             growth_task,
         })))
     }
@@ -220,17 +222,17 @@ impl<M: Machine> Raft<M> {
         }
     }
 
-    /// Where this peer stands now. Copies the membership at each call.
+    /// Where this peer stands now. Cheap: the membership is shared, not copied.
     pub fn status(&self) -> Status {
         // First: it borrows the metrics too, and a second borrow under the first would wait for a writer that waits
         // for the first.
         let stopped = self.is_stopped();
-        Status::of(&self.0.core.metrics().borrow_watched(), self.lease(), stopped)
+        Status::of(&self.0.core.metrics().borrow_watched(), &self.0.members, self.lease(), stopped)
     }
 
     /// Tells of changes of role, term, leader and membership from now on.
     pub fn watch(&self) -> StatusWatch {
-        StatusWatch::new(self.0.core.metrics(), self.lease())
+        StatusWatch::new(self.0.core.metrics(), self.0.members.clone(), self.lease())
     }
 
     /// Stops taking part, and returns once everything queued is on stable storage and the data folder is free.

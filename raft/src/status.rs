@@ -1,12 +1,14 @@
 //! What a peer knows of itself and its cluster right now.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::{Instant, RaftMetrics, ServerState};
 
-use crate::types::{PeerId, PeerInfo, Position, Types, position};
+use crate::log::lock;
+use crate::types::{LogId, PeerId, PeerInfo, Position, Types, position};
 
 /// A peer's part in the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,9 +43,10 @@ pub struct Status {
     pub quorum_ack_age: Option<Duration>,
     /// How old an answer of a quorum may be for the lead to count.
     pub lease: Duration,
-    /// The voters of the newest membership in this peer's log; both sets while it changes.
-    pub voters: BTreeMap<PeerId, PeerInfo>,
-    pub learners: BTreeMap<PeerId, PeerInfo>,
+    /// The voters of the newest membership in this peer's log; both sets while it changes. Shared by all pictures of one
+    /// membership.
+    pub voters: Arc<BTreeMap<PeerId, PeerInfo>>,
+    pub learners: Arc<BTreeMap<PeerId, PeerInfo>>,
     /// True while two sets of voters hold.
     pub membership_changing: bool,
     /// On a leader: how many entries each other peer is behind. `None`: not known yet.
@@ -64,14 +67,13 @@ impl Status {
         Some((leader, info.clone()))
     }
 
-    pub(crate) fn of(metrics: &RaftMetrics<Types>, lease: Duration, failed: bool) -> Self {
-        let membership = metrics.membership_config.membership();
-        let voters: Vec<PeerId> = membership.voter_ids().collect();
-        let (mut voting, mut learning) = (BTreeMap::new(), BTreeMap::new());
-        for (id, info) in membership.nodes() {
-            let side = if voters.contains(id) { &mut voting } else { &mut learning };
-            side.insert(*id, info.clone());
-        }
+    pub(crate) fn of(
+        metrics: &RaftMetrics<Types>,
+        members: &LastMembers,
+        lease: Duration,
+        failed: bool,
+    ) -> Self {
+        let Members { voters, learners, changing, .. } = members.of(metrics);
         let role = if failed || metrics.running_state.is_err() { Role::Stopped } else { role(metrics.state) };
         let leads = role == Role::Leader;
         let acked = metrics.last_quorum_acked.map(|acked| acked.into_inner()).filter(|_| leads);
@@ -86,9 +88,9 @@ impl Status {
             snapshot: metrics.snapshot.as_ref().map(position),
             quorum_ack_age: acked.map(|acked| acked.elapsed()),
             lease,
-            voters: voting,
-            learners: learning,
-            membership_changing: membership.get_joint_config().len() > 1,
+            voters,
+            learners,
+            membership_changing: changing,
             lag: if leads { lag(metrics) } else { BTreeMap::new() },
         }
     }
@@ -99,6 +101,49 @@ impl Status {
             == (other.role, other.term, other.leader, other.membership_changing)
             && self.voters == other.voters
             && self.learners == other.learners
+    }
+}
+
+/// A membership as statuses show it.
+#[derive(Debug, Clone)]
+struct Members {
+    /// The entry that holds it: another membership has another entry.
+    entry: Option<LogId>,
+    voters: Arc<BTreeMap<PeerId, PeerInfo>>,
+    learners: Arc<BTreeMap<PeerId, PeerInfo>>,
+    changing: bool,
+}
+
+/// The membership that was shown last. Statuses are asked for several times with each request and each report, and
+/// memberships change once in a while: so none of them copies it.
+#[derive(Debug, Default)]
+pub(crate) struct LastMembers(Mutex<Option<Members>>);
+
+impl LastMembers {
+    fn of(&self, metrics: &RaftMetrics<Types>) -> Members {
+        let mut last = lock(&self.0);
+        match &*last {
+            Some(known) if known.entry == *metrics.membership_config.log_id() => known.clone(),
+            _ => last.insert(Members::read(metrics)).clone(),
+        }
+    }
+}
+
+impl Members {
+    fn read(metrics: &RaftMetrics<Types>) -> Self {
+        let membership = metrics.membership_config.membership();
+        let voters: Vec<PeerId> = membership.voter_ids().collect();
+        let (mut voting, mut learning) = (BTreeMap::new(), BTreeMap::new());
+        for (id, info) in membership.nodes() {
+            let side = if voters.contains(id) { &mut voting } else { &mut learning };
+            side.insert(*id, info.clone());
+        }
+        Self {
+            entry: *metrics.membership_config.log_id(),
+            voters: Arc::new(voting),
+            learners: Arc::new(learning),
+            changing: membership.get_joint_config().len() > 1,
+        }
     }
 }
 
@@ -128,15 +173,16 @@ type Metrics = openraft::alias::WatchReceiverOf<Types, RaftMetrics<Types>>;
 /// Tells of changes of role, term, leader and membership.
 pub struct StatusWatch {
     metrics: Metrics,
+    members: Arc<LastMembers>,
     lease: Duration,
     last: Status,
     ended: bool,
 }
 
 impl StatusWatch {
-    pub(crate) fn new(metrics: Metrics, lease: Duration) -> Self {
-        let last = Status::of(&metrics.borrow_watched(), lease, false);
-        Self { metrics, lease, last, ended: false }
+    pub(crate) fn new(metrics: Metrics, members: Arc<LastMembers>, lease: Duration) -> Self {
+        let last = Status::of(&metrics.borrow_watched(), &members, lease, false);
+        Self { metrics, members, lease, last, ended: false }
     }
 
     /// The status when the last change was told (or the watch was made).
@@ -151,7 +197,7 @@ impl StatusWatch {
                 std::future::pending::<()>().await;
             }
             self.ended = self.metrics.changed().await.is_err();
-            let now = Status::of(&self.metrics.borrow_watched(), self.lease, self.ended);
+            let now = Status::of(&self.metrics.borrow_watched(), &self.members, self.lease, self.ended);
             self.ended |= now.role == Role::Stopped;
             if !now.same_place(&self.last) {
                 self.last = now.clone();

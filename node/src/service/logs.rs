@@ -56,7 +56,7 @@ impl Service {
                 found = log_keeper(state, id, asked.attempt);
                 found.is_some() || state.task(id).is_none()
             };
-            self.wait_until(limits::WAIT_MOST, begun).await;
+            self.wait_until(&[id], limits::WAIT_MOST, begun).await?;
         }
         let (keeper, lease) = found.ok_or(ServiceError::NoOutputYet(id))?;
         let (sender, receiver) = mpsc::channel(PARTS_AHEAD);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use stint_protocol::api::{self, Waited};
 use stint_protocol::{TaskId, Tenant};
 use stint_scheduler::{State, explain};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 pub use list::{ListedState, TaskFilter, TaskPage};
 pub use submit::{AcceptedTasks, NewTasks};
@@ -17,7 +17,7 @@ pub use submit::{AcceptedTasks, NewTasks};
 use super::access::{Operation, allow_in};
 use super::{Principal, Service, ServiceError, documents};
 use crate::limits;
-use crate::wire::{Reply, Request};
+use crate::wire::{Refusal, RefusalCode, Reply, Request};
 
 /// What to wait for.
 pub struct Wait {
@@ -50,7 +50,8 @@ impl Service {
         let ids = scope.find_tasks(&self.read().await?, &wait.tasks)?;
         let mut open = ids.clone();
         let most = wait.timeout.unwrap_or(limits::WAIT_MOST);
-        let finished = self.wait_until(most, |state| all_or_any(state, &mut open, wait.any)).await;
+        let done = |state: &State| all_or_any(state, &mut open, wait.any);
+        let finished = self.wait_until(&ids, most, done).await?;
         let state = self.node.shared.view().state;
         Ok(Waited { finished, tasks: documents::tasks(&state, &ids) })
     }
@@ -96,19 +97,17 @@ impl Service {
         })
     }
 
-    /// Waits until `done` holds for the state, or the time is over; answers whether it held.
-    pub(super) async fn wait_until(&self, wait: Duration, mut done: impl FnMut(&State) -> bool) -> bool {
+    /// Waits until `done` holds for the state, which only changes of these tasks can bring about, or the time is over;
+    /// answers whether it held.
+    pub(super) async fn wait_until(
+        &self,
+        tasks: &[TaskId],
+        wait: Duration,
+        done: impl FnMut(&State) -> bool,
+    ) -> Result<bool, ServiceError> {
         let until = Instant::now() + wait.min(limits::WAIT_MOST);
-        let mut applied = self.node.shared.applied();
-        loop {
-            applied.mark_unchanged();
-            if done(&self.node.shared.view().state) {
-                return true;
-            }
-            if !matches!(timeout_at(until, applied.changed()).await, Ok(Ok(()))) {
-                return done(&self.node.shared.view().state);
-            }
-        }
+        let held = self.node.shared.wait_for(tasks, until, done).await;
+        Ok(held.map_err(|full| Refusal::new(RefusalCode::Full, full.to_string()))?)
     }
 }
 

@@ -124,5 +124,5 @@ pub fn cluster_peers(state: &State, raft: &RaftStatus, view: &LeaderView) -> Vec
             lag: lag.get(&node).copied(),
         }
     };
-    raft.voters.iter().chain(&raft.learners).map(one).collect()
+    raft.voters.iter().chain(raft.learners.iter()).map(one).collect()
 }
