@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::support::netns::{Network, until};
+use crate::support::netns::{self, Network};
 
 /// The longest that the commands of one block may take.
 const BLOCK: Duration = Duration::from_secs(90);
@@ -162,19 +162,30 @@ impl Machine {
             std::thread::sleep(LOOK_AGAIN);
         }
         let read = |extension| fs::read_to_string(block.with_extension(extension)).unwrap_or_default();
-        let failed = read("failed").lines().map(str::to_owned).collect();
+        // The trap tells of the block itself, too.
+        let failed =
+            read("failed").lines().map(str::to_owned).filter(|line| !line.starts_with("source ")).collect();
         Outcome { code: read("code").trim().parse().expect("an exit code"), printed: read("out"), failed }
     }
 
     /// Starts what runs on, and waits until the peer of this machine answers.
     pub fn run_on(&mut self, script: &str) -> Outcome {
         let log = self.folder.join(format!("peer-{}.log", self.blocks + 1));
-        let wait = "for _ in $(seq 300); do stint cluster status && break; sleep 0.1; done 2>/dev/null >&2\nstint cluster status >/dev/null";
-        let mut outcome = self.run(&format!("{{\n{script}\n}} >{} 2>&1 &\n{wait}\n", log.display()));
-        outcome.failed.retain(|command| !command.starts_with("stint cluster status") || outcome.code != 0);
+        let file = log.display();
+        // Pages that look at a node's log find that of the first one here.
+        let link = format!("[ -e node.log ] || ln -s {file} node.log");
+        let answers = until("stint cluster status >/dev/null");
+        let mut outcome = self.run(&format!("{{\n{script}\n}} >{file} 2>&1 &\n{link}\n{answers}\n"));
         outcome.printed += &fs::read_to_string(log).unwrap_or_default();
         outcome
     }
+}
+
+/// Commands that wait until one of them succeeds, for half a minute.
+pub fn until(command: &str) -> String {
+    format!(
+        "until {{ {command}; }} 2>/dev/null || ((++waited > 300)); do sleep 0.1; done; waited=0; {command}"
+    )
 }
 
 impl Drop for Machine {
@@ -230,5 +241,5 @@ fn processes(cgroup: &Path) -> Vec<String> {
 
 fn remove(cgroup: &Path) {
     below(cgroup).for_each(|child| remove(&child));
-    until("the end of a machine's cgroup", || fs::remove_dir(cgroup).is_ok() || !cgroup.exists());
+    netns::until("the end of a machine's cgroup", || fs::remove_dir(cgroup).is_ok() || !cgroup.exists());
 }
