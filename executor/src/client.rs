@@ -21,13 +21,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::clock::boot_now;
-use crate::docker::credentials_watch::CredentialsWatch;
 use crate::host::{
     AttemptStage, AttemptStatus, ContainersFuture, Executing, Execution, Held, Host, HostError, HostEvent,
     HostHealth, Launch, LogChunk, LogError, LogFuture, LogStream, StopReason,
 };
-use crate::mock::{self, ToMock};
 use crate::refusal::Refusal;
+use crate::runtimes::docker::credentials_watch::CredentialsWatch;
+use crate::runtimes::mock::{self, ToMock};
 use crate::settings::HostSettings;
 use crate::shim_api::layout::Layout;
 use crate::shim_api::wire::ToShim;

@@ -21,18 +21,17 @@ mod client;
 mod clock;
 mod complain;
 mod confine;
-mod docker;
 mod gpu;
 mod host;
 mod labels;
 mod limits;
 mod logs;
-mod mock;
 mod mounts;
 mod observer;
 mod progress;
 mod refusal;
 mod root;
+mod runtimes;
 mod settings;
 pub mod shim;
 mod shim_api;
@@ -46,8 +45,6 @@ mod working_dir;
 pub use client::HostClient;
 pub use client::lines::TARGET as TASK_LINES;
 pub use clock::boot_now;
-pub use docker::credentials::{Credentials, CredentialsError};
-pub use docker::image::{Reference as ImageReference, Refused as ImageRefused};
 pub use gpu::{FixedGpu, GpuError, GpuLocks, GpuSource, detect_gpus, lock_gpus};
 pub use host::{
     AttemptLabels, AttemptStage, AttemptStatus, ContainersFuture, Executing, Execution, Held, Host,
@@ -56,6 +53,8 @@ pub use host::{
 };
 pub use observer::{Artifact, Observer, PullEnd, Rule};
 pub use progress::{FILE as PROGRESS_FILE, Progress, read as read_progress};
+pub use runtimes::docker::credentials::{Credentials, CredentialsError};
+pub use runtimes::docker::image::{Reference as ImageReference, Refused as ImageRefused};
 pub use settings::{
     Bounds, ConfineSettings, CrunSettings, DockerSettings, HostSettings, KeepEnded, MountSettings,
     ProcessSettings,

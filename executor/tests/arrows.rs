@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// From what knows nothing of the others to what knows them.
-const PARTS: [&str; 25] = [
+const PARTS: [&str; 24] = [
     "limits",
     "complain",
     "refusal",
@@ -28,8 +28,7 @@ const PARTS: [&str; 25] = [
     "confine",
     "root",
     "stages",
-    "docker",
-    "mock",
+    "runtimes",
     "shim",
 ];
 /// The node's side knows everything but the watchdog's, which only the messages of `shim_api` reach.

@@ -7,9 +7,9 @@ use stint_protocol::{EndKind, LeaseId, Runtime};
 use tracing::Level;
 
 use super::state::{News, Shared};
-use crate::docker::pull;
 use crate::host::{AttemptLabels, HostEvent, Launch, StopReason};
 use crate::observer::Observer;
+use crate::runtimes::docker::pull;
 
 /// Target of the lines that tell what becomes of each task. There may be thousands a second.
 pub const TARGET: &str = "stint::task";

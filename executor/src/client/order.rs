@@ -7,12 +7,12 @@ use stint_protocol::Runtime;
 
 use crate::client::state::Shared;
 use crate::confine;
-use crate::docker::image::{Reference, Refused};
-use crate::docker::{LABEL_CLASS, LABEL_TENANT};
 use crate::host::Launch;
 use crate::observer::Rule;
 use crate::refusal::Refusal;
 use crate::root;
+use crate::runtimes::docker::image::{Reference, Refused};
+use crate::runtimes::docker::{LABEL_CLASS, LABEL_TENANT};
 use crate::shim_api::inside::HOST_FOLDERS;
 use crate::shim_api::request::{DockerOrder, GivenMount, Mode, Order, Root};
 use crate::stages::Staged;

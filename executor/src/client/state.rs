@@ -10,13 +10,13 @@ use tokio::sync::{Notify, mpsc};
 
 use super::attempt::AttemptState;
 use super::devices::Quarantine;
-use crate::docker::watch::DaemonWatch;
 use crate::gpu::GpuUsers;
 use crate::host::{
     AttemptLabels, AttemptStage, AttemptStatus, Executing, HostEvent, Launch, Preparation, Publisher,
     StopReason,
 };
 use crate::refusal::Refusal;
+use crate::runtimes::docker::watch::DaemonWatch;
 use crate::settings::HostSettings;
 use crate::shim_api::layout::Layout;
 use crate::shim_api::wire::{Hello, ToShim};

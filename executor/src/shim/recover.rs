@@ -7,8 +7,8 @@ use std::os::fd::OwnedFd;
 use stint_protocol::LeaseId;
 
 use crate::complain::complain;
-use crate::docker::keeper;
 use crate::labels::kill_labelled;
+use crate::runtimes::docker::keeper;
 use crate::shim::cgroup::{Cgroup, Cgroups};
 use crate::shim::journal::{Open, Trace};
 use crate::shim_api::layout::Layout;

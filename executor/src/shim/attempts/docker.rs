@@ -9,8 +9,8 @@ use stint_protocol::{AttemptEnd, BootMs, LeaseId};
 
 use super::Attempts;
 use crate::complain::complain;
-use crate::docker::{keeper, verdict};
 use crate::limits;
+use crate::runtimes::docker::{keeper, verdict};
 use crate::shim_api::request::{Mode, Order};
 use crate::sys::spawn::Child;
 use crate::sys::{self, Slot};

@@ -1,0 +1,2 @@
+pub mod docker;
+pub mod mock;
