@@ -7,7 +7,6 @@ mod health;
 mod housekeeping;
 pub mod lines;
 mod link;
-mod order;
 mod staging;
 pub mod state;
 
@@ -16,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stint_protocol::limits::clip;
-use stint_protocol::{AttemptEnd, BootMs, LeaseId, QuarantinedGpu, Runtime};
+use stint_protocol::{AttemptEnd, BootMs, LeaseId, QuarantinedGpu};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -26,7 +25,6 @@ use crate::host::{
     HostHealth, Launch, LogChunk, LogError, LogFuture, LogStream, StopReason,
 };
 use crate::refusal::Refusal;
-use crate::runtimes::docker::credentials_watch::CredentialsWatch;
 use crate::runtimes::mock::{self, ToMock};
 use crate::settings::HostSettings;
 use crate::shim_api::layout::Layout;
@@ -44,8 +42,6 @@ use state::Shared;
 pub struct HostClient {
     shared: Arc<Shared>,
     mock: mpsc::UnboundedSender<ToMock>,
-    /// Looks after the credentials for registries, where there are some.
-    credentials: Option<Arc<CredentialsWatch>>,
     tasks: Arc<Tasks>,
 }
 
@@ -76,12 +72,8 @@ impl HostClient {
         let accounted = connection.hello.accounted && !shared.layout.mock_mark().exists();
         let _ = std::fs::remove_file(shared.layout.mock_mark());
         shared.adopt(&connection.hello, accounted);
-        if let Some(daemon) = &shared.docker {
-            daemon.look(&shared.holds()).await;
-        }
-        let credentials = CredentialsWatch::new(&shared.settings).map(Arc::new);
-        if let Some(credentials) = &credentials {
-            credentials.look().await;
+        for runtime in shared.runtimes.values() {
+            runtime.look(shared.holds()).await;
         }
         let (mock, inbox) = mpsc::unbounded_channel();
         let mut all = vec![
@@ -92,13 +84,10 @@ impl HostClient {
             tokio::spawn(staging::finish_all(shared.clone(), finishing)),
             tokio::spawn(staging::hold_images(shared.clone())),
         ];
-        if let Some(daemon) = shared.docker.clone() {
-            all.push(tokio::spawn(daemon.run(shared.publisher(), shared.holds())));
-        }
-        if let Some(credentials) = credentials.clone() {
-            all.push(tokio::spawn(credentials.run(shared.publisher())));
-        }
-        Ok(Self { shared, mock, credentials, tasks: Arc::new(Tasks(all)) })
+        let (publisher, holds) = (shared.publisher(), shared.holds());
+        let beside = shared.runtimes.values().flat_map(|runtime| runtime.beside(&publisher, &holds));
+        all.extend(beside.map(tokio::spawn));
+        Ok(Self { shared, mock, tasks: Arc::new(Tasks(all)) })
     }
 
     /// Lets go of the watchdog. `kill`: stops every attempt first (as drained) and waits until all have ended; the
@@ -134,7 +123,9 @@ impl HostClient {
 
     /// Has the watchdog start an attempt.
     fn send_order(&self, launch: &Launch, staged: &Staged) {
-        match order::make(&self.shared, launch, staged) {
+        let order = self.shared.enabled(launch.runtime);
+        let order = order.and_then(|runtime| runtime.order(launch, staged, self.shared.permits()));
+        match order {
             Ok(order) => self.shared.send(ToShim::Start(Box::new(order))),
             Err(refusal) => {
                 self.shared.stays_here(launch.lease);
@@ -145,13 +136,14 @@ impl HostClient {
 
     /// Where an attempt is that was just launched.
     fn first_stage(&self, launch: &Launch) -> AttemptStage {
-        let waits = staging::must_wait(launch) || devices::must_look(&self.shared, launch);
-        match launch.runtime {
-            Runtime::Process | Runtime::Crun | Runtime::Docker if waits => {
+        let executing =
+            self.shared.enabled(launch.runtime).map_or(Executing::Node, |runtime| runtime.executing());
+        match executing {
+            Executing::Watchdog if staging::must_wait(launch) || devices::must_look(&self.shared, launch) => {
                 AttemptStage::Preparing(staging::first(launch))
             }
-            Runtime::Process | Runtime::Crun | Runtime::Docker => AttemptStage::Outbox,
-            Runtime::Mock | Runtime::Slurm => AttemptStage::With(Executing::Node, Execution::Starting),
+            Executing::Watchdog => AttemptStage::Outbox,
+            here => AttemptStage::With(here, Execution::Starting),
         }
     }
 
@@ -174,19 +166,16 @@ impl HostClient {
 
 impl Host for HostClient {
     fn start(&self, launch: Launch) {
-        let lease = launch.lease;
         let stage = self.first_stage(&launch);
         if !self.shared.begin(&launch, stage) {
             return;
         }
         lines::leased(&launch);
-        match self.shared.runtime_problem(launch.runtime) {
-            Some(problem) => self.refuse(lease, Refusal::start_failed(problem)),
-            None if launch.runtime == Runtime::Mock => self.start_mock(launch),
-            None if matches!(stage, AttemptStage::Preparing(_)) => {
-                tokio::spawn(staging::start(self.clone(), launch));
-            }
-            None => self.send_order(&launch, &Staged::default()),
+        match (self.shared.usable(launch.runtime).map(|_| ()), stage) {
+            (Err(refusal), _) => self.refuse(launch.lease, refusal),
+            (Ok(()), AttemptStage::With(..)) => self.start_mock(launch),
+            (Ok(()), AttemptStage::Preparing(_)) => drop(tokio::spawn(staging::start(self.clone(), launch))),
+            (Ok(()), _) => self.send_order(&launch, &Staged::default()),
         }
     }
 
@@ -271,14 +260,12 @@ impl Host for HostClient {
     }
 
     fn containers(&self) -> ContainersFuture {
-        let shared = self.shared.clone();
-        Box::pin(async move { shared.docker.as_ref()?.containers().await })
+        let of_one = self.shared.runtimes.values().find_map(|runtime| runtime.containers());
+        of_one.unwrap_or_else(|| Box::pin(async { None }))
     }
 
     fn health(&self) -> HostHealth {
-        let mut health = self.shared.health();
-        health.problems.extend(self.credentials.as_ref().and_then(|credentials| credentials.problem()));
-        health
+        self.shared.health()
     }
 }
 

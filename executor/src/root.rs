@@ -7,30 +7,44 @@ use std::sync::Arc;
 
 use stint_protocol::TaskSpec;
 
+use crate::observer::Rule;
 use crate::refusal::Refusal;
-use crate::settings::CrunSettings;
+use crate::settings::{CrunSettings, HostSettings};
 use crate::shim_api::inside::BINARY;
-use crate::shim_api::request::{Mode, Root};
+use crate::shim_api::request::Root;
 use crate::store::ImageFiles;
 
 /// Rights of others to read and execute.
 const EVERYBODY: u32 = 0o005;
 
 /// What an attempt runs: what the registry gave, or what the task names under one of the operator's folders. None: a
-/// program of the host, or an image of Docker's.
+/// program of the host.
+/// `folders`: it may be a whole root file system.
 pub fn resolve(
+    settings: &HostSettings,
+    spec: &TaskSpec,
+    folders: bool,
+    image: Option<&ImageFiles>,
+) -> Result<Option<ImageFiles>, Refusal> {
+    let found = find(&settings.crun, spec, folders, image);
+    if found.as_ref().is_err_and(Refusal::is_denied) {
+        settings.observe(|observer| observer.denied(Rule::CrunRoots));
+    }
+    found
+}
+
+fn find(
     settings: &CrunSettings,
     spec: &TaskSpec,
-    mode: Mode,
+    folders: bool,
     image: Option<&ImageFiles>,
 ) -> Result<Option<ImageFiles>, Refusal> {
     let found = match (image, &spec.image) {
-        _ if mode == Mode::Docker => return Ok(None),
         (None, None) => return Ok(None),
         (Some(files), _) => files.clone(),
         (None, Some(name)) => named(settings, name)?,
     };
-    if matches!(found, ImageFiles::Root { .. }) && mode != Mode::Crun {
+    if matches!(found, ImageFiles::Root { .. }) && !folders {
         let message = "the process runtime runs programs of the host and images of one executable file: use --runtime crun \
                        for a root file system";
         return Err(Refusal::not_runnable(message));
@@ -139,7 +153,7 @@ mod tests {
         let link = folder.path().join("allowed/link");
         std::os::unix::fs::symlink("/etc", &link).unwrap();
         let settings = CrunSettings { roots: vec![folder.path().join("allowed")], ..CrunSettings::default() };
-        let resolve = |name: &str| resolve(&settings, &with_image(name), Mode::Crun, None);
+        let resolve = |name: &str| find(&settings, &with_image(name), true, None);
         let shown = |path: &Path| path.display().to_string();
         let chosen = of(resolve(&shown(&inside)).unwrap().as_ref()).unwrap();
         assert_eq!(chosen, Root::Folder(shown(&inside.canonicalize().unwrap()), None));
@@ -152,7 +166,7 @@ mod tests {
             );
         }
         assert_eq!(resolve("busybox:1").unwrap_err().kind, EndKind::NotRunnable);
-        let no_roots = super::resolve(&CrunSettings::default(), &with_image("/srv"), Mode::Crun, None);
+        let no_roots = find(&CrunSettings::default(), &with_image("/srv"), true, None);
         assert_eq!(no_roots.unwrap_err().kind, EndKind::Denied);
     }
 
@@ -173,7 +187,7 @@ mod tests {
             environment(Some(&image)).into_iter().map(|(n, v)| format!("{n}={v}")).collect();
         assert_eq!(variables, ["A=b=c", "PATH=/opt"]);
         assert_eq!(of(Some(&image)), Some(Root::Folder("/image".into(), Some("/srv".into()))));
-        let as_process = resolve(&CrunSettings::default(), &spec, Mode::Sandboxed, Some(&image));
+        let as_process = find(&CrunSettings::default(), &spec, false, Some(&image));
         assert_eq!(as_process.unwrap_err().kind, EndKind::NotRunnable);
         let file = ImageFiles::Executable("/blob".into());
         spec.command = words("a b");

@@ -59,6 +59,13 @@ pub struct HostSettings {
 }
 
 impl HostSettings {
+    /// Tells whoever looks on.
+    pub fn observe(&self, tell: impl FnOnce(&dyn Observer)) {
+        if let Some(observer) = &self.observer {
+            tell(observer.as_ref());
+        }
+    }
+
     /// The defaults: sandboxed, process and mock runtimes on, no GPUs.
     pub fn new(data_dir: PathBuf, shim_command: Vec<OsString>) -> Self {
         Self {

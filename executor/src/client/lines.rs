@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use stint_protocol::{EndKind, LeaseId, Runtime};
+use stint_protocol::{EndKind, LeaseId};
 use tracing::Level;
 
 use super::state::{News, Shared};
 use crate::host::{AttemptLabels, HostEvent, Launch, StopReason};
 use crate::observer::Observer;
-use crate::runtimes::docker::pull;
 
 /// Target of the lines that tell what becomes of each task. There may be thousands a second.
 pub const TARGET: &str = "stint::task";
@@ -70,9 +69,7 @@ pub fn prepared(launch: &Launch, took: Duration) {
 impl Shared {
     /// Tells whoever looks on.
     pub fn observe(&self, tell: impl FnOnce(&dyn Observer)) {
-        if let Some(observer) = &self.settings.observer {
-            tell(observer.as_ref());
-        }
+        self.settings.observe(tell);
     }
 
     /// Whose an attempt is that has not ended; none: nobody remembers.
@@ -96,10 +93,8 @@ impl Shared {
             HostEvent::Ended(end) => (end.lease, end.run_ms == 0),
             HostEvent::DevicesChanged | HostEvent::RuntimesChanged => return,
         };
-        if pull_is_over
-            && self.settings.runtimes.contains(&Runtime::Docker)
-            && let Some((end, took)) = pull::told(&self.layout, lease)
-        {
+        let pull = || self.runtimes.values().find_map(|runtime| runtime.image_pull(lease));
+        if let Some((end, took)) = pull_is_over.then(pull).flatten() {
             self.observe(|observer| observer.pulled(end, took));
         }
         if is_on() {

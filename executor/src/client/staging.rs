@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stint_protocol::{AttemptEnd, Blob, EndKind, KeptFile, LeaseId, Runtime, TaskFiles, limits as words};
+use stint_protocol::{AttemptEnd, Blob, EndKind, KeptFile, LeaseId, TaskFiles, limits as words};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 
@@ -16,7 +16,6 @@ use super::HostClient;
 use super::devices;
 use super::lines::{self, trouble};
 use super::state::Shared;
-use crate::confine;
 use crate::host::{HostEvent, Launch, LogStream, Preparation, StopReason};
 use crate::limits;
 use crate::observer::{Artifact, Rule};
@@ -32,7 +31,7 @@ const REGISTERED: &str = "stint://";
 
 /// Whether folders of this host are to be mounted.
 fn has_mounts(launch: &Launch) -> bool {
-    launch.runtime != Runtime::Mock && launch.spec.limits.as_deref().is_some_and(|l| !l.mounts().is_empty())
+    launch.spec.limits.as_deref().is_some_and(|l| !l.mounts().is_empty())
 }
 
 /// Whether something is to be prepared before the watchdog gets it.
@@ -52,7 +51,7 @@ pub fn first(launch: &Launch) -> Preparation {
 
 /// Whether its files or a registered image are to be fetched.
 fn must_stage(launch: &Launch) -> bool {
-    launch.runtime != Runtime::Mock && (launch.spec.files.is_some() || registered_image(launch).is_some())
+    launch.spec.files.is_some() || registered_image(launch).is_some()
 }
 
 fn registered_image(launch: &Launch) -> Option<&str> {
@@ -103,7 +102,7 @@ async fn prepare(shared: &Arc<Shared>, launch: &Launch) -> Result<Staged, Refusa
 /// Looks for what is to be mounted, apart from everything else: a file system of the network may not answer.
 async fn find_mounts(shared: &Arc<Shared>, launch: &Launch) -> Result<Vec<GivenMount>, Refusal> {
     let settings = &shared.settings;
-    confine::check(settings, &launch.spec, launch.runtime, shared.jails())?;
+    shared.enabled(launch.runtime)?.check(&launch.spec, shared.permits())?;
     let own =
         [Some(settings.data_dir.clone()), settings.secrets_dir.clone(), settings.docker.credentials.clone()];
     let closed: Vec<PathBuf> = own.into_iter().flatten().collect();
@@ -166,7 +165,7 @@ fn place(shared: &Arc<Shared>, launch: &Launch, fetched: &[std::path::PathBuf]) 
     let lease = launch.lease;
     let none = TaskFiles::default();
     let files = launch.spec.files.as_deref().unwrap_or(&none);
-    let owner = owner(shared, launch);
+    let owner = shared.enabled(launch.runtime)?.owner();
     let record = Record {
         tenant: launch.tenant.clone(),
         outputs: files.outputs.clone(),
@@ -202,17 +201,6 @@ fn make_work(work: &std::path::Path, owner: Owner) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(work)?;
     owner.map_or(Ok(()), |(user, group)| std::os::unix::fs::chown(work, Some(user), Some(group)))
-}
-
-/// Whom the files belong to: the user that the program runs as.
-fn owner(shared: &Shared, launch: &Launch) -> Owner {
-    let settings = &shared.settings;
-    match launch.runtime {
-        Runtime::Docker => Some(settings.docker.user),
-        Runtime::Crun => Some(settings.crun.confine.user),
-        Runtime::Process if shared.changes_user() => Some(settings.process.confine.user),
-        _ => None,
-    }
 }
 
 /// Nothing of it ran: everything goes.

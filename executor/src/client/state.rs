@@ -16,7 +16,7 @@ use crate::host::{
     StopReason,
 };
 use crate::refusal::Refusal;
-use crate::runtimes::docker::watch::DaemonWatch;
+use crate::runtimes::{self, Holds, Runtimes};
 use crate::settings::HostSettings;
 use crate::shim_api::layout::Layout;
 use crate::shim_api::wire::{Hello, ToShim};
@@ -51,14 +51,11 @@ pub struct State {
 
 /// Everything the handles and tasks of one client share.
 pub struct Shared {
-    pub settings: HostSettings,
+    pub settings: Arc<HostSettings>,
     pub layout: Layout,
-    /// Absolute path of crun, when it is there.
-    pub crun: Option<PathBuf>,
+    pub runtimes: Runtimes,
     pub gpu_users: GpuUsers,
     pub wake: Notify,
-    /// What is known of Docker's daemon; none: its runtime is not enabled.
-    pub docker: Option<Arc<DaemonWatch>>,
     pub secrets: Secrets,
     stop_asked: Notify,
     /// Ends of attempts after which something is left to do; as many as there are attempts.
@@ -77,17 +74,16 @@ impl Shared {
         events: mpsc::Sender<HostEvent>,
         finisher: mpsc::UnboundedSender<AttemptEnd>,
     ) -> Self {
-        let crun = find_program(&settings.crun_path);
+        let settings = Arc::new(settings);
+        let runtimes = runtimes::open(&settings, &layout);
         let gpu_users = GpuUsers::of(&settings.gpus);
         let secrets = Secrets::of(&layout);
-        let docker = DaemonWatch::new(&settings, &layout).map(Arc::new);
         Self {
             settings,
             layout,
-            crun,
+            runtimes,
             gpu_users,
             wake: Notify::new(),
-            docker,
             secrets,
             stop_asked: Notify::new(),
             finisher,
@@ -299,7 +295,7 @@ impl Shared {
         news.iter().for_each(|news| self.tell(news));
         let failed = |end: &AttemptEnd| matches!(end.kind, EndKind::StartFailed | EndKind::Lost);
         if news.iter().any(|news| matches!(&news.event, HostEvent::Ended(end) if failed(end))) {
-            self.docker.iter().for_each(|daemon| daemon.look_soon());
+            self.runtimes.values().for_each(|runtime| runtime.look_soon());
         }
         for News { event, .. } in news {
             if self.events.send(event).await.is_err() {
@@ -318,9 +314,9 @@ impl Shared {
     }
 
     /// Says whether an attempt has not ended.
-    pub fn holds(self: &Arc<Self>) -> impl Fn(LeaseId) -> bool + Send + Sync + 'static {
+    pub fn holds(self: &Arc<Self>) -> Holds {
         let shared = self.clone();
-        move |lease| shared.lock().running.contains_key(&lease)
+        Arc::new(move |lease| shared.lock().running.contains_key(&lease))
     }
 
     /// Leaves a mark, since a restart cannot know which mock attempts this process ran.
@@ -382,13 +378,4 @@ impl State {
     pub fn is_flushed(&self) -> bool {
         (self.outbox.is_empty() && !self.writing) || self.link_problem.is_some()
     }
-}
-
-/// A program's absolute path, searched in PATH when it has no `/`.
-fn find_program(name: &std::path::Path) -> Option<PathBuf> {
-    if name.components().count() > 1 {
-        return name.is_file().then(|| name.to_owned());
-    }
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|p| p.is_file())
 }

@@ -15,6 +15,7 @@ pub mod keeper;
 mod logs;
 pub mod pull;
 mod refusal;
+pub mod runtime;
 pub mod verdict;
 pub mod watch;
 mod wish;

@@ -2,14 +2,45 @@
 //! everything around the execution. Its attempts end with the node.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use stint_protocol::{AttemptEnd, BootMs, EndKind, LeaseId};
+use stint_protocol::{Allowance, AttemptEnd, BootMs, EndKind, LeaseId, Runtime as Kind};
 use tokio::sync::mpsc;
 
+use super::{Permits, Runtime};
 use crate::clock::boot_now;
-use crate::host::{HostEvent, Publisher, StopReason};
+use crate::host::{Executing, HostEvent, Launch, Publisher, StopReason};
+use crate::refusal::Refusal;
+use crate::settings::HostSettings;
+use crate::shim_api::layout::Layout;
+use crate::shim_api::request::Order;
+use crate::stages::Staged;
 use crate::watchdog::{Action, Limits, Watchdog, Why};
+
+struct Mock;
+
+pub fn open(_: Arc<HostSettings>, _: &Layout) -> Arc<dyn Runtime> {
+    Arc::new(Mock)
+}
+
+impl Runtime for Mock {
+    fn executing(&self) -> Executing {
+        Executing::Node
+    }
+
+    fn probe(&self, _: Permits) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn allowance(&self, _: Permits) -> Allowance {
+        Allowance::everything(Kind::Mock)
+    }
+
+    fn order(&self, _: &Launch, _: &Staged, _: Permits) -> Result<Order, Refusal> {
+        Err(Refusal::start_failed("a mock attempt is executed by its node, without the watchdog"))
+    }
+}
 
 /// What the words of a mock command ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +100,7 @@ pub enum ToMock {
 
 /// The running mock attempts.
 #[derive(Default)]
-struct Mock {
+struct Mocks {
     watchdog: Watchdog,
     running: BTreeMap<LeaseId, (Script, BootMs)>,
     ends: BTreeSet<(BootMs, LeaseId)>,
@@ -79,7 +110,7 @@ struct Mock {
 /// Runs mock attempts until the node's side is gone.
 pub async fn run(publish: Publisher, mut inbox: mpsc::UnboundedReceiver<ToMock>) {
     const BATCH: usize = 1024;
-    let (mut mock, mut batch) = (Mock::default(), Vec::with_capacity(BATCH));
+    let (mut mock, mut batch) = (Mocks::default(), Vec::with_capacity(BATCH));
     loop {
         let wake = mock.next_wake().map(|at| Duration::from_millis(at.since(boot_now())));
         tokio::select! {
@@ -97,7 +128,7 @@ pub async fn run(publish: Publisher, mut inbox: mpsc::UnboundedReceiver<ToMock>)
     }
 }
 
-impl Mock {
+impl Mocks {
     fn next_wake(&self) -> Option<BootMs> {
         let end = self.ends.first().map(|(at, _)| *at);
         [end, self.watchdog.next_wake()].into_iter().flatten().min()
@@ -180,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_hanging_mock_ends_when_its_lease_does() {
-        let (mut mock, lease) = (Mock::default(), LeaseId { task: stint_protocol::TaskId(1), attempt: 1 });
+        let (mut mock, lease) = (Mocks::default(), LeaseId { task: stint_protocol::TaskId(1), attempt: 1 });
         let limits = Limits {
             deadline: BootMs(1000),
             grace_ms: 100,

@@ -11,7 +11,6 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::credentials::Credentials;
 use crate::host::{HostEvent, Publisher};
 use crate::limits;
-use crate::settings::HostSettings;
 
 /// The file, and what is wrong with it now, in words for the operator.
 #[derive(Debug)]
@@ -21,10 +20,8 @@ pub struct CredentialsWatch {
 }
 
 impl CredentialsWatch {
-    /// None: this node has no such file, or no Docker to use it.
-    pub fn new(settings: &HostSettings) -> Option<Self> {
-        let file = settings.docker.credentials.clone()?;
-        settings.runtimes.contains(&Runtime::Docker).then_some(Self { file, problem: Mutex::default() })
+    pub fn new(file: PathBuf) -> Self {
+        Self { file, problem: Mutex::default() }
     }
 
     pub fn problem(&self) -> Option<String> {

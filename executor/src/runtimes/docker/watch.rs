@@ -8,7 +8,7 @@ use std::time::Duration;
 use bollard::Docker;
 use bollard::models::ContainerSummary;
 use bollard::query_parameters::ListContainersOptions;
-use stint_protocol::{Class, LeaseId, Runtime};
+use stint_protocol::{Class, LeaseId};
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
@@ -16,7 +16,8 @@ use super::engine::{self, Fault};
 use super::{LABEL_CLASS, LABEL_EXECUTOR, LABEL_LEASE, LABEL_TENANT};
 use crate::host::{HostEvent, Publisher};
 use crate::limits;
-use crate::settings::HostSettings;
+use crate::runtimes::Holds;
+use crate::settings::DockerSettings;
 use crate::shim_api::layout::{Layout, parse_folder_name};
 
 /// What a node knows of its daemon.
@@ -31,14 +32,13 @@ pub struct DaemonWatch {
 }
 
 impl DaemonWatch {
-    /// None: the runtime is not enabled on this node.
-    pub fn new(settings: &HostSettings, layout: &Layout) -> Option<Self> {
-        settings.runtimes.contains(&Runtime::Docker).then(|| Self {
-            socket: settings.docker.socket.display().to_string(),
+    pub fn new(settings: &DockerSettings, layout: &Layout) -> Self {
+        Self {
+            socket: settings.socket.display().to_string(),
             root: layout.root().to_owned(),
             answers: Mutex::default(),
             look_soon: Notify::new(),
-        })
+        }
     }
 
     /// Why there is no daemon, and what to do.
@@ -71,7 +71,7 @@ impl DaemonWatch {
     }
 
     /// Goes on looking; tells the node when the daemon comes or goes. Runs until the client goes.
-    pub async fn run(self: Arc<Self>, publish: Publisher, holds: impl Fn(LeaseId) -> bool + Sync) {
+    pub async fn run(self: Arc<Self>, publish: Publisher, holds: Holds) {
         let mut ticks = interval(Duration::from_millis(limits::DOCKER_PING_MS));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut swept = Instant::now();
@@ -97,7 +97,7 @@ impl DaemonWatch {
                 && due
             {
                 swept = Instant::now();
-                self.sweep(&docker, &holds).await;
+                self.sweep(&docker, &*holds).await;
             }
         }
     }

@@ -1,0 +1,171 @@
+//! The Docker runtime as the node's side uses it: what is allowed, what is asked for, and who looks after the daemon.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use stint_protocol::{Allowance, LeaseId, Network, Runtime as Kind, TaskLimits};
+
+use super::credentials_watch::CredentialsWatch;
+use super::image::{Reference, Refused};
+use super::pull;
+use super::watch::DaemonWatch;
+use super::{LABEL_CLASS, LABEL_TENANT};
+use crate::host::{ContainersFuture, Launch, Publisher};
+use crate::observer::{PullEnd, Rule};
+use crate::refusal::Refusal;
+use crate::runtimes::request::{self, INSIDE};
+use crate::runtimes::{Beside, Holds, Permits, Runtime};
+use crate::settings::{DockerSettings, HostSettings};
+use crate::shim_api::layout::Layout;
+use crate::shim_api::request::{DockerOrder, Mode, Order};
+use crate::stages::{Owner, Staged};
+use crate::sys;
+
+struct Docker {
+    layout: Layout,
+    settings: Arc<HostSettings>,
+    daemon: Arc<DaemonWatch>,
+    /// None: this node has no credentials for registries.
+    credentials: Option<Arc<CredentialsWatch>>,
+}
+
+pub fn open(settings: Arc<HostSettings>, layout: &Layout) -> Arc<dyn Runtime> {
+    let daemon = Arc::new(DaemonWatch::new(&settings.docker, layout));
+    let credentials = settings.docker.credentials.clone().map(|file| Arc::new(CredentialsWatch::new(file)));
+    Arc::new(Docker { layout: layout.clone(), settings, daemon, credentials })
+}
+
+impl Runtime for Docker {
+    fn probe(&self, _: Permits) -> Result<(), String> {
+        if sys::effective_ids().0 != 0 {
+            return Err(
+                "docker runs as root only: containers must be killed without the daemon's help".into()
+            );
+        }
+        self.daemon.problem().map_or(Ok(()), Err)
+    }
+
+    fn allowance(&self, _: Permits) -> Allowance {
+        let mounts = Some(self.settings.mounts.roots(Kind::Docker));
+        // Never the host's network: who has it reaches the daemons that wait on abstract sockets.
+        let bounds = &self.settings.docker.bounds;
+        Allowance { mounts, ..bounds.allowance(Kind::Docker, vec![Network::None]) }
+    }
+
+    fn owner(&self) -> Owner {
+        Some(self.settings.docker.user)
+    }
+
+    fn order(&self, launch: &Launch, staged: &Staged, permits: Permits) -> Result<Order, Refusal> {
+        self.check(&launch.spec, permits)?;
+        let docker = self.docker_order(launch)?;
+        // A Docker image says itself where its programs are.
+        let order = request::common(&self.settings, launch, staged, None, Mode::Docker, &INSIDE);
+        Ok(Order { docker: Some(Box::new(docker)), ..order })
+    }
+
+    fn look(&self, holds: Holds) -> Beside<'_> {
+        Box::pin(async move {
+            self.daemon.look(&*holds).await;
+            if let Some(credentials) = &self.credentials {
+                credentials.look().await;
+            }
+        })
+    }
+
+    fn beside(&self, publish: &Publisher, holds: &Holds) -> Vec<Beside<'static>> {
+        let daemon: Beside<'static> = Box::pin(self.daemon.clone().run(publish.clone(), holds.clone()));
+        let credentials = self.credentials.clone();
+        let credentials =
+            credentials.map(|watch| -> Beside<'static> { Box::pin(watch.run(publish.clone())) });
+        std::iter::once(daemon).chain(credentials).collect()
+    }
+
+    fn look_soon(&self) {
+        self.daemon.look_soon();
+    }
+
+    fn problem(&self) -> Option<String> {
+        self.credentials.as_ref()?.problem()
+    }
+
+    fn image_pull(&self, lease: LeaseId) -> Option<(PullEnd, Duration)> {
+        pull::told(&self.layout, lease)
+    }
+
+    fn containers(&self) -> Option<ContainersFuture> {
+        let daemon = self.daemon.clone();
+        Some(Box::pin(async move { daemon.containers().await }))
+    }
+}
+
+impl Docker {
+    /// What of an attempt is Docker's, checked against what the operator allows and what the lease gives.
+    fn docker_order(&self, launch: &Launch) -> Result<DockerOrder, Refusal> {
+        let settings = &self.settings.docker;
+        let image = self.allowed_image(launch)?;
+        let gpus: Vec<String> = launch.gpus.iter().map(|gpu| gpu.id.as_str().to_owned()).collect();
+        if gpus.len() != launch.spec.leased_gpus() as usize {
+            let message =
+                format!("its lease holds {} GPUs and not {}", gpus.len(), launch.spec.leased_gpus());
+            return Err(Refusal::start_failed(message));
+        }
+        let known = |label: &str, variable: &str| Some((label.to_owned(), launch.env.get(variable)?.clone()));
+        let labels = [known("stint.node", "STINT_NODE_ID"), known(LABEL_CLASS, "STINT_CLASS")];
+        let tenant = (LABEL_TENANT.to_owned(), launch.tenant.to_string());
+        let asked = launch.spec.limits.as_deref();
+        let bounds = settings.bounds.given(asked);
+        Ok(DockerOrder {
+            socket: settings.socket.display().to_string(),
+            image: image.full(),
+            pull: settings.pull,
+            network: network(settings, asked),
+            user: settings.user.0,
+            group: settings.user.1,
+            pids: bounds.pids,
+            gpus,
+            labels: labels.into_iter().flatten().chain([tenant]).collect(),
+            tmp_bytes: bounds.tmp_bytes,
+            shm_bytes: bounds.shm_bytes,
+            credentials: settings.credentials.as_ref().map(|path| path.display().to_string()),
+        })
+    }
+
+    fn allowed_image(&self, launch: &Launch) -> Result<Reference, Refusal> {
+        let settings = &self.settings.docker;
+        let Some(image) = &launch.spec.image else {
+            return Err(Refusal::not_runnable("docker needs an image: give one, or use another runtime"));
+        };
+        let image = Reference::parse(image).map_err(|e| Refusal::not_runnable(e.to_string()))?;
+        let allowed = image.check(&settings.allowed_images, settings.require_digest);
+        allowed.map_err(|e| {
+            let no_digest = matches!(e, Refused::NoDigest(_));
+            let rule = if no_digest { Rule::RequireDigest } else { Rule::AllowedImages };
+            self.settings.observe(|observer| observer.denied(rule));
+            Refusal::denied(e.to_string())
+        })?;
+        Ok(image)
+    }
+}
+
+/// The network of a container: a task may ask for none, else it has the operator's.
+fn network(settings: &DockerSettings, asked: Option<&TaskLimits>) -> String {
+    match asked.and_then(|limits| limits.network) {
+        Some(network) => network.as_str().to_owned(),
+        None => settings.network.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_may_be_kept_from_the_network_of_the_others() {
+        let settings = DockerSettings { network: "bridge".into(), ..DockerSettings::default() };
+        let none = TaskLimits { network: Some(Network::None), ..TaskLimits::default() };
+        assert_eq!(network(&settings, Some(&none)), "none");
+        assert_eq!(network(&settings, Some(&TaskLimits::default())), "bridge");
+        assert_eq!(network(&settings, None), "bridge");
+    }
+}

@@ -1,0 +1,63 @@
+//! The process runtime: programs of the host, or one executable file, shut into their own view of it unless the operator
+//! turned the sandbox off.
+
+use std::sync::Arc;
+
+use stint_protocol::{Allowance, Network, Runtime as Kind};
+
+use super::request::{self, DEFAULTS};
+use super::{Permits, Runtime};
+use crate::host::Launch;
+use crate::refusal::Refusal;
+use crate::settings::{Bounds, HostSettings};
+use crate::shim_api::layout::Layout;
+use crate::shim_api::request::{Mode, Order};
+use crate::stages::{Owner, Staged};
+use crate::{confine, root, sys};
+
+struct Process(Arc<HostSettings>);
+
+pub fn open(settings: Arc<HostSettings>, _: &Layout) -> Arc<dyn Runtime> {
+    Arc::new(Process(settings))
+}
+
+impl Runtime for Process {
+    /// A folder of `executor.process.writable` that is not there would fail every start.
+    fn probe(&self, _: Permits) -> Result<(), String> {
+        let missing = self.0.process.writable.iter().find(|folder| self.0.sandbox && !folder.is_dir());
+        let Some(missing) = missing else { return Ok(()) };
+        let advice = "make it, or take it out of executor.process.writable, and start the node again";
+        Err(format!("{} is no folder: {advice}", missing.display()))
+    }
+
+    fn allowance(&self, permits: Permits) -> Allowance {
+        let rules = &self.0.process.confine;
+        if self.0.sandbox && permits.jails {
+            let mounts = Some(self.0.mounts.roots(Kind::Process));
+            return Allowance { mounts, ..rules.allowance(Kind::Process) };
+        }
+        // It sees the host, whatever it asks for.
+        let pids = if self.0.sandbox { rules.bounds.pids } else { 0 };
+        let bounds = Bounds { pids, tmp_bytes: 0, shm_bytes: 0, swap_bytes: 0 };
+        bounds.allowance(Kind::Process, vec![Network::Host])
+    }
+
+    fn owner(&self) -> Owner {
+        let changes_user = self.0.sandbox && sys::effective_ids().0 == 0;
+        changes_user.then_some(self.0.process.confine.user)
+    }
+
+    fn order(&self, launch: &Launch, staged: &Staged, permits: Permits) -> Result<Order, Refusal> {
+        let spec = &launch.spec;
+        let image = root::resolve(&self.0, spec, false, staged.image.as_ref())?;
+        self.check(spec, permits)?;
+        let (mode, confinement) = if self.0.sandbox {
+            let settings = &self.0.process;
+            (Mode::Sandboxed, Some(confine::confinement(&settings.confine, &settings.writable, spec)))
+        } else {
+            (Mode::Direct, None)
+        };
+        let order = request::common(&self.0, launch, staged, image.as_ref(), mode, &DEFAULTS);
+        Ok(Order { confinement: confinement.map(Box::new), ..order })
+    }
+}
