@@ -4,7 +4,7 @@
 mod support;
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::marks::{QUICK, lives};
 use support::{Cluster, PATIENCE, STINT, Setup, accepted, submit};
@@ -67,5 +67,25 @@ async fn runtimes_that_are_absent_are_said_once_and_hold_up_nothing_else() {
     for missing in ["/nonexistent/crun", "/nonexistent/docker.sock"] {
         let lines: Vec<&str> = log.lines().filter(|line| line.contains(missing)).collect();
         assert_eq!(lines.len(), 1, "{missing}: {lines:#?}");
+    }
+}
+
+/// Asked of a peer that does not execute it, too: the node is asked where its attempt is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn explain_says_where_an_attempt_is_on_its_node() {
+    let cluster = Cluster::start(Setup { peers: 3, ..Setup::default() }).await;
+    let id = accepted(&cluster.client(), submit("cpu_short", &["/bin/sleep", "60"], 1)).await.remove(0);
+    for peer in &cluster.peers {
+        let address = format!("unix:{}", peer.dir.join("stint.sock").display());
+        let begun = Instant::now();
+        loop {
+            let output = Command::new(STINT).args(["--address", &address, "explain", &id]).output().unwrap();
+            let told = String::from_utf8_lossy(&output.stdout).into_owned();
+            if told.contains(", where it is with the watchdog: running") {
+                break;
+            }
+            assert!(begun.elapsed() < PATIENCE, "it does not say where the attempt is: {told}");
+            sleep(Duration::from_millis(50)).await;
+        }
     }
 }

@@ -46,11 +46,25 @@ impl AttemptOutput {
         decode(&body.map_err(|e| away(e.to_string()))?).map_err(away)
     }
 
+    /// Where an attempt is on its node, in words; none: its node has none, or does not say.
+    pub async fn stage(&self, node: NodeId, lease: LeaseId) -> Option<String> {
+        let (progress, stage) = (Some(true), Some(true));
+        let read =
+            ReadLog { lease, stderr: false, offset: 0, wait_ms: 0, file: None, tail: None, progress, stage };
+        let Ok(LogAnswer::Chunk { bytes, .. }) = self.read(node, read).await else { return None };
+        let said = String::from_utf8_lossy(&bytes).into_owned();
+        // The progress of a program, as an earlier version answers, is JSON.
+        Some(said).filter(|said| !said.is_empty() && !said.starts_with('{'))
+    }
+
     /// Output that this node keeps.
     pub async fn read_own(&self, read: ReadLog) -> LogAnswer {
         let Some(host) = self.host.get() else {
             return LogAnswer::Failed("this node executes nothing and keeps no output".into());
         };
+        if read.stage == Some(true) {
+            return log_answer(stage_on(host.as_ref(), read.lease));
+        }
         let stream = if read.stderr { LogStream::Stderr } else { LogStream::Stdout };
         let at_once = match (read.file, read.tail) {
             _ if read.progress == Some(true) => Some(host.progress(read.lease)),
@@ -74,6 +88,12 @@ impl AttemptOutput {
             }
         }
     }
+}
+
+fn stage_on(host: &dyn Host, lease: LeaseId) -> LogChunk {
+    let found = host.attempts().into_iter().find(|attempt| attempt.lease == lease);
+    let bytes = found.map_or_else(Vec::new, |attempt| attempt.stage.to_string().into_bytes());
+    LogChunk { next_offset: bytes.len() as u64, bytes, complete: true }
 }
 
 fn log_answer(chunk: LogChunk) -> LogAnswer {

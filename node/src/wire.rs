@@ -351,6 +351,11 @@ pub struct ReadLog {
     #[n(6)]
     #[cbor(default)]
     pub progress: Option<bool>,
+    /// Not output but where the attempt is on this node. Together with `progress`, with which a peer that does not know
+    /// this answers.
+    #[n(7)]
+    #[cbor(default)]
+    pub stage: Option<bool>,
 }
 
 /// Output that was read.

@@ -255,6 +255,7 @@ fn a_log_read_is_read_and_written_as_it_was_stored() {
         file: None,
         tail: None,
         progress: None,
+        stage: None,
     };
     stored().check("read-log-1.cbor", &read);
 }

@@ -161,8 +161,16 @@ impl Desk {
     async fn read_log(&self, node: &Node, task: TaskId) -> Result<Answer, Refusal> {
         let state = node.leader_client.read().await?;
         let Some((keeper, lease)) = log_keeper(&state, task, 0) else { return Ok(Answer::Done) };
-        let read =
-            ReadLog { lease, stderr: false, offset: 0, wait_ms: 0, file: None, tail: None, progress: None };
+        let read = ReadLog {
+            lease,
+            stderr: false,
+            offset: 0,
+            wait_ms: 0,
+            file: None,
+            tail: None,
+            progress: None,
+            stage: None,
+        };
         // What waits in Slurm's queue has written nothing yet.
         if let LogAnswer::Chunk { bytes, complete, .. } = node.output.read(keeper, read).await?
             && (complete || !bytes.is_empty())

@@ -103,7 +103,16 @@ impl Reader {
     fn next(&self, offset: u64) -> ReadLog {
         let wait_ms = if self.follow { limits::LOG_WAIT.as_millis() as u64 } else { 0 };
         let stderr = self.stream == LogStream::Stderr;
-        ReadLog { lease: self.lease, stderr, offset, wait_ms, file: None, tail: None, progress: None }
+        ReadLog {
+            lease: self.lease,
+            stderr,
+            offset,
+            wait_ms,
+            file: None,
+            tail: None,
+            progress: None,
+            stage: None,
+        }
     }
 
     /// Whether the client still listens.

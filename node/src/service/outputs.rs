@@ -117,7 +117,8 @@ async fn of_cluster(node: &Arc<Node>, found: &Found, offset: u64) -> Result<Vec<
 /// A piece of an output that only the node has which ran the attempt.
 async fn of_node(node: &Node, found: &Found, offset: u64) -> Result<Vec<u8>, ServiceError> {
     let (lease, file) = (found.lease, Some(found.file.path.clone()));
-    let read = ReadLog { lease, stderr: false, offset, wait_ms: 0, file, tail: None, progress: None };
+    let read =
+        ReadLog { lease, stderr: false, offset, wait_ms: 0, file, tail: None, progress: None, stage: None };
     match node.output.read(found.node, read).await? {
         LogAnswer::Chunk { bytes, .. } => Ok(bytes.into()),
         LogAnswer::Failed(why) => Err(ServiceError::NotKept(why)),

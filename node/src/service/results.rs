@@ -237,8 +237,16 @@ async fn tails(output: &AttemptOutput, keeper: Option<(NodeId, LeaseId)>) -> (Ta
 }
 
 async fn tail(output: &AttemptOutput, keeper: NodeId, lease: LeaseId, stderr: bool) -> Tail {
-    let read =
-        ReadLog { lease, stderr, offset: 0, wait_ms: 0, file: None, tail: Some(TAIL_BYTES), progress: None };
+    let read = ReadLog {
+        lease,
+        stderr,
+        offset: 0,
+        wait_ms: 0,
+        file: None,
+        tail: Some(TAIL_BYTES),
+        progress: None,
+        stage: None,
+    };
     match output.read(keeper, read).await {
         Ok(LogAnswer::Chunk { bytes, next_offset, .. }) => Tail {
             text: Some(String::from_utf8_lossy(&bytes).into_owned()),
@@ -254,7 +262,7 @@ async fn tail(output: &AttemptOutput, keeper: NodeId, lease: LeaseId, stderr: bo
 async fn progress(output: &AttemptOutput, keeper: Option<(NodeId, LeaseId)>) -> Value {
     let Some((keeper, lease)) = keeper else { return Value::Null };
     let (file, tail, progress) = (None, None, Some(true));
-    let read = ReadLog { lease, stderr: false, offset: 0, wait_ms: 0, file, tail, progress };
+    let read = ReadLog { lease, stderr: false, offset: 0, wait_ms: 0, file, tail, progress, stage: None };
     match output.read(keeper, read).await {
         Ok(LogAnswer::Chunk { bytes, .. }) => serde_json::from_slice(&bytes).unwrap_or_default(),
         Ok(LogAnswer::Failed(_)) | Err(_) => Value::Null,

@@ -7,7 +7,7 @@ mod submit;
 use std::time::Duration;
 
 use stint_protocol::api::{self, Waited};
-use stint_protocol::{TaskId, Tenant};
+use stint_protocol::{LeaseId, TaskId, Tenant};
 use stint_scheduler::{State, explain};
 use tokio::time::Instant;
 
@@ -72,7 +72,7 @@ impl Service {
         Ok(documents::tasks(&state, &ids))
     }
 
-    /// Why a task waits, and what would let it start.
+    /// Why a task waits, and what would let it start; or where its attempt is.
     pub async fn explain(
         &self,
         caller: &Principal,
@@ -89,12 +89,23 @@ impl Service {
             node: r.name,
             missing: r.missing,
         };
+        let mut summary = explained.summary;
+        if let Some(stage) = self.stage(&state, id).await {
+            summary = format!("{summary}, where it is {stage}");
+        }
         Ok(api::Explanation {
-            summary: explained.summary,
+            summary,
             ahead_in_queue: explained.ahead,
             nodes: explained.nodes.into_iter().map(reason).collect(),
             advice: explained.advice,
         })
+    }
+
+    /// Where the attempt that has the task's lease is on its node; none: none has it, or its node does not say.
+    async fn stage(&self, state: &State, id: TaskId) -> Option<String> {
+        let task = state.task(id)?;
+        let (node, attempt) = (task.leased()?.node, task.fields.attempts);
+        self.node.output.stage(node, LeaseId { task: id, attempt }).await
     }
 
     /// Waits until `done` holds for the state, which only changes of these tasks can bring about, or the time is over;
