@@ -9,7 +9,7 @@
 //! | starts the watchdog, finds it again after a restart | outlives the node, dies with nothing to hold |
 //! | sends start, renew, stop, acknowledge | clones, executes, reaps; pid namespaces and cgroups |
 //! | reads logs, keeps them small, removes old work folders | journal of what began and ended |
-//! | mock runtime; Docker: what is allowed, and sweeping | process, crun and Docker runtimes |
+//! | what each runtime can, allows and asks for; mock attempts | process, crun and Docker attempts |
 //!
 //! What remains, and cannot be cured here: a machine that is paused as a whole (a virtual machine, a frozen
 //! hypervisor) keeps its attempts past their deadline until it continues; then the watchdog kills them at once,
