@@ -188,7 +188,9 @@ async fn who_may_only_read_changes_nothing() {
     assert!(is_refused(service.create_join_token(reader, None).await));
     assert!(is_refused(service.transfer_leader(reader, None).await));
     let refusal = service.remove_node(reader, "a").await.unwrap_err().to_string();
-    assert_eq!(refusal, "removing a node takes the role admin, and yours is read");
+    let expected =
+        "removing a node takes the role admin, and yours is read: ask an administrator of the cluster";
+    assert_eq!(refusal, expected);
     // It sees what its tenant has, and the cluster.
     assert_eq!(service.task(reader, &team(), "job").await.unwrap().state, "queued");
     assert!(!service.wait(reader, wait()).await.unwrap().finished);

@@ -15,9 +15,9 @@ use crate::wire::Refusal;
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
     // Who asks.
-    #[error("{operation} takes the role {needs}, and yours is {role}")]
+    #[error("{operation} takes the role {needs}, and yours is {role}: ask an administrator of the cluster")]
     RoleTooLow { operation: Operation, needs: Role, role: Role },
-    #[error("you may not act for tenant {0}")]
+    #[error("you may not act for tenant {0}: name one of your own")]
     ForeignTenant(Tenant),
 
     // What was asked for cannot be meant.
