@@ -104,6 +104,28 @@ fn the_service_is_apart_from_fronts() {
     }
 }
 
+/// A call that nobody checked would be open to all: each operation stands at the one method that does it, and each method
+/// asks for one.
+#[test]
+fn every_operation_of_the_service_is_checked_where_it_is_done() {
+    let files = sources("node/src/service");
+    let is = |path: &Path, name: &str| path.ends_with(format!("service/{name}.rs"));
+    let (_, access) = files.iter().find(|(path, _)| is(path, "access")).unwrap();
+    let listed = access.split("pub enum Operation {").nth(1).unwrap().split('}').next().unwrap();
+    let operations: Vec<&str> = listed.lines().map(|line| line.trim().trim_end_matches(',')).collect();
+    let operations: Vec<&str> = operations.into_iter().filter(|name| !name.is_empty()).collect();
+    assert!(operations.len() > 15, "{operations:?}");
+    let elsewhere: Vec<_> = files.iter().filter(|(path, _)| !is(path, "access")).collect();
+    for operation in &operations {
+        let asks = format!("(caller, Operation::{operation}");
+        let found: usize = elsewhere.iter().map(|(_, text)| text.matches(&asks).count()).sum();
+        assert_eq!(found, 1, "places that check {operation}");
+    }
+    let with_a_caller = elsewhere.iter().filter(|(path, _)| !is(path, "health"));
+    let methods: usize = with_a_caller.map(|(_, text)| text.matches("pub async fn ").count()).sum();
+    assert_eq!(methods, operations.len(), "public methods that wait for something");
+}
+
 #[test]
 fn the_scheduler_reads_no_clock_and_no_hash_map() {
     let files = sources("scheduler/src");
