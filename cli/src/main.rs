@@ -7,6 +7,7 @@ mod demo;
 mod draft;
 mod failure;
 mod files;
+mod key_flags;
 mod limits;
 mod logs;
 mod output;

@@ -1,84 +1,38 @@
 //! What an operator may set: one struct from one TOML file, `STINT_*` variables and flags (flag over variable over
-//! file over default). Every value is checked here, with where it came from; inside the node it is right.
+//! file over default). Every value is checked here, with where it came from; inside the node it is right. Each key is
+//! described once, in `sections.rs`.
 
-mod build;
 mod check;
-mod convert;
+mod describe;
+mod formats;
+mod gpus;
 mod layers;
 mod machine;
-mod show;
+mod reference;
+mod sections;
 #[cfg(test)]
 mod testing;
+mod texts;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use stint_executor::{CrunSettings, DockerSettings, FixedGpu, MountSettings, ProcessSettings};
-use stint_protocol::{Class, ClassRules, Runtime, Version};
-
-use crate::blobs::BlobSettings;
 pub use crate::limits::CLOCK_DRIFT_PERCENT;
+pub use gpus::Gpus;
 pub use machine::{Machine, default_data_dir};
+pub use reference::{KeyInfo, keys};
+pub use sections::{
+    ApiConfig, ArtifactsConfig, ClusterConfig, Config, ExecutorConfig, HttpConfig, LogConfig, NodeConfig,
+    PeersConfig, RaftConfig, SecretsConfig, SlurmConfig,
+};
 
+use describe::Settings as _;
 use layers::Layers;
 
-/// Everything a node is started with.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Config {
-    pub node: NodeConfig,
-    pub peers: PeersConfig,
-    pub api: ApiConfig,
-    pub http: HttpConfig,
-    pub log: LogConfig,
-    pub raft: RaftConfig,
-    pub executor: ExecutorConfig,
-    pub blobs: BlobSettings,
-    pub cluster: ClusterConfig,
-    /// Rules by class. Used at bootstrap only; from then on they are replicated.
-    pub classes: BTreeMap<Class, ClassRules>,
-    origins: BTreeMap<String, Origin>,
-}
-
-/// Who this node is and where its data lies.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NodeConfig {
-    pub name: String,
-    /// Always absolute.
-    pub data_dir: PathBuf,
-}
-
-/// Raft, reports and blobs between peers: QUIC with mutual TLS.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PeersConfig {
-    pub listen: SocketAddr,
-    /// `host:port` that the other peers use; port 0 stands for the port that was bound.
-    pub advertise: String,
-}
-
-/// The native gRPC API.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ApiConfig {
-    /// TCP with mutual TLS; none = off.
-    pub listen: Option<SocketAddr>,
-    pub socket: PathBuf,
-}
-
-/// Health and metrics, in plain text.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HttpConfig {
-    /// None = off.
-    pub listen: Option<SocketAddr>,
-}
-
-/// What a node says on stderr.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LogConfig {
-    pub format: LogFormat,
-    /// Levels by target, as `info,stint::task=debug`.
-    pub filter: String,
-}
+/// Attempts a node runs at once for each of its cores, unless `executor.slots` says otherwise.
+const SLOTS_PER_CORE: u64 = 8;
 
 /// How a line of the log is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,86 +55,7 @@ impl LogFormat {
     }
 }
 
-/// How peers agree.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RaftConfig {
-    pub profile: RaftProfile,
-    /// Log entries between two snapshots.
-    pub snapshot_every_entries: u64,
-    /// Added to every sync, to see how a slow disk would do; for benchmarks only.
-    pub extra_sync_delay_ms: u64,
-}
-
-/// What this node runs and how.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ExecutorConfig {
-    pub enabled: bool,
-    pub classes: Vec<Class>,
-    /// In order of preference. Those that are not installed are left out at start, with a message.
-    pub runtimes: Vec<Runtime>,
-    /// Whether the process runtime confines what it starts.
-    pub sandbox: bool,
-    pub cpu_milli: u64,
-    pub memory_bytes: u64,
-    /// Attempts at once.
-    pub slots: u32,
-    pub gpus: Gpus,
-    pub labels: BTreeMap<String, String>,
-    /// A path, or a name looked up in PATH.
-    pub crun_path: PathBuf,
-    /// Kept of each of stdout and stderr of an attempt, in bytes.
-    pub max_log_bytes: u64,
-    /// Kept at the end of a lease for the kill itself (docs/internals/leases.md#stop-inside).
-    pub kill_margin_ms: u64,
-    pub docker: DockerSettings,
-    /// Folders of this host whose files tasks may name as inputs (`artifacts.roots`).
-    pub artifact_roots: Vec<PathBuf>,
-    /// Folder with a file `TENANT/NAME` for each secret (`secrets.dir`).
-    pub secrets_dir: Option<PathBuf>,
-    pub crun: CrunSettings,
-    pub process: ProcessSettings,
-    /// What tasks may mount.
-    pub mounts: MountSettings,
-    pub slurm: SlurmConfig,
-}
-
-/// How a node hands tasks to Slurm.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct SlurmConfig {
-    /// Seen at the same path by this node and by Slurm's nodes.
-    pub folder: Option<PathBuf>,
-    /// Folder of `sbatch`, `squeue` and `scancel`.
-    pub bin: Option<PathBuf>,
-    /// `SLURM_CONF`.
-    pub conf: Option<PathBuf>,
-    /// Further options of `sbatch`.
-    pub submit_options: Vec<String>,
-    /// User and group that jobs run as; needed where this node is root.
-    pub user: Option<(u32, u32)>,
-    /// Between two lists of all jobs, in milliseconds.
-    pub poll_ms: u64,
-}
-
-/// Where the GPUs of a node come from.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Gpus {
-    /// Asked of the driver (NVML).
-    Auto,
-    None,
-    /// `[[executor.gpu]]` tables.
-    Listed(Vec<FixedGpu>),
-}
-
-/// The cluster that this node belongs to.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ClusterConfig {
-    /// Used at bootstrap only.
-    pub name: String,
-    /// The highest version that this peer may speak: held back during an upgrade, released when all run the new program.
-    pub max_version: Version,
-}
-
-/// How fast a lost leader is noticed (DECISIONS, "timing").
+/// How fast a lost leader is noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RaftProfile {
     /// 50 / 150–300 ms: the default.
@@ -306,7 +181,7 @@ impl Config {
         env: &BTreeMap<String, String>,
         overrides: &Overrides,
     ) -> Result<Self, ConfigError> {
-        Self::load_on(&Machine::detect(), file, env, overrides)
+        Self::load_on(&Machine::detect(env), file, env, overrides)
     }
 
     /// The effective configuration of a machine like `machine`.
@@ -316,13 +191,15 @@ impl Config {
         env: &BTreeMap<String, String>,
         overrides: &Overrides,
     ) -> Result<Self, ConfigError> {
-        let mut layers = Layers::default();
+        let mut config = Config::on(machine);
+        let mut layers = Layers::new(&mut config);
         if let Some(path) = file {
             layers.add_file(path)?;
         }
         layers.add_variables(env);
         layers.add_flags(overrides);
-        let mut config = build::build(machine, env, &mut layers);
+        config.visit("", &mut |key| layers.fill(key));
+        config.derive(machine, &mut layers);
         config.origins = layers.values.into_iter().map(|(key, (_, origin))| (key, origin)).collect();
         let mut problems = layers.problems;
         if problems.is_empty() {
@@ -331,9 +208,33 @@ impl Config {
         if problems.is_empty() { Ok(config) } else { Err(ConfigError::Invalid(problems)) }
     }
 
-    /// Where the administrator's certificates are written at bootstrap.
-    pub fn credentials_dir(&self) -> PathBuf {
-        self.node.data_dir.join("credentials")
+    /// Defaults that depend on other keys.
+    fn derive(&mut self, machine: &Machine, layers: &mut Layers) {
+        if !layers.is_set("api.socket") {
+            self.api.socket = self.node.data_dir.join("stint.sock");
+        }
+        if !layers.is_set("peers.advertise") {
+            match derived_advertise(machine, self.peers.listen) {
+                Ok(address) => self.peers.advertise = address,
+                Err(message) => layers.refuse("peers.advertise", &Origin::Default, message),
+            }
+        }
+        if !layers.is_set("executor.slots") {
+            let slots = self.executor.cpu_milli.div_ceil(1000) * SLOTS_PER_CORE;
+            self.executor.slots = slots.clamp(1, 100_000) as u32;
+        }
+        if let (Some((_, origin)), true) = (layers.values.get("executor.gpus"), layers.is_set("executor.gpu"))
+        {
+            let origin = origin.clone();
+            let message = "GPUs are listed as [[executor.gpu]] too: keep one of both";
+            layers.refuse("executor.gpus", &origin, message);
+        }
+        for (class, rules) in &mut self.classes {
+            // A lower cap takes the default with it.
+            if !layers.is_set(&format!("classes.{class}.default_timeout")) {
+                rules.default_timeout_ms = rules.default_timeout_ms.min(rules.max_timeout_ms);
+            }
+        }
     }
 
     /// What is wrong with a value that only its user can judge.
@@ -343,5 +244,67 @@ impl Config {
 
     fn origin(&self, key: &str) -> Origin {
         self.origins.get(key).cloned().unwrap_or_default()
+    }
+}
+
+/// The address others reach this node at, when there is only one that it can be.
+fn derived_advertise(machine: &Machine, listen: SocketAddr) -> Result<String, String> {
+    if !listen.ip().is_unspecified() {
+        return Ok(listen.to_string());
+    }
+    match machine.addresses.as_slice() {
+        [] => Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, listen.port())).to_string()),
+        [only] => Ok(SocketAddr::from((*only, listen.port())).to_string()),
+        several => {
+            let shown: Vec<String> = several.iter().map(|a| format!("{a}:{}", listen.port())).collect();
+            Err(format!(
+                "this machine has several addresses: set it (--advertise) to the one that the other peers reach ({}), \
+                 or to 127.0.0.1:{} for a cluster on this machine alone",
+                shown.join(", "),
+                listen.port()
+            ))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{from_file, machine};
+    use super::*;
+    use stint_protocol::{Class, Runtime};
+
+    #[test]
+    fn defaults_come_from_the_machine() {
+        let config = from_file("");
+        assert_eq!(
+            (config.node.name.as_str(), config.node.data_dir.to_str()),
+            ("host", Some("/var/lib/stint"))
+        );
+        assert_eq!(config.peers.advertise, "10.0.0.1:7001");
+        assert_eq!(config.api.socket.to_str(), Some("/var/lib/stint/stint.sock"));
+        assert_eq!((config.executor.cpu_milli, config.executor.memory_bytes), (4000, 9 << 30));
+        assert_eq!(config.executor.runtimes, [Runtime::Crun, Runtime::Docker]);
+        assert_eq!(config.raft.profile, RaftProfile::Fast);
+        assert!(config.executor.sandbox && config.check().is_empty(), "{:?}", config.check());
+    }
+
+    #[test]
+    fn the_advertised_address_is_derived_only_when_there_is_one() {
+        let with = |addresses: &[[u8; 4]], listen: &str| {
+            let addresses = addresses.iter().map(|a| Ipv4Addr::from(*a)).collect();
+            derived_advertise(&Machine { addresses, ..machine() }, listen.parse().unwrap())
+        };
+        assert_eq!(with(&[], "0.0.0.0:7001").unwrap(), "127.0.0.1:7001");
+        assert_eq!(with(&[[10, 0, 0, 9]], "[::]:7001").unwrap(), "10.0.0.9:7001");
+        let two = [[10, 0, 0, 9], [172, 17, 0, 1]];
+        assert_eq!(with(&two, "10.0.0.9:7001").unwrap(), "10.0.0.9:7001");
+        let message = with(&two, "0.0.0.0:7001").unwrap_err();
+        assert!(message.contains("10.0.0.9:7001, 172.17.0.1:7001"), "{message}");
+    }
+
+    #[test]
+    fn a_lower_cap_takes_the_default_timeout_with_it() {
+        let rules = from_file("[classes.gpu]\nmax_timeout = \"1m\"").classes[&Class::Gpu].clone();
+        assert_eq!((rules.default_timeout_ms, rules.max_timeout_ms), (60_000, 60_000));
     }
 }

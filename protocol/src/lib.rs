@@ -29,7 +29,7 @@ pub mod v1 {
 }
 
 pub use blob::{Blob, Digest};
-pub use class::{Class, ClassRules, Runtime};
+pub use class::{Class, ClassRules, Runtime, UnknownWord};
 pub use files::{InputFile, InputSource, KeptFile, OutputPath, SecretUse, TaskFiles};
 pub use ids::{
     DiskId, GpuId, IdempotencyKey, ImageId, ImageName, Incarnation, InvalidName, LeaseId, NodeId, Nonce,

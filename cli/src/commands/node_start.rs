@@ -12,6 +12,7 @@ use tokio::sync::{oneshot, watch};
 use crate::Done;
 use crate::connect::environment;
 use crate::failure::Failure;
+use crate::key_flags::KeyFlags;
 use crate::logs::{self, Level};
 use crate::output::{print, talk};
 
@@ -53,76 +54,21 @@ pub struct StartArgs {
     pub print_config: bool,
     #[command(flatten)]
     pub keys: KeyFlags,
-}
-
-/// Flags for the keys that are set most often.
-#[derive(Args, Debug)]
-#[command(next_help_heading = "Configuration")]
-pub struct KeyFlags {
-    /// Folder of all data [default: /var/lib/stint, or ~/.local/share/stint when not root]
-    #[arg(long, value_name = "DIR")]
-    pub data_dir: Option<String>,
-    /// Name of the node [default: the host's]
-    #[arg(long, value_name = "NAME")]
-    pub name: Option<String>,
-    /// Where other peers connect to [default: 0.0.0.0:7001]
-    #[arg(long, value_name = "ADDRESS")]
-    pub listen: Option<String>,
-    /// The address that other peers use to reach this one
-    #[arg(long, value_name = "HOST:PORT")]
-    pub advertise: Option<String>,
-    /// gRPC over TLS; "" for off [default: 127.0.0.1:7002]
-    #[arg(long, value_name = "ADDRESS")]
-    pub api_listen: Option<String>,
-    /// Health and metrics; "" for off [default: 127.0.0.1:9097]
-    #[arg(long, value_name = "ADDRESS")]
-    pub http_listen: Option<String>,
-    /// How logs are written, text or json [default: text]
-    #[arg(long, value_name = "FORMAT")]
-    pub log_format: Option<String>,
-    /// Runtimes, separated by commas [default: crun,docker]
-    #[arg(long, value_name = "LIST")]
-    pub runtimes: Option<String>,
-    /// Labels, KEY=VALUE, separated by commas
-    #[arg(long, value_name = "LIST")]
-    pub labels: Option<String>,
     /// Any key of the configuration: --set executor.memory=8GiB; may be repeated
-    #[arg(long, value_name = "KEY=VALUE")]
+    #[arg(long, value_name = "KEY=VALUE", help_heading = "Configuration")]
     pub set: Vec<String>,
 }
 
-impl KeyFlags {
-    fn overrides(&self) -> Result<Overrides, Failure> {
-        let flags = [
-            ("node.data_dir", "--data-dir", &self.data_dir),
-            ("node.name", "--name", &self.name),
-            ("peers.listen", "--listen", &self.listen),
-            ("peers.advertise", "--advertise", &self.advertise),
-            ("api.listen", "--api-listen", &self.api_listen),
-            ("http.listen", "--http-listen", &self.http_listen),
-            ("log.format", "--log-format", &self.log_format),
-            ("executor.runtimes", "--runtimes", &self.runtimes),
-            ("executor.labels", "--labels", &self.labels),
-        ];
+impl StartArgs {
+    /// The effective configuration.
+    pub fn config(&self) -> Result<Config, Failure> {
         let mut overrides = Overrides::default();
         for pair in &self.set {
             let wrong = || Failure::Usage(format!("--set {pair}: write KEY=VALUE, as executor.memory=8GiB"));
             let (key, value) = pair.split_once('=').ok_or_else(wrong)?;
             overrides.set(key, "--set", value);
         }
-        for (key, flag, value) in flags {
-            if let Some(value) = value {
-                overrides.set(key, flag, value);
-            }
-        }
-        Ok(overrides)
-    }
-}
-
-impl StartArgs {
-    /// The effective configuration.
-    pub fn config(&self) -> Result<Config, Failure> {
-        let mut overrides = self.keys.overrides()?;
+        self.keys.0.iter().for_each(|flag| overrides.set(&flag.key, &flag.name, &flag.value));
         if let Some(name) = &self.cluster_name {
             overrides.set("cluster.name", "--cluster-name", name);
         }

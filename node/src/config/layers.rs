@@ -1,121 +1,40 @@
 //! Values by key from file, variables and flags, a later layer over an earlier one. What is not known is refused with
 //! where it stands and what it may have been meant to be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use stint_protocol::Class;
 use stint_sdk::suggest;
 use toml::Value;
 
+use super::describe::{Key, Settings};
 use super::{ConfigError, Origin, Overrides, Problem, Severity};
 
-/// The keys outside `classes`. The variable of `a.b_c` is `STINT_A_B_C`.
-const KEYS: &[&str] = &[
-    "node.name",
-    "node.data_dir",
-    "peers.listen",
-    "peers.advertise",
-    "api.listen",
-    "api.socket",
-    "http.listen",
-    "log.format",
-    "log.filter",
-    "raft.profile",
-    "raft.snapshot_every_entries",
-    "raft.extra_sync_delay_ms",
-    "executor.enabled",
-    "executor.classes",
-    "executor.runtimes",
-    "executor.sandbox",
-    "executor.cpus",
-    "executor.memory",
-    "executor.slots",
-    "executor.gpus",
-    "executor.gpu",
-    "executor.labels",
-    "executor.crun_path",
-    "executor.max_log_bytes",
-    "executor.kill_margin_ms",
-    "executor.docker.socket",
-    "executor.docker.allowed_images",
-    "executor.docker.require_digest",
-    "executor.docker.pull",
-    "executor.docker.credentials",
-    "executor.docker.network",
-    "executor.docker.user",
-    "executor.docker.pids",
-    "executor.docker.tmp_size",
-    "executor.docker.shm_size",
-    "executor.docker.swap",
-    "artifacts.roots",
-    "secrets.dir",
-    "blobs.copies",
-    "blobs.max_size",
-    "blobs.reserve",
-    "blobs.sweep_after",
-    "blobs.heal_after",
-    "blobs.keep_files",
-    "blobs.max_unpacked",
-    "blobs.keep_unpacked",
-    "executor.crun.roots",
-    "executor.crun.user",
-    "executor.crun.network",
-    "executor.crun.networks",
-    "executor.crun.pids",
-    "executor.crun.tmp_size",
-    "executor.crun.shm_size",
-    "executor.crun.swap",
-    "executor.slurm.folder",
-    "executor.slurm.bin",
-    "executor.slurm.conf",
-    "executor.slurm.submit_options",
-    "executor.slurm.user",
-    "executor.slurm.poll",
-    "executor.mounts.readable",
-    "executor.mounts.writable",
-    "executor.process.writable",
-    "executor.process.user",
-    "executor.process.network",
-    "executor.process.networks",
-    "executor.process.pids",
-    "executor.process.tmp_size",
-    "executor.process.shm_size",
-    "executor.process.swap",
-    "cluster.name",
-    "cluster.max_version",
-];
-/// A second, shorter variable of a key.
-const SHORT_FILTER: [&str; 2] = ["STINT_LOG", "log.filter"];
-/// The keys of `[classes.<class>]`.
-const CLASS_KEYS: &[&str] = &[
-    "runtimes",
-    "default_timeout",
-    "max_timeout",
-    "default_cpus",
-    "default_memory",
-    "default_gpus",
-    "max_gpus",
-    "lease_ttl",
-];
-
-fn known_keys() -> impl Iterator<Item = String> {
-    let of_class = |class: Class| CLASS_KEYS.iter().map(move |key| format!("classes.{class}.{key}"));
-    KEYS.iter().map(|key| key.to_string()).chain(Class::ALL.into_iter().flat_map(of_class))
-}
-
-fn variable_of(key: &str) -> String {
+/// The variable of `a.b_c` is `STINT_A_B_C`.
+pub(super) fn variable_of(key: &str) -> String {
     format!("STINT_{}", key.replace('.', "_").to_uppercase())
 }
 
 /// Values by key, a later layer over an earlier one, and what was wrong on the way.
-#[derive(Default)]
 pub(super) struct Layers {
+    /// Every key that there is, and its second variable.
+    known: Vec<(String, Option<&'static str>)>,
     pub(super) values: BTreeMap<String, (Value, Origin)>,
     pub(super) problems: Vec<Problem>,
 }
 
 impl Layers {
+    /// For the keys of these settings.
+    pub(super) fn new(settings: &mut impl Settings) -> Self {
+        let mut known = Vec::new();
+        settings.visit("", &mut |key| known.push((key.name, key.about.short_variable)));
+        Self { known, values: BTreeMap::new(), problems: Vec::new() }
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &str> {
+        self.known.iter().map(|(key, _)| key.as_str())
+    }
+
     pub(super) fn refuse(&mut self, key: &str, origin: &Origin, message: impl Into<String>) {
         let (key, origin) = (key.to_string(), origin.clone());
         self.problems.push(Problem { severity: Severity::Error, key, origin, message: message.into() });
@@ -148,10 +67,10 @@ impl Layers {
             let key = if above.is_empty() { name_text.to_string() } else { format!("{above}.{name_text}") };
             let Some(value) = values.remove(name_text) else { continue };
             let origin = file.origin(name.span().start);
-            if known_keys().any(|known| known == key) {
+            if self.keys().any(|known| known == key) {
                 self.values.insert(key, (value, origin));
-            } else if !is_section(&key) {
-                let message = unknown_message(above, name_text);
+            } else if !self.is_section(&key) {
+                let message = self.unknown_message(above, name_text);
                 self.refuse(&key, &origin, message);
             } else if let (Value::Table(inner), Some(inner_spans)) = (value, span.get_ref().as_table()) {
                 self.add_table(file, &key, inner_spans, inner);
@@ -162,16 +81,18 @@ impl Layers {
     }
 
     pub(super) fn add_variables(&mut self, env: &BTreeMap<String, String>) {
-        let known = known_keys().map(|key| (variable_of(&key), key));
+        let short = self.known.iter().filter_map(|(key, short)| Some((short.as_ref()?.to_string(), key)));
+        let long = self.known.iter().map(|(key, _)| (variable_of(key), key));
         let variables: BTreeMap<String, String> =
-            known.chain([SHORT_FILTER.map(String::from).into()]).collect();
-        let sections =
-            ["NODE", "PEERS", "API", "HTTP", "LOG", "RAFT", "EXECUTOR", "BLOBS", "CLUSTER", "CLASSES"];
+            short.chain(long).map(|(variable, key)| (variable, key.clone())).collect();
+        let sections: BTreeSet<String> =
+            self.keys().filter_map(|key| key.split('.').next()).map(variable_of).collect();
+        // In the order of their names: STINT_LOG_FILTER wins over STINT_LOG.
         for (name, value) in env.iter().filter(|(name, _)| name.starts_with("STINT_")) {
             let origin = Origin::Variable(name.clone());
             if let Some(key) = variables.get(name) {
                 self.values.insert(key.clone(), (Value::from(value.as_str()), origin));
-            } else if sections.iter().any(|s| name["STINT_".len()..].starts_with(&format!("{s}_"))) {
+            } else if sections.iter().any(|section| name.starts_with(&format!("{section}_"))) {
                 let hint = suggest::hint(name, variables.keys().map(String::as_str));
                 self.refuse(name, &origin, format!("is no variable of Stint{hint}; unset it or correct it"));
             }
@@ -181,35 +102,42 @@ impl Layers {
     pub(super) fn add_flags(&mut self, overrides: &Overrides) {
         for (key, (flag, value)) in &overrides.0 {
             let origin = Origin::Flag(flag.clone());
-            if known_keys().any(|known| known == *key) {
+            if self.keys().any(|known| known == key) {
                 self.values.insert(key.clone(), (Value::from(value.as_str()), origin));
             } else {
-                let known: Vec<String> = known_keys().collect();
-                let hint = suggest::hint(key, known.iter().map(String::as_str));
+                let hint = suggest::hint(key, self.keys());
                 self.refuse(key, &origin, format!("is no key of the configuration{hint}"));
             }
         }
     }
 
-    /// The converted value of `key`, if one is set; what cannot be converted becomes a problem.
-    pub(super) fn get<T>(
-        &mut self,
-        key: &str,
-        convert: impl FnOnce(&Value) -> Result<T, String>,
-    ) -> Option<T> {
-        let (value, origin) = self.values.get(key)?;
-        match convert(value) {
-            Ok(value) => Some(value),
-            Err(message) => {
-                let origin = origin.clone();
-                self.refuse(key, &origin, message);
-                None
-            }
+    /// Gives a key the value that is set, if one is; what does not fit becomes a problem.
+    pub(super) fn fill(&mut self, key: Key<'_>) {
+        let Some((value, origin)) = self.values.get(&key.name) else { return };
+        if let Err(misfit) = key.slot.read(value) {
+            let origin = origin.clone();
+            self.refuse(&key.name, &origin, misfit.to_string());
         }
     }
 
     pub(super) fn is_set(&self, key: &str) -> bool {
         self.values.contains_key(key)
+    }
+
+    fn is_section(&self, key: &str) -> bool {
+        let within = format!("{key}.");
+        self.keys().any(|known| known.starts_with(&within))
+    }
+
+    fn unknown_message(&self, above: &str, name: &str) -> String {
+        let prefix = if above.is_empty() { String::new() } else { format!("{above}.") };
+        let below = self.keys().filter_map(|key| key.strip_prefix(&prefix)?.split('.').next());
+        let mut siblings: Vec<&str> = below.collect();
+        siblings.dedup();
+        match suggest::hint(name, siblings.iter().copied()) {
+            hint if hint.is_empty() => format!("unknown key; known here: {}", siblings.join(", ")),
+            hint => format!("unknown key{hint}"),
+        }
     }
 }
 
@@ -226,21 +154,6 @@ impl SourceFile<'_> {
 
 fn line_of(text: &str, offset: usize) -> usize {
     text.as_bytes()[..offset.min(text.len())].iter().filter(|b| **b == b'\n').count() + 1
-}
-
-fn is_section(key: &str) -> bool {
-    known_keys().any(|known| known.starts_with(&format!("{key}.")))
-}
-
-fn unknown_message(above: &str, name: &str) -> String {
-    let prefix = if above.is_empty() { String::new() } else { format!("{above}.") };
-    let mut siblings: Vec<String> = known_keys()
-        .filter_map(|key| key.strip_prefix(&prefix).map(|rest| rest.split('.').next().unwrap_or(rest).into()))
-        .collect();
-    siblings.dedup();
-    let hint = suggest::hint(name, siblings.iter().map(String::as_str));
-    let hint = if hint.is_empty() { format!("; known here: {}", siblings.join(", ")) } else { hint };
-    format!("unknown key{hint}")
 }
 
 #[cfg(test)]

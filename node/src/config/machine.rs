@@ -10,14 +10,15 @@ pub struct Machine {
     pub hostname: String,
     pub cores: u64,
     pub memory_bytes: u64,
-    pub root: bool,
+    /// Where a node keeps its data unless told otherwise.
+    pub data_dir: PathBuf,
     /// Addresses of its own that other machines may reach.
     pub addresses: Vec<Ipv4Addr>,
 }
 
 impl Machine {
-    /// This machine, as far as `/proc` and the control group tell.
-    pub fn detect() -> Self {
+    /// This machine, as far as `/proc`, the control group and the variables tell.
+    pub fn detect(env: &BTreeMap<String, String>) -> Self {
         let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
         let total = number_after(&read("/proc/meminfo"), "MemTotal:").map_or(1 << 30, |kib| kib * 1024);
         let allowed = read("/sys/fs/cgroup/memory.max").trim().parse().unwrap_or(u64::MAX);
@@ -27,7 +28,7 @@ impl Machine {
                 .unwrap_or_else(|| "localhost".into()),
             cores: std::thread::available_parallelism().map_or(1, |n| n.get() as u64),
             memory_bytes: total.min(allowed),
-            root: is_root(),
+            data_dir: default_data_dir(env),
             addresses: own_addresses(&read("/proc/net/fib_trie"), &bridged(&read("/proc/net/route"))),
         }
     }
@@ -38,7 +39,7 @@ pub fn default_data_dir(env: &BTreeMap<String, String>) -> PathBuf {
     data_dir_for(is_root(), env)
 }
 
-pub(super) fn data_dir_for(root: bool, env: &BTreeMap<String, String>) -> PathBuf {
+fn data_dir_for(root: bool, env: &BTreeMap<String, String>) -> PathBuf {
     let set = |name: &str| env.get(name).filter(|v| v.starts_with('/')).map(PathBuf::from);
     if root {
         return "/var/lib/stint".into();

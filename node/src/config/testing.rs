@@ -10,7 +10,7 @@ pub fn machine() -> Machine {
         hostname: "host".into(),
         cores: 4,
         memory_bytes: 10 << 30,
-        root: true,
+        data_dir: "/var/lib/stint".into(),
         addresses: vec![Ipv4Addr::new(10, 0, 0, 1)],
     }
 }

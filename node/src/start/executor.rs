@@ -112,8 +112,8 @@ fn host_settings(config: &Config, gpus: GpuSource) -> Result<HostSettings, NodeE
     settings.max_log_bytes = config.executor.max_log_bytes;
     settings.gpus = gpus;
     settings.docker = config.executor.docker.clone();
-    settings.artifact_roots = config.executor.artifact_roots.clone();
-    settings.secrets_dir = config.executor.secrets_dir.clone();
+    settings.artifact_roots = config.artifacts.roots.clone();
+    settings.secrets_dir = config.secrets.dir.clone();
     settings.crun = config.executor.crun.clone();
     settings.process = config.executor.process.clone();
     settings.mounts = config.executor.mounts.clone();

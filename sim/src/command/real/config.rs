@@ -66,7 +66,7 @@ impl Node {
             hostname: "simulated".into(),
             cores: (topology.cpu_milli / 1000).max(1),
             memory_bytes: topology.memory_bytes / 9 * 10,
-            root: true,
+            data_dir: "/var/lib/stint".into(),
             addresses: vec![Ipv4Addr::LOCALHOST],
         };
         let config = Config::load_on(&like, Some(path), &BTreeMap::new(), &Overrides::default());
