@@ -14,7 +14,7 @@ use fake::{Fake, chunk, finished, running};
 use serde_json::Value;
 use stint_sdk::v1;
 use tempfile::TempDir;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 use tonic::Status;
 
@@ -391,6 +391,41 @@ async fn the_effective_configuration_says_where_each_value_is_from() {
     ] {
         assert!(done.stdout.lines().any(|l| l == line), "{line} is not in\n{}", done.stdout);
     }
+}
+
+/// Threads of a peer that is ready, with these words added to its command.
+async fn threads_of_a_peer(words: &[&str]) -> usize {
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = folder.path().to_string_lossy();
+    let mut command = bare(&["node", "--bootstrap", "--data-dir", &data_dir, "--listen", "127.0.0.1:0"]);
+    command.args(["--api-listen", "", "--http-listen", "", "--set", "executor.enabled=false"]).args(words);
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let ready = async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if line.contains("is ready on") {
+                return;
+            }
+        }
+        panic!("the peer ended before it was ready");
+    };
+    tokio::time::timeout(AT_MOST, ready).await.unwrap();
+    let threads = std::fs::read_dir(format!("/proc/{}/task", child.id().unwrap())).unwrap().count();
+    child.kill().await.unwrap();
+    threads
+}
+
+#[tokio::test]
+async fn a_node_has_as_many_threads_as_its_configuration_says() {
+    let many = std::thread::available_parallelism().unwrap().get() + 60;
+    let threads = threads_of_a_peer(&["--set", &format!("node.threads={many}")]).await;
+    assert!(threads >= many, "{threads} of {many}");
+    let threads = threads_of_a_peer(&[]).await;
+    assert!(threads < many, "{threads} without the key");
+    let done = Done::of(bare(&["node", "--set", "node.threads=1", "--print-config"])).await;
+    assert_eq!(done.code, 2);
+    let expected = "flag --set: node.threads: \"1\" is not a whole number from 2 to 1024";
+    assert!(done.stderr.contains(expected), "{}", done.stderr);
 }
 
 fn image(name: &str) -> v1::Image {

@@ -100,9 +100,8 @@ pub fn run(args: StartArgs) -> Done {
     for problem in config.check() {
         logs::write(Level::Warn, &format!("warning: {problem}"));
     }
-    let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(cores.max(2))
+        .worker_threads(config.node.threads)
         .enable_all()
         .build()
         .map_err(Failure::Start)?;

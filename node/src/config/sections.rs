@@ -53,6 +53,9 @@ settings! {
         /// Folder of all data.
         pub data_dir: PathBuf = machine.data_dir.clone(),
             "`/var/lib/stint`, or `~/.local/share/stint` when not root" => ABSOLUTE, flag "--data-dir DIR";
+        /// Threads for requests, Raft and everything else of the node; tasks have processes of their own. Fewer leave more
+        /// of a large machine to tasks.
+        pub threads: usize = (machine.cores as usize).max(2), "one for each core, 2 at least" => Whole(2, 1024);
     }
 }
 
