@@ -20,8 +20,8 @@ use support::{STINT, netns};
 const PAGES: &[(&str, usize)] = &[
     ("README.md", 1),
     ("docs/using/configuration.md", 0),
-    ("docs/using/crun.md", 0),
-    ("docs/using/docker.md", 0),
+    ("docs/using/crun.md", 1),
+    ("docs/using/docker.md", 3),
     ("docs/using/failures.md", 0),
     ("docs/using/files.md", 0),
     ("docs/using/first-steps.md", 0),
@@ -31,9 +31,9 @@ const PAGES: &[(&str, usize)] = &[
     ("docs/using/metrics.md", 0),
     ("docs/using/process.md", 0),
     ("docs/using/results.md", 0),
-    ("docs/using/simulation.md", 0),
-    ("docs/using/slurm.md", 0),
-    ("docs/using/upgrading.md", 0),
+    ("docs/using/simulation.md", 1),
+    ("docs/using/slurm.md", 2),
+    ("docs/using/upgrading.md", 1),
 ];
 
 fn repository() -> PathBuf {
@@ -159,7 +159,7 @@ fn one(name: &str, run: &Run, machines: &mut Machines, before: &str) -> String {
 fn prepare(name: &str, page: &Page, machines: &mut Machines) {
     let root = machines.root.path().to_owned();
     let machine = &mut machines.machines[0];
-    let mut run = |what: &str, outcome: Outcome| {
+    let run = |what: &str, outcome: Outcome| {
         let done = outcome.code == 0 && outcome.failed.is_empty();
         assert!(done, "{name}: {what}: {:?}\n{}", outcome.failed, outcome.printed);
         outcome.printed
