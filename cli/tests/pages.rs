@@ -104,6 +104,7 @@ fn follow(name: &str) {
     fs::set_permissions(programs.path(), everybody).unwrap();
     install(programs.path());
     let mut machines = Machines::start(page.hosts, page.docker, programs.path());
+    let _tags = Tags::made_by(&page.prepare);
     prepare(name, &page, &mut machines);
     let mut printed = String::new();
     for step in &page.steps {
@@ -113,6 +114,25 @@ fn follow(name: &str) {
                 assert_eq!(machines.machines[0].run(&script).code, 0, "{name}: writing {file}");
             }
             Step::Run(run) => printed += &one(name, run, &mut machines, &printed),
+        }
+    }
+}
+
+/// Names that a page's preparation gives to images of the machine's Docker daemon. They go when the test ends.
+struct Tags(Vec<String>);
+
+impl Tags {
+    fn made_by(prepare: &str) -> Self {
+        let tags = prepare.lines().filter(|line| line.starts_with("docker tag "));
+        Self(tags.filter_map(|line| line.split_whitespace().last()).map(str::to_owned).collect())
+    }
+}
+
+impl Drop for Tags {
+    fn drop(&mut self) {
+        for tag in &self.0 {
+            // The page may have failed before the name was given.
+            let _ = std::process::Command::new("docker").args(["rmi", tag]).output();
         }
     }
 }
