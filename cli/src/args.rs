@@ -171,8 +171,9 @@ mod tests {
         let Command::Run(args) = parse("stint run --cpus 2 -- ls --all -o json").unwrap().command else {
             panic!()
         };
+        let draft = args.task.draft(None).unwrap();
         assert_eq!(
-            (args.task.cpus, args.task.command),
+            (draft.cpus, draft.command),
             (Some(2000), ["ls", "--all", "-o", "json"].map(Into::into).to_vec())
         );
     }

@@ -1,5 +1,6 @@
 //! Inputs, outputs and secrets of a task as users write them, as flags or in a task file.
 
+use std::convert::Infallible;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
@@ -55,10 +56,14 @@ pub fn secret(text: &str) -> Result<v1::SecretUse, String> {
     Ok(v1::SecretUse { name: name.into(), variable: variable.into() })
 }
 
-/// Outputs from flags.
-pub fn outputs(required: Vec<String>, optional: Vec<String>) -> Vec<v1::OutputPath> {
-    let of = |optional: bool| move |path| v1::OutputPath { path, optional };
-    required.into_iter().map(of(false)).chain(optional.into_iter().map(of(true))).collect()
+/// A path that the task must leave.
+pub fn output(path: &str) -> Result<v1::OutputPath, Infallible> {
+    Ok(v1::OutputPath { path: path.into(), optional: false })
+}
+
+/// A path that the task may leave.
+pub fn optional_output(path: &str) -> Result<v1::OutputPath, Infallible> {
+    Ok(v1::OutputPath { path: path.into(), optional: true })
 }
 
 /// `inputs` of a task file.
@@ -180,7 +185,7 @@ mod tests {
         );
         assert_eq!(
             outputs_of(&json!(["a", {"path": "b", "optional": true}])).unwrap(),
-            outputs(vec!["a".into()], vec!["b".into()])
+            [output("a").unwrap(), optional_output("b").unwrap()]
         );
         assert_eq!(
             secrets_of(&json!(["t", {"name": "db", "variable": "DB"}])).unwrap(),

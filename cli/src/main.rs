@@ -8,7 +8,6 @@ mod draft;
 mod failure;
 mod files;
 mod key_flags;
-mod limits;
 mod logs;
 mod output;
 mod spool;

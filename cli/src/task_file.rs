@@ -1,50 +1,17 @@
-//! Task files: TOML or JSON with the keys of the flags. Unknown keys are refused by name.
+//! Task files: TOML or JSON with the keys of the flags ([`Draft`]). Unknown keys are refused by name.
 
-use std::collections::BTreeMap;
 use std::io::Read as _;
 
-use serde_json::Value;
-use stint_sdk::{suggest, units};
+use serde::de::value::Error as NoKeys;
+use serde::de::{DeserializeOwned, Error as _, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+use stint_sdk::{suggest, units, v1};
 
-use crate::draft::Draft;
+use crate::draft::{Draft, milliseconds, parse_mount};
 use crate::failure::Failure;
 use crate::files;
-use crate::limits::parse_mount;
 
-/// The keys of a task file.
-const KEYS: &[&str] = &[
-    "class",
-    "name",
-    "tenant",
-    "count",
-    "command",
-    "runtime",
-    "image",
-    "cpus",
-    "memory",
-    "gpus",
-    "gpu_model",
-    "gpu_memory",
-    "timeout",
-    "stop_grace",
-    "priority",
-    "env",
-    "constraints",
-    "retries",
-    "retry_failures",
-    "on_lost",
-    "idempotency_key",
-    "inputs",
-    "outputs",
-    "secrets",
-    "pids",
-    "network",
-    "tmp_size",
-    "shm_size",
-    "swap",
-    "workdir",
-    "mounts",
-];
 /// Bytes of a task file: a command and its environment at their limit (256 KiB), twice over for the notation.
 const MOST_BYTES: u64 = 1024 * 1024;
 
@@ -56,7 +23,10 @@ pub fn read(path: &str) -> Result<Draft, Failure> {
     if text.len() as u64 > MOST_BYTES {
         return Err(Failure::Usage(format!("{name}: a task file has at most {MOST_BYTES} bytes")));
     }
-    parse(&text).map_err(|problem| Failure::Usage(format!("{name}: {problem}")))
+    parse(&text).map_err(|wrong| {
+        let place = wrong.line().map_or_else(String::new, |line| format!("{line}:"));
+        Failure::Usage(format!("{name}:{place} {wrong}"))
+    })
 }
 
 fn read_text(path: &str) -> std::io::Result<String> {
@@ -68,92 +38,141 @@ fn read_text(path: &str) -> std::io::Result<String> {
     Ok(text)
 }
 
+/// Why a text is no task.
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error("is no JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    #[error("is no TOML: {}", .0.to_string().trim_end())]
+    Toml(#[from] toml::de::Error),
+    #[error("is no table of keys")]
+    NoTable,
+    /// The line is known in TOML.
+    #[error("{key}: {problem}")]
+    Key { line: Option<usize>, key: String, problem: String },
+}
+
+impl Unusable {
+    fn line(&self) -> Option<usize> {
+        match self {
+            Unusable::Key { line, .. } => *line,
+            _ => None,
+        }
+    }
+}
+
 /// JSON when it starts with `{`, else TOML.
-fn parse(text: &str) -> Result<Draft, String> {
+fn parse(text: &str) -> Result<Draft, Unusable> {
     let is_json = text.trim_start().starts_with('{');
-    let value: Value = if is_json {
-        serde_json::from_str(text).map_err(|e| format!("is no JSON: {e}"))?
-    } else {
-        toml::from_str(text).map_err(|e| format!("is no TOML: {}", e.to_string().trim_end()))?
+    let value: Value = if is_json { serde_json::from_str(text)? } else { toml::from_str(text)? };
+    let Value::Object(entries) = &value else { return Err(Unusable::NoTable) };
+    let known = keys_of::<Draft>();
+    let wrong = |key: &String, problem| Unusable::Key {
+        line: line_of(text, key).filter(|_| !is_json),
+        key: key.clone(),
+        problem,
     };
-    let Value::Object(entries) = value else { return Err("is no table of keys".into()) };
-    let mut draft = Draft::default();
-    for (key, value) in &entries {
-        set(&mut draft, key, value).map_err(|problem| format!("{key}: {problem}"))?;
+    if let Some(key) = entries.keys().find(|key| !known.contains(&key.as_str())) {
+        return Err(wrong(key, unknown(key, known)));
     }
-    Ok(draft)
+    if let Some((key, _)) = entries.iter().find(|(_, value)| value.is_null()) {
+        return Err(wrong(key, "null is no value: leave the key out".into()));
+    }
+    Draft::deserialize(&value).map_err(|whole| {
+        // The error does not tell the key: the one that is wrong by itself.
+        let alone = |(key, value): (&String, &Value)| {
+            let only = Value::Object(Map::from_iter([(key.clone(), value.clone())]));
+            Some(wrong(key, Draft::deserialize(only).err()?.to_string()))
+        };
+        entries.iter().find_map(alone).unwrap_or(Unusable::Json(whole))
+    })
 }
 
-fn set(draft: &mut Draft, key: &str, value: &Value) -> Result<(), String> {
-    match key {
-        "class" => draft.class = Some(text(value)?),
-        "name" => draft.name = Some(text(value)?),
-        "tenant" => draft.tenant = Some(text(value)?),
-        "count" => draft.count = Some(number(value)?),
-        "command" => draft.command = words(value)?,
-        "runtime" => draft.runtime = Some(text(value)?),
-        "image" => draft.image = Some(text(value)?),
-        "cpus" => draft.cpu_milli = Some(cpus(value)?),
-        "memory" => draft.memory_bytes = Some(bytes(value)?),
-        "gpus" => draft.gpus = Some(number(value)?),
-        "gpu_model" => draft.gpu_model = Some(text(value)?),
-        "gpu_memory" => draft.gpu_memory_bytes = Some(bytes(value)?),
-        "timeout" => draft.timeout_ms = Some(duration_ms(value)?),
-        "stop_grace" => draft.stop_grace_ms = Some(duration_ms(value)?),
-        "priority" => draft.priority = Some(number(value)?),
-        "env" => draft.env = pairs(value)?,
-        "constraints" => draft.constraints = pairs(value)?,
-        "retries" => draft.retries = Some(number(value)?),
-        "retry_failures" => {
-            draft.retry_failures = Some(value.as_bool().ok_or_else(|| wrong(value, "true or false"))?);
-        }
-        "on_lost" => draft.on_lost = Some(text(value)?),
-        "idempotency_key" => draft.idempotency_key = Some(text(value)?),
-        "inputs" => draft.inputs = files::inputs_of(value)?,
-        "outputs" => draft.outputs = files::outputs_of(value)?,
-        "secrets" => draft.secrets = files::secrets_of(value)?,
-        "pids" => draft.limits.pids = Some(number(value)?),
-        "network" => draft.limits.network = Some(text(value)?),
-        "tmp_size" => draft.limits.tmp_size = Some(bytes(value)?),
-        "shm_size" => draft.limits.shm_size = Some(bytes(value)?),
-        "swap" => draft.limits.swap = Some(bytes(value)?),
-        "workdir" => draft.limits.workdir = Some(text(value)?),
-        "mounts" => {
-            let mounts = words(value)?;
-            draft.limits.mounts = mounts.iter().map(|text| parse_mount(text)).collect::<Result<_, _>>()?;
-        }
-        _ => return Err(unknown(key)),
-    }
-    Ok(())
+/// The line of a key in TOML.
+fn line_of(text: &str, key: &str) -> Option<usize> {
+    let table = toml::de::DeTable::parse(text).ok()?;
+    let (name, _) = table.get_ref().iter().find(|(name, _)| name.get_ref() == key)?;
+    Some(text[..name.span().start].matches('\n').count() + 1)
 }
 
-fn unknown(key: &str) -> String {
-    match suggest::hint(key, KEYS.iter().copied()) {
-        hint if hint.is_empty() => format!("unknown key; a task file knows {}", KEYS.join(", ")),
+fn unknown(key: &str, known: &[&str]) -> String {
+    match suggest::hint(key, known.iter().copied()) {
+        hint if hint.is_empty() => format!("unknown key; a task file knows {}", known.join(", ")),
         hint => format!("unknown key{hint}"),
     }
+}
+
+/// The keys of a struct, as serde knows them.
+fn keys_of<T: DeserializeOwned>() -> &'static [&'static str] {
+    let mut keys: &'static [&'static str] = &[];
+    // It answers with an error once it has heard them.
+    let _ = T::deserialize(Keys(&mut keys));
+    keys
+}
+
+struct Keys<'a>(&'a mut &'static [&'static str]);
+
+impl<'de> Deserializer<'de> for Keys<'_> {
+    type Error = NoKeys;
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, NoKeys> {
+        Err(NoKeys::custom("it is no struct"))
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        _: V,
+    ) -> Result<V::Value, NoKeys> {
+        *self.0 = fields;
+        Err(NoKeys::custom("only its keys were asked for"))
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+/// What serde calls for the value of a key.
+macro_rules! values {
+    ($($name:ident: $type:ty = $read:expr;)*) => {$(
+        pub fn $name<'de, D: Deserializer<'de>>(from: D) -> Result<$type, D::Error> {
+            $read(&Value::deserialize(from)?).map_err(D::Error::custom)
+        }
+    )*};
+}
+
+values! {
+    number: Option<u32> = |value: &Value| read_number(value).map(Some);
+    cpus: Option<u64> = |value: &Value| read_cpus(value).map(Some);
+    bytes: Option<u64> = |value: &Value| read_bytes(value).map(Some);
+    duration_ms: Option<u64> = |value: &Value| read_duration_ms(value).map(Some);
+    words: Vec<String> = read_words;
+    pairs: Vec<(String, String)> = read_pairs;
+    mounts: Vec<v1::HostMount> = read_mounts;
+    inputs: Vec<v1::InputFile> = files::inputs_of;
+    outputs: Vec<v1::OutputPath> = files::outputs_of;
+    secrets: Vec<v1::SecretUse> = files::secrets_of;
 }
 
 fn wrong(value: &Value, what: &str) -> String {
     format!("{value} is not {what}")
 }
 
-fn text(value: &Value) -> Result<String, String> {
-    value.as_str().map(String::from).ok_or_else(|| wrong(value, "a text"))
-}
-
-fn number(value: &Value) -> Result<u32, String> {
+fn read_number(value: &Value) -> Result<u32, String> {
     let number = value.as_u64().and_then(|n| u32::try_from(n).ok());
     number.ok_or_else(|| wrong(value, "a whole number, 0 or more"))
 }
 
-fn words(value: &Value) -> Result<Vec<String>, String> {
+fn read_words(value: &Value) -> Result<Vec<String>, String> {
     let what = "a list of texts: write [\"program\", \"argument\"]";
     let items = value.as_array().ok_or_else(|| wrong(value, what))?;
     items.iter().map(|item| item.as_str().map(String::from).ok_or_else(|| wrong(item, "a text"))).collect()
 }
 
-fn cpus(value: &Value) -> Result<u64, String> {
+fn read_cpus(value: &Value) -> Result<u64, String> {
     match value {
         Value::String(text) => units::parse_cpus(text).map_err(|e| e.to_string()),
         _ => {
@@ -163,20 +182,20 @@ fn cpus(value: &Value) -> Result<u64, String> {
     }
 }
 
-fn bytes(value: &Value) -> Result<u64, String> {
+fn read_bytes(value: &Value) -> Result<u64, String> {
     match value {
         Value::String(text) => units::parse_bytes(text).map_err(|e| e.to_string()),
         _ => value.as_u64().ok_or_else(|| wrong(value, "an amount of memory: write for example \"512MiB\"")),
     }
 }
 
-fn duration_ms(value: &Value) -> Result<u64, String> {
+fn read_duration_ms(value: &Value) -> Result<u64, String> {
     let text =
         value.as_str().ok_or_else(|| wrong(value, "a duration: write for example \"15m\", in quotes"))?;
-    units::parse_duration(text).map(|d| d.as_millis() as u64).map_err(|e| e.to_string())
+    milliseconds(text).map_err(|e| e.to_string())
 }
 
-fn pairs(value: &Value) -> Result<BTreeMap<String, String>, String> {
+fn read_pairs(value: &Value) -> Result<Vec<(String, String)>, String> {
     let entries = value.as_object().ok_or_else(|| wrong(value, "a table of names and values"))?;
     entries.iter().map(|(name, value)| Ok((name.clone(), scalar(name, value)?))).collect()
 }
@@ -188,6 +207,10 @@ fn scalar(name: &str, value: &Value) -> Result<String, String> {
         Value::Number(_) | Value::Bool(_) => Ok(value.to_string()),
         _ => Err(format!("{name}: {}", wrong(value, "a text"))),
     }
+}
+
+fn read_mounts(value: &Value) -> Result<Vec<v1::HostMount>, String> {
+    read_words(value)?.iter().map(|text| parse_mount(text)).collect()
 }
 
 #[cfg(test)]
@@ -221,18 +244,25 @@ zone = "a"
     fn toml_and_json_say_the_same() {
         let draft = parse(TOML).unwrap();
         assert_eq!(draft, parse(JSON).unwrap());
-        assert_eq!((draft.cpu_milli, draft.memory_bytes), (Some(1500), Some(512 << 20)));
-        assert_eq!((draft.timeout_ms, draft.gpu_memory_bytes), (Some(900_000), Some(40 << 30)));
-        assert_eq!(draft.env["THREADS"], "4");
-        assert_eq!((draft.limits.pids, draft.limits.tmp_size), (Some(100), Some(1 << 30)));
+        assert_eq!((draft.cpus, draft.memory), (Some(1500), Some(512 << 20)));
+        assert_eq!((draft.timeout, draft.gpu_memory), (Some(900_000), Some(40 << 30)));
+        assert_eq!(draft.env, [("THREADS".to_owned(), "4".to_owned())]);
+        assert_eq!((draft.pids, draft.tmp_size), (Some(100), Some(1 << 30)));
     }
 
     #[test]
-    fn every_key_is_known_to_the_reader() {
-        for key in KEYS {
-            let problem = set(&mut Draft::default(), key, &Value::Null).unwrap_err();
-            assert!(!problem.contains("unknown key"), "{key}: {problem}");
-        }
+    fn a_wrong_key_is_named_with_its_line() {
+        let wrong = parse("# a task\nclass = \"gpu\"\n\nmemory = \"8XB\"\n").unwrap_err();
+        assert_eq!((wrong.line(), wrong.to_string().starts_with("memory: ")), (Some(4), true), "{wrong}");
+        let wrong = parse("class = \"gpu\"\n[enf]\nA = 1\n").unwrap_err();
+        assert_eq!(
+            (wrong.line(), wrong.to_string().as_str()),
+            (Some(2), "enf: unknown key (did you mean \"env\"?)")
+        );
+        assert_eq!(parse("{\"count\": -1}").unwrap_err().line(), None);
+        let known = keys_of::<Draft>();
+        assert!(known.contains(&"tenant") && known.contains(&"mounts"), "{known:?}");
+        assert!(!known.contains(&"optional_outputs"), "a flag alone: {known:?}");
     }
 
     #[test]
@@ -250,9 +280,14 @@ zone = "a"
             ("class = ", "is no TOML"),
             ("{\"class\": }", "is no JSON"),
             ("env = { A = [1] }", "env: A: [1] is not a text"),
+            ("class = 7", "class: invalid type: integer `7`, expected a string"),
+            ("retry_failures = 1", "expected a boolean"),
+            ("{\"name\": null}", "name: null is no value"),
+            ("mounts = [\":\"]", "mounts: \":\" is no mount"),
+            ("inputs = [{ path = \"a\" }]", "inputs: \"a\": give one of"),
         ];
         for (text, part) in cases {
-            let problem = parse(text).unwrap_err();
+            let problem = parse(text).unwrap_err().to_string();
             assert!(problem.contains(part), "{text:?}: {problem}");
         }
     }

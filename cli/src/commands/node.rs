@@ -4,10 +4,10 @@ use clap::{Args, Subcommand};
 use stint_sdk::api::Node;
 use stint_sdk::v1;
 
-use super::submit::milliseconds;
 use super::{Context, node_start, nodes, with_client};
 use crate::Done;
 use crate::args::Global;
+use crate::draft::milliseconds;
 use crate::output::{Format, talk};
 
 #[derive(Args, Debug)]

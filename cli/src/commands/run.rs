@@ -6,8 +6,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Context;
 use super::follow::{Followed, follow};
-use super::submit::TaskFlags;
 use crate::Done;
+use crate::draft::TaskFlags;
 use crate::failure::{Failure, INTERRUPTED, RUN_FAILED};
 use crate::output::talk;
 
