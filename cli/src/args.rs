@@ -66,10 +66,10 @@ pub struct Global {
     /// Name to expect in the peer's certificate, when it is not the host of the address
     #[arg(long, value_name = "NAME", env = "STINT_SERVER_NAME", global = true, hide_short_help = true)]
     pub server_name: Option<String>,
-    /// Owner of the tasks [default: default]
+    /// Tenant that owns the tasks [default: default]
     #[arg(long, value_name = "NAME", env = "STINT_TENANT", global = true)]
     pub tenant: Option<String>,
-    /// How data is shown
+    /// Format of what is shown
     #[arg(long, short = 'o', value_enum, default_value_t, env = "STINT_OUTPUT", global = true)]
     pub output: Format,
 }
@@ -108,13 +108,13 @@ pub enum Command {
     Wait(wait::WaitArgs),
     /// List the nodes of the cluster
     Nodes(nodes::NodesArgs),
-    /// Start a peer; or drain, cordon, resume, remove one
+    /// Start a peer; or show, drain, cordon, resume, remove a node
     Node(node::NodeArgs),
-    /// Status, join tokens and leadership of the cluster
+    /// Show the cluster's status, make join tokens, move the leadership
     Cluster(cluster::ClusterArgs),
     /// Register, list, show and delete images
     Image(image::ImageArgs),
-    /// What happened in the cluster, as a recording that can be simulated
+    /// Export finished tasks as a workload that can be simulated
     Events(events::EventsArgs),
     /// Check a configuration file
     Config(config::ConfigArgs),

@@ -16,7 +16,7 @@ use crate::{files, task_file};
 #[serde(default, deny_unknown_fields)]
 #[command(next_help_heading = "Task")]
 pub struct Draft {
-    /// cpu_short, cpu_long or gpu [default: cpu_short, or gpu when GPUs are asked for]
+    /// cpu_short, cpu_long, gpu or gpu_slurm [default: cpu_short, or gpu when GPUs are asked for]
     #[arg(long, value_name = "CLASS")]
     pub class: Option<String>,
     /// Name, unique within the tenant while the task is known
@@ -33,18 +33,18 @@ pub struct Draft {
     /// module or a script
     #[arg(long, value_name = "RUNTIME")]
     pub runtime: Option<String>,
-    /// Docker reference, or a folder with a root file system for crun
+    /// Registered image (stint://NAME), Docker reference, or for crun a folder or program of the node
     #[arg(long, value_name = "IMAGE")]
     pub image: Option<String>,
-    /// CPU cores: 2 or 0.5
+    /// CPU cores: 2 or 0.5 [default: the class's]
     #[arg(long, value_name = "N", value_parser = units::parse_cpus)]
     #[serde(deserialize_with = "task_file::cpus")]
     pub cpus: Option<u64>,
-    /// Memory: 512MiB, 8GiB
+    /// Memory: 512MiB, 8GiB [default: the class's]
     #[arg(long, value_name = "SIZE", value_parser = units::parse_bytes)]
     #[serde(deserialize_with = "task_file::bytes")]
     pub memory: Option<u64>,
-    /// Whole GPUs
+    /// Whole GPUs [default: the class's]
     #[arg(long, value_name = "N")]
     #[serde(deserialize_with = "task_file::number")]
     pub gpus: Option<u32>,
@@ -62,11 +62,11 @@ pub struct Draft {
     /// Network: none, or host where the node allows it [default: what the node gives, mostly none]
     #[arg(long, value_name = "NETWORK")]
     pub network: Option<String>,
-    /// Size of /tmp; what is in it counts as memory
+    /// Size of /tmp; what is in it counts as memory [default: what the node gives]
     #[arg(long, value_name = "SIZE", value_parser = units::parse_bytes)]
     #[serde(deserialize_with = "task_file::bytes")]
     pub tmp_size: Option<u64>,
-    /// Size of /dev/shm; what is in it counts as memory
+    /// Size of /dev/shm; what is in it counts as memory [default: what the node gives]
     #[arg(long, value_name = "SIZE", value_parser = units::parse_bytes)]
     #[serde(deserialize_with = "task_file::bytes")]
     pub shm_size: Option<u64>,
@@ -81,15 +81,15 @@ pub struct Draft {
     #[arg(long = "mount", value_name = "SOURCE[:TARGET][:rw]", value_parser = parse_mount)]
     #[serde(deserialize_with = "task_file::mounts")]
     pub mounts: Vec<v1::HostMount>,
-    /// Longest run time of one attempt: 90s, 15m
+    /// Longest run time of one attempt: 90s, 15m [default: the class's]
     #[arg(long, value_name = "DURATION", value_parser = milliseconds)]
     #[serde(deserialize_with = "task_file::duration_ms")]
     pub timeout: Option<u64>,
-    /// Time between TERM and KILL when the task is stopped
+    /// Time between TERM and KILL when the task is stopped [default: 2s]
     #[arg(long, value_name = "DURATION", value_parser = milliseconds)]
     #[serde(deserialize_with = "task_file::duration_ms")]
     pub stop_grace: Option<u64>,
-    /// 0 to 100, higher first
+    /// 0 to 100; within a class the highest starts first [default: 50]
     #[arg(long, value_name = "N")]
     #[serde(deserialize_with = "task_file::number")]
     pub priority: Option<u32>,
@@ -101,14 +101,14 @@ pub struct Draft {
     #[arg(long = "constraint", value_name = "KEY=VALUE", value_parser = key_value)]
     #[serde(deserialize_with = "task_file::pairs")]
     pub constraints: Vec<(String, String)>,
-    /// Further attempts after one that failed through no fault of the program
+    /// Attempts after the first, when --retry-failures repeats it or its outputs could not be kept [default: 2]
     #[arg(long, value_name = "N")]
     #[serde(deserialize_with = "task_file::number")]
     pub retries: Option<u32>,
-    /// Also repeat when the program itself fails
+    /// Also repeat when the program itself fails: exit code, signal, memory or time
     #[arg(long, num_args = 0, default_missing_value = "true")]
     pub retry_failures: Option<bool>,
-    /// What to do when the node is lost: retry or fail
+    /// What to do when the node or the lease is lost: retry or fail [default: retry]
     #[arg(long, value_name = "ACTION")]
     pub on_lost: Option<String>,
     /// File in the task's work folder: PATH=LOCAL_FILE (sent along, 256 KiB in all), PATH=file:///ON_THE_NODE, or

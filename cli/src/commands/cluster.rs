@@ -20,7 +20,7 @@ pub struct ClusterArgs {
 
 #[derive(Subcommand, Debug)]
 pub enum ClusterCommand {
-    /// Leader, peers, their lag, and alarms
+    /// Show the leader, the peers with their lag, and alarms
     Status,
     /// Make a token with which a new node joins
     JoinToken(JoinTokenArgs),
@@ -30,7 +30,7 @@ pub enum ClusterCommand {
 
 #[derive(Args, Debug)]
 pub struct JoinTokenArgs {
-    /// How long it can be used; a week at most
+    /// How long the token can be used; a week at most
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = units::parse_duration)]
     pub valid: Duration,
 }

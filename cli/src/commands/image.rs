@@ -66,17 +66,17 @@ pub struct RegisterArgs {
     /// What it is, for people
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub description: String,
-    /// Refuse other bytes than these
+    /// Refuse bytes with another digest
     #[arg(long, value_name = "sha256:…", conflicts_with = "docker")]
     pub digest: Option<String>,
 }
 
 #[derive(Args, Debug)]
 pub struct ListArgs {
-    /// At most so many, by name (1000 at most)
+    /// Show no more than this many, by name (1000 at most)
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub limit: u32,
-    /// Only those after this name, for the next page
+    /// Show only names after this one: the next page
     #[arg(long, value_name = "NAME")]
     pub after: Option<String>,
 }

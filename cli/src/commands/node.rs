@@ -40,7 +40,7 @@ pub enum NodeCommand {
 pub struct DrainArgs {
     #[command(flatten)]
     pub named: Named,
-    /// Stop what still runs after this long, such as 10m; it goes on elsewhere. 0s: at once. Without: let it end
+    /// Stop what still runs after this long, such as 10m; it goes on elsewhere. 0s: at once [default: let it end]
     #[arg(long, value_name = "DURATION", value_parser = milliseconds)]
     pub deadline: Option<u64>,
 }

@@ -46,7 +46,7 @@ pub struct StartArgs {
     /// Join the cluster of this peer (host:7001); may be repeated
     #[arg(long, value_name = "ADDRESS", requires = "token")]
     pub join: Vec<String>,
-    /// Join token
+    /// Join token, which `stint cluster join-token` makes on a member
     #[arg(long, value_name = "TOKEN", env = "STINT_JOIN_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
     /// Print the effective configuration and exit

@@ -35,10 +35,10 @@ pub struct PsArgs {
     /// Only this class
     #[arg(long, value_name = "CLASS")]
     pub class: Option<String>,
-    /// At most so many, newest first (10000 at most)
+    /// Show no more than this many, newest first (10000 at most)
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub limit: u32,
-    /// Only those older than this task id, for the next page
+    /// Show only tasks older than this id: the next page
     #[arg(long, value_name = "ID")]
     pub before: Option<String>,
 }

@@ -25,10 +25,10 @@ pub struct WaitArgs {
     /// Ids or names
     #[arg(required = true, value_name = "TASK")]
     pub tasks: Vec<String>,
-    /// Until one of them is finished, not all
+    /// Wait until one of them is finished, not all
     #[arg(long)]
     pub any: bool,
-    /// Wait at most so long [default: for ever]
+    /// Wait no longer than this [default: for ever]
     #[arg(long, value_name = "DURATION", value_parser = units::parse_duration)]
     pub timeout: Option<Duration>,
 }
