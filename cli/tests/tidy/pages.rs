@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use crate::source::{File, files, root, rust};
 
-/// The page that names every module, between these two headings.
+/// The page that names every module, below this heading.
 const MAP: &str = "docs/internals/README.md";
-const MAP_BEGINS: &str = "\n## The rooms\n";
+const MAP_BEGINS: &str = "\n## The modules\n";
 
 /// Pages, and where else paths and anchors are named.
 fn pages() -> Vec<File> {
