@@ -6,14 +6,12 @@
 //! that nothing of them is left.
 
 mod attempts;
-mod bundle;
 mod cgroup;
 mod homes;
 mod journal;
 mod probe;
 mod program;
 mod recover;
-mod seccomp;
 mod server;
 mod spare;
 mod verdict;

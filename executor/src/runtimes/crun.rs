@@ -1,5 +1,8 @@
 //! The crun runtime: containers of the host's system folders, of one executable file, or of a root file system.
 
+pub mod bundle;
+mod seccomp;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

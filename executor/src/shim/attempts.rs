@@ -12,7 +12,7 @@ use stint_protocol::limits::clip;
 use stint_protocol::{AttemptEnd, BootMs, EndKind, LeaseId};
 
 use crate::limits;
-use crate::shim::bundle;
+use crate::runtimes::crun::bundle;
 use crate::shim::cgroup::{Amounts, Cgroup};
 use crate::shim::homes::Homes;
 use crate::shim::journal::{Journal, Open, Trace};

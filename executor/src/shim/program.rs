@@ -8,7 +8,7 @@ use stint_protocol::Network;
 
 use crate::limits;
 use crate::progress;
-use crate::shim::bundle;
+use crate::runtimes::crun::bundle;
 use crate::shim::cgroup::Cgroup;
 use crate::shim::probe::Ability;
 use crate::shim_api::inside::{LABEL, WORK};

@@ -8,7 +8,7 @@ use stint_protocol::{AttemptEnd, EndKind, LeaseId, Usage};
 
 use super::{Attempt, Attempts, Gone};
 use crate::labels::label_of;
-use crate::shim::bundle;
+use crate::runtimes::crun::bundle;
 use crate::shim::cgroup::Cgroup;
 use crate::shim::verdict::{Evidence, judge};
 use crate::shim_api::request::Mode;

@@ -13,8 +13,8 @@ use super::cdi::Devices;
 use super::mount;
 use super::rootfs::RootFs;
 use crate::limits;
-use crate::shim::bundle::{bundle_folder, mount_place};
-use crate::shim::seccomp;
+use crate::runtimes::crun::bundle::{bundle_folder, mount_place};
+use crate::runtimes::crun::seccomp;
 use crate::shim_api::inside::{SECRETS, WORK};
 use crate::shim_api::layout::Layout;
 use crate::shim_api::request::{Confinement, GivenMount, Order};
@@ -165,7 +165,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::shim::bundle::rootfs;
+    use crate::runtimes::crun::bundle::rootfs;
     use crate::shim_api::request::{AttemptLabels, GivenSecrets, Mode, Root};
     use stint_protocol::{BootMs, Class, LeaseId, Network, Runtime, TaskId, Tenant};
 
@@ -270,7 +270,7 @@ mod tests {
     /// crate's examples, and may open a container.
     #[test]
     fn the_document_has_the_fields_of_the_stored_one_and_no_other() {
-        let stored = include_str!("../../../tests/stored/bundle-config.json");
+        let stored = include_str!("../../../../tests/stored/bundle-config.json");
         let mut stored: Value = serde_json::from_str(stored).unwrap();
         // Of the machine that the test runs on.
         let (soft, hard) = sys::open_files(limits::OPEN_FILES);
