@@ -1,10 +1,13 @@
-//! The ways in which this host executes programs: a folder for each, and one line of a list.
+//! The ways in which this host executes programs: a folder for each, and one line of a list. Each has two sides: what the
+//! node prepares and asks for ([`Runtime`]), and what the watchdog does about it ([`WatchdogSide`]).
 
 pub mod crun;
 pub mod docker;
 pub mod mock;
 pub mod process;
+mod program;
 mod request;
+pub mod watchdog_side;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -19,15 +22,17 @@ use crate::observer::PullEnd;
 use crate::refusal::Refusal;
 use crate::settings::HostSettings;
 use crate::shim_api::layout::Layout;
-use crate::shim_api::request::Order;
+use crate::shim_api::request::{Mode, Order};
 use crate::stages::{Owner, Staged};
+use watchdog_side::{Modes, WatchdogSide};
 
-/// Every runtime that the node's side knows. A new one is a folder beside these, and a line here.
-const ALL: [(Kind, Open); 4] = [
-    (Kind::Process, process::open),
-    (Kind::Crun, crun::open),
-    (Kind::Docker, docker::runtime::open),
-    (Kind::Mock, mock::open),
+/// Every runtime of this host: how the node's side opens it, and the modes in which the watchdog executes its attempts. A new
+/// one is a folder beside these, and a line here.
+static ALL: [(Kind, Open, Modes); 4] = [
+    (Kind::Process, process::open, process::MODES),
+    (Kind::Crun, crun::open, crun::MODES),
+    (Kind::Docker, docker::runtime::open, docker::MODES),
+    (Kind::Mock, mock::open, &[]),
 ];
 
 type Open = fn(Arc<HostSettings>, &Layout) -> Arc<dyn Runtime>;
@@ -112,8 +117,18 @@ pub trait Runtime: Send + Sync {
 
 /// The runtimes of a host.
 pub fn open(settings: &Arc<HostSettings>, layout: &Layout) -> Runtimes {
-    let enabled = ALL.into_iter().filter(|(kind, _)| settings.runtimes.contains(kind));
-    enabled.map(|(kind, open)| (kind, open(settings.clone(), layout))).collect()
+    let enabled = ALL.iter().filter(|(kind, ..)| settings.runtimes.contains(kind));
+    enabled.map(|(kind, open, _)| (*kind, open(settings.clone(), layout))).collect()
+}
+
+/// What the watchdog does in each mode.
+pub fn watchdog_sides() -> impl Iterator<Item = (Mode, &'static dyn WatchdogSide)> {
+    ALL.iter().flat_map(|(.., modes)| *modes).copied()
+}
+
+/// What the watchdog does in this mode. None: no runtime of this host has it.
+pub fn in_mode(mode: Mode) -> Option<&'static dyn WatchdogSide> {
+    watchdog_sides().find(|(known, _)| *known == mode).map(|(_, side)| side)
 }
 
 #[cfg(test)]
@@ -135,6 +150,16 @@ mod tests {
     fn refused(settings: &HostSettings, spec: &TaskSpec, kind: Kind) -> Option<Refusal> {
         let runtimes = open(&Arc::new(settings.clone()), &Layout::new(Path::new("/data")));
         runtimes[&kind].check(spec, Permits { pid_namespaces: true, jails: true }).err()
+    }
+
+    #[test]
+    fn each_mode_is_that_of_one_runtime() {
+        // All that a node can ask for: the numbers that decode.
+        let modes: Vec<Mode> = (0..24).map_while(|number: u8| minicbor::decode(&[number]).ok()).collect();
+        assert!(modes.len() >= 4, "{modes:?}");
+        for mode in &modes {
+            assert_eq!(watchdog_sides().filter(|(known, _)| known == mode).count(), 1, "{mode:?}");
+        }
     }
 
     #[test]

@@ -10,7 +10,6 @@ mod cgroup;
 mod homes;
 mod journal;
 mod probe;
-mod program;
 mod recover;
 mod server;
 mod spare;

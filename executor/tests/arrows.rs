@@ -83,6 +83,46 @@ fn each_part_uses_only_those_below_it() {
     }
 }
 
+/// What prepares attempts: the node's side alone, which tells the watchdog what came of it.
+const PREPARES: [&str; 9] =
+    ["client", "confine", "gpu", "logs", "mounts", "root", "settings", "stages", "store"];
+/// The node's files in the folders of runtimes; all others there are the watchdog's.
+const NODES_FILES: [&str; 8] = [
+    "runtimes.rs",
+    "runtimes/request.rs",
+    "runtimes/process.rs",
+    "runtimes/crun.rs",
+    "runtimes/mock.rs",
+    "runtimes/docker/runtime.rs",
+    "runtimes/docker/watch.rs",
+    "runtimes/docker/credentials_watch.rs",
+];
+
+#[test]
+fn the_watchdog_prepares_nothing() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut all = 0;
+    for (part, path) in sources().into_iter().filter(|(part, _)| ["runtimes", "shim"].contains(&&**part)) {
+        if NODES_FILES.iter().any(|file| path == root.join(file)) {
+            continue;
+        }
+        all += 1;
+        for other in named(&std::fs::read_to_string(&path).unwrap()) {
+            assert!(!PREPARES.contains(&&*other), "{} of {part} uses {other}", path.display());
+        }
+    }
+    assert!(all > 30, "only {all} files of the watchdog's side were found");
+}
+
+/// A mode is of one runtime, and only its folder knows which; the rest asks for what the runtime does.
+#[test]
+fn nobody_else_asks_for_a_mode() {
+    for (part, path) in sources().into_iter().filter(|(part, _)| part != "runtimes") {
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(!text.contains("Mode::"), "{} of {part} tells modes apart", path.display());
+    }
+}
+
 #[test]
 fn unsafe_code_stands_in_one_folder() {
     for (part, path) in sources() {

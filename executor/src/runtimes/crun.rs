@@ -1,7 +1,9 @@
 //! The crun runtime: containers of the host's system folders, of one executable file, or of a root file system.
 
-pub mod bundle;
+mod bundle;
 mod seccomp;
+mod verdict;
+mod watchdog_side;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +20,8 @@ use crate::shim_api::layout::Layout;
 use crate::shim_api::request::{GivenMount, Mode, Order, Root};
 use crate::stages::{Owner, Staged};
 use crate::{confine, root, sys, working_dir};
+
+pub use watchdog_side::MODES;
 
 struct Crun {
     settings: Arc<HostSettings>,

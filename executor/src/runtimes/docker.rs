@@ -11,18 +11,21 @@ pub mod credentials;
 pub mod credentials_watch;
 pub mod engine;
 pub mod image;
-pub mod keeper;
+mod keeper;
 mod logs;
 pub mod pull;
 mod refusal;
 pub mod runtime;
-pub mod verdict;
+mod verdict;
 pub mod watch;
+mod watchdog_side;
 mod wish;
 
 use stint_protocol::LeaseId;
 
 use crate::shim_api::layout::folder_name;
+
+pub use watchdog_side::MODES;
 
 /// The name of an attempt's container.
 pub fn container_name(lease: LeaseId) -> String {

@@ -1,6 +1,10 @@
 //! The process runtime: programs of the host, or one executable file, shut into their own view of it unless the operator
 //! turned the sandbox off.
 
+mod jail;
+mod program;
+mod watchdog_side;
+
 use std::sync::Arc;
 
 use stint_protocol::{Allowance, Network, Runtime as Kind};
@@ -14,6 +18,8 @@ use crate::shim_api::layout::Layout;
 use crate::shim_api::request::{Mode, Order};
 use crate::stages::{Owner, Staged};
 use crate::{confine, root, sys};
+
+pub use watchdog_side::MODES;
 
 struct Process(Arc<HostSettings>);
 

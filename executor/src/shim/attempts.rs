@@ -1,6 +1,5 @@
 //! The attempts a watchdog holds: started, stopped, remembered until their end is acknowledged.
 
-mod docker;
 mod ending;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -12,27 +11,26 @@ use stint_protocol::limits::clip;
 use stint_protocol::{AttemptEnd, BootMs, EndKind, LeaseId};
 
 use crate::limits;
-use crate::runtimes::crun::bundle;
+use crate::runtimes;
+use crate::runtimes::watchdog_side::{Kept, Start, StartError, Started, WatchdogSide};
 use crate::shim::cgroup::{Amounts, Cgroup};
 use crate::shim::homes::Homes;
 use crate::shim::journal::{Journal, Open, Trace};
 use crate::shim::probe::{Ability, children_file};
-use crate::shim::program::program_for;
 use crate::shim::recover::Leftovers;
 use crate::shim::spare::Spare;
 use crate::shim_api::layout::Layout;
-use crate::shim_api::request::{Mode, Order};
+use crate::shim_api::request::Order;
 use crate::shim_api::wire::{FromShim, Held, HeldAttempt};
 use crate::sys;
 use crate::sys::Reaped;
 use crate::sys::spawn::{Child, Phase, Spawner};
 use crate::watchdog::{Action, Limits, Watchdog, Why};
 
-use docker::Kept;
-
 #[derive(Debug)]
 struct Attempt {
     order: Order,
+    runtime: &'static dyn WatchdogSide,
     /// None: in its own folder from the beginning.
     home: Option<u32>,
     slot: u32,
@@ -41,8 +39,8 @@ struct Attempt {
     contained: bool,
     cgroup: Option<Cgroup>,
     announced: bool,
-    /// Of a Docker attempt.
-    kept: Kept,
+    /// What runs elsewhere, where its child only keeps it.
+    kept: Option<Box<dyn Kept>>,
     /// CPU time of its processes when it was first killed, which nobody can tell afterwards.
     burnt_ms: Option<u64>,
     /// Set when the watchdog's child was reaped; others of the attempt may still be there.
@@ -148,18 +146,22 @@ impl Attempts {
             let known = self.running.contains_key(&order.lease)
                 || self.ended.contains_key(&order.lease)
                 || self.leftovers.holds(order.lease);
-            if !known {
-                // A container's files belong to another user, so its folder is not handed on.
-                let own_folder = order.own_folder || matches!(order.mode, Mode::Crun | Mode::Docker);
-                let home = (!own_folder).then(|| self.homes.take());
-                self.journal.begun(order.lease, home);
-                fresh.push((order, home));
+            if known {
+                continue;
             }
+            let Some(runtime) = runtimes::in_mode(order.mode) else {
+                self.refuse(order.lease, EndKind::StartFailed, "its watchdog has no such runtime".into());
+                continue;
+            };
+            let own_folder = order.own_folder || runtime.keeps_folder();
+            let home = (!own_folder).then(|| self.homes.take());
+            self.journal.begun(order.lease, home);
+            fresh.push((order, runtime, home));
         }
         let written = self.journal.flush(sys::boot_now());
-        for (index, (order, home)) in fresh.into_iter().enumerate() {
+        for (index, (order, runtime, home)) in fresh.into_iter().enumerate() {
             match &written {
-                Ok(()) => self.start_one(order, home),
+                Ok(()) => self.start_one(order, runtime, home),
                 Err(e) => {
                     self.give_back(order.lease, home);
                     let message = format!("writing the watchdog's journal: {e}");
@@ -172,34 +174,35 @@ impl Attempts {
         }
     }
 
-    fn start_one(&mut self, order: Order, home: Option<u32>) {
+    fn start_one(&mut self, order: Order, runtime: &'static dyn WatchdogSide, home: Option<u32>) {
         let lease = order.lease;
         let before = sys::boot_now();
         let mut limits = Limits {
             deadline: order.deadline,
             grace_ms: order.grace_ms,
             kill_margin_ms: order.kill_margin_ms,
-            run_timeout_ms: docker::first_timeout(&order),
+            // Guarded from the launch on, also where the program's own run time begins later.
+            run_timeout_ms: order.run_timeout_ms.saturating_add(runtime.start_ms().unwrap_or(0)),
             started_at: before,
         };
         if !Watchdog::may_start(&limits, before) {
             self.give_back(lease, home);
             return self.refuse(lease, EndKind::Lost, "its lease was over before it could be started".into());
         }
-        let started = self.cgroup_for(&order, home).and_then(|cgroup| {
-            match self.spawn(&order, home, cgroup.as_ref()) {
-                Ok((slot, child, contained)) => Ok((slot, child, contained, cgroup)),
+        let started = self.cgroup_for(&order, runtime, home).and_then(|cgroup| {
+            match self.spawn(&order, runtime, home, cgroup.as_ref()) {
+                Ok((slot, started)) => Ok((slot, started, cgroup)),
                 Err(e) => {
                     self.doomed.extend(cgroup);
                     Err(e)
                 }
             }
         });
-        let (slot, child, contained, cgroup) = match started {
+        let (slot, Started { child, contained, kept }, cgroup) = match started {
             Ok(started) => started,
             Err(e) => {
                 self.give_back(lease, home);
-                return self.refuse(lease, EndKind::StartFailed, e);
+                return self.refuse(lease, EndKind::StartFailed, e.to_string());
             }
         };
         let trace = Trace { pid: child.pid, before, after: sys::boot_now() };
@@ -214,6 +217,7 @@ impl Attempts {
         }
         let attempt = Attempt {
             order,
+            runtime,
             home,
             slot,
             child,
@@ -221,7 +225,7 @@ impl Attempts {
             contained,
             cgroup,
             announced,
-            kept: Kept::default(),
+            kept,
             burnt_ms: None,
             gone: None,
         };
@@ -235,8 +239,13 @@ impl Attempts {
         }
     }
 
-    fn cgroup_for(&mut self, order: &Order, home: Option<u32>) -> Result<Option<Cgroup>, String> {
-        if matches!(order.mode, Mode::Direct | Mode::Docker) || !self.ability.cgroups.can_kill() {
+    fn cgroup_for(
+        &mut self,
+        order: &Order,
+        runtime: &dyn WatchdogSide,
+        home: Option<u32>,
+    ) -> Result<Option<Cgroup>, StartError> {
+        if !runtime.has_cgroup() || !self.ability.cgroups.can_kill() {
             return Ok(None);
         }
         let pids = order.confinement.as_ref().map_or(limits::PIDS, |c| c.pids);
@@ -254,7 +263,7 @@ impl Attempts {
                 self.ability.cgroups.create(order.lease, home, amounts)
             }
         };
-        cgroup.map(Some).map_err(|e| format!("making its cgroup: {e}"))
+        cgroup.map(Some).map_err(StartError::while_doing("making its cgroup"))
     }
 
     /// Removes a cgroup, now or when the kernel has taken its last process apart.
@@ -265,34 +274,27 @@ impl Attempts {
     fn spawn(
         &mut self,
         order: &Order,
+        runtime: &dyn WatchdogSide,
         home: Option<u32>,
         cgroup: Option<&Cgroup>,
-    ) -> Result<(u32, Child, bool), String> {
-        if order.mode == Mode::Docker {
-            return self.spawn_keeper(order);
+    ) -> Result<(u32, Started), StartError> {
+        let full = StartError::Impossible("the watchdog holds as many attempts as it can");
+        let slot = self.take_slot().ok_or(full)?;
+        let layout = &self.layout;
+        let started = runtime.start(Start {
+            layout,
+            order,
+            folder: home.map_or_else(|| layout.attempt(order.lease), |number| layout.home(number)),
+            cgroups: cgroup.map(Cgroup::doors).unwrap_or_default(),
+            namespaces: self.ability.namespaces,
+            jails: self.ability.jail,
+            spawner: &mut self.spawner,
+            slot,
+        });
+        if started.is_err() {
+            self.free_slots.push(slot);
         }
-        let mut program = program_for(&self.layout, order, home, cgroup, &self.ability);
-        if order.mode == Mode::Crun {
-            if self.ability.namespaces.is_none() {
-                return Err("the crun runtime needs pid namespaces, which this host does not permit".into());
-            }
-            let container =
-                bundle::make(&self.layout, order).map_err(|e| format!("making the crun bundle: {e}"))?;
-            program.container = Some(container);
-        }
-        let slot = self.take_slot().ok_or("the watchdog holds as many attempts as it can")?;
-        let namespaces = self.ability.namespaces.filter(|_| order.mode != Mode::Direct);
-        let child = match namespaces {
-            Some(namespaces) => self.spawner.contained(slot, &program, namespaces),
-            None => self.spawner.direct(slot, &program),
-        };
-        match child {
-            Ok(child) => Ok((slot, child, namespaces.is_some())),
-            Err(e) => {
-                self.free_slots.push(slot);
-                Err(format!("starting the process: {e}"))
-            }
-        }
+        Ok((slot, started?))
     }
 
     fn take_slot(&mut self) -> Option<u32> {
@@ -342,8 +344,10 @@ impl Attempts {
         if !attempt.announced && at.0 > 0 {
             attempt.announced = true;
             self.news.push(FromShim::Started(lease, at, attempt.home));
-            if attempt.order.mode == Mode::Docker {
-                attempt.kept.found(self.spawner.slot(attempt.slot));
+            if let Some(kept) = &mut attempt.kept {
+                kept.hold(self.spawner.slot(attempt.slot));
+            }
+            if attempt.runtime.start_ms().is_some() {
                 self.watchdog.began(lease, at, attempt.order.run_timeout_ms);
             }
         }

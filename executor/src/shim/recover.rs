@@ -8,7 +8,8 @@ use stint_protocol::LeaseId;
 
 use crate::complain::complain;
 use crate::labels::kill_labelled;
-use crate::runtimes::docker::keeper;
+use crate::runtimes;
+use crate::runtimes::watchdog_side::Kept;
 use crate::shim::cgroup::{Cgroup, Cgroups};
 use crate::shim::journal::{Open, Trace};
 use crate::shim_api::layout::Layout;
@@ -21,8 +22,8 @@ struct Leftover {
     process: Option<OwnedFd>,
     cgroup: Option<Cgroup>,
     home: Option<u32>,
-    /// Socket of the daemon that has its container, and who clears that away.
-    docker: Option<(String, Option<OwnedFd>)>,
+    /// What it left elsewhere, and who clears that away.
+    elsewhere: Option<(Box<dyn Kept>, Option<OwnedFd>)>,
 }
 
 /// All attempts of earlier watchdogs that may still run.
@@ -39,9 +40,9 @@ impl Leftovers {
         let leftover = |lease: LeaseId| {
             let process = open.get(&lease).and_then(|open| open.trace).and_then(|trace| find_process(&trace));
             let home = open.get(&lease).and_then(|open| open.home);
-            let docker = std::fs::read_to_string(keeper::mark_file(layout, lease)).ok();
-            let docker = docker.map(|socket| (socket, None));
-            (lease, Leftover { process, cgroup: cgroups.existing(lease, home), home, docker })
+            let kept = runtimes::watchdog_sides().find_map(|(_, runtime)| runtime.left_by(layout, lease));
+            let elsewhere = kept.map(|kept| (kept, None));
+            (lease, Leftover { process, cgroup: cgroups.existing(lease, home), home, elsewhere })
         };
         Self { attempts: leases.into_iter().map(leftover).collect() }
     }
@@ -71,7 +72,7 @@ impl Leftovers {
         let mut gone = Vec::new();
         for (lease, leftover) in &mut self.attempts {
             let gone_here = leftover.is_gone();
-            let gone_there = gone_here && leftover.is_cleared(layout, *lease, spawner, helpers);
+            let gone_there = gone_here && leftover.is_cleared(*lease, spawner, helpers);
             if gone_there && !labelled.contains(lease) {
                 gone.push((*lease, leftover.home));
             }
@@ -102,20 +103,14 @@ impl Leftover {
 }
 
 impl Leftover {
-    /// Whether the Docker daemon has nothing of it any more; a child asks and clears up. Only once its keeper is gone,
-    /// which could have started it after that.
-    fn is_cleared(
-        &mut self,
-        layout: &Layout,
-        lease: LeaseId,
-        spawner: &Spawner,
-        helpers: &mut BTreeSet<i32>,
-    ) -> bool {
-        let Some((socket, helper)) = &mut self.docker else { return true };
+    /// Whether there is nothing of it elsewhere any more; a child asks and clears up. Only once its keeper is gone, which
+    /// could have started it after that.
+    fn is_cleared(&mut self, lease: LeaseId, spawner: &Spawner, helpers: &mut BTreeSet<i32>) -> bool {
+        let Some((kept, helper)) = &mut self.elsewhere else { return true };
         if let Some(helper) = helper {
             return sys::pidfd_exited(helper);
         }
-        match spawner.keeper(|_| keeper::clean(layout, lease, socket, None)) {
+        match kept.clear_away(spawner, None) {
             Ok(child) => {
                 helpers.insert(child.pid);
                 *helper = Some(child.pidfd);

@@ -1,12 +1,13 @@
 //! How an attempt has ended, from what its init, its exit status, its cgroup and the watchdog say.
 
 use std::io;
-use std::path::Path;
 use std::sync::atomic::Ordering::SeqCst;
 
 use stint_protocol::limits::clip;
 use stint_protocol::{AttemptEnd, EndKind};
 
+use crate::runtimes::watchdog_side::{Failed, WatchdogSide};
+use crate::shim_api::layout::Layout;
 use crate::shim_api::request::Order;
 use crate::sys::Slot;
 use crate::sys::spawn::{Phase, Step};
@@ -14,17 +15,17 @@ use crate::watchdog::Why;
 
 /// Everything there is to judge by.
 pub struct Evidence<'a> {
+    pub layout: &'a Layout,
     pub order: &'a Order,
+    pub runtime: &'static dyn WatchdogSide,
     pub slot: &'a Slot,
     /// Raw wait status of the watchdog's child: the program, or the init of its namespace.
     pub child_status: i32,
     pub contained: bool,
     pub why: Option<Why>,
     pub oom_kills: u64,
-    /// crun's messages.
-    pub crun_log: &'a Path,
-    /// What the keeper of a Docker container wrote.
-    pub docker_end: Option<AttemptEnd>,
+    /// What the keeper said of what ran elsewhere.
+    pub kept_end: Option<AttemptEnd>,
 }
 
 /// The kind of end and what a user needs to know beyond it.
@@ -32,7 +33,7 @@ pub fn judge(evidence: &Evidence<'_>) -> (EndKind, String) {
     if let Some(why) = evidence.why {
         return (why.end_kind(), stopped_message(why, evidence.order));
     }
-    if let Some(end) = &evidence.docker_end {
+    if let Some(end) = &evidence.kept_end {
         return (end.kind.clone(), end.message.clone());
     }
     let (kind, message) = match Phase::of(evidence.slot) {
@@ -77,11 +78,14 @@ fn from_status(status: i32) -> (EndKind, String) {
 fn not_started(evidence: &Evidence<'_>) -> (EndKind, String) {
     let step = Step::of(evidence.slot);
     let number = evidence.slot.errno.load(SeqCst);
+    let failed = Failed { layout: evidence.layout, order: evidence.order, step, number };
+    if let Some(told) = evidence.runtime.not_started(&failed) {
+        return told;
+    }
     let error = io::Error::from_raw_os_error(number);
     let name = evidence.order.command.first().map_or("", String::as_str);
     match step {
         Step::Exec => exec_failure(name, number, &error),
-        Step::CrunCreate | Step::CrunStart => crun_failure(step, number, evidence),
         // It was there when the node looked.
         Step::HostMount if number == libc::ELOOP => {
             (EndKind::Denied, "what it mounts was replaced by a link meanwhile".into())
@@ -126,31 +130,4 @@ fn exec_failure(name: &str, number: i32, error: &io::Error) -> (EndKind, String)
         _ => return (EndKind::StartFailed, clip(format!("executing {name:?} failed: {error}"))),
     };
     (EndKind::NotRunnable, clip(format!("{name:?}: {advice}")))
-}
-
-fn crun_failure(step: Step, status: i32, evidence: &Evidence<'_>) -> (EndKind, String) {
-    let text = std::fs::read_to_string(evidence.crun_log).unwrap_or_default();
-    let said: Vec<&str> = text.lines().filter_map(message_of_log_line).collect();
-    let words = said.join("; ");
-    let users_fault = ["executable", "exec format", "invalid rootfs", "rootfs"]
-        .iter()
-        .any(|part| words.to_lowercase().contains(part))
-        || evidence.order.working_dir.as_deref().is_some_and(|wanted| words.contains(&format!("`{wanted}`")))
-        || evidence.order.mounts.iter().any(|mount| names(&words, &mount.target));
-    let kind = if users_fault { EndKind::NotRunnable } else { EndKind::StartFailed };
-    let shown = if words.is_empty() { format!("exit status {status}") } else { words };
-    (kind, clip(format!("{}: {shown}", step.as_str())))
-}
-
-/// Whether crun speaks of a place in the container: it quotes it, mostly without the slash that it begins with.
-fn names(words: &str, place: &str) -> bool {
-    let bare = place.trim_start_matches('/');
-    [place, bare].iter().any(|place| words.contains(&format!("`{place}`")))
-}
-
-/// The message of a line as crun logs it: `2026-01-02T03:04:05.678901Z: message`.
-fn message_of_log_line(line: &str) -> Option<&str> {
-    let line = line.trim();
-    let message = line.split_once("Z: ").map_or(line, |(_, message)| message);
-    (!message.is_empty()).then_some(message)
 }

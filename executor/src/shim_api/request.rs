@@ -201,6 +201,16 @@ pub enum Root {
     Folder(#[n(0)] String, #[n(1)] Option<String>),
 }
 
+impl Root {
+    /// The one executable file.
+    pub fn executable(&self) -> Option<&str> {
+        match self {
+            Root::Executable(file) => Some(file),
+            Root::Folder(..) => None,
+        }
+    }
+}
+
 /// What an attempt is kept from.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Confinement {

@@ -7,11 +7,11 @@ use std::sync::atomic::Ordering::SeqCst;
 use stint_protocol::{AttemptEnd, EndKind, LeaseId, Usage};
 
 use super::{Attempt, Attempts, Gone};
+use crate::complain::complain;
 use crate::labels::label_of;
-use crate::runtimes::crun::bundle;
+use crate::runtimes;
 use crate::shim::cgroup::Cgroup;
 use crate::shim::verdict::{Evidence, judge};
-use crate::shim_api::request::Mode;
 use crate::sys::{self, Reaped};
 use crate::usage;
 
@@ -36,8 +36,8 @@ impl Attempts {
 
     pub(super) fn kill(&mut self, lease: LeaseId) {
         let Some(attempt) = self.running.get_mut(&lease) else { return };
-        if attempt.order.mode == Mode::Docker {
-            return attempt.kept.kill(&attempt.child, self.spawner.slot(attempt.slot));
+        if let Some(kept) = &mut attempt.kept {
+            return kept.kill(&attempt.child, self.spawner.slot(attempt.slot));
         }
         if attempt.gone.is_none() {
             sys::pidfd_signal(&attempt.child.pidfd, libc::SIGKILL);
@@ -76,7 +76,7 @@ impl Attempts {
         self.by_pid.remove(&pid);
         self.announce(lease);
         let why = self.watchdog.stopped_by(lease);
-        if self.lacks_docker_end(lease) {
+        if self.was_left_by_its_keeper(lease) {
             return self.clear_up(lease);
         }
         if let Some(attempt) = self.running.get_mut(&lease) {
@@ -84,6 +84,30 @@ impl Attempts {
             if attempt.contained {
                 // The init of a pid namespace is reaped only after the kernel has emptied the namespace.
                 self.finish(lease);
+            }
+        }
+    }
+
+    /// Whether a keeper is gone that has not said how its attempt ended: it was killed.
+    fn was_left_by_its_keeper(&self, lease: LeaseId) -> bool {
+        let Some(attempt) = self.running.get(&lease) else { return false };
+        attempt.kept.as_ref().is_some_and(|kept| !kept.is_over(self.spawner.slot(attempt.slot)))
+    }
+
+    /// Puts another keeper in the place of one that was killed; it only clears up.
+    fn clear_up(&mut self, lease: LeaseId) {
+        let Some(attempt) = self.running.get_mut(&lease) else { return };
+        let Some(kept) = &mut attempt.kept else { return };
+        let slot = self.spawner.slot(attempt.slot);
+        kept.kill(&attempt.child, slot);
+        match kept.clear_away(&self.spawner, Some(slot)) {
+            Ok(child) => {
+                self.by_pid.insert(child.pid, lease);
+                attempt.child = child;
+            }
+            Err(e) => {
+                complain!(Watchdog, lease, "clearing up its container: {e}");
+                attempt.gone.get_or_insert(Gone { reaped: None, why: None, at: sys::boot_now() });
             }
         }
     }
@@ -97,7 +121,7 @@ impl Attempts {
         }
         let (labelled, unknown) = self.kill_orphans();
         for lease in gone {
-            if self.lacks_docker_end(lease) {
+            if self.was_left_by_its_keeper(lease) {
                 self.clear_up(lease);
                 continue;
             }
@@ -131,7 +155,9 @@ impl Attempts {
             return;
         }
         for (lease, home) in self.leftovers.sweep(&self.layout, &self.spawner, &mut self.helpers) {
-            bundle::remove(&self.layout, lease);
+            for (_, runtime) in runtimes::watchdog_sides() {
+                runtime.clean(&self.layout, lease);
+            }
             if let Some(home) = home {
                 self.homes.leave(&self.layout, lease, home);
             }
@@ -181,21 +207,22 @@ impl Attempts {
         let Some(gone) = attempt.gone else { return };
         let slot = self.spawner.slot(attempt.slot);
         let oom_kills = attempt.cgroup.as_ref().map_or(0, Cgroup::oom_kills);
-        let docker_end = (attempt.order.mode == Mode::Docker).then(|| self.docker_end(lease, slot)).flatten();
-        let usage = match &docker_end {
+        let kept_end = attempt.kept.as_ref().and_then(|kept| kept.end(slot));
+        let usage = match &kept_end {
             Some(end) => end.usage.clone(),
             // Before its cgroup goes.
             None => used(&attempt, gone).filter(|_| slot.started.load(SeqCst) > 0).map(Box::new),
         };
         let (kind, message) = judge(&Evidence {
+            layout: &self.layout,
             order: &attempt.order,
+            runtime: attempt.runtime,
             slot,
             child_status: gone.reaped.map_or(0, |reaped| reaped.status),
             contained: attempt.contained,
             why: gone.why,
             oom_kills,
-            crun_log: &bundle::log_file(&self.layout, lease),
-            docker_end,
+            kept_end,
         });
         let (started, ended) = (slot.started.load(SeqCst), slot.ended.load(SeqCst));
         let run_ms = match started {
@@ -203,9 +230,7 @@ impl Attempts {
             _ if ended > 0 => ended.saturating_sub(started),
             _ => gone.at.0.saturating_sub(started),
         };
-        if attempt.order.mode == Mode::Crun {
-            bundle::remove(&self.layout, lease);
-        }
+        attempt.runtime.clean(&self.layout, lease);
         if let Some(home) = attempt.home {
             self.homes.leave(&self.layout, lease, home);
         }

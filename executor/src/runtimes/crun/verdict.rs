@@ -1,0 +1,40 @@
+//! Why crun did not start a container, in crun's words.
+
+use stint_protocol::EndKind;
+use stint_protocol::limits::clip;
+
+use super::bundle;
+use crate::runtimes::watchdog_side::Failed;
+use crate::sys::spawn::Step;
+
+/// None: it failed at something else than crun.
+pub fn not_started(failed: &Failed<'_>) -> Option<(EndKind, String)> {
+    let Failed { layout, order, step, number } = *failed;
+    if !matches!(step, Step::CrunCreate | Step::CrunStart) {
+        return None;
+    }
+    let text = std::fs::read_to_string(bundle::log_file(layout, order.lease)).unwrap_or_default();
+    let said: Vec<&str> = text.lines().filter_map(message_of_log_line).collect();
+    let words = said.join("; ");
+    let users_fault = ["executable", "exec format", "invalid rootfs", "rootfs"]
+        .iter()
+        .any(|part| words.to_lowercase().contains(part))
+        || order.working_dir.as_deref().is_some_and(|wanted| words.contains(&format!("`{wanted}`")))
+        || order.mounts.iter().any(|mount| names(&words, &mount.target));
+    let kind = if users_fault { EndKind::NotRunnable } else { EndKind::StartFailed };
+    let shown = if words.is_empty() { format!("exit status {number}") } else { words };
+    Some((kind, clip(format!("{}: {shown}", step.as_str()))))
+}
+
+/// Whether crun speaks of a place in the container: it quotes it, mostly without the slash that it begins with.
+fn names(words: &str, place: &str) -> bool {
+    let bare = place.trim_start_matches('/');
+    [place, bare].iter().any(|place| words.contains(&format!("`{place}`")))
+}
+
+/// The message of a line as crun logs it: `2026-01-02T03:04:05.678901Z: message`.
+fn message_of_log_line(line: &str) -> Option<&str> {
+    let line = line.trim();
+    let message = line.split_once("Z: ").map_or(line, |(_, message)| message);
+    (!message.is_empty()).then_some(message)
+}
