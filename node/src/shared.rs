@@ -1,12 +1,13 @@
 //! The state as this peer has applied it, and who waits for it to change.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use minicbor::{Decode, Encode};
 use stint_protocol::{NodeId, TaskId, TimeMs, Version};
-use stint_raft::{Machine, Position};
-use stint_scheduler::{Change, Command, Rejection, Stamped, State, apply, decode_snapshot, encode_snapshot};
+use stint_raft::{Capture, Machine, Position};
+use stint_scheduler::{Change, Command, Rejection, Stamped, State, apply, read_snapshot, write_snapshot};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
@@ -193,13 +194,13 @@ impl Machine for NodeMachine {
         self.0.waiters.wake(&touched.tasks);
     }
 
-    fn capture(&self) -> Box<dyn FnOnce() -> Vec<u8> + Send> {
+    fn capture(&self) -> Capture {
         let state = self.0.view().state;
-        Box::new(move || encode_snapshot(&state))
+        Box::new(move |to| write_snapshot(&state, to))
     }
 
-    fn restore(&mut self, at: Position, bytes: &[u8]) -> Result<(), String> {
-        let state = decode_snapshot(bytes).map_err(|e| e.to_string())?;
+    fn restore(&mut self, at: Position, from: &mut dyn Read) -> Result<(), String> {
+        let state = read_snapshot(from).map_err(|e| e.to_string())?;
         self.0.can_follow(state.version())?;
         let nodes: Vec<NodeId> = state.nodes().map(|n| n.id).collect();
         {

@@ -1,23 +1,22 @@
 //! The replicated state machine: the trait to implement, and the adapter that openraft drives.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
 
 use crate::log::lock;
 use crate::settings::APPLY_ENTRIES;
-use crate::snapshot::Snapshots;
+use crate::snapshot::{Body, Snapshots};
 use crate::types::{
     Entry, EntryPayload, LogId, Outcome, Position, Snapshot, SnapshotMeta, StoredMembership, Types, position,
 };
 
-/// Encodes a captured state. Runs off the apply path.
-pub type Capture = Box<dyn FnOnce() -> Vec<u8> + Send>;
+/// Writes a captured state, piece by piece; pieces may be as small as it likes. Runs off the apply path.
+pub type Capture = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>;
 
 /// The replicated state machine. All calls come in log order from one task.
 pub trait Machine: Send + 'static {
@@ -34,11 +33,11 @@ pub trait Machine: Send + 'static {
     /// Ends a batch of `apply` and `advance` calls. Replies go out after it, so what it publishes is there by then.
     fn batch_done(&mut self);
 
-    /// A cheap capture of the state as it is now; the closure encodes it later, beside further `apply` calls.
+    /// A cheap capture of the state as it is now; the closure writes it later, beside further `apply` calls.
     fn capture(&self) -> Capture;
 
-    /// Replaces the state by an encoded one, which held everything up to `at`. An error stops this peer.
-    fn restore(&mut self, at: Position, bytes: &[u8]) -> Result<(), String>;
+    /// Replaces the state by the one that is read, which held everything up to `at`. An error stops this peer.
+    fn restore(&mut self, at: Position, from: &mut dyn Read) -> Result<(), String>;
 }
 
 /// Counts bytes applied since the last snapshot, so that one is taken in time.
@@ -128,7 +127,7 @@ impl<M: Machine> Applier<M> {
 }
 
 impl<M: Machine> RaftStateMachine<Types> for Applier<M> {
-    type SnapshotData = Bytes;
+    type SnapshotData = Body;
     type SnapshotBuilder = Builder;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
@@ -171,10 +170,10 @@ impl<M: Machine> RaftStateMachine<Types> for Applier<M> {
         Builder { meta, capture, snapshots: self.snapshots.clone() }
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> Result<(), io::Error> {
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Body) -> Result<(), io::Error> {
         self.snapshots.save(meta.clone(), snapshot.clone()).await?;
         let at = meta.last_log_id.as_ref().map(position).unwrap_or_default();
-        let restored = self.machine().restore(at, &snapshot);
+        let restored = self.machine().restore(at, &mut snapshot.reader());
         restored.map_err(|what| {
             let what = format!("the snapshot at entry {} cannot be restored: {what}", at.index);
             let error = io::Error::new(io::ErrorKind::InvalidData, what);
@@ -201,13 +200,12 @@ pub(crate) struct Builder {
 }
 
 impl RaftSnapshotBuilder<Types> for Builder {
-    type SnapshotData = Bytes;
+    type SnapshotData = Body;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let capture =
             lock(&self.capture).take().ok_or_else(|| io::Error::other("a capture is encoded once"))?;
-        let bytes = self.snapshots.blocking(move || Ok(Bytes::from(capture()))).await?;
-        self.snapshots.save(self.meta.clone(), bytes.clone()).await?;
-        Ok(Snapshot { meta: self.meta.clone(), snapshot: bytes })
+        let snapshot = self.snapshots.write(self.meta.clone(), capture).await?;
+        Ok(Snapshot { meta: self.meta.clone(), snapshot })
     }
 }

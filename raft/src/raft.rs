@@ -88,7 +88,8 @@ impl<M: Machine> Raft<M> {
         let snapshots =
             Snapshots::open(settings.disk.clone(), snapshot_dir, settings.inline_io, queue.clone())?;
         let growth = Growth::new(settings.snapshot_every_bytes);
-        let applier = Applier::new(machine, Arc::new(snapshots), growth.clone());
+        let snapshots = Arc::new(snapshots);
+        let applier = Applier::new(machine, snapshots.clone(), growth.clone());
         let wiring = Wiring::new(id, &settings, transport);
         let seed = AtomicU64::new(settings.rng_seed.unwrap_or_else(system_seed));
 
@@ -105,7 +106,7 @@ impl<M: Machine> Raft<M> {
             settings,
             queue,
             failures,
-            snapshots_in: Receiver::default(),
+            snapshots_in: Receiver::new(snapshots),
             in_flight: Semaphore::new(PROPOSALS_IN_FLIGHT_BYTES / PERMIT_BYTES),
             seed,
             stopped: AtomicBool::new(false),

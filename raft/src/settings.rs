@@ -26,6 +26,8 @@ pub(crate) const APPEND_ENTRIES: u64 = 256;
 pub(crate) const APPLY_BYTES: usize = 4 * 1024 * 1024;
 /// Entries applied before `batch_done` is called and replies go out.
 pub(crate) const APPLY_ENTRIES: usize = 1024;
+/// Bytes of a snapshot that are read from its file, or written to it, at once: few calls, and little memory.
+pub(crate) const SNAPSHOT_PIECE_BYTES: usize = 256 * 1024;
 /// Bytes of a snapshot in one request.
 pub(crate) const SNAPSHOT_CHUNK_BYTES: usize = 1024 * 1024;
 /// How long one request of a snapshot may take.
@@ -34,7 +36,7 @@ pub(crate) const SNAPSHOT_CHUNK_DEADLINE: Duration = Duration::from_secs(5);
 pub(crate) const SNAPSHOT_INSTALL_DEADLINE: Duration = Duration::from_secs(60);
 /// Times in a row that a request of a snapshot may fail before the transfer is given up (openraft begins it anew).
 pub(crate) const SNAPSHOT_RETRIES: u32 = 3;
-/// Bytes of the largest snapshot that is taken from a leader: the whole state is held in memory while it is installed.
+/// Bytes of the largest snapshot that is taken from a leader: the state that it holds has to fit into memory.
 pub(crate) const MAX_SNAPSHOT_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 /// Shortest time an append request may take before it is sent again: a slow sync must not cause resends.
 pub(crate) const APPEND_DEADLINE_MIN: Duration = Duration::from_millis(1_000);

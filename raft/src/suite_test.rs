@@ -1,5 +1,6 @@
 //! openraft's own conformance suite on the real store.
 
+use std::io::Read;
 use std::sync::{Arc, Mutex};
 
 use openraft::testing::log::{StoreBuilder, Suite};
@@ -30,11 +31,13 @@ impl Machine for Kept {
 
     fn capture(&self) -> Capture {
         let bytes = self.0.lock().unwrap().clone();
-        Box::new(move || bytes)
+        Box::new(move |to| to.write_all(&bytes))
     }
 
-    fn restore(&mut self, _at: Position, bytes: &[u8]) -> Result<(), String> {
-        *self.0.lock().unwrap() = bytes.to_vec();
+    fn restore(&mut self, _at: Position, from: &mut dyn Read) -> Result<(), String> {
+        let mut bytes = Vec::new();
+        from.read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+        *self.0.lock().unwrap() = bytes;
         Ok(())
     }
 }

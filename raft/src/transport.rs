@@ -21,6 +21,7 @@ use crate::error::TransportError;
 use crate::settings::{
     SNAPSHOT_CHUNK_BYTES, SNAPSHOT_CHUNK_DEADLINE, SNAPSHOT_INSTALL_DEADLINE, SNAPSHOT_RETRIES, Settings,
 };
+use crate::snapshot::Body;
 use crate::types::{Payload, PeerId, PeerInfo, Snapshot, Types, Vote};
 use crate::wire::{self, Answer, ChunkAnswer, ChunkCode, Envelope, Request};
 
@@ -175,7 +176,7 @@ fn unexpected() -> RPCError<Types> {
 }
 
 impl RaftNetworkV2<Types> for Connection {
-    type SnapshotData = Bytes;
+    type SnapshotData = Body;
 
     async fn append_entries(
         &mut self,
@@ -242,33 +243,31 @@ impl Connection {
     /// Sends piece by piece, from where the receiver says; a piece that fails is sent again a few times.
     async fn send_snapshot(&self, vote: Vote, snapshot: Snapshot) -> Result<Vote, RPCError<Types>> {
         let body = &snapshot.snapshot;
-        let total_crc = crc32c::crc32c(body);
         let (mut offset, mut failures) = (0, 0);
         loop {
-            let end = body.len().min(offset + SNAPSHOT_CHUNK_BYTES);
-            let bytes = body.slice(offset..end);
+            let bytes = body.piece(offset, SNAPSHOT_CHUNK_BYTES).await;
+            // openraft tries again: it asks for the newest snapshot, and a peer that cannot read all of that one stops.
+            let bytes = bytes.map_err(|e| RPCError::Unreachable(Unreachable::from_string(e)))?;
+            let end = offset + bytes.len() as u64;
             let chunk = ChunkCode {
                 vote: vote.into(),
                 last: snapshot.meta.last_log_id.map(Into::into),
                 membership: (&snapshot.meta.last_membership).into(),
-                total: body.len() as u64,
-                total_crc,
-                offset: offset as u64,
+                total: body.len,
+                total_crc: body.crc,
+                offset,
                 crc: crc32c::crc32c(&bytes),
                 bytes: Payload(bytes),
             };
-            let deadline =
-                if end == body.len() { SNAPSHOT_INSTALL_DEADLINE } else { SNAPSHOT_CHUNK_DEADLINE };
+            let deadline = if end == body.len { SNAPSHOT_INSTALL_DEADLINE } else { SNAPSHOT_CHUNK_DEADLINE };
             match self.ask(CallClass::Snapshot, Request::Chunk(chunk), deadline).await {
                 Ok(Answer::Chunk(ChunkAnswer::Done(vote))) => return Ok(vote.into()),
-                Ok(Answer::Chunk(ChunkAnswer::Next(next)))
-                    if next > offset as u64 && next <= body.len() as u64 =>
-                {
-                    offset = next as usize;
+                Ok(Answer::Chunk(ChunkAnswer::Next(next))) if next > offset && next <= body.len => {
+                    offset = next;
                     failures = 0;
                 }
                 Ok(Answer::Chunk(ChunkAnswer::Next(next))) => {
-                    offset = (next as usize).min(body.len());
+                    offset = next.min(body.len);
                     failures += 1;
                 }
                 Ok(Answer::Chunk(ChunkAnswer::Damaged)) => {

@@ -122,7 +122,7 @@ pub(crate) type EntryPayload = openraft::EntryPayload<Payload, PeerId, PeerInfo>
 pub(crate) type Membership = openraft::Membership<PeerId, PeerInfo>;
 pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<Types>;
 pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<Types>;
-pub(crate) type Snapshot = openraft::alias::SnapshotOf<Types, Bytes>;
+pub(crate) type Snapshot = openraft::alias::SnapshotOf<Types, crate::snapshot::Body>;
 pub(crate) type Core<M> = openraft::Raft<Types, crate::machine::Applier<M>>;
 pub(crate) type Scope<F> = openraft::rt::task_local::TaskLocalFuture<std::cell::Cell<u64>, F>;
 

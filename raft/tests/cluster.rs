@@ -212,8 +212,10 @@ async fn a_peer_far_behind_gets_a_snapshot_in_pieces_although_answers_are_lost()
     leader.promote(4).await.unwrap();
     assert!(leader.status().voters.contains_key(&4));
 
-    // The installed snapshot is on its disk.
+    // The installed snapshot is on its disk, and nothing else is left of the transfer.
     cluster.stop(4).await;
+    let names = cluster.peers[&4].disk.session().list(Path::new("/data/snapshots")).unwrap();
+    assert!(names.len() == 1 && names[0].ends_with(".snap"), "{names:?}");
     cluster.start(4).await.unwrap();
     cluster.agree(&[1, 2, 3, 4], 200).await;
 }

@@ -24,6 +24,8 @@ pub use image::{BlobRecord, Image, Keep};
 pub use node::{GpuRecord, Node, NodeMode};
 pub use plan::{Assignment, Plan, PlanInput, plan};
 pub use settings::{Placement, Settings};
-pub use snapshot::{SnapshotError, decode_snapshot, digest, encode_snapshot, same};
+pub use snapshot::{
+    SnapshotError, decode_snapshot, digest, encode_snapshot, read_snapshot, same, write_snapshot,
+};
 pub use state::State;
 pub use task::{AttemptRecord, FinishedTask, Leased, StopReason, SuspendReason, Task, TaskState};

@@ -1,8 +1,11 @@
 //! Random histories: every invariant after every command, replicas equal, snapshots faithful, nothing lost.
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/dripping.rs"]
+mod dripping;
 mod support;
 
+use dripping::Dripping;
 use proptest::prelude::*;
 use stint_protocol::*;
 use stint_scheduler::*;
@@ -342,7 +345,10 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
     #[test]
-    fn random_histories_keep_every_invariant(steps in proptest::collection::vec(step(), 1..120)) {
+    fn random_histories_keep_every_invariant(
+        steps in proptest::collection::vec(step(), 1..120),
+        piece in 1..300usize,
+    ) {
         let mut run = Run::new();
         for step in steps {
             run.take(step);
@@ -351,6 +357,7 @@ proptest! {
         let bytes = encode_snapshot(&run.state);
         let mut restored = decode_snapshot(&bytes).unwrap();
         prop_assert_eq!(digest(&restored), digest(&run.state));
+        prop_assert!(same(&restored, &read_snapshot(Dripping::new(&bytes, piece)).unwrap()));
         // It goes on as the one it was taken from.
         let all = PlanInput { reachable: (1..5).map(NodeId).collect() };
         let later = Stamped { now: TimeMs(run.now + 100_000), command: Command::Tick };

@@ -170,6 +170,14 @@ impl Oracle {
         }
     }
 
+    /// The first state of a process, which it may have read from a snapshot: peers check only what they meet in one.
+    pub fn on_first_state(&self, peer: u64, state: &State) {
+        let broken = |broken| format!("the state of node {peer} is not sound: {broken}");
+        let sound = stint_scheduler::check(state).map_err(broken);
+        let now = self.time.ms();
+        self.book().note(now, sound, "same state on every replica");
+    }
+
     /// A replica whose peer may speak `speaks` has applied up to `at`, where the cluster speaks `version`.
     pub fn on_version(&self, peer: u64, speaks: Version, at: Position, version: Version) {
         let (now, mut book) = (self.time.ms(), self.book());

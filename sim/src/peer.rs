@@ -259,6 +259,7 @@ impl Peer {
         let (oracle, watched, id) = (self.0.world.oracle.clone(), node.clone(), self.0.id);
         tokio::spawn(async move {
             let mut applied = watched.shared.applied();
+            oracle.on_first_state(id, &watched.shared.view().state);
             while applied.changed().await.is_ok() {
                 let view = watched.shared.view();
                 oracle.on_state(id, life, view.at, &view.state);

@@ -44,7 +44,7 @@ struct Batch {
 }
 
 impl Queue {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             state: Mutex::default(),
             work: Condvar::new(),

@@ -1,6 +1,8 @@
 //! The stored and sent forms, byte for byte. A change here breaks data folders and mixed clusters: make a new version.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use openraft::raft::{AppendEntriesRequest, VoteRequest};
@@ -138,8 +140,27 @@ fn a_snapshot_head_keeps_its_form() {
         last_log_id: Some(id(7)),
         last_membership: StoredMembership::new(Some(id(0)), membership()),
     };
+    // As the first version wrote it, with a length that took as few bytes as it could; the body follows.
+    let first = "5354494e54534e500100000027000000ec8c2ca200000000848203078282030082818101a201826468313a3162643102826468323a31626432041a263fc950626f6479";
+    let crc = crc32c::crc32c(b"body");
+    let today = hex(&crate::snapshot::head(&meta, 4, crc)) + &hex(b"body");
     assert_eq!(
-        hex(&crate::snapshot::head(&meta, b"body")),
-        "5354494e54534e500100000027000000ec8c2ca200000000848203078282030082818101a201826468313a3162643102826468323a31626432041a263fc950"
+        today,
+        "5354494e54534e50010000002f000000aa13ec3b00000000848203078282030082818101a201826468313a3162643102826468323a316264321b00000000000000041a263fc950626f6479"
     );
+    for written in [first.to_owned(), today] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("snapshot-00000000000000000007-00000000000000000003.snap");
+        std::fs::write(&path, unhex(&written)).unwrap();
+        let disk = Arc::new(crate::log::disk::RealDisk);
+        let (found, body) = crate::snapshot::read_file(disk, &path).unwrap();
+        assert_eq!(found, meta);
+        let mut bytes = Vec::new();
+        body.reader().read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes, b"body");
+    }
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
 }

@@ -9,6 +9,7 @@ pub mod memory_disk;
 pub mod simulated_disk;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -64,19 +65,21 @@ impl Machine for SharedLedger {
     fn capture(&self) -> Capture {
         let ledger = self.lock();
         let (lines, ballast) = (ledger.lines.clone(), ledger.ballast);
-        Box::new(move || {
-            let mut bytes = (ballast as u64).to_le_bytes().to_vec();
-            bytes.resize(8 + ballast, 7);
+        Box::new(move |to| {
+            to.write_all(&(ballast as u64).to_le_bytes())?;
+            to.write_all(&vec![7; ballast])?;
             for (index, line) in lines {
-                bytes.extend_from_slice(&index.to_le_bytes());
-                bytes.extend_from_slice(&(line.len() as u32).to_le_bytes());
-                bytes.extend_from_slice(&line);
+                to.write_all(&index.to_le_bytes())?;
+                to.write_all(&(line.len() as u32).to_le_bytes())?;
+                to.write_all(&line)?;
             }
-            bytes
+            Ok(())
         })
     }
 
-    fn restore(&mut self, _at: Position, bytes: &[u8]) -> Result<(), String> {
+    fn restore(&mut self, _at: Position, from: &mut dyn Read) -> Result<(), String> {
+        let mut bytes = Vec::new();
+        from.read_to_end(&mut bytes).map_err(|e| e.to_string())?;
         let mut ledger = self.lock();
         ledger.restored += 1;
         ledger.lines.clear();

@@ -1,0 +1,212 @@
+//! Reads a snapshot item by item and re-derives every index. Of what is read it holds one item at a time, and where each
+//! spec is.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use minicbor::bytes::ByteArray;
+use stint_protocol::{
+    Digest, IdempotencyKey, LeaseId, NodeId, Resources, SharedSpec, TaskId, TaskName, Tenant, TimeMs,
+};
+
+use super::items::Items;
+use super::{FORMAT, SnapshotError};
+use crate::history::Packed;
+use crate::image::{BlobRecord, Image, Keep};
+use crate::node::{GpuRecord, Node};
+use crate::settings::Settings;
+use crate::state::{KeyRecord, State};
+use crate::task::{FinishedFields, FinishedTask, Leased, Task, TaskFields, TaskState};
+
+/// Fields of the oldest layout that is read.
+const FIELDS_AT_FIRST: u64 = 13;
+
+/// Reads a snapshot. What contradicts itself is refused where it is met; that every index agrees with the tasks is
+/// `check`'s to say, and follows from how they are made here.
+pub fn read_snapshot(from: impl Read) -> Result<State, SnapshotError> {
+    let mut items = Items::new(from);
+    let fields = items.array()?;
+    match items.next()? {
+        FORMAT => {}
+        found => return Err(SnapshotError::Newer { found }),
+    }
+    once(fields >= FIELDS_AT_FIRST, || {
+        format!("it has {fields} parts, and every one had {FIELDS_AT_FIRST}")
+    })?;
+    let mut state = State {
+        configured: items.next()?,
+        settings: Arc::new(items.next::<Settings>()?),
+        time: items.next()?,
+        next_sequence: items.next()?,
+        next_node: items.next()?,
+        finished_total: items.next()?,
+        ..State::default()
+    };
+    read_tasks(&mut items, &mut state)?;
+    items.each(|node: Node| add_node(&mut state, node))?;
+    read_keys(&mut items, &mut state)?;
+    items.each(|(hash, at): (ByteArray<32>, TimeMs)| {
+        state.join_tokens.insert(*hash, at);
+        Ok(())
+    })?;
+    // Versions came after the first snapshots were stored, images later still. What comes behind them is of a version that
+    // this one need not understand.
+    if fields > 13 {
+        state.version = items.next()?;
+    }
+    if fields > 14 {
+        items.each(|image| add_image(&mut state, image))?;
+    }
+    if fields > 15 {
+        items.each(|(digest, record)| add_blob(&mut state, digest, record))?;
+    }
+    if fields > 16 {
+        items.each(|(tenant, digest, keep)| add_keep(&mut state, tenant, digest, keep))?;
+    }
+    sum_up_leases(&mut state)?;
+    Ok(state)
+}
+
+fn read_tasks<R: Read>(items: &mut Items<R>, state: &mut State) -> Result<(), SnapshotError> {
+    let mut specs: Vec<SharedSpec> = Vec::new();
+    items.each(|spec| {
+        specs.push(spec);
+        Ok(())
+    })?;
+    items.each(|(id, place, fields): (TaskId, u32, TaskFields)| {
+        let spec = spec_at(&specs, place)?;
+        add_task(state, id, Task { spec, fields })
+    })?;
+    items.each(|(id, place, fields): (TaskId, u32, FinishedFields)| {
+        let spec = spec_at(&specs, place)?;
+        add_finished(state, id, FinishedTask { spec, fields })
+    })
+}
+
+fn read_keys<R: Read>(items: &mut Items<R>, state: &mut State) -> Result<(), SnapshotError> {
+    items.each(|(at, tenant, key, record): (TimeMs, Tenant, IdempotencyKey, KeyRecord)| {
+        state.key_order.insert((at, tenant.clone(), key.clone()));
+        let known = state.keys.insert((tenant, key), record);
+        once(known.is_none(), || "an idempotency key is there twice".into())
+    })
+}
+
+fn spec_at(specs: &[SharedSpec], place: u32) -> Result<SharedSpec, SnapshotError> {
+    let missing = || SnapshotError::Broken(format!("spec {place} is not in the table of {}", specs.len()));
+    specs.get(place as usize).cloned().ok_or_else(missing)
+}
+
+/// What is met must not contradict what was met before.
+fn once(holds: bool, what: impl FnOnce() -> String) -> Result<(), SnapshotError> {
+    if holds { Ok(()) } else { Err(SnapshotError::Broken(what())) }
+}
+
+fn add_blob(state: &mut State, digest: Digest, record: BlobRecord) -> Result<(), SnapshotError> {
+    record.unused_since.map(|since| state.unused_blobs.insert((since, digest)));
+    let known = state.blobs.insert(digest, Arc::new(record));
+    once(known.is_none(), || format!("blob {digest} is there twice"))
+}
+
+fn add_keep(state: &mut State, tenant: Tenant, digest: Digest, keep: Keep) -> Result<(), SnapshotError> {
+    *state.blob_references.entry(digest).or_default() += 1;
+    state.keep_order.insert((keep.until, tenant.clone(), digest));
+    let known = state.keeps.insert((tenant, digest), keep);
+    once(known.is_none(), || format!("blob {digest} is kept twice for one tenant"))
+}
+
+fn add_image(state: &mut State, image: Image) -> Result<(), SnapshotError> {
+    if image.listed {
+        state.image_names.insert((image.tenant.clone(), image.name.clone()), image.id);
+    }
+    if let Some(blob) = image.source.blob() {
+        *state.blob_references.entry(blob.digest).or_default() += 1;
+    }
+    let id = image.id;
+    let known = state.images.insert(id, Arc::new(image));
+    once(known.is_none(), || format!("image {id} is there twice"))
+}
+
+/// What it uses is summed up when all leases are known.
+fn add_node(state: &mut State, mut node: Node) -> Result<(), SnapshotError> {
+    node.used = Resources::default();
+    node.running = 0;
+    for gpu in &node.offer.gpus {
+        let mut record = state.gpus.get(&gpu.id).cloned().unwrap_or_default();
+        record.offered_by.push((node.id, gpu.clone()));
+        state.gpus.insert(gpu.id.clone(), record);
+    }
+    let id: NodeId = node.id;
+    node.drain_by.map(|at| state.drains.insert((at, id)));
+    let known = state.nodes.insert(id, Arc::new(node));
+    once(known.is_none(), || format!("node {id} is there twice"))
+}
+
+fn add_name(
+    state: &mut State,
+    id: TaskId,
+    tenant: &Tenant,
+    name: &Option<TaskName>,
+) -> Result<(), SnapshotError> {
+    let Some(name) = name else { return Ok(()) };
+    let known = state.names.insert((tenant.clone(), name.clone()), id);
+    once(known.is_none(), || format!("two tasks of {tenant} are named {name}"))
+}
+
+fn add_task(state: &mut State, id: TaskId, task: Task) -> Result<(), SnapshotError> {
+    add_name(state, id, &task.fields.tenant, &task.fields.name)?;
+    state.spec_bytes += crate::apply::share_of_spec(&task);
+    if let Some(pinned) = &task.spec.pinned {
+        *state.image_uses.entry(pinned.id).or_default() += 1;
+    }
+    match &task.fields.state {
+        TaskState::Queued { not_before, .. } if *not_before > state.time => {
+            state.delayed.insert((*not_before, id));
+        }
+        TaskState::Queued { .. } => {
+            let key = state.queue_key(id, &task);
+            state.queue.insert(key);
+        }
+        TaskState::Leased(leased) => add_lease(state, id, &task, leased)?,
+        TaskState::Suspended { wake_at, .. } => {
+            state.suspended.insert((crate::apply::wake_place(*wake_at), id));
+        }
+    }
+    state.tenant_accepted(&task.fields.tenant, id);
+    let known = state.tasks.insert(id, Arc::new(task));
+    once(known.is_none(), || format!("task {id} is there twice"))
+}
+
+fn add_lease(state: &mut State, id: TaskId, task: &Task, leased: &Leased) -> Result<(), SnapshotError> {
+    let lease = LeaseId { task: id, attempt: task.fields.attempts };
+    state.leases.insert((leased.node, lease));
+    for gpu in &leased.gpus {
+        let mut record: GpuRecord = state.gpus.get(gpu).cloned().unwrap_or_default();
+        let other = record.holder.replace(lease);
+        once(other.is_none(), || format!("GPU {gpu} has two holders: {other:?} and {lease}"))?;
+        state.gpus.insert(gpu.clone(), record);
+    }
+    Ok(())
+}
+
+/// What the leases of each node use.
+fn sum_up_leases(state: &mut State) -> Result<(), SnapshotError> {
+    for (id, lease) in &state.leases {
+        let Some(node) = state.nodes.get_mut(id).map(Arc::make_mut) else {
+            let what = format!("{lease} is leased to node {id}, which is no member");
+            return Err(SnapshotError::Broken(what));
+        };
+        let need = state.tasks.get(&lease.task).map(|task| task.spec.resources()).unwrap_or_default();
+        node.used = node.used.plus(&need);
+        node.running += 1;
+    }
+    Ok(())
+}
+
+fn add_finished(state: &mut State, id: TaskId, task: FinishedTask) -> Result<(), SnapshotError> {
+    add_name(state, id, &task.fields.tenant, &task.fields.name)?;
+    state.tenant_finished(&task.fields.tenant, id);
+    state.finished_order.insert((task.fields.outcome.finished_at, id));
+    state.history_bytes += task.weight();
+    let known = state.history.insert(id, Packed::new(&task));
+    once(known.is_none() && !state.tasks.contains_key(&id), || format!("task {id} is there twice"))
+}

@@ -1,0 +1,134 @@
+//! Writes a snapshot item by item: nothing of it is gathered before it is written but the places of the specs, some thirty
+//! bytes for a spec that itself takes hundreds.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use minicbor::Encoder;
+use minicbor::encode::write::Writer;
+use minicbor::encode::{Error, Write};
+use stint_protocol::SharedSpec;
+
+use super::FORMAT;
+use crate::state::State;
+
+/// Fields of a snapshot, in their order; `read` says what they are.
+const FIELDS: u64 = 17;
+
+/// Writes the whole state. `to` gets many small pieces and should gather them.
+pub fn write_snapshot(state: &State, to: impl io::Write) -> io::Result<()> {
+    write(state, true, Writer::new(to)).map_err(io::Error::other)
+}
+
+/// `sharing`: a spec that several tasks share is written once. Which tasks share an allocation may differ between a
+/// replica that applied and one that was restored from a snapshot; for comparing, no two tasks share one.
+pub(super) fn write<W: Write>(state: &State, sharing: bool, to: W) -> Result<(), Error<W::Error>> {
+    let mut e = Encoder::new(to);
+    e.array(FIELDS)?.u32(FORMAT)?.bool(state.configured)?.encode(&*state.settings)?.encode(state.time)?;
+    e.u64(state.next_sequence)?.u64(state.next_node)?.u64(state.finished_total)?;
+    let mut places = Places { by_address: BTreeMap::new(), next: 0, sharing };
+    write_specs(state, &mut places, &mut e)?;
+    places.next = 0;
+    write_tasks(state, &mut places, &mut e)?;
+    e.array(state.nodes.len() as u64)?;
+    for node in state.nodes.values() {
+        e.encode(&**node)?;
+    }
+    write_keys(state, &mut e)?;
+    e.array(state.join_tokens.len() as u64)?;
+    for (hash, expires) in &state.join_tokens {
+        e.array(2)?.bytes(hash)?.encode(expires)?;
+    }
+    e.encode(state.version)?;
+    write_images(state, &mut e)
+}
+
+/// Where each spec stands in the table of specs: a number for each allocation, in the order in which tasks have it.
+struct Places {
+    by_address: BTreeMap<usize, u32>,
+    next: u32,
+    sharing: bool,
+}
+
+impl Places {
+    /// The place of a spec, and whether it is met for the first time.
+    fn of(&mut self, spec: &SharedSpec) -> (u32, bool) {
+        let address = std::ptr::from_ref(&**spec) as usize;
+        if let Some(place) = self.by_address.get(&address).filter(|_| self.sharing) {
+            return (*place, false);
+        }
+        let place = self.next;
+        self.next += 1;
+        if self.sharing {
+            self.by_address.insert(address, place);
+        }
+        (place, true)
+    }
+}
+
+fn all_specs(state: &State) -> impl Iterator<Item = &SharedSpec> {
+    let live = state.tasks.values().map(|task| &task.spec);
+    live.chain(state.history.values().map(|task| &task.spec))
+}
+
+/// Counts them before it writes them, as an array says its length first.
+fn write_specs<W: Write>(
+    state: &State,
+    places: &mut Places,
+    e: &mut Encoder<W>,
+) -> Result<(), Error<W::Error>> {
+    let count = all_specs(state).filter(|spec| places.of(spec).1).count();
+    e.array(count as u64)?;
+    let mut written = 0;
+    for spec in all_specs(state) {
+        // Each was given its place when it was met first: the next one to be written has the next place.
+        if !places.sharing || places.of(spec).0 == written {
+            e.encode(spec)?;
+            written += 1;
+        }
+    }
+    Ok(())
+}
+
+fn write_tasks<W: Write>(
+    state: &State,
+    places: &mut Places,
+    e: &mut Encoder<W>,
+) -> Result<(), Error<W::Error>> {
+    e.array(state.tasks.len() as u64)?;
+    for (id, task) in &state.tasks {
+        e.encode((id, places.of(&task.spec).0, &task.fields))?;
+    }
+    e.array(state.history.len() as u64)?;
+    for (id, task) in &state.history {
+        e.array(3)?.encode(id)?.u32(places.of(&task.spec).0)?;
+        task.write(e)?;
+    }
+    Ok(())
+}
+
+fn write_keys<W: Write>(state: &State, e: &mut Encoder<W>) -> Result<(), Error<W::Error>> {
+    e.array(state.key_order.len() as u64)?;
+    for (at, tenant, key) in &state.key_order {
+        let record = state.keys.get(&(tenant.clone(), key.clone()));
+        let record = record.unwrap_or_else(|| panic!("idempotency key {key} has an age and no record"));
+        e.encode((at, tenant, key, record))?;
+    }
+    Ok(())
+}
+
+fn write_images<W: Write>(state: &State, e: &mut Encoder<W>) -> Result<(), Error<W::Error>> {
+    e.array(state.images.len() as u64)?;
+    for image in state.images.values() {
+        e.encode(&**image)?;
+    }
+    e.array(state.blobs.len() as u64)?;
+    for (digest, record) in &state.blobs {
+        e.encode((digest, &**record))?;
+    }
+    e.array(state.keeps.len() as u64)?;
+    for ((tenant, digest), keep) in &state.keeps {
+        e.encode((tenant, digest, keep))?;
+    }
+    e.ok()
+}
