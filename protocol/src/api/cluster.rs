@@ -42,3 +42,79 @@ pub struct Peer {
     /// Entries it lags behind the leader.
     pub lag: Option<u64>,
 }
+
+/// As `stint.v1` carries them, both ways.
+#[cfg(feature = "grpc")]
+mod grpc {
+    use super::{Cluster, HeldBack, Peer};
+    use crate::api::grpc::{all, counted};
+    use crate::v1;
+
+    impl From<v1::ClusterStatusReply> for Cluster {
+        fn from(reply: v1::ClusterStatusReply) -> Self {
+            Self {
+                cluster: reply.cluster,
+                version: reply.version,
+                node_id: reply.node_id,
+                leader_id: counted(reply.leader_id),
+                term: reply.term,
+                applied_index: reply.applied_index,
+                queued: reply.queued,
+                running: reply.running,
+                finished: reply.finished,
+                peers: all(reply.peers),
+                alarms: reply.alarms,
+                cluster_version: reply.cluster_version,
+                held_back_by: all(reply.held_back_by),
+            }
+        }
+    }
+
+    impl From<Cluster> for v1::ClusterStatusReply {
+        fn from(cluster: Cluster) -> Self {
+            Self {
+                cluster: cluster.cluster,
+                node_id: cluster.node_id,
+                leader_id: cluster.leader_id.unwrap_or_default(),
+                term: cluster.term,
+                applied_index: cluster.applied_index,
+                peers: all(cluster.peers),
+                queued: cluster.queued,
+                running: cluster.running,
+                finished: cluster.finished,
+                version: cluster.version,
+                alarms: cluster.alarms,
+                cluster_version: cluster.cluster_version,
+                held_back_by: all(cluster.held_back_by),
+            }
+        }
+    }
+
+    impl From<v1::Peer> for Peer {
+        fn from(peer: v1::Peer) -> Self {
+            let v1::Peer { id, name, address, role, lag } = peer;
+            Self { id, name, address, role, lag }
+        }
+    }
+
+    impl From<Peer> for v1::Peer {
+        fn from(peer: Peer) -> Self {
+            let Peer { id, name, address, role, lag } = peer;
+            Self { id, name, address, role, lag }
+        }
+    }
+
+    impl From<v1::HeldBack> for HeldBack {
+        fn from(by: v1::HeldBack) -> Self {
+            let v1::HeldBack { name, speaks } = by;
+            Self { name, speaks }
+        }
+    }
+
+    impl From<HeldBack> for v1::HeldBack {
+        fn from(by: HeldBack) -> Self {
+            let HeldBack { name, speaks } = by;
+            Self { name, speaks }
+        }
+    }
+}

@@ -38,3 +38,71 @@ pub struct Gpu {
     /// The attempt that has it, or who else uses it.
     pub holder: Option<String>,
 }
+
+/// As `stint.v1` carries them, both ways.
+#[cfg(feature = "grpc")]
+mod grpc {
+    use super::{Gpu, Node};
+    use crate::api::grpc::{all, given};
+    use crate::v1;
+
+    impl From<v1::Node> for Node {
+        fn from(node: v1::Node) -> Self {
+            Self {
+                id: node.id,
+                name: node.name,
+                address: node.address,
+                state: node.state,
+                role: node.role,
+                cpu_milli: node.cpu_milli,
+                cpu_used_milli: node.cpu_used_milli,
+                memory_bytes: node.memory_bytes,
+                memory_used_bytes: node.memory_used_bytes,
+                running: node.running,
+                slots: node.slots,
+                gpus: all(node.gpus),
+                runtimes: node.runtimes,
+                classes: node.classes,
+                labels: node.labels.into_iter().collect(),
+                problems: node.problems,
+            }
+        }
+    }
+
+    impl From<Node> for v1::Node {
+        fn from(node: Node) -> Self {
+            Self {
+                id: node.id,
+                name: node.name,
+                address: node.address,
+                state: node.state,
+                role: node.role,
+                cpu_milli: node.cpu_milli,
+                cpu_used_milli: node.cpu_used_milli,
+                memory_bytes: node.memory_bytes,
+                memory_used_bytes: node.memory_used_bytes,
+                running: node.running,
+                slots: node.slots,
+                gpus: all(node.gpus),
+                runtimes: node.runtimes,
+                classes: node.classes,
+                labels: node.labels.into_iter().collect(),
+                problems: node.problems,
+            }
+        }
+    }
+
+    impl From<v1::Gpu> for Gpu {
+        fn from(gpu: v1::Gpu) -> Self {
+            let v1::Gpu { id, model, memory_bytes, state, holder } = gpu;
+            Self { id, model, memory_bytes, state, holder: given(holder) }
+        }
+    }
+
+    impl From<Gpu> for v1::Gpu {
+        fn from(gpu: Gpu) -> Self {
+            let Gpu { id, model, memory_bytes, state, holder } = gpu;
+            Self { id, model, memory_bytes, state, holder: holder.unwrap_or_default() }
+        }
+    }
+}

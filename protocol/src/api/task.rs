@@ -133,3 +133,194 @@ mod mounts_as_text {
         texts.iter().map(|text| text.parse().map_err(D::Error::custom)).collect()
     }
 }
+
+/// As `stint.v1` carries them, both ways.
+#[cfg(feature = "grpc")]
+mod grpc {
+    use super::{Attempt, Kept, Limits, Outcome, Submitted, Task, Usage, Waited};
+    use crate::api::grpc::{all, counted, given};
+    use crate::{HostMount, v1};
+
+    impl From<v1::SubmitReply> for Submitted {
+        fn from(reply: v1::SubmitReply) -> Self {
+            let v1::SubmitReply { task_ids, repeated } = reply;
+            Self { task_ids, repeated }
+        }
+    }
+
+    impl From<v1::WaitReply> for Waited {
+        fn from(reply: v1::WaitReply) -> Self {
+            Self { finished: reply.finished, tasks: all(reply.tasks) }
+        }
+    }
+
+    impl From<Waited> for v1::WaitReply {
+        fn from(waited: Waited) -> Self {
+            Self { finished: waited.finished, tasks: all(waited.tasks) }
+        }
+    }
+
+    impl From<v1::Task> for Task {
+        fn from(task: v1::Task) -> Self {
+            Self {
+                id: task.id,
+                name: given(task.name),
+                tenant: task.tenant,
+                class: task.class,
+                state: task.state,
+                priority: task.priority,
+                command: task.command,
+                submitted_at_ms: task.submitted_at_ms,
+                not_before_ms: counted(task.not_before_ms),
+                attempts: task.attempts,
+                node_id: counted(task.node_id),
+                node: given(task.node_name),
+                outcome: task.outcome.map(Outcome::from),
+                attempt_records: all(task.attempt_records),
+                limits: task.limits.map(Limits::from),
+                cpu_milli: task.cpu_milli,
+                memory_bytes: task.memory_bytes,
+            }
+        }
+    }
+
+    impl From<Task> for v1::Task {
+        fn from(task: Task) -> Self {
+            Self {
+                id: task.id,
+                name: task.name.unwrap_or_default(),
+                tenant: task.tenant,
+                class: task.class,
+                state: task.state,
+                submitted_at_ms: task.submitted_at_ms,
+                attempts: task.attempts,
+                node_id: task.node_id.unwrap_or_default(),
+                node_name: task.node.unwrap_or_default(),
+                outcome: task.outcome.map(v1::Outcome::from),
+                attempt_records: all(task.attempt_records),
+                command: task.command,
+                priority: task.priority,
+                not_before_ms: task.not_before_ms.unwrap_or_default(),
+                cpu_milli: task.cpu_milli,
+                memory_bytes: task.memory_bytes,
+                limits: task.limits.map(v1::TaskLimits::from),
+            }
+        }
+    }
+
+    impl From<v1::Outcome> for Outcome {
+        fn from(outcome: v1::Outcome) -> Self {
+            let v1::Outcome {
+                status,
+                kind,
+                exit_code,
+                message,
+                finished_at_ms,
+                run_ms,
+                attempt,
+                outputs,
+                usage,
+            } = outcome;
+            let (outputs, usage) = (all(outputs), usage.map(Usage::from));
+            Self { status, kind, exit_code, message, finished_at_ms, run_ms, attempt, outputs, usage }
+        }
+    }
+
+    impl From<Outcome> for v1::Outcome {
+        fn from(outcome: Outcome) -> Self {
+            let Outcome { status, kind, exit_code, message, finished_at_ms, run_ms, attempt, outputs, usage } =
+                outcome;
+            let (outputs, usage) = (all(outputs), usage.map(v1::Usage::from));
+            Self { status, kind, exit_code, message, finished_at_ms, run_ms, attempt, outputs, usage }
+        }
+    }
+
+    impl From<v1::KeptFile> for Kept {
+        fn from(kept: v1::KeptFile) -> Self {
+            let v1::Blob { digest, size_bytes } = kept.blob.unwrap_or_default();
+            Self { path: kept.path, digest, size_bytes, stored: kept.stored }
+        }
+    }
+
+    impl From<Kept> for v1::KeptFile {
+        fn from(kept: Kept) -> Self {
+            let Kept { path, digest, size_bytes, stored } = kept;
+            Self { path, blob: Some(v1::Blob { digest, size_bytes }), stored }
+        }
+    }
+
+    impl From<v1::Attempt> for Attempt {
+        fn from(attempt: v1::Attempt) -> Self {
+            Self {
+                number: attempt.number,
+                node_id: attempt.node_id,
+                node: attempt.node_name,
+                started_at_ms: counted(attempt.started_at_ms),
+                ended_at_ms: counted(attempt.ended_at_ms),
+                end: given(attempt.end),
+                message: attempt.message,
+                gpus: attempt.gpus,
+            }
+        }
+    }
+
+    impl From<Attempt> for v1::Attempt {
+        fn from(attempt: Attempt) -> Self {
+            Self {
+                number: attempt.number,
+                node_id: attempt.node_id,
+                node_name: attempt.node,
+                started_at_ms: attempt.started_at_ms.unwrap_or_default(),
+                ended_at_ms: attempt.ended_at_ms.unwrap_or_default(),
+                end: attempt.end.unwrap_or_default(),
+                message: attempt.message,
+                gpus: attempt.gpus,
+            }
+        }
+    }
+
+    impl From<v1::TaskLimits> for Limits {
+        fn from(limits: v1::TaskLimits) -> Self {
+            let v1::TaskLimits { pids, swap_bytes, tmp_bytes, shm_bytes, network, working_dir, mounts } =
+                limits;
+            let (network, working_dir, mounts) = (given(network), given(working_dir), all(mounts));
+            Self { pids, network, tmp_bytes, shm_bytes, swap_bytes, working_dir, mounts }
+        }
+    }
+
+    impl From<Limits> for v1::TaskLimits {
+        fn from(limits: Limits) -> Self {
+            let Limits { pids, network, tmp_bytes, shm_bytes, swap_bytes, working_dir, mounts } = limits;
+            let (network, working_dir) = (network.unwrap_or_default(), working_dir.unwrap_or_default());
+            Self { pids, swap_bytes, tmp_bytes, shm_bytes, network, working_dir, mounts: all(mounts) }
+        }
+    }
+
+    impl From<v1::HostMount> for HostMount {
+        fn from(mount: v1::HostMount) -> Self {
+            let v1::HostMount { source, target, writable } = mount;
+            Self { source, target: given(target), writable }
+        }
+    }
+
+    impl From<HostMount> for v1::HostMount {
+        fn from(mount: HostMount) -> Self {
+            let HostMount { source, target, writable } = mount;
+            Self { source, target: target.unwrap_or_default(), writable }
+        }
+    }
+
+    impl From<v1::Usage> for Usage {
+        fn from(usage: v1::Usage) -> Self {
+            let v1::Usage { cpu_ms, peak_memory_bytes, read_bytes, written_bytes } = usage;
+            Self { cpu_ms, peak_memory_bytes, read_bytes, written_bytes }
+        }
+    }
+
+    impl From<Usage> for v1::Usage {
+        fn from(usage: Usage) -> Self {
+            let Usage { cpu_ms, peak_memory_bytes, read_bytes, written_bytes } = usage;
+            Self { cpu_ms, peak_memory_bytes, read_bytes, written_bytes }
+        }
+    }
+}
