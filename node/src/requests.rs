@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::leader::{Leader, NotDone};
 use crate::limits;
 use crate::shared::Shared;
-use crate::wire::{ForwardAnswer, LeaderView, Refusal, RefusalCode, Reply, Request, SubmitRequest};
+use crate::wire::{ForwardAnswer, LeaderView, Refusal, RefusalCode, Reply, Request};
 
 /// Answers requests where the leader is.
 pub struct Requests {
@@ -149,9 +149,7 @@ impl Requests {
         Ok(Reply::Done { index: self.shared.view().at.index })
     }
 
-    async fn submit(&self, request: SubmitRequest) -> Result<Reply, Failed> {
-        let SubmitRequest { tenant, first, count, name, spec, key, digest, key_made_ms } = request;
-        let submit = Submit { tenant, first, count, name, spec, key, digest, key_made_ms };
+    async fn submit(&self, submit: Submit) -> Result<Reply, Failed> {
         let changes = self.one(Command::Submit(submit)).await?;
         let submitted = changes.into_iter().find_map(|change| match change {
             Change::Submitted { first, count, repeated } => Some(Reply::Submitted { first, count, repeated }),

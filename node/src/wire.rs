@@ -6,10 +6,10 @@ mod grant;
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 use stint_protocol::{
-    AttemptEnd, BootMs, GpuInfo, IdempotencyKey, ImageId, Incarnation, LeaseId, NodeId, Nonce, Runtime,
-    SharedSpec, TaskId, TaskName, Tenant, TimeMs, Version,
+    AttemptEnd, BootMs, GpuInfo, ImageId, Incarnation, LeaseId, NodeId, Nonce, Runtime, SharedSpec, TaskId,
+    TaskName, Tenant, TimeMs, Version,
 };
-use stint_scheduler::{NodeMode, RegisterNode};
+use stint_scheduler::{NodeMode, RegisterNode, Submit};
 
 pub use grant::Grant;
 
@@ -134,8 +134,9 @@ pub enum ReportAnswer {
 /// A client's request as forwarded to the leader.
 #[derive(Clone, Debug, Encode, Decode)]
 pub enum Request {
+    /// Checked and resolved by the peer that took it.
     #[n(0)]
-    Submit(#[n(0)] SubmitRequest),
+    Submit(#[n(0)] Submit),
     #[n(1)]
     Cancel(#[n(0)] Vec<TaskId>),
     #[n(2)]
@@ -197,27 +198,6 @@ pub enum Request {
     /// Images and stored bytes.
     #[n(11)]
     Registry(#[n(0)] RegistryRequest),
-}
-
-/// A submit, checked and resolved by the peer that took it.
-#[derive(Clone, Debug, Encode, Decode)]
-pub struct SubmitRequest {
-    #[n(0)]
-    pub tenant: Tenant,
-    #[n(1)]
-    pub first: TaskId,
-    #[n(2)]
-    pub count: u32,
-    #[n(3)]
-    pub name: Option<TaskName>,
-    #[n(4)]
-    pub spec: SharedSpec,
-    #[n(5)]
-    pub key: Option<IdempotencyKey>,
-    #[n(6)]
-    pub digest: u64,
-    #[n(7)]
-    pub key_made_ms: Option<u64>,
 }
 
 /// Answers to requests.

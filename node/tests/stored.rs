@@ -10,10 +10,10 @@ use stint_node::blobs::message::{BlobChunk, OfferAnswer, OfferBlob, ReadBlob, Re
 use stint_node::shared::Entry;
 use stint_node::wire::{
     ForwardAnswer, Grant, Kind, Launching, LeaderView, Orders, ReadLog, Refusal, RefusalCode, Reply, Report,
-    ReportAnswer, Request, SubmitRequest,
+    ReportAnswer, Request,
 };
 use stint_protocol::*;
-use stint_scheduler::{Admit, Command, KeepBlob, NodeMode, RegisterImage, RegisterNode, StopReason};
+use stint_scheduler::{Admit, Command, KeepBlob, NodeMode, RegisterImage, RegisterNode, StopReason, Submit};
 use stored::{Stored, assert_reads};
 
 fn stored() -> Stored {
@@ -160,7 +160,7 @@ fn the_answers_to_a_report_are_read_and_written_as_they_were_stored() {
 
 #[test]
 fn forwarded_requests_are_read_and_written_as_they_were_stored() {
-    let submit = |spec| SubmitRequest {
+    let submit = |spec| Submit {
         tenant: Tenant::new("team-7").unwrap(),
         first: task(),
         count: 2,

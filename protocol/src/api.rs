@@ -16,6 +16,7 @@ pub use explanation::{Explanation, NodeReason};
 pub use image::Image;
 pub use node::{Gpu, Node};
 pub use result::{
-    AttemptSummary, OutputFile, OutputsSummary, ResultEnd, ResultError, ResultLogs, ResultOutputs, TaskResult,
+    AttemptSummary, OutputFile, OutputsSummary, ResultEnd, ResultError, ResultLogs, ResultOutputs,
+    ResultSpec, TaskResult,
 };
 pub use task::{Attempt, Kept, Limits, Outcome, Submitted, Task, Usage, Waited};

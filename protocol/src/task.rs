@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::class::{Class, ClassRules, Runtime};
 use crate::files::TaskFiles;
-use crate::image::PinnedImage;
+use crate::image::{Named, PinnedImage};
 use crate::limits;
 use crate::resources::{GpuRequest, Resources};
 use crate::retry::RetryPolicy;
 use crate::task_limits::TaskLimits;
+use crate::version::{self, Version};
 
 /// What to do when an attempt is lost with its node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
@@ -185,6 +186,18 @@ impl TaskSpec {
     /// How many GPUs one attempt leases from its node.
     pub fn leased_gpus(&self) -> u32 {
         self.leases().map_or(0, |gpus| gpus.count)
+    }
+
+    /// The lowest version of the cluster in which it may stand in the log: the highest that any part of it needs.
+    pub fn needs(&self) -> Version {
+        let names_image = self.image.as_deref().is_some_and(|image| Named::of_task(image).is_some());
+        let parts = [
+            (self.files.is_some(), version::TASK_FILES),
+            (names_image, version::IMAGES),
+            (self.limits.is_some(), version::TASK_LIMITS),
+        ];
+        let needed = parts.into_iter().filter(|(there, _)| *there).map(|(_, needs)| needs);
+        needed.max().unwrap_or(version::OLDEST)
     }
 
     /// Bytes it takes in memory, about; for the bound on live specs.
@@ -436,6 +449,28 @@ mod tests {
             let message = resolve(spec).unwrap_err().to_string();
             assert!(message.contains(part), "{message:?} does not say {part:?}");
         }
+    }
+
+    #[test]
+    fn a_spec_needs_the_highest_version_of_its_parts() {
+        let needs = |change: &dyn Fn(&mut TaskSpec)| {
+            let mut spec = TaskSpec::new(Class::CpuShort, words("true"));
+            change(&mut spec);
+            spec.needs()
+        };
+        let with_image = |spec: &mut TaskSpec| spec.image = Some("stint://tool".into());
+        let with_files = |spec: &mut TaskSpec| spec.files = Some(Box::new(TaskFiles::default()));
+        let with_limits = |spec: &mut TaskSpec| spec.limits = Some(Box::new(TaskLimits::default()));
+        assert_eq!(needs(&|_| {}), version::OLDEST);
+        assert_eq!(needs(&|spec| spec.image = Some("registry.example/tool:1".into())), version::OLDEST);
+        assert_eq!(needs(&with_image), version::IMAGES);
+        assert_eq!(needs(&with_files), version::TASK_FILES);
+        let all = |spec: &mut TaskSpec| {
+            with_image(spec);
+            with_limits(spec);
+            with_files(spec);
+        };
+        assert_eq!(needs(&all), version::TASK_LIMITS);
     }
 
     #[test]

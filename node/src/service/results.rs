@@ -5,7 +5,8 @@ mod pins;
 
 use serde_json::Value;
 use stint_protocol::api::{
-    AttemptSummary, OutputFile, OutputsSummary, ResultEnd, ResultError, ResultLogs, ResultOutputs, TaskResult,
+    AttemptSummary, OutputFile, OutputsSummary, ResultEnd, ResultError, ResultLogs, ResultOutputs,
+    ResultSpec, TaskResult,
 };
 use stint_protocol::{EndKind, KeptFile, LeaseId, NodeId, Outcome, TaskId, Tenant};
 use stint_scheduler::{AttemptRecord, FinishedTask, State, Task, TaskState};
@@ -80,7 +81,7 @@ fn live(state: &State, id: TaskId, task: &Task) -> TaskResult {
         id: id.to_string(),
         name: fields.name.as_ref().map(|name| name.to_string()),
         tenant: fields.tenant.to_string(),
-        class: task.spec.class.to_string(),
+        spec: ResultSpec::from(&*task.spec),
         status: status.into(),
         phase: phase.into(),
         attempts: fields.attempts,
@@ -90,7 +91,6 @@ fn live(state: &State, id: TaskId, task: &Task) -> TaskResult {
         runtime: leased.map(|leased| leased.runtime.to_string()),
         node: leased.map(|leased| node_name(state, leased.node)),
         gpu_devices: leased.map(|leased| leased.gpus.iter().map(|gpu| gpu.to_string()).collect()),
-        image: task.spec.image.clone(),
         error: None,
         logs: ResultLogs::default(),
         progress: Value::Null,
@@ -107,7 +107,7 @@ fn finished(state: &State, id: TaskId, task: &FinishedTask) -> TaskResult {
         id: id.to_string(),
         name: fields.name.as_ref().map(|name| name.to_string()),
         tenant: fields.tenant.to_string(),
-        class: task.spec.class.to_string(),
+        spec: ResultSpec::from(&*task.spec),
         status: if outcome.succeeded() { "completed" } else { "failed" }.into(),
         phase: phase(outcome).into(),
         attempts: fields.attempts,
@@ -117,7 +117,6 @@ fn finished(state: &State, id: TaskId, task: &FinishedTask) -> TaskResult {
         runtime: last.and_then(|record| record.runtime).map(|runtime| runtime.to_string()),
         node: last.map(|record| node_name(state, record.node)),
         gpu_devices: last.map(|record| record.gpus.iter().map(|gpu| gpu.to_string()).collect()),
-        image: task.spec.image.clone(),
         error: (!outcome.succeeded()).then(|| error(outcome)),
         logs: ResultLogs::default(),
         progress: Value::Null,

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Usage;
+use crate::TaskSpec;
 
 /// The result of a task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -12,7 +13,8 @@ pub struct TaskResult {
     pub id: String,
     pub name: Option<String>,
     pub tenant: String,
-    pub class: String,
+    #[serde(flatten)]
+    pub spec: ResultSpec,
     /// pending, running, completed, failed
     pub status: String,
     /// queued, running, retrying; at the end succeeded, failed, timed_out, cancelled, lost
@@ -26,7 +28,6 @@ pub struct TaskResult {
     pub runtime: Option<String>,
     pub node: Option<String>,
     pub gpu_devices: Option<Vec<String>>,
-    pub image: Option<String>,
     pub error: Option<ResultError>,
     pub logs: ResultLogs,
     /// What the last attempt said about how far it is; null when it said nothing or its node is away.
@@ -34,6 +35,19 @@ pub struct TaskResult {
     /// Its keys are there once the task is finished.
     #[serde(flatten)]
     pub end: Option<ResultEnd>,
+}
+
+/// What was submitted, among its keys.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ResultSpec {
+    pub class: String,
+    pub image: Option<String>,
+}
+
+impl From<&TaskSpec> for ResultSpec {
+    fn from(spec: &TaskSpec) -> Self {
+        Self { class: spec.class.to_string(), image: spec.image.clone() }
+    }
 }
 
 /// What only a finished task has.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::HostMount;
+use crate::{HostMount, TaskLimits, TaskSpec};
 
 /// What a submit made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -113,9 +113,32 @@ pub struct Usage {
 }
 
 impl Task {
+    /// What was submitted, and nothing of where the task stands.
+    pub fn of_spec(spec: &TaskSpec) -> Self {
+        Self {
+            class: spec.class.to_string(),
+            command: spec.command.clone(),
+            priority: spec.priority.into(),
+            cpu_milli: spec.cpu_milli,
+            memory_bytes: spec.memory_bytes,
+            limits: spec.limits.as_deref().map(Limits::from),
+            ..Self::default()
+        }
+    }
+
     /// Whether it did what it was asked to.
     pub fn succeeded(&self) -> bool {
         self.outcome.as_ref().is_some_and(|outcome| outcome.status == "succeeded")
+    }
+}
+
+impl From<&TaskLimits> for Limits {
+    fn from(limits: &TaskLimits) -> Self {
+        let TaskLimits { pids, swap_bytes, tmp_bytes, shm_bytes, network, working_dir, mounts } =
+            limits.clone();
+        let network = network.map(|network| network.to_string());
+        let mounts = mounts.unwrap_or_default();
+        Self { pids, network, tmp_bytes, shm_bytes, swap_bytes, working_dir, mounts }
     }
 }
 

@@ -1,9 +1,8 @@
 //! The version of the cluster that a command needs: the highest that any part of it does.
 
-use stint_protocol::image::Named;
 use stint_protocol::{AttemptEnd, EndKind, Runtime, Version, version};
 
-use super::{Command, RegisterNode, Submit};
+use super::{Command, RegisterNode};
 
 impl Command {
     /// The lowest version of the cluster in which this may stand in the log.
@@ -11,7 +10,7 @@ impl Command {
     /// Every command has its line here, so that a new one does not compile until its version is given.
     pub fn needs(&self) -> Version {
         match self {
-            Command::Submit(submit) => needs_of_submit(submit),
+            Command::Submit(submit) => submit.spec.needs(),
             Command::RegisterNode(register) => needs_of_register(register),
             Command::RecordEnds { ends, .. } => highest(ends.iter().map(needs_of_end)),
             Command::SetNodeMode { within_ms, .. } => part(within_ms.is_some(), version::DRAIN_DEADLINE),
@@ -76,16 +75,6 @@ fn highest(parts: impl IntoIterator<Item = Version>) -> Version {
     parts.into_iter().max().unwrap_or(version::OLDEST)
 }
 
-fn needs_of_submit(submit: &Submit) -> Version {
-    let spec = &submit.spec;
-    let names_image = spec.image.as_deref().is_some_and(|image| Named::of_task(image).is_some());
-    highest([
-        part(spec.files.is_some(), version::TASK_FILES),
-        part(names_image, version::IMAGES),
-        part(spec.limits.is_some(), version::TASK_LIMITS),
-    ])
-}
-
 fn needs_of_register(register: &RegisterNode) -> Version {
     let offer = &register.offer;
     highest([
@@ -131,30 +120,5 @@ mod tests {
             assert_eq!(needs(vec![drained.clone(), higher.clone()]), version::TASK_LIMITS);
             assert_eq!(needs(vec![higher, drained.clone()]), version::TASK_LIMITS);
         }
-    }
-
-    #[test]
-    fn a_submit_needs_the_highest_version_of_its_parts() {
-        use stint_protocol::{Class, SharedSpec, TaskFiles, TaskLimits, TaskSpec, Tenant};
-        let submit = |change: &dyn Fn(&mut TaskSpec)| {
-            let mut spec = TaskSpec::new(Class::CpuShort, vec!["true".into()]);
-            change(&mut spec);
-            let (tenant, spec) = (Tenant::default_tenant(), SharedSpec::new(spec));
-            let (first, name, key, key_made_ms) = (TaskId(1 << 16), None, None, None);
-            Command::Submit(Submit { tenant, first, count: 1, name, spec, key, digest: 0, key_made_ms })
-                .needs()
-        };
-        let with_image = |spec: &mut TaskSpec| spec.image = Some("stint://tool".into());
-        let with_files = |spec: &mut TaskSpec| spec.files = Some(Box::new(TaskFiles::default()));
-        let with_limits = |spec: &mut TaskSpec| spec.limits = Some(Box::new(TaskLimits::default()));
-        assert_eq!(submit(&|_| {}), version::OLDEST);
-        assert_eq!(submit(&with_image), version::IMAGES);
-        assert_eq!(submit(&with_files), version::TASK_FILES);
-        let all = |spec: &mut TaskSpec| {
-            with_image(spec);
-            with_limits(spec);
-            with_files(spec);
-        };
-        assert_eq!(submit(&all), version::TASK_LIMITS);
     }
 }

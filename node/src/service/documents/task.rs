@@ -1,6 +1,6 @@
 //! Tasks, their attempts and their outcomes.
 
-use stint_protocol::{EndKind, KeptFile, Outcome, TaskId, TaskLimits, TaskSpec, Usage, api};
+use stint_protocol::{EndKind, KeptFile, Outcome, TaskId, Usage, api};
 use stint_scheduler::{AttemptRecord, FinishedTask, State, Task, TaskState};
 
 use super::node_name;
@@ -38,7 +38,7 @@ pub fn live_task(state: &State, id: TaskId, task: &Task) -> api::Task {
         submitted_at_ms: fields.submitted_at.0,
         attempts: fields.attempts,
         attempt_records: fields.records.iter().map(|record| attempt(state, record)).collect(),
-        ..with_spec(&task.spec)
+        ..api::Task::of_spec(&task.spec)
     };
     match &fields.state {
         TaskState::Queued { not_before, .. } => {
@@ -77,28 +77,8 @@ pub fn finished_task(state: &State, id: TaskId, task: &FinishedTask) -> api::Tas
         node: last.map(|record| node_name(state, record.node)),
         outcome: Some(outcome(&fields.outcome)),
         attempt_records: fields.records.iter().map(|record| attempt(state, record)).collect(),
-        ..with_spec(&task.spec)
+        ..api::Task::of_spec(&task.spec)
     }
-}
-
-/// What was submitted.
-fn with_spec(spec: &TaskSpec) -> api::Task {
-    api::Task {
-        class: spec.class.to_string(),
-        command: spec.command.clone(),
-        priority: spec.priority.into(),
-        cpu_milli: spec.cpu_milli,
-        memory_bytes: spec.memory_bytes,
-        limits: spec.limits.as_deref().map(limits),
-        ..api::Task::default()
-    }
-}
-
-fn limits(limits: &TaskLimits) -> api::Limits {
-    let TaskLimits { pids, swap_bytes, tmp_bytes, shm_bytes, network, working_dir, mounts } = limits.clone();
-    let network = network.map(|network| network.to_string());
-    let mounts = mounts.unwrap_or_default();
-    api::Limits { pids, network, tmp_bytes, shm_bytes, swap_bytes, working_dir, mounts }
 }
 
 fn outcome(outcome: &Outcome) -> api::Outcome {

@@ -1,14 +1,14 @@
 //! Submitting tasks: checked here, accepted by the leader.
 
 use sha2::{Digest, Sha256};
-use stint_protocol::image::SCHEME;
-use stint_protocol::{IdempotencyKey, SharedSpec, TaskId, TaskName, TaskSpec, Tenant, version};
+use stint_protocol::{IdempotencyKey, SharedSpec, TaskId, TaskName, TaskSpec, Tenant};
+use stint_scheduler::Submit;
 
 use super::runtime;
 use crate::leader_client::unexpected;
 use crate::service::access::{Operation, allow_in};
 use crate::service::{Principal, Service, ServiceError};
-use crate::wire::{Reply, Request, SubmitRequest, encode};
+use crate::wire::{Reply, Request, encode};
 
 /// What a user submits, before it is checked.
 pub struct NewTasks {
@@ -53,16 +53,11 @@ impl Service {
         }
     }
 
-    fn checked(&self, new: NewTasks) -> Result<SubmitRequest, ServiceError> {
+    fn checked(&self, new: NewTasks) -> Result<Submit, ServiceError> {
         let settings = self.node.shared.view().state.settings().clone();
         let digest = digest_of(&new);
         let key_made_ms = new.key.as_ref().and_then(made_at);
-        if new.spec.image.as_deref().is_some_and(|image| image.starts_with(SCHEME)) {
-            self.node.leader_client.check_speaks(version::IMAGES)?;
-        }
-        if new.spec.limits.is_some() {
-            self.node.leader_client.check_speaks(version::TASK_LIMITS)?;
-        }
+        self.node.leader_client.check_speaks(new.spec.needs())?;
         let rules = settings.class(new.spec.class);
         let spec = new.spec.resolve(rules)?;
         if let Some(name) = new.name.as_ref().filter(|_| new.count > 1) {
@@ -70,7 +65,7 @@ impl Service {
         }
         let made = TaskId::from_parts(self.node.clock.wall().0, self.node.chance.bits());
         let own_key = || IdempotencyKey::new(&format!("peer-{:032x}", self.node.chance.bits())).ok();
-        Ok(SubmitRequest {
+        Ok(Submit {
             tenant: new.tenant,
             first: TaskId(made.0 & !0xffff),
             count: new.count,
