@@ -5,14 +5,12 @@ use std::str::FromStr;
 
 use minicbor::bytes::ByteArray;
 use minicbor::{Decode, Encode};
-use serde::{Deserialize, Serialize};
 
 use crate::ids::InvalidName;
 
 /// SHA-256 of some bytes. Written `sha256:` and 64 lower-case hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 #[cbor(transparent)]
-#[serde(try_from = "String", into = "String")]
 pub struct Digest(#[n(0)] ByteArray<32>);
 
 const RULE: &str = "a digest is sha256: and 64 hexadecimal digits";
@@ -65,23 +63,8 @@ impl FromStr for Digest {
     }
 }
 
-impl TryFrom<String> for Digest {
-    type Error = InvalidName;
-    fn try_from(text: String) -> Result<Self, InvalidName> {
-        text.parse()
-    }
-}
-
-impl From<Digest> for String {
-    fn from(digest: Digest) -> String {
-        digest.to_string()
-    }
-}
-
 /// The name of some stored bytes. Bytes of another size or digest are refused wherever they appear.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct Blob {
     #[n(0)]
     pub digest: Digest,

@@ -1,15 +1,13 @@
 //! Files of a task: what it gets before it starts, and what is kept of it after its end.
 
 use minicbor::{Decode, Encode};
-use serde::{Deserialize, Serialize};
 
 use crate::blob::{Blob, Digest};
 use crate::limits;
 use crate::task::{InvalidSpec, refuse};
 
 /// What a task gets and leaves beside its output streams.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct TaskFiles {
     #[n(0)]
     pub inputs: Vec<InputFile>,
@@ -20,8 +18,7 @@ pub struct TaskFiles {
 }
 
 /// A file that lies in the work folder before the program starts.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct InputFile {
     /// Below the work folder.
     #[n(0)]
@@ -30,16 +27,13 @@ pub struct InputFile {
     pub source: InputSource,
     /// The attempt does not start when the bytes are others.
     #[n(2)]
-    #[serde(default)]
     pub digest: Option<Digest>,
     #[n(3)]
-    #[serde(default)]
     pub executable: bool,
 }
 
 /// Where an input comes from.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum InputSource {
     /// The bytes themselves.
     #[n(0)]
@@ -57,27 +51,23 @@ pub enum InputSource {
 }
 
 /// A file or a folder of the work folder that is kept after the program ended.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct OutputPath {
     /// Below the work folder.
     #[n(0)]
     pub path: String,
     /// The task succeeds without it, too.
     #[n(1)]
-    #[serde(default)]
     pub optional: bool,
 }
 
 /// A secret that the program may read: named here, its value is only on the nodes.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct SecretUse {
     #[n(0)]
     pub name: String,
     /// The variable that holds the value. None: it is a file, whose path is in `{NAME}_FILE`.
     #[n(1)]
-    #[serde(default)]
     pub variable: Option<String>,
 }
 

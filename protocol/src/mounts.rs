@@ -5,15 +5,13 @@ use std::path::Path;
 use std::str::FromStr;
 
 use minicbor::{Decode, Encode};
-use serde::{Deserialize, Serialize};
 
 use crate::class::Runtime;
 use crate::limits;
 use crate::task::{InvalidSpec, refuse};
 
 /// A folder or file of its node that a task sees.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct HostMount {
     /// Absolute, on the node.
     #[n(0)]
@@ -23,7 +21,6 @@ pub struct HostMount {
     pub target: Option<String>,
     /// Unset: the program may read only.
     #[n(2)]
-    #[serde(default)]
     pub writable: bool,
 }
 

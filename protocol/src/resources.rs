@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 
 use minicbor::{Decode, Encode};
-use serde::{Deserialize, Serialize};
 
 use crate::class::{Class, Runtime};
 use crate::ids::GpuId;
 use crate::task_limits::Allowance;
 
 /// An amount of CPU (thousandths of a core) and memory (bytes).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Resources {
     #[n(0)]
     pub cpu_milli: u64,
@@ -42,20 +41,15 @@ impl Resources {
 }
 
 /// Whole GPUs a task asks for; model and memory narrow which.
-#[derive(
-    Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode, Serialize, Deserialize,
-)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
 pub struct GpuRequest {
     #[n(0)]
     pub count: u32,
     /// Part of the model's name, compared without case; none = any.
     #[n(1)]
-    #[serde(default)]
     pub model: Option<String>,
     /// Least memory of each device, in bytes.
     #[n(2)]
-    #[serde(default)]
     pub min_memory_bytes: u64,
 }
 
@@ -68,20 +62,16 @@ impl GpuRequest {
 }
 
 /// One GPU of a node.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct GpuInfo {
     #[n(0)]
     pub id: GpuId,
     #[n(1)]
-    #[serde(default)]
     pub model: String,
     #[n(2)]
-    #[serde(default)]
     pub memory_bytes: u64,
     /// Index on its host, for device requests.
     #[n(3)]
-    #[serde(default)]
     pub index: u32,
 }
 

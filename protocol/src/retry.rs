@@ -1,11 +1,9 @@
 //! When and how often a failed attempt is repeated.
 
 use minicbor::{Decode, Encode};
-use serde::{Deserialize, Serialize};
 
 /// When and how often a failed attempt is repeated. Lost and drained attempts do not count.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct RetryPolicy {
     /// Attempts that may fail before the task does.
     #[n(0)]

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use minicbor::{Decode, Encode};
-use serde::{Deserialize, Serialize};
 
 use crate::class::{Class, ClassRules, Runtime};
 use crate::files::TaskFiles;
@@ -15,9 +14,8 @@ use crate::task_limits::TaskLimits;
 use crate::version::{self, Version};
 
 /// What to do when an attempt is lost with its node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(index_only)]
-#[serde(rename_all = "snake_case")]
 pub enum OnLost {
     #[n(0)]
     #[default]
@@ -27,8 +25,7 @@ pub enum OnLost {
 }
 
 /// One piece of work as submitted. Amounts of 0 mean: the class's default.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct TaskSpec {
     #[n(0)]
     pub class: Class,
@@ -37,71 +34,48 @@ pub struct TaskSpec {
     pub command: Vec<String>,
     /// None: any runtime that the class and the node offer.
     #[n(2)]
-    #[serde(default)]
     pub runtime: Option<Runtime>,
     /// `stint://NAME` for a registered image, a Docker reference, or a folder with a root file system for crun; none =
     /// the host's, read-only.
     #[n(3)]
-    #[serde(default)]
     pub image: Option<String>,
     #[n(4)]
-    #[serde(default)]
     pub env: BTreeMap<String, String>,
     /// Thousandths of a core.
     #[n(5)]
-    #[serde(default)]
     pub cpu_milli: u64,
     #[n(6)]
-    #[serde(default)]
     pub memory_bytes: u64,
     #[n(7)]
-    #[serde(default)]
     pub gpus: Option<GpuRequest>,
     /// Longest run time of one attempt, in milliseconds.
     #[n(8)]
-    #[serde(default)]
     pub timeout_ms: u64,
     /// 0 to 100; higher runs first. 50 when unset.
     #[n(9)]
-    #[serde(default = "default_priority")]
     pub priority: u8,
     #[n(10)]
-    #[serde(default)]
     pub retry: RetryPolicy,
     #[n(11)]
-    #[serde(default)]
     pub on_lost: OnLost,
     /// Labels the node must have, with these values.
     #[n(12)]
-    #[serde(default)]
     pub constraints: BTreeMap<String, String>,
     /// Time between TERM and KILL when the attempt is stopped, in milliseconds.
     #[n(13)]
-    #[serde(default = "default_grace")]
     pub stop_grace_ms: u64,
     /// Files it gets and leaves, and secrets it reads.
     #[n(15)]
     #[cbor(default)]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<Box<TaskFiles>>,
     /// The registered image that `image` named when the task was submitted. Set by the cluster, never by a user.
     #[n(14)]
     #[cbor(default)]
-    #[serde(skip)]
     pub pinned: Option<PinnedImage>,
     /// Further limits, its network and where it starts; what is unset is as its node gives it.
     #[n(20)]
     #[cbor(default)]
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Box<TaskLimits>>,
-}
-
-fn default_priority() -> u8 {
-    50
-}
-
-fn default_grace() -> u64 {
-    2_000
 }
 
 /// Why a spec was refused, and what to change.
@@ -129,11 +103,11 @@ impl TaskSpec {
             memory_bytes: 0,
             gpus: None,
             timeout_ms: 0,
-            priority: default_priority(),
+            priority: 50,
             retry: RetryPolicy::default(),
             on_lost: OnLost::default(),
             constraints: BTreeMap::new(),
-            stop_grace_ms: default_grace(),
+            stop_grace_ms: 2_000,
             files: None,
             pinned: None,
             limits: None,

@@ -4,7 +4,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use minicbor::{Decode, Encode};
-use serde::{Deserialize, Serialize};
 
 use crate::class::{Runtime, UnknownWord};
 use crate::limits;
@@ -12,9 +11,8 @@ use crate::mounts::{self, HostMount, MountRefused, MountRoot};
 use crate::task::{InvalidSpec, refuse};
 
 /// What of a network a program sees.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(index_only)]
-#[serde(rename_all = "snake_case")]
 pub enum Network {
     /// A loopback of its own, and nothing else.
     #[n(0)]
@@ -53,8 +51,7 @@ impl fmt::Display for Network {
 }
 
 /// Limits of one attempt. What is unset is as its node gives it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct TaskLimits {
     /// Processes and threads.
     #[n(0)]
