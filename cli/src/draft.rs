@@ -22,6 +22,9 @@ pub struct Draft {
     /// Name, unique within the tenant while the task is known
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
+    /// What it is for, in one line; `status` and `result` show it
+    #[arg(long, value_name = "TEXT")]
+    pub comment: Option<String>,
     /// Owner; as a flag it is one of every command
     #[arg(skip)]
     pub tenant: Option<String>,
@@ -255,6 +258,7 @@ impl Draft {
             outputs: [self.outputs, self.optional_outputs].concat(),
             secrets: self.secrets,
             limits,
+            comment: self.comment.unwrap_or_default(),
         }
     }
 

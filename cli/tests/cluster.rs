@@ -6,6 +6,7 @@ mod support;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use stint_protocol::version;
 use stint_sdk::{Client, v1};
 use support::marks::{QUICK, lives, overlaps};
 use support::{Choices, Cluster, PATIENCE, STINT, Setup, accepted, seed, submit};
@@ -216,7 +217,7 @@ async fn a_cluster_speaks_the_new_version_once_no_peer_is_held_back() {
     cluster.peers[0].edit("max_version = 1\n", "");
     cluster.peers[0].spawn(&[]);
     cluster.peers[0].ready().await;
-    until_version(&client, 4).await;
+    until_version(&client, version::CURRENT.0).await;
     drain_and_resume(&client, "t2").await.unwrap();
     let until = Instant::now() + PATIENCE;
     while !moved().await {
@@ -232,7 +233,8 @@ async fn a_cluster_speaks_the_new_version_once_no_peer_is_held_back() {
     let ended = cluster.peers[1].exit().await;
     let said = cluster.peers[1].log();
     assert!(!ended.success(), "{said}");
-    assert!(said.contains("the cluster speaks version 4 and this peer at most 1: upgrade it"), "{said}");
+    let words = format!("the cluster speaks {} and this peer at most 1: upgrade it", version::CURRENT);
+    assert!(said.contains(&words), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,6 +7,7 @@ mod support;
 use std::time::Duration;
 
 use serde_json::Value;
+use stint_protocol::version;
 use stint_sdk::Client;
 use support::{Cluster, PATIENCE, Setup, stint};
 use tokio::time::{Instant, sleep};
@@ -96,7 +97,7 @@ async fn until_version(client: &Client, version: u32) {
 
 /// The log of a cluster that speaks an earlier version holds nothing that its peers do not understand.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn limits_and_usage_wait_for_the_last_peer_of_an_upgrade() {
+async fn limits_usage_and_comments_wait_for_the_last_peer_of_an_upgrade() {
     let held = |place| if place == 0 { "[cluster]\nmax_version = 3\n".into() } else { String::new() };
     let mut cluster = Cluster::start(Setup { peers: 2, more: held, ..Setup::default() }).await;
     let client = cluster.client();
@@ -104,20 +105,25 @@ async fn limits_and_usage_wait_for_the_last_peer_of_an_upgrade() {
     let id = done(&cluster, &["submit", "-o", "quiet", "--", "true"]);
     done(&cluster, &["wait", id.trim()]);
     assert_eq!(json(&cluster, &["result", id.trim()])["result"]["metrics"], Value::Null);
-    let (code, _, err) = stint(&cluster, &["submit", "--pids", "20", "--", "true"]);
-    assert!(code != 0 && err.contains("until every peer is upgraded: t1 speaks 3"), "{err}");
+    for flag in [["--pids", "20"], ["--comment", "why"]] {
+        let (code, _, err) = stint(&cluster, &["submit", flag[0], flag[1], "--", "true"]);
+        assert!(code != 0 && err.contains("until every peer is upgraded: t1 speaks 3"), "{flag:?}: {err}");
+    }
 
     cluster.peers[0].kill().await;
     cluster.peers[0].edit("max_version = 3\n", "");
     cluster.peers[0].spawn(&[]);
     cluster.peers[0].ready().await;
-    until_version(&client, 4).await;
+    until_version(&client, version::CURRENT.0).await;
     cluster.all_ready().await;
     // The second node did not start anew: it is asked again what it allows.
     done(&cluster, &["node", "cordon", "t1"]);
-    let id = done(&cluster, &["submit", "-o", "quiet", "--pids", "20", "--", "true"]);
+    let flags = ["--pids", "20", "--comment", "for week 48"];
+    let id = done(&cluster, &[&["submit", "-o", "quiet"], &flags[..], &["--", "true"]].concat());
     done(&cluster, &["wait", id.trim(), "--timeout", "30s"]);
+    let status = json(&cluster, &["status", "-o", "json", id.trim()]);
     let result = json(&cluster, &["result", id.trim()]);
+    assert_eq!([&status["comment"], &result["comment"]], ["for week 48", "for week 48"]);
     assert_eq!(result["node"], "t2");
     assert!(result["result"]["metrics"]["cpu_ms"].is_u64(), "{result}");
 }

@@ -189,6 +189,8 @@ fn forwarded_requests_are_read_and_written_as_they_were_stored() {
         stored().check(&format!("request-{number}-{name}.cbor"), request);
     }
     stored().check("request-0-submit-4.cbor", &Request::Submit(submit(limited_spec())));
+    let commented = TaskSpec { comment: Some("why".into()), ..TaskSpec::clone(&limited_spec()) };
+    stored().check("request-0-submit-5.cbor", &Request::Submit(submit(SharedSpec::new(commented))));
 }
 
 /// As they were sent before peers said what they speak.

@@ -10,6 +10,8 @@ pub const LEAST_TMPFS_BYTES: u64 = 64 << 10;
 pub const TENANT_BYTES: usize = 63;
 /// Bytes of a task's name: fits a file name together with an attempt number.
 pub const TASK_NAME_BYTES: usize = 128;
+/// Bytes of a task's comment: a paragraph, as an image's description; every peer has it in memory.
+pub const COMMENT_BYTES: usize = 1024;
 /// Bytes of an image's name: as a task's.
 pub const IMAGE_NAME_BYTES: usize = 128;
 /// Bytes of an image's description: a paragraph.

@@ -76,6 +76,10 @@ pub struct TaskSpec {
     #[n(20)]
     #[cbor(default)]
     pub limits: Option<Box<TaskLimits>>,
+    /// What it is for, in a line for people; the cluster keeps and shows it.
+    #[n(21)]
+    #[cbor(default)]
+    pub comment: Option<String>,
 }
 
 /// Why a spec was refused, and what to change.
@@ -111,6 +115,7 @@ impl TaskSpec {
             files: None,
             pinned: None,
             limits: None,
+            comment: None,
         }
     }
 
@@ -133,6 +138,7 @@ impl TaskSpec {
         self.check_files()?;
         self.limits = self.limits.filter(|limits| **limits != TaskLimits::default());
         self.limits.iter().try_for_each(|limits| limits.check())?;
+        self.check_comment()?;
         self.check_class(rules)?;
         self.check_for_slurm()?;
         self.check_numbers(rules)?;
@@ -169,6 +175,7 @@ impl TaskSpec {
             (self.files.is_some(), version::TASK_FILES),
             (names_image, version::IMAGES),
             (self.limits.is_some(), version::TASK_LIMITS),
+            (self.comment.is_some(), version::COMMENTS),
         ];
         let needed = parts.into_iter().filter(|(there, _)| *there).map(|(_, needs)| needs);
         needed.max().unwrap_or(version::OLDEST)
@@ -182,7 +189,8 @@ impl TaskSpec {
         let files = self.files.as_ref().map_or(0, |files| files.weight());
         let pinned = self.pinned.as_ref().map_or(0, |_| 400);
         let limits = self.limits.as_ref().map_or(0, |limits| limits.weight());
-        (200 + words + pairs + files + pinned + limits) as u64
+        let comment = self.comment.as_ref().map_or(0, String::len);
+        (200 + words + pairs + files + pinned + limits + comment) as u64
     }
 
     fn check_command(&self) -> Result<(), InvalidSpec> {
@@ -255,6 +263,24 @@ impl TaskSpec {
             }
             None => Ok(()),
         }
+    }
+
+    /// It is shown on terminals and in tables.
+    fn check_comment(&self) -> Result<(), InvalidSpec> {
+        let Some(comment) = &self.comment else { return Ok(()) };
+        if comment.len() > limits::COMMENT_BYTES {
+            return refuse(
+                "comment",
+                format!("has {} bytes; {} at most", comment.len(), limits::COMMENT_BYTES),
+            );
+        }
+        if comment.chars().any(char::is_control) {
+            return refuse(
+                "comment",
+                "holds a line break or another control character: write one line of text",
+            );
+        }
+        Ok(())
     }
 
     fn check_class(&self, rules: &ClassRules) -> Result<(), InvalidSpec> {
@@ -387,6 +413,17 @@ mod tests {
         assert_eq!((spec.resources(), spec.gpu_count(), spec.leased_gpus()), (Resources::default(), 64, 0));
     }
 
+    fn commented(text: &str) -> TaskSpec {
+        TaskSpec { comment: Some(text.into()), ..TaskSpec::new(Class::CpuShort, words("x")) }
+    }
+
+    #[test]
+    fn a_comment_is_a_line_of_text_and_weighs_what_it_takes() {
+        let (short, long) = (commented("für den Bericht"), commented(&"x".repeat(1024)));
+        assert_eq!(resolve(short.clone()).unwrap().comment, short.comment);
+        assert_eq!(resolve(long).unwrap().weight() - resolve(short).unwrap().weight(), 1024 - 16);
+    }
+
     #[test]
     fn refusals_say_what_to_change() {
         let mut two_gpus = TaskSpec::new(Class::Gpu, words("train"));
@@ -418,6 +455,9 @@ mod tests {
             (slow, "over the cap of class cpu_short (60000 ms)"),
             (wrong_runtime, "does not run with process: use crun, docker"),
             (own_variable, "set by Stint itself"),
+            (commented(&"x".repeat(1025)), "comment: has 1025 bytes; 1024 at most"),
+            (commented("two\nlines"), "write one line"),
+            (commented("\u{1b}[2J"), "write one line"),
         ];
         for (spec, part) in cases {
             let message = resolve(spec).unwrap_err().to_string();
@@ -445,6 +485,7 @@ mod tests {
             with_files(spec);
         };
         assert_eq!(needs(&all), version::TASK_LIMITS);
+        assert_eq!(needs(&|spec| spec.comment = Some("why".into())), version::COMMENTS);
     }
 
     #[test]

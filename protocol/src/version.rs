@@ -7,9 +7,9 @@
 //! Version 1 is the first cluster. How versions are negotiated belongs to it: what a member speaks (in `Admit` and
 //! `Announce`) and `RaiseVersion` are understood by every peer.
 //!
-//! **To add version 5:** name here what comes with it (`pub const NEW_THING: Version = Version(5)`) and make `CURRENT`
-//! that version; let `Command::needs` answer it for the new command or field; numbers are new, fields have
-//! `#[cbor(default)]`; keep the stored bytes of version 4 (`tests/stored`) and add those of 5. A client's request that
+//! **To add version 6:** name here what comes with it (`pub const NEW_THING: Version = Version(6)`) and make `CURRENT`
+//! that version; let `Command::needs` (for a field of a task `TaskSpec::needs`) answer it for the new command or field; numbers are new, fields have
+//! `#[cbor(default)]`; keep the stored bytes of version 5 (`tests/stored`) and add those of 6. A client's request that
 //! becomes such a command is then refused by the leader until every peer is upgraded: nothing else is to be done.
 
 use std::fmt;
@@ -24,7 +24,7 @@ pub struct Version(#[n(0)] pub u32);
 /// The oldest that a cluster may speak.
 pub const OLDEST: Version = Version(1);
 /// The newest that this program speaks.
-pub const CURRENT: Version = Version(4);
+pub const CURRENT: Version = Version(5);
 
 /// A drain with a deadline: `SetNodeMode.within_ms`, and attempts that end as `Drained`.
 pub const DRAIN_DEADLINE: Version = Version(2);
@@ -45,6 +45,9 @@ pub const SLURM: Version = Version(4);
 pub const RESUME_FREES: Version = Version(4);
 /// Attempts whose files are not there are told from failed starts: `EndKind::FilesMissing`.
 pub const FILES_MISSING: Version = Version(4);
+
+/// Comments of tasks: `TaskSpec.comment`.
+pub const COMMENTS: Version = Version(5);
 
 /// Tasks that are suspended: `Suspend`, `Wake` and the state that they lead to. No cluster speaks it yet: the state
 /// machine keeps such tasks, and no request suspends one.

@@ -42,7 +42,7 @@ const COMMANDS: &[(u32, &str)] = &[
 const RETIRED: &[(u32, &str)] = &[];
 /// Commands that got fields since they were stored first, with the layout that is written today; files of the earlier
 /// layouts stay, and are read.
-const LAYOUTS: &[(u32, u32)] = &[(1, 4), (3, 4), (4, 4), (9, 2)];
+const LAYOUTS: &[(u32, u32)] = &[(1, 5), (3, 4), (4, 4), (9, 2)];
 
 /// Without a wildcard, so that a new command does not compile until it stands here; then it is missing in `COMMANDS`
 /// and in `samples`.
@@ -79,7 +79,7 @@ fn name_of(command: &Command) -> &'static str {
 fn samples() -> Vec<Command> {
     vec![
         Command::Configure(settings()),
-        Command::Submit(limited_submit()),
+        Command::Submit(commented_submit()),
         Command::Cancel(TaskId(0x0190_a1b2_0000_7000_8000_0000_0001_0003)),
         Command::RegisterNode(RegisterNode {
             node: NodeId(300),
@@ -190,6 +190,12 @@ fn limited_submit() -> Submit {
     Submit { spec: SharedSpec::new(TaskSpec { limits, ..TaskSpec::clone(&submit.spec) }), ..submit }
 }
 
+fn commented_submit() -> Submit {
+    let submit = limited_submit();
+    let comment = Some("for the report of week 48".into());
+    Submit { spec: SharedSpec::new(TaskSpec { comment, ..TaskSpec::clone(&submit.spec) }), ..submit }
+}
+
 fn task_limits() -> TaskLimits {
     TaskLimits {
         pids: Some(100),
@@ -252,6 +258,7 @@ fn spec() -> TaskSpec {
         files: None,
         pinned: None,
         limits: None,
+        comment: None,
     }
 }
 
@@ -386,6 +393,7 @@ fn earlier() -> Vec<(&'static str, Command)> {
     vec![
         ("command-1-submit.cbor", Command::Submit(submit(None, None))),
         ("command-1-submit-3.cbor", Command::Submit(submit(Some(files()), Some(pinned())))),
+        ("command-1-submit-4.cbor", Command::Submit(limited_submit())),
         ("command-3-register-node.cbor", register()),
         (
             "command-4-record-ends-2.cbor",
@@ -462,14 +470,20 @@ fn mounts_are_read_and_written_as_they_were_stored() {
 
 #[test]
 fn limits_of_tasks_need_version_4() {
-    let (before, now): (Vec<Command>, Vec<Command>) =
-        (earlier().into_iter().map(|(_, c)| c).collect(), samples());
+    let before: Vec<Command> = earlier().into_iter().map(|(_, command)| command).collect();
+    let (limited, now) = (Command::Submit(limited_submit()), samples());
     // The first ones offer every runtime there is, Slurm too, which no node did before version 4.
     let offers_slurm = |command: &Command| matches!(command, Command::RegisterNode(_));
-    assert!(before.iter().all(|command| command.needs() < version::TASK_LIMITS || offers_slurm(command)));
-    for place in [1, 3, 4] {
-        assert_eq!(now[place].needs(), version::TASK_LIMITS, "{:?}", now[place]);
+    let mut others = before.iter().filter(|command| **command != limited && !offers_slurm(command));
+    assert!(others.all(|command| command.needs() < version::TASK_LIMITS));
+    for command in [&limited, &now[3], &now[4]] {
+        assert_eq!(command.needs(), version::TASK_LIMITS, "{command:?}");
     }
+}
+
+#[test]
+fn comments_of_tasks_need_version_5() {
+    assert_eq!(samples()[1].needs(), version::COMMENTS);
 }
 
 /// What says that it is pinned and names no registered image is not.
@@ -504,6 +518,7 @@ fn every_command_is_stored_and_every_file_is_known() {
         "snapshot-3.cbor".into(),
         "snapshot-4.cbor".into(),
         "snapshot-5.cbor".into(),
+        "comment-snapshot.cbor".into(),
         "mounts-submit.cbor".into(),
         "mounts-register-node.cbor".into(),
     ]);
@@ -770,5 +785,36 @@ fn a_snapshot_with_suspended_tasks_is_read_and_written_as_it_was_stored() {
     assert_eq!(state_of(9), suspended(SuspendReason::Sleep, Some(TimeMs(1_790_000_900_000))));
     assert_eq!(state_of(7), suspended(SuspendReason::Paused, None));
     assert_eq!(state.suspended(), 2);
+    assert_same(name, &encode_snapshot(&state), &stored);
+}
+
+/// The state of before, of a cluster that was raised to version 5, with a task that says what it is for.
+fn with_comment() -> State {
+    let mut state = with_suspended();
+    let Command::Submit(mut submit) = small_submit(10, Class::CpuShort) else { panic!("a submit") };
+    let comment = commented_submit().spec.comment.clone();
+    submit.spec = SharedSpec::new(TaskSpec { comment, ..TaskSpec::clone(&submit.spec) });
+    for command in [
+        Command::Announce { node: NodeId(1), speaks: Version(5) },
+        Command::Announce { node: NodeId(2), speaks: Version(5) },
+        Command::RaiseVersion { to: Version(5) },
+        Command::Submit(submit),
+    ] {
+        let now = state.time();
+        apply(&mut state, Stamped { now, command }).unwrap();
+        check(&state).unwrap();
+    }
+    state
+}
+
+#[test]
+fn a_snapshot_with_a_comment_is_read_and_written_as_it_was_stored() {
+    let name = "comment-snapshot.cbor";
+    let folder = Stored::of_crate(env!("CARGO_MANIFEST_DIR"));
+    let stored = folder.bytes(name, || encode_snapshot(&with_comment()));
+    let state = decode_snapshot(&stored).unwrap();
+    check(&state).unwrap();
+    assert_eq!(state.version(), Version(5));
+    assert_eq!(state.task(TaskId(10 << 16)).unwrap().spec.comment, commented_submit().spec.comment);
     assert_same(name, &encode_snapshot(&state), &stored);
 }

@@ -42,6 +42,7 @@ fn facts(task: &Task, now_ms: u64) -> Table {
         .pair("state", state_cell(task, now_ms))
         .pair("priority", task.priority.to_string())
         .pair("command", command_line(&task.command, usize::MAX))
+        .pair("comment", task.comment.clone().unwrap_or_default())
         .pair("submitted", format!("{} ago", age(task.submitted_at_ms, now_ms)))
         .pair("node", task.node.clone().unwrap_or_default())
         .pair("run time", run_time(task, now_ms));
@@ -129,6 +130,13 @@ ATTEMPT  NODE  STARTED  END      RUN  GPUS   MESSAGE
 2        b     9s ago   running  9s   GPU-1  -
 ";
         assert_eq!(text(&task(), 10_000, false), expected);
+    }
+
+    #[test]
+    fn a_comment_is_shown_where_there_is_one() {
+        let commented = Task { comment: Some("for the report".into()), ..task() };
+        assert!(text(&commented, 10_000, false).contains("\ncomment    for the report\n"));
+        assert!(!text(&task(), 10_000, false).contains("comment"));
     }
 
     #[test]

@@ -55,6 +55,7 @@ fn task_spec(spec: v1::TaskSpec) -> Result<TaskSpec, Status> {
     }
     own.files = super::files::task_files(spec.inputs, spec.outputs, spec.secrets)?;
     own.limits = spec.limits.map(super::limits::task_limits).transpose()?.map(Box::new);
+    own.comment = Some(spec.comment).filter(|text| !text.is_empty());
     own.on_lost = match spec.on_lost.as_str() {
         "" | "retry" => OnLost::Retry,
         "fail" => OnLost::Fail,

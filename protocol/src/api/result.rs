@@ -42,11 +42,13 @@ pub struct TaskResult {
 pub struct ResultSpec {
     pub class: String,
     pub image: Option<String>,
+    pub comment: Option<String>,
 }
 
 impl From<&TaskSpec> for ResultSpec {
     fn from(spec: &TaskSpec) -> Self {
-        Self { class: spec.class.to_string(), image: spec.image.clone() }
+        let (class, image, comment) = (spec.class.to_string(), spec.image.clone(), spec.comment.clone());
+        Self { class, image, comment }
     }
 }
 

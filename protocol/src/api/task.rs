@@ -41,6 +41,7 @@ pub struct Task {
     pub attempt_records: Vec<Attempt>,
     /// As submitted.
     pub limits: Option<Limits>,
+    pub comment: Option<String>,
     /// What each attempt is given. The native API has it; the JSON never did.
     #[serde(default, skip_serializing)]
     pub cpu_milli: u64,
@@ -122,6 +123,7 @@ impl Task {
             cpu_milli: spec.cpu_milli,
             memory_bytes: spec.memory_bytes,
             limits: spec.limits.as_deref().map(Limits::from),
+            comment: spec.comment.clone(),
             ..Self::default()
         }
     }
@@ -201,6 +203,7 @@ mod grpc {
                 outcome: task.outcome.map(Outcome::from),
                 attempt_records: all(task.attempt_records),
                 limits: task.limits.map(Limits::from),
+                comment: given(task.comment),
                 cpu_milli: task.cpu_milli,
                 memory_bytes: task.memory_bytes,
             }
@@ -227,6 +230,7 @@ mod grpc {
                 cpu_milli: task.cpu_milli,
                 memory_bytes: task.memory_bytes,
                 limits: task.limits.map(v1::TaskLimits::from),
+                comment: task.comment.unwrap_or_default(),
             }
         }
     }

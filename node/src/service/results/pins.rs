@@ -117,7 +117,8 @@ fn spec(class: Class) -> TaskSpec {
 
 #[test]
 fn of_a_task_that_waits_and_then_runs() {
-    let mut world = World::with(spec(Class::Gpu), Some("train-7"));
+    let comment = Some("for the report of week 48".into());
+    let mut world = World::with(TaskSpec { comment, ..spec(Class::Gpu) }, Some("train-7"));
     world.check("result-waiting.json", Default::default(), Value::Null);
     world.start();
     let away =
