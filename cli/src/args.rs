@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    cancel, cluster, config, events, explain, image, logs, node, nodes, outputs, ps, result, run, sim,
+    cancel, class, cluster, config, events, explain, image, logs, node, nodes, outputs, ps, result, run, sim,
     status, submit, wait,
 };
 use crate::demo;
@@ -110,8 +110,10 @@ pub enum Command {
     Nodes(nodes::NodesArgs),
     /// Start a peer; or show, drain, cordon, resume, remove a node
     Node(node::NodeArgs),
-    /// Show the cluster's status, make join tokens, move the leadership
+    /// Show the cluster's status, show and change its settings, make join tokens, move the leadership
     Cluster(cluster::ClusterArgs),
+    /// Show and change the rules of classes
+    Class(class::ClassArgs),
     /// Register, list, show and delete images
     Image(image::ImageArgs),
     /// Export finished tasks as a workload that can be simulated
@@ -188,6 +190,10 @@ mod tests {
             "stint cancel",
             "stint submit --memory 8XB -- x",
             "stint logs --attempt 0 t",
+            "stint class set gpu",
+            "stint class set gpu max_gpus",
+            "stint class set tpu max_gpus=4",
+            "stint cluster set",
             "stint image register tool",
             "stint image register tool ./tool --docker a/b:1",
         ] {

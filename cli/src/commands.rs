@@ -1,6 +1,7 @@
 //! One file a command. Each has its arguments and a `run`.
 
 pub mod cancel;
+pub mod class;
 pub mod cluster;
 pub mod config;
 pub mod events;
@@ -53,6 +54,7 @@ pub fn dispatch(cli: Cli) -> Done {
         Command::Wait(args) => with_client(&global, |context| wait::run(context, args)),
         Command::Nodes(args) => with_client(&global, |context| nodes::run(context, args)),
         Command::Node(args) => node::run(&global, args),
+        Command::Class(args) => with_client(&global, |context| class::run(context, args)),
         Command::Cluster(args) => with_client(&global, |context| cluster::run(context, args)),
         Command::Image(args) => with_client(&global, |context| image::run(context, args)),
         Command::Events(args) => with_client(&global, |context| events::run(context, args)),

@@ -2,6 +2,7 @@
 
 mod images;
 mod limits;
+mod settings;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -10,6 +11,7 @@ use stint_sdk::units;
 
 pub use images::{content, size};
 pub use limits::{limits_line, usage_line};
+pub use settings::{classes, cluster_settings, history};
 
 use crate::table::{Cell, Tone};
 

@@ -550,3 +550,54 @@ async fn images_are_listed_shown_and_removed() {
     let missing = world.stint(&["image", "show", "nothing"]).await;
     assert_eq!((missing.code, missing.stdout.as_str()), (1, ""));
 }
+
+#[tokio::test]
+async fn settings_are_shown_and_changed() {
+    let world = World::new();
+    let class = |class: &str| v1::ClassSettings {
+        class: class.into(),
+        runtimes: vec!["crun".into()],
+        lease_ttl_ms: 15_000,
+        ..Default::default()
+    };
+    let setting = v1::ChangedSetting { key: "classes.gpu.max_gpus".into(), from: "1".into(), to: "4".into() };
+    let change = v1::SettingsChange {
+        revision: 7,
+        role: "admin".into(),
+        proof: "local_socket".into(),
+        peer: "a".into(),
+        settings: vec![setting],
+        ..Default::default()
+    };
+    *world.fake.settings.lock().unwrap() = v1::Settings {
+        revision: 7,
+        cluster: Some(v1::ClusterSettings { placement: "spread".into(), ..Default::default() }),
+        classes: vec![class("cpu_long"), class("gpu")],
+        changes: vec![change],
+    };
+    let done = world.stint(&["cluster", "show", "-o", "json"]).await;
+    assert_eq!(
+        (done.json()["revision"].as_u64(), done.json()["cluster"]["placement"].as_str()),
+        (Some(7), Some("spread"))
+    );
+    let done = world.stint(&["class", "show", "gpu", "--history"]).await;
+    assert!(done.stdout.starts_with("KEY              gpu\nruntimes         crun\n"), "{}", done.stdout);
+    assert!(
+        done.stdout.contains("classes.gpu.max_gpus  1     4   admin (local_socket)  a\n"),
+        "{}",
+        done.stdout
+    );
+    let words = ["class", "set", "gpu", "max_gpus=4", "lease_ttl=20s", "--if-revision", "6"];
+    let done = world.stint(&words).await;
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert_eq!(done.stderr, "stint: nothing to change; the settings keep revision 7\n");
+    let asked = world.fake.updates.lock().unwrap()[0].clone();
+    assert_eq!((asked.class.as_str(), asked.if_revision), ("gpu", Some(6)));
+    assert_eq!((asked.values["max_gpus"].as_str(), asked.values["lease_ttl"].as_str()), ("4", "20s"));
+    let done = world.stint(&["cluster", "set", "placement=spread", "placement=bin_pack"]).await;
+    assert_eq!((done.code, done.stderr.as_str()), (2, "stint: placement is given twice: keep one\n"));
+    let done = world.stint(&["class", "set", "gup", "max_gpus=4"]).await;
+    assert_eq!(done.code, 2);
+    assert!(done.stderr.contains("gpu_slurm"), "{}", done.stderr);
+    assert_eq!(world.fake.updates.lock().unwrap().len(), 1, "nothing else was asked for");
+}

@@ -31,6 +31,7 @@ const PAGES: &[(&str, usize)] = &[
     ("docs/using/metrics.md", 0),
     ("docs/using/process.md", 0),
     ("docs/using/results.md", 0),
+    ("docs/using/settings.md", 0),
     ("docs/using/simulation.md", 1),
     ("docs/using/slurm.md", 2),
     ("docs/using/upgrading.md", 1),
@@ -86,6 +87,7 @@ pages! {
     metrics "docs/using/metrics.md"
     process "docs/using/process.md"
     results "docs/using/results.md"
+    settings_of_the_cluster "docs/using/settings.md"
     simulation "docs/using/simulation.md"
     slurm "docs/using/slurm.md"
     upgrading "docs/using/upgrading.md"

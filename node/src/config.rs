@@ -9,6 +9,7 @@ mod gpus;
 mod layers;
 mod machine;
 mod reference;
+pub mod replicated;
 mod sections;
 #[cfg(test)]
 mod testing;

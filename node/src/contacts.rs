@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use stint_protocol::{BootMs, LeaseId, NodeId, Nonce, TimeMs};
+use stint_protocol::{BootMs, LeaseId, NodeId, Nonce, TaskSpec, TimeMs};
 use stint_scheduler::{Settings, State};
 
 use crate::limits;
@@ -40,6 +40,15 @@ fn full_length(settings: &Settings, ttl_ms: u64) -> u64 {
         return ttl_ms;
     }
     ttl_ms + ttl_ms * limits::CLOCK_DRIFT_PERCENT / 100 + settings.lease_margin_ms
+}
+
+/// How long a lease may be that this leader did not grant itself: an earlier one may have granted it under other settings
+/// (docs/internals/leases.md#changed-length).
+fn longest_ms(state: &State, spec: &TaskSpec) -> u64 {
+    if planted(Mutation::ForgetLongerLeases) {
+        return state.settings().class(spec.class).lease_ttl_ms;
+    }
+    state.longest_lease_ms(spec.class).max(spec.least_lease_ms())
 }
 
 fn is_fresh(heard: BootMs, now: BootMs) -> bool {
@@ -125,7 +134,7 @@ impl Contacts {
         let settings = state.settings();
         for (_, lease) in state.leases() {
             let Some(task) = state.task(lease.task) else { continue };
-            let length = full_length(settings, settings.class(task.spec.class).lease_ttl_ms);
+            let length = full_length(settings, longest_ms(state, &task.spec));
             self.over_at.entry(lease).or_insert(now.max(self.since).plus(length));
         }
     }
@@ -212,6 +221,26 @@ pub mod tests {
         let made = plan(&state, &PlanInput { reachable: [node].into() });
         apply(&mut state, Stamped { now: TimeMs(1), command: Command::CommitPlan(made) }).unwrap();
         state
+    }
+
+    /// The lease may have been granted before it became shorter.
+    #[test]
+    fn a_new_leader_waits_as_long_as_a_lease_ever_was() {
+        use stint_scheduler::{ChangedBy, ClassSetting, Command, Setting, Stamped, UpdateSettings, apply};
+        let mut state = placed();
+        let before = full_length(state.settings(), 10_000);
+        let to = vec![Setting::Class(stint_protocol::Class::CpuShort, ClassSetting::LeaseTtlMs(4_000))];
+        let by = ChangedBy { role: "admin".into(), proof: "local_socket".into(), peer: NodeId(1) };
+        let command = Command::UpdateSettings(UpdateSettings { to, if_revision: None, by });
+        apply(&mut state, Stamped { now: TimeMs(2), command }).unwrap();
+        let mut contacts = Contacts::new(BootMs(500), TimeMs(1));
+        assert!(contacts.expire(&state, BootMs(500 + before - 1)).is_empty());
+        // Counted from when this leader began, and no renewal with the new length makes it shorter.
+        let mut contacts = Contacts::new(BootMs(500), TimeMs(1));
+        assert!(contacts.expire(&state, BootMs(500)).is_empty());
+        assert!(contacts.renew(state.settings(), LEASE, 4_000, BootMs(600)));
+        assert!(contacts.expire(&state, BootMs(500 + before - 1)).is_empty());
+        assert_eq!(contacts.expire(&state, BootMs(500 + before)), vec![LEASE]);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+pub use stint_protocol::limits::CLOCK_DRIFT_PERCENT;
+
 /// Bytes of one message between peers: a full log entry, a snapshot chunk, with room for framing.
 pub const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 /// Requests that may wait for the leader's next entry; beyond it submits are pushed back.
@@ -106,7 +108,3 @@ pub const VOTERS: usize = 7;
 /// State time may run ahead of elapsed boot time by this much an entry, in milliseconds
 /// (docs/internals/leases.md#cluster-time).
 pub const TIME_JUMP_MS: u64 = 1_000;
-/// The clocks of two machines drift apart by at most this part of the elapsed time
-/// (docs/internals/leases.md#length-and-margin): 1 %, a hundred times what a crystal does, because virtual machines
-/// are worse.
-pub const CLOCK_DRIFT_PERCENT: u64 = 1;

@@ -8,6 +8,9 @@ pub enum Mutation {
     RenewAfterRevoke,
     /// The leader waits for the length of the lease only: no drift, no margin (`contacts.rs`).
     SkipDriftMargin,
+    /// A new leader waits for leases as long as they are now, though they were longer when they were granted
+    /// (`contacts.rs`).
+    ForgetLongerLeases,
     /// A peer that leads again goes on with the receipt times of its earlier office (`office.rs`).
     OldReceiptTimes,
     /// An entry is stamped with the wall clock, however far it jumped (`office.rs`).

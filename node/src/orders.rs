@@ -96,7 +96,7 @@ pub fn make(
             more = true;
             continue;
         }
-        let ttl_ms = state.settings().class(task.spec.class).lease_ttl_ms;
+        let ttl_ms = length_ms(state, task);
         if contacts.renew(state.settings(), lease, ttl_ms, now) {
             launches += usize::from(new);
             grants.push(grant(state, lease, task, leased, ttl_ms, new));
@@ -104,6 +104,12 @@ pub fn make(
     }
     let (incarnation, nonce, answers) = (report.incarnation, report.nonce, report.sequence);
     Orders { term: office.term, incarnation, nonce, answers, grants, recorded, more }
+}
+
+/// How long a grant lasts: as the class has it now, and long enough for a task that was accepted when leases were longer
+/// and may take longer to stop (docs/internals/leases.md#changed-length).
+fn length_ms(state: &State, task: &Task) -> u64 {
+    state.settings().class(task.spec.class).lease_ttl_ms.max(task.spec.least_lease_ms())
 }
 
 /// Whether the node still offers every device of the lease: a process that restarted may have lost a device's lock to
@@ -282,6 +288,22 @@ mod tests {
         let renewed = orders(&state, &held).grants;
         assert!(renewed[0].launch.is_none(), "what runs already is renewed");
         assert!(!has_news(&state, &fresh(), BootMs(0), &held));
+    }
+
+    /// It was accepted when leases were longer, and still gets the time that it may take to stop.
+    #[test]
+    fn a_lease_is_never_too_short_for_its_task_to_stop() {
+        use stint_scheduler::{ChangedBy, ClassSetting, Setting, UpdateSettings};
+        let mut state = leased(&gpu());
+        let grace_ms = state.task(LEASE.task).unwrap().spec.stop_grace_ms;
+        for (ttl_ms, granted_ms) in [(60_000, 60_000), (2_500, 2 * grace_ms)] {
+            let class = state.task(LEASE.task).unwrap().spec.class;
+            let to = vec![Setting::Class(class, ClassSetting::LeaseTtlMs(ttl_ms))];
+            let by = ChangedBy { role: "admin".into(), proof: "local_socket".into(), peer: NODE };
+            run(&mut state, Command::UpdateSettings(UpdateSettings { to, if_revision: None, by }));
+            assert_eq!(orders(&state, &report(Vec::new())).grants[0].ttl_ms, granted_ms);
+        }
+        assert!(2 * grace_ms > 2_500, "its grace fits into the shorter lease");
     }
 
     /// Until every peer knows the words, none of them may stand in the log.

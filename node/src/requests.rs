@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use stint_protocol::{NodeId, TimeMs, Version, version};
 use stint_raft::{BarrierError, MembershipError, PeerInfo};
-use stint_scheduler::{Admit, Change, Command, Rejection, Submit};
+use stint_scheduler::{Admit, Change, Command, Rejection, State, Submit, UpdateSettings};
 
 use crate::blobs::message::RegistryRequest;
 use crate::clock::Clock;
+use crate::config::replicated;
 use crate::leader::{Leader, NotDone};
 use crate::limits;
 use crate::shared::Shared;
@@ -78,7 +79,8 @@ impl From<Rejection> for Failed {
             Rejection::BadCount { .. }
             | Rejection::BadImageName(_)
             | Rejection::ImageUnsuited { .. }
-            | Rejection::BlobDiffers { .. } => RefusalCode::Invalid,
+            | Rejection::BlobDiffers { .. }
+            | Rejection::InvalidSettings(_) => RefusalCode::Invalid,
             Rejection::KeysFull(_)
             | Rejection::TooManyTasks { .. }
             | Rejection::SpecsTooLarge { .. }
@@ -130,6 +132,7 @@ impl Requests {
             Request::TransferLeader(to) => self.transfer(to).await,
             Request::Readdress { node, address, speaks } => self.readdress(node, address, speaks).await,
             Request::Registry(request) => self.registry(request).await,
+            Request::UpdateSettings(update) => self.update_settings(update).await,
         }
     }
 
@@ -176,6 +179,17 @@ impl Requests {
             _ => None,
         });
         registered.ok_or_else(|| NotDone::Unknown("the entry registered nothing".into()).into())
+    }
+
+    async fn update_settings(&self, update: UpdateSettings) -> Result<Reply, Failed> {
+        let changes = self.one(Command::UpdateSettings(update)).await?;
+        let view = self.shared.view();
+        for change in changes {
+            if let Change::SettingsChanged { revision } = change {
+                tell_settings(&view.state, revision);
+            }
+        }
+        Ok(Reply::Done { index: view.at.index })
     }
 
     /// Out of the executing nodes first, then out of the membership: a voter leaves a quorum behind.
@@ -276,6 +290,19 @@ impl Requests {
         self.leader.raft.transfer_leadership(to.map(|n| n.0), Duration::from_secs(2)).await?;
         let leader = self.leader.raft.status().leader.or(to.map(|n| n.0));
         Ok(Reply::Leader(NodeId(leader.unwrap_or_default())))
+    }
+}
+
+/// Tells what made this revision of the settings, in the log of the leader alone.
+fn tell_settings(state: &State, revision: u64) {
+    let Some(change) = state.audit().changes.iter().find(|change| change.revision == revision) else {
+        return;
+    };
+    for setting in &change.settings {
+        let (key, by) = (replicated::key(&setting.to), &change.by);
+        let (from, to) = (replicated::value(&setting.from), replicated::value(&setting.to));
+        let (role, proof, peer) = (by.role.as_str(), by.proof.as_str(), by.peer.0);
+        tracing::info!(revision, key, from, to, role, proof, peer, "setting changed");
     }
 }
 

@@ -12,6 +12,7 @@ mod nodes;
 mod outputs;
 pub mod principal;
 mod results;
+mod settings;
 mod tasks;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ pub use images::{ImagePage, NewImage};
 pub use logs::{LogPart, LogsAsked};
 pub use outputs::{OutputAsked, OutputPart};
 pub use principal::{Principal, Proof, Role, Tenants};
+pub use settings::SettingsUpdate;
 pub use tasks::{AcceptedTasks, ListedState, NewTasks, TaskFilter, TaskPage, Wait};
 
 use crate::node::Node;

@@ -112,6 +112,7 @@ pub fn task_of(change: &Change) -> Option<TaskId> {
         | Change::ImageRegistered { .. }
         | Change::ImageDeleted { .. }
         | Change::BlobsChanged
+        | Change::SettingsChanged { .. }
         | Change::Configured => None,
     }
 }

@@ -9,7 +9,7 @@ use stint_protocol::{
     AttemptEnd, BootMs, GpuInfo, ImageId, Incarnation, LeaseId, NodeId, Nonce, Runtime, SharedSpec, TaskId,
     TaskName, Tenant, TimeMs, Version,
 };
-use stint_scheduler::{NodeMode, RegisterNode, Submit};
+use stint_scheduler::{NodeMode, RegisterNode, Submit, UpdateSettings};
 
 pub use grant::Grant;
 
@@ -198,6 +198,8 @@ pub enum Request {
     /// Images and stored bytes.
     #[n(11)]
     Registry(#[n(0)] RegistryRequest),
+    #[n(12)]
+    UpdateSettings(#[n(0)] UpdateSettings),
 }
 
 /// Answers to requests.

@@ -13,8 +13,8 @@ use stint_node::clock::{Chance, HostClock};
 use stint_node::node::Node;
 use stint_node::pki::{Authority, PEER_NAME, node_name};
 use stint_node::service::{
-    LogsAsked, NewImage, NewTasks, OutputAsked, Principal, Proof, Role, Service, ServiceError, TaskFilter,
-    Tenants, Wait,
+    LogsAsked, NewImage, NewTasks, OutputAsked, Principal, Proof, Role, Service, ServiceError,
+    SettingsUpdate, TaskFilter, Tenants, Wait,
 };
 use stint_protocol::{Class, ImageKind, ImageName, NodeId, TaskName, TaskSpec, Tenant, version};
 use stint_raft::{PeerInfo, Settings as RaftSettings};
@@ -132,6 +132,11 @@ async fn register(service: &Service, caller: &Principal) -> Result<(), ServiceEr
     service.register_image(caller, image(), no_bytes).await.map(drop)
 }
 
+/// Of the cluster's own settings.
+fn update(key: &str, value: &str) -> SettingsUpdate {
+    SettingsUpdate { class: None, values: [(key.into(), value.into())].into(), if_revision: None }
+}
+
 fn is_not_found<T>(result: Result<T, ServiceError>) -> bool {
     matches!(result, Err(ServiceError::TaskNotFound { .. } | ServiceError::ImageNotFound { .. }))
 }
@@ -187,6 +192,7 @@ async fn who_may_only_read_changes_nothing() {
     assert!(is_refused(service.remove_node(reader, "a").await));
     assert!(is_refused(service.create_join_token(reader, None).await));
     assert!(is_refused(service.transfer_leader(reader, None).await));
+    assert!(is_refused(service.update_settings(reader, update("placement", "bin_pack")).await));
     let refusal = service.remove_node(reader, "a").await.unwrap_err().to_string();
     let expected =
         "removing a node takes the role admin, and yours is read: ask an administrator of the cluster";
@@ -196,6 +202,7 @@ async fn who_may_only_read_changes_nothing() {
     assert!(!service.wait(reader, wait()).await.unwrap().finished);
     assert_eq!(service.list_nodes(reader).await.unwrap()[0].name, "a");
     assert_eq!(service.cluster_status(reader).await.unwrap().queued, 1);
+    assert_eq!(service.settings(reader).await.unwrap().revision, 0);
     world.stop().await;
 }
 
@@ -209,5 +216,42 @@ async fn an_operator_moves_work_and_an_administrator_decides_who_belongs() {
     assert!(is_refused(service.remove_node(operator, "a").await));
     let made = service.create_join_token(&administrator(), None).await.unwrap();
     assert!(made.token.to_string().starts_with("stint1-"));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn an_administrator_changes_settings_and_nobody_else_does() {
+    let world = World::start().await;
+    let (service, admin) = (&world.service, &administrator());
+    for role in [Role::Read, Role::Submit, Role::Operator] {
+        let refused = service.update_settings(&caller("team-7", role), update("placement", "spread")).await;
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.starts_with("changing settings takes the role admin, and yours is"), "{refused}");
+    }
+    let class = Some(Class::Gpu);
+    let of_gpu = SettingsUpdate { class, ..update("max_gpus", "4") };
+    let after = service.update_settings(admin, of_gpu).await.unwrap();
+    assert_eq!((after.revision, after.classes[2].max_gpus), (1, 4));
+    let change = &after.changes[0];
+    let by = (change.revision, change.role.as_str(), change.proof.as_str(), change.peer.as_str());
+    assert_eq!(by, (1, "admin", "local_socket", "a"));
+    let setting = &change.settings[0];
+    let told = (setting.key.as_str(), setting.from.as_str(), setting.to.as_str());
+    assert_eq!(told, ("classes.gpu.max_gpus", "1", "4"));
+    // A change is held to the revision that it names, and a repetition of the one that made it is none.
+    let on =
+        |if_revision, to: &str| SettingsUpdate { if_revision: Some(if_revision), ..update("placement", to) };
+    let stale = service.update_settings(admin, on(0, "spread")).await.unwrap_err().to_string();
+    assert!(stale.contains("revision 1 by now, not 0"), "{stale}");
+    for _ in 0..2 {
+        let after = service.update_settings(admin, on(1, "spread")).await.unwrap();
+        assert_eq!((after.revision, after.cluster.placement.as_str()), (2, "spread"));
+    }
+    // What does not fit together changes nothing.
+    let over = SettingsUpdate { class, ..update("default_timeout", "11m") };
+    let refused = service.update_settings(admin, over).await.unwrap_err();
+    assert!(matches!(&refused, ServiceError::Refused(_)), "{refused}");
+    assert!(refused.to_string().contains("classes.gpu.default_timeout: is over max_timeout"), "{refused}");
+    assert_eq!(service.settings(admin).await.unwrap().revision, 2);
     world.stop().await;
 }

@@ -13,7 +13,10 @@ use stint_node::wire::{
     ReportAnswer, Request,
 };
 use stint_protocol::*;
-use stint_scheduler::{Admit, Command, KeepBlob, NodeMode, RegisterImage, RegisterNode, StopReason, Submit};
+use stint_scheduler::{
+    Admit, ChangedBy, ClassSetting, Command, KeepBlob, NodeMode, RegisterImage, RegisterNode, Setting,
+    StopReason, Submit, UpdateSettings,
+};
 use stored::{Stored, assert_reads};
 
 fn stored() -> Stored {
@@ -184,6 +187,7 @@ fn forwarded_requests_are_read_and_written_as_they_were_stored() {
         ("transfer-leader", Request::TransferLeader(Some(NodeId(3)))),
         ("readdress-2", readdress(Version(2))),
         ("registry", Request::Registry(RegistryRequest::Register(register_image()))),
+        ("update-settings", Request::UpdateSettings(update_settings())),
     ];
     for (number, (name, request)) in requests.iter().enumerate() {
         stored().check(&format!("request-{number}-{name}.cbor"), request);
@@ -191,6 +195,12 @@ fn forwarded_requests_are_read_and_written_as_they_were_stored() {
     stored().check("request-0-submit-4.cbor", &Request::Submit(submit(limited_spec())));
     let commented = TaskSpec { comment: Some("why".into()), ..TaskSpec::clone(&limited_spec()) };
     stored().check("request-0-submit-5.cbor", &Request::Submit(submit(SharedSpec::new(commented))));
+}
+
+fn update_settings() -> UpdateSettings {
+    let by = ChangedBy { role: "admin".into(), proof: "local_socket".into(), peer: NodeId(2) };
+    let to = vec![Setting::Class(Class::Gpu, ClassSetting::MaxGpus(4)), Setting::KeepFinished(7)];
+    UpdateSettings { to, if_revision: Some(3), by }
 }
 
 /// As they were sent before peers said what they speak.

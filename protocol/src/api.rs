@@ -9,6 +9,7 @@ mod grpc;
 mod image;
 mod node;
 mod result;
+mod settings;
 mod task;
 
 pub use cluster::{Cluster, HeldBack, Peer};
@@ -19,4 +20,5 @@ pub use result::{
     AttemptSummary, OutputFile, OutputsSummary, ResultEnd, ResultError, ResultLogs, ResultOutputs,
     ResultSpec, TaskResult,
 };
+pub use settings::{ChangedSetting, ClassSettings, ClusterSettings, Settings, SettingsChange};
 pub use task::{Attempt, Kept, Limits, Outcome, Submitted, Task, Usage, Waited};

@@ -88,6 +88,19 @@ pub const FAILED_STARTS: u32 = 10;
 pub const FAILED_STARTS_OF_A_NODE: u32 = 3;
 /// How long it then gets none, in milliseconds; doubled each time a try fails again, up to the second number.
 pub const NODE_HOLD_MS: (u64, u64) = (5_000, 300_000);
+/// The clocks of two machines drift apart by at most this part of the elapsed time
+/// (docs/internals/leases.md#length-and-margin): 1 %, a hundred times what a crystal does, because virtual machines
+/// are worse.
+pub const CLOCK_DRIFT_PERCENT: u64 = 1;
+/// Longest lease that a class can be given while the cluster runs, in milliseconds: a day. A task of a lost node waits
+/// for as long before it runs elsewhere.
+pub const LEASE_MS: u64 = 24 * 3_600_000;
+/// Finished tasks that can be kept; `HISTORY_BYTES` bounds them, too.
+pub const KEEP_FINISHED: u64 = 10_000_000;
+/// How long finished tasks can be kept, in milliseconds: a year.
+pub const KEEP_FINISHED_MS: u64 = 365 * 24 * 3_600_000;
+/// Changes of settings that the cluster remembers: some months of an operator's work, a few KiB.
+pub const SETTINGS_CHANGES: usize = 64;
 /// Tasks one page of a listing shows at most.
 pub const LIST_PAGE: usize = 10_000;
 

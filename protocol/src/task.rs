@@ -95,6 +95,12 @@ pub(crate) fn refuse(field: &'static str, problem: impl Into<String>) -> Result<
 }
 
 impl TaskSpec {
+    /// The shortest lease under which it may take its time to stop, in milliseconds: stopping takes half of a lease at
+    /// most.
+    pub fn least_lease_ms(&self) -> u64 {
+        self.stop_grace_ms.saturating_mul(2)
+    }
+
     /// A spec of this class that runs `command`, with every default.
     pub fn new(class: Class, command: Vec<String>) -> Self {
         Self {

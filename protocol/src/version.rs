@@ -49,6 +49,9 @@ pub const FILES_MISSING: Version = Version(4);
 /// Comments of tasks: `TaskSpec.comment`.
 pub const COMMENTS: Version = Version(5);
 
+/// Settings that change while the cluster runs: `UpdateSettings`.
+pub const SETTINGS: Version = Version(5);
+
 /// Tasks that are suspended: `Suspend`, `Wake` and the state that they lead to. No cluster speaks it yet: the state
 /// machine keeps such tasks, and no request suspends one.
 pub const SUSPEND: Version = Version(1_000);

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use stint_protocol::api::{Cluster, Explanation, Image, Node, Task, TaskResult};
+use stint_protocol::api::{Cluster, Explanation, Image, Node, Settings, Task, TaskResult};
 use stint_protocol::v1;
 
 fn folder() -> PathBuf {
@@ -211,6 +211,42 @@ fn the_cluster() {
     check::<_, Cluster>("cluster.json", reply.clone());
     let leaderless = v1::ClusterStatusReply { leader_id: 0, alarms: vec![], held_back_by: vec![], ..reply };
     check::<_, Cluster>("cluster-leaderless.json", leaderless);
+}
+
+#[test]
+fn the_settings() {
+    let changed =
+        v1::ChangedSetting { key: "classes.gpu.lease_ttl".into(), from: "15s".into(), to: "30s".into() };
+    let change = v1::SettingsChange {
+        revision: 3,
+        at_ms: 1_000,
+        role: "admin".into(),
+        proof: "admin_certificate".into(),
+        peer: "b".into(),
+        settings: vec![changed],
+    };
+    let cluster = v1::ClusterSettings {
+        name: "stint".into(),
+        placement: "spread".into(),
+        keep_finished: 200_000,
+        keep_finished_ms: 604_800_000,
+        max_live_tasks: 1_000_000,
+        lease_margin_ms: 6_800,
+        kill_margin_ms: 500,
+    };
+    let class = v1::ClassSettings {
+        class: "gpu".into(),
+        runtimes: vec!["crun".into(), "docker".into()],
+        default_timeout_ms: 600_000,
+        max_timeout_ms: 700_000,
+        default_cpu_milli: 2_000,
+        default_memory_bytes: 4 << 30,
+        default_gpus: 1,
+        max_gpus: 4,
+        lease_ttl_ms: 30_000,
+    };
+    let (cluster, classes, changes) = (Some(cluster), vec![class], vec![change]);
+    check::<_, Settings>("settings.json", v1::Settings { revision: 3, cluster, classes, changes });
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod image;
 mod join;
 mod lease;
 mod node;
+mod settings;
 mod submit;
 mod suspend;
 mod version;
@@ -48,6 +49,7 @@ pub fn apply(state: &mut State, stamped: Stamped) -> Result<Vec<Change>, Rejecti
 fn dispatch(state: &mut State, command: Command, changes: &mut Vec<Change>) -> Result<(), Rejection> {
     match command {
         Command::Configure(settings) => join::configure(state, settings, changes),
+        Command::UpdateSettings(update) => settings::update(state, update, changes),
         Command::Submit(submit) => submit::submit(state, submit, changes),
         Command::Cancel(task) => cancel::cancel(state, task, changes),
         Command::RegisterNode(register) => node::register(state, register, changes),

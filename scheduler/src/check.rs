@@ -1,6 +1,7 @@
 //! The invariants of the state. Tests and the simulator call this after every apply; a broken one is a bug.
 
 mod images;
+mod settings;
 
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Display};
@@ -14,6 +15,7 @@ use crate::task::TaskState;
 /// Re-derives every index and says what does not agree.
 pub fn check(state: &State) -> Result<(), String> {
     check_version(state)?;
+    settings::check(state)?;
     check_places(state)?;
     check_leases(state)?;
     check_gpus(state)?;

@@ -11,7 +11,7 @@ use stint_protocol::{
 
 use crate::node::NodeMode;
 use crate::plan::Plan;
-use crate::settings::Settings;
+use crate::settings::{ChangedBy, InvalidSettings, Setting, Settings};
 use crate::task::SuspendReason;
 
 /// Accept `count` tasks of one spec, named `first`, `first + 1`, …
@@ -105,6 +105,18 @@ pub struct KeepBlob {
     /// Nodes that have the bytes, durably.
     #[n(3)]
     pub holders: Vec<NodeId>,
+}
+
+/// Give settings other values.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct UpdateSettings {
+    #[n(0)]
+    pub to: Vec<Setting>,
+    /// Only if the settings still have this revision.
+    #[n(1)]
+    pub if_revision: Option<u64>,
+    #[n(2)]
+    pub by: ChangedBy,
 }
 
 /// Commands. Numbers are never reused.
@@ -234,6 +246,8 @@ pub enum Command {
     /// A suspended task takes its place in the queue again.
     #[n(23)]
     Wake(#[n(0)] TaskId),
+    #[n(24)]
+    UpdateSettings(#[n(0)] UpdateSettings),
 }
 
 /// What a command changed; the node turns these into wake-ups and answers.
@@ -294,6 +308,10 @@ pub enum Change {
     /// Which bytes are kept, or where.
     BlobsChanged,
     Configured,
+    SettingsChanged {
+        /// The settings' since then.
+        revision: u64,
+    },
 }
 
 /// Why a command was refused: data, the same on every replica.
@@ -355,6 +373,13 @@ pub enum Rejection {
     BadJoinToken,
     #[error("this cluster is configured already")]
     AlreadyConfigured,
+    #[error(
+        "the settings have revision {found} by now, not {expected}: look at what changed (`stint cluster show --history`) \
+         and try again"
+    )]
+    SettingsMoved { expected: u64, found: u64 },
+    #[error(transparent)]
+    InvalidSettings(#[from] InvalidSettings),
     #[error("{0} is the name of another node: set another with [node] name")]
     NodeNameTaken(String),
     /// What was asked for, or a higher version, has to wait for this member.

@@ -18,12 +18,17 @@ mod task;
 
 pub use apply::{Stamped, apply};
 pub use check::check;
-pub use command::{Admit, Change, Command, KeepBlob, RegisterImage, RegisterNode, Rejection, Submit};
+pub use command::{
+    Admit, Change, Command, KeepBlob, RegisterImage, RegisterNode, Rejection, Submit, UpdateSettings,
+};
 pub use explain::{Explanation, NodeReason, explain};
 pub use image::{BlobRecord, Image, Keep};
 pub use node::{GpuRecord, Node, NodeMode};
 pub use plan::{Assignment, Plan, PlanInput, plan};
-pub use settings::{Placement, Settings};
+pub use settings::{
+    ChangedBy, ChangedSetting, ClassSetting, InvalidSettings, Placement, Setting, Settings, SettingsAudit,
+    SettingsChange,
+};
 pub use snapshot::{
     SnapshotError, decode_snapshot, digest, encode_snapshot, read_snapshot, same, write_snapshot,
 };

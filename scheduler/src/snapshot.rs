@@ -75,6 +75,7 @@ pub fn same(one: &State, other: &State) -> bool {
     };
     numbers(one) == numbers(other)
         && one.settings == other.settings
+        && one.audit == other.audit
         && one.tasks.iter().eq(other.tasks.iter())
         && one.history.iter().eq(other.history.iter())
         && one.nodes.iter().eq(other.nodes.iter())

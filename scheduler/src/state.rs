@@ -16,7 +16,7 @@ use crate::command::Rejection;
 use crate::history::Packed;
 use crate::image::{BlobRecord, Image, Keep};
 use crate::node::{GpuRecord, Node};
-use crate::settings::Settings;
+use crate::settings::{Settings, SettingsAudit};
 use crate::task::{FinishedTask, Task};
 
 pub(crate) use tenants::TenantTasks;
@@ -51,6 +51,7 @@ pub(crate) struct KeyRecord {
 pub struct State {
     pub(crate) configured: bool,
     pub(crate) settings: Arc<Settings>,
+    pub(crate) audit: Arc<SettingsAudit>,
     /// What the cluster speaks: never lowered.
     pub(crate) version: Version,
     pub(crate) time: TimeMs,
@@ -103,6 +104,17 @@ impl State {
     /// The replicated settings.
     pub fn settings(&self) -> &Arc<Settings> {
         &self.settings
+    }
+
+    /// Who changed the settings since the cluster was founded.
+    pub fn audit(&self) -> &SettingsAudit {
+        &self.audit
+    }
+
+    /// The longest lease that an attempt of this class may still have, whatever the settings say now
+    /// (docs/internals/leases.md#changed-length).
+    pub fn longest_lease_ms(&self, class: Class) -> u64 {
+        self.audit.longest_lease_ms(&self.settings, class)
     }
 
     /// The version that the cluster speaks: nothing that it lacks stands in the log.

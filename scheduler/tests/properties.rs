@@ -79,6 +79,11 @@ enum Step {
         content: u8,
     },
     Drop,
+    Settings {
+        which: usize,
+        value: u64,
+        on: Option<u64>,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -108,6 +113,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (1..5u64, 1..5u8).prop_map(|(node, content)| Step::Hold { node, content }),
         1 => (1..5u64, 1..5u8).prop_map(|(node, content)| Step::Lose { node, content }),
         1 => Just(Step::Drop),
+        2 => (0..8usize, 0..40u64, proptest::option::of(0..4u64))
+            .prop_map(|(which, value, on)| Step::Settings { which, value, on }),
     ]
 }
 
@@ -290,11 +297,35 @@ impl Run {
             Step::Lose { node, content } => {
                 Some(Command::LoseBlobs { node: NodeId(node), blobs: vec![blob(content).digest] })
             }
+            Step::Settings { which, value, on } => {
+                let by = ChangedBy { role: "admin".into(), proof: "local_socket".into(), peer: NodeId(1) };
+                let if_revision = on.map(|back| self.state.audit().revision.saturating_sub(back));
+                let to = setting(which, value);
+                Some(Command::UpdateSettings(UpdateSettings { to, if_revision, by }))
+            }
             Step::Drop => {
                 // All of them, as a leader of the past might have: only what is unused goes.
                 Some(Command::DropBlobs { blobs: (1..5).map(|content| blob(content).digest).collect() })
             }
         }
+    }
+}
+
+/// Some of them do not fit together.
+fn setting(which: usize, value: u64) -> Vec<Setting> {
+    let long = |rule| Setting::Class(Class::CpuLong, rule);
+    match which {
+        0 => vec![Setting::Placement([Placement::BinPack, Placement::Spread][value as usize % 2])],
+        1 => vec![Setting::KeepFinished(value)],
+        2 => vec![Setting::KeepFinishedMs(value * 5_000)],
+        3 => vec![Setting::MaxLiveTasks(value)],
+        // Long enough for the grace that a task has when it names none.
+        4 => vec![long(ClassSetting::LeaseTtlMs((4 + value) * 1_000)), Setting::KeepFinished(50)],
+        5 => {
+            vec![long(ClassSetting::Runtimes(vec![[Runtime::Process, Runtime::Docker][value as usize % 2]]))]
+        }
+        6 => vec![Setting::Class(Class::CpuShort, ClassSetting::DefaultGpus(value as u32 % 2))],
+        _ => vec![Setting::Class(Class::Gpu, ClassSetting::LeaseTtlMs(value * 10_000))],
     }
 }
 

@@ -38,6 +38,7 @@ const COMMANDS: &[(u32, &str)] = &[
     (21, "drop-blobs"),
     (22, "suspend"),
     (23, "wake"),
+    (24, "update-settings"),
 ];
 const RETIRED: &[(u32, &str)] = &[];
 /// Commands that got fields since they were stored first, with the layout that is written today; files of the earlier
@@ -72,6 +73,7 @@ fn name_of(command: &Command) -> &'static str {
         Command::DropBlobs { .. } => "drop-blobs",
         Command::Suspend { .. } => "suspend",
         Command::Wake(_) => "wake",
+        Command::UpdateSettings(_) => "update-settings",
     }
 }
 
@@ -125,7 +127,33 @@ fn samples() -> Vec<Command> {
             wake_at: Some(TimeMs(1_790_000_100_000)),
         },
         Command::Wake(TaskId(0x0190_a1b2_0000_7000_8000_0000_0001_0003)),
+        Command::UpdateSettings(UpdateSettings { to: every_setting(), if_revision: Some(7), by: operator() }),
     ]
+}
+
+/// One of each, with values that none has at first.
+fn every_setting() -> Vec<Setting> {
+    let rules = [
+        ClassSetting::Runtimes(vec![Runtime::Docker, Runtime::Crun]),
+        ClassSetting::DefaultTimeoutMs(700_000),
+        ClassSetting::MaxTimeoutMs(7_200_000),
+        ClassSetting::DefaultCpuMilli(2_500),
+        ClassSetting::DefaultMemoryBytes(5 << 30),
+        ClassSetting::DefaultGpus(2),
+        ClassSetting::MaxGpus(4),
+        ClassSetting::LeaseTtlMs(30_000),
+    ];
+    let own = [
+        Setting::Placement(Placement::BinPack),
+        Setting::KeepFinished(1_000),
+        Setting::KeepFinishedMs(86_400_000),
+        Setting::MaxLiveTasks(70_000),
+    ];
+    own.into_iter().chain(rules.map(|rule| Setting::Class(Class::Gpu, rule))).collect()
+}
+
+fn operator() -> ChangedBy {
+    ChangedBy { role: "admin".into(), proof: "admin_certificate".into(), peer: NodeId(300) }
 }
 
 fn team() -> Tenant {
@@ -469,6 +497,12 @@ fn mounts_are_read_and_written_as_they_were_stored() {
 }
 
 #[test]
+fn changes_of_settings_need_version_5() {
+    let changing = samples().into_iter().find(|command| matches!(command, Command::UpdateSettings(_)));
+    assert_eq!(changing.unwrap().needs(), version::SETTINGS);
+}
+
+#[test]
 fn limits_of_tasks_need_version_4() {
     let before: Vec<Command> = earlier().into_iter().map(|(_, command)| command).collect();
     let (limited, now) = (Command::Submit(limited_submit()), samples());
@@ -519,6 +553,7 @@ fn every_command_is_stored_and_every_file_is_known() {
         "snapshot-4.cbor".into(),
         "snapshot-5.cbor".into(),
         "comment-snapshot.cbor".into(),
+        "snapshot-6.cbor".into(),
         "mounts-submit.cbor".into(),
         "mounts-register-node.cbor".into(),
     ]);
@@ -807,6 +842,19 @@ fn with_comment() -> State {
     state
 }
 
+/// The state of before, in which every setting was changed, one of them twice.
+fn with_changed_settings() -> State {
+    let mut state = with_suspended();
+    let again = vec![Setting::Class(Class::Gpu, ClassSetting::LeaseTtlMs(20_000))];
+    for to in [every_setting(), again] {
+        let now = state.time();
+        let command = Command::UpdateSettings(UpdateSettings { to, if_revision: None, by: operator() });
+        apply(&mut state, Stamped { now, command }).unwrap();
+        check(&state).unwrap();
+    }
+    state
+}
+
 #[test]
 fn a_snapshot_with_a_comment_is_read_and_written_as_it_was_stored() {
     let name = "comment-snapshot.cbor";
@@ -816,5 +864,29 @@ fn a_snapshot_with_a_comment_is_read_and_written_as_it_was_stored() {
     check(&state).unwrap();
     assert_eq!(state.version(), Version(5));
     assert_eq!(state.task(TaskId(10 << 16)).unwrap().spec.comment, commented_submit().spec.comment);
+    assert_same(name, &encode_snapshot(&state), &stored);
+}
+
+#[test]
+fn a_snapshot_with_changed_settings_is_read_and_written_as_it_was_stored() {
+    let name = "snapshot-6.cbor";
+    let folder = Stored::of_crate(env!("CARGO_MANIFEST_DIR"));
+    let stored = folder.bytes(name, || encode_snapshot(&with_changed_settings()));
+    let state = decode_snapshot(&stored).unwrap();
+    check(&state).unwrap();
+    let (settings, audit) = (state.settings(), state.audit());
+    assert_eq!((audit.revision, audit.changes.len()), (2, 2));
+    assert_eq!(audit.changes[0].settings.len(), every_setting().len());
+    let last = &audit.changes[1];
+    assert_eq!((&last.by, last.revision, last.at), (&operator(), 2, TimeMs(1_790_000_000_230)));
+    let ttl = |ms| Setting::Class(Class::Gpu, ClassSetting::LeaseTtlMs(ms));
+    assert_eq!(last.settings, [ChangedSetting { from: ttl(30_000), to: ttl(20_000) }]);
+    let now: Vec<Setting> = every_setting().iter().map(|setting| setting.current(settings)).collect();
+    assert_eq!(now[..11], every_setting()[..11]);
+    // A new leader waits for a lease as long as it ever was.
+    assert_eq!(
+        (settings.class(Class::Gpu).lease_ttl_ms, state.longest_lease_ms(Class::Gpu)),
+        (20_000, 30_000)
+    );
     assert_same(name, &encode_snapshot(&state), &stored);
 }

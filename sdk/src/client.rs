@@ -218,6 +218,19 @@ impl Client {
         Ok(self.peers.call(operation, request, send).await?.leader_id)
     }
 
+    /// The cluster's settings, the rules of its classes, and who changed them.
+    pub async fn get_settings(&self) -> Result<v1::Settings, Error> {
+        let operation = self.operation("read the settings");
+        let send = |mut s: StintClient<_>, r| async move { s.get_settings(r).await };
+        self.peers.call(operation, v1::GetSettingsRequest {}, send).await
+    }
+
+    /// Changes settings of the cluster, or rules of one class, all or none. A repeated try changes nothing more.
+    pub async fn update_settings(&self, request: v1::UpdateSettingsRequest) -> Result<v1::Settings, Error> {
+        let operation = self.operation("change settings");
+        self.peers.call(operation, request, |mut s, r| async move { s.update_settings(r).await }).await
+    }
+
     /// One page of a tenant's images, by name.
     pub async fn list_images(&self, request: v1::ListImagesRequest) -> Result<v1::ListImagesReply, Error> {
         let operation = self.operation("list images");

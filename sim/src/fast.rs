@@ -23,6 +23,7 @@ mod process;
 mod queue;
 mod referee;
 mod sessions;
+mod settings;
 mod shape;
 mod sweep;
 mod trace;

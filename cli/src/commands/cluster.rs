@@ -1,5 +1,7 @@
 //! `stint cluster`: the cluster as a whole.
 
+pub mod settings;
+
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
@@ -22,6 +24,10 @@ pub struct ClusterArgs {
 pub enum ClusterCommand {
     /// Show the leader, the peers with their lag, and alarms
     Status,
+    /// Show the settings of the cluster; those of classes: stint class show
+    Show(settings::ShowArgs),
+    /// Change settings of the cluster; those of classes: stint class set
+    Set(settings::Changes),
     /// Make a token with which a new node joins
     JoinToken(JoinTokenArgs),
     /// Hand the leadership to another peer
@@ -44,6 +50,8 @@ pub struct TransferLeaderArgs {
 pub async fn run(context: Context, args: ClusterArgs) -> Done {
     match args.command {
         ClusterCommand::Status => status(context).await,
+        ClusterCommand::Show(args) => settings::show(context, args).await,
+        ClusterCommand::Set(changes) => settings::set(context, changes).await,
         ClusterCommand::JoinToken(args) => join_token(context, args).await,
         ClusterCommand::TransferLeader(args) => transfer_leader(context, args).await,
     }

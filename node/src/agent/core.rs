@@ -85,8 +85,16 @@ pub struct AgentCore {
     answered: u64,
     /// How long the last report was to be held at most, in milliseconds.
     hold_ms: u64,
-    /// For each lease, how long after a report it runs before its watchdog begins to stop it, in milliseconds.
-    windows: BTreeMap<LeaseId, u64>,
+    windows: BTreeMap<LeaseId, Window>,
+}
+
+/// How long a lease leaves for the next report.
+#[derive(Clone, Copy, Debug)]
+struct Window {
+    /// What its task uses to stop, in milliseconds, where this process launched it.
+    grace_ms: Option<u64>,
+    /// How long after a report it runs before its watchdog begins to stop it, in milliseconds.
+    open_ms: u64,
 }
 
 impl AgentCore {
@@ -162,7 +170,7 @@ impl AgentCore {
     /// A report may be held for a third of the shortest window, so that one lost report loses no attempt.
     fn longest_hold_ms(&self) -> u64 {
         let longest = limits::REPORT_HOLD.as_millis() as u64;
-        self.windows.values().map(|window| window / 3).min().unwrap_or(longest).min(longest)
+        self.windows.values().map(|window| window.open_ms / 3).min().unwrap_or(longest).min(longest)
     }
 
     /// What follows from the answer to the last report; an error when nobody answered.
@@ -240,10 +248,13 @@ impl AgentCore {
     }
 
     fn note_window(&mut self, grant: &Grant) {
-        // A task may use half of its lease to stop; what was adopted after a restart counts as if it did.
-        let grace = grant.launch.as_ref().map_or(grant.ttl_ms / 2, |launch| launch.spec.stop_grace_ms);
-        let window = grant.ttl_ms.saturating_sub(grace + grant.kill_margin_ms);
-        self.windows.entry(grant.lease).or_insert(window);
+        let launched = || grant.launch.as_ref().map(|launch| launch.spec.stop_grace_ms);
+        let grace_ms = self.windows.get(&grant.lease).map_or_else(launched, |known| known.grace_ms);
+        // A task may use half of its lease to stop; what was adopted after a restart counts as if it did. The length may
+        // be another one than in the last grant.
+        let stopping_ms = grace_ms.unwrap_or(grant.ttl_ms / 2) + grant.kill_margin_ms;
+        let open_ms = grant.ttl_ms.saturating_sub(stopping_ms);
+        self.windows.insert(grant.lease, Window { grace_ms, open_ms });
     }
 
     fn follow(&self, grant: Grant, at: Moment, held: &BTreeMap<LeaseId, bool>, acts: &mut Vec<Act>) {
@@ -331,6 +342,25 @@ mod tests {
         assert_eq!(nothing(&mut core, 2, hold_ms), Next::Report, "it was held as long as it asked for");
         core.report(BootMs(0), vec![], &[]);
         assert_eq!(nothing(&mut core, 3, hold_ms - 1), Next::Pause);
+    }
+
+    /// A shorter length is met by reports that come more often, as soon as it is granted.
+    #[test]
+    fn how_long_a_report_is_held_follows_the_length_of_the_last_grant() {
+        let lease = LeaseId { task: TaskId(1 << 16), attempt: 1 };
+        let mut core = core();
+        let mut holds = |ttl_ms: u64, answers: u64| {
+            core.report(BootMs(0), vec![], &[]);
+            let grants = vec![Grant { lease, ttl_ms, kill_margin_ms: 500, stop: None, launch: None }];
+            let (incarnation, nonce, recorded) = (Incarnation(1), Nonce(1), vec![]);
+            let orders = Orders { term: 1, incarnation, nonce, answers, grants, recorded, more: false };
+            let at = Moment { sent: BootMs(0), now: BootMs(1), closing: false };
+            core.on_answer(Ok(ReportAnswer::Orders(orders)), at, &[]);
+            core.longest_hold_ms()
+        };
+        let long = holds(60_000, 1);
+        assert_eq!(holds(2_500, 2), (1_250 - 500) / 3);
+        assert_eq!(holds(60_000, 3), long);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use stint_executor::Pull;
 use stint_protocol::{Class, Network, Runtime, UnknownWord};
+use stint_scheduler::Placement;
 use stint_sdk::units;
 use toml::Value;
 
@@ -261,6 +262,7 @@ words! {
     Pull, Pull::ALL;
     RaftProfile, RaftProfile::ALL;
     LogFormat, LogFormat::ALL;
+    Placement, Placement::ALL;
 }
 
 fn known<T: Word>() -> String {

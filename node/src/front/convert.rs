@@ -6,7 +6,7 @@ use stint_protocol::{
 use tonic::Status;
 
 use super::errors::invalid;
-use crate::service::NewTasks;
+use crate::service::{NewTasks, SettingsUpdate};
 
 /// A tenant; empty is the default one.
 pub fn tenant(text: &str) -> Result<Tenant, Status> {
@@ -26,6 +26,14 @@ pub fn new_tasks(request: v1::SubmitRequest) -> Result<NewTasks, Status> {
         count: request.count.max(1),
         key: key.map(|k| IdempotencyKey::new(&k)).transpose().map_err(invalid)?,
     })
+}
+
+/// A change of settings as it came in.
+pub fn settings_update(request: v1::UpdateSettingsRequest) -> Result<SettingsUpdate, Status> {
+    let v1::UpdateSettingsRequest { class, values, if_revision } = request;
+    let class = Some(class).filter(|class| !class.is_empty());
+    let class = class.map(|class| class.parse()).transpose().map_err(invalid)?;
+    Ok(SettingsUpdate { class, values: values.into_iter().collect(), if_revision })
 }
 
 /// All but the runtime, which the service chooses.

@@ -49,6 +49,7 @@ fn codes(error: &ServiceError) -> Codes {
         | E::NoRuntimeOffered { .. }
         | E::UnknownRuntime { .. }
         | E::NoPlaceForPython(_)
+        | E::InvalidChange(_)
         | E::DeadlineWithoutDrain
         | E::TokenValidTooLong
         | E::DescriptionTooLong(_)

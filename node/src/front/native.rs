@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::convert::{new_tasks, tenant};
+use super::convert::{new_tasks, settings_update, tenant};
 use super::errors::invalid;
 use super::{caller, images};
 use crate::limits;
@@ -174,6 +174,16 @@ impl Stint for NativeApi {
         let to = Some(request.node.as_str()).filter(|node| !node.is_empty());
         let leader = self.0.transfer_leader(&caller, to).await?;
         Ok(Response::new(v1::TransferLeaderReply { leader_id: leader.0 }))
+    }
+
+    async fn get_settings(&self, request: Request<v1::GetSettingsRequest>) -> Answer<v1::Settings> {
+        let (caller, _) = caller::take(request)?;
+        answer(self.0.settings(&caller).await?)
+    }
+
+    async fn update_settings(&self, request: Request<v1::UpdateSettingsRequest>) -> Answer<v1::Settings> {
+        let (caller, request) = caller::take(request)?;
+        answer(self.0.update_settings(&caller, settings_update(request)?).await?)
     }
 
     async fn register_image(

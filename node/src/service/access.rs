@@ -32,6 +32,8 @@ pub enum Operation {
     ListImages,
     GetImage,
     DeleteImage,
+    GetSettings,
+    UpdateSettings,
 }
 
 impl Operation {
@@ -48,13 +50,14 @@ impl Operation {
             | Operation::ListNodes
             | Operation::GetClusterStatus
             | Operation::ListImages
-            | Operation::GetImage => Role::Read,
+            | Operation::GetImage
+            | Operation::GetSettings => Role::Read,
             Operation::SubmitTasks
             | Operation::CancelTasks
             | Operation::RegisterImage
             | Operation::DeleteImage => Role::Submit,
             Operation::SetNodeMode | Operation::TransferLeader => Role::Operator,
-            Operation::RemoveNode | Operation::CreateJoinToken => Role::Admin,
+            Operation::RemoveNode | Operation::CreateJoinToken | Operation::UpdateSettings => Role::Admin,
         }
     }
 }
@@ -82,6 +85,8 @@ impl fmt::Display for Operation {
             Operation::ListImages => "listing images",
             Operation::GetImage => "reading an image",
             Operation::DeleteImage => "deleting an image",
+            Operation::GetSettings => "reading settings",
+            Operation::UpdateSettings => "changing settings",
         })
     }
 }
@@ -166,7 +171,7 @@ mod tests {
     use crate::service::{Proof, Tenants};
 
     /// The role that each operation needs: a changed line is a changed promise.
-    const NEEDS: [(Operation, Role); 19] = [
+    const NEEDS: [(Operation, Role); 21] = [
         (Operation::SubmitTasks, Role::Submit),
         (Operation::GetTask, Role::Read),
         (Operation::ListTasks, Role::Read),
@@ -186,6 +191,8 @@ mod tests {
         (Operation::ListImages, Role::Read),
         (Operation::GetImage, Role::Read),
         (Operation::DeleteImage, Role::Submit),
+        (Operation::GetSettings, Role::Read),
+        (Operation::UpdateSettings, Role::Admin),
     ];
 
     fn caller(role: Role) -> Principal {
@@ -203,7 +210,7 @@ mod tests {
         }
         assert_eq!(
             NEEDS.len(),
-            Operation::DeleteImage as usize + 1,
+            Operation::UpdateSettings as usize + 1,
             "the last operation is the table's last"
         );
     }

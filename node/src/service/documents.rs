@@ -2,10 +2,12 @@
 
 mod image;
 mod node;
+mod settings;
 mod task;
 
 pub use image::image;
 pub use node::{cluster_peers, holding_back, node};
+pub use settings::settings;
 pub use task::{end_message, finished_task, listed_state, live_task, task, tasks, usage};
 
 use stint_protocol::NodeId;

@@ -7,6 +7,7 @@ use stint_protocol::{
 use super::Role;
 use super::access::Operation;
 use crate::blobs::BlobError;
+use crate::config::replicated::InvalidChange;
 use crate::limits as own;
 use crate::pki::PkiError;
 use crate::wire::Refusal;
@@ -39,6 +40,8 @@ pub enum ServiceError {
         word = python::WORD
     )]
     NoPlaceForPython(ImageName),
+    #[error(transparent)]
+    InvalidChange(#[from] InvalidChange),
     #[error("within_ms is for mode drain only")]
     DeadlineWithoutDrain,
     #[error("valid: one week at most")]

@@ -29,7 +29,7 @@ pub enum Role {
     Submit,
     /// Takes nodes out of work and back, and moves the lead.
     Operator,
-    /// Decides who belongs to the cluster.
+    /// Decides who belongs to the cluster, and changes its settings.
     Admin,
 }
 
@@ -65,6 +65,16 @@ impl Role {
             Role::Submit => "submit",
             Role::Operator => "operator",
             Role::Admin => "admin",
+        }
+    }
+}
+
+impl Proof {
+    /// The word that is kept of it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Proof::LocalSocket => "local_socket",
+            Proof::AdminCertificate => "admin_certificate",
         }
     }
 }

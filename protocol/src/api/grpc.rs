@@ -1,5 +1,7 @@
 //! What documents and `stint.v1` do not say alike: there, 0 and an empty text stand for what is not there.
 
+mod settings;
+
 pub fn given(text: String) -> Option<String> {
     Some(text).filter(|text| !text.is_empty())
 }

@@ -24,6 +24,7 @@ impl Command {
             | Command::LoseBlobs { .. }
             | Command::DropBlobs { .. } => version::IMAGES,
             Command::Suspend { .. } | Command::Wake(_) => version::SUSPEND,
+            Command::UpdateSettings(_) => version::SETTINGS,
             Command::Configure(_)
             | Command::Cancel(_)
             | Command::CommitPlan(_)
@@ -61,7 +62,8 @@ impl Command {
             | Command::HoldBlobs { .. }
             | Command::LoseBlobs { .. }
             | Command::DropBlobs { .. }
-            | Command::Suspend { .. } => false,
+            | Command::Suspend { .. }
+            | Command::UpdateSettings(_) => false,
         }
     }
 }

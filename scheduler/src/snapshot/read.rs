@@ -63,6 +63,9 @@ pub fn read_snapshot(from: impl Read) -> Result<State, SnapshotError> {
     if fields > 16 {
         items.each(|(tenant, digest, keep)| add_keep(&mut state, tenant, digest, keep))?;
     }
+    if fields > 17 {
+        state.audit = Arc::new(items.next()?);
+    }
     sum_up_leases(&mut state)?;
     Ok(state)
 }

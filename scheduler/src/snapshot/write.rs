@@ -12,7 +12,7 @@ use stint_protocol::SharedSpec;
 use super::FORMAT;
 use crate::state::State;
 
-/// Fields of a snapshot, in their order; `read` says what they are.
+/// Fields of a snapshot that are always written, in their order; `read` says what they are.
 const FIELDS: u64 = 17;
 
 /// Writes the whole state. `to` gets many small pieces and should gather them.
@@ -24,7 +24,12 @@ pub fn write_snapshot(state: &State, to: impl io::Write) -> io::Result<()> {
 /// replica that applied and one that was restored from a snapshot; for comparing, no two tasks share one.
 pub(super) fn write<W: Write>(state: &State, sharing: bool, to: W) -> Result<(), Error<W::Error>> {
     let mut e = Encoder::new(to);
-    e.array(FIELDS)?.u32(FORMAT)?.bool(state.configured)?.encode(&*state.settings)?.encode(state.time)?;
+    let changed = state.audit.revision > 0;
+    e.array(FIELDS + u64::from(changed))?
+        .u32(FORMAT)?
+        .bool(state.configured)?
+        .encode(&*state.settings)?
+        .encode(state.time)?;
     e.u64(state.next_sequence)?.u64(state.next_node)?.u64(state.finished_total)?;
     let mut places = Places { by_address: BTreeMap::new(), next: 0, sharing };
     write_specs(state, &mut places, &mut e)?;
@@ -40,7 +45,9 @@ pub(super) fn write<W: Write>(state: &State, sharing: bool, to: W) -> Result<(),
         e.array(2)?.bytes(hash)?.encode(expires)?;
     }
     e.encode(state.version)?;
-    write_images(state, &mut e)
+    write_images(state, &mut e)?;
+    // Earlier versions read none: it is written once settings have changed, which takes a cluster that has left those behind.
+    if changed { e.encode(&*state.audit)?.ok() } else { e.ok() }
 }
 
 /// Where each spec stands in the table of specs: a number for each allocation, in the order in which tasks have it.

@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 mod images;
+mod settings;
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -84,6 +85,7 @@ impl Story {
             "suspend" => self.suspend(rest),
             "wake" => self.show(Command::Wake(task(rest[0]))),
             "list" => self.list(rest),
+            "settings" => settings::settings(self, rest),
             "mode" => self.mode(rest),
             "announce" => self.show(Command::Announce { node: node(rest[0]), speaks: version(rest[1]) }),
             "raise" => self.show(Command::RaiseVersion { to: version(rest[0]) }),

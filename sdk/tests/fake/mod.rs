@@ -36,6 +36,8 @@ pub struct Fake {
     pub logs: Mutex<VecDeque<LogScript>>,
     pub nodes: Mutex<Vec<Node>>,
     pub cluster: Mutex<ClusterStatusReply>,
+    pub settings: Mutex<Settings>,
+    pub updates: Mutex<Vec<UpdateSettingsRequest>>,
     pub explain: Mutex<ExplainReply>,
     /// A result document.
     pub result: Mutex<String>,
@@ -213,6 +215,17 @@ impl Stint for Fake {
     async fn transfer_leader(&self, _: Request<TransferLeaderRequest>) -> Answer<TransferLeaderReply> {
         self.gate().await?;
         Ok(Response::new(TransferLeaderReply { leader_id: 2 }))
+    }
+
+    async fn get_settings(&self, _: Request<GetSettingsRequest>) -> Answer<Settings> {
+        self.gate().await?;
+        Ok(Response::new(self.settings.lock().unwrap().clone()))
+    }
+
+    async fn update_settings(&self, request: Request<UpdateSettingsRequest>) -> Answer<Settings> {
+        self.gate().await?;
+        self.updates.lock().unwrap().push(request.into_inner());
+        Ok(Response::new(self.settings.lock().unwrap().clone()))
     }
 
     async fn register_image(

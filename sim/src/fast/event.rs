@@ -135,7 +135,9 @@ pub enum Event {
     },
     /// Somebody registers an image, or deletes one.
     Library,
-    /// A leader is asked for something about images or bytes.
+    /// The operator changes a setting.
+    Settings,
+    /// A leader is asked for something about images, bytes or settings.
     LibraryCommand {
         peer: usize,
         command: Box<Command>,

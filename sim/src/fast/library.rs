@@ -134,7 +134,7 @@ impl World {
     }
 
     /// Sends a command to whom `via` takes for the leader. Who sent it does not wait for the answer.
-    fn tell_leader(&mut self, via: usize, takes: u64, command: Command) {
+    pub fn tell_leader(&mut self, via: usize, takes: u64, command: Command) {
         let Some((_, leader)) = self.peers[via].belief.filter(|_| self.peers[via].up) else { return };
         if via == leader || self.network.open(via, leader) {
             let command = Box::new(command);

@@ -18,6 +18,7 @@ use super::plant::FastPlant;
 use super::process::Process;
 use super::queue::Queue;
 use super::referee::Referee;
+use super::settings::Operator;
 use super::shape::Shape;
 use crate::dice::Dice;
 use crate::oracle::Severity;
@@ -50,6 +51,7 @@ pub struct World {
     pub clients: Clients,
     pub trouble: Trouble,
     pub library: Library,
+    pub operator: Operator,
     /// When everything was healed.
     healed_at: Option<u64>,
 }
@@ -82,6 +84,7 @@ impl World {
             clients: Clients::new(seed, &shape),
             trouble: Trouble::new(seed),
             library: Library::new(seed, &shape),
+            operator: Operator::new(seed, &shape, plant),
             healed_at: None,
             shape,
         };
@@ -100,6 +103,9 @@ impl World {
         self.queue.at(LOOK_MS, Event::Look);
         if self.library.opened {
             self.queue.at(400, Event::Library);
+        }
+        if self.operator.works {
+            self.queue.at(500, Event::Settings);
         }
     }
 
@@ -154,6 +160,7 @@ impl World {
             Event::QuickWatchdog { node } => self.quicken(node),
             Event::RightClock { machine } => self.machines[machine].clocks.wall_offset_ms = 0,
             Event::Library => self.on_library(),
+            Event::Settings => self.on_settings(),
             Event::LibraryCommand { peer, command } => self.on_library_command(peer, *command),
             Event::Upkeep { peer, life } => self.of(peer, life, |w| w.on_upkeep(peer)),
             Event::SweepAsked { leader, peer, life } => self.on_sweep_asked(leader, peer, life),

@@ -1,0 +1,61 @@
+//! The document of the replicated settings.
+
+use stint_protocol::{Class, Runtime, api};
+use stint_scheduler::{ChangedSetting, Settings, SettingsChange, State};
+
+use super::node_name;
+use crate::config::replicated;
+
+/// The settings as the state has them.
+pub fn settings(state: &State) -> api::Settings {
+    let (settings, audit) = (state.settings(), state.audit());
+    api::Settings {
+        revision: audit.revision,
+        cluster: cluster(settings),
+        classes: Class::ALL.into_iter().map(|of| class(settings, of)).collect(),
+        changes: audit.changes.iter().map(|made| change(state, made)).collect(),
+    }
+}
+
+fn cluster(settings: &Settings) -> api::ClusterSettings {
+    api::ClusterSettings {
+        name: settings.cluster.clone(),
+        placement: settings.placement.as_str().into(),
+        keep_finished: settings.keep_finished,
+        keep_finished_ms: settings.keep_finished_ms,
+        max_live_tasks: settings.max_live_tasks,
+        lease_margin_ms: settings.lease_margin_ms,
+        kill_margin_ms: settings.kill_margin_ms,
+    }
+}
+
+fn class(settings: &Settings, class: Class) -> api::ClassSettings {
+    let rules = settings.class(class);
+    api::ClassSettings {
+        class: class.as_str().into(),
+        runtimes: rules.runtimes.iter().copied().map(Runtime::as_str).map(String::from).collect(),
+        default_timeout_ms: rules.default_timeout_ms,
+        max_timeout_ms: rules.max_timeout_ms,
+        default_cpu_milli: rules.default_cpu_milli.into(),
+        default_memory_bytes: rules.default_memory_bytes,
+        default_gpus: rules.default_gpus,
+        max_gpus: rules.max_gpus,
+        lease_ttl_ms: rules.lease_ttl_ms,
+    }
+}
+
+fn change(state: &State, change: &SettingsChange) -> api::SettingsChange {
+    api::SettingsChange {
+        revision: change.revision,
+        at_ms: change.at.0,
+        role: change.by.role.clone(),
+        proof: change.by.proof.clone(),
+        peer: node_name(state, change.by.peer),
+        settings: change.settings.iter().map(changed).collect(),
+    }
+}
+
+fn changed(setting: &ChangedSetting) -> api::ChangedSetting {
+    let (from, to) = (replicated::value(&setting.from), replicated::value(&setting.to));
+    api::ChangedSetting { key: replicated::key(&setting.to), from, to }
+}

@@ -1,0 +1,64 @@
+//! The replicated settings, and who changed them.
+
+use serde::{Deserialize, Serialize};
+
+/// The settings at one revision, and their last changes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// 0 as the cluster was founded, one more with each change.
+    pub revision: u64,
+    pub cluster: ClusterSettings,
+    pub classes: Vec<ClassSettings>,
+    /// Oldest first.
+    pub changes: Vec<SettingsChange>,
+}
+
+/// The settings of the cluster as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClusterSettings {
+    pub name: String,
+    /// bin_pack, spread
+    pub placement: String,
+    pub keep_finished: u64,
+    pub keep_finished_ms: u64,
+    pub max_live_tasks: u64,
+    pub lease_margin_ms: u64,
+    pub kill_margin_ms: u64,
+}
+
+/// The rules of one class.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClassSettings {
+    pub class: String,
+    pub runtimes: Vec<String>,
+    pub default_timeout_ms: u64,
+    pub max_timeout_ms: u64,
+    pub default_cpu_milli: u64,
+    pub default_memory_bytes: u64,
+    pub default_gpus: u32,
+    pub max_gpus: u32,
+    pub lease_ttl_ms: u64,
+}
+
+/// What one request changed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SettingsChange {
+    /// The settings' since then.
+    pub revision: u64,
+    pub at_ms: u64,
+    /// Of whoever asked, as a peer let it in.
+    pub role: String,
+    /// How it proved that: local_socket, admin_certificate
+    pub proof: String,
+    /// The peer that took the request.
+    pub peer: String,
+    pub settings: Vec<ChangedSetting>,
+}
+
+/// One setting before and after, as users write it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ChangedSetting {
+    pub key: String,
+    pub from: String,
+    pub to: String,
+}

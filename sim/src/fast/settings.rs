@@ -1,0 +1,65 @@
+//! The operator changes settings while everything goes on: how long leases are, above all.
+
+use stint_protocol::{Class, version};
+use stint_scheduler::{ChangedBy, ClassSetting, Command, Placement, Setting, UpdateSettings};
+
+use super::event::Event;
+use super::plant::FastPlant;
+use super::shape::{Pace, Shape};
+use super::world::{World, node_id};
+use crate::dice::Dice;
+
+/// Who changes settings, in some of the seeds.
+pub struct Operator {
+    dice: Dice,
+    /// Whether the seed has one: its cluster must speak the version that has changes.
+    pub works: bool,
+}
+
+impl Operator {
+    pub fn new(seed: u64, shape: &Shape, plant: Option<FastPlant>) -> Self {
+        let mut dice = Dice::new(seed, 0x5007);
+        let works = shape.images && (dice.one_in(2) || plant == Some(FastPlant::ForgetLongerLeases));
+        Self { dice, works }
+    }
+
+    /// Mostly the lease of a class: from short to long and back.
+    fn drawn(&mut self, pace: Pace) -> Setting {
+        let dice = &mut self.dice;
+        match dice.below(8) {
+            0 => Setting::Placement(*dice.pick(&Placement::ALL)),
+            1 => Setting::KeepFinished(dice.between(5, 20)),
+            2 => Setting::MaxLiveTasks(dice.between(12, 10_000)),
+            _ => {
+                let class = *dice.pick(&[Class::CpuShort, Class::CpuLong, Class::Gpu]);
+                let ttl_ms = match pace {
+                    Pace::Long => dice.between(10_000, 40_000),
+                    _ => dice.between(2_400, 9_000),
+                };
+                Setting::Class(class, ClassSetting::LeaseTtlMs(ttl_ms))
+            }
+        }
+    }
+}
+
+impl World {
+    /// The operator changes something, through any peer, and does not wait for the answer.
+    pub fn on_settings(&mut self) {
+        if self.is_healed() {
+            return;
+        }
+        let pause = self.operator.dice.between(500, 5_000) * self.shape.pace.stretch();
+        self.queue.at(self.now + pause, Event::Settings);
+        let via = self.operator.dice.below(self.peers.len() as u64) as usize;
+        if !self.peers[via].up || self.log.state().version() < version::SETTINGS {
+            return;
+        }
+        let to = vec![self.operator.drawn(self.shape.pace)];
+        let found = self.log.state().audit().revision;
+        let if_revision = self.operator.dice.one_in(3).then_some(found);
+        let by = ChangedBy { role: "admin".into(), proof: "local_socket".into(), peer: node_id(via) };
+        let command = Command::UpdateSettings(UpdateSettings { to, if_revision, by });
+        let takes = self.operator.dice.between(5, 200);
+        self.tell_leader(via, takes, command);
+    }
+}
