@@ -121,6 +121,7 @@ impl Guarded {
         if let Some(why) = self.asked {
             return Some(why);
         }
+        // After a suspend both times may be past: the one that came first is the reason.
         if now >= self.run_term() && self.run_term() <= self.lease_term() {
             return Some(Why::TimedOut);
         }

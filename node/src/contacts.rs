@@ -89,7 +89,7 @@ impl Contacts {
         self.heard.insert(node, (now, nonce));
     }
 
-    /// Nodes that may get work. A new leader gives each known node the time of one contact to report.
+    /// Nodes that may get work: under a new leader none, until it has reported to this one.
     pub fn reachable(&self, now: BootMs) -> BTreeSet<NodeId> {
         self.heard.iter().filter(|(_, (at, _))| is_fresh(*at, now)).map(|(node, _)| *node).collect()
     }
@@ -111,6 +111,8 @@ impl Contacts {
             return false;
         }
         let over = now.plus(full_length(settings, ttl_ms));
+        // Never earlier, also when the length was made shorter: orders that do not arrive leave the node with what it
+        // was granted before.
         let at = self.over_at.entry(lease).or_insert(over);
         *at = (*at).max(over);
         true

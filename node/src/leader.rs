@@ -68,6 +68,8 @@ impl Leader {
     /// Runs `act` on the core, with what this peer knows of itself now.
     pub fn with<R>(&self, act: impl FnOnce(&mut Core, &LeaderView<'_>) -> R) -> R {
         let mut core = self.core();
+        // Read while the core is held: a caller that came second with an older view would end an office that has just
+        // begun, with all that it heard.
         let (status, view) = (self.raft.status(), self.shared.view());
         let leads = status.role == Role::Leader;
         let standing = Standing { leads, term: status.term, applied_term: view.at.term };
@@ -123,6 +125,8 @@ impl Leader {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let mut ticked = false;
+            // Heard of from here on: a proposal that comes between the look at the queue and the wait would lie there
+            // until the next tick.
             let arrived = self.arrived.notified();
             tokio::pin!(arrived);
             arrived.as_mut().enable();
@@ -159,6 +163,8 @@ impl Leader {
                 }
                 Ok(results)
             }
+            // Neither came into the log, so whoever asked may go to another peer. An error that leaves this open must
+            // not be told so: what was proposed might be done twice.
             Err(ProposeError::NotLeader { .. } | ProposeError::Stopped) => Err(NotDone::NotLeader),
             Err(ProposeError::Busy) => Err(NotDone::Full),
             Err(error) => {

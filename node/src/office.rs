@@ -124,6 +124,8 @@ impl Drafts {
         let Outlook { expired, reachable, range, tick } = outlook;
         let (stamp, ahead_ms) = stamp(state, wall, range);
         let (mut commands, expired_count) = (batch, expired.len());
+        // Behind the batch: an end that the node reports in the same entry says how its attempt ended. The other way
+        // round it would count as lost.
         if !expired.is_empty() {
             commands.push(Command::ExpireLeases(expired));
         }
@@ -180,6 +182,8 @@ fn plan_after(
         return None;
     }
     let mut trial = state.clone();
+    // The tick brings what is due by now into the queue, as the plan's own command will: without other commands
+    // nothing else does.
     for command in commands.iter().cloned().chain([Command::Tick]) {
         // A rejection will come again when the entry is applied, and be answered then.
         let _ = apply(&mut trial, Stamped { now, command });

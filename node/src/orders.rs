@@ -85,10 +85,13 @@ pub fn make(
     let (mut grants, mut launches, mut more) = (Vec::new(), 0, false);
     for lease in state.leases_of(report.node) {
         let Some(task) = state.task(lease.task) else { continue };
+        // What an earlier life of the node holds runs out: nobody can say whether it still runs, so it is neither
+        // renewed nor begun again (docs/internals/leases.md#incarnation).
         let Some(leased) = task.leased().filter(|l| l.incarnation == report.incarnation) else {
             continue;
         };
         let new = held.stopping(lease).is_none();
+        // The node does not hold what it says has ended: taken for new, it would run a second time under its number.
         if ended.binary_search(&lease).is_ok() || (new && !has_devices(state, leased)) {
             continue;
         }

@@ -321,6 +321,8 @@ impl Shared {
     pub(crate) fn pop_purged(&mut self, purged: u64, current: Option<u64>) -> Option<(u64, Segment)> {
         let (seq, segment) = self.segments.first_key_value()?;
         let needed = segment.max_index.is_some_and(|max| max > purged);
+        // Until a segment is begun, the newest one alone holds vote and marks: without it this peer could vote twice
+        // in a term.
         if needed || current.is_none_or(|current| *seq >= current) {
             return None;
         }

@@ -171,6 +171,7 @@ impl<M: Machine> RaftStateMachine<Types> for Applier<M> {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Body) -> Result<(), io::Error> {
+        // Durable first: the log that it replaces is purged as soon as this returns.
         self.snapshots.save(meta.clone(), snapshot.clone()).await?;
         let at = meta.last_log_id.as_ref().map(position).unwrap_or_default();
         let restored = self.machine().restore(at, &mut snapshot.reader());

@@ -47,6 +47,8 @@ impl<M: Machine> Raft<M> {
         match status.learners.get(&id) {
             Some(known) if *known == info => return Ok(()),
             Some(known) if known.disk_id == info.disk_id => return self.update_peer(id, info).await,
+            // What the old folder acknowledged is kept by the peer's number: without the removal an empty folder
+            // would pass for caught up, and get a vote.
             Some(_) => self.remove(id).await?,
             None => {}
         }

@@ -211,6 +211,8 @@ impl<M: Machine> Raft<M> {
         }
         let deadline = deadline.min(LONGEST_DEADLINE);
         let until = Instant::now() + deadline;
+        // Zero age: a quorum that answered before this call may follow another leader by now, and what is read would be
+        // older than what that one acknowledged.
         let option = LinearizerOption::new(Some(Duration::ZERO), true).with_wait_timeout(deadline);
         let confirmed = timeout_at(until, self.seeded(self.0.core.get_read_linearizer(option))).await;
         let linearizer = confirmed.map_err(|_| BarrierError::NoQuorum)?.map_err(barrier_error)?;

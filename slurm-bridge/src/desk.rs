@@ -410,6 +410,8 @@ impl Desk {
                 tracing::warn!(%lease, why, "whether Slurm took an attempt is not known: looking for it");
                 entry.words = why;
             }
+            // An earlier try may have made a job, of which this answer says nothing: the task would end as not
+            // runnable, although that job may run it.
             Err(SubmitError::Refused(why)) if entry.submits > 1 => {
                 tracing::warn!(%lease, why, "Slurm refuses another try");
                 entry.words = why;

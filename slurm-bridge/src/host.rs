@@ -101,7 +101,8 @@ impl Bridge {
             }
             Work::Submit(launch) => {
                 let lease = launch.lease;
-                // Its place in the line counts: what waits here has not been sent.
+                // The time for an answer begins with its turn: given up while it waited, it would count as sent
+                // and be looked for in Slurm's lists, which it never reached.
                 let _turn = self.0.calls.acquire().await;
                 let late = || Err(SubmitError::Unknown("sbatch did not answer".into()));
                 Done::Submitted(

@@ -167,6 +167,7 @@ async fn greet(shared: &Shared, stream: UnixStream) -> Result<Connection, GreetE
 /// Ends a watchdog that holds the lock but does not answer; all it ran dies with it.
 fn kill_holder(shared: &Shared) {
     let Ok(lock) = OpenOptions::new().read(true).write(true).open(shared.layout.lock()) else { return };
+    // Asked again once the handle is open: the number may have come to mean another process, which would be killed.
     if let Ok(Some(pid)) = sys::lock_holder(&lock)
         && let Ok(process) = sys::pidfd_open(pid)
         && sys::lock_holder(&lock).ok().flatten() == Some(pid)

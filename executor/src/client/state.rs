@@ -363,6 +363,8 @@ impl State {
 
     /// Takes what is to be sent, noting which attempts are on their way now.
     pub fn take_outbox(&mut self) -> Vec<ToShim> {
+        // From here on nobody knows whether the watchdog has it: when the connection breaks, the next greeting
+        // decides, and an attempt that it does not name never ran.
         for message in &self.outbox {
             if let ToShim::Start(order) = message
                 && let Some(attempt) = self.running.get_mut(&order.lease)

@@ -123,8 +123,11 @@ impl Leftover {
 
 /// A handle on the process of a trace, when it still is the same process: the start times agree.
 fn find_process(trace: &Trace) -> Option<OwnedFd> {
+    // Start times are told in hundredths of a second on x86-64 and arm64, whatever the kernel counts in.
     const TICKS_TO_MS: u64 = 10;
     const SLACK_MS: u64 = 2 * TICKS_TO_MS;
+    // Before the start time is read: a number that is given away in between then shows by its time, and no stranger
+    // is killed.
     let handle = sys::pidfd_open(trace.pid).ok()?;
     let started_ms = sys::start_ticks(trace.pid)? * TICKS_TO_MS;
     let same = started_ms + SLACK_MS >= trace.before.0 && started_ms <= trace.after.0 + SLACK_MS;

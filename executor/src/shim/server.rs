@@ -43,6 +43,8 @@ pub struct Server {
 impl Server {
     /// Opens everything; after this the socket can be connected to.
     pub fn open(layout: &Layout, idle_ms: u64) -> io::Result<Self> {
+        // Before anything is started: inits rely on inheriting these signals as blocked, and the end of a child is
+        // not to be missed.
         let signals = sys::signal_fd(&[libc::SIGCHLD, libc::SIGTERM])?;
         sys::become_subreaper()?;
         let board = sys::Board::new(limits::ATTEMPTS)?;
@@ -253,6 +255,7 @@ impl Server {
                 Err(_) => return self.node = None,
             }
         }
+        // Nothing is lost by that: a node that connects again is greeted with all that is held and all that ended.
         if node.outbox.len() > limits::SHIM_BACKLOG_BYTES {
             self.node = None;
         }

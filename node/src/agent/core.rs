@@ -153,6 +153,7 @@ impl AgentCore {
         let hold = !(self.at_once || self.register || !ends.is_empty());
         self.hold_ms = if hold { self.longest_hold_ms() } else { 0 };
         let mut held: Vec<(LeaseId, bool)> = held.iter().map(|h| (h.lease, h.stopping)).collect();
+        // An end that does not fit counts as held: a lease that a report does not name is launched again.
         held.extend(unreported.into_iter().map(|lease| (lease, true)));
         Report {
             node: self.offer.node,
@@ -272,6 +273,7 @@ impl AgentCore {
                 acts.push(Act::Start(self.launch(lease, launch, deadline)));
                 acts.extend(stop);
             }
+            // It is being stopped, or has ended since the report was made: the next report says so.
             _ => {}
         }
     }

@@ -106,6 +106,8 @@ impl BlobDisk {
 
     /// Whether they are stored; they then stay for a while, whatever refers to them.
     pub fn keep_a_while(&self, blob: Blob) -> bool {
+        // Noted before the look: a sweep that is about to remove the file sees the note under its lock, and leaves
+        // what is counted on.
         self.note_asked(blob.digest);
         let opened = File::open(self.path(&blob.digest));
         self.has(blob) && opened.is_ok_and(|file| touch(&file).is_ok())

@@ -183,6 +183,8 @@ impl<W> LeaderCore<W> {
             self.stage = Stage::Resting;
             return None;
         }
+        // Drawn before it is proposed: drawn later, it would confirm reports that came after the quorum had followed,
+        // and renew their leases.
         let begun = self.quorum.ticket();
         self.stage = Stage::Writing(Writing { begun, stamp: (entry.now, now), waiting });
         Some(entry)
@@ -254,6 +256,8 @@ impl<W> LeaderCore<W> {
             bytes += next.bytes;
             let commands = drafting.commands.len() + next.commands.len();
             let beyond = bytes > limits::BATCH_BYTES || commands > limits::BATCH_COMMANDS;
+            // The first one goes whatever its size: left in front for being too large, it would hold up all others
+            // for good.
             if beyond && !drafting.waiting.is_empty() {
                 break;
             }

@@ -101,6 +101,8 @@ impl ReportSession {
     /// What became of what it proposed.
     pub fn proposed<W>(&mut self, fate: Fate, core: &mut LeaderCore<W>, view: &LeaderView<'_>) -> Step {
         match (self.stage, fate.map(|results| results.into_iter().next())) {
+            // Also when its fate is not known: the node reports again, and to register or to record an end twice
+            // changes nothing.
             (_, Err(_)) => Step::NotLeader,
             (Stage::Registering, Ok(Some(Err(rejection)))) => {
                 Step::Answer(ReportAnswer::Stale(rejection.to_string()))
@@ -158,6 +160,8 @@ impl ReportSession {
     /// Orders from the applied state, unless this peer lost its office.
     fn orders<W>(&self, core: &mut LeaderCore<W>, view: &LeaderView<'_>) -> Step {
         let Some(office) = core.hold(view) else { return Step::NotLeader };
+        // All of them, also those that were stale and recorded nothing: the node would name them in every report for
+        // ever. They went through the log before this stage.
         let recorded = self.report.ends.iter().map(|end| end.lease).collect();
         let orders = orders::make(view.state, office, view.now, &self.report, recorded);
         Step::Answer(ReportAnswer::Orders(orders))

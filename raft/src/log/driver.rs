@@ -58,6 +58,8 @@ impl Queue {
     /// Returns when less than the limit is queued, or the log failed.
     pub(crate) async fn room(&self) {
         loop {
+            // Asked for before the look: only those who ask already are woken, and room that is made in between would
+            // not be heard of.
             let notified = self.room.notified();
             if lock(&self.state).bytes < QUEUED_LOG_BYTES || self.failure.borrow().is_some() {
                 return;
@@ -134,11 +136,14 @@ impl Queue {
 
     /// Everything queued, or `None` when there is nothing.
     fn take(&self, state: &mut MutexGuard<'_, State>) -> Option<Batch> {
+        // A mark alone is not worth a sync; at the end it is, as the next start applies the log up to it.
         let last_words = state.closed && state.committed.is_some();
         if state.records.is_empty() && state.done.is_empty() && !last_words {
             return None;
         }
         let mut records = std::mem::take(&mut state.records);
+        // Behind the entries, for it may name one of them: after a crash in between, a mark without its entry keeps
+        // the peer from starting.
         records.extend(state.committed.take());
         state.bytes = 0;
         Some(Batch { records, done: std::mem::take(&mut state.done) })
@@ -241,6 +246,8 @@ impl Driver {
     }
 
     fn commit(&mut self, records: &[Pending]) -> Result<(), StorageFailure> {
+        // The batch before may be missing from the file: what is written behind such a gap would be confirmed and
+        // never found again.
         self.queue.failure()?;
         self.writer.write(records)?;
         let delay = self.delay.next();
@@ -272,6 +279,7 @@ impl Driver {
 
     fn end(self) {
         let queue = self.queue.clone();
+        // Before the end is told: this holds the lock of the folder, which whoever waits for the end opens anew.
         drop(self);
         queue.ended.send_replace(true);
     }

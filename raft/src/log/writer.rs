@@ -149,6 +149,8 @@ impl Writer {
             let sealed = Record::Sealed.encode();
             sealed.frame(current.seq, current.offset, current.synced as u32, &mut current.buffer);
         }
+        // The seal is stable before the next segment has its name: one without a seal and with a successor passes for
+        // damaged.
         self.flush()?;
         self.sync()?;
         let seq = self.next_seq;

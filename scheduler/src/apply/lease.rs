@@ -74,6 +74,7 @@ pub(super) fn expire(
     for lease in leases {
         let holder = state.tasks.get(&lease.task).and_then(|t| t.leased()).map(|l| l.node);
         let Some(node) = holder else { continue };
+        // The task may be leased anew by now: only this attempt is over, and the next one must go on.
         if !state.leases.contains(&(node, lease)) {
             continue;
         }
@@ -154,6 +155,8 @@ fn decide(id: TaskId, task: &mut Task, leased: &Leased, end: AttemptEnd, now: Ti
         outputs: end.outputs,
         usage: end.usage,
     };
+    // A success that came before the stop stays one: what the program did is done, and who reads `cancelled` might
+    // have it done again.
     if leased.is_cancelled() && !outcome.succeeded() {
         outcome.kind = EndKind::Cancelled;
         return Next::Finish(outcome, id);
@@ -163,6 +166,7 @@ fn decide(id: TaskId, task: &mut Task, leased: &Leased, end: AttemptEnd, now: Ti
         EndKind::Exited(0) | EndKind::NotRunnable | EndKind::Denied | EndKind::Cancelled => {
             Next::Finish(outcome, id)
         }
+        // Tried again without `retry_failures`, too: the program did its work, and only what it left was lost.
         EndKind::OutputLost => {
             task.fields.failures += 1;
             let count = task.fields.failures;

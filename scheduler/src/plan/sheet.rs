@@ -79,6 +79,8 @@ impl Row {
 
     /// The runtime and the GPUs the task would get here.
     fn fit(&self, state: &State, spec: &TaskSpec) -> Option<(Runtime, Vec<GpuId>)> {
+        // Asked again below, with words: most nodes of a full cluster fail here, where it costs nothing, and a plan
+        // asks for every task.
         if self.slots == 0 || !self.free.holds(&spec.resources()) {
             return None;
         }

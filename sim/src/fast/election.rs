@@ -82,6 +82,8 @@ impl World {
 
     /// An entry that was proposed in the last term may be in the new leader's log.
     fn keep_or_lose(&mut self) {
+        // One of them holds commands at most, as a leader writes one entry at a time: of several, none could be kept
+        // without those before it.
         for flight in std::mem::take(&mut self.log.flights) {
             let kept = flight.term == self.log.term && !flight.blank && self.dice.one_in(2);
             if kept {

@@ -61,6 +61,7 @@ impl World {
         }
         let incarnation = Incarnation(self.hosts[peer].open());
         let life = self.peers[peer].life + 1;
+        // What it had applied is on its disk; how far it lags when it leads is drawn by `elect`.
         let applied = self.peers[peer].applied;
         let offer = self.shape.offers[peer].clone();
         let gpus = self.machines[machine].lock(peer, &offer.gpus);

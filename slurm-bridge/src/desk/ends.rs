@@ -11,6 +11,7 @@ impl Desk {
     /// Ends an attempt whose program never began.
     pub(super) fn fail(&mut self, lease: LeaseId, kind: EndKind, message: String, now: BootMs) {
         let began = self.entries.get(&lease).is_some_and(|entry| entry.record.granted_until.is_some());
+        // What was given time may run: only what its job wrote, or the end of that time, proves that it ended.
         if !began {
             self.end(lease, kind, message, 0, now);
         }

@@ -44,6 +44,7 @@ impl Desk {
         } else if entry.granted.is_none() && entry.record.granted_until.is_some() {
             // An earlier process of this node gave it time.
             let revision = 2 * entry.record.revision + 1;
+            // No question has the number 0: the job takes the order from it, and no time.
             let grant = Grant { number: 0, left_ms: 0, order, revision };
             entry.granted = Some(grant);
             self.work.push(Work::Grant(lease, grant));
@@ -116,6 +117,7 @@ impl Desk {
         self.work.push(entry.store());
         let since = entry.record.revision;
         let left_ms = by_its_clock(left_ms);
+        // Twice the record's: an order that follows this grant has a revision of its own before the next record's.
         let grant = Grant { number, left_ms, order: Order::Run, revision: 2 * since };
         entry.waiting = Some((since, grant));
     }

@@ -81,6 +81,8 @@ impl Kept for Container {
         let pid = slot.container.load(SeqCst);
         if self.process.is_none()
             && pid > 0
+            // The handle comes first: a start time that agrees afterwards shows that it was this process all along. The other
+            // way round a stranger that got the number in between would be killed.
             && let Ok(handle) = sys::pidfd_open(pid)
             && sys::start_ticks(pid) == Some(slot.container_since.load(SeqCst))
         {

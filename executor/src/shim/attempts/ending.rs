@@ -45,6 +45,7 @@ impl Attempts {
                 sys::kill_group(attempt.child.pid, libc::SIGKILL);
             }
         }
+        // A pid namespace goes with its init. Only without one can a process leave the group and outlive the first.
         if let Some(cgroup) = attempt.cgroup.as_ref().filter(|_| !attempt.contained) {
             cgroup.kill();
         }
@@ -74,7 +75,9 @@ impl Attempts {
 
     fn on_leader_gone(&mut self, lease: LeaseId, pid: i32, reaped: Reaped) {
         self.by_pid.remove(&pid);
+        // Its notice may still lie in the pipe: the node would hear of the end before the start.
         self.announce(lease);
+        // Asked now: its lease may run out while the rest is cleared away, and would pass for the reason of its end.
         let why = self.watchdog.stopped_by(lease);
         if self.was_left_by_its_keeper(lease) {
             return self.clear_up(lease);
@@ -180,6 +183,7 @@ impl Attempts {
             sys::kill_child(pid, libc::SIGKILL);
             match lease {
                 Some(lease) => labelled.push(lease),
+                // It may belong to any of them: while it is there, no attempt is reported as ended.
                 None => unknown = true,
             }
         }

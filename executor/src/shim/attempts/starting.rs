@@ -20,6 +20,8 @@ impl Attempts {
     pub fn start(&mut self, orders: Vec<Order>) {
         let mut fresh = Vec::with_capacity(orders.len());
         for order in orders {
+            // Also one that has ended: an order that is repeated after the end must not start it a second time under its
+            // number.
             let known = self.running.contains_key(&order.lease)
                 || self.ended.contains_key(&order.lease)
                 || self.leftovers.holds(order.lease);
@@ -39,12 +41,15 @@ impl Attempts {
         for (index, (order, runtime, home)) in fresh.into_iter().enumerate() {
             match &written {
                 Ok(()) => self.start_one(order, runtime, home),
+                // What the journal does not name counts as never having run, for the node and for a later watchdog: so it
+                // must not run.
                 Err(e) => {
                     self.give_back(order.lease, home);
                     let message = format!("writing the watchdog's journal: {e}");
                     self.refuse(order.lease, EndKind::StartFailed, message);
                 }
             }
+            // A long batch may take longer than the margin of a kill, and leases of other attempts end meanwhile.
             if index % 32 == 31 {
                 self.tick();
             }
@@ -122,6 +127,8 @@ impl Attempts {
         runtime: &dyn WatchdogSide,
         home: Option<u32>,
     ) -> Result<Option<Cgroup>, StartError> {
+        // Processes of a container belong to its daemon and never enter a cgroup of ours; an attempt without a sandbox is
+        // promised none.
         if !runtime.has_cgroup() || !self.ability.cgroups.can_kill() {
             return Ok(None);
         }

@@ -227,6 +227,7 @@ fn run_container(raw: &Raw, container: &RawContainer) -> ! {
         }
     }
     let pid = read_number(container.pid_file);
+    // TERM will go to this number: 0 would be the group of this init, and 1 this init.
     if pid <= 1 {
         fail(raw.slot, Step::CrunPid, errno());
     }

@@ -218,6 +218,7 @@ fn hide(device: &CStr) -> bool {
 pub(super) fn give_up_privileges(raw: &Raw, jail: &RawJail) {
     let (first, most) = jail.open_files;
     let done = limit(libc::RLIMIT_CORE as c_int, 0, 0) && limit(libc::RLIMIT_NOFILE as c_int, first, most);
+    // The user comes last: without root the others could not be changed any more.
     let changed = jail.user.is_none_or(|(user, group)| {
         // SAFETY: no groups, so no pointer is read.
         unsafe {
