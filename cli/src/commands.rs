@@ -60,7 +60,7 @@ pub fn dispatch(cli: Cli) -> Done {
         Command::Events(args) => with_client(&global, |context| events::run(context, args)),
         Command::Config(args) => config::run(&Output::new(global.output), args),
         Command::Demo(args) => crate::demo::run(args),
-        Command::Sim(args) => sim::run(&args.words),
+        Command::Sim(args) => sim::run(&args.args),
     }
 }
 

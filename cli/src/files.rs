@@ -70,8 +70,11 @@ pub fn optional_output(path: &str) -> Result<v1::OutputPath, Infallible> {
 pub fn inputs_of(value: &Value) -> Result<Vec<v1::InputFile>, String> {
     let example = "a list: write [{ path = \"in.csv\", local = \"data.csv\" }]";
     let one = |item: &Value| {
-        let table =
-            Table::of(item, &["path", "content", "local", "file", "blob", "digest", "executable"], example)?;
+        let table = Table::from_item(
+            item,
+            &["path", "content", "local", "file", "blob", "digest", "executable"],
+            example,
+        )?;
         let path = table.text("path")?.ok_or("an input has no path")?;
         let sources =
             [table.text("content")?, table.text("local")?, table.text("file")?, table.text("blob")?];
@@ -100,7 +103,7 @@ pub fn outputs_of(value: &Value) -> Result<Vec<v1::OutputPath>, String> {
         if let Value::String(path) = item {
             return Ok(v1::OutputPath { path: path.clone(), optional: false });
         }
-        let table = Table::of(item, &["path", "optional"], example)?;
+        let table = Table::from_item(item, &["path", "optional"], example)?;
         let path = table.text("path")?.ok_or("an output has no path")?;
         Ok(v1::OutputPath { path, optional: table.flag("optional")?.unwrap_or(false) })
     };
@@ -114,7 +117,7 @@ pub fn secrets_of(value: &Value) -> Result<Vec<v1::SecretUse>, String> {
         if let Value::String(name) = item {
             return Ok(v1::SecretUse { name: name.clone(), variable: String::new() });
         }
-        let table = Table::of(item, &["name", "variable"], example)?;
+        let table = Table::from_item(item, &["name", "variable"], example)?;
         let name = table.text("name")?.ok_or("a secret has no name")?;
         Ok(v1::SecretUse { name, variable: table.text("variable")?.unwrap_or_default() })
     };
@@ -129,7 +132,7 @@ fn items<'a>(value: &'a Value, example: &str) -> Result<&'a [Value], String> {
 struct Table<'a>(&'a Map<String, Value>);
 
 impl<'a> Table<'a> {
-    fn of(item: &'a Value, known: &[&str], example: &str) -> Result<Self, String> {
+    fn from_item(item: &'a Value, known: &[&str], example: &str) -> Result<Self, String> {
         let table = item.as_object().ok_or_else(|| format!("{item} does not belong into {example}"))?;
         match table.keys().find(|key| !known.contains(&key.as_str())) {
             Some(wrong) => Err(format!("unknown key {wrong:?}: {} are known", known.join(", "))),

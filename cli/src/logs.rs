@@ -38,8 +38,8 @@ fn misspelt(filter: &str) -> Option<String> {
     let is_level = |word: &str| word.parse::<LevelFilter>().is_ok();
     let is_target = |word: &str| TARGETS.contains(&word.split("::").next().unwrap_or(word));
     let single = |word: &&str| !word.is_empty() && !word.contains(['=', '[', ']', '{', '}', '"']);
-    let words = filter.split(',').map(str::trim).filter(single);
-    let wrong = words.into_iter().find(|word| !is_level(word) && !is_target(word))?;
+    let message = filter.split(',').map(str::trim).filter(single);
+    let wrong = message.into_iter().find(|word| !is_level(word) && !is_target(word))?;
     Some(format!(
         "{wrong:?} is neither a level (off, error, warn, info, debug, trace) nor a target of Stint's; for another \
          target give its level too: {wrong}=debug"
@@ -78,13 +78,13 @@ pub enum Level {
 }
 
 /// Writes words of the command as a line of the log. A closed stderr is nobody to tell it to.
-pub fn write(level: Level, words: &str) {
+pub fn write(level: Level, message: &str) {
     let line =
-        if IN_JSON.load(Ordering::Relaxed) { object_of(level, words) } else { format!("stint: {words}") };
+        if IN_JSON.load(Ordering::Relaxed) { object_of(level, message) } else { format!("stint: {message}") };
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-fn object_of(level: Level, words: &str) -> String {
+fn object_of(level: Level, message: &str) -> String {
     let level = match level {
         Level::Info => "INFO",
         Level::Warn => "WARN",
@@ -93,7 +93,7 @@ fn object_of(level: Level, words: &str) -> String {
     let mut now = String::new();
     // A clock that cannot be written leaves the line without a time.
     let _ = SystemTime.format_time(&mut Writer::new(&mut now));
-    let line = serde_json::json!({ "timestamp": now, "level": level, "message": words, "target": "stint" });
+    let line = serde_json::json!({ "timestamp": now, "level": level, "message": message, "target": "stint" });
     line.to_string()
 }
 

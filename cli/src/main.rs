@@ -23,12 +23,12 @@ use crate::args::{Cli, Command};
 use crate::failure::Failure;
 
 fn main() -> ExitCode {
-    let mut words = std::env::args_os().skip(1);
-    match words.next() {
+    let mut args = std::env::args_os().skip(1);
+    match args.next() {
         // The watchdog is this binary too; it must start before any thread, runtime or parser exists.
-        Some(word) if word == "shim" => return stint_executor::shim::main(words),
+        Some(word) if word == "shim" => return stint_executor::shim::main(args),
         // Every word behind `sim` is the simulator's own, also those that mean something here.
-        Some(word) if word == "sim" => return exit(commands::sim::run(&words.collect::<Vec<_>>()), false),
+        Some(word) if word == "sim" => return exit(commands::sim::run(&args.collect::<Vec<_>>()), false),
         _ => {}
     }
     let cli = Cli::parse();

@@ -37,7 +37,7 @@ impl Spool {
     /// All of standard input, from where it stands.
     pub async fn of_stdin(read: impl Fn(u64) + Send + 'static) -> Result<Self, Failure> {
         let input = io::stdin().as_fd().try_clone_to_owned().map(File::from);
-        Self::of(input, "standard input", read).await
+        Self::receive(input, "standard input", read).await
     }
 
     /// All of a file, or of what can be read like one: a named pipe, a process' output in the shell's `<(…)`.
@@ -47,11 +47,11 @@ impl Spool {
             Ok(input) => Ok(input.into_std().await),
             Err(e) => Err(e),
         };
-        Self::of(input, &path.display().to_string(), read).await
+        Self::receive(input, &path.display().to_string(), read).await
     }
 
     /// `name` is how users call it; `read` is told of bytes as they are copied.
-    async fn of(
+    async fn receive(
         input: io::Result<File>,
         name: &str,
         read: impl Fn(u64) + Send + 'static,
@@ -209,7 +209,10 @@ mod tests {
     fn a_folder_that_cannot_take_it_is_named_with_what_to_do() {
         let folder = tempfile::tempdir().unwrap();
         let missing = folder.path().join("missing");
-        let words = copy(&b"x"[..], "it", &missing, |_| {}).err().unwrap().to_string();
-        assert!(words.contains(&missing.display().to_string()) && words.contains("set TMPDIR"), "{words}");
+        let message = copy(&b"x"[..], "it", &missing, |_| {}).err().unwrap().to_string();
+        assert!(
+            message.contains(&missing.display().to_string()) && message.contains("set TMPDIR"),
+            "{message}"
+        );
     }
 }

@@ -190,15 +190,15 @@ async fn until_version(client: &Client, version: u32) {
 /// The rolling upgrade of docs/using/upgrading.md.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_speaks_the_new_version_once_no_peer_is_held_back() {
-    let held = |place| if place == 0 { "[cluster]\nmax_version = 1\n".into() } else { String::new() };
-    let mut cluster = Cluster::start(Setup { more: held, ..Setup::default() }).await;
+    let capped = |place| if place == 0 { "[cluster]\nmax_version = 1\n".into() } else { String::new() };
+    let mut cluster = Cluster::start(Setup { more: capped, ..Setup::default() }).await;
     let client = cluster.client();
     let status = client.cluster_status().await.unwrap();
     let by: Vec<(&str, u32)> = status.held_back_by.iter().map(|by| (by.name.as_str(), by.speaks)).collect();
     assert_eq!((status.cluster_version, by), (1, vec![("t1", 1)]));
     let refused = drain_and_resume(&client, "t2").await.unwrap_err();
-    let words = "the cluster speaks version 1 until every peer is upgraded: t1 speaks 1";
-    assert!(refused.contains(words), "{refused}");
+    let args = "the cluster speaks version 1 until every peer is upgraded: t1 speaks 1";
+    assert!(refused.contains(args), "{refused}");
     accepted(&client, quick(&cluster, "0", 3)).await;
 
     // A peer that moves meanwhile votes from its new address; the list of nodes learns of it with the new version.
@@ -233,8 +233,8 @@ async fn a_cluster_speaks_the_new_version_once_no_peer_is_held_back() {
     let ended = cluster.peers[1].exit().await;
     let said = cluster.peers[1].log();
     assert!(!ended.success(), "{said}");
-    let words = format!("the cluster speaks {} and this peer at most 1: upgrade it", version::CURRENT);
-    assert!(said.contains(&words), "{said}");
+    let args = format!("the cluster speaks {} and this peer at most 1: upgrade it", version::CURRENT);
+    assert!(said.contains(&args), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -242,8 +242,8 @@ async fn every_peer_gives_the_same_answers() {
     let cluster = Cluster::start(Setup::default()).await;
     for place in 0..3 {
         let own = cluster.client_of(place);
-        let words = ["/bin/sh", "-c", "echo out; echo err >&2; exit 3"];
-        let id = accepted(&own, submit("cpu_short", &words, 1)).await.remove(0);
+        let args = ["/bin/sh", "-c", "echo out; echo err >&2; exit 3"];
+        let id = accepted(&own, submit("cpu_short", &args, 1)).await.remove(0);
         cluster.finish(std::slice::from_ref(&id), PATIENCE).await;
         for other in 0..3 {
             let client = cluster.client_of(other);
@@ -308,12 +308,12 @@ async fn bad_input_is_refused_with_what_to_change() {
         (&["status", "no-such-task"], "no task"),
         (&["node", "drain", "nobody"], "no node"),
     ];
-    for (words, part) in cases {
+    for (args, part) in cases {
         let output =
-            std::process::Command::new(STINT).args(["--address", &socket]).args(*words).output().unwrap();
+            std::process::Command::new(STINT).args(["--address", &socket]).args(*args).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success(), "{words:?} was taken");
-        assert!(said.contains(part), "{words:?} says {said:?}, not {part:?}");
+        assert!(!output.status.success(), "{args:?} was taken");
+        assert!(said.contains(part), "{args:?} says {said:?}, not {part:?}");
         assert!(!said.contains("panicked"), "{said}");
     }
 }
@@ -333,13 +333,13 @@ async fn a_peer_shows_its_health_and_metrics() {
     assert!(get("/healthz").starts_with("HTTP/1.1 200"));
     assert!(get("/readyz").starts_with("HTTP/1.1 200"));
     for command in ["true", "false"] {
-        let words = ["run", "--class", "cpu_short", "--", command];
+        let args = ["run", "--class", "cpu_short", "--", command];
         let output =
-            std::process::Command::new(STINT).args(["--address", &socket]).args(words).output().unwrap();
+            std::process::Command::new(STINT).args(["--address", &socket]).args(args).output().unwrap();
         assert_eq!(output.status.success(), command == "true", "{output:?}");
     }
-    let words = ["events", "export", "--class", "cpu_short"];
-    let output = std::process::Command::new(STINT).args(["--address", &socket]).args(words).output().unwrap();
+    let args = ["events", "export", "--class", "cpu_short"];
+    let output = std::process::Command::new(STINT).args(["--address", &socket]).args(args).output().unwrap();
     let exported = String::from_utf8_lossy(&output.stdout);
     assert_eq!(exported.lines().count(), 2, "{output:?}");
     let line: serde_json::Value = serde_json::from_str(exported.lines().next().unwrap()).unwrap();

@@ -41,14 +41,14 @@ impl World {
         world
     }
 
-    fn command(&self, words: &[&str]) -> Command {
-        let mut command = bare(words);
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = bare(args);
         command.env("STINT_ADDRESS", format!("unix:{}/stint.sock", self.folder.path().display()));
         command
     }
 
-    async fn stint(&self, words: &[&str]) -> Done {
-        Done::of(self.command(words)).await
+    async fn stint(&self, args: &[&str]) -> Done {
+        Done::of(self.command(args)).await
     }
 
     fn spec(&self) -> v1::TaskSpec {
@@ -62,9 +62,9 @@ impl World {
     }
 }
 
-fn bare(words: &[&str]) -> Command {
+fn bare(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stint"));
-    command.args(words).env_clear().env("HOME", "/nonexistent").env("PATH", "/usr/bin:/bin");
+    command.args(args).env_clear().env("HOME", "/nonexistent").env("PATH", "/usr/bin:/bin");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     command
 }
@@ -104,9 +104,9 @@ impl From<Output> for Done {
 #[tokio::test]
 async fn submit_prints_ids_on_stdout_and_talk_on_stderr() {
     let world = World::new();
-    let words =
+    let args =
         ["submit", "--count", "2", "--cpus", "0.5", "--memory", "1GiB", "-e", "A=b=c", "--", "echo", "-n"];
-    let done = world.stint(&words).await;
+    let done = world.stint(&args).await;
     assert_eq!((done.code, done.stdout.as_str()), (0, "task-0\ntask-1\n"), "{}", done.stderr);
     assert_eq!(done.stderr, "stint: 2 tasks accepted\n");
     let spec = world.spec();
@@ -149,10 +149,10 @@ async fn what_cannot_be_understood_ends_with_2() {
         (&["frobnicate"], "unrecognized subcommand"),
         (&["--address", "http://x", "ps"], "no plain text"),
     ];
-    for (words, part) in cases {
-        let done = world.stint(words).await;
-        assert_eq!(done.code, 2, "{words:?}: {}", done.stderr);
-        assert!(done.stderr.contains(part), "{words:?}: {}", done.stderr);
+    for (args, part) in cases {
+        let done = world.stint(args).await;
+        assert_eq!(done.code, 2, "{args:?}: {}", done.stderr);
+        assert!(done.stderr.contains(part), "{args:?}: {}", done.stderr);
     }
     assert_eq!(world.fake.calls(), 0);
 }
@@ -394,11 +394,11 @@ async fn the_effective_configuration_says_where_each_value_is_from() {
 }
 
 /// Threads of a peer that is ready, with these words added to its command.
-async fn threads_of_a_peer(words: &[&str]) -> usize {
+async fn threads_of_a_peer(args: &[&str]) -> usize {
     let folder = tempfile::tempdir().unwrap();
     let data_dir = folder.path().to_string_lossy();
     let mut command = bare(&["node", "--bootstrap", "--data-dir", &data_dir, "--listen", "127.0.0.1:0"]);
-    command.args(["--api-listen", "", "--http-listen", "", "--set", "executor.enabled=false"]).args(words);
+    command.args(["--api-listen", "", "--http-listen", "", "--set", "executor.enabled=false"]).args(args);
     let mut child = command.spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let ready = async {
@@ -587,8 +587,8 @@ async fn settings_are_shown_and_changed() {
         "{}",
         done.stdout
     );
-    let words = ["class", "set", "gpu", "max_gpus=4", "lease_ttl=20s", "--if-revision", "6"];
-    let done = world.stint(&words).await;
+    let args = ["class", "set", "gpu", "max_gpus=4", "lease_ttl=20s", "--if-revision", "6"];
+    let done = world.stint(&args).await;
     assert_eq!(done.code, 0, "{}", done.stderr);
     assert_eq!(done.stderr, "stint: nothing to change; the settings keep revision 7\n");
     let asked = world.fake.updates.lock().unwrap()[0].clone();

@@ -21,9 +21,9 @@ fn shows_its_device() -> v1::SubmitRequest {
     submit("gpu", &["/bin/sh", "-c", "echo $CUDA_VISIBLE_DEVICES; sleep 0.2"], 1)
 }
 
-fn stint(cluster: &Cluster, words: &[&str]) -> String {
+fn stint(cluster: &Cluster, args: &[&str]) -> String {
     let socket = format!("unix:{}", cluster.peers[0].dir.join("stint.sock").display());
-    let output = std::process::Command::new(STINT).args(["--address", &socket]).args(words).output().unwrap();
+    let output = std::process::Command::new(STINT).args(["--address", &socket]).args(args).output().unwrap();
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 

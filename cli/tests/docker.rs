@@ -60,8 +60,8 @@ async fn cluster(peers: usize) -> Cluster {
     Cluster::start(Setup { peers, runtimes, more: only_our_images, ..Setup::default() }).await
 }
 
-fn in_image(class: &str, words: &[&str], count: u32) -> v1::SubmitRequest {
-    let mut request = submit(class, words, count);
+fn in_image(class: &str, args: &[&str], count: u32) -> v1::SubmitRequest {
+    let mut request = submit(class, args, count);
     let spec = request.spec.as_mut().unwrap();
     (spec.image, spec.runtime) = (IMAGE.into(), "docker".into());
     request
@@ -99,11 +99,11 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ends_are_told_apart_and_nothing_is_left() {
     let cluster = cluster(1).await;
-    let run = |words: &[&str]| {
+    let run = |args: &[&str]| {
         let head =
             ["run", "--class", "cpu_long", "--runtime", "docker", "--image", IMAGE, "--memory", "32MiB"];
-        let (head, words) = (head.to_vec(), words.to_vec());
-        let all: Vec<&str> = head.into_iter().chain(["--"]).chain(words).collect();
+        let (head, args) = (head.to_vec(), args.to_vec());
+        let all: Vec<&str> = head.into_iter().chain(["--"]).chain(args).collect();
         stint(&cluster, &all)
     };
     let (code, out, _) = run(&["/bin/sh", "-c", "echo hello from $STINT_CLASS"]);
@@ -198,8 +198,8 @@ async fn twenty_tasks_on_two_devices_never_share_one() {
     }
     let mut lives: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
     for text in outputs(&cluster).into_values() {
-        let words: Vec<&str> = text.split_whitespace().collect();
-        let ["start", start, gpu, same, "end", end] = words[..] else { panic!("{text:?}") };
+        let args: Vec<&str> = text.split_whitespace().collect();
+        let ["start", start, gpu, same, "end", end] = args[..] else { panic!("{text:?}") };
         assert_eq!(gpu, same);
         lives.entry(gpu.into()).or_default().push((start.parse().unwrap(), end.parse().unwrap()));
     }
@@ -276,12 +276,12 @@ async fn an_image_that_no_node_is_given_ends_its_task_soon_and_broken_credential
     assert!(message.contains("team/mistyped:1") && message.contains("check its name"), "{message}");
 
     write("{ s3cret");
-    let told = |wanted: bool| {
+    let shown = |wanted: bool| {
         let (_, nodes, _) = stint(&cluster, &["nodes", "-o", "json"]);
         assert!(!nodes.contains("s3cret"), "{nodes}");
         nodes.matches("runtime docker: the credentials").count() == if wanted { 3 } else { 0 }
     };
-    until("the nodes tell it", || told(true)).await;
+    until("the nodes tell it", || shown(true)).await;
     let (health, _) = scrape::get(&cluster.peers[0], "/healthz");
     assert!(health.starts_with("degraded\nruntime docker: the credentials"), "{health}");
     let ids: Vec<String> = accepted(&client, denied()).await;
@@ -294,7 +294,7 @@ async fn an_image_that_no_node_is_given_ends_its_task_soon_and_broken_credential
     }
     client.cancel(v1::CancelRequest { tasks: ids, ..Default::default() }).await.unwrap();
     write("{}");
-    until("the nodes take it back", || told(false)).await;
+    until("the nodes take it back", || shown(false)).await;
     assert_eq!(scrape::get(&cluster.peers[0], "/healthz").0, "ok\n");
     assert_eq!(cluster.peers[0].log().matches("runtime docker: the credentials").count(), 1, "said once");
 }
@@ -425,8 +425,8 @@ async fn a_daemon_that_ends(how: &str) {
     let other = cluster.finish(&other, PATIENCE).await.remove(0);
     assert_eq!(other.outcome.unwrap().status, "succeeded");
     let waits = accepted(&client, shell("echo third")).await;
-    let (_, told, _) = stint(&cluster, &["explain", &waits[0]]);
-    assert!(told.contains("no Docker daemon answers at"), "{told}");
+    let (_, shown, _) = stint(&cluster, &["explain", &waits[0]]);
+    assert!(shown.contains("no Docker daemon answers at"), "{shown}");
     assert_eq!(
         cluster.peers[0].log().matches("the Docker daemon is gone").count(),
         1,

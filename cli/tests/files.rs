@@ -20,9 +20,9 @@ async fn start(peers: usize) -> Cluster {
     Cluster::start_in(root, Setup { peers, more, ..Setup::default() }).await
 }
 
-fn done(cluster: &Cluster, peer: usize, words: &[&str]) -> String {
-    let (code, out, err) = stint_at(cluster, peer, words);
-    assert_eq!(code, 0, "stint {words:?}: {err}");
+fn done(cluster: &Cluster, peer: usize, args: &[&str]) -> String {
+    let (code, out, err) = stint_at(cluster, peer, args);
+    assert_eq!(code, 0, "stint {args:?}: {err}");
     out
 }
 
@@ -72,8 +72,8 @@ async fn files_go_in_through_one_peer_and_come_out_of_another() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_wrong_with_files_is_said() {
     let cluster = start(1).await;
-    let run = |words: &[&str]| {
-        let all: Vec<&str> = ["run", "--retries", "0"].into_iter().chain(words.iter().copied()).collect();
+    let run = |args: &[&str]| {
+        let all: Vec<&str> = ["run", "--retries", "0"].into_iter().chain(args.iter().copied()).collect();
         stint_at(&cluster, 0, &all)
     };
     let cases: [(&[&str], i32, &str); 6] = [
@@ -84,9 +84,9 @@ async fn what_is_wrong_with_files_is_said() {
         (&["--secret", "a/b", "--", "true"], 125, "no name of a secret"),
         (&["-e", "TOKEN_FILE=x", "--secret", "token", "--", "true"], 125, "is set by the secret"),
     ];
-    for (words, expected, part) in cases {
-        let (code, _, err) = run(words);
-        assert!(code == expected && err.contains(part), "{words:?}: {code} {err}");
+    for (args, expected, part) in cases {
+        let (code, _, err) = run(args);
+        assert!(code == expected && err.contains(part), "{args:?}: {code} {err}");
     }
     assert_eq!(run(&["--optional-output", "model", "--", "true"]).0, 0);
     let (code, out, _) = run(&["--input", "d/x=file:///nowhere", "--", "true"]);
@@ -96,8 +96,8 @@ async fn what_is_wrong_with_files_is_said() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_result_tells_how_a_task_failed() {
     let cluster = Cluster::start(Setup { peers: 1, ..Setup::default() }).await;
-    let result = |name: &str, words: &[&str]| -> serde_json::Value {
-        let all: Vec<&str> = ["run", "--name", name].into_iter().chain(words.iter().copied()).collect();
+    let result = |name: &str, args: &[&str]| -> serde_json::Value {
+        let all: Vec<&str> = ["run", "--name", name].into_iter().chain(args.iter().copied()).collect();
         stint_at(&cluster, 0, &all);
         serde_json::from_str(&done(&cluster, 0, &["result", name])).unwrap()
     };
@@ -122,8 +122,8 @@ async fn a_result_tells_how_a_task_failed() {
             "oom_killed",
         ),
     ];
-    for (name, words, phase, kind) in cases {
-        let document = result(name, words);
+    for (name, args, phase, kind) in cases {
+        let document = result(name, args);
         assert_eq!(
             (&document["phase"], &document["error"]["kind"]),
             (&phase.into(), &kind.into()),
@@ -201,7 +201,7 @@ async fn status_and_result_say_the_same_of_a_task_that_was_cancelled_between_two
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     done(&cluster, 0, &["cancel", "twice"]);
-    let (status, words) = (status(), done(&cluster, 0, &["status", "twice"]));
+    let (status, args) = (status(), done(&cluster, 0, &["status", "twice"]));
     let result: serde_json::Value = serde_json::from_str(&done(&cluster, 0, &["result", "twice"])).unwrap();
     assert_eq!((&status["outcome"]["status"], &result["phase"]), (&"cancelled".into(), &"cancelled".into()));
     assert_eq!(status["outcome"]["kind"], result["error"]["kind"], "{result:#}");
@@ -214,5 +214,5 @@ async fn status_and_result_say_the_same_of_a_task_that_was_cancelled_between_two
     assert!(result["error"]["stderr_excerpt"].is_null(), "{result:#}");
     assert_eq!(result["logs"]["stderr_tail"], "first try\n");
     assert_eq!(result["attempt_records"][0]["message"], status["attempt_records"][0]["message"]);
-    assert!(words.contains("cancelled") && words.contains("exit code 3"), "{words}");
+    assert!(args.contains("cancelled") && args.contains("exit code 3"), "{args}");
 }

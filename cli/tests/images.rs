@@ -133,21 +133,21 @@ async fn what_is_wrong_is_refused_and_other_tenants_find_nothing() {
     let client = cluster.client();
     let small = program(3, 3_000);
     let refused = |result| code::<v1::Image>(result);
-    let (at, words) = refused(register(&client, header("", "empty"), Vec::new()).await);
-    assert!(at == Code::InvalidArgument && words.contains("empty"), "{words}");
-    let (at, words) = refused(register(&client, header("", "large"), program(4, 9 << 20)).await);
-    assert!(at == Code::InvalidArgument && words.contains("blobs.max_size"), "{words}");
+    let (at, args) = refused(register(&client, header("", "empty"), Vec::new()).await);
+    assert!(at == Code::InvalidArgument && args.contains("empty"), "{args}");
+    let (at, args) = refused(register(&client, header("", "large"), program(4, 9 << 20)).await);
+    assert!(at == Code::InvalidArgument && args.contains("blobs.max_size"), "{args}");
     let digest = format!("sha256:{}", "00".repeat(32));
     let wrong = v1::ImageHeader { digest, ..header("", "tool") };
-    let (at, words) = refused(register(&client, wrong, small.clone()).await);
-    assert!(at == Code::InvalidArgument && words.contains("not sha256:0000"), "{words}");
+    let (at, args) = refused(register(&client, wrong, small.clone()).await);
+    assert!(at == Code::InvalidArgument && args.contains("not sha256:0000"), "{args}");
     let wrong = v1::ImageHeader { size_bytes: Some(2_999), ..header("", "tool") };
-    let (at, words) = refused(register(&client, wrong, small.clone()).await);
-    assert!(at == Code::InvalidArgument && words.contains("2999 were announced"), "{words}");
-    let (at, words) = refused(register(&client, header("", "../etc"), small.clone()).await);
-    assert!(at == Code::InvalidArgument && words.contains("image name"), "{words}");
-    let (at, words) = refused(register(&client, header("", "text"), b"just words".to_vec()).await);
-    assert!(at == Code::InvalidArgument && words.contains("give the kind"), "{words}");
+    let (at, args) = refused(register(&client, wrong, small.clone()).await);
+    assert!(at == Code::InvalidArgument && args.contains("2999 were announced"), "{args}");
+    let (at, args) = refused(register(&client, header("", "../etc"), small.clone()).await);
+    assert!(at == Code::InvalidArgument && args.contains("image name"), "{args}");
+    let (at, args) = refused(register(&client, header("", "text"), b"just words".to_vec()).await);
+    assert!(at == Code::InvalidArgument && args.contains("give the kind"), "{args}");
     for peer in 0..3 {
         let left: Vec<_> = std::fs::read_dir(cluster.peers[peer].dir.join("blobs")).unwrap().collect();
         assert!(left.iter().all(|e| !e.as_ref().unwrap().file_name().to_string_lossy().contains("incoming")));
@@ -169,8 +169,8 @@ async fn what_is_wrong_is_refused_and_other_tenants_find_nothing() {
     assert_eq!(register(&client, header("one", "tool"), small).await.unwrap().id, own.id);
     let mut task = submit("cpu_long", &[], 1);
     task.spec.as_mut().unwrap().image = "stint://tool".into();
-    let (at, words) = code(client.submit(task).await);
-    assert!(at == Code::NotFound && words.contains("`stint image ls`"), "{words}");
+    let (at, args) = code(client.submit(task).await);
+    assert!(at == Code::NotFound && args.contains("`stint image ls`"), "{args}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -21,13 +21,13 @@ impl Rules {
     fn read(root: &Path) -> Self {
         let deny: toml::Table = std::fs::read_to_string(root.join("deny.toml")).unwrap().parse().unwrap();
         let licences = &deny["licenses"];
-        let words = |list: &toml::Value| -> BTreeSet<String> {
+        let args = |list: &toml::Value| -> BTreeSet<String> {
             list.as_array().unwrap().iter().map(|word| word.as_str().unwrap().to_string()).collect()
         };
         let exception =
-            |entry: &toml::Value| (entry["crate"].as_str().unwrap().to_string(), words(&entry["allow"]));
+            |entry: &toml::Value| (entry["crate"].as_str().unwrap().to_string(), args(&entry["allow"]));
         Self {
-            allowed: words(&licences["allow"]),
+            allowed: args(&licences["allow"]),
             exceptions: licences["exceptions"].as_array().unwrap().iter().map(exception).collect(),
         }
     }
@@ -46,46 +46,46 @@ impl Rules {
 /// Whether an SPDX expression can be met with licences that are known. `/`, as old manifests write, is OR.
 fn allows(expression: &str, known: &dyn Fn(&str) -> bool) -> bool {
     let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
-    let words: Vec<&str> = spaced.split_whitespace().collect();
-    let mut rest = &words[..];
+    let args: Vec<&str> = spaced.split_whitespace().collect();
+    let mut rest = &args[..];
     let met = any(&mut rest, known);
     assert!(rest.is_empty(), "{expression:?} is no licence expression: {rest:?} is left");
     met
 }
 
-fn any(words: &mut &[&str], known: &dyn Fn(&str) -> bool) -> bool {
-    let mut met = all(words, known);
-    while let ["OR", rest @ ..] = *words {
-        *words = rest;
-        met |= all(words, known);
+fn any(args: &mut &[&str], known: &dyn Fn(&str) -> bool) -> bool {
+    let mut met = all(args, known);
+    while let ["OR", rest @ ..] = *args {
+        *args = rest;
+        met |= all(args, known);
     }
     met
 }
 
-fn all(words: &mut &[&str], known: &dyn Fn(&str) -> bool) -> bool {
-    let mut met = one(words, known);
-    while let ["AND", rest @ ..] = *words {
-        *words = rest;
-        met &= one(words, known);
+fn all(args: &mut &[&str], known: &dyn Fn(&str) -> bool) -> bool {
+    let mut met = one(args, known);
+    while let ["AND", rest @ ..] = *args {
+        *args = rest;
+        met &= one(args, known);
     }
     met
 }
 
-fn one(words: &mut &[&str], known: &dyn Fn(&str) -> bool) -> bool {
-    match *words {
+fn one(args: &mut &[&str], known: &dyn Fn(&str) -> bool) -> bool {
+    match *args {
         ["(", rest @ ..] => {
-            *words = rest;
-            let met = any(words, known);
-            let [")", rest @ ..] = *words else { panic!("a parenthesis is not closed before {words:?}") };
-            *words = rest;
+            *args = rest;
+            let met = any(args, known);
+            let [")", rest @ ..] = *args else { panic!("a parenthesis is not closed before {args:?}") };
+            *args = rest;
             met
         }
         [id, "WITH", exception, rest @ ..] => {
-            *words = rest;
+            *args = rest;
             known(&format!("{id} WITH {exception}"))
         }
         [id, rest @ ..] => {
-            *words = rest;
+            *args = rest;
             known(id)
         }
         [] => panic!("a licence is missing"),

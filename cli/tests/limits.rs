@@ -12,14 +12,14 @@ use stint_sdk::Client;
 use support::{Cluster, PATIENCE, Setup, stint};
 use tokio::time::{Instant, sleep};
 
-fn done(cluster: &Cluster, words: &[&str]) -> String {
-    let (code, out, err) = stint(cluster, words);
-    assert_eq!(code, 0, "stint {words:?}: {out}{err}");
+fn done(cluster: &Cluster, args: &[&str]) -> String {
+    let (code, out, err) = stint(cluster, args);
+    assert_eq!(code, 0, "stint {args:?}: {out}{err}");
     out
 }
 
-fn json(cluster: &Cluster, words: &[&str]) -> Value {
-    serde_json::from_str(&done(cluster, words)).unwrap()
+fn json(cluster: &Cluster, args: &[&str]) -> Value {
+    serde_json::from_str(&done(cluster, args)).unwrap()
 }
 
 /// The second node lets tasks have its network.
@@ -41,10 +41,10 @@ async fn a_task_goes_where_its_network_is_allowed_and_explain_names_who_does_not
     }
     done(&cluster, &["node", "cordon", "t2"]);
     let id = done(&cluster, &[&["submit"], &task[..]].concat());
-    let told = done(&cluster, &["explain", id.trim()]);
-    let words = "allows no network host for crun: set [executor.crun] networks = [\"none\", \"host\"]";
-    assert!(told.lines().any(|line| line.contains("t1") && line.contains(words)), "{told}");
-    assert!(told.contains("stint node resume t2"), "{told}");
+    let shown = done(&cluster, &["explain", id.trim()]);
+    let args = "allows no network host for crun: set [executor.crun] networks = [\"none\", \"host\"]";
+    assert!(shown.lines().any(|line| line.contains("t1") && line.contains(args)), "{shown}");
+    assert!(shown.contains("stint node resume t2"), "{shown}");
     done(&cluster, &["node", "resume", "t2"]);
     done(&cluster, &["wait", id.trim()]);
 }
@@ -98,8 +98,8 @@ async fn until_version(client: &Client, version: u32) {
 /// The log of a cluster that speaks an earlier version holds nothing that its peers do not understand.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn limits_usage_and_comments_wait_for_the_last_peer_of_an_upgrade() {
-    let held = |place| if place == 0 { "[cluster]\nmax_version = 3\n".into() } else { String::new() };
-    let mut cluster = Cluster::start(Setup { peers: 2, more: held, ..Setup::default() }).await;
+    let capped = |place| if place == 0 { "[cluster]\nmax_version = 3\n".into() } else { String::new() };
+    let mut cluster = Cluster::start(Setup { peers: 2, more: capped, ..Setup::default() }).await;
     let client = cluster.client();
     until_version(&client, 3).await;
     let id = done(&cluster, &["submit", "-o", "quiet", "--", "true"]);
@@ -152,10 +152,10 @@ async fn a_task_goes_where_its_folder_may_be_mounted_and_explain_names_who_does_
     }
     // Flags win over the file. No node lets it write there.
     let id = done(&cluster, &[&submit[..], &["--mount", "/usr/share:/in:rw"]].concat());
-    let told = done(&cluster, &["explain", id.trim()]);
+    let shown = done(&cluster, &["explain", id.trim()]);
     for node in ["t1", "t2"] {
-        let words = "does not let tasks of crun write in /usr/share: let its operator add it to [executor.mounts] writable";
-        assert!(told.lines().any(|line| line.contains(node) && line.contains(words)), "{told}");
+        let args = "does not let tasks of crun write in /usr/share: let its operator add it to [executor.mounts] writable";
+        assert!(shown.lines().any(|line| line.contains(node) && line.contains(args)), "{shown}");
     }
     done(&cluster, &["cancel", id.trim()]);
     let refused = [

@@ -49,7 +49,7 @@ async fn until_said(cluster: &Cluster, id: &str, message: &str) {
     }
 }
 
-fn words<'a>(lines: &[&'a Value]) -> Vec<&'a str> {
+fn args<'a>(lines: &[&'a Value]) -> Vec<&'a str> {
     lines.iter().map(|line| line["message"].as_str().unwrap()).collect()
 }
 
@@ -106,23 +106,23 @@ async fn each_change_of_a_task_is_a_line_that_names_it() {
     assert!(cluster.peers[0].exit().await.success());
 
     let log = lines(&cluster.peers[0].log());
-    let said = words(&log.iter().collect::<Vec<_>>()).join("\n");
+    let said = args(&log.iter().collect::<Vec<_>>()).join("\n");
     for part in ["warning: ", "is ready on unix:", "peer is up", "a second signal stops at once"] {
         assert!(said.contains(part), "{part:?} is not said in\n{said}");
     }
     for (class, id, ends) in run {
         let own = lines_about(&log, &id, class);
-        let told = words(&own);
-        let count = |word: &str| told.iter().filter(|told| **told == word).count();
+        let shown = args(&own);
+        let count = |word: &str| shown.iter().filter(|shown| **shown == word).count();
         for once in ["submitted", "finished"] {
-            assert_eq!(count(once), 1, "{told:?}");
+            assert_eq!(count(once), 1, "{shown:?}");
         }
         for each in ["placed", "leased to this node", "ended"] {
-            assert_eq!(count(each), ends.len(), "{told:?}");
+            assert_eq!(count(each), ends.len(), "{shown:?}");
         }
-        assert_eq!(count("queued again"), ends.len() - 1, "{told:?}");
-        assert_eq!(count("started"), if ends == ["not_runnable"] { 0 } else { ends.len() }, "{told:?}");
-        assert_eq!(count("preparing"), count("prepared"), "{told:?}");
+        assert_eq!(count("queued again"), ends.len() - 1, "{shown:?}");
+        assert_eq!(count("started"), if ends == ["not_runnable"] { 0 } else { ends.len() }, "{shown:?}");
+        assert_eq!(count("preparing"), count("prepared"), "{shown:?}");
         let kinds: Vec<&Value> = own.iter().filter(|l| l["message"] == "ended").map(|l| &l["kind"]).collect();
         assert_eq!(kinds, ends.iter().collect::<Vec<_>>(), "{own:#?}");
         let attempts: Vec<u64> =

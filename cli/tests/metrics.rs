@@ -31,12 +31,12 @@ fn input_of_the_node(path: &str) -> v1::InputFile {
 
 /// A task of this class that ends like this.
 fn ends_as(class: &str, outcome: &str) -> v1::SubmitRequest {
-    let words: &[&str] = match outcome {
+    let args: &[&str] = match outcome {
         "completed" | "denied" => &["/bin/true"],
         "failed" => &["/bin/sh", "-c", "exit 3"],
         _ => &["/bin/sleep", "100"],
     };
-    let mut request = submit(class, words, 1);
+    let mut request = submit(class, args, 1);
     let spec = request.spec.as_mut().unwrap();
     match outcome {
         "timed_out" => spec.timeout_ms = 500,
@@ -133,8 +133,8 @@ fn our_images_and_one_that_is_nowhere(_: usize) -> String {
     "[executor.docker]\nallowed_images = [\"stint-test/*\", \"127.0.0.1:9/**\"]\n".into()
 }
 
-fn in_image(class: &str, image: &str, words: &[&str], count: u32) -> v1::SubmitRequest {
-    let mut request = submit(class, words, count);
+fn in_image(class: &str, image: &str, args: &[&str], count: u32) -> v1::SubmitRequest {
+    let mut request = submit(class, args, count);
     let spec = request.spec.as_mut().unwrap();
     (spec.image, spec.runtime) = (image.into(), "docker".into());
     request
@@ -143,9 +143,9 @@ fn in_image(class: &str, image: &str, words: &[&str], count: u32) -> v1::SubmitR
 /// The daemon's containers of a cluster's nodes, by class.
 fn containers(cluster: &Cluster) -> BTreeMap<String, usize> {
     let format = "{{.Label \"stint.executor\"}} {{.Label \"stint.class\"}}";
-    let words = ["ps", "-a", "--filter", "label=stint.executor", "--format", format];
+    let args = ["ps", "-a", "--filter", "label=stint.executor", "--format", format];
     let output =
-        std::process::Command::new("docker").args(words).output().expect("no docker: run .ci/prepare");
+        std::process::Command::new("docker").args(args).output().expect("no docker: run .ci/prepare");
     assert!(output.status.success(), "{output:?}");
     let root = cluster.root.path().display().to_string();
     let mut counts = BTreeMap::new();

@@ -189,16 +189,16 @@ fn prepare(name: &str, page: &Page, machines: &mut Machines) {
     run("preparing", machine.run(&page.prepare));
     let folders: Vec<PathBuf> = (1..=page.peers).map(|number| root.join(format!("peer-{number}"))).collect();
     let socket = |folder: &PathBuf| format!("unix:{}/stint.sock", folder.display());
-    let mut words = "--bootstrap".to_owned();
+    let mut args = "--bootstrap".to_owned();
     for (number, folder) in folders.iter().enumerate() {
         fs::create_dir(folder).unwrap();
         fs::write(folder.join("stint.toml"), settings(page, number, folder)).unwrap();
         run("its address", machine.run(&format!("export STINT_ADDRESS={}", socket(folder))));
-        let start = format!("stint node --config {}/stint.toml {words}", folder.display());
+        let start = format!("stint node --config {}/stint.toml {args}", folder.display());
         run("a peer", machine.run_on(&start));
         if number == 0 {
             let token = run("a token", machine.run("stint --output quiet cluster join-token 2>/dev/null"));
-            words = format!("--join 127.0.0.1:7001 --token {}", token.trim());
+            args = format!("--join 127.0.0.1:7001 --token {}", token.trim());
         }
     }
     if page.peers > 0 {

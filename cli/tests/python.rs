@@ -34,7 +34,7 @@ async fn what_is_neither_is_refused_and_a_missing_interpreter_is_told() {
     let cluster =
         Cluster::start(Setup { peers: 1, runtimes, more: only_our_images, ..Setup::default() }).await;
     let python = ["run", "--runtime", "python", "--class", "cpu_short"];
-    let run = |words: &[&str]| stint(&cluster, &[&python, words].concat());
+    let run = |args: &[&str]| stint(&cluster, &[&python, args].concat());
     let (code, _, err) = run(&["--", "/bin/echo", "hello"]);
     assert!(code != 0 && err.contains("\"/bin/echo\" is neither a module"), "{err}");
     // An interpreter is looked up in the task's own PATH.
@@ -55,7 +55,7 @@ async fn an_image_that_is_a_single_program_is_refused_with_what_to_do() {
     let (code, _, err) = stint(&cluster, &["image", "register", "tool", &program.display().to_string()]);
     assert_eq!(code, 0, "{err}");
     // Through the other peer, which may not have heard of it yet.
-    let run = |words: &[&str]| stint_at(&cluster, 1, &[&["run", "--image", "stint://tool"], words].concat());
+    let run = |args: &[&str]| stint_at(&cluster, 1, &[&["run", "--image", "stint://tool"], args].concat());
     let (code, out, err) = run(&["--runtime", "python", "--", "team.train", "--fast"]);
     assert!(code != 0 && out.is_empty(), "{code}: {out}");
     assert!(err.contains("image tool is a single program, which has no place for python"), "{err}");

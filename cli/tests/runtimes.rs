@@ -15,8 +15,8 @@ async fn fifty_tasks_at_once_never_exceed_the_slots() {
     let setup = Setup { peers: 1, cpus: 64, executor: "slots = 4\n", ..Setup::default() };
     let cluster = Cluster::start(setup).await;
     let marks = cluster.shared().join("marks");
-    let words = ["/bin/sh", "-c", QUICK, "quick", &marks.to_string_lossy(), "8"];
-    let ids = accepted(&cluster.client(), submit("cpu_short", &words, 50)).await;
+    let args = ["/bin/sh", "-c", QUICK, "quick", &marks.to_string_lossy(), "8"];
+    let ids = accepted(&cluster.client(), submit("cpu_short", &args, 50)).await;
     for task in cluster.finish(&ids, PATIENCE).await {
         assert_eq!(task.outcome.as_ref().unwrap().status, "succeeded", "{task:#?}");
     }
@@ -55,8 +55,8 @@ async fn runtimes_that_are_absent_are_said_once_and_hold_up_nothing_else() {
     let address = format!("unix:{}", cluster.peers[0].dir.join("stint.sock").display());
     for (id, missing) in [(&crun, "/nonexistent/crun"), (&docker, "/nonexistent/docker.sock")] {
         let output = Command::new(STINT).args(["--address", &address, "explain", id]).output().unwrap();
-        let told = String::from_utf8_lossy(&output.stdout);
-        assert!(told.contains(missing), "{missing} is not named for {id}: {told}");
+        let shown = String::from_utf8_lossy(&output.stdout);
+        assert!(shown.contains(missing), "{missing} is not named for {id}: {shown}");
         let waits =
             client.get_task(stint_sdk::v1::GetTaskRequest { tenant: String::new(), task: id.clone() }).await;
         assert_eq!(waits.unwrap().state, "queued");
@@ -80,11 +80,11 @@ async fn explain_says_where_an_attempt_is_on_its_node() {
         let begun = Instant::now();
         loop {
             let output = Command::new(STINT).args(["--address", &address, "explain", &id]).output().unwrap();
-            let told = String::from_utf8_lossy(&output.stdout).into_owned();
-            if told.contains(", where it is with the watchdog: running") {
+            let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+            if shown.contains(", where it is with the watchdog: running") {
                 break;
             }
-            assert!(begun.elapsed() < PATIENCE, "it does not say where the attempt is: {told}");
+            assert!(begun.elapsed() < PATIENCE, "it does not say where the attempt is: {shown}");
             sleep(Duration::from_millis(50)).await;
         }
     }

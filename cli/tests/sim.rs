@@ -24,8 +24,8 @@ fn fake(at: &Path) {
     std::fs::set_permissions(at, Permissions::from_mode(0o755)).unwrap();
 }
 
-fn stint(program: &Path, path: &Path, words: &[&str]) -> Output {
-    Command::new(program).args(words).env("PATH", path).output().unwrap()
+fn stint(program: &Path, path: &Path, args: &[&str]) -> Output {
+    Command::new(program).args(args).env("PATH", path).output().unwrap()
 }
 
 #[test]

@@ -132,13 +132,13 @@ fn output(cluster: &Cluster, id: &str) -> String {
 async fn ends_follow_the_real_job() {
     let slurm = Slurm::start(300);
     let cluster = slurm.cluster(1, leases::<24>).await;
-    let run = |words: &[&str]| {
+    let run = |args: &[&str]| {
         let head = ["run", "--class", "gpu_slurm"];
-        stint(&cluster, &head.into_iter().chain(words.iter().copied()).collect::<Vec<_>>())
+        stint(&cluster, &head.into_iter().chain(args.iter().copied()).collect::<Vec<_>>())
     };
-    let words =
+    let args =
         "echo task $STINT_TASK_ID; id -u; id -G; echo gpus $CUDA_VISIBLE_DEVICES; echo home $HOME; exit 7";
-    let (code, out, err) = run(&["--gpus", "2", "--", "/bin/sh", "-c", words]);
+    let (code, out, err) = run(&["--gpus", "2", "--", "/bin/sh", "-c", args]);
     assert_eq!(code, 7, "{out}{err}");
     let lines: Vec<&str> = out.lines().collect();
     assert_eq!(&lines[1..], ["65534", "65534", "gpus 0,1", "home /nonexistent"], "{out}");

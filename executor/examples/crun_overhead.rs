@@ -113,12 +113,15 @@ impl Alone {
 
     /// Milliseconds.
     fn run(&mut self) -> f64 {
-        let told = self.0.stdin.as_mut().is_some_and(|input| input.write_all(b"\n").is_ok());
+        let succeeded = self.0.stdin.as_mut().is_some_and(|input| input.write_all(b"\n").is_ok());
         let mut line = String::new();
         let read =
             self.0.stdout.as_mut().map(|output| BufReader::with_capacity(1, output).read_line(&mut line));
         let micros = line.trim().parse::<f64>();
-        assert!(told && read.is_some_and(|read| read.is_ok()) && micros.is_ok(), "crun alone does not run");
+        assert!(
+            succeeded && read.is_some_and(|read| read.is_ok()) && micros.is_ok(),
+            "crun alone does not run"
+        );
         micros.unwrap_or_default() / 1e3
     }
 

@@ -21,8 +21,8 @@ use tokio::task::JoinHandle;
 
 use crate::clock::boot_now;
 use crate::host::{
-    AttemptStage, AttemptStatus, ContainersFuture, Executing, Execution, Held, Host, HostError, HostEvent,
-    HostHealth, Launch, LogChunk, LogError, LogFuture, LogStream, StopReason,
+    AttemptStage, AttemptStatus, ContainersFuture, Executing, Execution, Host, HostError, HostEvent,
+    HostHealth, Launch, LogChunk, LogError, LogFuture, LogStream, RunningAttempt, StopReason,
 };
 use crate::refusal::Refusal;
 use crate::runtimes::mock::{self, ToMock};
@@ -34,13 +34,13 @@ use crate::watchdog::Limits;
 use crate::{limits, logs, progress};
 
 use attempt::AttemptState;
-use state::Shared;
+use state::ClientState;
 
 /// The real execution host. Clones are handles on the same one; when the last goes, the connection goes, and attempts
 /// run on until their leases end.
 #[derive(Clone)]
 pub struct HostClient {
-    shared: Arc<Shared>,
+    shared: Arc<ClientState>,
     mock: mpsc::UnboundedSender<ToMock>,
     tasks: Arc<Tasks>,
 }
@@ -57,7 +57,7 @@ impl Drop for Tasks {
 }
 
 impl HostClient {
-    /// Finds or starts the watchdog and adopts what it holds: see `held`, `unacknowledged` and `health().accounted`.
+    /// Finds or starts the watchdog and adopts what it holds: see `running`, `unacknowledged` and `health().accounted`.
     /// Events come through `events`; while it is full they wait in the watchdog, and nothing else does.
     pub async fn open(settings: HostSettings, events: mpsc::Sender<HostEvent>) -> Result<Self, HostError> {
         let layout =
@@ -67,7 +67,7 @@ impl HostClient {
             made.map_err(|source| HostError::Folder { path: folder, source })?;
         }
         let (finisher, finishing) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared::new(settings, layout, events, finisher));
+        let shared = Arc::new(ClientState::new(settings, layout, events, finisher));
         let connection = link::connect(&shared).await?;
         let accounted = connection.hello.accounted && !shared.layout.mock_mark().exists();
         let _ = std::fs::remove_file(shared.layout.mock_mark());
@@ -96,8 +96,8 @@ impl HostClient {
         const PATIENCE: Duration = Duration::from_secs(60);
         let began = Instant::now();
         if kill {
-            for held in self.held() {
-                self.stop(held.lease, StopReason::Drained);
+            for running in self.running() {
+                self.stop(running.lease, StopReason::Drained);
             }
             while !self.shared.lock().running.is_empty() && began.elapsed() < PATIENCE {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -122,13 +122,13 @@ impl HostClient {
     }
 
     /// Has the watchdog start an attempt.
-    fn send_order(&self, launch: &Launch, staged: &Staged) {
-        let order = self.shared.enabled(launch.runtime);
-        let order = order.and_then(|runtime| runtime.order(launch, staged, self.shared.permits()));
-        match order {
-            Ok(order) => self.shared.send(ToShim::Start(Box::new(order))),
+    fn send_request(&self, launch: &Launch, staged: &Staged) {
+        let request = self.shared.enabled(launch.runtime);
+        let request = request.and_then(|runtime| runtime.request(launch, staged, self.shared.permits()));
+        match request {
+            Ok(request) => self.shared.send(ToShim::Start(Box::new(request))),
             Err(refusal) => {
-                self.shared.stays_here(launch.lease);
+                self.shared.is_local(launch.lease);
                 self.refuse(launch.lease, refusal);
             }
         }
@@ -175,7 +175,7 @@ impl Host for HostClient {
             (Err(refusal), _) => self.refuse(launch.lease, refusal),
             (Ok(()), AttemptStage::With(..)) => self.start_mock(launch),
             (Ok(()), AttemptStage::Preparing(_)) => drop(tokio::spawn(staging::start(self.clone(), launch))),
-            (Ok(()), _) => self.send_order(&launch, &Staged::default()),
+            (Ok(()), _) => self.send_request(&launch, &Staged::default()),
         }
     }
 
@@ -186,8 +186,8 @@ impl Host for HostClient {
     }
 
     fn stop(&self, lease: LeaseId, reason: StopReason) {
-        self.shared.tell_stop(lease, reason);
-        match self.shared.stopping(lease, reason) {
+        self.shared.log_stop(lease, reason);
+        match self.shared.ask_to_stop(lease, reason) {
             // Whoever prepares it finds the reason.
             Some(AttemptStage::Preparing(_)) => {}
             Some(AttemptStage::With(Executing::Node, _)) => drop(self.mock.send(ToMock::Stop(lease, reason))),
@@ -200,15 +200,15 @@ impl Host for HostClient {
         self.shared.acknowledge(&leases);
     }
 
-    fn held(&self) -> Vec<Held> {
+    fn running(&self) -> Vec<RunningAttempt> {
         let state = self.shared.lock();
-        let held = |(lease, attempt): (&LeaseId, &AttemptState)| Held {
+        let running = |(lease, attempt): (&LeaseId, &AttemptState)| RunningAttempt {
             lease: *lease,
             started: attempt.stage.has_started(),
             stopping: attempt.is_stopping(),
             deadline: attempt.deadline,
         };
-        state.running.iter().map(held).collect()
+        state.running.iter().map(running).collect()
     }
 
     fn attempts(&self) -> Vec<AttemptStatus> {
@@ -271,7 +271,7 @@ impl Host for HostClient {
 
 /// Reads a piece of an attempt's output wherever it is at the moment.
 fn read_log(
-    shared: &Shared,
+    shared: &ClientState,
     lease: LeaseId,
     stream: LogStream,
     offset: u64,
@@ -300,7 +300,12 @@ fn read_log(
 }
 
 /// Reads the end of an attempt's output wherever it is at the moment.
-fn log_tail(shared: &Shared, lease: LeaseId, stream: LogStream, max: usize) -> Result<LogChunk, LogError> {
+fn log_tail(
+    shared: &ClientState,
+    lease: LeaseId,
+    stream: LogStream,
+    max: usize,
+) -> Result<LogChunk, LogError> {
     let max = max.clamp(1, limits::LOG_CHUNK_BYTES);
     let path = shared.output_folder(lease).0.join(stream.as_str());
     let size = std::fs::metadata(path).map_or(0, |meta| meta.len());
@@ -317,7 +322,7 @@ fn log_tail(shared: &Shared, lease: LeaseId, stream: LogStream, max: usize) -> R
 }
 
 /// What an attempt said of its progress, as JSON, with its secrets hidden.
-fn read_progress(shared: &Shared, lease: LeaseId) -> Result<LogChunk, LogError> {
+fn read_progress(shared: &ClientState, lease: LeaseId) -> Result<LogChunk, LogError> {
     let failed = |source| LogError::Read { lease, source };
     let (folder, ended) = shared.output_folder(lease);
     let said = progress::read(&folder).map_err(failed)?;
@@ -337,7 +342,7 @@ fn read_progress(shared: &Shared, lease: LeaseId) -> Result<LogChunk, LogError> 
 
 /// Reads a piece of a file that an attempt left; only those that were kept as its outputs.
 fn read_output(
-    shared: &Shared,
+    shared: &ClientState,
     lease: LeaseId,
     path: &str,
     offset: u64,

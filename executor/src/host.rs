@@ -13,7 +13,7 @@ use stint_protocol::{
 
 pub use crate::attempt_stage::{AttemptStage, Executing, Execution, Preparation};
 pub use crate::shim_api::request::AttemptLabels;
-pub use crate::shim_api::wire::{Held, Sandbox, StopReason};
+pub use crate::shim_api::wire::{RunningAttempt, Sandbox, StopReason};
 
 /// What one attempt needs to be started.
 #[derive(Clone, Debug)]
@@ -91,7 +91,7 @@ pub trait Host: Send + Sync + 'static {
     /// The cluster recorded these ends: they need not be kept any longer.
     fn acknowledge(&self, leases: Vec<LeaseId>);
     /// What runs or is being stopped now.
-    fn held(&self) -> Vec<Held>;
+    fn running(&self) -> Vec<RunningAttempt>;
     /// Where each attempt of this host is that has not ended, or whose end was not acknowledged yet: for people who look.
     fn attempts(&self) -> Vec<AttemptStatus> {
         Vec::new()

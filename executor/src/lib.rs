@@ -19,12 +19,12 @@
 mod attempt_stage;
 mod client;
 mod clock;
-mod complain;
 mod confine;
 mod gpu;
 mod host;
 mod labels;
 mod limits;
+mod log;
 mod logs;
 mod mounts;
 mod observer;
@@ -47,14 +47,14 @@ pub use client::lines::TARGET as TASK_LINES;
 pub use clock::boot_now;
 pub use gpu::{FixedGpu, GpuError, GpuLocks, GpuSource, detect_gpus, lock_gpus};
 pub use host::{
-    AttemptLabels, AttemptStage, AttemptStatus, ContainersFuture, Executing, Execution, Held, Host,
-    HostError, HostEvent, HostHealth, Launch, LogChunk, LogError, LogFuture, LogStream, Preparation, Sandbox,
-    StopReason,
+    AttemptLabels, AttemptStage, AttemptStatus, ContainersFuture, Executing, Execution, Host, HostError,
+    HostEvent, HostHealth, Launch, LogChunk, LogError, LogFuture, LogStream, Preparation, RunningAttempt,
+    Sandbox, StopReason,
 };
 pub use observer::{Artifact, Observer, PullEnd, Rule};
 pub use progress::{FILE as PROGRESS_FILE, Progress, read as read_progress};
 pub use runtimes::docker::credentials::{Credentials, CredentialsError};
-pub use runtimes::docker::image::{Reference as ImageReference, Refused as ImageRefused};
+pub use runtimes::docker::image::{ImageRefusal as ImageRefused, Reference as ImageReference};
 pub use settings::{
     Bounds, ConfineSettings, CrunSettings, DockerSettings, HostSettings, KeepEnded, MountSettings,
     ProcessSettings,

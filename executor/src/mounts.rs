@@ -6,7 +6,7 @@ use stint_protocol::{HostMount, MountRoot, Runtime, TaskSpec, is_taken};
 
 use crate::refusal::Refusal;
 use crate::settings::MountSettings;
-use crate::shim_api::request::GivenMount;
+use crate::shim_api::request::ResolvedMount;
 
 /// Of the kernel, and memory that looks like files: the secrets of attempts lie there.
 const SYSTEM: [&str; 3] = ["/proc", "/sys", "/dev"];
@@ -33,13 +33,13 @@ impl MountSettings {
 
     /// What a task mounts, found on this host: no part of a source is a link. It may have to wait for a slow file system.
     /// `closed`: what nobody sees, whatever the operator opened.
-    pub fn find(&self, spec: &TaskSpec, closed: &[PathBuf]) -> Result<Vec<GivenMount>, Refusal> {
+    pub fn find(&self, spec: &TaskSpec, closed: &[PathBuf]) -> Result<Vec<ResolvedMount>, Refusal> {
         let Some(limits) = spec.limits.as_deref() else { return Ok(Vec::new()) };
-        let found: Result<Vec<GivenMount>, Refusal> =
+        let found: Result<Vec<ResolvedMount>, Refusal> =
             limits.mounts().iter().map(|mount| self.find_one(mount, closed)).collect();
         let found = found?;
         // Where it is missing it would be made, as root, in the host's folder.
-        let below = |mount: &&GivenMount| {
+        let below = |mount: &&ResolvedMount| {
             let rest = Path::new(limits.working_dir.as_deref().unwrap_or("")).strip_prefix(&mount.target);
             rest.is_ok_and(|rest| !Path::new(&mount.source).join(rest).is_dir())
         };
@@ -53,7 +53,7 @@ impl MountSettings {
         }
     }
 
-    fn find_one(&self, mount: &HostMount, closed: &[PathBuf]) -> Result<GivenMount, Refusal> {
+    fn find_one(&self, mount: &HostMount, closed: &[PathBuf]) -> Result<ResolvedMount, Refusal> {
         let source = &mount.source;
         // A link there must not lead out of what the operator opened, nor tell what lies outside.
         let denied = || {
@@ -86,7 +86,7 @@ impl MountSettings {
         let meta = std::fs::metadata(&real).map_err(|_| missing())?;
         let text = real.to_str().filter(|text| !text.contains([':', ',', '\0']));
         match text {
-            Some(real) if meta.is_dir() || meta.is_file() => Ok(GivenMount {
+            Some(real) if meta.is_dir() || meta.is_file() => Ok(ResolvedMount {
                 source: real.to_owned(),
                 target: mount.target().to_owned(),
                 writable: mount.writable,
@@ -149,8 +149,12 @@ mod tests {
         assert_eq!(refused("alias/absent", false).kind, EndKind::FilesMissing, "another node may have it");
         let gone = MountSettings { readable: vec![at("not-mounted")], ..MountSettings::default() };
         for name in ["not-mounted", "not-mounted/set"] {
-            let told = gone.find(&mounting(&at(name), false), &closed).unwrap_err();
-            assert_eq!(told.kind, EndKind::FilesMissing, "its file system is not mounted here: {told:?}");
+            let refusal = gone.find(&mounting(&at(name), false), &closed).unwrap_err();
+            assert_eq!(
+                refusal.kind,
+                EndKind::FilesMissing,
+                "its file system is not mounted here: {refusal:?}"
+            );
         }
         for name in ["alias/own", "alias"] {
             let Refusal { kind, message: words } = refused(name, false);

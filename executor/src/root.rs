@@ -68,7 +68,7 @@ fn check_mode(file: &Path) -> Result<(), Refusal> {
 }
 
 /// What the attempt's root is; none = the host's.
-pub fn of(image: Option<&ImageFiles>) -> Option<Root> {
+pub fn root_for(image: Option<&ImageFiles>) -> Option<Root> {
     let shown = |path: &Path| path.display().to_string();
     Some(match image? {
         ImageFiles::Executable(file) => Root::Executable(shown(file)),
@@ -135,12 +135,12 @@ mod tests {
     use super::*;
     use crate::store::ImageConfig;
 
-    fn words(text: &str) -> Vec<String> {
+    fn split_words(text: &str) -> Vec<String> {
         text.split_whitespace().map(String::from).collect()
     }
 
     fn with_image(name: &str) -> TaskSpec {
-        let mut spec = TaskSpec::new(Class::CpuLong, words("sh"));
+        let mut spec = TaskSpec::new(Class::CpuLong, split_words("sh"));
         spec.image = Some(name.into());
         spec
     }
@@ -155,7 +155,7 @@ mod tests {
         let settings = CrunSettings { roots: vec![folder.path().join("allowed")], ..CrunSettings::default() };
         let resolve = |name: &str| find(&settings, &with_image(name), true, None);
         let shown = |path: &Path| path.display().to_string();
-        let chosen = of(resolve(&shown(&inside)).unwrap().as_ref()).unwrap();
+        let chosen = root_for(resolve(&shown(&inside)).unwrap().as_ref()).unwrap();
         assert_eq!(chosen, Root::Folder(shown(&inside.canonicalize().unwrap()), None));
         let out = format!("{}/../../../etc", inside.display());
         for denied in ["/", "/etc", "/no/such", &shown(&link), &out] {
@@ -173,24 +173,24 @@ mod tests {
     #[test]
     fn an_image_and_a_task_are_put_together_as_docker_does() {
         let config = ImageConfig {
-            entrypoint: words("/entry --first"),
-            command: words("default words"),
-            environment: words("PATH=/opt A=b=c STINT_TASK_ID=7 broken"),
+            entrypoint: split_words("/entry --first"),
+            command: split_words("default words"),
+            environment: split_words("PATH=/opt A=b=c STINT_TASK_ID=7 broken"),
             working_dir: Some("/srv".into()),
         };
         let image = ImageFiles::Root { folder: "/image".into(), config: Arc::new(config) };
-        let mut spec = TaskSpec::new(Class::CpuLong, words("own"));
-        assert_eq!(command(&spec, Some(&image)), words("/entry --first own"));
+        let mut spec = TaskSpec::new(Class::CpuLong, split_words("own"));
+        assert_eq!(command(&spec, Some(&image)), split_words("/entry --first own"));
         spec.command.clear();
-        assert_eq!(command(&spec, Some(&image)), words("/entry --first default words"));
+        assert_eq!(command(&spec, Some(&image)), split_words("/entry --first default words"));
         let variables: Vec<String> =
             environment(Some(&image)).into_iter().map(|(n, v)| format!("{n}={v}")).collect();
         assert_eq!(variables, ["A=b=c", "PATH=/opt"]);
-        assert_eq!(of(Some(&image)), Some(Root::Folder("/image".into(), Some("/srv".into()))));
+        assert_eq!(root_for(Some(&image)), Some(Root::Folder("/image".into(), Some("/srv".into()))));
         let as_process = find(&CrunSettings::default(), &spec, false, Some(&image));
         assert_eq!(as_process.unwrap_err().kind, EndKind::NotRunnable);
         let file = ImageFiles::Executable("/blob".into());
-        spec.command = words("a b");
-        assert_eq!(command(&spec, Some(&file)), words("/binary a b"));
+        spec.command = split_words("a b");
+        assert_eq!(command(&spec, Some(&file)), split_words("/binary a b"));
     }
 }

@@ -22,7 +22,7 @@ use crate::observer::PullEnd;
 use crate::refusal::Refusal;
 use crate::settings::HostSettings;
 use crate::shim_api::layout::Layout;
-use crate::shim_api::request::{Mode, Order};
+use crate::shim_api::request::{Mode, StartRequest};
 use crate::stages::{Owner, Staged};
 use watchdog_side::{Modes, WatchdogSide};
 
@@ -81,7 +81,7 @@ pub trait Runtime: Send + Sync {
     }
 
     /// What the watchdog is told of an attempt for which everything was prepared.
-    fn order(&self, launch: &Launch, staged: &Staged, permits: Permits) -> Result<Order, Refusal>;
+    fn request(&self, launch: &Launch, staged: &Staged, permits: Permits) -> Result<StartRequest, Refusal>;
 
     /// Looks at what it depends on, before anything is offered.
     fn look(&self, holds: Holds) -> Beside<'_> {

@@ -7,12 +7,12 @@
 
 mod attempts;
 mod cgroup;
-mod homes;
+mod cgroup_pool;
 mod journal;
 mod probe;
 mod recover;
+mod sandbox_dirs;
 mod server;
-mod spare;
 mod verdict;
 
 use std::ffi::OsString;
@@ -22,7 +22,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::complain::complain;
+use crate::log::log;
 use crate::shim_api::ALREADY_RUNNING;
 use crate::shim_api::layout::Layout;
 use crate::{limits, sys};
@@ -54,8 +54,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 /// To whoever called it: its own log is not open yet.
-fn talk(words: std::fmt::Arguments<'_>) {
-    let _ = writeln!(io::stderr(), "stint shim: {words}");
+fn talk(message: std::fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "stint shim: {message}");
 }
 
 fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Options, String> {
@@ -84,10 +84,10 @@ fn launch(options: &Options) -> io::Result<u8> {
     for folder in layout.folders() {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
-    let (mut ready, told) = io::pipe()?;
+    let (mut ready, ready_writer) = io::pipe()?;
     match sys::fork()? {
         sys::Fork::Parent(_) => {
-            drop(told);
+            drop(ready_writer);
             let mut answer = [0u8; 1];
             match ready.read(&mut answer)? {
                 1 => Ok(answer[0]),
@@ -100,26 +100,26 @@ fn launch(options: &Options) -> io::Result<u8> {
         sys::Fork::Child => {
             drop(ready);
             sys::new_session();
-            let code = i32::from(serve(&layout, options.idle_ms, told).is_err());
+            let code = i32::from(serve(&layout, options.idle_ms, ready_writer).is_err());
             sys::exit_now(code)
         }
     }
 }
 
 /// The life of the watchdog. Errors are written to its log.
-fn serve(layout: &Layout, idle_ms: u64, mut told: io::PipeWriter) -> io::Result<()> {
+fn serve(layout: &Layout, idle_ms: u64, mut ready_writer: io::PipeWriter) -> io::Result<()> {
     let lock = OpenOptions::new().create(true).truncate(false).write(true).read(true).open(layout.lock())?;
     if !sys::lock_for_process(&lock)? {
-        return told.write_all(&[ALREADY_RUNNING]);
+        return ready_writer.write_all(&[ALREADY_RUNNING]);
     }
     leave_terminal(layout)?;
     let result = server::Server::open(layout, idle_ms).and_then(|mut server| {
-        told.write_all(&[0])?;
-        drop(told);
+        ready_writer.write_all(&[0])?;
+        drop(ready_writer);
         server.run()
     });
     if let Err(e) = &result {
-        complain!(Watchdog, "it ends: {e}");
+        log!(Watchdog, "it ends: {e}");
     }
     drop(lock);
     result

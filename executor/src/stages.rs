@@ -17,7 +17,7 @@ use minicbor::{Decode, Encode};
 use stint_protocol::{AttemptEnd, LeaseId, OutputPath, Tenant};
 
 use crate::shim_api::layout::Layout;
-use crate::shim_api::request::{AttemptLabels, GivenMount, GivenSecrets};
+use crate::shim_api::request::{AttemptLabels, GivenSecrets, ResolvedMount};
 use crate::store::ImageFiles;
 
 pub use copy::blob_of;
@@ -32,7 +32,7 @@ pub struct Staged {
     /// It runs in a folder of its own, which is there already.
     pub own_folder: bool,
     /// What of this host it sees.
-    pub mounts: Vec<GivenMount>,
+    pub mounts: Vec<ResolvedMount>,
 }
 
 /// User and group that a program runs as, when that is not the node's own.
@@ -40,7 +40,7 @@ pub type Owner = Option<(u32, u32)>;
 
 /// What is to be done after the end of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Record {
+pub struct StageRecord {
     #[n(0)]
     pub tenant: Tenant,
     #[n(1)]
@@ -64,7 +64,7 @@ fn end_file(layout: &Layout, lease: LeaseId) -> PathBuf {
     layout.attempt(lease).join("end")
 }
 
-impl Record {
+impl StageRecord {
     /// Writes it down; on disk before the program starts.
     pub fn write(&self, layout: &Layout, lease: LeaseId) -> io::Result<()> {
         write_whole(&record_file(layout, lease), &minicbor::to_vec(self).map_err(io::Error::other)?)

@@ -355,7 +355,7 @@ fn seek(file: &File, offset: u64, whence: libc::c_int) -> Option<u64> {
 /// How a program ended, written by its init into memory it shares with the watchdog.
 #[repr(C)]
 #[derive(Debug, Default)]
-pub struct Slot {
+pub struct StatusSlot {
     /// 0 until something is known, then a `spawn::Phase`.
     pub phase: AtomicU32,
     /// Raw wait status of the program.
@@ -372,14 +372,14 @@ pub struct Slot {
 }
 
 /// Slots shared with all children: telling how a program ended costs no system call and loses nothing of its status.
-pub struct Board {
-    slots: &'static [Slot],
+pub struct StatusPage {
+    slots: &'static [StatusSlot],
 }
 
-impl Board {
+impl StatusPage {
     /// Maps `count` empty slots.
     pub fn new(count: usize) -> io::Result<Self> {
-        let size = count * std::mem::size_of::<Slot>();
+        let size = count * std::mem::size_of::<StatusSlot>();
         // SAFETY: a new anonymous mapping, zeroed by the kernel, which is a valid state of `Slot` (atomics only); it is
         // never unmapped, so the static lifetime holds.
         unsafe {
@@ -393,7 +393,7 @@ impl Board {
     }
 
     /// One slot.
-    pub fn slot(&self, index: u32) -> &'static Slot {
+    pub fn slot(&self, index: u32) -> &'static StatusSlot {
         &self.slots[index as usize]
     }
 }

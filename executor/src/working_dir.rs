@@ -94,8 +94,8 @@ mod tests {
         for (wanted, host) in
             [("/usr/lib", false), ("/usr/no/such", true), ("/etc/passwd", true), ("/root", true)]
         {
-            let words = in_shared_root(wanted, host).unwrap_err();
-            assert!(words.contains(wanted) && words.contains("/work"), "{words}");
+            let message = in_shared_root(wanted, host).unwrap_err();
+            assert!(message.contains(wanted) && message.contains("/work"), "{message}");
         }
     }
 

@@ -84,10 +84,13 @@ async fn a_killed_node_is_followed_by_one_that_adopts() {
         node.wait().unwrap();
         let mut client = rig.open().await;
         assert!(client.host.health().accounted);
-        let held = client.host.held();
+        let running = client.host.running();
         assert!(
-            held.len() == 1 && held[0].lease == far_lease() && held[0].started && !held[0].stopping,
-            "{held:?}"
+            running.len() == 1
+                && running[0].lease == far_lease()
+                && running[0].started
+                && !running[0].stopping,
+            "{running:?}"
         );
         client.host.stop(far_lease(), StopReason::Cancelled);
         assert_kind(&client.end(far_lease()).await, EndKind::Cancelled);
@@ -225,7 +228,7 @@ async fn mock_attempts_end_with_their_node_and_say_so() {
     drop(client);
     let next = rig.open().await;
     assert!(!next.host.health().accounted, "the next node cannot know what ran: new incarnation");
-    assert_eq!(next.host.held(), []);
+    assert_eq!(next.host.running(), []);
 }
 
 #[tokio::test]

@@ -42,8 +42,8 @@ fn containers(rig: &Rig) -> Vec<String> {
     docker(&["ps", "-aq", "--no-trunc", "--filter", &label]).lines().map(str::to_owned).collect()
 }
 
-fn order(words: &[&str]) -> stint_executor::Launch {
-    let mut spec = spec(words);
+fn order(args: &[&str]) -> stint_executor::Launch {
+    let mut spec = spec(args);
     spec.image = Some(IMAGE.into());
     launch(spec, Runtime::Docker)
 }
@@ -81,14 +81,14 @@ async fn ends_are_told_apart_and_nothing_is_left() {
     ];
     for (launch, kind) in cases {
         let lease = launch.lease;
-        let words = launch.spec.command.clone();
+        let args = launch.spec.command.clone();
         client.host.start(launch);
         let end = client.end(lease).await;
         if kind == EndKind::Exited(137) && end.kind == EndKind::Signalled(9) {
             println!("this kernel does not tell an exit code of 137 from a kill");
             continue;
         }
-        assert_eq!(end.kind, kind, "{words:?}: {end:?}");
+        assert_eq!(end.kind, kind, "{args:?}: {end:?}");
         if kind == EndKind::Exited(0) {
             assert_eq!(output(&client, lease, LogStream::Stdout).await, "out\n");
             assert_eq!(output(&client, lease, LogStream::Stderr).await, "err\n");
@@ -355,7 +355,7 @@ async fn a_restarted_node_adopts_its_containers() {
     client.host.shutdown(false).await;
     let mut client = rig.open().await;
     assert!(client.host.health().accounted);
-    assert_eq!(client.host.held().len(), 1);
+    assert_eq!(client.host.running().len(), 1);
     assert_eq!(containers(&rig).len(), 1, "the sweep took a container that is held");
     assert_kind(&client.end(lease).await, EndKind::Exited(5));
     assert_eq!(output(&client, lease, LogStream::Stdout).await, "before\nafter\n");
@@ -411,10 +411,10 @@ async fn a_hundred_mebibytes_of_output() {
 async fn a_full_disk_costs_output_and_nothing_else() {
     let (rig, mut client) = open().await;
     let attempts = rig.executor().join("attempts");
-    let mount = |words: &[&str]| {
+    let mount = |args: &[&str]| {
         assert!(
-            Command::new(words[0]).args(&words[1..]).arg(&attempts).status().unwrap().success(),
-            "{words:?}"
+            Command::new(args[0]).args(&args[1..]).arg(&attempts).status().unwrap().success(),
+            "{args:?}"
         );
     };
     mount(&["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs"]);
@@ -459,8 +459,8 @@ fn registry(folder: PathBuf, failures: u32, login: Option<&'static str>) -> (u16
     let root = folder.join("root");
     std::fs::create_dir_all(root.join("bin")).unwrap();
     std::fs::copy("/bin/busybox", root.join("bin/sh")).unwrap();
-    let run = |words: &[&str]| {
-        assert!(Command::new(words[0]).args(&words[1..]).current_dir(&folder).status().unwrap().success())
+    let run = |args: &[&str]| {
+        assert!(Command::new(args[0]).args(&args[1..]).current_dir(&folder).status().unwrap().success())
     };
     run(&["tar", "-C", "root", "-cf", "layer", "."]);
     let uncompressed = sha256(&folder.join("layer"));
@@ -488,7 +488,7 @@ fn registry(folder: PathBuf, failures: u32, login: Option<&'static str>) -> (u16
     std::fs::write(folder.join("manifest"), &manifest).unwrap();
     let digest = sha256(&folder.join("manifest"));
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let (port, told) = (listener.local_addr().unwrap().port(), digest.clone());
+    let (port, seen) = (listener.local_addr().unwrap().port(), digest.clone());
     std::thread::spawn(move || {
         use std::io::{Read, Write};
         let mut failures = failures;
@@ -538,7 +538,7 @@ fn registry(folder: PathBuf, failures: u32, login: Option<&'static str>) -> (u16
             }
         }
     });
-    (port, told)
+    (port, seen)
 }
 
 /// A registry on loopback that says one thing of every image. Its port, and how often it was asked for a manifest.
@@ -715,9 +715,9 @@ async fn a_private_image_is_pulled_with_the_node_s_credentials_for_its_registry(
         let lease = launch.lease;
         client.host.start(launch);
         let end = client.end(lease).await;
-        let words = output(&client, lease, LogStream::Stderr).await;
+        let args = output(&client, lease, LogStream::Stderr).await;
         client.host.shutdown(false).await;
-        (end, words)
+        (end, args)
     };
     let (end, _) = run(&rig).await;
     assert_eq!(end.kind, EndKind::FilesMissing, "another node may have some: {end:?}");
@@ -739,9 +739,9 @@ async fn a_private_image_is_pulled_with_the_node_s_credentials_for_its_registry(
     assert!(end.message.contains("chmod 600"), "{end:?}");
 
     write(LOGIN, 0o600);
-    let (end, words) = run(&rig).await;
-    assert_eq!(end.kind, EndKind::Exited(0), "{end:?}\n{words}");
-    assert!(!words.contains(LOGIN) && !words.contains("a?b~c"), "{words}");
+    let (end, args) = run(&rig).await;
+    assert_eq!(end.kind, EndKind::Exited(0), "{end:?}\n{args}");
+    assert!(!args.contains(LOGIN) && !args.contains("a?b~c"), "{args}");
     docker(&["rmi", "-f", &image]);
 }
 
@@ -767,14 +767,14 @@ async fn credentials_that_cannot_be_used_keep_only_those_away_who_need_them() {
     let mut client = rig.open().await;
     let problem = |client: &Client| {
         let problems = client.host.health().problems;
-        problems.into_iter().find(|words| words.contains("executor.docker.credentials"))
+        problems.into_iter().find(|args| args.contains("executor.docker.credentials"))
     };
     assert_eq!(problem(&client), None);
 
     write("s3cret {");
     wait_until("the node says so", || problem(&client).is_some()).await;
-    let words = problem(&client).unwrap();
-    assert!(words.starts_with("runtime docker: the credentials ") && !words.contains("s3cret"), "{words}");
+    let args = problem(&client).unwrap();
+    assert!(args.starts_with("runtime docker: the credentials ") && !args.contains("s3cret"), "{args}");
     assert_eq!(client.host.health().runtimes[&Runtime::Docker], Ok(()));
     let cases = [
         (IMAGE.to_owned(), 1, EndKind::Exited(0)),
@@ -797,8 +797,8 @@ async fn credentials_that_cannot_be_used_keep_only_those_away_who_need_them() {
         client.host.start(launch);
         let end = client.end(lease).await;
         assert_eq!(end.kind, kind, "{image}: {end:?}");
-        let told = end.message.contains("no file as `docker login` writes it");
-        assert_eq!(told, kind == EndKind::FilesMissing, "{end:?}");
+        let seen = end.message.contains("no file as `docker login` writes it");
+        assert_eq!(seen, kind == EndKind::FilesMissing, "{end:?}");
         assert!(!end.message.contains("s3cret"), "{end:?}");
     }
     write("{}");

@@ -87,7 +87,7 @@ async fn what_is_promised_must_be_left_and_what_is_named_must_be_it() {
     let mut client = rig.open().await;
     let files = |outputs: Vec<OutputPath>| TaskFiles { outputs, ..TaskFiles::default() };
     let mut wrong = files(vec![]);
-    wrong.inputs = vec![InputFile { digest: Some(Digest::of([1; 32])), ..input("a", "abc") }];
+    wrong.inputs = vec![InputFile { digest: Some(Digest::from_bytes([1; 32])), ..input("a", "abc") }];
     let cases = [
         (
             with("true", Runtime::Process, files(vec![output("model")])),
@@ -106,12 +106,12 @@ async fn what_is_promised_must_be_left_and_what_is_named_must_be_it() {
         ),
         (with("echo >started", Runtime::Process, wrong), EndKind::NotRunnable, "and not sha256:0101"),
     ];
-    for (launch, kind, words) in cases {
+    for (launch, kind, args) in cases {
         let lease = launch.lease;
         client.host.start(launch);
         let end = client.end(lease).await;
         assert_kind(&end, kind);
-        assert!(end.message.contains(words), "{end:?}");
+        assert!(end.message.contains(args), "{end:?}");
     }
     client.host.shutdown(true).await;
 }
@@ -205,7 +205,7 @@ impl Store for Shelf {
                 return Err(StoreError::Unavailable("no peer answers".into()));
             }
             let bytes = std::fs::read(file).unwrap();
-            let digest = Digest::of(<sha2::Sha256 as sha2::Digest>::digest(&bytes).into());
+            let digest = Digest::from_bytes(<sha2::Sha256 as sha2::Digest>::digest(&bytes).into());
             std::fs::write(folder.join(digest.hex()), &bytes).unwrap();
             Ok(Blob { digest, size: bytes.len() as u64 })
         })
@@ -243,7 +243,7 @@ async fn an_output_of_one_task_is_the_input_of_the_next() {
         assert_kind(&client.end(lease).await, EndKind::Exited(0));
         assert_eq!(client.log(lease, LogStream::Stdout).await, "1000\n");
     }
-    let source = InputSource::Blob(Blob { digest: Digest::of([9; 32]), size: 1 });
+    let source = InputSource::Blob(Blob { digest: Digest::from_bytes([9; 32]), size: 1 });
     let inputs = vec![InputFile { path: "in".into(), source, digest: None, executable: false }];
     let absent = with("true", Runtime::Process, TaskFiles { inputs, ..TaskFiles::default() });
     let lease = absent.lease;
@@ -257,12 +257,12 @@ async fn an_attempt_is_stopped_while_its_files_are_fetched() {
     let mut rig = rig();
     rig.settings.store = Some(shelf(&rig, 0, true));
     let mut client = rig.open().await;
-    let source = InputSource::Blob(Blob { digest: Digest::of([9; 32]), size: 1 });
+    let source = InputSource::Blob(Blob { digest: Digest::from_bytes([9; 32]), size: 1 });
     let inputs = vec![InputFile { path: "in".into(), source, digest: None, executable: false }];
     let launch = with("true", Runtime::Process, TaskFiles { inputs, ..TaskFiles::default() });
     let lease = launch.lease;
     client.host.start(launch);
-    assert_eq!(client.host.held().len(), 1, "it counts as held while it is prepared");
+    assert_eq!(client.host.running().len(), 1, "it counts as held while it is prepared");
     assert_eq!(client.stage(lease), "preparing: its inputs");
     client.host.stop(lease, StopReason::Cancelled);
     assert_kind(&client.end(lease).await, EndKind::Cancelled);
@@ -299,7 +299,7 @@ async fn a_node_that_is_killed_goes_on_with_outputs_and_masks() {
 
     rig.settings.store = Some(shelf(&rig, 0, false));
     let mut client = rig.open().await;
-    assert_eq!(client.host.held().len(), 2, "neither is over until its outputs are kept");
+    assert_eq!(client.host.running().len(), 2, "neither is over until its outputs are kept");
     let masked = client.host.read_log(leases[1], LogStream::Stdout, 0, 1000).await.unwrap();
     assert_eq!(masked.bytes, b"*********************");
     std::fs::write(rig.executor().join("attempts").join(format!("{}-1", leases[1].task)).join("work/go"), "")

@@ -40,8 +40,8 @@ fn image(rig: &Rig, name: &str) -> String {
     rig.folder.path().join("images").join(name).display().to_string()
 }
 
-async fn run(client: &mut Client, runtime: Runtime, image: &str, words: &[&str]) -> (AttemptEnd, String) {
-    let mut spec = spec(words);
+async fn run(client: &mut Client, runtime: Runtime, image: &str, args: &[&str]) -> (AttemptEnd, String) {
+    let mut spec = spec(args);
     spec.image = Some(image.into());
     let launch = launch(spec, runtime);
     let lease = launch.lease;
@@ -93,8 +93,8 @@ async fn a_task_starts_in_the_image_where_it_says() {
         let lease = launch.lease;
         client.host.start(launch);
         assert_kind(&client.end(lease).await, EndKind::Exited(0));
-        let told = client.log(lease, LogStream::Stdout).await;
-        assert_eq!(told, "755 0:0\n755 0:0\n.\n..\n", "{missing}");
+        let seen = client.log(lease, LogStream::Stdout).await;
+        assert_eq!(seen, "755 0:0\n755 0:0\n.\n..\n", "{missing}");
     }
     assert_eq!(files(&rig.folder.path().join("images")), before);
 }

@@ -104,7 +104,7 @@ async fn stopped_and_adopted(rig: &Rig, mut client: Client, runtime: Runtime, wo
     client.host.acknowledge(vec![leases[0]]);
     client.host.shutdown(false).await;
     let mut client = rig.open().await;
-    assert_eq!(client.host.held().len(), 1, "it is adopted");
+    assert_eq!(client.host.running().len(), 1, "it is adopted");
     client.host.stop(leases[1], StopReason::Drained);
     assert_kind(&client.end(leases[1]).await, EndKind::Drained);
     client.host.acknowledge(vec![leases[1]]);
@@ -234,13 +234,13 @@ async fn what_a_full_disk_kept_from_the_journal_is_written_when_there_is_room() 
     client.host.start(small);
     assert_kind(&client.end(lease).await, EndKind::Exited(7));
     wait_until("the journal is written anew", || inode() != at_first).await;
-    let told = client.host.unacknowledged().len();
-    assert_eq!(told, 61);
+    let seen = client.host.unacknowledged().len();
+    assert_eq!(seen, 61);
     // A watchdog that knows nothing but the journal tells them all.
     rig.kill_shim();
     client.host.shutdown(false).await;
     let client = rig.open().await;
     assert!(client.host.health().accounted, "the journal is torn");
-    assert_eq!(client.host.unacknowledged().len(), told);
+    assert_eq!(client.host.unacknowledged().len(), seen);
     drop((client, rig, disk));
 }

@@ -34,8 +34,8 @@ struct Ran {
 }
 
 /// Runs a script with limits.
-async fn run(client: &mut Client, runtime: Runtime, limits: TaskLimits, words: &[&str]) -> Ran {
-    let mut spec = spec(words);
+async fn run(client: &mut Client, runtime: Runtime, limits: TaskLimits, args: &[&str]) -> Ran {
+    let mut spec = spec(args);
     spec.image = (runtime == Runtime::Docker).then(|| IMAGE.to_owned());
     spec.limits = Some(Box::new(limits));
     let launch = launch(spec, runtime);
@@ -81,7 +81,7 @@ async fn tmp_and_shared_memory_have_the_size_that_the_task_asks_for() {
             assert_eq!(ran.kind, EndKind::Exited(0), "{runtime} {place}: {}", ran.text);
             let ran = shell(&mut client, runtime, limits(), &fill(most + 1)).await;
             // Busybox only says that it could not be written.
-            let full = ["No space left", "I/O error"].iter().any(|words| ran.text.contains(words));
+            let full = ["No space left", "I/O error"].iter().any(|args| ran.text.contains(args));
             assert!(ran.kind == EndKind::Exited(1) && full, "{runtime} {place}: {:?} {}", ran.kind, ran.text);
         }
     }

@@ -28,7 +28,7 @@ async fn exits_and_signals_are_told_exactly() {
             let end = client.run(&["sh", "-c", &format!("kill -{signal} $$")]).await;
             assert_kind(&end, EndKind::Signalled(signal));
         }
-        assert_eq!(client.host.held(), []);
+        assert_eq!(client.host.running(), []);
         assert_eq!(client.host.unacknowledged().len(), 2 + 256 + 4);
     }
 }
@@ -86,7 +86,7 @@ async fn a_stopped_program_may_clean_up() {
         client.started(lease).await;
         client.until_output(lease, "ready").await;
         client.host.stop(lease, StopReason::Cancelled);
-        assert!(client.host.held()[0].stopping);
+        assert!(client.host.running()[0].stopping);
         client.host.stop(lease, StopReason::Drained);
         assert_kind(&client.end(lease).await, EndKind::Cancelled);
         assert_eq!(client.log(lease, LogStream::Stdout).await, "ready\ncleaned\n");
@@ -146,8 +146,8 @@ async fn leases_end_in_time_and_renewals_extend_them() {
         client.host.renew(vec![(kept, boot_now().plus(100))]);
         assert_kind(&client.end(let_go).await, EndKind::Lost);
         assert!(boot_now() <= deadline, "stopping is inside the lease");
-        let held = client.host.held();
-        assert!(held.len() == 1 && held[0].lease == kept && !held[0].stopping, "{held:?}");
+        let running = client.host.running();
+        assert!(running.len() == 1 && running[0].lease == kept && !running[0].stopping, "{running:?}");
         client.host.stop(kept, StopReason::Cancelled);
         assert_kind(&client.end(kept).await, EndKind::Cancelled);
 
@@ -177,11 +177,14 @@ async fn the_environment_is_closed() {
         assert_kind(&client.end(lease).await, EndKind::Exited(0));
         let text = client.log(lease, LogStream::Stdout).await;
         let lines: Vec<&str> = text.lines().collect();
-        let homes = rig.executor().join("homes");
+        let sandbox_dirs = rig.executor().join("homes");
         if sandbox {
             assert_eq!(lines[0], "/tmp/work");
         } else {
-            assert!(lines[0].starts_with(homes.to_str().unwrap()) && lines[0].ends_with("/work"), "{text}");
+            assert!(
+                lines[0].starts_with(sandbox_dirs.to_str().unwrap()) && lines[0].ends_with("/work"),
+                "{text}"
+            );
         }
         let expected = [
             "CUDA_VISIBLE_DEVICES=",
@@ -284,16 +287,16 @@ async fn silent_attempts_hand_their_folders_on_and_others_keep_theirs() {
     for sandbox in WAYS {
         let rig = Rig::new(sandbox);
         let mut client = rig.open().await;
-        let homes = || std::fs::read_dir(rig.executor().join("homes")).unwrap().count();
+        let sandbox_dirs = || std::fs::read_dir(rig.executor().join("homes")).unwrap().count();
         for _ in 0..20 {
             let end = client.run(&["/bin/true"]).await;
             assert_eq!(client.log(end.lease, LogStream::Stdout).await, "");
             client.host.acknowledge(vec![end.lease]);
             assert_eq!(client.log(end.lease, LogStream::Stderr).await, "");
         }
-        assert_eq!(homes(), 1, "one after the other in the same home");
+        assert_eq!(sandbox_dirs(), 1, "one after the other in the same home");
         let wrote = client.run(&["sh", "-c", "echo mine; touch file"]).await.lease;
-        assert_eq!(homes(), 0, "what an attempt leaves moves to its own folder");
+        assert_eq!(sandbox_dirs(), 0, "what an attempt leaves moves to its own folder");
         assert!(rig.executor().join(format!("attempts/{}-1/work/file", wrote.task)).exists());
         let chmodded = client.run(&["sh", "-c", "chmod 777 ."]).await.lease;
         client.host.acknowledge(vec![wrote, chmodded]);

@@ -19,9 +19,9 @@ async fn mock_attempts_do_what_their_words_say() {
         ("fail_start", EndKind::StartFailed),
         ("sleep 1", EndKind::NotRunnable),
     ];
-    for (words, kind) in cases {
-        let words: Vec<&str> = words.split_whitespace().collect();
-        let launch = launch(spec(&words), Runtime::Mock);
+    for (args, kind) in cases {
+        let args: Vec<&str> = args.split_whitespace().collect();
+        let launch = launch(spec(&args), Runtime::Mock);
         let lease = launch.lease;
         client.host.start(launch);
         assert_kind(&client.end(lease).await, kind);

@@ -11,16 +11,16 @@ use stint_scheduler::RegisterNode;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, timeout};
 
-use crate::agent::core::{Act, AgentCore, Moment, Next};
+use crate::agent::core::{AgentAction, AgentCore, Moment, Next};
 use crate::clock::Clock;
 use crate::limits;
-use crate::peers::Later;
+use crate::peers::BoxFuture;
 use crate::wire::{Report, ReportAnswer};
 
 /// Door to whoever leads.
 pub trait LeaderLink: Send + Sync + 'static {
     /// Sends a report to the leader; an error when there is none or it did not answer.
-    fn report(&self, report: Report) -> Later<Result<ReportAnswer, String>>;
+    fn report(&self, report: Report) -> BoxFuture<Result<ReportAnswer, String>>;
 }
 
 /// One node as an executor.
@@ -87,23 +87,23 @@ impl Agent {
         // The clock first, then what ended: see `AgentCore::report`.
         let sent = self.clock.boot();
         let ends = self.host.unacknowledged();
-        core.report(sent, ends, &self.host.held())
+        core.report(sent, ends, &self.host.running())
     }
 
     fn on_answer(&self, core: &mut AgentCore, answer: Result<ReportAnswer, String>, sent: BootMs) -> Next {
         let closing = self.closing.load(Ordering::SeqCst);
         let moment = Moment { sent, now: self.clock.boot(), closing };
-        let (acts, next) = core.on_answer(answer, moment, &self.host.held());
-        acts.into_iter().for_each(|act| self.carry_out(act));
+        let (acts, next) = core.on_answer(answer, moment, &self.host.running());
+        acts.into_iter().for_each(|act| self.perform(act));
         next
     }
 
-    fn carry_out(&self, act: Act) {
+    fn perform(&self, act: AgentAction) {
         match act {
-            Act::Acknowledge(leases) => self.host.acknowledge(leases),
-            Act::Renew(renewals) => self.host.renew(renewals),
-            Act::Stop(lease, reason) => self.host.stop(lease, reason),
-            Act::Start(launch) => self.host.start(launch),
+            AgentAction::Acknowledge(leases) => self.host.acknowledge(leases),
+            AgentAction::Renew(renewals) => self.host.renew(renewals),
+            AgentAction::Stop(lease, reason) => self.host.stop(lease, reason),
+            AgentAction::Start(launch) => self.host.start(launch),
         }
     }
 }

@@ -8,15 +8,15 @@ use stint_protocol::{LeaseId, NodeId, TaskId};
 use stint_scheduler::State;
 use tokio::time::{Instant, sleep};
 
+use crate::applied_state::AppliedState;
 use crate::limits;
 use crate::peers::{PeerAddress, Peers};
-use crate::shared::Shared;
 use crate::wire::{Kind, LogAnswer, ReadLog, Refusal, RefusalCode, decode, encode};
 
 /// Reads output for one peer, and for the others what its own host keeps.
 pub struct AttemptOutput {
     pub id: NodeId,
-    pub shared: Arc<Shared>,
+    pub shared: Arc<AppliedState>,
     pub peers: Arc<Peers>,
     /// Empty on a peer that executes nothing.
     pub host: OnceLock<Arc<dyn Host>>,
@@ -24,17 +24,17 @@ pub struct AttemptOutput {
 
 impl AttemptOutput {
     /// Output of an attempt, from the node that keeps it.
-    pub async fn read(&self, keeper: NodeId, read: ReadLog) -> Result<LogAnswer, Refusal> {
-        if keeper == self.id {
+    pub async fn read(&self, log_node: NodeId, read: ReadLog) -> Result<LogAnswer, Refusal> {
+        if log_node == self.id {
             return Ok(self.read_own(read).await);
         }
         let view = self.shared.view();
-        let Some(node) = view.state.node(keeper) else {
-            let message = format!("node {keeper}, which kept this output, is no member any more");
+        let Some(node) = view.state.node(log_node) else {
+            let message = format!("node {log_node}, which kept this output, is no member any more");
             return Err(Refusal::new(RefusalCode::NotFound, message));
         };
         let deadline = Duration::from_millis(read.wait_ms) + limits::FORWARD_DEADLINE;
-        let address = PeerAddress::node(keeper, &node.address);
+        let address = PeerAddress::node(log_node, &node.address);
         let body = self.peers.call(&address, Kind::ReadLog, encode(&read), deadline).await;
         let away = |e: String| {
             let message = format!(
@@ -103,7 +103,7 @@ fn log_answer(chunk: LogChunk) -> LogAnswer {
 
 /// The node that keeps the output of an attempt, and its lease. Attempt 0 is the newest one; none when the task or the
 /// attempt is not known.
-pub fn log_keeper(state: &State, task: TaskId, attempt: u32) -> Option<(NodeId, LeaseId)> {
+pub fn log_node_of(state: &State, task: TaskId, attempt: u32) -> Option<(NodeId, LeaseId)> {
     if let Some(live) = state.task(task) {
         let current = live.leased().map(|l| (live.fields.attempts, l.node));
         let earlier = live.fields.records.iter().map(|r| (r.number, r.node));

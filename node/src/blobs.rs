@@ -3,13 +3,13 @@
 
 mod copies;
 mod disk;
-mod draft;
+pub mod gc;
 mod keep;
 mod leader;
+pub mod maintenance;
 pub mod message;
 mod pull;
-pub mod rules;
-pub mod upkeep;
+mod writer;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,15 +22,15 @@ use stint_raft::Raft;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 pub use disk::{BlobDisk, BlobError, DiskBounds};
-pub use draft::{Expected, Incoming};
+pub use writer::{Expected, Incoming};
 
+use crate::applied_state::{AppliedState, NodeMachine};
 use crate::clock::Clock;
 use crate::leader::Leader;
 use crate::leader_client::LeaderClient;
 use crate::limits;
 use crate::node::Node;
 use crate::peers::Peers;
-use crate::shared::{NodeMachine, Shared};
 
 /// How a peer keeps bytes; every peer of a cluster should have the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub struct BlobSettings {
 pub struct Cluster {
     pub id: NodeId,
     pub raft: Raft<NodeMachine>,
-    pub shared: Arc<Shared>,
+    pub shared: Arc<AppliedState>,
     pub leader: Arc<Leader>,
     pub leader_client: Arc<LeaderClient>,
     pub peers: Arc<Peers>,
@@ -67,7 +67,7 @@ impl Cluster {
         Self {
             id: node.id,
             raft: node.raft.clone(),
-            shared: node.shared.clone(),
+            shared: node.applied.clone(),
             leader: node.leader.clone(),
             leader_client: node.leader_client.clone(),
             peers: node.peers.clone(),

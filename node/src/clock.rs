@@ -29,9 +29,9 @@ impl Clock for HostClock {
 }
 
 /// A node's source of chance: seeded from the system, or by the simulator.
-pub struct Chance(Mutex<rand::rngs::StdRng>);
+pub struct Rng(Mutex<rand::rngs::StdRng>);
 
-impl Chance {
+impl Rng {
     /// Seeded by the operating system.
     pub fn from_system() -> Self {
         Self(Mutex::new(rand::make_rng()))
@@ -43,7 +43,7 @@ impl Chance {
     }
 
     /// 128 random bits.
-    pub fn bits(&self) -> u128 {
+    pub fn random_bits(&self) -> u128 {
         self.0.lock().unwrap_or_else(|e| e.into_inner()).random()
     }
 }

@@ -25,7 +25,7 @@ pub enum IdentityError {
 
 /// What `identity.toml` holds.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Record {
+struct IdentityFile {
     disk: String,
     #[serde(default)]
     node: Option<u64>,
@@ -44,7 +44,7 @@ struct Record {
 /// An opened data folder, locked for this process.
 pub struct DataDir {
     pub path: PathBuf,
-    record: Record,
+    record: IdentityFile,
     _lock: File,
 }
 
@@ -62,7 +62,7 @@ impl DataDir {
         let record = match fs::read_to_string(&file) {
             Ok(text) => toml::from_str(&text).map_err(|e| IdentityError::Damaged(file, e.to_string()))?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Record { disk: DiskId(random).to_string(), ..Record::default() }
+                IdentityFile { disk: DiskId(random).to_string(), ..IdentityFile::default() }
             }
             Err(source) => return Err(IdentityError::Io { action: "reading", path: file, source }),
         };

@@ -2,19 +2,19 @@
 //! and swept when nobody does.
 
 mod archive;
+mod bounded_tar;
+mod cache;
+mod compression;
 mod config;
-mod entries;
 mod layers;
-mod packing;
-mod shelf;
+mod rootfs_writer;
 mod store;
-mod tree;
 
 use stint_protocol::ImageKind;
 
-use packing::Packing;
-pub use shelf::Shelf;
-pub use store::{ImageStore, upkeep};
+pub use cache::ImageCache;
+use compression::Compression;
+pub use store::{ImageStore, maintenance};
 
 /// What an image is, as far as its first 512 bytes tell.
 pub fn kind_of(first: &[u8]) -> Option<ImageKind> {
@@ -22,7 +22,7 @@ pub fn kind_of(first: &[u8]) -> Option<ImageKind> {
         return Some(ImageKind::Executable);
     }
     let tar = first.get(257..262) == Some(b"ustar");
-    (tar || Packing::of(first) != Packing::Plain).then_some(ImageKind::Rootfs)
+    (tar || Compression::detect(first) != Compression::Plain).then_some(ImageKind::Rootfs)
 }
 
 /// Why an image cannot be unpacked.

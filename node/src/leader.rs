@@ -12,23 +12,23 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
 pub use self::core::NotDone;
-use self::core::{Answers, Fate, LeaderCore, Proposal};
+use self::core::{Answers, LeaderCore, Proposal, ProposalResult};
 use self::quorum::Ticket;
+use crate::applied_state::{AppliedState, LogEntry, NodeMachine, Results};
 use crate::clock::Clock;
-use crate::contacts::Contacts;
+use crate::leadership::{LeaderView, RaftRole};
+use crate::lease_clock::LeaseClock;
 use crate::limits;
-use crate::office::{LeaderView, Standing};
-use crate::shared::{Entry, NodeMachine, Results, Shared};
-use crate::told;
+use crate::task_log;
 use crate::wire::encode;
 
 /// Whoever proposed waits on the other end.
-type Core = LeaderCore<oneshot::Sender<Fate>>;
+type Core = LeaderCore<oneshot::Sender<ProposalResult>>;
 
 /// The leading side of a peer.
 pub struct Leader {
     pub raft: Raft<NodeMachine>,
-    shared: Arc<Shared>,
+    shared: Arc<AppliedState>,
     clock: Arc<dyn Clock>,
     core: Mutex<Core>,
     /// Wakes the loop when commands arrive.
@@ -42,7 +42,7 @@ pub struct LeaderQueue(Arc<Leader>);
 
 impl Drop for LeaderQueue {
     fn drop(&mut self) {
-        let unanswered = self.0.core().close();
+        let unanswered = self.0.core().stop();
         drop(unanswered);
     }
 }
@@ -51,7 +51,7 @@ impl Leader {
     /// The leading side, and what its loop needs.
     pub fn new(
         raft: Raft<NodeMachine>,
-        shared: Arc<Shared>,
+        shared: Arc<AppliedState>,
         clock: Arc<dyn Clock>,
     ) -> (Arc<Self>, LeaderQueue) {
         let leader = Arc::new(Self {
@@ -72,20 +72,22 @@ impl Leader {
         // begun, with all that it heard.
         let (status, view) = (self.raft.status(), self.shared.view());
         let leads = status.role == Role::Leader;
-        let standing = Standing { leads, term: status.term, applied_term: view.at.term };
+        let standing = RaftRole { leads, term: status.term, applied_term: view.at.term };
         let (index, now) = (view.at.index, self.clock.boot());
-        act(&mut core, &LeaderView { standing, state: &view.state, index, now })
+        act(&mut core, &LeaderView { role: standing, state: &view.state, index, now })
     }
 
     /// Runs `act` on the leader's clocks while this peer holds office: it leads, and an entry of its own term
     /// is applied (docs/internals/leases.md#new-leader). Answers the term and what `act` gave.
-    pub fn in_office<R>(&self, act: impl FnOnce(&mut Contacts) -> R) -> Option<(u64, R)> {
-        self.with(|core, view| core.hold(view).map(|office| (office.term, act(&mut office.contacts))))
+    pub fn while_leading<R>(&self, act: impl FnOnce(&mut LeaseClock) -> R) -> Option<(u64, R)> {
+        self.with(|core, view| {
+            core.leadership(view).map(|leadership| (leadership.term, act(&mut leadership.lease_clock)))
+        })
     }
 
     /// Whether this peer holds office now.
     pub fn leads(&self) -> bool {
-        self.in_office(|_| ()).is_some()
+        self.while_leading(|_| ()).is_some()
     }
 
     /// Proposes commands; they share an entry, in this order. Answers when they are applied here.
@@ -99,7 +101,7 @@ impl Leader {
 
     /// Asks the quorum whether it follows this leader; the core has the answer afterwards.
     pub async fn ask_quorum(&self, question: Ticket) {
-        let _asking = Asking { leader: self, question };
+        let _asking = QuestionGuard { leader: self, question };
         let follows = self.raft.barrier(limits::BARRIER_DEADLINE).await.is_ok();
         self.core().quorum().answered(question, follows);
     }
@@ -112,10 +114,10 @@ impl Leader {
 
     /// What the operator should know of the leader's clock.
     pub fn alarms(&self) -> Vec<String> {
-        let words = |ahead| {
+        let message = |ahead| {
             format!("the leader's wall clock runs {ahead} ms ahead of the cluster's time: set it right")
         };
-        self.core().ahead_ms().map(words).into_iter().collect()
+        self.core().ahead_ms().map(message).into_iter().collect()
     }
 
     /// Proposes until the node stops.
@@ -138,28 +140,28 @@ impl Leader {
                     _ = tick.tick() => ticked = true,
                 }
             }
-            if let Some(entry) = self.draft(ticked) {
-                let fate = self.write(entry).await;
-                tell(self.with(|core, view| core.written(fate, view)));
+            if let Some(entry) = self.build_entry(ticked) {
+                let result = self.write(entry).await;
+                send_answers(self.with(|core, view| core.written(result, view)));
             }
         }
     }
 
     /// The next entry, if there is anything to write.
-    fn draft(&self, tick: bool) -> Option<Entry> {
+    fn build_entry(&self, tick: bool) -> Option<LogEntry> {
         let (turn, state, index) =
             self.with(|core, view| (core.turn(view, tick), view.state.clone(), view.index));
-        tell(turn.answers);
+        send_answers(turn.answers);
         let drafted = turn.drafting?.draft(&state, index, self.clock.wall());
-        self.core().drafted(drafted)
+        self.core().built(drafted)
     }
 
     /// Puts an entry into the log: what became of it.
-    async fn write(&self, entry: Entry) -> Fate {
+    async fn write(&self, entry: LogEntry) -> ProposalResult {
         match self.raft.propose(encode(&entry)).await {
             Ok(results) => {
-                if told::is_on() {
-                    told::tell(&self.shared.view().state, &results);
+                if task_log::is_on() {
+                    task_log::log_changes(&self.shared.view().state, &results);
                 }
                 Ok(results)
             }
@@ -180,21 +182,21 @@ impl Leader {
 }
 
 /// Somebody asks the quorum. Whoever asks may go away before the answer: then those who wait ask themselves.
-struct Asking<'a> {
+struct QuestionGuard<'a> {
     leader: &'a Leader,
     question: Ticket,
 }
 
-impl Drop for Asking<'_> {
+impl Drop for QuestionGuard<'_> {
     fn drop(&mut self) {
         self.leader.core().quorum().withdrawn(self.question);
         self.leader.answered.send_modify(|answered| *answered = self.question.max(*answered));
     }
 }
 
-fn tell(answers: Answers<oneshot::Sender<Fate>>) {
-    for (waiter, fate) in answers {
+fn send_answers(answers: Answers<oneshot::Sender<ProposalResult>>) {
+    for (waiter, result) in answers {
         // Whoever asked may be gone.
-        let _ = waiter.send(fate);
+        let _ = waiter.send(result);
     }
 }

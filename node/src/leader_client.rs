@@ -9,19 +9,19 @@ use stint_raft::Raft;
 use stint_scheduler::State;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::applied_state::{AppliedState, NodeMachine};
 use crate::leader::Leader;
 use crate::limits;
 use crate::mutations::{Mutation, planted};
 use crate::peers::{PeerAddress, Peers};
 use crate::requests::Requests;
-use crate::shared::{NodeMachine, Shared};
 use crate::wire::{ForwardAnswer, Kind, LeaderView, Refusal, RefusalCode, Reply, Request, decode, encode};
 
 /// Asks the leader for one peer.
 pub struct LeaderClient {
     pub id: NodeId,
     pub raft: Raft<NodeMachine>,
-    pub shared: Arc<Shared>,
+    pub shared: Arc<AppliedState>,
     pub leader: Arc<Leader>,
     pub requests: Arc<Requests>,
     pub peers: Arc<Peers>,
@@ -239,7 +239,7 @@ impl LeaderClient {
         if state.version() >= needed {
             return Ok(());
         }
-        Err(Refusal::new(RefusalCode::Conflict, state.held_back().to_string()))
+        Err(Refusal::new(RefusalCode::Conflict, state.version_too_low().to_string()))
     }
 }
 

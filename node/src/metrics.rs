@@ -19,8 +19,8 @@ pub fn render(node: &Node, containers: Containers) -> Result<String, prometheus:
     active(&registry, node)?;
     host(&registry, node, containers)?;
     blobs(&registry, node)?;
-    node.shared.counts.register(&registry)?;
-    node.shared.work.register(&registry)?;
+    node.applied.counts.register(&registry)?;
+    node.applied.work.register(&registry)?;
     let mut out = Vec::new();
     TextEncoder::new().encode(&registry.gather(), &mut out)?;
     Ok(String::from_utf8_lossy(&out).into_owned())
@@ -33,7 +33,7 @@ fn gauge(registry: &Registry, name: &str, help: &str, value: i64) -> Result<(), 
 }
 
 fn tasks(registry: &Registry, node: &Node) -> Result<(), prometheus::Error> {
-    let state = node.shared.view().state;
+    let state = node.applied.view().state;
     let queued = IntGaugeVec::new(
         Opts::new("stint_tasks_queued", "Tasks that wait for a node, by class"),
         &["class"],
@@ -64,7 +64,7 @@ fn raft(registry: &Registry, node: &Node) -> Result<(), prometheus::Error> {
         registry,
         "stint_raft_applied_index",
         "Last log entry applied",
-        node.shared.view().at.index as i64,
+        node.applied.view().at.index as i64,
     )?;
     gauge(
         registry,
@@ -78,7 +78,7 @@ fn raft(registry: &Registry, node: &Node) -> Result<(), prometheus::Error> {
 
 /// What runs on this node.
 fn active(registry: &Registry, node: &Node) -> Result<(), prometheus::Error> {
-    let state = node.shared.view().state;
+    let state = node.applied.view().state;
     let help = "Attempts under a lease on this node";
     let active = IntGaugeVec::new(Opts::new("stint_node_active_tasks", help), &["class", "runtime"])?;
     for lease in state.leases_of(node.id) {
@@ -113,7 +113,7 @@ fn host(registry: &Registry, node: &Node, containers: Containers) -> Result<(), 
 /// Bytes of the cluster that lie on this peer.
 fn blobs(registry: &Registry, node: &Node) -> Result<(), prometheus::Error> {
     let Ok(blobs) = node.stored() else { return Ok(()) };
-    let state = node.shared.view().state;
+    let state = node.applied.view().state;
     let own = state.blobs().filter(|(_, record)| record.holders.contains(&node.id));
     let (count, bytes) = own.fold((0, 0), |(count, bytes), (_, record)| (count + 1, bytes + record.size));
     gauge(registry, "stint_blobs", "Blobs of which this peer has a copy that counts", count)?;
@@ -123,7 +123,7 @@ fn blobs(registry: &Registry, node: &Node) -> Result<(), prometheus::Error> {
 }
 
 fn resources(registry: &Registry, node: &Node) -> Result<(), prometheus::Error> {
-    let state = node.shared.view().state;
+    let state = node.applied.view().state;
     let Some(own) = state.node(node.id) else { return Ok(()) };
     let cpu = GaugeVec::new(Opts::new("stint_node_cpu_cores", "Cores of this node"), &["kind"])?;
     cpu.with_label_values(&["offered"]).set(own.offer.resources.cpu_milli as f64 / 1000.0);
@@ -133,10 +133,11 @@ fn resources(registry: &Registry, node: &Node) -> Result<(), prometheus::Error> 
     memory.with_label_values(&["offered"]).set(own.offer.resources.memory_bytes as i64);
     memory.with_label_values(&["leased"]).set(own.used.memory_bytes as i64);
     registry.register(Box::new(memory))?;
-    let held = own.offer.gpus.iter().filter(|g| state.gpu(&g.id).is_some_and(|r| r.holder.is_some())).count();
+    let leased =
+        own.offer.gpus.iter().filter(|g| state.gpu(&g.id).is_some_and(|r| r.holder.is_some())).count();
     let gpus = IntGaugeVec::new(Opts::new("stint_node_gpus", "GPUs of this node"), &["kind"])?;
     gpus.with_label_values(&["offered"]).set(own.offer.gpus.len() as i64);
-    gpus.with_label_values(&["leased"]).set(held as i64);
+    gpus.with_label_values(&["leased"]).set(leased as i64);
     let quarantined = own.offer.quarantined.len();
     gpus.with_label_values(&["quarantined"]).set(quarantined as i64);
     gpus.with_label_values(&["total"]).set((own.offer.gpus.len() + quarantined) as i64);

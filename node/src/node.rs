@@ -9,18 +9,18 @@ use stint_protocol::NodeId;
 use stint_raft::{CallClass, Raft};
 
 use crate::agent::LeaderLink;
+use crate::applied_state::{AppliedState, NodeMachine};
 use crate::attempt_output::AttemptOutput;
 use crate::blobs::Blobs;
 use crate::blobs::message::{BlobChunk, OfferAnswer, OfferBlob, ReadBlob};
-use crate::clock::{Chance, Clock};
+use crate::clock::{Clock, Rng};
 use crate::leader::Leader;
 use crate::leader_client::{LeaderClient, unexpected};
 use crate::limits;
-use crate::peers::{Caller, Handler, Later, Peers};
+use crate::peers::{BoxFuture, Caller, Handler, Peers};
 use crate::pki::Authority;
 use crate::reports::Reports;
 use crate::requests::Requests;
-use crate::shared::{NodeMachine, Shared};
 use crate::wire::{
     Join, JoinAnswer, Kind, Refusal, RefusalCode, Reply, Report, ReportAnswer, Request, decode, encode,
 };
@@ -30,11 +30,11 @@ pub struct Node {
     pub id: NodeId,
     pub cluster: String,
     pub raft: Raft<NodeMachine>,
-    pub shared: Arc<Shared>,
+    pub applied: Arc<AppliedState>,
     pub leader: Arc<Leader>,
     pub peers: Arc<Peers>,
     pub clock: Arc<dyn Clock>,
-    pub chance: Arc<Chance>,
+    pub rng: Arc<Rng>,
     /// What attempts wrote; its host is empty on a peer that executes nothing.
     pub output: AttemptOutput,
     /// Empty on a peer that keeps no bytes.
@@ -86,7 +86,7 @@ impl Node {
 }
 
 impl Handler for Node {
-    fn handle(self: Arc<Self>, caller: Caller, kind: Kind, body: Bytes) -> Later<Result<Bytes, String>> {
+    fn handle(self: Arc<Self>, caller: Caller, kind: Kind, body: Bytes) -> BoxFuture<Result<Bytes, String>> {
         Box::pin(async move {
             match kind {
                 Kind::RaftControl => {
@@ -119,7 +119,7 @@ impl Handler for Node {
 pub struct Link(pub Arc<Node>);
 
 impl LeaderLink for Link {
-    fn report(&self, report: Report) -> Later<Result<ReportAnswer, String>> {
+    fn report(&self, report: Report) -> BoxFuture<Result<ReportAnswer, String>> {
         let node = self.0.clone();
         Box::pin(async move {
             if node.leader.leads() {

@@ -4,9 +4,9 @@
 use stint_protocol::{AttemptEnd, BootMs, EndKind, GpuId, GpuInfo, LeaseId, Runtime, version};
 use stint_scheduler::{Command, Leased, Node, RegisterNode, State, Task};
 
-use crate::contacts::Contacts;
+use crate::leadership::Leadership;
+use crate::lease_clock::LeaseClock;
 use crate::limits;
-use crate::office::Office;
 use crate::wire::{Grant, Launching, Orders, Report, ReportAnswer};
 
 /// What has to be done before a report counts as contact.
@@ -30,7 +30,7 @@ pub fn reporter(state: &State, report: &Report) -> Reporter {
         return stale("a newer incarnation of this node is registered");
     }
     match &report.register {
-        Some(register) => Reporter::Registers(Command::RegisterNode(sayable(state, register))),
+        Some(register) => Reporter::Registers(Command::RegisterNode(in_cluster_version(state, register))),
         None if node.nonce != report.nonce || node.incarnation != report.incarnation => {
             Reporter::Turned(ReportAnswer::Register)
         }
@@ -40,7 +40,7 @@ pub fn reporter(state: &State, report: &Report) -> Reporter {
 }
 
 /// What a process says of itself, as far as the cluster's version knows words for it.
-fn sayable(state: &State, register: &RegisterNode) -> RegisterNode {
+fn in_cluster_version(state: &State, register: &RegisterNode) -> RegisterNode {
     let mut register = register.clone();
     register.offer.allows = register.offer.allows.filter(|_| state.version() >= version::TASK_LIMITS);
     if state.version() < version::SLURM {
@@ -73,15 +73,15 @@ pub fn ends(state: &State, report: &Report) -> Vec<AttemptEnd> {
 /// (docs/internals/leases.md#quorum-after-report).
 pub fn make(
     state: &State,
-    office: &mut Office,
+    leadership: &mut Leadership,
     now: BootMs,
     report: &Report,
     recorded: Vec<LeaseId>,
 ) -> Orders {
-    let held = Held::by(report);
+    let running = ReportedAttempts::from_report(report);
     let mut ended: Vec<LeaseId> = report.ends.iter().map(|e| e.lease).collect();
     ended.sort_unstable();
-    let contacts: &mut Contacts = &mut office.contacts;
+    let lease_clock: &mut LeaseClock = &mut leadership.lease_clock;
     let (mut grants, mut launches, mut more) = (Vec::new(), 0, false);
     for lease in state.leases_of(report.node) {
         let Some(task) = state.task(lease.task) else { continue };
@@ -90,7 +90,7 @@ pub fn make(
         let Some(leased) = task.leased().filter(|l| l.incarnation == report.incarnation) else {
             continue;
         };
-        let new = held.stopping(lease).is_none();
+        let new = running.stopping(lease).is_none();
         // The node does not hold what it says has ended: taken for new, it would run a second time under its number.
         if ended.binary_search(&lease).is_ok() || (new && !has_devices(state, leased)) {
             continue;
@@ -100,13 +100,13 @@ pub fn make(
             continue;
         }
         let ttl_ms = length_ms(state, task);
-        if contacts.renew(state.settings(), lease, ttl_ms, now) {
+        if lease_clock.renew(state.settings(), lease, ttl_ms, now) {
             launches += usize::from(new);
             grants.push(grant(state, lease, task, leased, ttl_ms, new));
         }
     }
     let (incarnation, nonce, answers) = (report.incarnation, report.nonce, report.sequence);
-    Orders { term: office.term, incarnation, nonce, answers, grants, recorded, more }
+    Orders { term: leadership.term, incarnation, nonce, answers, grants, recorded, more }
 }
 
 /// How long a grant lasts: as the class has it now, and long enough for a task that was accepted when leases were longer
@@ -147,19 +147,19 @@ fn grant(state: &State, lease: LeaseId, task: &Task, leased: &Leased, ttl_ms: u6
 }
 
 /// What a node holds by its report, in order: found without a map, as this is asked for every report.
-struct Held(Vec<(LeaseId, bool)>);
+struct ReportedAttempts(Vec<(LeaseId, bool)>);
 
-impl Held {
-    fn by(report: &Report) -> Self {
-        let mut held = report.held.clone();
-        held.sort_by_key(|(lease, _)| *lease);
+impl ReportedAttempts {
+    fn from_report(report: &Report) -> Self {
+        let mut running = report.running.clone();
+        running.sort_by_key(|(lease, _)| *lease);
         // Named twice, the last word counts.
-        held.dedup_by(|later, kept| {
+        running.dedup_by(|later, kept| {
             let same = later.0 == kept.0;
             kept.1 = if same { later.1 } else { kept.1 };
             same
         });
-        Self(held)
+        Self(running)
     }
 
     /// Whether an attempt is being stopped; none when it is not held.
@@ -171,18 +171,18 @@ impl Held {
 
 /// Whether the node should hear from the leader at once. A lease that is over and not yet taken back is no news: nothing
 /// may be said about it until it is.
-pub fn has_news(state: &State, contacts: &Contacts, now: BootMs, report: &Report) -> bool {
-    let held = Held::by(report);
+pub fn has_news(state: &State, lease_clock: &LeaseClock, now: BootMs, report: &Report) -> bool {
+    let running = ReportedAttempts::from_report(report);
     let over = |(lease, stopping): &(LeaseId, bool)| !stopping && !state.holds_on(report.node, *lease);
     let changed = |lease: LeaseId| {
         let leased = state.task(lease.task).and_then(|t| t.leased());
         let current = leased.filter(|l| l.incarnation == report.incarnation);
-        current.is_some_and(|l| match held.stopping(lease) {
-            None => has_devices(state, l) && contacts.may_renew(lease, now),
+        current.is_some_and(|l| match running.stopping(lease) {
+            None => has_devices(state, l) && lease_clock.may_renew(lease, now),
             Some(stopping) => l.stop.is_some() && !stopping,
         })
     };
-    held.0.iter().any(over) || state.leases_of(report.node).any(changed)
+    running.0.iter().any(over) || state.leases_of(report.node).any(changed)
 }
 
 #[cfg(test)]
@@ -195,8 +195,8 @@ mod tests {
     const NODE: NodeId = NodeId(1);
     const LEASE: LeaseId = LeaseId { task: TaskId(1 << 16), attempt: 1 };
 
-    fn fresh() -> Contacts {
-        Contacts::new(BootMs(0), TimeMs(1))
+    fn fresh() -> LeaseClock {
+        LeaseClock::new(BootMs(0), TimeMs(1))
     }
 
     fn gpu() -> GpuInfo {
@@ -253,7 +253,7 @@ mod tests {
         state
     }
 
-    fn report(held: Vec<(LeaseId, bool)>) -> Report {
+    fn report(running: Vec<(LeaseId, bool)>) -> Report {
         Report {
             node: NODE,
             incarnation: Incarnation(1),
@@ -261,15 +261,15 @@ mod tests {
             sequence: 1,
             sent: BootMs(10),
             register: None,
-            held,
+            running,
             ends: Vec::new(),
             hold_ms: 0,
         }
     }
 
     fn orders(state: &State, report: &Report) -> Orders {
-        let mut office = Office { term: 1, contacts: Contacts::new(BootMs(0), TimeMs(0)) };
-        make(state, &mut office, BootMs(20), report, Vec::new())
+        let mut leadership = Leadership { term: 1, lease_clock: LeaseClock::new(BootMs(0), TimeMs(0)) };
+        make(state, &mut leadership, BootMs(20), report, Vec::new())
     }
 
     #[test]
@@ -287,10 +287,10 @@ mod tests {
             "nothing that the node could begin"
         );
 
-        let held = report(vec![(launches[0].lease, false)]);
-        let renewed = orders(&state, &held).grants;
+        let running = report(vec![(launches[0].lease, false)]);
+        let renewed = orders(&state, &running).grants;
         assert!(renewed[0].launch.is_none(), "what runs already is renewed");
-        assert!(!has_news(&state, &fresh(), BootMs(0), &held));
+        assert!(!has_news(&state, &fresh(), BootMs(0), &running));
     }
 
     /// It was accepted when leases were longer, and still gets the time that it may take to stop.
@@ -340,7 +340,7 @@ mod tests {
         run(&mut state, registers);
         assert!(matches!(reporter(&state, &report(Vec::new())), Reporter::Known));
 
-        run(&mut state, Command::Announce { node: NODE, speaks: version::TASK_LIMITS });
+        run(&mut state, Command::SetNodeVersion { node: NODE, speaks: version::TASK_LIMITS });
         run(&mut state, Command::RaiseVersion { to: version::TASK_LIMITS });
         let turned = reporter(&state, &report(Vec::new()));
         assert!(
@@ -358,26 +358,27 @@ mod tests {
     fn the_last_word_of_a_report_on_a_lease_counts() {
         let lease = LeaseId { task: TaskId(1 << 16), attempt: 1 };
         let other = LeaseId { task: TaskId(1 << 17), attempt: 1 };
-        let held = Held::by(&report(vec![(other, false), (lease, false), (lease, true)]));
-        assert_eq!((held.stopping(lease), held.stopping(other)), (Some(true), Some(false)));
-        assert_eq!(held.stopping(LeaseId { attempt: 2, ..lease }), None);
+        let running =
+            ReportedAttempts::from_report(&report(vec![(other, false), (lease, false), (lease, true)]));
+        assert_eq!((running.stopping(lease), running.stopping(other)), (Some(true), Some(false)));
+        assert_eq!(running.stopping(LeaseId { attempt: 2, ..lease }), None);
     }
 
     #[test]
     fn a_lease_is_news_until_it_runs() {
-        let (state, contacts) = (leased(&gpu()), fresh());
-        assert!(has_news(&state, &contacts, BootMs(0), &report(vec![])));
-        assert!(!has_news(&state, &contacts, BootMs(0), &report(vec![(LEASE, false)])));
+        let (state, lease_clock) = (leased(&gpu()), fresh());
+        assert!(has_news(&state, &lease_clock, BootMs(0), &report(vec![])));
+        assert!(!has_news(&state, &lease_clock, BootMs(0), &report(vec![(LEASE, false)])));
     }
 
     /// A leader that cannot commit the expiry would else answer the node's reports at once, over and over.
     #[test]
     fn a_lease_that_is_over_is_no_news() {
-        let (state, mut contacts) = (leased(&gpu()), fresh());
-        contacts.expire(&state, BootMs(0));
+        let (state, mut lease_clock) = (leased(&gpu()), fresh());
+        lease_clock.expire(&state, BootMs(0));
         let far = BootMs(10_000_000);
-        assert!(!has_news(&state, &contacts, far, &report(vec![])), "it ran out");
-        contacts.expire(&state, far);
-        assert!(!has_news(&state, &contacts, BootMs(1), &report(vec![])), "it is being taken back");
+        assert!(!has_news(&state, &lease_clock, far, &report(vec![])), "it ran out");
+        lease_clock.expire(&state, far);
+        assert!(!has_news(&state, &lease_clock, BootMs(1), &report(vec![])), "it is being taken back");
     }
 }

@@ -21,7 +21,7 @@ use crate::pki::{self, PEER_NAME};
 use crate::wire::Kind;
 
 /// A boxed future, for doors.
-pub type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// A call to a peer that brought no answer.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -55,7 +55,7 @@ impl Caller {
 /// Serves what peers call.
 pub trait Handler: Send + Sync + 'static {
     /// Answers one call, or says why not.
-    fn handle(self: Arc<Self>, caller: Caller, kind: Kind, body: Bytes) -> Later<Result<Bytes, String>>;
+    fn handle(self: Arc<Self>, caller: Caller, kind: Kind, body: Bytes) -> BoxFuture<Result<Bytes, String>>;
 }
 
 /// Where a peer listens, and which name its certificate must carry.
@@ -79,14 +79,14 @@ impl PeerAddress {
 
 /// A connection being made, or made: one attempt for all that wait for it, and no caller's deadline cuts it short
 /// (a heartbeat's is shorter than a handshake).
-type Attempt = Shared<Later<Result<Connection, String>>>;
+type ConnectAttempt = Shared<BoxFuture<Result<Connection, String>>>;
 
 /// The client side of one endpoint.
 pub struct Peers {
     endpoint: Endpoint,
     config: quinn::ClientConfig,
     /// By peer, and whether for bulk: stored bytes have a connection of their own.
-    attempts: Mutex<BTreeMap<(PeerAddress, bool), Attempt>>,
+    attempts: Mutex<BTreeMap<(PeerAddress, bool), ConnectAttempt>>,
 }
 
 /// Settings of a connection: a dead peer is noticed within two seconds, and a lost first packet is sent again soon.
@@ -148,9 +148,9 @@ impl Peers {
     }
 
     /// The connection that is up or being made, or a new attempt.
-    fn attempt(&self, to: &PeerAddress, bulk: bool) -> Attempt {
+    fn attempt(&self, to: &PeerAddress, bulk: bool) -> ConnectAttempt {
         let mut attempts = self.attempts.lock().unwrap_or_else(|e| e.into_inner());
-        let usable = |attempt: &&Attempt| match attempt.peek() {
+        let usable = |attempt: &&ConnectAttempt| match attempt.peek() {
             None => true,
             Some(made) => made.as_ref().is_ok_and(|c| c.close_reason().is_none()),
         };
@@ -162,7 +162,7 @@ impl Peers {
             let made = timeout(limits::CONNECT_DEADLINE, connect(endpoint, config, peer)).await;
             made.unwrap_or_else(|_| Err("the handshake took too long".into()))
         });
-        let joined: Later<Result<Connection, String>> =
+        let joined: BoxFuture<Result<Connection, String>> =
             Box::pin(async move { task.await.unwrap_or_else(|_| Err("this peer is stopping".into())) });
         let attempt = joined.shared();
         attempts.insert((to.clone(), bulk), attempt.clone());

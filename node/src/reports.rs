@@ -9,14 +9,14 @@ use tokio::time::{Instant, timeout_at};
 pub mod session;
 
 use self::session::{ReportSession, Step};
+use crate::applied_state::AppliedState;
 use crate::leader::Leader;
-use crate::shared::Shared;
 use crate::wire::{Report, ReportAnswer};
 
 /// Answers nodes.
 pub struct Reports {
     pub leader: Arc<Leader>,
-    pub shared: Arc<Shared>,
+    pub shared: Arc<AppliedState>,
 }
 
 impl Reports {
@@ -33,7 +33,7 @@ impl Reports {
                 }
                 Step::Plan => {
                     self.shared.plan.notify_one();
-                    leader.with(|_, view| session.go_on(view))
+                    leader.with(|_, view| session.next_step(view))
                 }
                 Step::Hold => self.news(&mut session, until).await,
                 Step::AskQuorum(question) => {
@@ -58,7 +58,7 @@ impl Reports {
             let notified = changed.notified();
             tokio::pin!(notified);
             notified.as_mut().enable();
-            if let Some(step) = self.leader.with(|core, view| session.look(core, view)) {
+            if let Some(step) = self.leader.with(|core, view| session.check_news(core, view)) {
                 return step;
             }
             if timeout_at(until, notified).await.is_err() {

@@ -7,18 +7,18 @@ use stint_protocol::{NodeId, TimeMs, Version, version};
 use stint_raft::{BarrierError, MembershipError, PeerInfo};
 use stint_scheduler::{Admit, Change, Command, Rejection, State, Submit, UpdateSettings};
 
+use crate::applied_state::AppliedState;
 use crate::blobs::message::RegistryRequest;
 use crate::clock::Clock;
 use crate::config::replicated;
 use crate::leader::{Leader, NotDone};
 use crate::limits;
-use crate::shared::Shared;
 use crate::wire::{ForwardAnswer, LeaderView, Refusal, RefusalCode, Reply, Request};
 
 /// Answers requests where the leader is.
 pub struct Requests {
     pub leader: Arc<Leader>,
-    pub shared: Arc<Shared>,
+    pub shared: Arc<AppliedState>,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -101,7 +101,7 @@ impl Requests {
         if !self.leader.leads() {
             return self.not_leader();
         }
-        match self.carry_out(request).await {
+        match self.perform(request).await {
             Ok(reply) => ForwardAnswer::Reply(reply),
             Err(Failed::Refused(refusal)) => ForwardAnswer::Refused(refusal),
             Err(Failed::NotLeader) => self.not_leader(),
@@ -113,7 +113,7 @@ impl Requests {
         ForwardAnswer::NotLeader(known.map(|(id, info)| (NodeId(id), info.addr)))
     }
 
-    async fn carry_out(&self, request: Request) -> Result<Reply, Failed> {
+    async fn perform(&self, request: Request) -> Result<Reply, Failed> {
         match request {
             Request::Submit(submit) => self.submit(submit).await,
             Request::Cancel(tasks) => self.all(tasks.into_iter().map(Command::Cancel).collect()).await,
@@ -130,7 +130,9 @@ impl Requests {
             }
             Request::Enlist(node) => self.enlist(node).await,
             Request::TransferLeader(to) => self.transfer(to).await,
-            Request::Readdress { node, address, speaks } => self.readdress(node, address, speaks).await,
+            Request::SetNodeAddress { node, address, speaks } => {
+                self.set_node_address(node, address, speaks).await
+            }
             Request::Registry(request) => self.registry(request).await,
             Request::UpdateSettings(update) => self.update_settings(update).await,
         }
@@ -196,8 +198,8 @@ impl Requests {
     async fn remove_node(&self, node: NodeId) -> Result<Reply, Failed> {
         let status = self.leader.raft.status();
         if status.id == node.0 {
-            let words = "the leader does not remove itself: `stint cluster transfer-leader` first";
-            return Err(Refusal::new(RefusalCode::Conflict, words).into());
+            let message = "the leader does not remove itself: `stint cluster transfer-leader` first";
+            return Err(Refusal::new(RefusalCode::Conflict, message).into());
         }
         let reply = self.all(vec![Command::RemoveNode(node)]).await?;
         match self.leader.raft.remove(node.0).await {
@@ -218,7 +220,7 @@ impl Requests {
     async fn view(&self) -> Result<Reply, Failed> {
         let index = self.leader.raft.barrier(limits::BARRIER_DEADLINE).await?;
         let now = self.clock.boot();
-        let Some((_, reachable)) = self.leader.in_office(|contacts| contacts.reachable(now)) else {
+        let Some((_, reachable)) = self.leader.while_leading(|lease_clock| lease_clock.reachable(now)) else {
             return Err(Failed::NotLeader);
         };
         let status = self.leader.raft.status();
@@ -266,12 +268,17 @@ impl Requests {
 
     /// For those who execute and for those who replicate the log: both find the peer at its new address. In the state
     /// it waits for the cluster's version: the peer tells it again then.
-    async fn readdress(&self, node: NodeId, address: String, speaks: Version) -> Result<Reply, Failed> {
+    async fn set_node_address(
+        &self,
+        node: NodeId,
+        address: String,
+        speaks: Version,
+    ) -> Result<Reply, Failed> {
         let state = self.shared.view().state;
         let record = state.node(node).ok_or(Rejection::UnknownNode(node))?;
         let mut commands = Vec::new();
         if record.speaks != speaks {
-            commands.push(Command::Announce { node, speaks });
+            commands.push(Command::SetNodeVersion { node, speaks });
         }
         if record.address != address && state.version() >= version::NODE_ADDRESS {
             commands.push(Command::SetNodeAddress { node, address: address.clone() });

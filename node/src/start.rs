@@ -21,9 +21,10 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::announce::announce;
-use crate::assemble::{AssembleError, Parts, assemble};
+use crate::applied_state::VersionTooOld;
 use crate::blobs::OpenError;
-use crate::clock::{Chance, Clock, HostClock};
+use crate::build::{BuildError, NodeParts, build_node};
+use crate::clock::{Clock, HostClock, Rng};
 use crate::config::{Config, RaftProfile};
 use crate::identity::{DataDir, IdentityError};
 use crate::join::{Applicant, JoinError, JoinToken, join};
@@ -32,7 +33,6 @@ use crate::limits;
 use crate::node::Node;
 use crate::peers;
 use crate::pki::{self, Authority};
-use crate::shared::Outgrown;
 
 /// How long a leader may take to hand over before it stops all the same.
 const HAND_OVER: Duration = Duration::from_secs(2);
@@ -75,7 +75,7 @@ pub enum NodeError {
     #[error("TLS of the API: {0}")]
     ApiTls(String),
     #[error(transparent)]
-    Assemble(#[from] AssembleError),
+    Assemble(#[from] BuildError),
     #[error("listening on {what} {address}: {source}")]
     Listen { what: &'static str, address: String, source: std::io::Error },
     #[error("stored bytes: {0}")]
@@ -87,7 +87,7 @@ pub enum NodeError {
     #[error("this peer did not become a member of its cluster: {0}")]
     Membership(String),
     #[error("this peer stops: {0}")]
-    Outgrown(Outgrown),
+    Outgrown(VersionTooOld),
     #[error("the log failed, so this peer stops (it never retries a failed write): {0}")]
     LogFailed(String),
 }
@@ -99,13 +99,13 @@ pub async fn serve(
     ready: Option<oneshot::Sender<Ready>>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), NodeError> {
-    let chance = Arc::new(Chance::from_system());
+    let rng = Arc::new(Rng::from_system());
     let clock: Arc<dyn Clock> = Arc::new(HostClock);
-    let mut dir = DataDir::open(&config.node.data_dir, chance.bits())?;
+    let mut dir = DataDir::open(&config.node.data_dir, rng.random_bits())?;
     let (endpoint, local) = bind(config.peers.listen)?;
     let advertise = with_port(&config.peers.advertise, local);
     settle_identity(&mut dir, &config, mode, &endpoint, &advertise).await?;
-    let (node, queue) = open_node(&dir, &config, &endpoint, clock, chance).await?;
+    let (node, queue) = open_node(&dir, &config, &endpoint, clock, rng).await?;
 
     let mut tasks = JoinSet::new();
     tasks.spawn(peers::serve(endpoint, node.clone()));
@@ -136,19 +136,19 @@ pub async fn serve(
     executing.closing.store(true, SeqCst);
     let Some(why) = failed else {
         hand_over(&node).await;
-        let_go(&node, executing.host, tasks).await;
+        stop_node(&node, executing.host, tasks).await;
         return Ok(());
     };
     // At once: what comes next may take its time on a disk that fails.
     tracing::error!(error = %why, "this peer stops at once; its attempts go on until their leases end");
-    if timeout(limits::STOP_AFTER_FAILURE, let_go(&node, executing.host, tasks)).await.is_err() {
+    if timeout(limits::STOP_AFTER_FAILURE, stop_node(&node, executing.host, tasks)).await.is_err() {
         tracing::warn!("stopping took too long and is cut short");
     }
-    Err(node.shared.outgrown().map_or(NodeError::LogFailed(why), NodeError::Outgrown))
+    Err(node.applied.outgrown().map_or(NodeError::LogFailed(why), NodeError::Outgrown))
 }
 
 /// Ends everything that runs in this process; attempts go on under the watchdog.
-async fn let_go(node: &Node, host: Option<HostClient>, mut tasks: JoinSet<()>) {
+async fn stop_node(node: &Node, host: Option<HostClient>, mut tasks: JoinSet<()>) {
     tasks.shutdown().await;
     if let Some(host) = host {
         host.shutdown(false).await;
@@ -212,7 +212,7 @@ async fn open_node(
     config: &Config,
     endpoint: &Endpoint,
     clock: Arc<dyn Clock>,
-    chance: Arc<Chance>,
+    rng: Arc<Rng>,
 ) -> Result<(Arc<Node>, LeaderQueue), NodeError> {
     let id = dir.node().ok_or_else(|| NodeError::NoCluster(dir.path.clone()))?;
     let cluster = dir.cluster().unwrap_or_default().to_string();
@@ -221,8 +221,8 @@ async fn open_node(
     let log = dir.path.join("raft");
     let endpoint = endpoint.clone();
     let speaks = config.cluster.max_version;
-    let parts = Parts { id, cluster, speaks, authority, identity, log, settings, endpoint, clock, chance };
-    Ok(assemble(parts).await?)
+    let parts = NodeParts { id, cluster, speaks, authority, identity, log, settings, endpoint, clock, rng };
+    Ok(build_node(parts).await?)
 }
 
 fn raft_settings(config: &Config, cluster: &str, dir: &DataDir) -> Result<RaftSettings, NodeError> {

@@ -18,10 +18,10 @@ pub struct WaitsFull(usize);
 
 /// Who waits for which tasks.
 #[derive(Default)]
-pub struct Waiters(Mutex<Book>);
+pub struct Waiters(Mutex<WaiterTable>);
 
 #[derive(Default)]
-struct Book {
+struct WaiterTable {
     /// By task and waiter: each waiter stands once with every task that it waits for.
     waits: BTreeMap<(TaskId, u64), Arc<Notify>>,
     next: u64,
@@ -75,7 +75,7 @@ impl Waiters {
         self.len() == 0
     }
 
-    fn lock(&self) -> MutexGuard<'_, Book> {
+    fn lock(&self) -> MutexGuard<'_, WaiterTable> {
         self.0.lock().unwrap_or_else(|e| e.into_inner())
     }
 }
@@ -127,7 +127,7 @@ mod tests {
     use tokio::time::{Duration, Instant};
 
     use super::*;
-    use crate::shared::{Entry, NodeMachine, Shared};
+    use crate::applied_state::{AppliedState, LogEntry, NodeMachine};
     use crate::wire::encode;
 
     const WAITERS: u32 = 10_000;
@@ -145,8 +145,8 @@ mod tests {
     }
 
     /// A state of 10,000 waiting tasks.
-    fn machine() -> (Arc<Shared>, NodeMachine) {
-        let shared = Shared::new(version::CURRENT).unwrap();
+    fn machine() -> (Arc<AppliedState>, NodeMachine) {
+        let shared = AppliedState::new(version::CURRENT).unwrap();
         let mut machine = NodeMachine(shared.clone());
         enter(&mut machine, 1, vec![Command::Configure(Settings::default()), submit()]);
         assert_eq!(shared.view().state.waiting(), WAITERS as usize);
@@ -154,7 +154,7 @@ mod tests {
     }
 
     fn enter(machine: &mut NodeMachine, index: u64, commands: Vec<Command>) {
-        let entry = Entry { now: TimeMs(1_000), commands };
+        let entry = LogEntry { now: TimeMs(1_000), commands };
         machine.apply(Position { index, term: 1 }, &encode(&entry)).unwrap();
         machine.batch_done();
     }

@@ -68,7 +68,7 @@ pub struct Report {
     pub register: Option<RegisterNode>,
     /// Every attempt it has not reported as ended, and whether it is being stopped.
     #[n(6)]
-    pub held: Vec<(LeaseId, bool)>,
+    pub running: Vec<(LeaseId, bool)>,
     /// Attempts that have provably stopped and are not acknowledged.
     #[n(7)]
     pub ends: Vec<AttemptEnd>,
@@ -186,7 +186,7 @@ pub enum Request {
     TransferLeader(#[n(0)] Option<NodeId>),
     /// Where a member is reached from now on, and the highest version that it may speak.
     #[n(10)]
-    Readdress {
+    SetNodeAddress {
         #[n(0)]
         node: NodeId,
         #[n(1)]

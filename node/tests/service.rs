@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream;
-use stint_node::assemble::{Parts, assemble};
 use stint_node::blobs::Expected;
-use stint_node::clock::{Chance, HostClock};
+use stint_node::build::{NodeParts, build_node};
+use stint_node::clock::{HostClock, Rng};
 use stint_node::node::Node;
 use stint_node::pki::{Authority, PEER_NAME, node_name};
 use stint_node::service::{
@@ -38,7 +38,7 @@ impl World {
         let endpoint = quinn::Endpoint::new(quinn::EndpointConfig::default(), None, socket, runtime).unwrap();
         let authority = Authority::make().unwrap();
         let identity = authority.issue(&[PEER_NAME, &node_name(NODE)]).unwrap();
-        let parts = Parts {
+        let parts = NodeParts {
             id: NODE,
             cluster: "test".into(),
             speaks: version::CURRENT,
@@ -48,9 +48,9 @@ impl World {
             settings: RaftSettings::new("test"),
             endpoint,
             clock: Arc::new(HostClock),
-            chance: Arc::new(Chance::from_system()),
+            rng: Arc::new(Rng::from_system()),
         };
-        let (node, queue) = assemble(parts).await.unwrap();
+        let (node, queue) = build_node(parts).await.unwrap();
         tokio::spawn(node.leader.clone().run(queue));
         node.raft.bootstrap(PeerInfo { addr: "127.0.0.1:1".into(), disk_id: "00".into() }).await.unwrap();
         while !node.leader.leads() {

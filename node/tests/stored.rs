@@ -6,8 +6,8 @@
 mod stored;
 
 use minicbor::bytes::ByteArray;
+use stint_node::applied_state::LogEntry;
 use stint_node::blobs::message::{BlobChunk, OfferAnswer, OfferBlob, ReadBlob, RegistryRequest};
-use stint_node::shared::Entry;
 use stint_node::wire::{
     ForwardAnswer, Grant, Kind, Launching, LeaderView, Orders, ReadLog, Refusal, RefusalCode, Reply, Report,
     ReportAnswer, Request,
@@ -64,7 +64,7 @@ fn a_log_entry_is_read_and_written_as_it_was_stored() {
 }
 
 /// An entry has no `PartialEq`, but its form for debugging shows every field.
-fn entry(speaks: Version, end: AttemptEnd) -> Entry {
+fn entry(speaks: Version, end: AttemptEnd) -> LogEntry {
     let (name, address) = ("n1".into(), "10.0.0.1:7001".into());
     let commands = vec![
         Command::Admit(Admit { disk: [1; 16], name, address, token: Some([2; 32]), speaks }),
@@ -72,7 +72,7 @@ fn entry(speaks: Version, end: AttemptEnd) -> Entry {
         Command::SetNodeMode { node: NodeId(2), mode: NodeMode::Draining, within_ms: Some(60_000) },
         Command::Tick,
     ];
-    Entry { now: TimeMs(1_790_000_000_123), commands }
+    LogEntry { now: TimeMs(1_790_000_000_123), commands }
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn report(allows: Option<Vec<Allowance>>, end: AttemptEnd) -> Report {
         sequence: 5,
         sent: BootMs(6_000_000),
         register: Some(register),
-        held: vec![(lease(), true)],
+        running: vec![(lease(), true)],
         ends: vec![end],
         hold_ms: 1_000,
     }
@@ -226,7 +226,7 @@ fn admit(speaks: Version) -> Request {
 }
 
 fn readdress(speaks: Version) -> Request {
-    Request::Readdress { node: NodeId(2), address: "10.0.0.8:7001".into(), speaks }
+    Request::SetNodeAddress { node: NodeId(2), address: "10.0.0.8:7001".into(), speaks }
 }
 
 #[test]
@@ -273,7 +273,7 @@ fn a_log_read_is_read_and_written_as_it_was_stored() {
 }
 
 fn blob() -> Blob {
-    Blob { digest: Digest::of([7; 32]), size: 7 << 30 }
+    Blob { digest: Digest::from_bytes([7; 32]), size: 7 << 30 }
 }
 
 fn register_image() -> RegisterImage {

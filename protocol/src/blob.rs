@@ -17,7 +17,7 @@ const RULE: &str = "a digest is sha256: and 64 hexadecimal digits";
 
 impl Digest {
     /// From the 32 bytes that SHA-256 gave.
-    pub fn of(bytes: [u8; 32]) -> Self {
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes.into())
     }
 
@@ -59,7 +59,7 @@ impl FromStr for Digest {
             let pair = std::str::from_utf8(pair).map_err(|_| refused())?;
             *byte = u8::from_str_radix(pair, 16).map_err(|_| refused())?;
         }
-        Ok(Self::of(bytes))
+        Ok(Self::from_bytes(bytes))
     }
 }
 
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_digest_is_read_as_it_is_written_and_nothing_else_is() {
-        let digest = Digest::of(std::array::from_fn(|i| i as u8 * 7));
+        let digest = Digest::from_bytes(std::array::from_fn(|i| i as u8 * 7));
         assert_eq!(digest.to_string().parse::<Digest>().unwrap(), digest);
         assert_eq!(digest.hex().to_uppercase().parse::<Digest>().unwrap(), digest);
         let bytes = minicbor::to_vec(digest).unwrap();

@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_task_names_an_image_by_name_or_by_name_and_digest() {
-        let digest = Digest::of([7; 32]);
+        let digest = Digest::from_bytes([7; 32]);
         let plain = Named::of_task("stint://team/tool:2").unwrap().unwrap();
         assert_eq!((plain.name.as_str(), plain.digest), ("team/tool:2", None));
         let pinned = Named::of_task(&format!("stint://tool@{digest}")).unwrap().unwrap();
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn what_a_task_says_of_its_pinned_image_names_it_again() {
-        let blob = Blob { digest: Digest::of([9; 32]), size: 5 };
+        let blob = Blob { digest: Digest::from_bytes([9; 32]), size: 5 };
         let name = ImageName::new("tool").unwrap();
         let image = PinnedImage { id: ImageId(1), name: name.clone(), source: ImageSource::Rootfs(blob) };
         let named = Named::of_task(&image.reference()).unwrap().unwrap();

@@ -173,9 +173,9 @@ pub(crate) fn refused(
     let refused = asked.iter().filter_map(|mount| {
         // Processes see the host's files where they are.
         let elsewhere = runtime == Runtime::Process && mount.target() != mount.source;
-        let held = roots.is_some_and(|roots| roots.iter().any(|root| root.holds(mount)));
+        let is_open = roots.is_some_and(|roots| roots.iter().any(|root| root.holds(mount)));
         let refused = MountRefused { runtime, mount: mount.clone(), elsewhere, never: roots.is_none() };
-        (elsewhere || !held).then_some(refused)
+        (elsewhere || !is_open).then_some(refused)
     });
     refused.collect()
 }
@@ -237,12 +237,12 @@ mod tests {
             ("/data:/work/in", "/work is the container's own"),
         ];
         for (text, part) in cases {
-            let told = mount(text).check().unwrap_err().to_string();
-            assert!(told.contains(part), "{text}: {told}");
+            let message = mount(text).check().unwrap_err().to_string();
+            assert!(message.contains(part), "{text}: {message}");
         }
         for other in ["/b:/in", "/b:/in/deep:rw", "/b:/"] {
-            let told = check(&[mount("/a:/in"), mount(other)]).unwrap_err().to_string();
-            assert!(told.contains("side by side") || told.contains("own"), "{told}");
+            let message = check(&[mount("/a:/in"), mount(other)]).unwrap_err().to_string();
+            assert!(message.contains("side by side") || message.contains("own"), "{message}");
         }
         assert_eq!(check(&[mount("/a:/in"), mount("/b:/inside")]), Ok(()));
         let many: Vec<HostMount> = (0..=limits::MOUNTS).map(|n| mount(&format!("/a:/b{n}"))).collect();
@@ -265,17 +265,21 @@ mod tests {
     #[test]
     fn a_refusal_says_what_to_change() {
         let roots = [MountRoot { path: "/data".into(), writable: false, below: true }];
-        let told = |runtime, roots, text| {
+        let message = |runtime, roots, text| {
             let refused = refused(runtime, roots, &[mount(text)]);
             refused.first().map(ToString::to_string).unwrap_or_default()
         };
-        assert_eq!(told(Runtime::Crun, Some(&roots[..]), "/data/x:/in"), "");
-        assert!(told(Runtime::Crun, Some(&roots), "/data/x:/in:rw").contains("[executor.mounts] writable"));
-        assert!(told(Runtime::Crun, Some(&roots), "/etc:/in").contains("see /etc: let its operator add it"));
-        assert!(told(Runtime::Docker, Some(&[]), "/data:/in").contains("the very folder"));
-        assert!(told(Runtime::Process, Some(&roots), "/data:/in").contains("leave the target out"));
-        assert_eq!(told(Runtime::Process, Some(&roots), "/data/x"), "");
-        assert!(told(Runtime::Process, None, "/data").contains("executor.sandbox"));
-        assert!(told(Runtime::Mock, None, "/data").contains("use another runtime"));
+        assert_eq!(message(Runtime::Crun, Some(&roots[..]), "/data/x:/in"), "");
+        assert!(
+            message(Runtime::Crun, Some(&roots), "/data/x:/in:rw").contains("[executor.mounts] writable")
+        );
+        assert!(
+            message(Runtime::Crun, Some(&roots), "/etc:/in").contains("see /etc: let its operator add it")
+        );
+        assert!(message(Runtime::Docker, Some(&[]), "/data:/in").contains("the very folder"));
+        assert!(message(Runtime::Process, Some(&roots), "/data:/in").contains("leave the target out"));
+        assert_eq!(message(Runtime::Process, Some(&roots), "/data/x"), "");
+        assert!(message(Runtime::Process, None, "/data").contains("executor.sandbox"));
+        assert!(message(Runtime::Mock, None, "/data").contains("use another runtime"));
     }
 }

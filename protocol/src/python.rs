@@ -11,8 +11,8 @@ pub const WORD: &str = "python";
 const INTERPRETER: &str = "python3";
 
 /// The words that are run for a module (`package.module`) or a script (a path that ends with `.py`), with arguments.
-pub fn command(words: Vec<String>) -> Result<Vec<String>, InvalidSpec> {
-    let entry = words.first().map(String::as_str).unwrap_or_default();
+pub fn command(arguments: Vec<String>) -> Result<Vec<String>, InvalidSpec> {
+    let entry = arguments.first().map(String::as_str).unwrap_or_default();
     let before: &[&str] = if entry.ends_with(".py") && !entry.starts_with('-') {
         &[INTERPRETER]
     } else if is_module(entry) {
@@ -24,7 +24,7 @@ pub fn command(words: Vec<String>) -> Result<Vec<String>, InvalidSpec> {
         );
         return Err(InvalidSpec { field: "command", problem });
     };
-    Ok(before.iter().map(|word| word.to_string()).chain(words).collect())
+    Ok(before.iter().map(|word| word.to_string()).chain(arguments).collect())
 }
 
 /// What runs the interpreter; none: the registered image decides.
@@ -51,9 +51,9 @@ fn is_module(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn made(words: &str) -> Result<String, String> {
-        let words = words.split(' ').map(String::from).collect();
-        command(words).map(|words| words.join(" ")).map_err(|e| e.to_string())
+    fn made(arguments: &str) -> Result<String, String> {
+        let arguments = arguments.split(' ').map(String::from).collect();
+        command(arguments).map(|arguments| arguments.join(" ")).map_err(|e| e.to_string())
     }
 
     #[test]
@@ -66,8 +66,8 @@ mod tests {
 
     #[test]
     fn nothing_else_is_taken_for_one() {
-        for words in ["", "-c print(1)", "-x.py", "a..b", "a.b.", "1a", "my-tool", "/bin/true"] {
-            let refusal = made(words).expect_err(words);
+        for arguments in ["", "-c print(1)", "-x.py", "a..b", "a.b.", "1a", "my-tool", "/bin/true"] {
+            let refusal = made(arguments).expect_err(arguments);
             assert!(refusal.starts_with("command: "), "{refusal}");
         }
     }

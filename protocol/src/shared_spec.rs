@@ -18,7 +18,7 @@ impl SharedSpec {
     }
 
     /// Whether both are the same allocation.
-    pub fn same(&self, other: &Self) -> bool {
+    pub fn ptr_eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }

@@ -189,14 +189,14 @@ impl TaskSpec {
 
     /// Bytes it takes in memory, about; for the bound on live specs.
     pub fn weight(&self) -> u64 {
-        let words = self.command.iter().map(|w| w.len() + 24).sum::<usize>();
+        let arguments = self.command.iter().map(|w| w.len() + 24).sum::<usize>();
         let pairs =
             self.env.iter().chain(&self.constraints).map(|(k, v)| k.len() + v.len() + 48).sum::<usize>();
         let files = self.files.as_ref().map_or(0, |files| files.weight());
         let pinned = self.pinned.as_ref().map_or(0, |_| 400);
         let limits = self.limits.as_ref().map_or(0, |limits| limits.weight());
         let comment = self.comment.as_ref().map_or(0, String::len);
-        (200 + words + pairs + files + pinned + limits + comment) as u64
+        (200 + arguments + pairs + files + pinned + limits + comment) as u64
     }
 
     fn check_command(&self) -> Result<(), InvalidSpec> {
@@ -294,11 +294,11 @@ impl TaskSpec {
         match self.runtime {
             Some(runtime) if !rules.runtimes.contains(&runtime) => {
                 // Only those who know of mock use it.
-                let told = rules.runtimes.iter().filter(|known| **known != Runtime::Mock);
-                let told: Vec<&str> = told.map(|known| known.as_str()).collect();
+                let names = rules.runtimes.iter().filter(|known| **known != Runtime::Mock);
+                let names: Vec<&str> = names.map(|known| known.as_str()).collect();
                 return refuse(
                     "runtime",
-                    format!("class {class} does not run with {runtime}: use {}", told.join(", ")),
+                    format!("class {class} does not run with {runtime}: use {}", names.join(", ")),
                 );
             }
             _ => {}
@@ -400,19 +400,19 @@ mod tests {
         spec.resolve(&rules)
     }
 
-    fn words(text: &str) -> Vec<String> {
+    fn arguments(text: &str) -> Vec<String> {
         text.split_whitespace().map(String::from).collect()
     }
 
     #[test]
     fn defaults_come_from_the_class() {
-        let spec = resolve(TaskSpec::new(Class::Gpu, words("train --fast"))).unwrap();
+        let spec = resolve(TaskSpec::new(Class::Gpu, arguments("train --fast"))).unwrap();
         assert_eq!((spec.cpu_milli, spec.gpu_count(), spec.timeout_ms), (2000, 1, 600_000));
     }
 
     #[test]
     fn what_slurm_runs_takes_nothing_of_its_node() {
-        let mut spec = TaskSpec::new(Class::GpuSlurm, words("train"));
+        let mut spec = TaskSpec::new(Class::GpuSlurm, arguments("train"));
         spec.cpu_milli = 8_000;
         spec.gpus = Some(GpuRequest { count: 64, model: Some("h200".into()), min_memory_bytes: 0 });
         let spec = resolve(spec).unwrap();
@@ -420,7 +420,7 @@ mod tests {
     }
 
     fn commented(text: &str) -> TaskSpec {
-        TaskSpec { comment: Some(text.into()), ..TaskSpec::new(Class::CpuShort, words("x")) }
+        TaskSpec { comment: Some(text.into()), ..TaskSpec::new(Class::CpuShort, arguments("x")) }
     }
 
     #[test]
@@ -432,17 +432,17 @@ mod tests {
 
     #[test]
     fn refusals_say_what_to_change() {
-        let mut two_gpus = TaskSpec::new(Class::Gpu, words("train"));
+        let mut two_gpus = TaskSpec::new(Class::Gpu, arguments("train"));
         two_gpus.gpus = Some(GpuRequest { count: 2, ..GpuRequest::default() });
-        let mut slow = TaskSpec::new(Class::CpuShort, words("x"));
+        let mut slow = TaskSpec::new(Class::CpuShort, arguments("x"));
         slow.timeout_ms = 61_000;
-        let mut wrong_runtime = TaskSpec::new(Class::CpuLong, words("x"));
+        let mut wrong_runtime = TaskSpec::new(Class::CpuLong, arguments("x"));
         wrong_runtime.runtime = Some(Runtime::Process);
-        let mut own_variable = TaskSpec::new(Class::CpuShort, words("x"));
+        let mut own_variable = TaskSpec::new(Class::CpuShort, arguments("x"));
         own_variable.env.insert("STINT_TASK".into(), "1".into());
-        let mut no_image = TaskSpec::new(Class::CpuLong, words("x"));
+        let mut no_image = TaskSpec::new(Class::CpuLong, arguments("x"));
         no_image.runtime = Some(Runtime::Docker);
-        let slurm = || TaskSpec::new(Class::GpuSlurm, words("train"));
+        let slurm = || TaskSpec::new(Class::GpuSlurm, arguments("train"));
         let (mut image_for_slurm, mut files_for_slurm, mut memory_for_slurm) = (slurm(), slurm(), slurm());
         image_for_slurm.image = Some("registry.example/tool:1".into());
         files_for_slurm.files = Some(Box::new(TaskFiles {
@@ -456,7 +456,7 @@ mod tests {
             (memory_for_slurm, "name a model"),
             (no_image, "image: is missing"),
             (TaskSpec::new(Class::CpuShort, vec![]), "command: is empty"),
-            (TaskSpec::new(Class::CpuShort, words("a\0b")), "NUL"),
+            (TaskSpec::new(Class::CpuShort, arguments("a\0b")), "NUL"),
             (two_gpus, "at most 1 whole GPU(s), 2 asked"),
             (slow, "over the cap of class cpu_short (60000 ms)"),
             (wrong_runtime, "does not run with process: use crun, docker"),
@@ -474,7 +474,7 @@ mod tests {
     #[test]
     fn a_spec_needs_the_highest_version_of_its_parts() {
         let needs = |change: &dyn Fn(&mut TaskSpec)| {
-            let mut spec = TaskSpec::new(Class::CpuShort, words("true"));
+            let mut spec = TaskSpec::new(Class::CpuShort, arguments("true"));
             change(&mut spec);
             spec.needs()
         };
@@ -496,7 +496,7 @@ mod tests {
 
     #[test]
     fn a_stored_spec_reads_back_and_ignores_fields_of_later_versions() {
-        let spec = resolve(TaskSpec::new(Class::CpuShort, words("echo hi"))).unwrap();
+        let spec = resolve(TaskSpec::new(Class::CpuShort, arguments("echo hi"))).unwrap();
         let bytes = minicbor::to_vec(&spec).unwrap();
         assert_eq!(minicbor::decode::<TaskSpec>(&bytes).unwrap(), spec);
     }

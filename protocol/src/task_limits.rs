@@ -304,9 +304,9 @@ mod tests {
             network: Some(Network::Host),
             ..fits
         };
-        let words: Vec<String> = allows.refuses(&over).iter().map(ToString::to_string).collect();
+        let messages: Vec<String> = allows.refuses(&over).iter().map(ToString::to_string).collect();
         assert_eq!(
-            words,
+            messages,
             [
                 "allows no network host for crun: set [executor.crun] networks = [\"none\", \"host\"] there",
                 "allows pids 512 at most for crun, 513 asked: ask for less, or raise [executor.crun] pids there",

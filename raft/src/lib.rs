@@ -8,13 +8,13 @@
 //! failure ends the peer and is never retried; damage of stored data is an error that names the file, never silent loss.
 
 mod codec;
-mod contact;
 mod error;
 mod log;
 mod machine;
 mod membership;
 pub mod mutations;
 mod raft;
+mod reachability;
 mod settings;
 #[cfg(any(test, feature = "simulated-disk"))]
 pub mod simulated_disk;

@@ -41,7 +41,7 @@ pub(crate) type Done = Box<dyn FnOnce(Result<(), StorageFailure>) + Send>;
 
 /// Where a record lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct RecordPlace {
     pub seq: u64,
     pub offset: u64,
     pub len: u32,
@@ -49,16 +49,16 @@ pub(crate) struct Place {
 
 /// An entry of the log: its id, and where it lies once it is written.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Slot {
+pub(crate) struct IndexSlot {
     pub id: LogId,
-    pub place: Option<Place>,
+    pub place: Option<RecordPlace>,
 }
 
 /// The log in memory. It runs ahead of the disk by what the queue holds.
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct LogIndex {
     bookmarks: Bookmarks,
-    slots: VecDeque<Slot>,
+    slots: VecDeque<IndexSlot>,
     cache: EntryCache,
     segments: BTreeMap<u64, Segment>,
 }
@@ -70,7 +70,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// An open log. Dropping it stops the writer after what is queued.
 pub(crate) struct Log {
-    shared: Arc<Mutex<Shared>>,
+    shared: Arc<Mutex<LogIndex>>,
     queue: Arc<Queue>,
     inline_io: bool,
 }
@@ -78,7 +78,7 @@ pub(crate) struct Log {
 /// An entry that is read: from memory, or from its place in a segment.
 enum Source {
     Memory(Entry),
-    Disk(Place, Arc<dyn DiskFile>),
+    Disk(RecordPlace, Arc<dyn DiskFile>),
 }
 
 impl Log {
@@ -90,7 +90,8 @@ impl Log {
         let mut spares = Spares::new(disk.clone(), dir.to_path_buf(), settings.segment_bytes);
         let found = recovery::recover(disk.as_ref(), dir, &mut spares, settings.entry_cache_bytes)?;
         let bookmarks = found.bookmarks;
-        let shared = Shared { bookmarks, slots: found.slots, cache: found.newest, segments: found.segments };
+        let shared =
+            LogIndex { bookmarks, slots: found.slots, cache: found.newest, segments: found.segments };
         let shared = Arc::new(Mutex::new(shared));
         let spares = Arc::new(Mutex::new(spares));
         let dir = dir.to_path_buf();
@@ -245,13 +246,13 @@ fn load(source: Source) -> io::Result<Entry> {
     }
 }
 
-fn damaged(place: Place) -> io::Error {
+fn damaged(place: RecordPlace) -> io::Error {
     let name = segment::segment_name(place.seq);
     let what = format!("{name}: the entry at byte {} fails its checksum; the disk changed it", place.offset);
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-impl Shared {
+impl LogIndex {
     fn append(&mut self, entry: Entry) -> io::Result<()> {
         let due = self.bookmarks.last.map_or(entry.log_id.index, |last| last.index + 1);
         if entry.log_id.index != due {
@@ -259,7 +260,7 @@ impl Shared {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         }
         self.bookmarks.last = Some(entry.log_id);
-        self.slots.push_back(Slot { id: entry.log_id, place: None });
+        self.slots.push_back(IndexSlot { id: entry.log_id, place: None });
         self.cache.push(entry);
         Ok(())
     }
@@ -281,13 +282,13 @@ impl Shared {
         self.bookmarks.purge(upto);
     }
 
-    fn slot(&self, index: u64) -> Option<&Slot> {
+    fn slot(&self, index: u64) -> Option<&IndexSlot> {
         let first = self.slots.front()?.id.index;
         self.slots.get(usize::try_from(index.checked_sub(first)?).ok()?)
     }
 
     /// The writer put these entries in their places.
-    pub(crate) fn placed(&mut self, placed: &[(LogId, Place)]) {
+    pub(crate) fn placed(&mut self, placed: &[(LogId, RecordPlace)]) {
         let Some(first) = self.slots.front().map(|slot| slot.id.index) else {
             return self.raise(placed);
         };
@@ -302,7 +303,7 @@ impl Shared {
         self.shrink();
     }
 
-    fn raise(&mut self, placed: &[(LogId, Place)]) {
+    fn raise(&mut self, placed: &[(LogId, RecordPlace)]) {
         for (id, place) in placed {
             if let Some(segment) = self.segments.get_mut(&place.seq) {
                 segment.max_index = segment.max_index.max(Some(id.index));
@@ -345,7 +346,7 @@ impl Shared {
         Ok(sources)
     }
 
-    fn source(&self, slot: &Slot) -> io::Result<(Source, usize)> {
+    fn source(&self, slot: &IndexSlot) -> io::Result<(Source, usize)> {
         if let Some(entry) = self.cache.get(slot.id.index) {
             return Ok((Source::Memory(entry.clone()), cost(entry)));
         }

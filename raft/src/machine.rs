@@ -12,7 +12,8 @@ use crate::log::lock;
 use crate::settings::APPLY_ENTRIES;
 use crate::snapshot::{Body, Snapshots};
 use crate::types::{
-    Entry, EntryPayload, LogId, Outcome, Position, Snapshot, SnapshotMeta, StoredMembership, Types, position,
+    BoxedReply, Entry, EntryPayload, LogId, Position, Snapshot, SnapshotMeta, StoredMembership, Types,
+    position,
 };
 
 /// Writes a captured state, piece by piece; pieces may be as small as it likes. Runs off the apply path.
@@ -81,7 +82,7 @@ pub(crate) struct Applier<M> {
 }
 
 /// A batch of replies that wait for `batch_done`.
-type Replies = Vec<(ApplyResponder<Types>, Outcome)>;
+type Replies = Vec<(ApplyResponder<Types>, BoxedReply)>;
 
 impl<M: Machine> Applier<M> {
     pub(crate) fn new(machine: M, snapshots: Arc<Snapshots>, growth: Arc<Growth>) -> Self {
@@ -93,25 +94,25 @@ impl<M: Machine> Applier<M> {
         self.machine.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn apply_entry(&mut self, entry: Entry) -> Result<Outcome, io::Error> {
+    fn apply_entry(&mut self, entry: Entry) -> Result<BoxedReply, io::Error> {
         let at = position(&entry.log_id);
         let outcome = match entry.payload {
             EntryPayload::Normal(payload) => {
                 self.growth.add(payload.0.len() as u64);
                 let applied = self.machine().apply(at, &payload.0);
-                Outcome::of(applied.map_err(|what| {
+                BoxedReply::boxed(applied.map_err(|what| {
                     let what = format!("log entry {} cannot be applied: {what}", at.index);
                     io::Error::new(io::ErrorKind::InvalidData, what)
                 })?)
             }
             EntryPayload::Blank => {
                 self.machine().advance(at);
-                Outcome::none()
+                BoxedReply::none()
             }
             EntryPayload::Membership(membership) => {
                 self.membership = StoredMembership::new(Some(entry.log_id), membership);
                 self.machine().advance(at);
-                Outcome::none()
+                BoxedReply::none()
             }
         };
         self.applied = Some(entry.log_id);

@@ -230,7 +230,7 @@ impl<M: Machine> Raft<M> {
         // First: it borrows the metrics too, and a second borrow under the first would wait for a writer that waits
         // for the first.
         let stopped = self.is_stopped();
-        Status::of(&self.0.core.metrics().borrow_watched(), &self.0.members, self.lease(), stopped)
+        Status::read(&self.0.core.metrics().borrow_watched(), &self.0.members, self.lease(), stopped)
     }
 
     /// Tells of changes of role, term, leader and membership from now on.

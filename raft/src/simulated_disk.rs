@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use stint_raft::{Disk, DiskFile, OpenMode};
 
 /// Draws that decide what survives.
-pub trait Chance {
+pub trait Rng {
     /// A number below `bound`, which is above zero.
     fn below(&mut self, bound: u64) -> u64;
 
@@ -22,7 +22,7 @@ pub trait Chance {
 }
 
 /// What is wrong with a disk. Each is asked before the operation and may refuse it.
-pub trait Trouble: Default + std::fmt::Debug + Send + 'static {
+pub trait DiskFaults: Default + std::fmt::Debug + Send + 'static {
     /// A file is about to become longer, or to be made.
     fn on_grow(&mut self) -> io::Result<()> {
         Ok(())
@@ -136,7 +136,7 @@ fn apply_name(names: &mut BTreeMap<PathBuf, u64>, change: &NameChange) {
     }
 }
 
-impl<T: Trouble> MemoryDisk<T> {
+impl<T: DiskFaults> MemoryDisk<T> {
     /// The disk for a machine that starts now.
     pub fn session(&self) -> Session<T> {
         Session { disk: self.clone(), generation: self.state().generation }
@@ -147,7 +147,7 @@ impl<T: Trouble> MemoryDisk<T> {
     }
 
     /// Changes what is wrong with the disk.
-    pub fn trouble<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
+    pub fn faults<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
         change(&mut self.state().trouble)
     }
 
@@ -189,29 +189,29 @@ impl<T: Trouble> MemoryDisk<T> {
 
     /// The power goes: what was not synced survives in arbitrary parts.
     /// Open handles are dead. With `garbage` some of it survives with flipped bits.
-    pub fn power_lost(&self, dice: &mut impl Chance, garbage: bool) {
+    pub fn power_lost(&self, rng: &mut impl Rng, garbage: bool) {
         let mut inner = self.state();
         inner.generation += 1;
         inner.holder = Weak::new();
         // A journal keeps changes of names in order, and may have written any number of them.
         let changes = std::mem::take(&mut inner.unsynced_names);
-        let kept = dice.below(changes.len() as u64 + 1) as usize;
+        let kept = rng.below(changes.len() as u64 + 1) as usize;
         let mut names = inner.durable_names.clone();
         changes[..kept].iter().for_each(|change| apply_name(&mut names, change));
         inner.durable_names = names.clone();
         inner.names = names;
         for content in inner.files.values_mut() {
             let unsynced = std::mem::take(&mut content.unsynced);
-            unsynced.iter().for_each(|change| keep_some(&mut content.durable, change, dice, garbage));
+            unsynced.iter().for_each(|change| keep_some(&mut content.durable, change, rng, garbage));
             content.now = content.durable.clone();
         }
     }
 }
 
-fn keep_some(durable: &mut Vec<u8>, change: &Change, dice: &mut impl Chance, garbage: bool) {
+fn keep_some(durable: &mut Vec<u8>, change: &Change, rng: &mut impl Rng, garbage: bool) {
     match change {
         Change::SetLen(_) => {
-            if dice.one_in(2) {
+            if rng.one_in(2) {
                 apply(durable, change);
             }
         }
@@ -219,11 +219,11 @@ fn keep_some(durable: &mut Vec<u8>, change: &Change, dice: &mut impl Chance, gar
             let mut at = 0;
             while at < bytes.len() {
                 let step = (SECTOR - (offset + at) % SECTOR).min(bytes.len() - at);
-                if dice.one_in(2) {
+                if rng.one_in(2) {
                     let mut piece = bytes[at..at + step].to_vec();
-                    if garbage && dice.one_in(2) {
-                        let flipped = dice.below(step as u64) as usize;
-                        piece[flipped] ^= 1 << dice.below(8);
+                    if garbage && rng.one_in(2) {
+                        let flipped = rng.below(step as u64) as usize;
+                        piece[flipped] ^= 1 << rng.below(8);
                     }
                     apply(durable, &Change::Write { offset: offset + at, bytes: piece });
                 }
@@ -237,7 +237,7 @@ fn missing(path: &Path) -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, format!("{} does not exist", path.display()))
 }
 
-impl<T: Trouble> Session<T> {
+impl<T: DiskFaults> Session<T> {
     fn alive(&self) -> io::Result<MutexGuard<'_, Inner<T>>> {
         let inner = self.disk.state();
         if inner.generation == self.generation {
@@ -248,7 +248,7 @@ impl<T: Trouble> Session<T> {
     }
 }
 
-impl<T: Trouble> Disk for Session<T> {
+impl<T: DiskFaults> Disk for Session<T> {
     fn create_dir_all(&self, _dir: &Path) -> io::Result<()> {
         Ok(())
     }
@@ -326,7 +326,7 @@ impl<T: Trouble> Disk for Session<T> {
     }
 }
 
-impl<T: Trouble> MemoryFile<T> {
+impl<T: DiskFaults> MemoryFile<T> {
     fn with<R>(&self, work: impl FnOnce(&mut Inner<T>, u64) -> io::Result<R>) -> io::Result<R> {
         let mut inner = self.disk.state();
         if inner.generation != self.generation {
@@ -356,7 +356,7 @@ impl<T: Trouble> MemoryFile<T> {
     }
 }
 
-impl<T: Trouble> DiskFile for MemoryFile<T> {
+impl<T: DiskFaults> DiskFile for MemoryFile<T> {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.change(Change::Write { offset: offset as usize, bytes: bytes.to_vec() })
     }

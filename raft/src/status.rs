@@ -67,7 +67,7 @@ impl Status {
         Some((leader, info.clone()))
     }
 
-    pub(crate) fn of(
+    pub(crate) fn read(
         metrics: &RaftMetrics<Types>,
         members: &LastMembers,
         lease: Duration,
@@ -181,7 +181,7 @@ pub struct StatusWatch {
 
 impl StatusWatch {
     pub(crate) fn new(metrics: Metrics, members: Arc<LastMembers>, lease: Duration) -> Self {
-        let last = Status::of(&metrics.borrow_watched(), &members, lease, false);
+        let last = Status::read(&metrics.borrow_watched(), &members, lease, false);
         Self { metrics, members, lease, last, ended: false }
     }
 
@@ -197,7 +197,7 @@ impl StatusWatch {
                 std::future::pending::<()>().await;
             }
             self.ended = self.metrics.changed().await.is_err();
-            let now = Status::of(&self.metrics.borrow_watched(), &self.members, self.lease, self.ended);
+            let now = Status::read(&self.metrics.borrow_watched(), &self.members, self.lease, self.ended);
             self.ended |= now.role == Role::Stopped;
             if !now.same_place(&self.last) {
                 self.last = now.clone();

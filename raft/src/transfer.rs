@@ -23,7 +23,7 @@ struct Identity {
 }
 
 impl Identity {
-    fn of(chunk: &ChunkCode) -> Self {
+    fn from_chunk(chunk: &ChunkCode) -> Self {
         Self { leader: chunk.vote, last: chunk.last, total: chunk.total, crc: chunk.total_crc }
     }
 }
@@ -57,7 +57,7 @@ impl Receiver {
             state.partial = None;
             return Ok(ChunkAnswer::Done(known.into()));
         }
-        let identity = Identity::of(&chunk);
+        let identity = Identity::from_chunk(&chunk);
         if let Some((_, vote)) = state.installed.as_ref().filter(|(installed, _)| *installed == identity) {
             return Ok(ChunkAnswer::Done((*vote).into()));
         }
@@ -159,7 +159,7 @@ mod tests {
 
         /// `Ok` with the whole body, or what the leader is told.
         async fn take(&mut self, chunk: ChunkCode) -> Result<Body, ChunkAnswer> {
-            let identity = Identity::of(&chunk);
+            let identity = Identity::from_chunk(&chunk);
             match self.state.add(&self.snapshots, &identity, &chunk).await.unwrap() {
                 Added::Partly(next) => Err(ChunkAnswer::Next(next)),
                 Added::Damaged => Err(ChunkAnswer::Damaged),

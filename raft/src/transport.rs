@@ -16,8 +16,8 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 
-use crate::contact::Contacts;
 use crate::error::TransportError;
+use crate::reachability::PeerReachability;
 use crate::settings::{
     SNAPSHOT_CHUNK_BYTES, SNAPSHOT_CHUNK_DEADLINE, SNAPSHOT_INSTALL_DEADLINE, SNAPSHOT_RETRIES, Settings,
 };
@@ -58,7 +58,7 @@ pub(crate) struct Wiring {
     cluster: String,
     transport: Arc<dyn Transport>,
     append_deadline: Duration,
-    contacts: Contacts,
+    contacts: PeerReachability,
     /// Openraft's own view of the membership, for addresses that change while a connection lives.
     members: OnceLock<openraft::alias::WatchReceiverOf<Types, openraft::RaftMetrics<Types>>>,
 }
@@ -70,7 +70,7 @@ impl Wiring {
             cluster: settings.cluster_name.clone(),
             transport,
             append_deadline: settings.append_deadline(),
-            contacts: Contacts::default(),
+            contacts: PeerReachability::default(),
             members: OnceLock::new(),
         })
     }

@@ -66,14 +66,14 @@ impl<'de> Deserialize<'de> for Payload {
 }
 
 /// A machine's reply on its way through openraft, which needs one type that knows no machine.
-pub(crate) struct Outcome(Mutex<Option<Box<dyn Any + Send>>>);
+pub(crate) struct BoxedReply(Mutex<Option<Box<dyn Any + Send>>>);
 
-impl Outcome {
+impl BoxedReply {
     pub(crate) fn none() -> Self {
         Self(Mutex::new(None))
     }
 
-    pub(crate) fn of<R: Send + 'static>(reply: R) -> Self {
+    pub(crate) fn boxed<R: Send + 'static>(reply: R) -> Self {
         Self(Mutex::new(Some(Box::new(reply))))
     }
 
@@ -84,19 +84,19 @@ impl Outcome {
     }
 }
 
-impl fmt::Debug for Outcome {
+impl fmt::Debug for BoxedReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Outcome")
     }
 }
 
-impl Serialize for Outcome {
+impl Serialize for BoxedReply {
     fn serialize<S: Serializer>(&self, _serializer: S) -> Result<S::Ok, S::Error> {
         Err(serde::ser::Error::custom("a reply is never stored"))
     }
 }
 
-impl<'de> Deserialize<'de> for Outcome {
+impl<'de> Deserialize<'de> for BoxedReply {
     fn deserialize<D: Deserializer<'de>>(_deserializer: D) -> Result<Self, D::Error> {
         Err(serde::de::Error::custom("a reply is never stored"))
     }
@@ -105,7 +105,7 @@ impl<'de> Deserialize<'de> for Outcome {
 openraft::declare_raft_types!(
     pub(crate) Types:
         D = Payload,
-        R = Outcome,
+        R = BoxedReply,
         NodeId = PeerId,
         Node = PeerInfo,
         // At most one leader a term, as Raft has it; the default lets a term have several, one after another.

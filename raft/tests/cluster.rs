@@ -56,8 +56,8 @@ async fn another_peer_leads_when_the_leader_stops_and_all_is_kept() {
     let next = cluster.leader().await;
     assert_ne!(next, 1);
     assert!(before.elapsed() < Duration::from_millis(1500), "failover took {:?}", before.elapsed());
-    let told = tokio::time::timeout(Duration::from_secs(2), watch.changed()).await.unwrap();
-    assert!(told.term >= watch.last().term);
+    let status = tokio::time::timeout(Duration::from_secs(2), watch.changed()).await.unwrap();
+    assert!(status.term >= watch.last().term);
     cluster.propose("after").await;
     cluster.start(1).await.unwrap();
     cluster.agree(&[1, 2, 3], 21).await;
@@ -89,9 +89,9 @@ async fn a_restart_of_all_keeps_everything() {
 /// Disks whose syncs take 0.1 to 5 ms, another time each.
 fn uneven_syncs(settings: &mut Settings) {
     small_snapshots(settings);
-    let dice = Mutex::new(Dice::new(settings.rng_seed.unwrap_or_default()));
+    let rng = Mutex::new(Dice::new(settings.rng_seed.unwrap_or_default()));
     settings.sync_delay =
-        SyncDelay::model(move || Duration::from_micros(100 + dice.lock().unwrap().below(4900)));
+        SyncDelay::model(move || Duration::from_micros(100 + rng.lock().unwrap().below(4900)));
 }
 
 /// All machines lose power at once, several times, under load. The number of acknowledged entries, and a trace.
@@ -99,10 +99,10 @@ async fn power_loss(seed: u64, change: fn(&mut Settings)) -> (usize, String) {
     let mut cluster = Cluster::new(change);
     cluster.seed = seed;
     cluster.seed_three().await;
-    let mut dice = Dice::new(seed);
+    let mut rng = Dice::new(seed);
     let mut acknowledged = Vec::new();
     for life in 0..3 {
-        acknowledged.extend(load_until_crash(&mut cluster, life, &mut dice).await);
+        acknowledged.extend(load_until_crash(&mut cluster, life, &mut rng).await);
         for id in 1..=3 {
             cluster.start(id).await.unwrap();
         }
@@ -123,7 +123,7 @@ async fn power_loss(seed: u64, change: fn(&mut Settings)) -> (usize, String) {
 }
 
 /// Proposes until the power goes; what was acknowledged by then.
-async fn load_until_crash(cluster: &mut Cluster, life: usize, dice: &mut Dice) -> Vec<String> {
+async fn load_until_crash(cluster: &mut Cluster, life: usize, rng: &mut Dice) -> Vec<String> {
     let leader = cluster.raft(cluster.leader().await);
     let acknowledged = Arc::new(Mutex::new(Vec::new()));
     let mut load = tokio::task::JoinSet::new();
@@ -139,9 +139,9 @@ async fn load_until_crash(cluster: &mut Cluster, life: usize, dice: &mut Dice) -
             }
         });
     }
-    tokio::time::sleep(Duration::from_micros(dice.below(60_000))).await;
+    tokio::time::sleep(Duration::from_micros(rng.below(60_000))).await;
     for id in 1..=3 {
-        cluster.peers[&id].disk.power_lost(dice, false);
+        cluster.peers[&id].disk.power_lost(rng, false);
     }
     // Nothing is acknowledged after the crash: no task runs between these lines.
     let acknowledged = acknowledged.lock().unwrap().clone();
@@ -293,11 +293,11 @@ async fn a_full_disk_ends_the_peer_and_another_leads() {
         let raft = raft.clone();
         async move { raft.fatal().await }
     });
-    cluster.peers[&old].disk.trouble(|now| *now = Faults { space: Some(100), ..Faults::default() });
+    cluster.peers[&old].disk.faults(|now| *now = Faults { space: Some(100), ..Faults::default() });
     let failed = raft.propose(Bytes::from("x".repeat(500))).await;
     assert!(failed.is_err(), "{failed:?}");
-    let told = tokio::time::timeout(Duration::from_secs(5), fatal).await.unwrap().unwrap();
-    assert!(told.contains("The disk is full"), "{told}");
+    let status = tokio::time::timeout(Duration::from_secs(5), fatal).await.unwrap().unwrap();
+    assert!(status.contains("The disk is full"), "{status}");
     assert_eq!(raft.propose(Bytes::from_static(b"no")).await, Err(ProposeError::Stopped));
     assert_eq!(raft.status().role, Role::Stopped);
     let new = cluster.wait("another leader", || {

@@ -64,19 +64,19 @@ fn dispatch(state: &mut State, command: Command, changes: &mut Vec<Change>) -> R
         Command::AddJoinToken { hash, valid_ms } => join::add_token(state, hash, valid_ms, changes),
         Command::Tick => Ok(()),
         Command::SetNodeAddress { node, address } => node::set_address(state, node, address, changes),
-        Command::Announce { node, speaks } => version::announce(state, node, speaks, changes),
+        Command::SetNodeVersion { node, speaks } => version::set_node_version(state, node, speaks, changes),
         Command::RaiseVersion { to } => version::raise(state, to, changes),
         Command::RegisterImage(image) => image::register(state, image, changes),
         Command::DeleteImage { tenant, image } => image::delete(state, &tenant, image, changes),
         Command::KeepBlob(keep) => blob::keep(state, keep, changes),
-        Command::HoldBlobs { node, blobs } => blob::held(state, node, &blobs, changes),
+        Command::HoldBlobs { node, blobs } => blob::add_copies(state, node, &blobs, changes),
         // What lets go of stored bytes is never refused.
         Command::ForgetBlob { tenant, blob } => {
             blob::forget(state, tenant, blob, changes);
             Ok(())
         }
         Command::LoseBlobs { node, blobs } => {
-            blob::lost(state, node, &blobs, changes);
+            blob::remove_copies(state, node, &blobs, changes);
             Ok(())
         }
         Command::DropBlobs { blobs } => {

@@ -179,7 +179,7 @@ pub enum Command {
     },
     /// The highest version that a member may speak from now on.
     #[n(13)]
-    Announce {
+    SetNodeVersion {
         #[n(0)]
         node: NodeId,
         #[n(1)]
@@ -384,7 +384,7 @@ pub enum Rejection {
     NodeNameTaken(String),
     /// What was asked for, or a higher version, has to wait for this member.
     #[error("the cluster speaks {version} until every peer is upgraded: {node} speaks {}", speaks.0)]
-    HeldBack { version: Version, node: String, speaks: Version },
+    VersionTooLow { version: Version, node: String, speaks: Version },
     #[error(
         "the cluster speaks {version} and this peer at most {}: install the stint that the other peers run, and remove [cluster] max_version where it is set", speaks.0
     )]

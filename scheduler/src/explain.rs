@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use stint_protocol::{NodeId, TaskId};
 
 use crate::node::Node;
-use crate::plan::{Missing, choose_runtime, missing, told as words_of};
+use crate::plan::{Missing, choose_runtime, missing, names_of as words_of};
 use crate::state::State;
 use crate::task::{StopReason, SuspendReason, Task, TaskState};
 
@@ -32,7 +32,7 @@ pub struct Explanation {
 pub fn explain(state: &State, id: TaskId, reachable: &BTreeSet<NodeId>) -> Option<Explanation> {
     if let Some(done) = state.finished(id) {
         let outcome = &done.fields.outcome;
-        return Some(told(format!("finished: {} ({})", outcome.as_str(), outcome.kind.as_str())));
+        return Some(only_summary(format!("finished: {} ({})", outcome.as_str(), outcome.kind.as_str())));
     }
     let task = state.task(id)?;
     match &task.fields.state {
@@ -43,15 +43,15 @@ pub fn explain(state: &State, id: TaskId, reachable: &BTreeSet<NodeId>) -> Optio
                 Some(StopReason::Drained) => "is being stopped, to go on elsewhere,",
                 None => "holds its lease",
             };
-            Some(told(format!("attempt {} {what} on node {node}", task.fields.attempts)))
+            Some(only_summary(format!("attempt {} {what} on node {node}", task.fields.attempts)))
         }
         TaskState::Queued { not_before, .. } if *not_before > state.time() => {
             let wait = not_before.since(state.time());
-            Some(told(format!("waits {wait} ms more before its next attempt ({})", last_end(task))))
+            Some(only_summary(format!("waits {wait} ms more before its next attempt ({})", last_end(task))))
         }
         TaskState::Queued { .. } => Some(explain_waiting(state, id, task, reachable)),
         TaskState::Suspended { reason, wake_at, .. } => {
-            Some(told(suspended(*reason, wake_at.map(|at| at.since(state.time())))))
+            Some(only_summary(suspended(*reason, wake_at.map(|at| at.since(state.time())))))
         }
     }
 }
@@ -68,7 +68,7 @@ fn suspended(reason: SuspendReason, left_ms: Option<u64>) -> String {
     }
 }
 
-fn told(summary: String) -> Explanation {
+fn only_summary(summary: String) -> Explanation {
     Explanation { summary, nodes: Vec::new(), advice: Vec::new(), ahead: 0 }
 }
 
@@ -85,7 +85,7 @@ fn explain_waiting(state: &State, id: TaskId, task: &Task, reachable: &BTreeSet<
     let nodes = views.iter().map(|(node, lacks)| NodeReason {
         node: node.id,
         name: node.name.clone(),
-        missing: lacks.iter().map(Lack::words).collect(),
+        missing: lacks.iter().map(Lack::message).collect(),
     });
     Explanation {
         summary: summary(task, &views, ahead),
@@ -103,7 +103,7 @@ enum Lack {
 }
 
 impl Lack {
-    fn words(&self) -> String {
+    fn message(&self) -> String {
         match self {
             Lack::Unreachable => "does not report to the leader".into(),
             Lack::Of(missing) => missing.to_string(),
@@ -148,11 +148,11 @@ fn summary(task: &Task, views: &[(&Node, Vec<Lack>)], ahead: u64) -> String {
     let only_busy = |(_, lacks): &&(&Node, Vec<Lack>)| lacks.iter().all(Lack::is_busy);
     let is_held = |lacks: &[Lack]| lacks.iter().any(|lack| matches!(lack, Lack::Of(Missing::Held { .. })));
     let able: Vec<&(&Node, Vec<Lack>)> = views.iter().filter(only_busy).collect();
-    let held = able.iter().filter(|(_, lacks)| is_held(lacks)).count();
-    let why = match held {
+    let backing_off = able.iter().filter(|(_, lacks)| is_held(lacks)).count();
+    let why = match backing_off {
         0 => "all busy now".to_owned(),
-        held if held == able.len() => "all held after failed starts".to_owned(),
-        held => format!("all busy now or held after failed starts ({held})"),
+        backing_off if backing_off == able.len() => "all held after failed starts".to_owned(),
+        backing_off => format!("all busy now or held after failed starts ({backing_off})"),
     };
     match able.len() {
         0 => format!("no node of {} can ever take it as things are", views.len()),

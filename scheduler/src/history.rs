@@ -11,12 +11,12 @@ use crate::task::{FinishedFields, FinishedTask};
 
 /// A finished task, encoded but for its spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Packed {
+pub(crate) struct EncodedTask {
     pub spec: SharedSpec,
     fields: Arc<[u8]>,
 }
 
-impl Packed {
+impl EncodedTask {
     /// Packs what snapshots store of a task. What an older version stored comes out as this version writes it.
     pub fn new(task: &FinishedTask) -> Self {
         let mut bytes = Vec::with_capacity(128);

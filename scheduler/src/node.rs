@@ -51,7 +51,7 @@ pub struct Node {
     /// None while what it is given starts.
     #[n(11)]
     #[cbor(default)]
-    pub trouble: Option<Trouble>,
+    pub start_backoff: Option<StartBackoff>,
     /// While it drains: what runs there is stopped then. None: it may run to its end.
     #[n(12)]
     #[cbor(default)]
@@ -65,7 +65,7 @@ pub struct Node {
 /// A node that fails to start what it is given: after some tasks in a row it is held, so that it does not draw and
 /// fail the whole queue; then tried with one task at a time.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Trouble {
+pub struct StartBackoff {
     /// Tasks in a row that it failed to start, each counted once.
     #[n(0)]
     pub tasks: u32,
@@ -85,22 +85,22 @@ pub struct Trouble {
     pub at: TimeMs,
 }
 
-impl Trouble {
+impl StartBackoff {
     /// One more failed start, of this task.
-    fn worse(known: Option<Self>, task: TaskId, message: String, now: TimeMs) -> Self {
-        let mut trouble = match known {
+    fn record_failure(known: Option<Self>, task: TaskId, message: String, now: TimeMs) -> Self {
+        let mut backoff = match known {
             Some(known) if known.last == task => Self { message, at: now, ..known },
             Some(known) => Self { tasks: known.tasks + 1, last: task, message, at: now, ..known },
             None => Self { tasks: 1, last: task, message, until: TimeMs(0), holds: 0, at: now },
         };
-        let tried = trouble.holds > 0 && trouble.until <= now;
-        if tried || (trouble.holds == 0 && trouble.tasks >= limits::FAILED_STARTS_OF_A_NODE) {
+        let tried = backoff.holds > 0 && backoff.until <= now;
+        if tried || (backoff.holds == 0 && backoff.tasks >= limits::FAILED_STARTS_OF_A_NODE) {
             let (first_ms, most_ms) = limits::NODE_HOLD_MS;
-            let doubled = first_ms.saturating_mul(1 << trouble.holds.min(32));
-            trouble.until = now.plus(doubled.min(most_ms));
-            trouble.holds += 1;
+            let doubled = first_ms.saturating_mul(1 << backoff.holds.min(32));
+            backoff.until = now.plus(doubled.min(most_ms));
+            backoff.holds += 1;
         }
-        trouble
+        backoff
     }
 }
 
@@ -112,26 +112,27 @@ impl Node {
 
     /// Attempts it can take beyond those it has. One that was held is tried with one.
     pub fn free_slots(&self) -> u32 {
-        let slots = if self.on_trial() { self.offer.slots.min(1) } else { self.offer.slots };
+        let slots = if self.on_probation() { self.offer.slots.min(1) } else { self.offer.slots };
         slots.saturating_sub(self.running)
     }
 
     /// Whether it was held, and has not shown since that it can start a task.
-    pub fn on_trial(&self) -> bool {
-        self.trouble.as_ref().is_some_and(|trouble| trouble.holds > 0)
+    pub fn on_probation(&self) -> bool {
+        self.start_backoff.as_ref().is_some_and(|backoff| backoff.holds > 0)
     }
 
     /// Why it gets nothing now, when that is for failed starts.
-    pub fn held(&self, now: TimeMs) -> Option<&Trouble> {
-        self.trouble.as_ref().filter(|trouble| trouble.until > now)
+    pub fn backing_off(&self, now: TimeMs) -> Option<&StartBackoff> {
+        self.start_backoff.as_ref().filter(|backoff| backoff.until > now)
     }
 
     /// An attempt ended here that had been leased at `since`.
     pub(crate) fn note_end(&mut self, end: &AttemptEnd, since: TimeMs, now: TimeMs) {
         match end.kind {
             EndKind::StartFailed => {
-                let known = self.trouble.take();
-                self.trouble = Some(Trouble::worse(known, end.lease.task, end.message.clone(), now));
+                let known = self.start_backoff.take();
+                self.start_backoff =
+                    Some(StartBackoff::record_failure(known, end.lease.task, end.message.clone(), now));
             }
             // It says nothing about starting.
             EndKind::Lost
@@ -140,7 +141,9 @@ impl Node {
             | EndKind::Drained
             | EndKind::FilesMissing => {}
             // What was started before the trouble says nothing either.
-            _ if self.trouble.as_ref().is_some_and(|trouble| since > trouble.at) => self.trouble = None,
+            _ if self.start_backoff.as_ref().is_some_and(|backoff| since > backoff.at) => {
+                self.start_backoff = None
+            }
             _ => {}
         }
     }

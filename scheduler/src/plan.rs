@@ -1,8 +1,8 @@
 //! Placement: which waiting task starts where. Only reads; `CommitPlan` is checked again when applied.
 
+mod capacity;
 mod filter;
 mod score;
-mod sheet;
 
 use std::collections::BTreeSet;
 
@@ -12,8 +12,8 @@ use stint_protocol::{Class, GpuId, Incarnation, NodeId, Runtime, SharedSpec, Tas
 use crate::state::State;
 use crate::task::TaskState;
 
-pub(crate) use filter::{Missing, choose_runtime, missing, told};
-use sheet::Sheet;
+use capacity::FreeCapacity;
+pub(crate) use filter::{Missing, choose_runtime, missing, names_of};
 
 /// Waiting tasks of one class that a plan looks at without placing one: bounds the cost of a plan when the
 /// queue is long and nothing in it fits. Tasks of a shape that was tried already are not counted twice.
@@ -57,29 +57,29 @@ pub fn plan(state: &State, input: &PlanInput) -> Plan {
     if state.queue.is_empty() {
         return Plan::default();
     }
-    let mut sheet = Sheet::open(state, &input.reachable);
+    let mut capacity = FreeCapacity::open(state, &input.reachable);
     let mut plan = Plan::default();
     for class in Class::ALL {
-        plan_class(state, class, &mut sheet, &mut plan);
+        plan_class(state, class, &mut capacity, &mut plan);
     }
     plan
 }
 
-fn plan_class(state: &State, class: Class, sheet: &mut Sheet, plan: &mut Plan) {
-    if state.queued_keys(class).next().is_none() || !sheet.serves(class) {
+fn plan_class(state: &State, class: Class, capacity: &mut FreeCapacity, plan: &mut Plan) {
+    if state.queued_keys(class).next().is_none() || !capacity.serves(class) {
         return;
     }
     // Shapes that fit nowhere now: a task of the same shape cannot fit either.
     let mut blocked: Vec<SharedSpec> = Vec::new();
     for key in state.queued_keys(class).take(SCAN_LIMIT) {
-        if plan.assignments.len() >= PLAN_LIMIT || blocked.len() >= BACKFILL_WINDOW || !sheet.has_room() {
+        if plan.assignments.len() >= PLAN_LIMIT || blocked.len() >= BACKFILL_WINDOW || !capacity.has_room() {
             return;
         }
         let Some(task) = state.task(key.task) else { continue };
-        if blocked.iter().rev().any(|spec| spec.same(&task.spec)) {
+        if blocked.iter().rev().any(|spec| spec.ptr_eq(&task.spec)) {
             continue;
         }
-        match sheet.place(state, key.task, task) {
+        match capacity.place(state, key.task, task) {
             Some(assignment) => plan.assignments.push(assignment),
             None => blocked.push(task.spec.clone()),
         }
@@ -92,7 +92,7 @@ pub(crate) fn assignment_holds(state: &State, assignment: &Assignment) -> bool {
     let Some(node) = state.node(assignment.node) else { return false };
     let waits =
         matches!(task.fields.state, TaskState::Queued { not_before, .. } if not_before <= state.time());
-    let same_life = node.incarnation == assignment.incarnation && node.held(state.time()).is_none();
+    let same_life = node.incarnation == assignment.incarnation && node.backing_off(state.time()).is_none();
     let gpus_free =
         assignment.gpus.iter().all(|g| state.gpu(g).is_some_and(|r| r.free_on(node.id).is_some()));
     let distinct: BTreeSet<&GpuId> = assignment.gpus.iter().collect();

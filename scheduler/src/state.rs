@@ -13,7 +13,7 @@ use stint_protocol::{
 };
 
 use crate::command::Rejection;
-use crate::history::Packed;
+use crate::history::EncodedTask;
 use crate::image::{BlobRecord, Image, Keep};
 use crate::node::{GpuRecord, Node};
 use crate::settings::{Settings, SettingsAudit};
@@ -61,7 +61,7 @@ pub struct State {
     pub(crate) finished_total: u64,
     pub(crate) spec_bytes: u64,
     pub(crate) tasks: OrdMap<TaskId, Arc<Task>>,
-    pub(crate) history: OrdMap<TaskId, Packed>,
+    pub(crate) history: OrdMap<TaskId, EncodedTask>,
     pub(crate) nodes: OrdMap<NodeId, Arc<Node>>,
     pub(crate) keys: OrdMap<(Tenant, IdempotencyKey), KeyRecord>,
     pub(crate) join_tokens: OrdMap<[u8; 32], TimeMs>,
@@ -123,22 +123,22 @@ impl State {
     }
 
     /// The version to which the cluster can be raised now: every member speaks it.
-    pub fn raisable_to(&self) -> Option<Version> {
+    pub fn upgradable_to(&self) -> Option<Version> {
         let all_speak = self.nodes.values().map(|node| node.speaks).min()?;
         (all_speak > self.version).then_some(all_speak)
     }
 
     /// Members that speak less than another one does.
-    pub fn holding_back(&self) -> impl Iterator<Item = &Arc<Node>> {
+    pub fn nodes_below_next_version(&self) -> impl Iterator<Item = &Arc<Node>> {
         let most = self.nodes.values().map(|node| node.speaks).max().unwrap_or_default();
         self.nodes.values().filter(move |node| node.speaks < most)
     }
 
     /// Why what a higher version has cannot be done now: it names the first of those that speak least.
-    pub fn held_back(&self) -> Rejection {
+    pub fn version_too_low(&self) -> Rejection {
         let least = self.nodes.values().min_by_key(|node| (node.speaks, node.id));
         let (node, speaks) = least.map_or_else(Default::default, |node| (node.name.clone(), node.speaks));
-        Rejection::HeldBack { version: self.version, node, speaks }
+        Rejection::VersionTooLow { version: self.version, node, speaks }
     }
 
     /// The time of the last applied entry.
@@ -153,7 +153,7 @@ impl State {
 
     /// A task that finished and is still kept.
     pub fn finished(&self, id: TaskId) -> Option<FinishedTask> {
-        self.history.get(&id).map(Packed::unpack)
+        self.history.get(&id).map(EncodedTask::unpack)
     }
 
     /// What a known task was asked to do.
@@ -254,9 +254,10 @@ impl State {
     /// When the next waiting retry, the next suspended task, or the next held node, is due.
     pub fn next_due(&self) -> Option<TimeMs> {
         let retry = self.delayed.get_min().map(|(at, _)| *at);
-        let held = self.nodes.values().filter_map(|node| node.held(self.time)).map(|held| held.until);
+        let retry_at =
+            self.nodes.values().filter_map(|node| node.backing_off(self.time)).map(|retry_at| retry_at.until);
         let wakes = self.suspended.get_min().map(|(at, _)| *at);
-        retry.into_iter().chain(wakes).chain(held).min()
+        retry.into_iter().chain(wakes).chain(retry_at).min()
     }
 
     /// Whether attempts must be stopped by then because their node's time to drain is over.

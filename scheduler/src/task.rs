@@ -167,10 +167,10 @@ impl FinishedTask {
     /// Bytes it takes in memory, about; the first of a submit accounts for the spec that all share.
     pub fn weight(&self) -> u64 {
         let spec = if self.fields.index == 0 { self.spec.weight() } else { 64 };
-        let words: usize = self.fields.records.iter().map(|record| record.message.len() + 128).sum();
+        let message_bytes: usize = self.fields.records.iter().map(|record| record.message.len() + 128).sum();
         let outcome = &self.fields.outcome;
         let usage = outcome.usage.as_ref().map_or(0, |_| 64);
-        spec + (words + outcome.message.len() + weight_of(outcome.outputs.as_deref()) + usage) as u64
+        spec + (message_bytes + outcome.message.len() + weight_of(outcome.outputs.as_deref()) + usage) as u64
     }
 }
 

@@ -334,7 +334,7 @@ fn owner(tenant: u8) -> Tenant {
 }
 
 fn blob(content: u8) -> Blob {
-    Blob { digest: Digest::of([content; 32]), size: content.into() }
+    Blob { digest: Digest::from_bytes([content; 32]), size: content.into() }
 }
 
 fn holding(holders: u8) -> Vec<NodeId> {

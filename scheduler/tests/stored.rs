@@ -62,7 +62,7 @@ fn name_of(command: &Command) -> &'static str {
         Command::AddJoinToken { .. } => "add-join-token",
         Command::Tick => "tick",
         Command::SetNodeAddress { .. } => "set-node-address",
-        Command::Announce { .. } => "announce",
+        Command::SetNodeVersion { .. } => "announce",
         Command::RaiseVersion { .. } => "raise-version",
         Command::RegisterImage(_) => "register-image",
         Command::DeleteImage { .. } => "delete-image",
@@ -107,7 +107,7 @@ fn samples() -> Vec<Command> {
         Command::AddJoinToken { hash: [0x70; 32], valid_ms: 3_600_000 },
         Command::Tick,
         Command::SetNodeAddress { node: NodeId(300), address: "gpu-7.example:7001".into() },
-        Command::Announce { node: NodeId(300), speaks: Version(2) },
+        Command::SetNodeVersion { node: NodeId(300), speaks: Version(2) },
         Command::RaiseVersion { to: Version(2) },
         Command::RegisterImage(register_image(7)),
         Command::DeleteImage { tenant: team(), image: ImageId(7 << 64) },
@@ -161,7 +161,7 @@ fn team() -> Tenant {
 }
 
 fn blob(number: u8) -> Blob {
-    Blob { digest: Digest::of([number; 32]), size: u64::from(number) << 30 }
+    Blob { digest: Digest::from_bytes([number; 32]), size: u64::from(number) << 30 }
 }
 
 fn register_image(number: u8) -> RegisterImage {
@@ -291,7 +291,7 @@ fn spec() -> TaskSpec {
 }
 
 fn files() -> TaskFiles {
-    let blob = Blob { digest: Digest::of([0xb1; 32]), size: 1 << 30 };
+    let blob = Blob { digest: Digest::from_bytes([0xb1; 32]), size: 1 << 30 };
     let input = |path: &str, source| InputFile { path: path.into(), source, digest: None, executable: false };
     let checked = InputFile {
         digest: Some(blob.digest),
@@ -317,7 +317,7 @@ fn files() -> TaskFiles {
 fn ends_with_outputs() -> Vec<AttemptEnd> {
     let kept = |path: &str, stored| KeptFile {
         path: path.into(),
-        blob: Blob { digest: Digest::of([0xb2; 32]), size: 7 },
+        blob: Blob { digest: Digest::from_bytes([0xb2; 32]), size: 7 },
         stored,
     };
     let end = |task, kind, outputs: Option<Box<[KeptFile]>>| AttemptEnd {
@@ -593,10 +593,10 @@ fn describe(state: &State) -> Vec<String> {
         state.finished_total()
     ));
     for node in state.nodes() {
-        let held = node.held(state.time()).map(|held| (held.tasks, held.message.clone()));
+        let backoff = node.backing_off(state.time()).map(|backoff| (backoff.tasks, backoff.message.clone()));
         let (mode, gpus, running) = (node.mode, node.offer.gpus.len(), node.running);
         let by = node.drain_by.map(|at| at.0);
-        let facts = format!("{mode:?} by {by:?}, {gpus} GPUs, runs {running}, held {held:?}");
+        let facts = format!("{mode:?} by {by:?}, {gpus} GPUs, runs {running}, held {backoff:?}");
         lines.push(format!("{:?} speaks {}, {facts}", node.id, node.speaks.0));
     }
     for (id, task) in state.tasks_before(TaskId(u128::MAX)) {
@@ -679,7 +679,7 @@ fn with_images() -> State {
         check(&state).unwrap();
     };
     for node in 1..=2 {
-        run(Command::Announce { node: NodeId(node), speaks: Version(3) });
+        run(Command::SetNodeVersion { node: NodeId(node), speaks: Version(3) });
     }
     run(Command::RaiseVersion { to: Version(3) });
     run(Command::RegisterImage(register_image(7)));
@@ -762,8 +762,8 @@ fn with_limits() -> State {
     submit.spec = SharedSpec::new(TaskSpec { limits, ..TaskSpec::clone(&submit.spec) });
     let end = AttemptEnd { lease: lease(1, 1), ..end_with_usage() };
     for command in [
-        Command::Announce { node: NodeId(1), speaks: Version(4) },
-        Command::Announce { node: NodeId(2), speaks: Version(4) },
+        Command::SetNodeVersion { node: NodeId(1), speaks: Version(4) },
+        Command::SetNodeVersion { node: NodeId(2), speaks: Version(4) },
         Command::RaiseVersion { to: Version(4) },
         Command::RegisterNode(register),
         Command::Submit(submit),
@@ -830,8 +830,8 @@ fn with_comment() -> State {
     let comment = commented_submit().spec.comment.clone();
     submit.spec = SharedSpec::new(TaskSpec { comment, ..TaskSpec::clone(&submit.spec) });
     for command in [
-        Command::Announce { node: NodeId(1), speaks: Version(5) },
-        Command::Announce { node: NodeId(2), speaks: Version(5) },
+        Command::SetNodeVersion { node: NodeId(1), speaks: Version(5) },
+        Command::SetNodeVersion { node: NodeId(2), speaks: Version(5) },
         Command::RaiseVersion { to: Version(5) },
         Command::Submit(submit),
     ] {

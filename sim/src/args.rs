@@ -213,8 +213,8 @@ impl std::fmt::Display for Only {
         if self.0.is_empty() {
             return f.write_str("none");
         }
-        let words: Vec<String> = self.0.iter().map(FaultId::to_string).collect();
-        f.write_str(&words.join(","))
+        let names: Vec<String> = self.0.iter().map(FaultId::to_string).collect();
+        f.write_str(&names.join(","))
     }
 }
 
@@ -228,11 +228,11 @@ fn plant(word: &str) -> Result<Plant, String> {
     word.parse().map_err(|error| format!("{error}{}", stint_sdk::suggest::hint(word, known())))
 }
 
-fn only(words: &str) -> Result<Only, String> {
-    if words == "none" {
+fn only(names: &str) -> Result<Only, String> {
+    if names == "none" {
         return Ok(Only::default());
     }
-    words.split(',').map(|word| word.trim().parse()).collect::<Result<_, _>>().map(Only)
+    names.split(',').map(|word| word.trim().parse()).collect::<Result<_, _>>().map(Only)
 }
 
 fn jobs(word: &str) -> Result<usize, String> {
@@ -262,8 +262,8 @@ mod tests {
 
     #[test]
     fn faults_are_read_as_they_are_written() {
-        for words in ["links:3,machines:1", "none"] {
-            assert_eq!(only(words).unwrap().to_string(), words);
+        for names in ["links:3,machines:1", "none"] {
+            assert_eq!(only(names).unwrap().to_string(), names);
         }
         assert!(only("links").unwrap_err().contains("lane:number"));
     }

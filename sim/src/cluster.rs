@@ -7,13 +7,13 @@ use stint_protocol::version;
 use stint_raft::Role;
 use turmoil::Sim;
 
-use crate::dice::Dice;
 use crate::event::Event;
-use crate::network::Sky;
+use crate::network::SharedLinkFaults;
 use crate::operator::Operator;
 use crate::oracle::{Oracle, Severity};
 use crate::peer::{Failed, Peer};
 use crate::process::Process;
+use crate::rng::SeededRng;
 use crate::slurm::SlurmWorld;
 
 /// Longest time a datagram takes without a fault, in milliseconds.
@@ -25,9 +25,9 @@ const SUPERVISOR_MS: u64 = 1_000;
 pub struct Cluster<'a> {
     pub sim: Sim<'a>,
     pub peers: Vec<Peer>,
-    pub sky: Sky,
+    pub link_faults: SharedLinkFaults,
     pub oracle: Oracle,
-    pub dice: Dice,
+    pub rng: SeededRng,
     pub operator: Operator,
     pub slurm: SlurmWorld,
     processes: BTreeMap<u64, Process>,
@@ -44,7 +44,7 @@ impl<'a> Cluster<'a> {
     pub fn new(
         sim: Sim<'a>,
         peers: Vec<Peer>,
-        sky: Sky,
+        link_faults: SharedLinkFaults,
         oracle: Oracle,
         operator: Operator,
         slurm: SlurmWorld,
@@ -53,9 +53,9 @@ impl<'a> Cluster<'a> {
         Self {
             sim,
             peers,
-            sky,
+            link_faults,
             oracle,
-            dice: Dice::new(0, 0),
+            rng: SeededRng::new(0, 0),
             operator,
             slurm,
             processes,
@@ -101,7 +101,7 @@ impl<'a> Cluster<'a> {
             );
         }
         let why = how.map_or_else(|error| error.to_string(), |()| "for no reason".into());
-        if !peer.disk().trouble(|trouble| trouble.take_failed()) {
+        if !peer.disk().faults(|trouble| trouble.take_failed()) {
             self.oracle.violate(Severity::Crash, "no peer gives up", format!("peer {id}: {why}"));
         }
         self.oracle.tell(Event::PeerEnded { peer: id, why });
@@ -121,7 +121,7 @@ impl<'a> Cluster<'a> {
     fn start(&mut self, id: u64) {
         self.oracle.tell(Event::PeerUp { peer: id });
         let peer = self.peer(id);
-        peer.disk().trouble(|trouble| trouble.take_failed());
+        peer.disk().faults(|trouble| trouble.take_failed());
         self.processes.insert(id, Process::start(peer.run()));
     }
 
@@ -133,13 +133,13 @@ impl<'a> Cluster<'a> {
     /// Any peer.
     pub fn any(&mut self) -> u64 {
         let ids = self.ids();
-        *self.dice.pick(&ids)
+        *self.rng.pick(&ids)
     }
 
     /// Any other peer, if there is one.
     pub fn any_but(&mut self, one: u64) -> Option<u64> {
         let others: Vec<u64> = self.ids().into_iter().filter(|id| *id != one).collect();
-        (!others.is_empty()).then(|| *self.dice.pick(&others))
+        (!others.is_empty()).then(|| *self.rng.pick(&others))
     }
 
     /// A peer that believes it leads, or any.
@@ -166,7 +166,7 @@ impl<'a> Cluster<'a> {
         let peer = self.peer(id);
         // The process first: what it still does while it is torn down is lost with it.
         if power {
-            peer.power_goes(&mut self.dice, garbage);
+            peer.power_goes(&mut self.rng, garbage);
         } else {
             peer.process_dies();
         }

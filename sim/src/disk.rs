@@ -4,30 +4,30 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use stint_raft::SyncDelay;
-use stint_raft::simulated_disk::Chance;
+use stint_raft::simulated_disk::Rng;
 
-use crate::dice::Dice;
-use crate::disk_trouble::Trouble;
+use crate::disk_faults::DiskFaults;
+use crate::rng::SeededRng;
 
 /// The disk as the world sees it; `session` gives what a peer gets.
-pub type MemoryDisk = stint_raft::simulated_disk::MemoryDisk<Trouble>;
+pub type MemoryDisk = stint_raft::simulated_disk::MemoryDisk<DiskFaults>;
 
-impl Chance for Dice {
+impl Rng for SeededRng {
     fn below(&mut self, bound: u64) -> u64 {
-        Dice::below(self, bound)
+        SeededRng::below(self, bound)
     }
 }
 
 /// How long syncs take: most 0.5 to 3 ms, some 8, few 60; while the disk is slow, as its trouble says.
-pub fn sync_delay(disk: &MemoryDisk, dice: Dice) -> SyncDelay {
-    let (disk, dice) = (disk.clone(), Mutex::new(dice));
+pub fn sync_delay(disk: &MemoryDisk, rng: SeededRng) -> SyncDelay {
+    let (disk, rng) = (disk.clone(), Mutex::new(rng));
     SyncDelay::model(move || {
-        let mut dice = dice.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(slow_ms) = disk.trouble(|trouble| trouble.slow_ms) {
-            return Duration::from_millis(dice.within(slow_ms));
+        let mut rng = rng.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(slow_ms) = disk.faults(|trouble| trouble.slow_ms) {
+            return Duration::from_millis(rng.within(slow_ms));
         }
-        let micros = match dice.below(100) {
-            0..=89 => dice.between(500, 3_000),
+        let micros = match rng.below(100) {
+            0..=89 => rng.between(500, 3_000),
             90..=98 => 8_000,
             _ => 60_000,
         };

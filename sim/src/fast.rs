@@ -13,21 +13,21 @@ mod election;
 mod event;
 mod faults;
 mod host;
-mod leading;
-mod library;
+mod host_model;
+mod image_clients;
+mod leader;
 mod log;
 mod machine;
 mod network;
+mod oracle;
 mod plant;
 mod process;
 mod queue;
-mod referee;
 mod sessions;
 mod settings;
 mod shape;
 mod sweep;
 mod trace;
-mod ward;
 mod world;
 
 pub use plant::FastPlant;
@@ -57,16 +57,16 @@ pub fn run_fast(seed: u64, plant: Option<FastPlant>, keep_trace: bool) -> FastRe
     let mut world = World::new(seed, plant, keep_trace);
     world.live();
     plant::plant_in_product(None);
-    let (attempts, finished) = world.referee.counts();
+    let (attempts, finished) = world.oracle.counts();
     FastReport {
         seed,
-        violation: world.referee.violation.clone(),
-        hash: world.referee.trace.hash(),
+        violation: world.oracle.violation.clone(),
+        hash: world.oracle.trace.hash(),
         simulated_ms: world.now,
         commands: world.log.commands,
         faults: world.trouble.faults,
         attempts,
         finished,
-        trace: world.referee.trace.into_text(),
+        trace: world.oracle.trace.into_text(),
     }
 }

@@ -20,8 +20,8 @@ const LOOKS: u64 = 64;
 const PROGRESS_S: u64 = 10;
 
 /// Carries out the command if it is one of this layer's.
-pub fn carry_out(words: &[String]) -> Option<ExitCode> {
-    let (command, rest) = words.split_first()?;
+pub fn carry_out(args: &[String]) -> Option<ExitCode> {
+    let (command, rest) = args.split_first()?;
     let done = match command.as_str() {
         "fast" => many(rest),
         "fast-seed" => one(rest),
@@ -33,13 +33,13 @@ pub fn carry_out(words: &[String]) -> Option<ExitCode> {
     }))
 }
 
-fn one(words: &[String]) -> Result<ExitCode, String> {
-    let mut words = words.iter();
-    let seed = value(words.next())?;
+fn one(args: &[String]) -> Result<ExitCode, String> {
+    let mut args = args.iter();
+    let seed = value(args.next())?;
     let (mut plant, mut quiet) = (None, false);
-    while let Some(word) = words.next() {
+    while let Some(word) = args.next() {
         match word.as_str() {
-            "--plant" => plant = Some(value::<FastPlant>(words.next())?),
+            "--plant" => plant = Some(value::<FastPlant>(args.next())?),
             "--quiet" => quiet = true,
             other => return Err(format!("unknown option {other:?}")),
         }
@@ -67,7 +67,7 @@ fn uptime_s() -> f64 {
 /// What is counted over all seeds.
 struct Tally {
     begun_s: f64,
-    told: u64,
+    shown_at: u64,
     seeds: u64,
     commands: u64,
     faults: u64,
@@ -77,23 +77,23 @@ struct Tally {
     worst: u8,
 }
 
-fn many(words: &[String]) -> Result<ExitCode, String> {
+fn many(args: &[String]) -> Result<ExitCode, String> {
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
     let mut wanted = Sweep { seeds: 1_000, from: 0, jobs, plant: None };
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
+    let mut args = args.iter();
+    while let Some(word) = args.next() {
         match word.as_str() {
-            "--seeds" => wanted.seeds = value(words.next())?,
-            "--from" => wanted.from = value(words.next())?,
-            "--jobs" => wanted.jobs = value(words.next())?,
-            "--plant" => wanted.plant = Some(value(words.next())?),
+            "--seeds" => wanted.seeds = value(args.next())?,
+            "--from" => wanted.from = value(args.next())?,
+            "--jobs" => wanted.jobs = value(args.next())?,
+            "--plant" => wanted.plant = Some(value(args.next())?),
             other => return Err(format!("unknown option {other:?}")),
         }
     }
     let begun_s = uptime_s();
     let tally = Tally {
         begun_s,
-        told: 0,
+        shown_at: 0,
         seeds: 0,
         commands: 0,
         faults: 0,
@@ -130,8 +130,8 @@ impl Tally {
             return;
         }
         let seconds = (uptime_s() - self.begun_s) as u64;
-        if seconds >= self.told + PROGRESS_S {
-            self.told = seconds;
+        if seconds >= self.shown_at + PROGRESS_S {
+            self.shown_at = seconds;
             println!("{}", self.line());
         }
     }

@@ -21,8 +21,8 @@ mod watchdog;
 use std::collections::BTreeSet;
 
 use crate::cluster::Cluster;
-use crate::dice::Dice;
 use crate::event::{Event, FaultId};
+use crate::rng::SeededRng;
 use crate::scenario;
 
 /// One kind of fault.
@@ -35,7 +35,7 @@ pub trait Fault {
     fn end(&mut self, cluster: &mut Cluster<'_>);
 }
 
-type Draw = fn(&mut Dice) -> Box<dyn Fault>;
+type Draw = fn(&mut SeededRng) -> Box<dyn Fault>;
 
 /// Every kind, by the name that scenarios use.
 const KINDS: &[(&str, Draw)] = &[
@@ -91,7 +91,7 @@ struct Lane {
     rules: scenario::Lane,
     seed: u64,
     label: u64,
-    dice: Dice,
+    rng: SeededRng,
     number: u32,
     next_at_ms: u64,
     now: Option<Begun>,
@@ -106,15 +106,15 @@ struct Begun {
 
 impl Lane {
     fn new(rules: scenario::Lane, seed: u64, label: u64, from_ms: u64) -> Self {
-        let mut dice = Dice::new(seed, label);
-        let next_at_ms = from_ms + dice.within(rules.pause_ms);
-        Self { rules, seed, label, dice, number: 0, next_at_ms, now: None }
+        let mut rng = SeededRng::new(seed, label);
+        let next_at_ms = from_ms + rng.within(rules.pause_ms);
+        Self { rules, seed, label, rng, number: 0, next_at_ms, now: None }
     }
 
     fn step(&mut self, now_ms: u64, cluster: &mut Cluster<'_>, only: Option<&BTreeSet<FaultId>>) {
         if self.now.as_ref().is_some_and(|begun| begun.until_ms <= now_ms) {
             self.heal(cluster);
-            self.next_at_ms = now_ms + self.dice.within(self.rules.pause_ms);
+            self.next_at_ms = now_ms + self.rng.within(self.rules.pause_ms);
         }
         if self.now.is_none() && self.next_at_ms <= now_ms {
             self.begin(now_ms, cluster, only);
@@ -127,14 +127,14 @@ impl Lane {
     fn begin(&mut self, now_ms: u64, cluster: &mut Cluster<'_>, only: Option<&BTreeSet<FaultId>>) {
         self.number += 1;
         let id = FaultId { lane: self.rules.name.clone(), number: self.number };
-        let kind = self.dice.weighted(&self.rules.faults).map(String::as_str);
+        let kind = self.rng.weighted(&self.rules.faults).map(String::as_str);
         let draw = KINDS.iter().find(|(name, _)| Some(*name) == kind).map(|(_, draw)| draw);
-        let length_ms = self.dice.within(self.rules.length_ms);
+        let length_ms = self.rng.within(self.rules.length_ms);
         let mut fault = None;
         if let Some(draw) = draw.filter(|_| only.is_none_or(|only| only.contains(&id))) {
-            let mut dice = Dice::new(self.seed, self.label * 0x1_0000 + u64::from(self.number));
-            let mut drawn = draw(&mut dice);
-            cluster.dice = dice;
+            let mut rng = SeededRng::new(self.seed, self.label * 0x1_0000 + u64::from(self.number));
+            let mut drawn = draw(&mut rng);
+            cluster.rng = rng;
             let what = drawn.begin(cluster);
             cluster.oracle.tell(Event::Fault { id: id.clone(), what, length_ms });
             fault = Some(drawn);

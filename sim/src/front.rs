@@ -15,7 +15,7 @@ use tonic::{Code, Request, Status};
 pub struct Front(NativeApi);
 
 impl Front {
-    pub fn of(node: &Arc<Node>) -> Self {
+    pub fn for_node(node: &Arc<Node>) -> Self {
         Self(NativeApi::new(node.clone()))
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use stint_executor::{
-    Held, Host, HostHealth, Launch, LogChunk, LogError, LogFuture, LogStream, Sandbox, StopReason,
+    Host, HostHealth, Launch, LogChunk, LogError, LogFuture, LogStream, RunningAttempt, Sandbox, StopReason,
 };
 use stint_node::clock::Clock;
 use stint_protocol::{Allowance, AttemptEnd, BootMs, LeaseId, Runtime};
@@ -57,15 +57,15 @@ impl Host for Machine {
         }
     }
 
-    fn held(&self) -> Vec<Held> {
+    fn running(&self) -> Vec<RunningAttempt> {
         let inner = self.inner();
-        let one = |(lease, attempt): (&LeaseId, &Attempt)| Held {
+        let one = |(lease, attempt): (&LeaseId, &Attempt)| RunningAttempt {
             lease: *lease,
             started: !matches!(attempt.phase, Phase::Starting { .. }),
             stopping: inner.watchdog.stopping(*lease).is_some(),
             deadline: inner.watchdog.deadline(*lease).unwrap_or_default(),
         };
-        let waits = |launch: &Launch| Held {
+        let waits = |launch: &Launch| RunningAttempt {
             lease: launch.lease,
             started: false,
             stopping: false,
@@ -149,8 +149,8 @@ impl Host for Watched {
         self.bridge.acknowledge(leases);
     }
 
-    fn held(&self) -> Vec<Held> {
-        self.bridge.held()
+    fn running(&self) -> Vec<RunningAttempt> {
+        self.bridge.running()
     }
 
     fn unacknowledged(&self) -> Vec<AttemptEnd> {

@@ -5,9 +5,8 @@
 mod checkers;
 mod clock;
 mod cluster;
-mod dice;
 mod disk;
-mod disk_trouble;
+mod disk_faults;
 mod event;
 mod fast;
 mod faults;
@@ -27,6 +26,7 @@ mod plant;
 mod process;
 mod program;
 mod recorded;
+mod rng;
 mod rules;
 pub mod scenario;
 mod slurm;

@@ -11,10 +11,10 @@ use stint_protocol::{AttemptEnd, BootMs, EndKind, LeaseId, NodeOffer};
 use tokio::sync::mpsc;
 
 use crate::clock::MachineClock;
-use crate::dice::Dice;
 use crate::oracle::{Oracle, Start};
 use crate::plant::Plant;
 use crate::program::{Program, spawn_failure};
+use crate::rng::SeededRng;
 use crate::scenario::{Range, Workload};
 
 /// Usual time between KILL and the end of a lease, in milliseconds; as in `stint_scheduler::Settings`.
@@ -37,7 +37,7 @@ pub struct Parts {
     pub id: u64,
     pub clock: Arc<MachineClock>,
     pub oracle: Oracle,
-    pub dice: Dice,
+    pub rng: SeededRng,
     pub plant: Option<Plant>,
     pub offer: NodeOffer,
     pub rules: Workload,
@@ -177,7 +177,8 @@ impl Machine {
             |lease: &LeaseId| inner.watchdog.deadline(*lease).is_some_and(|deadline| now < deadline);
         let runs = |attempt: &Attempt| matches!(attempt.phase, Phase::Running(_));
         let goes_on = inner.attempts.iter().filter(|(lease, attempt)| runs(attempt) && in_time(lease));
-        let goes_on = goes_on.map(|(_, attempt)| Start::of(inner.parts.id, &attempt.launch)).collect();
+        let goes_on =
+            goes_on.map(|(_, attempt)| Start::from_launch(inner.parts.id, &attempt.launch)).collect();
         inner.parts.oracle.on_wake(goes_on);
     }
 
@@ -228,7 +229,7 @@ impl Inner {
 
     fn take_on(&mut self, launch: Launch, now: BootMs) {
         let lease = launch.lease;
-        let at = now.plus(self.parts.dice.between(1, START_MS));
+        let at = now.plus(self.parts.rng.between(1, START_MS));
         self.watchdog.start(lease, limits(&launch, self.parts.kill_margin_ms, launch.deadline, now));
         self.given(lease, launch.deadline, now);
         self.attempts.insert(lease, Attempt { launch, phase: Phase::Starting { at } });
@@ -257,10 +258,10 @@ impl Inner {
                 self.end(lease, now, kind);
                 continue;
             }
-            let Parts { id, oracle, dice, rules, .. } = &mut self.parts;
-            let program = Program::drawn(lease, rules, dice, now);
+            let Parts { id, oracle, rng, rules, .. } = &mut self.parts;
+            let program = Program::drawn(lease, rules, rng, now);
             attempt.phase = Phase::Running(program.or_recorded(&attempt.launch.spec.command));
-            oracle.on_start(&Start::of(*id, &attempt.launch));
+            oracle.on_start(&Start::from_launch(*id, &attempt.launch));
             self.tell(HostEvent::Started { lease, at: now });
         }
     }
@@ -276,7 +277,7 @@ impl Inner {
     }
 
     fn on_term(&mut self, lease: LeaseId, now: BootMs) {
-        let soon = now.plus(self.parts.dice.between(1, 200));
+        let soon = now.plus(self.parts.rng.between(1, 200));
         let deaf = self.parts.plant == Some(Plant::LateKill);
         match self.attempts.get_mut(&lease).map(|attempt| &mut attempt.phase) {
             Some(Phase::Running(program)) if program.obeys_term && !deaf => program.dies(soon),
@@ -286,7 +287,7 @@ impl Inner {
     }
 
     fn on_kill(&mut self, lease: LeaseId, now: BootMs) {
-        let soon = now.plus(self.parts.dice.within(if self.slow { SLOW_REAP_MS } else { REAP_MS }));
+        let soon = now.plus(self.parts.rng.within(if self.slow { SLOW_REAP_MS } else { REAP_MS }));
         match self.attempts.get_mut(&lease).map(|attempt| &mut attempt.phase) {
             Some(Phase::Running(program)) => program.dies(soon),
             Some(Phase::Starting { .. }) => self.end(lease, now, EndKind::Lost),
@@ -309,7 +310,7 @@ impl Inner {
     /// The attempt is gone. Some ends are told later.
     fn end(&mut self, lease: LeaseId, now: BootMs, own: EndKind) {
         let kind = self.watchdog.exited(lease).map_or(own, Why::end_kind);
-        let late_ms = if self.parts.dice.one_in(8) { self.parts.dice.between(1, LATE_MS) } else { 0 };
+        let late_ms = if self.parts.rng.one_in(8) { self.parts.rng.between(1, LATE_MS) } else { 0 };
         self.gone(lease, now, kind, now.plus(late_ms));
         self.tell_due(now);
     }

@@ -1,9 +1,9 @@
 //! `stint-sim`: simulates seeds, each in a process of its own. The exit codes stand in `command/exit.rs` and in --help.
 
 mod args;
-mod chance;
 mod command;
 mod fast_commands;
+mod system_random;
 
 use std::process::ExitCode;
 
@@ -17,8 +17,8 @@ use crate::command::{Done, exit, explain, regressions, replay, run, scenarios, s
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    if let Some(code) = fast_commands::carry_out(&words) {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(code) = fast_commands::carry_out(&args) {
         return code;
     }
     // Before anything else takes chance from the system: all of a simulated process comes from its seed.

@@ -105,7 +105,7 @@ async fn enlist(node: &Node) -> Result<(), Failed> {
 
 /// The founder adds those that only execute.
 async fn learn(node: &Node) -> Result<(), Failed> {
-    while node.shared.view().state.node(node.id).is_none() {
+    while node.applied.view().state.node(node.id).is_none() {
         sleep(PAUSE).await;
     }
     Ok(())

@@ -14,7 +14,7 @@ use quinn::{AsyncUdpSocket, Endpoint, EndpointConfig, TokioRuntime, UdpPoller};
 use tokio::sync::Notify;
 use turmoil::net::UdpSocket;
 
-use crate::dice::Dice;
+use crate::rng::SeededRng;
 
 /// Where peers listen.
 pub const PORT: u16 = 7000;
@@ -25,22 +25,22 @@ const WAITING: usize = 1_024;
 
 /// The weather on all links: how many datagrams of a hundred are lost or doubled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Weather {
+pub struct LinkFaults {
     pub lost_percent: u64,
     pub doubled_percent: u64,
 }
 
 /// What the faults set and the sockets read.
 #[derive(Clone, Default)]
-pub struct Sky(Arc<Mutex<Weather>>);
+pub struct SharedLinkFaults(Arc<Mutex<LinkFaults>>);
 
-impl Sky {
-    pub fn get(&self) -> Weather {
+impl SharedLinkFaults {
+    pub fn get(&self) -> LinkFaults {
         *lock(&self.0)
     }
 
-    pub fn set(&self, weather: Weather) {
-        *lock(&self.0) = weather;
+    pub fn set(&self, link_faults: LinkFaults) {
+        *lock(&self.0) = link_faults;
     }
 }
 
@@ -116,13 +116,18 @@ impl Card {
     }
 
     /// A QUIC endpoint of the process that begins now.
-    pub fn endpoint(&self, own: SocketAddr, sky: Sky, mut dice: Dice) -> io::Result<Endpoint> {
+    pub fn endpoint(
+        &self,
+        own: SocketAddr,
+        link_faults: SharedLinkFaults,
+        mut rng: SeededRng,
+    ) -> io::Result<Endpoint> {
         *lock(&self.0.arrived) = Arrived { open: true, ..Arrived::default() };
         let mut seed = [0; 32];
-        seed.chunks_mut(8).for_each(|part| part.copy_from_slice(&dice.next().to_le_bytes()));
+        seed.chunks_mut(8).for_each(|part| part.copy_from_slice(&rng.next().to_le_bytes()));
         let mut config = EndpointConfig::default();
         config.rng_seed(Some(seed));
-        let socket = SimUdp { own, card: self.clone(), sky, dice: Mutex::new(dice) };
+        let socket = SimUdp { own, card: self.clone(), link_faults, rng: Mutex::new(rng) };
         Endpoint::new_with_abstract_socket(config, None, Arc::new(socket), Arc::new(TokioRuntime))
     }
 }
@@ -130,8 +135,8 @@ impl Card {
 struct SimUdp {
     own: SocketAddr,
     card: Card,
-    sky: Sky,
-    dice: Mutex<Dice>,
+    link_faults: SharedLinkFaults,
+    rng: Mutex<SeededRng>,
 }
 
 impl Debug for SimUdp {
@@ -151,12 +156,12 @@ impl UdpPoller for AlwaysWritable {
 
 impl SimUdp {
     fn copies(&self) -> u32 {
-        let weather = self.sky.get();
-        let mut dice = lock(&self.dice);
-        if dice.below(100) < weather.lost_percent {
+        let link_faults = self.link_faults.get();
+        let mut rng = lock(&self.rng);
+        if rng.below(100) < link_faults.lost_percent {
             return 0;
         }
-        if dice.below(100) < weather.doubled_percent { 2 } else { 1 }
+        if rng.below(100) < link_faults.doubled_percent { 2 } else { 1 }
     }
 }
 

@@ -125,7 +125,7 @@ impl Operator {
         let newest =
             peers.iter().filter(leads).filter_map(Peer::node).max_by_key(|n| n.raft.status().term)?;
         self.membership(&newest.raft.status()).or_else(|| {
-            let state = newest.shared.view().state;
+            let state = newest.applied.view().state;
             let wrong = |id: u64, mode: NodeMode| self.draining.contains(&id) != (mode == NodeMode::Draining);
             let node = state.nodes().find(|node| wrong(node.id.0, node.mode))?;
             let drains = self.draining.contains(&node.id.0);

@@ -44,7 +44,7 @@ pub struct Start {
 
 impl Start {
     /// From its launch.
-    pub fn of(machine: u64, launch: &Launch) -> Self {
+    pub fn from_launch(machine: u64, launch: &Launch) -> Self {
         let gpus = launch.gpus.iter().map(|gpu| gpu.id.clone()).collect();
         Self { machine, lease: launch.lease, gpus, needs: launch.spec.resources() }
     }

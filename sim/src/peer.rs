@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use stint_executor::{Host, HostEvent};
 use stint_node::agent::Agent;
 use stint_node::announce::announce;
-use stint_node::assemble::{AssembleError, Parts, assemble};
-use stint_node::clock::{Chance, Clock};
+use stint_node::applied_state::VersionTooOld;
+use stint_node::build::{BuildError, NodeParts, build_node};
+use stint_node::clock::{Clock, Rng};
 use stint_node::node::{Link, Node};
 use stint_node::peers;
-use stint_node::shared::Outgrown;
 use stint_protocol::{Incarnation, NodeId, Nonce, Version, version};
 use stint_raft::Settings;
 use stint_scheduler::RegisterNode;
@@ -19,19 +19,19 @@ use stint_slurm_bridge::Bridge;
 use tokio::sync::mpsc;
 
 use crate::clock::MachineClock;
-use crate::dice::Dice;
 use crate::disk::{self, MemoryDisk};
 use crate::host::Watched;
 use crate::identity::{authority, identity};
 use crate::machine::{self, Machine};
 use crate::membership::{self, Members};
-use crate::network::{Card, PORT, Sky};
+use crate::network::{Card, PORT, SharedLinkFaults};
 use crate::offer::offer;
 use crate::oracle::Oracle;
 use crate::plant::Plant;
+use crate::rng::SeededRng;
 use crate::scenario::Scenario;
 use crate::slurm::{self, SlurmWorld};
-use crate::workload::Desk;
+use crate::workload::Requests;
 
 /// Entries between two snapshots: few, so that they happen.
 const SNAPSHOT_EVERY: u64 = 150;
@@ -72,9 +72,9 @@ pub struct Surroundings {
     pub scenario: Arc<Scenario>,
     pub members: Members,
     pub plant: Option<Plant>,
-    pub sky: Sky,
+    pub link_faults: SharedLinkFaults,
     pub oracle: Oracle,
-    pub desk: Desk,
+    pub desk: Requests,
     pub slurm: SlurmWorld,
 }
 
@@ -90,7 +90,7 @@ impl Peer {
             id,
             clock: clock.clone(),
             oracle: world.oracle.clone(),
-            dice: Dice::new(world.seed, 0x1000 + id),
+            rng: SeededRng::new(world.seed, 0x1000 + id),
             plant: world.plant,
             offer,
             rules: world.scenario.workload.clone(),
@@ -98,7 +98,7 @@ impl Peer {
         });
         let disk = MemoryDisk::default();
         if world.plant == Some(Plant::LyingDisk) {
-            disk.trouble(|trouble| trouble.lying_syncs = true);
+            disk.faults(|trouble| trouble.lying_syncs = true);
         }
         Self(Arc::new(Inner {
             id,
@@ -142,12 +142,12 @@ impl Peer {
     }
 
     /// Why its process ended, when that is for its version.
-    pub fn outgrown(&self, how: &Result<(), Failed>) -> Option<Outgrown> {
+    pub fn outgrown(&self, how: &Result<(), Failed>) -> Option<VersionTooOld> {
         let at_start = || match how.as_ref().err()?.downcast_ref()? {
-            AssembleError::Outgrown(outgrown) => Some(*outgrown),
+            BuildError::Outgrown(outgrown) => Some(*outgrown),
             _ => None,
         };
-        self.node().and_then(|node| node.shared.outgrown()).or_else(at_start)
+        self.node().and_then(|node| node.applied.outgrown()).or_else(at_start)
     }
 
     /// The machine under it.
@@ -188,11 +188,11 @@ impl Peer {
     }
 
     /// The machine is about to lose its power. With `garbage` its disk keeps some of what was not synced damaged.
-    pub fn power_goes(&self, dice: &mut Dice, garbage: bool) {
+    pub fn power_goes(&self, rng: &mut SeededRng, garbage: bool) {
         self.slot().take();
         self.0.card.close(true);
         self.0.machine.power_lost();
-        self.0.disk.power_lost(dice, garbage);
+        self.0.disk.power_lost(rng, garbage);
         self.0.clock.power_on();
         self.0.boots.fetch_add(1, Ordering::SeqCst);
     }
@@ -201,22 +201,22 @@ impl Peer {
     pub async fn run(self) -> Result<(), Failed> {
         let life = self.0.lives.fetch_add(1, Ordering::SeqCst) + 1;
         let world = &self.0.world;
-        let mut dice = Dice::new(world.seed, 0x2000 + self.0.id * 0x10_0000 + life);
+        let mut rng = SeededRng::new(world.seed, 0x2000 + self.0.id * 0x10_0000 + life);
         let own = address_of(self.0.id).parse()?;
-        let endpoint = self.0.card.endpoint(own, world.sky.clone(), Dice::new(dice.next(), 1))?;
-        let parts = Parts {
+        let endpoint = self.0.card.endpoint(own, world.link_faults.clone(), SeededRng::new(rng.next(), 1))?;
+        let parts = NodeParts {
             id: NodeId(self.0.id),
             cluster: "sim".into(),
             speaks: self.speaks(),
             authority: authority(),
             identity: identity(self.0.id),
             log: PathBuf::from("/raft"),
-            settings: self.raft_settings(&mut dice),
+            settings: self.raft_settings(&mut rng),
             endpoint: endpoint.clone(),
             clock: self.0.clock.clone(),
-            chance: Arc::new(Chance::seeded(dice.next())),
+            rng: Arc::new(Rng::seeded(rng.next())),
         };
-        let (node, queue) = assemble(parts).await?;
+        let (node, queue) = build_node(parts).await?;
         *self.slot() = Some(node.clone());
         tokio::spawn(peers::serve(endpoint, node.clone()));
         tokio::spawn(node.leader.clone().run(queue));
@@ -239,7 +239,7 @@ impl Peer {
         Ok(())
     }
 
-    fn raft_settings(&self, dice: &mut Dice) -> Settings {
+    fn raft_settings(&self, rng: &mut SeededRng) -> Settings {
         let mut settings = Settings::new("sim");
         settings.disk_id = Some(membership::disk_text(self.0.id));
         settings.profile = self.0.world.scenario.cluster.profile();
@@ -247,9 +247,9 @@ impl Peer {
         settings.keep_entries_after_snapshot = KEEP_ENTRIES;
         settings.segment_bytes = SEGMENT_BYTES;
         settings.inline_io = true;
-        settings.rng_seed = Some(dice.next());
+        settings.rng_seed = Some(rng.next());
         settings.disk = Arc::new(self.0.disk.session());
-        settings.sync_delay = disk::sync_delay(&self.0.disk, Dice::new(dice.next(), 2));
+        settings.sync_delay = disk::sync_delay(&self.0.disk, SeededRng::new(rng.next(), 2));
         settings.mutation_leader_restore = self.0.world.plant == Some(Plant::LeaderRestore);
         settings
     }
@@ -258,12 +258,12 @@ impl Peer {
     fn observe(&self, node: &Arc<Node>, life: u64) {
         let (oracle, watched, id) = (self.0.world.oracle.clone(), node.clone(), self.0.id);
         tokio::spawn(async move {
-            let mut applied = watched.shared.applied();
-            oracle.on_first_state(id, &watched.shared.view().state);
+            let mut applied = watched.applied.applied();
+            oracle.on_first_state(id, &watched.applied.view().state);
             while applied.changed().await.is_ok() {
-                let view = watched.shared.view();
+                let view = watched.applied.view();
                 oracle.on_state(id, life, view.at, &view.state);
-                oracle.on_version(id, watched.shared.speaks, view.at, view.state.version());
+                oracle.on_version(id, watched.applied.speaks, view.at, view.state.version());
             }
         });
         let (oracle, watched) = (self.0.world.oracle.clone(), node.clone());
@@ -291,7 +291,7 @@ impl Peer {
         let clock = self.0.clock.clone();
         let doors = stint_slurm_bridge::Doors {
             slurm: Arc::new(doors.clone()),
-            shelf: Arc::new(doors),
+            job_dir: Arc::new(doors),
             now: Arc::new(move || clock.boot()),
             timing: slurm::timing(world.scenario.cluster.kill_margin_ms),
         };
@@ -314,7 +314,7 @@ impl Peer {
             self.0.incarnation.fetch_add(1, Ordering::SeqCst);
         }
         let incarnation = Incarnation(self.0.incarnation.load(Ordering::SeqCst));
-        let nonce = Nonce(node.chance.bits() as u64);
+        let nonce = Nonce(node.rng.random_bits() as u64);
         // Set once a process.
         let _ = node.output.host.set(host.clone());
         let offer = self.0.machine.offer();

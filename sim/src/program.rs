@@ -2,8 +2,8 @@
 
 use stint_protocol::{BootMs, EndKind, LeaseId};
 
-use crate::dice::Dice;
 use crate::recorded;
+use crate::rng::SeededRng;
 use crate::scenario::Workload;
 
 /// What a program will do.
@@ -35,8 +35,8 @@ enum Ways {
 /// The same for every attempt of a task, but for failures that lie with the machine.
 fn ways(lease: LeaseId, rules: &Workload) -> Ways {
     let task = lease.task.0;
-    let mut dice = Dice::new(task as u64 ^ (task >> 64) as u64, 0x5000);
-    let percent = dice.below(100);
+    let mut rng = SeededRng::new(task as u64 ^ (task >> 64) as u64, 0x5000);
+    let percent = rng.below(100);
     if percent < rules.hanging_percent {
         return Ways::Hangs;
     }
@@ -44,8 +44,8 @@ fn ways(lease: LeaseId, rules: &Workload) -> Ways {
         return Ways::Succeeds;
     }
     let first = lease.attempt == 1;
-    match dice.below(10) {
-        0..=3 => Ways::Fails(EndKind::Exited(dice.between(1, 255) as i32)),
+    match rng.below(10) {
+        0..=3 => Ways::Fails(EndKind::Exited(rng.between(1, 255) as i32)),
         4 => Ways::Fails(EndKind::Signalled(11)),
         5 | 6 => Ways::Fails(EndKind::OutOfMemory),
         7 => Ways::CannotStart(EndKind::NotRunnable),
@@ -58,20 +58,20 @@ fn ways(lease: LeaseId, rules: &Workload) -> Ways {
 
 impl Program {
     /// Begins now.
-    pub fn drawn(lease: LeaseId, rules: &Workload, dice: &mut Dice, now: BootMs) -> Self {
-        let run_ms = if rules.run_ms.is_empty() { 0 } else { dice.within(*dice.clone().pick(&rules.run_ms)) };
+    pub fn drawn(lease: LeaseId, rules: &Workload, rng: &mut SeededRng, now: BootMs) -> Self {
+        let run_ms = if rules.run_ms.is_empty() { 0 } else { rng.within(*rng.clone().pick(&rules.run_ms)) };
         let (hangs, end) = match ways(lease, rules) {
             Ways::Succeeds => (false, EndKind::Exited(0)),
             Ways::Hangs => (true, EndKind::Exited(0)),
             Ways::Fails(kind) | Ways::CannotStart(kind) => (false, kind),
         };
         let ends_at = (!hangs).then(|| now.plus(run_ms));
-        Self { since: now, ends_at, end, obeys_term: !dice.one_in(3), dies_at: None }
+        Self { since: now, ends_at, end, obeys_term: !rng.one_in(3), dies_at: None }
     }
 
     /// A recorded task does what was recorded.
     pub fn or_recorded(self, command: &[String]) -> Self {
-        let Some((run_ms, code)) = recorded::told(command) else { return self };
+        let Some((run_ms, code)) = recorded::recorded_run(command) else { return self };
         Self { ends_at: run_ms.map(|ms| self.since.plus(ms)), end: EndKind::Exited(code), ..self }
     }
 

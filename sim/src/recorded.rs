@@ -56,7 +56,7 @@ impl RecordedTask {
 }
 
 /// What a command of `RecordedTask::command` says: how long it runs, unless it hangs, and its exit code.
-pub fn told(command: &[String]) -> Option<(Option<u64>, i32)> {
+pub fn recorded_run(command: &[String]) -> Option<(Option<u64>, i32)> {
     let [word, run_ms, end] = command else { return None };
     let run_ms = run_ms.parse().ok().filter(|_| word == "recorded")?;
     Some(((end != "hangs").then_some(run_ms), i32::from(end == "failed")))
@@ -71,11 +71,11 @@ mod tests {
         let text = r#"{"at_ms": 5, "class": "gpu", "cpu_milli": 1000, "memory_bytes": 1, "run_ms": 70}"#;
         let task: RecordedTask = serde_json::from_str(text).unwrap();
         assert_eq!((task.count, task.priority), (1, 50));
-        assert_eq!(told(&task.command()), Some((Some(70), 0)));
+        assert_eq!(recorded_run(&task.command()), Some((Some(70), 0)));
         let hangs = RecordedTask { end: RecordedEnd::Hangs, ..task.clone() };
-        assert_eq!(told(&hangs.command()), Some((None, 0)));
+        assert_eq!(recorded_run(&hangs.command()), Some((None, 0)));
         let failed = RecordedTask { end: RecordedEnd::Failed, ..task };
-        assert_eq!(told(&failed.command()), Some((Some(70), 1)));
-        assert_eq!(told(&["simulated".into()]), None);
+        assert_eq!(recorded_run(&failed.command()), Some((Some(70), 1)));
+        assert_eq!(recorded_run(&["simulated".into()]), None);
     }
 }

@@ -13,13 +13,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use stint_executor::Launch;
 use stint_protocol::{EndKind, LeaseId, NodeOffer, Resources};
-use stint_slurm_bridge::door::JobId;
-use stint_slurm_bridge::state::{How, Over, Told};
+use stint_slurm_bridge::doors::JobId;
+use stint_slurm_bridge::state::{EndReason, JobEnd, JobState};
 
 use crate::clock::WorldTime;
-use crate::dice::Dice;
 use crate::oracle::{Oracle, Severity};
 use crate::plant::Plant;
+use crate::rng::SeededRng;
 use crate::scenario::{Range, Workload};
 
 pub use doors::{Doors, timing};
@@ -70,7 +70,7 @@ pub struct SlurmWorld(Arc<Mutex<Inner>>);
 struct Inner {
     time: WorldTime,
     oracle: Oracle,
-    dice: Dice,
+    rng: SeededRng,
     rules: Workload,
     plant: Option<Plant>,
     /// Jobs that run at a time.
@@ -91,7 +91,7 @@ struct Inner {
 struct Job {
     node: u64,
     launch: Launch,
-    shown: Told,
+    shown: JobState,
     /// Since when it is like that.
     since_ms: u64,
     /// When it begins, if nothing comes between.
@@ -103,7 +103,7 @@ impl SlurmWorld {
     pub fn new(
         time: WorldTime,
         oracle: Oracle,
-        dice: Dice,
+        rng: SeededRng,
         rules: Workload,
         plant: Option<Plant>,
         slots: u32,
@@ -114,7 +114,7 @@ impl SlurmWorld {
         Self(Arc::new(Mutex::new(Inner {
             time,
             oracle,
-            dice,
+            rng,
             rules,
             plant,
             slots: slots as usize,
@@ -152,22 +152,22 @@ impl SlurmWorld {
     pub fn forget(&self) -> String {
         let mut inner = self.inner();
         let now = inner.time.ms();
-        let saved = now.saturating_sub(inner.dice.between(0, UNSAVED_MS));
+        let saved = now.saturating_sub(inner.rng.between(0, UNSAVED_MS));
         let (mut unknown, mut again) = (0, 0);
         let recent: Vec<JobId> =
             inner.jobs.iter().filter(|(_, job)| job.since_ms > saved).map(|(id, _)| *id).collect();
         for id in recent {
-            let begins_ms = now + inner.dice.within(QUEUE_MS);
-            let found_ms = now + inner.dice.within(ORPHAN_MS);
-            let lost = inner.dice.one_in(2);
+            let begins_ms = now + inner.rng.within(QUEUE_MS);
+            let found_ms = now + inner.rng.within(ORPHAN_MS);
+            let lost = inner.rng.one_in(2);
             let Some(job) = inner.jobs.get_mut(&id) else { continue };
-            if lost || job.shown == Told::Waits {
+            if lost || job.shown == JobState::Waiting {
                 inner.jobs.remove(&id);
                 unknown += 1;
                 // The next job gets a number that was given already.
                 inner.last_job = inner.last_job.min(id.0 - 1);
             } else {
-                (job.shown, job.since_ms, job.begins_ms) = (Told::Waits, now, begins_ms);
+                (job.shown, job.since_ms, job.begins_ms) = (JobState::Waiting, now, begins_ms);
                 again += 1;
             }
             let of_job = inner.scripts.iter_mut().filter(|script| script.job == id);
@@ -182,15 +182,15 @@ impl SlurmWorld {
     /// takes its place.
     pub fn strike(&self, node_fails: bool) -> String {
         let mut inner = self.inner();
-        let (now, kill_ms) = (inner.time.ms(), inner.dice.clone().within(KILL_MS));
+        let (now, kill_ms) = (inner.time.ms(), inner.rng.clone().within(KILL_MS));
         let running: Vec<JobId> =
-            inner.jobs.iter().filter(|(_, job)| job.shown == Told::Runs).map(|(id, _)| *id).collect();
+            inner.jobs.iter().filter(|(_, job)| job.shown == JobState::Running).map(|(id, _)| *id).collect();
         if running.is_empty() {
             return "no job of Slurm runs".into();
         }
-        let id = *inner.dice.pick(&running);
+        let id = *inner.rng.pick(&running);
         if node_fails {
-            inner.over(id, How::NodeFailed, None, now);
+            inner.over(id, EndReason::NodeFailed, None, now);
             return format!("the node of Slurm job {id} fails");
         }
         let of_job = inner.scripts.iter_mut().filter(|script| script.job == id);
@@ -241,7 +241,7 @@ impl Inner {
         self.arriving = later;
         let due: Vec<(u64, JobId, Job)> = due;
         for (_, id, mut job) in due {
-            (job.since_ms, job.begins_ms) = (now, now + self.dice.within(QUEUE_MS));
+            (job.since_ms, job.begins_ms) = (now, now + self.rng.within(QUEUE_MS));
             self.jobs.insert(id, job);
         }
     }
@@ -250,13 +250,13 @@ impl Inner {
         if self.trouble.down {
             return;
         }
-        let running = self.jobs.values().filter(|job| job.shown == Told::Runs).count();
-        let waits = |job: &Job| job.shown == Told::Waits && job.begins_ms <= now;
+        let running = self.jobs.values().filter(|job| job.shown == JobState::Running).count();
+        let waits = |job: &Job| job.shown == JobState::Waiting && job.begins_ms <= now;
         let due: Vec<JobId> = self.jobs.iter().filter(|(_, job)| waits(job)).map(|(id, _)| *id).collect();
         for id in due.into_iter().take(self.slots.saturating_sub(running)) {
             let Some(job) = self.jobs.get_mut(&id) else { continue };
-            (job.shown, job.since_ms) = (Told::Runs, now);
-            let script = Script::new(id, job.launch.clone(), &mut self.dice, now);
+            (job.shown, job.since_ms) = (JobState::Running, now);
+            let script = Script::new(id, job.launch.clone(), &mut self.rng, now);
             self.scripts.push(script);
         }
     }
@@ -274,42 +274,42 @@ impl Inner {
     }
 
     /// What ran of a job is gone: the controller is told, if it knows the job as one that runs.
-    fn ended(&mut self, script: &Script, how: How, code: Option<(i32, i32)>, now: u64) {
+    fn ended(&mut self, script: &Script, how: EndReason, code: Option<(i32, i32)>, now: u64) {
         let again = self.scripts.iter().any(|other| other.job == script.job);
-        let runs = self.jobs.get(&script.job).is_some_and(|job| job.shown == Told::Runs);
+        let runs = self.jobs.get(&script.job).is_some_and(|job| job.shown == JobState::Running);
         if runs && !again && script.is_current {
             self.over(script.job, how, code, now);
         }
     }
 
-    fn over(&mut self, id: JobId, how: How, code: Option<(i32, i32)>, now: u64) {
+    fn over(&mut self, id: JobId, how: EndReason, code: Option<(i32, i32)>, now: u64) {
         if let Some(job) = self.jobs.get_mut(&id) {
-            (job.shown, job.since_ms) = (Told::Over(Over { how, code }), now);
+            (job.shown, job.since_ms) = (JobState::Ended(JobEnd { reason: how, code }), now);
         }
     }
 
     fn cancel(&mut self, id: JobId, now: u64) {
-        let kill_ms = now + self.dice.within(KILL_MS);
+        let kill_ms = now + self.rng.within(KILL_MS);
         let Some(job) = self.jobs.get(&id) else { return };
         match job.shown {
-            Told::Waits => self.over(id, How::Cancelled, None, now),
-            Told::Runs | Told::Ends => {
+            JobState::Waiting => self.over(id, EndReason::Cancelled, None, now),
+            JobState::Running | JobState::Completing => {
                 let of_job = self.scripts.iter_mut().filter(|script| script.job == id);
                 of_job.for_each(|script| script.dies(kill_ms, Ending::Cancelled));
             }
-            Told::Over(_) => {}
+            JobState::Ended(_) => {}
         }
     }
 
     fn purge(&mut self, now: u64) {
         let age_ms = if self.trouble.purges { 0 } else { MIN_JOB_AGE_MS };
-        self.jobs.retain(|_, job| !matches!(job.shown, Told::Over(_)) || now < job.since_ms + age_ms);
+        self.jobs.retain(|_, job| !matches!(job.shown, JobState::Ended(_)) || now < job.since_ms + age_ms);
     }
 
     /// When what is written now is seen elsewhere.
     fn seen_at(&mut self, now: u64) -> u64 {
         let stale = self.trouble.stale_ms.unwrap_or(STALE_MS);
-        now + self.dice.within(stale)
+        now + self.rng.within(stale)
     }
 
     fn violate(&self, rule: &'static str, what: String) {

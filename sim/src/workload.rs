@@ -4,20 +4,20 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use stint_node::attempt_output::log_keeper;
+use stint_node::attempt_output::log_node_of;
 use stint_node::node::Node;
 use stint_node::service::{AcceptedTasks, NewTasks, Principal, Proof, Service, ServiceError};
 use stint_node::wire::{LogAnswer, ReadLog, Refusal, RefusalCode, Request};
 use stint_protocol::{Class, IdempotencyKey, RetryPolicy, Runtime, TaskId, TaskSpec, Tenant, v1};
 use tokio::time::sleep;
 
-use crate::dice::Dice;
 use crate::front::Front;
 use crate::host::output;
 use crate::operator::Operation;
 use crate::oracle::{Oracle, Severity};
 use crate::peer::Peer;
 use crate::recorded::RecordedTask;
+use crate::rng::SeededRng;
 use crate::scenario::Workload as Rules;
 
 /// How long a client waits for an answer before it asks another peer, in milliseconds: beyond a peer's own deadline.
@@ -62,24 +62,24 @@ enum Answer {
 
 /// Requests and answers on their way between clients and peers.
 #[derive(Clone)]
-pub struct Desk {
-    trays: Arc<Mutex<Trays>>,
+pub struct Requests {
+    trays: Arc<Mutex<RequestQueues>>,
     oracle: Oracle,
 }
 
 #[derive(Default)]
-struct Trays {
+struct RequestQueues {
     asked: BTreeMap<u64, VecDeque<(u64, Ask)>>,
     answered: Vec<(u64, Answer)>,
 }
 
-impl Desk {
+impl Requests {
     /// Nothing asked yet.
     pub fn new(oracle: Oracle) -> Self {
         Self { trays: Arc::default(), oracle }
     }
 
-    fn trays(&self) -> MutexGuard<'_, Trays> {
+    fn trays(&self) -> MutexGuard<'_, RequestQueues> {
         self.trays.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
@@ -115,7 +115,7 @@ impl Desk {
 
     /// As a program does that knows the API alone; what that does not offer is done as ever.
     async fn through_front(&self, node: &Arc<Node>, ask: Ask) -> Result<Answer, Refusal> {
-        let front = Front::of(node);
+        let front = Front::for_node(node);
         match ask {
             Ask::Submit(submit) => {
                 let (first, count, repeated) = front.submit(submit.request()).await?;
@@ -160,7 +160,7 @@ impl Desk {
     /// What is read is what the attempt wrote, or a reason why not.
     async fn read_log(&self, node: &Node, task: TaskId) -> Result<Answer, Refusal> {
         let state = node.leader_client.read().await?;
-        let Some((keeper, lease)) = log_keeper(&state, task, 0) else { return Ok(Answer::Done) };
+        let Some((keeper, lease)) = log_node_of(&state, task, 0) else { return Ok(Answer::Done) };
         let read = ReadLog {
             lease,
             stderr: false,
@@ -204,22 +204,22 @@ async fn operate(node: &Node, operation: Operation) -> Result<Answer, Refusal> {
 }
 
 impl Submit {
-    fn drawn(number: u64, rules: &Rules, dice: &mut Dice) -> Self {
-        let class = dice.weighted(&rules.classes).and_then(|name| name.parse().ok());
+    fn drawn(number: u64, rules: &Rules, rng: &mut SeededRng) -> Self {
+        let class = rng.weighted(&rules.classes).and_then(|name| name.parse().ok());
         Self {
             key: format!("client-{number}"),
             class: class.unwrap_or(Class::CpuShort),
-            count: if dice.one_in(4) { dice.within(rules.count) as u32 } else { 1 },
-            priority: dice.below(101) as u8,
-            retry_failures: dice.one_in(2),
-            grace_ms: dice.between(0, 1_500),
+            count: if rng.one_in(4) { rng.within(rules.count) as u32 } else { 1 },
+            priority: rng.below(101) as u8,
+            retry_failures: rng.one_in(2),
+            grace_ms: rng.between(0, 1_500),
             recorded: None,
         }
     }
 
     /// As it was recorded; what no recording holds is drawn.
-    fn played(task: &RecordedTask, number: u64, rules: &Rules, dice: &mut Dice) -> Self {
-        let drawn = Self::drawn(number, rules, dice);
+    fn played(task: &RecordedTask, number: u64, rules: &Rules, rng: &mut SeededRng) -> Self {
+        let drawn = Self::drawn(number, rules, rng);
         let class = task.class.parse().unwrap_or(drawn.class);
         let recorded = Some(task.clone());
         Self { class, count: task.count, priority: task.priority, recorded, ..drawn }
@@ -291,9 +291,9 @@ struct Open {
 /// All clients.
 pub struct Workload {
     rules: Rules,
-    desk: Desk,
+    desk: Requests,
     oracle: Oracle,
-    dice: Dice,
+    rng: SeededRng,
     open: BTreeMap<u64, Open>,
     /// What the request that is sent next was answered before.
     refused: Option<Refusal>,
@@ -307,12 +307,12 @@ pub struct Workload {
 
 impl Workload {
     /// Clients that begin when they are asked to.
-    pub fn new(rules: Rules, desk: Desk, oracle: Oracle, dice: Dice) -> Self {
+    pub fn new(rules: Rules, desk: Requests, oracle: Oracle, rng: SeededRng) -> Self {
         Self {
             rules,
             desk,
             oracle,
-            dice,
+            rng,
             open: BTreeMap::new(),
             refused: None,
             next: 0,
@@ -336,13 +336,13 @@ impl Workload {
         if now_ms < self.next_at_ms {
             return;
         }
-        self.next_at_ms = now_ms + self.dice.within(self.rules.every_ms);
+        self.next_at_ms = now_ms + self.rng.within(self.rules.every_ms);
         let known = self.oracle.acknowledged();
-        let ask = match self.dice.weighted(&self.rules.requests).map(String::as_str) {
-            Some("cancel") if !known.is_empty() => Ask::Cancel(*self.dice.pick(&known)),
+        let ask = match self.rng.weighted(&self.rules.requests).map(String::as_str) {
+            Some("cancel") if !known.is_empty() => Ask::Cancel(*self.rng.pick(&known)),
             Some("read") => Ask::Read,
-            Some("log") if !known.is_empty() => Ask::Log(*self.dice.pick(&known)),
-            _ => Ask::Submit(Submit::drawn(self.next, &self.rules, &mut self.dice)),
+            Some("log") if !known.is_empty() => Ask::Log(*self.rng.pick(&known)),
+            _ => Ask::Submit(Submit::drawn(self.next, &self.rules, &mut self.rng)),
         };
         self.begin(ask, false, now_ms, peers);
     }
@@ -353,7 +353,7 @@ impl Workload {
         while let Some(task) =
             self.rules.recorded.get(self.played).filter(|task| began_ms + task.at_ms <= now_ms)
         {
-            let submit = Submit::played(task, self.next, &self.rules, &mut self.dice);
+            let submit = Submit::played(task, self.next, &self.rules, &mut self.rng);
             self.played += 1;
             self.begin(Ask::Submit(submit), false, now_ms, peers);
         }
@@ -366,7 +366,7 @@ impl Workload {
     }
 
     fn send(&mut self, number: u64, ask: Ask, again: bool, now_ms: u64, peers: &[Peer]) {
-        let to = self.dice.pick(peers);
+        let to = self.rng.pick(peers);
         self.ask(number, ask, (to.id(), to.life()), again, now_ms);
     }
 
@@ -414,7 +414,7 @@ impl Workload {
                     let what = format!("{} was acknowledged twice as new", submit.key);
                     self.oracle.violate(Severity::Safety, "one answer a request", what);
                 }
-                if !open.again && self.dice.one_in(6) {
+                if !open.again && self.rng.one_in(6) {
                     self.begin(open.ask, true, now_ms, peers);
                 }
             }

@@ -11,21 +11,21 @@ use turmoil::Builder;
 
 use crate::clock::{MachineClock, WorldTime};
 use crate::cluster::{CALM_LATENCY_MS, Cluster};
-use crate::dice::Dice;
 use crate::event::{Event, FaultId};
 use crate::faults::Faults;
 use crate::guard;
 use crate::membership::Members;
-use crate::network::Sky;
+use crate::network::SharedLinkFaults;
 use crate::operator::Operator;
 use crate::oracle::{Oracle, Severity, Violation};
 use crate::panics;
 use crate::peer::{Peer, Surroundings};
 use crate::plant::Plant;
+use crate::rng::SeededRng;
 use crate::scenario::{Scenario, Topology};
 use crate::slurm::SlurmWorld;
 use crate::trace::Trace;
-use crate::workload::{Desk, Workload};
+use crate::workload::{Requests, Workload};
 
 /// What is run: which seed of which scenario, and how.
 #[derive(Clone, Debug, Default)]
@@ -97,15 +97,15 @@ impl<'a> World<'a> {
             .udp_capacity(4_096)
             .build();
         let members = Members {
-            voters: Dice::new(seed, 0x4003).within(scenario.topology.voters),
-            executors: Dice::new(seed, 0x4004).within(scenario.topology.executors),
-            old: Dice::new(seed, 0x4005).within(scenario.topology.old_peers),
+            voters: SeededRng::new(seed, 0x4003).within(scenario.topology.voters),
+            executors: SeededRng::new(seed, 0x4004).within(scenario.topology.executors),
+            old: SeededRng::new(seed, 0x4005).within(scenario.topology.old_peers),
         };
-        let (sky, desk) = (Sky::default(), Desk::new(oracle.clone()));
+        let (link_faults, desk) = (SharedLinkFaults::default(), Requests::new(oracle.clone()));
         let slurm = SlurmWorld::new(
             time.clone(),
             oracle.clone(),
-            Dice::new(seed, 0x6000),
+            SeededRng::new(seed, 0x6000),
             scenario.workload.clone(),
             plant,
             scenario.topology.slurm_jobs,
@@ -115,22 +115,22 @@ impl<'a> World<'a> {
             scenario: Arc::new(scenario.clone()),
             members,
             plant,
-            sky: sky.clone(),
+            link_faults: link_faults.clone(),
             oracle: oracle.clone(),
             desk: desk.clone(),
             slurm: slurm.clone(),
         };
-        let mut dice = Dice::new(seed, 0x4000);
+        let mut rng = SeededRng::new(seed, 0x4000);
         let peers: Vec<Peer> = (1..=members.all())
-            .map(|id| Peer::new(id, clock(id, run, &time, &mut dice).into(), &around))
+            .map(|id| Peer::new(id, clock(id, run, &time, &mut rng).into(), &around))
             .collect();
         for peer in &peers {
             let card = peer.card().clone();
             sim.host(peer.host_name(), move || card.clone().run());
         }
-        let workload = Workload::new(scenario.workload, desk, oracle.clone(), Dice::new(seed, 0x4001));
+        let workload = Workload::new(scenario.workload, desk, oracle.clone(), SeededRng::new(seed, 0x4001));
         let operator = Operator::new((1..=members.voters).collect());
-        let cluster = Cluster::new(sim, peers, sky, oracle.clone(), operator, slurm);
+        let cluster = Cluster::new(sim, peers, link_faults, oracle.clone(), operator, slurm);
         Self { time, oracle, cluster, workload, members, up: false, run: run.clone() }
     }
 
@@ -243,7 +243,7 @@ impl<'a> World<'a> {
             let Some(node) = peer.node() else { continue };
             let status = node.raft.status();
             if status.role == Role::Leader && node.leader.leads() {
-                self.oracle.on_office(peer.id(), status.term, node.shared.view().at.term);
+                self.oracle.on_office(peer.id(), status.term, node.applied.view().at.term);
             }
         }
     }
@@ -253,7 +253,7 @@ impl<'a> World<'a> {
         for peer in &self.cluster.peers {
             let node = peer.node().ok_or_else(|| format!("peer {} is not up", peer.id()))?;
             let known = node.raft.status().voters.len() as u64;
-            let state = node.shared.view().state;
+            let state = node.applied.view().state;
             let registered = state.nodes().filter(|n| n.incarnation.0 > 0).count() as u64;
             if known < voters || registered < self.members.all() {
                 return Err(format!("peer {} knows {known} voters, {registered} nodes", peer.id()));
@@ -279,7 +279,7 @@ impl<'a> World<'a> {
         let mut places = Vec::new();
         for peer in &self.cluster.peers {
             let node = peer.node().ok_or_else(|| format!("peer {} is not up", peer.id()))?;
-            let view = node.shared.view();
+            let view = node.applied.view();
             if view.state.version() != version::CURRENT {
                 return Err(format!("peer {} speaks {} only", peer.id(), view.state.version()));
             }
@@ -292,10 +292,10 @@ impl<'a> World<'a> {
     }
 }
 
-fn clock(id: u64, run: &Run, time: &WorldTime, dice: &mut Dice) -> MachineClock {
+fn clock(id: u64, run: &Run, time: &WorldTime, rng: &mut SeededRng) -> MachineClock {
     let Topology { drift_ppm, wall_offset_ms, .. } = run.scenario.topology;
-    let mut around_zero = |most: u64| dice.between(0, 2 * most) as i64 - most as i64;
+    let mut around_zero = |most: u64| rng.between(0, 2 * most) as i64 - most as i64;
     let (usual, wall_offset_ms) = (around_zero(drift_ppm), around_zero(wall_offset_ms));
     let drift = if run.plant == Some(Plant::SlowClock) && id == 2 { -500_000 } else { usual };
-    MachineClock::new(time.clone(), drift, wall_offset_ms, dice.between(1_000, 100_000))
+    MachineClock::new(time.clone(), drift, wall_offset_ms, rng.between(1_000, 100_000))
 }

@@ -33,15 +33,15 @@ struct Done {
     stderr: String,
 }
 
-fn sim_in(folder: &Path, words: &[&str]) -> Done {
+fn sim_in(folder: &Path, args: &[&str]) -> Done {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stint-sim"));
-    let Output { status, stdout, stderr } = command.args(words).current_dir(folder).output().unwrap();
+    let Output { status, stdout, stderr } = command.args(args).current_dir(folder).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     Done { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
 }
 
-fn sim(words: &[&str]) -> Done {
-    sim_in(Path::new("."), words)
+fn sim(args: &[&str]) -> Done {
+    sim_in(Path::new("."), args)
 }
 
 #[test]
@@ -66,8 +66,8 @@ fn bad_seed() -> (TempDir, String, Value) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("outages.toml"), OUTAGES).unwrap();
     for seed in 300..340 {
-        let words = ["seed", &seed.to_string(), "outages.toml", PLANT, "--quiet", "--json"];
-        let done = sim_in(folder.path(), &words);
+        let args = ["seed", &seed.to_string(), "outages.toml", PLANT, "--quiet", "--json"];
+        let done = sim_in(folder.path(), &args);
         let result: Value = serde_json::from_str(&done.stdout).unwrap();
         if done.code == Some(10) && result["faults"].as_array().unwrap().len() >= 2 {
             return (folder, seed.to_string(), result);
@@ -84,8 +84,8 @@ fn with_short_scenario() -> TempDir {
     folder
 }
 
-fn summary(folder: &Path, words: &[&str]) -> Value {
-    let all = [&["run", "short.toml", "--jobs", "2", "-o", "json", "--state", "state.toml"], words].concat();
+fn summary(folder: &Path, args: &[&str]) -> Value {
+    let all = [&["run", "short.toml", "--jobs", "2", "-o", "json", "--state", "state.toml"], args].concat();
     let done = sim_in(folder, &all);
     assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
     serde_json::from_str(&done.stdout).unwrap()
@@ -98,8 +98,8 @@ fn shrink_finds_fewer_faults_that_break_the_same_rule() {
     let shrunk = sim_in(folder.path(), &["shrink", &seed, "outages.toml", PLANT, "--jobs", "2"]);
     assert_eq!(shrunk.code, Some(10), "{}{}", shrunk.stdout, shrunk.stderr);
     let command = shrunk.stdout.lines().find(|line| line.contains(" replay ")).unwrap();
-    let words: Vec<&str> = command.split_whitespace().skip(1).chain(["--json"]).collect();
-    let again = sim_in(folder.path(), &words);
+    let args: Vec<&str> = command.split_whitespace().skip(1).chain(["--json"]).collect();
+    let again = sim_in(folder.path(), &args);
     let again: Value = serde_json::from_str(again.stdout.lines().last().unwrap()).unwrap();
     assert_eq!(again["rule"], whole["rule"], "{command}");
     let after = again["faults"].as_array().unwrap().len();
@@ -156,12 +156,12 @@ fn a_campaign_stops_when_its_time_is_over() {
 #[test]
 fn a_bad_seed_is_told_at_once_with_its_command() {
     let (folder, seed, _) = bad_seed();
-    let words = ["run", "outages.toml", PLANT, "--seeds", "1", "--from", &seed, "--twice-percent", "0"];
-    let done = sim_in(folder.path(), &words);
+    let args = ["run", "outages.toml", PLANT, "--seeds", "1", "--from", &seed, "--twice-percent", "0"];
+    let done = sim_in(folder.path(), &args);
     assert_eq!(done.code, Some(10));
     let command = format!("replay {seed} outages.toml --plant false_account");
-    let told = done.stderr.contains(&format!("BAD seed {seed}")) && done.stderr.contains(&command);
-    assert!(told, "{}", done.stderr);
+    let printed = done.stderr.contains(&format!("BAD seed {seed}")) && done.stderr.contains(&command);
+    assert!(printed, "{}", done.stderr);
     let next = done.stdout.contains("1 bad") && done.stdout.contains(&format!("shrink {seed}"));
     assert!(next, "{}", done.stdout);
 }
@@ -178,7 +178,7 @@ fn a_real_configuration_and_a_recording_become_a_scenario() {
         )
     };
     std::fs::write(folder.path().join("load.jsonl"), line(0) + &line(800)).unwrap();
-    let words = [
+    let args = [
         "run",
         "quiet",
         "--config",
@@ -190,7 +190,7 @@ fn a_real_configuration_and_a_recording_become_a_scenario() {
         "--seeds",
         "1",
     ];
-    let done = sim_in(folder.path(), &words);
+    let done = sim_in(folder.path(), &args);
     assert_eq!(done.code, Some(0), "{}{}", done.stdout, done.stderr);
     for word in ["taken over", "executor.cpus = 8", "without meaning", "2 tasks of 2 submits"] {
         assert!(done.stderr.contains(word), "{word} is missing: {}", done.stderr);
@@ -202,7 +202,7 @@ fn a_real_configuration_and_a_recording_become_a_scenario() {
 
 #[test]
 fn wrong_words_are_answered_with_the_right_ones_and_exit_2() {
-    for (words, hint) in [
+    for (args, hint) in [
         (&["run", "mixed-caos"][..], "mixed-chaos"),
         (&["scenarios", "show", "power-cur"], "power-cut"),
         (&["replay", "1", "--plant", "late_kil"], "late_kill"),
@@ -211,9 +211,9 @@ fn wrong_words_are_answered_with_the_right_ones_and_exit_2() {
         (&["run", "--speedup", "3"], "--workload"),
         (&["shrinc", "1"], "shrink"),
     ] {
-        let done = sim(words);
-        assert_eq!(done.code, Some(2), "{words:?}: {}", done.stderr);
-        assert!(done.stderr.contains(hint), "{words:?}: {}", done.stderr);
+        let done = sim(args);
+        assert_eq!(done.code, Some(2), "{args:?}: {}", done.stderr);
+        assert!(done.stderr.contains(hint), "{args:?}: {}", done.stderr);
     }
     let folder = tempfile::tempdir().unwrap();
     let text =

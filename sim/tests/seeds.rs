@@ -2,13 +2,13 @@
 
 use std::process::{Command, Output};
 
-fn sim(words: &[&str]) -> Output {
-    let output = Command::new(env!("CARGO_BIN_EXE_stint-sim")).args(words).output();
+fn sim(args: &[&str]) -> Output {
+    let output = Command::new(env!("CARGO_BIN_EXE_stint-sim")).args(args).output();
     output.unwrap_or_else(|error| panic!("stint-sim cannot be started: {error}"))
 }
 
-fn passes(words: &[&str]) {
-    let output = sim(words);
+fn passes(args: &[&str]) {
+    let output = sim(args);
     let text = String::from_utf8_lossy(&output.stdout);
     let last: Vec<&str> = text.lines().rev().take(3).collect();
     assert_eq!(output.status.code(), Some(0), "{last:#?}\n{}", String::from_utf8_lossy(&output.stderr));

@@ -11,11 +11,11 @@ use stint_protocol::LeaseId;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 
-use crate::door::{JobId, Later, Seen, Slurm, SubmitError};
+use crate::doors::{BoxFuture, JobId, ListedJob, Slurm, SubmitError};
+use crate::job_dir::{SharedJobDir, lease_of};
 use crate::limits;
 use crate::script::FIRST_ANSWER_S;
-use crate::shelf::{FileShelf, lease_of};
-use crate::state::Told;
+use crate::state::JobState;
 
 /// How one node uses Slurm.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -73,7 +73,7 @@ pub struct CommandSlurm(Arc<Inner>);
 
 struct Inner {
     settings: CommandSettings,
-    shelf: FileShelf,
+    job_dir: SharedJobDir,
 }
 
 /// What a command printed and how it ended.
@@ -81,13 +81,13 @@ struct Printed {
     ok: bool,
     out: String,
     /// Its error output, or what went wrong with running it.
-    words: String,
+    message: String,
 }
 
 impl CommandSlurm {
     /// Submits scripts of this shelf.
-    pub fn new(settings: CommandSettings, shelf: FileShelf) -> Self {
-        Self(Arc::new(Inner { settings, shelf }))
+    pub fn new(settings: CommandSettings, job_dir: SharedJobDir) -> Self {
+        Self(Arc::new(Inner { settings, job_dir }))
     }
 
     /// What the names of this node's jobs begin with.
@@ -118,41 +118,41 @@ impl CommandSlurm {
         let mut child = command.spawn().map_err(failed)?;
         let (out, err) = tokio::join!(read(child.stdout.take()), read(child.stderr.take()));
         let status = child.wait().await.map_err(failed)?;
-        let words = err.trim().replace('\n', "; ");
-        let words = if words.is_empty() { format!("{program} ended with {status}") } else { words };
-        let words = words.chars().take(limits::MESSAGE_BYTES).collect();
-        Ok(Printed { ok: status.success(), out, words })
+        let message = err.trim().replace('\n', "; ");
+        let message = if message.is_empty() { format!("{program} ended with {status}") } else { message };
+        let message = message.chars().take(limits::MESSAGE_BYTES).collect();
+        Ok(Printed { ok: status.success(), out, message })
     }
 
     fn submit_arguments(&self, launch: &Launch) -> Vec<OsString> {
-        let Inner { settings, shelf } = &*self.0;
-        let (spec, folder) = (&launch.spec, shelf.folder(launch.lease));
-        let mut words = settings.submit_options.clone();
+        let Inner { settings, job_dir } = &*self.0;
+        let (spec, folder) = (&launch.spec, job_dir.folder(launch.lease));
+        let mut message = settings.submit_options.clone();
         let name = self.name(launch.lease);
-        words.extend(["--parsable".into(), "--no-requeue".into(), format!("--job-name={name}")]);
-        words.push(format!("--comment=stint {} of tenant {}", launch.lease, launch.tenant));
+        message.extend(["--parsable".into(), "--no-requeue".into(), format!("--job-name={name}")]);
+        message.push(format!("--comment=stint {} of tenant {}", launch.lease, launch.tenant));
         // The bridge ends it in time; Slurm's own limit, in whole minutes, is for what the bridge cannot.
         let limit_ms = spec.timeout_ms + spec.stop_grace_ms + FIRST_ANSWER_S * 1_000;
         let minutes = limit_ms.div_ceil(60_000) + 1;
-        words.push(format!("--time={minutes}"));
-        words.push(format!("--output={}", folder.join("job/slurm.out").display()));
-        words.push(format!("--chdir={}", folder.join("job").display()));
+        message.push(format!("--time={minutes}"));
+        message.push(format!("--output={}", folder.join("job/slurm.out").display()));
+        message.push(format!("--chdir={}", folder.join("job").display()));
         if let Some((uid, gid)) = settings.user {
             // Without a group it would keep this node's, which is root's.
-            words.extend([format!("--uid={uid}"), format!("--gid={gid}")]);
+            message.extend([format!("--uid={uid}"), format!("--gid={gid}")]);
         }
         if spec.cpu_milli > 0 {
-            words.push(format!("--cpus-per-task={}", spec.cpu_milli.div_ceil(1_000)));
+            message.push(format!("--cpus-per-task={}", spec.cpu_milli.div_ceil(1_000)));
         }
         if spec.memory_bytes > 0 {
-            words.push(format!("--mem={}M", spec.memory_bytes.div_ceil(1 << 20)));
+            message.push(format!("--mem={}M", spec.memory_bytes.div_ceil(1 << 20)));
         }
         if let Some(gpus) = spec.gpus.as_ref().filter(|gpus| gpus.count > 0) {
             let model = gpus.model.as_ref().map_or_else(String::new, |model| format!("{model}:"));
-            words.push(format!("--gres=gpu:{model}{}", gpus.count));
+            message.push(format!("--gres=gpu:{model}{}", gpus.count));
         }
-        let mut arguments: Vec<OsString> = words.into_iter().map(OsString::from).collect();
-        arguments.push(shelf.script(launch.lease).into());
+        let mut arguments: Vec<OsString> = message.into_iter().map(OsString::from).collect();
+        arguments.push(job_dir.script(launch.lease).into());
         arguments
     }
 }
@@ -169,7 +169,7 @@ async fn read(pipe: Option<impl AsyncRead + Unpin>) -> String {
 
 /// Whether these words of `sbatch` say that there is no job and will be none: anything else may pass, or may have
 /// reached the controller.
-fn is_refusal(words: &str) -> bool {
+fn is_refusal(message: &str) -> bool {
     const PASSING: &[&str] = &[
         "Unable to contact",
         "Socket timed out",
@@ -191,7 +191,7 @@ fn is_refusal(words: &str) -> bool {
         "configuration source",
         "DNS SRV",
     ];
-    words.contains("error:") && !PASSING.iter().any(|part| words.contains(part))
+    message.contains("error:") && !PASSING.iter().any(|part| message.contains(part))
 }
 
 /// Reads an exit code: `squeue` prints the status as the kernel gives it, and some versions `code:signal`.
@@ -204,18 +204,18 @@ fn code(text: &str) -> Option<(i32, i32)> {
 }
 
 /// One line of [`FIELDS`].
-fn seen(line: &str, prefix: &str) -> Option<Seen> {
+fn parse_listed_job(line: &str, prefix: &str) -> Option<ListedJob> {
     let fields: Vec<&str> = line.split('|').map(str::trim).collect();
     let [job, name, state, exit, reason, ..] = fields[..] else { return None };
     let lease = lease_of(name.strip_prefix(prefix)?)?;
-    let told = Told::read(state, code(exit))?;
+    let job_state = JobState::read(state, code(exit))?;
     let reason = reason.trim_start_matches('(').trim_end_matches(')');
     let reason = if matches!(reason, "" | "None") { String::new() } else { format!(", {reason}") };
-    Some(Seen {
+    Some(ListedJob {
         job: JobId(job.parse().ok()?),
         lease,
-        told,
-        words: format!("Slurm job {job}: {state}{reason}"),
+        state: job_state,
+        message: format!("Slurm job {job}: {state}{reason}"),
     })
 }
 
@@ -228,7 +228,7 @@ fn own_uid() -> u32 {
 }
 
 impl Slurm for CommandSlurm {
-    fn submit(&self, launch: &Launch) -> Later<Result<JobId, SubmitError>> {
+    fn submit(&self, launch: &Launch) -> BoxFuture<Result<JobId, SubmitError>> {
         let (slurm, arguments) = (self.clone(), self.submit_arguments(launch));
         Box::pin(async move {
             let printed = slurm.call("sbatch", arguments).await.map_err(SubmitError::Unknown)?;
@@ -236,13 +236,15 @@ impl Slurm for CommandSlurm {
             let job = printed.out.trim().split(';').next().and_then(|job| job.parse().ok());
             match job {
                 Some(job) if printed.ok => Ok(JobId(job)),
-                _ if !printed.ok && is_refusal(&printed.words) => Err(SubmitError::Refused(printed.words)),
-                _ => Err(SubmitError::Unknown(printed.words)),
+                _ if !printed.ok && is_refusal(&printed.message) => {
+                    Err(SubmitError::Refused(printed.message))
+                }
+                _ => Err(SubmitError::Unknown(printed.message)),
             }
         })
     }
 
-    fn jobs(&self) -> Later<Result<Vec<Seen>, String>> {
+    fn jobs(&self) -> BoxFuture<Result<Vec<ListedJob>, String>> {
         let slurm = self.clone();
         let user = self.0.settings.user.map_or_else(own_uid, |(uid, _)| uid);
         let arguments = ["--states=all", "--noheader", "--array", "-O", FIELDS].map(OsString::from);
@@ -251,22 +253,22 @@ impl Slurm for CommandSlurm {
             arguments.push(format!("--user={user}").into());
             let printed = slurm.call("squeue", arguments).await?;
             if !printed.ok {
-                return Err(printed.words);
+                return Err(printed.message);
             }
             let prefix = slurm.prefix();
-            Ok(printed.out.lines().filter_map(|line| seen(line, &prefix)).collect())
+            Ok(printed.out.lines().filter_map(|line| parse_listed_job(line, &prefix)).collect())
         })
     }
 
-    fn cancel(&self, lease: LeaseId, job: JobId) -> Later<Result<(), String>> {
+    fn cancel(&self, lease: LeaseId, job: JobId) -> BoxFuture<Result<(), String>> {
         let slurm = self.clone();
         Box::pin(async move {
             let arguments = vec![format!("--name={}", slurm.name(lease)).into(), job.to_string().into()];
             let printed = slurm.call("scancel", arguments).await?;
             // Of a job that is over or forgotten there is nothing to cancel.
             let gone = ["Invalid job id", "already completing", "already completed", "Job/step already"];
-            let gone = gone.iter().any(|words| printed.words.contains(words));
-            if printed.ok || gone { Ok(()) } else { Err(printed.words) }
+            let gone = gone.iter().any(|message| printed.message.contains(message));
+            if printed.ok || gone { Ok(()) } else { Err(printed.message) }
         })
     }
 }

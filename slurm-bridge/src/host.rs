@@ -5,22 +5,22 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use stint_executor::{
-    AttemptStage, AttemptStatus, ContainersFuture, Executing, Execution, Held, Host, HostEvent, HostHealth,
-    Launch, LogChunk, LogError, LogFuture, LogStream, Progress, StopReason,
+    AttemptStage, AttemptStatus, ContainersFuture, Executing, Execution, Host, HostEvent, HostHealth, Launch,
+    LogChunk, LogError, LogFuture, LogStream, Progress, RunningAttempt, StopReason,
 };
 use stint_protocol::{Allowance, AttemptEnd, BootMs, LeaseId, Network, QuarantinedGpu, Runtime};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 
-use crate::desk::{Desk, Done, Timing, Work};
-use crate::door::{Later, Record, Shelf, Slurm, SubmitError};
+use crate::controller::{ActionResult, JobAction, JobController, Timing};
+use crate::doors::{BoxFuture, JobDir, JobRecord, Slurm, SubmitError};
 use crate::limits;
 
 /// What a bridge stands on.
 #[derive(Clone)]
 pub struct Doors {
     pub slurm: Arc<dyn Slurm>,
-    pub shelf: Arc<dyn Shelf>,
+    pub job_dir: Arc<dyn JobDir>,
     /// The clock of leases.
     pub now: Arc<dyn Fn() -> BootMs + Send + Sync>,
     pub timing: Timing,
@@ -33,7 +33,7 @@ pub struct Bridge(Arc<Inner>);
 struct Inner {
     local: Arc<dyn Host>,
     doors: Doors,
-    desk: Mutex<Desk>,
+    controller: Mutex<JobController>,
     /// Something is to be done.
     bell: Notify,
     /// Bounds the calls to Slurm under way.
@@ -46,24 +46,24 @@ impl Bridge {
     pub fn new(
         local: Arc<dyn Host>,
         doors: Doors,
-        records: Vec<Record>,
+        records: Vec<JobRecord>,
         events: mpsc::Sender<HostEvent>,
     ) -> Self {
-        let desk = Mutex::new(Desk::open(doors.timing, records, (doors.now)()));
+        let controller = Mutex::new(JobController::open(doors.timing, records, (doors.now)()));
         let calls = Semaphore::new(limits::CALLS);
-        Self(Arc::new(Inner { local, doors, desk, bell: Notify::new(), calls, events }))
+        Self(Arc::new(Inner { local, doors, controller, bell: Notify::new(), calls, events }))
     }
 
     /// Does what is due until it is dropped.
     pub async fn run(self) {
         loop {
             let (work, wake, events) = {
-                let mut desk = self.desk();
-                let (work, wake) = desk.work(self.now());
-                (work, wake, desk.events())
+                let mut controller = self.controller();
+                let (work, wake) = controller.work(self.now());
+                (work, wake, controller.events())
             };
             for event in events {
-                // A node that does not listen looks at `held` and `unacknowledged` instead.
+                // A node that does not listen looks at `running` and `unacknowledged` instead.
                 let _ = self.0.events.try_send(event);
             }
             for work in work {
@@ -81,52 +81,58 @@ impl Bridge {
         (self.0.doors.now)()
     }
 
-    fn desk(&self) -> MutexGuard<'_, Desk> {
-        self.0.desk.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn controller(&self) -> MutexGuard<'_, JobController> {
+        self.0.controller.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn tell(&self, what: impl FnOnce(&mut Desk, BootMs)) {
+    fn with_controller(&self, what: impl FnOnce(&mut JobController, BootMs)) {
         let now = self.now();
-        what(&mut self.desk(), now);
+        what(&mut self.controller(), now);
         self.0.bell.notify_one();
     }
 
-    async fn perform(self, work: Work) {
-        let Doors { slurm, shelf, .. } = &self.0.doors;
+    async fn perform(self, work: JobAction) {
+        let Doors { slurm, job_dir, .. } = &self.0.doors;
         let done = match work {
-            Work::Prepare(launch) => Done::Prepared(launch.lease, self.files(shelf.prepare(&launch)).await),
-            Work::Store(record) => {
-                let (lease, revision) = (record.lease, record.revision);
-                Done::Stored(lease, revision, self.files(shelf.store(record)).await)
+            JobAction::Prepare(launch) => {
+                ActionResult::Prepared(launch.lease, self.files(job_dir.prepare(&launch)).await)
             }
-            Work::Submit(launch) => {
+            JobAction::Store(record) => {
+                let (lease, revision) = (record.lease, record.revision);
+                ActionResult::Stored(lease, revision, self.files(job_dir.store(record)).await)
+            }
+            JobAction::Submit(launch) => {
                 let lease = launch.lease;
                 // The time for an answer begins with its turn: given up while it waited, it would count as sent
                 // and be looked for in Slurm's lists, which it never reached.
                 let _turn = self.0.calls.acquire().await;
                 let late = || Err(SubmitError::Unknown("sbatch did not answer".into()));
-                Done::Submitted(
+                ActionResult::Submitted(
                     lease,
                     timeout(self.call_time(), slurm.submit(&launch)).await.unwrap_or_else(|_| late()),
                 )
             }
-            Work::List => Done::Listed(self.call(slurm.jobs()).await),
-            Work::Cancel(lease, job) => {
-                Done::Cancelled(lease, job, self.call(slurm.cancel(lease, job)).await)
+            JobAction::List => ActionResult::Listed(self.call(slurm.jobs()).await),
+            JobAction::Cancel(lease, job) => {
+                ActionResult::Cancelled(lease, job, self.call(slurm.cancel(lease, job)).await)
             }
-            Work::Look(lease) => Done::Looked(lease, self.files(shelf.look(lease)).await),
-            Work::Grant(lease, grant) => Done::Granted(lease, self.files(shelf.grant(lease, grant)).await),
-            Work::Forget(lease) => {
-                if let Err(why) = self.files(shelf.forget(lease)).await {
+            JobAction::ReadReport(lease) => {
+                ActionResult::ReportRead(lease, self.files(job_dir.read_report(lease)).await)
+            }
+            JobAction::Grant(lease, grant) => {
+                ActionResult::Granted(lease, self.files(job_dir.grant(lease, grant)).await)
+            }
+            JobAction::Forget(lease) => {
+                if let Err(why) = self.files(job_dir.forget(lease)).await {
                     tracing::warn!(%lease, why, "the folder of an ended attempt could not be marked");
                 }
                 return;
             }
         };
-        self.tell(|desk, now| desk.done(done, now));
+        self.with_controller(|controller, now| controller.done(done, now));
     }
 
-    async fn call<T>(&self, call: Later<Result<T, String>>) -> Result<T, String> {
+    async fn call<T>(&self, call: BoxFuture<Result<T, String>>) -> Result<T, String> {
         let _turn = self.0.calls.acquire().await;
         timeout(self.call_time(), call).await.unwrap_or_else(|_| Err("Slurm did not answer".into()))
     }
@@ -136,7 +142,7 @@ impl Bridge {
     }
 
     /// A shared file system may hang.
-    async fn files<T>(&self, work: Later<Result<T, String>>) -> Result<T, String> {
+    async fn files<T>(&self, work: BoxFuture<Result<T, String>>) -> Result<T, String> {
         let late = || Err("the folder that is shared with Slurm's nodes does not answer".to_owned());
         timeout(self.files_time(), work).await.unwrap_or_else(|_| late())
     }
@@ -151,15 +157,15 @@ impl Bridge {
         &self,
         lease: LeaseId,
         local: LogFuture,
-        job: Later<Result<LogChunk, LogError>>,
+        job: BoxFuture<Result<LogChunk, LogError>>,
     ) -> Result<LogChunk, LogError> {
         if !self.knows(lease) {
             match local.await {
                 Err(LogError::NotFound(_)) => {}
-                told => return told,
+                output => return output,
             }
         }
-        let runs = self.desk().holds(lease);
+        let runs = self.controller().holds(lease);
         match self.output(lease, job).await {
             // Its program did not begin yet.
             Err(LogError::NotFound(_)) if runs => Ok(LogChunk::default()),
@@ -171,7 +177,7 @@ impl Bridge {
     async fn output(
         &self,
         lease: LeaseId,
-        read: Later<Result<LogChunk, LogError>>,
+        read: BoxFuture<Result<LogChunk, LogError>>,
     ) -> Result<LogChunk, LogError> {
         let late = || Err(LogError::Read { lease, source: io::ErrorKind::TimedOut.into() });
         timeout(self.files_time(), read).await.unwrap_or_else(|_| late())
@@ -179,25 +185,25 @@ impl Bridge {
 
     /// Whether an attempt is or was handed to Slurm here.
     pub fn knows(&self, lease: LeaseId) -> bool {
-        self.desk().knows(lease)
+        self.controller().knows(lease)
     }
 
     /// How Slurm does: usable, or why not.
     fn state(&self) -> Result<(), String> {
-        self.desk().trouble().map_or(Ok(()), |why| Err(format!("Slurm does not answer: {why}")))
+        self.controller().problem().map_or(Ok(()), |why| Err(format!("Slurm does not answer: {why}")))
     }
 
     /// For the desk, and for the local host.
     fn split<T>(&self, all: Vec<T>, lease: impl Fn(&T) -> LeaseId) -> (Vec<T>, Vec<T>) {
-        let desk = self.desk();
-        all.into_iter().partition(|one| desk.knows(lease(one)))
+        let controller = self.controller();
+        all.into_iter().partition(|one| controller.knows(lease(one)))
     }
 }
 
 impl Host for Bridge {
     fn start(&self, launch: Launch) {
         match launch.runtime {
-            Runtime::Slurm => self.tell(|desk, now| desk.start(launch, now)),
+            Runtime::Slurm => self.with_controller(|controller, now| controller.start(launch, now)),
             _ => self.0.local.start(launch),
         }
     }
@@ -205,14 +211,14 @@ impl Host for Bridge {
     fn renew(&self, renewals: Vec<(LeaseId, BootMs)>) {
         let (own, local) = self.split(renewals, |(lease, _)| *lease);
         if !own.is_empty() {
-            self.tell(|desk, _| desk.renew(&own));
+            self.with_controller(|controller, _| controller.renew(&own));
         }
         self.0.local.renew(local);
     }
 
     fn stop(&self, lease: LeaseId, reason: StopReason) {
         if self.knows(lease) {
-            self.tell(|desk, _| desk.stop(lease, reason));
+            self.with_controller(|controller, _| controller.stop(lease, reason));
         } else {
             self.0.local.stop(lease, reason);
         }
@@ -221,42 +227,42 @@ impl Host for Bridge {
     fn acknowledge(&self, leases: Vec<LeaseId>) {
         let (own, local) = self.split(leases, |lease| *lease);
         if !own.is_empty() {
-            self.tell(|desk, _| desk.acknowledge(&own));
+            self.with_controller(|controller, _| controller.acknowledge(&own));
         }
         self.0.local.acknowledge(local);
     }
 
-    fn held(&self) -> Vec<Held> {
-        let mut held = self.0.local.held();
-        held.extend(self.desk().held());
-        held
+    fn running(&self) -> Vec<RunningAttempt> {
+        let mut running = self.0.local.running();
+        running.extend(self.controller().running());
+        running
     }
 
     fn attempts(&self) -> Vec<AttemptStatus> {
         let mut attempts = self.0.local.attempts();
-        let desk = self.desk();
-        attempts.extend(desk.held().iter().map(in_slurm));
-        attempts.extend(desk.unacknowledged().iter().map(|end| AttemptStatus::ended(end.lease)));
+        let controller = self.controller();
+        attempts.extend(controller.running().iter().map(in_slurm));
+        attempts.extend(controller.unacknowledged().iter().map(|end| AttemptStatus::ended(end.lease)));
         attempts
     }
 
     fn unacknowledged(&self) -> Vec<AttemptEnd> {
         let mut ends = self.0.local.unacknowledged();
-        ends.extend(self.desk().unacknowledged());
+        ends.extend(self.controller().unacknowledged());
         ends
     }
 
     fn read_log(&self, lease: LeaseId, stream: LogStream, offset: u64, max: usize) -> LogFuture {
         let bridge = self.clone();
         let local = self.0.local.read_log(lease, stream, offset, max);
-        let job = self.0.doors.shelf.read_log(lease, stream, offset, max);
+        let job = self.0.doors.job_dir.read_log(lease, stream, offset, max);
         Box::pin(async move { bridge.output_of(lease, local, job).await })
     }
 
     fn log_tail(&self, lease: LeaseId, stream: LogStream, max: usize) -> LogFuture {
         let bridge = self.clone();
         let local = self.0.local.log_tail(lease, stream, max);
-        let job = self.0.doors.shelf.log_tail(lease, stream, max);
+        let job = self.0.doors.job_dir.log_tail(lease, stream, max);
         Box::pin(async move { bridge.output_of(lease, local, job).await })
     }
 
@@ -266,12 +272,12 @@ impl Host for Bridge {
             if !bridge.knows(lease) {
                 return bridge.0.local.progress(lease).await;
             }
-            let said = bridge.output(lease, bridge.0.doors.shelf.progress(lease)).await;
+            let said = bridge.output(lease, bridge.0.doors.job_dir.progress(lease)).await;
             // Before its program says anything, what its job waits for.
-            let waits = bridge.desk().waits(lease).map(str::to_owned);
+            let waits = bridge.controller().waiting_reason(lease).map(str::to_owned);
             match (said, waits) {
-                (Ok(chunk), Some(words)) if chunk.bytes.is_empty() => {
-                    Ok(Progress { message: Some(words), ..Progress::default() }.to_chunk())
+                (Ok(chunk), Some(message)) if chunk.bytes.is_empty() => {
+                    Ok(Progress { message: Some(message), ..Progress::default() }.to_chunk())
                 }
                 (said, _) => said,
             }
@@ -300,14 +306,14 @@ impl Host for Bridge {
 }
 
 /// Where an attempt is that Slurm has, or is to get.
-fn in_slurm(held: &Held) -> AttemptStatus {
-    let execution = match (held.stopping, held.started) {
+fn in_slurm(running: &RunningAttempt) -> AttemptStatus {
+    let execution = match (running.stopping, running.started) {
         (true, started) => Execution::Stopping { started },
         (false, true) => Execution::Running,
         (false, false) => Execution::Starting,
     };
     let stage = AttemptStage::With(Executing::Slurm, execution);
-    AttemptStatus { lease: held.lease, stage, stop: None, deadline: Some(held.deadline), labels: None }
+    AttemptStatus { lease: running.lease, stage, stop: None, deadline: Some(running.deadline), labels: None }
 }
 
 /// What tasks may ask of Slurm beside what every task may: where they begin.

@@ -11,20 +11,20 @@
 //!
 //! | module | |
 //! |---|---|
-//! | [`desk`] | what to do when, pure: time and answers are handed in, the simulator runs the same code |
+//! | [`controller`] | what to do when, pure: time and answers are handed in, the simulator runs the same code |
 //! | [`door`] | the two doors: Slurm, and the folder that its nodes share with this one |
 //! | [`state`] | Slurm's words for how jobs are and how they end |
 //! | [`host`] | the desk as a `Host` beside the local one |
-//! | [`command`], [`shelf`], [`script`] | the real doors: the command line, files, and what runs on Slurm's nodes |
+//! | [`command`], [`job_dir`], [`script`] | the real doors: the command line, files, and what runs on Slurm's nodes |
 
 pub mod command;
-pub mod desk;
-pub mod door;
-mod entry;
+pub mod controller;
+pub mod doors;
 pub mod host;
+mod job;
+pub mod job_dir;
 pub mod limits;
 pub mod script;
-pub mod shelf;
 pub mod state;
 
 pub use host::{Bridge, Doors};

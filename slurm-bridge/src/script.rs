@@ -55,8 +55,8 @@ pub fn text(launch: &Launch, folder: &str) -> String {
         }
         None => text.push_str("begin_in=$folder/job/work\n"),
     }
-    let words: Vec<String> = spec.command.iter().map(|word| quoted(word)).collect();
-    let _ = writeln!(text, "set -- {}", words.join(" "));
+    let arguments: Vec<String> = spec.command.iter().map(|word| quoted(word)).collect();
+    let _ = writeln!(text, "set -- {}", arguments.join(" "));
     let find = path.map_or_else(String::new, |path| format!("PATH={}; ", quoted(path)));
     text.push_str("cd \"$begin_in\" || cannot_begin\n");
     let _ = writeln!(text, "({find}command -v -- \"$1\" >/dev/null 2>&1) || cannot_begin");

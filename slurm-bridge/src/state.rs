@@ -7,27 +7,27 @@ pub const REFUSAL: i32 = 75;
 
 /// How a job is, as far as it matters here.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum JobState {
     /// Its script does not run now: it waits, was suspended, or is to be started again.
-    Waits,
+    Waiting,
     /// Its script runs.
-    Runs,
+    Running,
     /// Its processes are being ended.
-    Ends,
-    Over(Over),
+    Completing,
+    Ended(JobEnd),
 }
 
 /// How a job ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Over {
-    pub how: How,
+pub struct JobEnd {
+    pub reason: EndReason,
     /// The script's exit code and the signal that ended it, where Slurm says so.
     pub code: Option<(i32, i32)>,
 }
 
 /// Why a job ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
+pub enum EndReason {
     /// Its script did; the exit code says how.
     Ended,
     Cancelled,
@@ -39,22 +39,22 @@ pub enum How {
     NodeFailed,
 }
 
-impl Told {
+impl JobState {
     /// Reads the state that `squeue` and `scontrol` print, with or without flags after a `+`.
     pub fn read(word: &str, code: Option<(i32, i32)>) -> Option<Self> {
-        let over = |how| Some(Told::Over(Over { how, code }));
+        let over = |how| Some(JobState::Ended(JobEnd { reason: how, code }));
         match word.split(['+', ' ']).next().unwrap_or_default() {
             "PENDING" | "CONFIGURING" | "REQUEUED" | "REQUEUE_FED" | "REQUEUE_HOLD" | "SPECIAL_EXIT"
-            | "RESV_DEL_HOLD" | "SUSPENDED" | "STOPPED" | "POWER_UP_NODE" => Some(Told::Waits),
-            "COMPLETING" => Some(Told::Ends),
-            "RUNNING" | "RESIZING" | "SIGNALING" | "STAGE_OUT" | "EXPEDITING" => Some(Told::Runs),
-            "COMPLETED" | "FAILED" => over(How::Ended),
-            "CANCELLED" | "REVOKED" => over(How::Cancelled),
-            "TIMEOUT" | "DEADLINE" => over(How::TimedOut),
-            "OUT_OF_MEMORY" => over(How::OutOfMemory),
-            "PREEMPTED" => over(How::Preempted),
+            | "RESV_DEL_HOLD" | "SUSPENDED" | "STOPPED" | "POWER_UP_NODE" => Some(JobState::Waiting),
+            "COMPLETING" => Some(JobState::Completing),
+            "RUNNING" | "RESIZING" | "SIGNALING" | "STAGE_OUT" | "EXPEDITING" => Some(JobState::Running),
+            "COMPLETED" | "FAILED" => over(EndReason::Ended),
+            "CANCELLED" | "REVOKED" => over(EndReason::Cancelled),
+            "TIMEOUT" | "DEADLINE" => over(EndReason::TimedOut),
+            "OUT_OF_MEMORY" => over(EndReason::OutOfMemory),
+            "PREEMPTED" => over(EndReason::Preempted),
             "NODE_FAIL" | "BOOT_FAIL" | "LAUNCH_FAILED" | "RECONFIG_FAIL" | "UPDATE_DB" => {
-                over(How::NodeFailed)
+                over(EndReason::NodeFailed)
             }
             _ => None,
         }
@@ -62,35 +62,37 @@ impl Told {
 }
 
 /// The end of a program by the code of the shell that waited for it.
-pub fn of_shell(code: i32) -> EndKind {
+pub fn end_of_shell_code(code: i32) -> EndKind {
     match code {
         129..=192 => EndKind::Signalled(code - 128),
         _ => EndKind::Exited(code),
     }
 }
 
-impl Over {
+impl JobEnd {
     /// Whether its script ended without having begun its program, as one does that Slurm starts a second time.
     pub fn is_refusal(&self) -> bool {
-        self.how == How::Ended && self.code == Some((REFUSAL, 0))
+        self.reason == EndReason::Ended && self.code == Some((REFUSAL, 0))
     }
 
     /// How the attempt ended, with words where Slurm's matter. `shell`: what the job's own files say.
     pub fn verdict(&self, shell: Option<i32>) -> (EndKind, &'static str) {
-        match self.how {
-            How::Ended => match (shell, self.code) {
-                (Some(code), _) => (of_shell(code), ""),
+        match self.reason {
+            EndReason::Ended => match (shell, self.code) {
+                (Some(code), _) => (end_of_shell_code(code), ""),
                 (None, Some((_, signal))) if signal > 0 => (EndKind::Signalled(signal), ""),
-                (None, Some((code, _))) => (of_shell(code), ""),
+                (None, Some((code, _))) => (end_of_shell_code(code), ""),
                 (None, None) => (EndKind::Lost, "Slurm does not say how its job ended"),
             },
-            How::Cancelled => (EndKind::Cancelled, "its job was cancelled in Slurm"),
-            How::TimedOut => (EndKind::TimedOut, "Slurm ended its job: its time limit was over"),
-            How::OutOfMemory => {
+            EndReason::Cancelled => (EndKind::Cancelled, "its job was cancelled in Slurm"),
+            EndReason::TimedOut => (EndKind::TimedOut, "Slurm ended its job: its time limit was over"),
+            EndReason::OutOfMemory => {
                 (EndKind::OutOfMemory, "Slurm ended its job: it used more memory than it asked for")
             }
-            How::Preempted => (EndKind::Lost, "Slurm ended its job for one that comes first (preempted)"),
-            How::NodeFailed => (EndKind::Lost, "the node of Slurm that ran its job failed"),
+            EndReason::Preempted => {
+                (EndKind::Lost, "Slurm ended its job for one that comes first (preempted)")
+            }
+            EndReason::NodeFailed => (EndKind::Lost, "the node of Slurm that ran its job failed"),
         }
     }
 }
@@ -104,13 +106,13 @@ mod tests {
     fn every_word_of_slurm_is_known() {
         let waits = "PENDING CONFIGURING REQUEUED REQUEUE_FED REQUEUE_HOLD SPECIAL_EXIT RESV_DEL_HOLD SUSPENDED \
                      STOPPED POWER_UP_NODE";
-        assert_eq!(Told::read("COMPLETING", None), Some(Told::Ends));
+        assert_eq!(JobState::read("COMPLETING", None), Some(JobState::Completing));
         let runs = "RUNNING RESIZING SIGNALING STAGE_OUT EXPEDITING";
         waits
             .split_whitespace()
-            .for_each(|word| assert_eq!(Told::read(word, None), Some(Told::Waits), "{word}"));
+            .for_each(|word| assert_eq!(JobState::read(word, None), Some(JobState::Waiting), "{word}"));
         runs.split_whitespace()
-            .for_each(|word| assert_eq!(Told::read(word, None), Some(Told::Runs), "{word}"));
+            .for_each(|word| assert_eq!(JobState::read(word, None), Some(JobState::Running), "{word}"));
         let ends = [
             ("COMPLETED", Some((0, 0)), None, EndKind::Exited(0)),
             ("FAILED", Some((3, 0)), None, EndKind::Exited(3)),
@@ -131,9 +133,9 @@ mod tests {
             ("RECONFIG_FAIL", None, None, EndKind::Lost),
         ];
         for (word, code, shell, kind) in ends {
-            let Some(Told::Over(over)) = Told::read(word, code) else { panic!("{word} is no end") };
+            let Some(JobState::Ended(over)) = JobState::read(word, code) else { panic!("{word} is no end") };
             assert_eq!(over.verdict(shell).0, kind, "{word} {code:?} {shell:?}");
         }
-        assert_eq!(Told::read("CORRUPT", None), None);
+        assert_eq!(JobState::read("CORRUPT", None), None);
     }
 }

@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use stint_executor::{KeepEnded, Launch, LogStream};
 use stint_protocol::{BootMs, Class, ClassRules, LeaseId, Runtime, SharedSpec, TaskId, TaskSpec, Tenant};
-use stint_slurm_bridge::door::{By, Exit, Files, Grant, JobId, Order, Shelf};
-use stint_slurm_bridge::shelf::{FileShelf, ShelfSettings};
+use stint_slurm_bridge::doors::{JobCommand, JobDir, JobId, JobReport, ProgramExit, StoppedBy, TimeGrant};
+use stint_slurm_bridge::job_dir::{JobDirSettings, SharedJobDir};
 use tokio::time::Instant;
 
 const LEASE: LeaseId = LeaseId { task: TaskId(7 << 16), attempt: 2 };
 
 struct Rig {
     _folder: tempfile::TempDir,
-    shelf: FileShelf,
+    job_dir: SharedJobDir,
     revision: u64,
 }
 
@@ -29,17 +29,17 @@ impl Rig {
         // Not in `/tmp`, which one of them fills.
         let folder = tempfile::tempdir_in("/var/tmp").unwrap();
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let settings = ShelfSettings {
+        let settings = JobDirSettings {
             folder: folder.path().into(),
             owner: "test-1".into(),
             user,
             keep_ended: KeepEnded::default(),
         };
-        let (shelf, found) = FileShelf::open(settings).unwrap();
+        let (job_dir, found) = SharedJobDir::open(settings).unwrap();
         // A new folder: what a former one held is not known.
         assert!(found.records.is_empty() && !found.accounted);
-        let words = ["/bin/sh", "-c", command].map(String::from).to_vec();
-        let mut spec = TaskSpec::new(Class::GpuSlurm, words);
+        let program = ["/bin/sh", "-c", command].map(String::from).to_vec();
+        let mut spec = TaskSpec::new(Class::GpuSlurm, program);
         change(&mut spec);
         let spec = SharedSpec::new(spec.resolve(&ClassRules::default_for(Class::GpuSlurm)).unwrap());
         let launch = Launch {
@@ -52,27 +52,27 @@ impl Rig {
             deadline: BootMs(0),
             env: [("STINT_ATTEMPT".to_owned(), "2".to_owned())].into(),
         };
-        shelf.prepare(&launch).await.unwrap();
-        Self { _folder: folder, shelf, revision: 0 }
+        job_dir.prepare(&launch).await.unwrap();
+        Self { _folder: folder, job_dir, revision: 0 }
     }
 
     fn begin(&self, job: u64) -> Job {
-        let mut command = Command::new(self.shelf.script(LEASE));
+        let mut command = Command::new(self.job_dir.script(LEASE));
         command.env_clear().env("PATH", "/usr/bin:/bin").env("SLURM_JOB_ID", job.to_string());
         Job(command.stdin(Stdio::null()).spawn().unwrap())
     }
 
-    async fn files(&self) -> Files {
-        self.shelf.look(LEASE).await.unwrap()
+    async fn files(&self) -> JobReport {
+        self.job_dir.read_report(LEASE).await.unwrap()
     }
 
-    async fn give(&mut self, number: u64, left_ms: u64, order: Order) {
+    async fn give(&mut self, number: u64, left_ms: u64, order: JobCommand) {
         self.revision += 1;
-        let grant = Grant { number, left_ms, order, revision: self.revision };
-        self.shelf.grant(LEASE, grant).await.unwrap();
+        let grant = TimeGrant { number, left_ms, command: order, revision: self.revision };
+        self.job_dir.grant(LEASE, grant).await.unwrap();
     }
 
-    async fn until(&self, what: &str, is: impl Fn(&Files) -> bool) -> Files {
+    async fn until(&self, what: &str, is: impl Fn(&JobReport) -> bool) -> JobReport {
         let end = Instant::now() + Duration::from_secs(30);
         loop {
             let files = self.files().await;
@@ -87,16 +87,16 @@ impl Rig {
     /// Waits for its question, and gives it time.
     async fn grant(&mut self, number: u64, left_ms: u64) {
         self.until("its question", |files| files.ask == Some((number, JobId(41)))).await;
-        self.give(number, left_ms, Order::Run).await;
+        self.give(number, left_ms, JobCommand::Run).await;
     }
 
     async fn output(&self, stream: LogStream) -> String {
-        let chunk = self.shelf.read_log(LEASE, stream, 0, 10_000).await.unwrap();
+        let chunk = self.job_dir.read_log(LEASE, stream, 0, 10_000).await.unwrap();
         String::from_utf8(chunk.bytes).unwrap()
     }
 
     fn work(&self) -> std::path::PathBuf {
-        self.shelf.folder(LEASE).join("job/work")
+        self.job_dir.folder(LEASE).join("job/work")
     }
 }
 
@@ -134,16 +134,19 @@ fn is_there(path: &Path) -> bool {
 
 #[tokio::test]
 async fn a_program_runs_with_what_its_task_says_and_leaves_its_code() {
-    let words = r#"pwd; echo "$STINT_ATTEMPT $ODD $(whoami)"; echo oops >&2; exit 3"#;
+    let program = r#"pwd; echo "$STINT_ATTEMPT $ODD $(whoami)"; echo oops >&2; exit 3"#;
     let odd = "it's \"$HOME\"\nand `more`";
-    let mut rig = Rig::new(words, |spec| {
+    let mut rig = Rig::new(program, |spec| {
         spec.env.insert("ODD".into(), odd.into());
     })
     .await;
     let job = rig.begin(41);
     rig.grant(1, 60_000).await;
     let files = rig.until("its end", |files| files.exit.is_some()).await;
-    assert_eq!((files.exit, job.ended()), (Some(Exit::Code { code: 3, by: By::Itself }), Some(3)));
+    assert_eq!(
+        (files.exit, job.ended()),
+        (Some(ProgramExit::Code { code: 3, by: StoppedBy::Itself }), Some(3))
+    );
     let out = rig.output(LogStream::Stdout).await;
     assert!(out.starts_with(&format!("{}\n2 {odd} ", rig.work().display())), "{out:?}");
     assert_eq!(rig.output(LogStream::Stderr).await, "oops\n");
@@ -155,14 +158,14 @@ async fn nothing_begins_without_time_and_never_twice() {
     let mut job = rig.begin(41);
     rig.until("its question", |files| files.ask.is_some()).await;
     // An answer to something else, and one that is over.
-    rig.give(7, 60_000, Order::Run).await;
+    rig.give(7, 60_000, JobCommand::Run).await;
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     assert!(job.runs() && !is_there(&rig.work().join("ran")));
     assert_eq!(rig.begin(42).ended(), Some(75), "Slurm starts it a second time");
-    rig.give(1, 0, Order::Run).await;
+    rig.give(1, 0, JobCommand::Run).await;
     assert_eq!(job.ended(), Some(75), "no time is left");
     assert!(!is_there(&rig.work().join("ran")));
-    assert_eq!(rig.files().await.exit, Some(Exit::OutOfTime));
+    assert_eq!(rig.files().await.exit, Some(ProgramExit::OutOfTime));
 }
 
 #[tokio::test]
@@ -179,7 +182,7 @@ async fn a_program_ends_with_its_time_and_a_deaf_one_too() {
     let took = asked.elapsed();
     assert!(took < Duration::from_secs(4 + 4), "it ran for {took:?} with 4 s");
     assert!(is_there(&rig.work().join("ran")));
-    assert_eq!(rig.files().await.exit, Some(Exit::OutOfTime));
+    assert_eq!(rig.files().await.exit, Some(ProgramExit::OutOfTime));
 }
 
 #[tokio::test]
@@ -190,21 +193,21 @@ async fn a_program_goes_on_with_more_time_and_ends_when_it_is_told() {
     rig.grant(2, 60_000).await;
     tokio::time::sleep(Duration::from_secs(6)).await;
     assert!(job.runs(), "it has time");
-    rig.give(2, 60_000, Order::Term).await;
+    rig.give(2, 60_000, JobCommand::Term).await;
     assert_eq!(job.ended(), Some(9));
     assert_eq!(rig.output(LogStream::Stdout).await, "told\n");
-    assert_eq!(rig.files().await.exit, Some(Exit::Code { code: 9, by: By::Node }));
+    assert_eq!(rig.files().await.exit, Some(ProgramExit::Code { code: 9, by: StoppedBy::Node }));
 }
 
 #[tokio::test]
 async fn how_far_a_program_says_it_is_can_be_read() {
-    let words = r#"echo '{"percent":30,"message":"warm"}' >> "$STINT_PROGRESS_FILE""#;
-    let mut rig = Rig::new(words, |_| {}).await;
-    assert!(rig.shelf.progress(LEASE).await.unwrap().bytes.is_empty());
+    let program = r#"echo '{"percent":30,"message":"warm"}' >> "$STINT_PROGRESS_FILE""#;
+    let mut rig = Rig::new(program, |_| {}).await;
+    assert!(rig.job_dir.progress(LEASE).await.unwrap().bytes.is_empty());
     let job = rig.begin(41);
     rig.grant(1, 60_000).await;
     assert_eq!(job.ended(), Some(0));
-    let said = String::from_utf8(rig.shelf.progress(LEASE).await.unwrap().bytes).unwrap();
+    let said = String::from_utf8(rig.job_dir.progress(LEASE).await.unwrap().bytes).unwrap();
     assert!(said.contains("\"percent\":30.0") && said.contains("warm"), "{said}");
 }
 
@@ -217,15 +220,15 @@ async fn a_program_ends_with_its_time_though_no_process_can_be_made() {
             spec.stop_grace_ms = 1_000;
         })
         .await;
-        let as_user = |words: &[&str]| {
+        let as_user = |program: &[&str]| {
             let mut command = Command::new("setpriv");
             command
                 .args([&format!("--reuid={USER}"), &format!("--regid={USER}"), "--clear-groups"])
-                .args(words);
+                .args(program);
             command.env_clear().env("PATH", "/usr/bin:/bin").stdin(Stdio::null());
             command
         };
-        let script = rig.shelf.script(LEASE);
+        let script = rig.job_dir.script(LEASE);
         let mut begin = as_user(&["prlimit", "--nproc=15", shell, script.to_str().unwrap()]);
         let job = Job(begin.env("SLURM_JOB_ID", "41").spawn().unwrap());
         rig.grant(1, 12_000).await;
@@ -239,13 +242,13 @@ async fn a_program_ends_with_its_time_though_no_process_can_be_made() {
         job.ended();
         let took = granted.elapsed();
         assert!(took > Duration::from_secs(8) && took < Duration::from_secs(15), "{shell}: {took:?}");
-        assert_eq!(rig.files().await.exit, Some(Exit::OutOfTime), "{shell}");
+        assert_eq!(rig.files().await.exit, Some(ProgramExit::OutOfTime), "{shell}");
         drop(others);
         let left = Command::new("pgrep").args(["-u", &USER.to_string(), "-x", "sleep"]).output().unwrap();
         let left = String::from_utf8(left.stdout).unwrap();
         let runs_on = left.lines().any(|pid| {
-            let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            words == b"sleep\x0077\0"
+            let program = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            program == b"sleep\x0077\0"
         });
         assert!(!runs_on, "{shell}");
     }
@@ -264,7 +267,11 @@ async fn variables_that_shells_keep_for_themselves_reach_the_program() {
         })
         .await;
         let mut begin = Command::new(shell);
-        begin.arg(rig.shelf.script(LEASE)).env_clear().env("PATH", "/usr/bin:/bin").env("SLURM_JOB_ID", "41");
+        begin
+            .arg(rig.job_dir.script(LEASE))
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("SLURM_JOB_ID", "41");
         let job = Job(begin.stdin(Stdio::null()).spawn().unwrap());
         rig.grant(1, 60_000).await;
         assert_eq!(job.ended(), Some(0), "{shell}");
@@ -281,13 +288,21 @@ async fn slurms_own_signal_ends_a_job_that_asks() {
     for shell in ["dash", "bash"] {
         let rig = Rig::new("touch ran", |_| {}).await;
         let mut begin = Command::new(shell);
-        begin.arg(rig.shelf.script(LEASE)).env_clear().env("PATH", "/usr/bin:/bin").env("SLURM_JOB_ID", "41");
+        begin
+            .arg(rig.job_dir.script(LEASE))
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("SLURM_JOB_ID", "41");
         let job = Job(begin.stdin(Stdio::null()).spawn().unwrap());
         rig.until("its question", |files| files.ask.is_some()).await;
         let killed = Command::new("kill").arg("-TERM").arg(job.0.id().to_string()).status().unwrap();
         assert!(killed.success());
         assert_eq!(job.ended(), Some(75), "{shell}");
-        assert_eq!(rig.files().await.exit, Some(Exit::Code { code: 75, by: By::Slurm }), "{shell}");
+        assert_eq!(
+            rig.files().await.exit,
+            Some(ProgramExit::Code { code: 75, by: StoppedBy::Slurm }),
+            "{shell}"
+        );
     }
 }
 
@@ -296,11 +311,11 @@ async fn slurms_own_signal_ends_a_job_that_asks() {
 async fn a_job_that_cannot_write_its_output_never_began() {
     let mut rig = Rig::new("touch ran", |_| {}).await;
     // Where its output goes there is a folder.
-    std::fs::create_dir(rig.shelf.folder(LEASE).join("job/stdout")).unwrap();
+    std::fs::create_dir(rig.job_dir.folder(LEASE).join("job/stdout")).unwrap();
     let job = rig.begin(41);
     rig.grant(1, 60_000).await;
     assert_eq!(job.ended(), Some(75));
-    assert_eq!(rig.files().await.exit, Some(Exit::OutOfTime));
+    assert_eq!(rig.files().await.exit, Some(ProgramExit::OutOfTime));
     assert!(!is_there(&rig.work().join("ran")));
 }
 
@@ -310,9 +325,9 @@ async fn one_that_is_told_to_end_before_its_first_answer_does() {
     let mut job = rig.begin(41);
     rig.until("its question", |files| files.ask.is_some()).await;
     assert!(job.runs());
-    rig.give(0, 0, Order::Term).await;
+    rig.give(0, 0, JobCommand::Term).await;
     assert_eq!(job.ended(), Some(75));
-    assert_eq!(rig.files().await.exit, Some(Exit::Code { code: 75, by: By::Node }));
+    assert_eq!(rig.files().await.exit, Some(ProgramExit::Code { code: 75, by: StoppedBy::Node }));
     assert!(!is_there(&rig.work().join("ran")));
 }
 
@@ -324,7 +339,7 @@ async fn an_answer_to_an_earlier_question_counts_from_that_question() {
     let asked = Instant::now();
     rig.until("another question", |files| files.ask == Some((2, JobId(41)))).await;
     // It asked the first one ten seconds ago.
-    rig.give(1, 14_000, Order::Run).await;
+    rig.give(1, 14_000, JobCommand::Run).await;
     assert_eq!(job.ended(), Some(143));
     let took = asked.elapsed();
     assert!(took > Duration::from_secs(11) && took < Duration::from_secs(17), "{took:?}");
@@ -344,7 +359,7 @@ async fn slurms_own_signal_reaches_the_program() {
         }
     };
     let until_there = async {
-        while !rig.shelf.folder(LEASE).join("job/stdout").exists() {
+        while !rig.job_dir.folder(LEASE).join("job/stdout").exists() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -359,7 +374,7 @@ async fn slurms_own_signal_reaches_the_program() {
     // Slurm shows by this that the job ran; how the program ended stands in its file.
     assert_eq!(job.ended(), Some(143));
     assert_eq!(rig.output(LogStream::Stdout).await, "ready\ntold\n");
-    assert_eq!(rig.files().await.exit, Some(Exit::Code { code: 0, by: By::Slurm }));
+    assert_eq!(rig.files().await.exit, Some(ProgramExit::Code { code: 0, by: StoppedBy::Slurm }));
 }
 
 /// A shell lets what it starts beside itself ignore these: Python, for one, would not see that it is interrupted.
@@ -369,10 +384,10 @@ async fn a_program_can_be_interrupted() {
     let job = rig.begin(41);
     rig.grant(1, 60_000).await;
     assert_eq!(job.ended(), Some(0));
-    let told = rig.output(LogStream::Stdout).await;
-    let ignored = u64::from_str_radix(told.trim_start_matches("SigIgn:").trim(), 16).unwrap();
+    let output = rig.output(LogStream::Stdout).await;
+    let ignored = u64::from_str_radix(output.trim_start_matches("SigIgn:").trim(), 16).unwrap();
     // SIGINT is 2 and SIGQUIT is 3.
-    assert_eq!(ignored & 0b110, 0, "{told}");
+    assert_eq!(ignored & 0b110, 0, "{output}");
 }
 
 #[tokio::test]
@@ -381,7 +396,7 @@ async fn a_program_that_is_not_there_is_said() {
     let job = rig.begin(41);
     rig.grant(1, 60_000).await;
     assert_eq!(job.ended(), Some(127));
-    assert_eq!(rig.files().await.exit, Some(Exit::NotRunnable));
+    assert_eq!(rig.files().await.exit, Some(ProgramExit::NotRunnable));
 }
 
 /// Names that the tools on the way could take for something of theirs.
@@ -397,7 +412,7 @@ async fn odd_names_of_programs_and_variables_are_only_names() {
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("lr=0.1");
     std::fs::copy("/usr/bin/env", &program).unwrap();
-    let script = rig.shelf.script(LEASE);
+    let script = rig.job_dir.script(LEASE);
     let text = std::fs::read_to_string(&script).unwrap().replace("/tmp/a=b/c", program.to_str().unwrap());
     std::fs::remove_file(&script).unwrap();
     std::fs::write(&script, text).unwrap();
@@ -415,15 +430,15 @@ async fn odd_names_of_programs_and_variables_are_only_names() {
 #[tokio::test]
 async fn what_a_job_wrote_is_read_with_care() {
     let rig = Rig::new("true", |_| {}).await;
-    let job = rig.shelf.folder(LEASE).join("job");
+    let job = rig.job_dir.folder(LEASE).join("job");
     std::os::unix::fs::symlink("/etc/passwd", job.join("stdout")).unwrap();
-    assert!(rig.shelf.read_log(LEASE, LogStream::Stdout, 0, 100).await.is_err());
+    assert!(rig.job_dir.read_log(LEASE, LogStream::Stdout, 0, 100).await.is_err());
     assert!(Command::new("mkfifo").arg(job.join("ask")).status().unwrap().success());
-    assert!(rig.shelf.look(LEASE).await.unwrap_err().contains("no regular file"));
+    assert!(rig.job_dir.read_report(LEASE).await.unwrap_err().contains("no regular file"));
     std::fs::remove_file(job.join("ask")).unwrap();
     for half in ["", "3", "3 41", "3 41 ", "x y .", &"9".repeat(10_000)] {
         std::fs::write(job.join("ask"), half).unwrap();
-        assert_eq!(rig.files().await, Files::default(), "{half:?}");
+        assert_eq!(rig.files().await, JobReport::default(), "{half:?}");
     }
 }
 
@@ -431,11 +446,11 @@ async fn what_a_job_wrote_is_read_with_care() {
 #[tokio::test]
 async fn a_program_ends_with_its_time_though_tmp_is_full() {
     for shell in ["dash", "bash"] {
-        let words = "cat /dev/zero > /tmp/all 2>/dev/null; : > ran; exec sleep 79";
-        let mut rig = Rig::new(words, |spec| spec.stop_grace_ms = 1_000).await;
+        let program = "cat /dev/zero > /tmp/all 2>/dev/null; : > ran; exec sleep 79";
+        let mut rig = Rig::new(program, |spec| spec.stop_grace_ms = 1_000).await;
         let in_small_tmp = format!(
             "mount -t tmpfs -o size=16k none /tmp && exec {shell} {}",
-            rig.shelf.script(LEASE).display()
+            rig.job_dir.script(LEASE).display()
         );
         let mut begin = Command::new("unshare");
         begin.args(["--mount", "sh", "-c", &in_small_tmp]).env_clear().env("PATH", "/usr/bin:/bin:/sbin");
@@ -445,7 +460,7 @@ async fn a_program_ends_with_its_time_though_tmp_is_full() {
         job.ended();
         assert!(granted.elapsed() < Duration::from_secs(10), "{shell}");
         assert!(is_there(&rig.work().join("ran")));
-        assert_eq!(rig.files().await.exit, Some(Exit::OutOfTime), "{shell}");
+        assert_eq!(rig.files().await.exit, Some(ProgramExit::OutOfTime), "{shell}");
     }
 }
 

@@ -67,7 +67,7 @@ struct Line {
 
 impl Line {
     /// None for a task that never ran: it says nothing about the load.
-    fn of(task: &v1::Task) -> Option<Self> {
+    fn from_task(task: &v1::Task) -> Option<Self> {
         let outcome = task.outcome.as_ref()?;
         let end = match (outcome.kind.as_str(), outcome.status.as_str()) {
             (_, "succeeded") => "succeeded",
@@ -143,7 +143,7 @@ async fn export(context: Context, args: ExportArgs) -> Done {
 
 /// In the order of their submits, with times since the first one.
 fn lines(tasks: &[v1::Task]) -> Vec<Line> {
-    let mut all: Vec<Line> = tasks.iter().filter_map(Line::of).collect();
+    let mut all: Vec<Line> = tasks.iter().filter_map(Line::from_task).collect();
     let first = all.iter().map(|line| line.at_ms).min().unwrap_or(0);
     all.iter_mut().for_each(|line| line.at_ms -= first);
     all.sort_by(|a, b| {

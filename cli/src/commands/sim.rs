@@ -19,16 +19,16 @@ const PROGRAM: &str = "stint-sim";
 pub struct SimArgs {
     /// What `stint-sim` is told; `stint sim --help` shows what it knows
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
-    pub words: Vec<OsString>,
+    pub args: Vec<OsString>,
 }
 
 /// Becomes the simulator; comes back only when it cannot be started.
-pub fn run(words: &[OsString]) -> Done {
+pub fn run(args: &[OsString]) -> Done {
     let beside = beside();
     let program = beside.clone().filter(|path| path.is_file()).unwrap_or_else(|| PROGRAM.into());
     // The name by which it tells its users what to do next.
     let called = std::env::args().next().unwrap_or_else(|| "stint".into());
-    let error = Command::new(&program).arg0(format!("{called} sim")).args(words).exec();
+    let error = Command::new(&program).arg0(format!("{called} sim")).args(args).exec();
     let at = beside.as_deref().and_then(|path| path.parent()).map(|folder| folder.display().to_string());
     Err(match error.kind() {
         ErrorKind::NotFound => Failure::Failed(format!(

@@ -42,8 +42,8 @@ pub fn judge(file: &Path) -> std::io::Result<Verdict> {
 fn judge_text(text: &str) -> Verdict {
     let mut tasks: BTreeMap<&str, BTreeMap<u32, Attempt>> = BTreeMap::new();
     for mark in text.lines() {
-        let words: Vec<&str> = mark.split(' ').collect();
-        let [kind, task, attempt, at] = words[..] else { continue };
+        let args: Vec<&str> = mark.split(' ').collect();
+        let [kind, task, attempt, at] = args[..] else { continue };
         let (Ok(attempt), Ok(at)) = (attempt.parse(), at.parse::<f64>()) else { continue };
         let entry = tasks.entry(task).or_default().entry(attempt).or_default();
         match kind {

@@ -76,10 +76,10 @@ async fn submit(
     count: u32,
     marks: &Path,
 ) -> Result<Vec<String>, Failure> {
-    let words = ["/bin/sh", "-c", PROGRAM, "demo", &marks.to_string_lossy(), seconds];
+    let args = ["/bin/sh", "-c", PROGRAM, "demo", &marks.to_string_lossy(), seconds];
     let spec = v1::TaskSpec {
         class: class.into(),
-        command: words.map(String::from).to_vec(),
+        command: args.map(String::from).to_vec(),
         cpu_milli: 1_000,
         memory_bytes: 64 << 20,
         ..v1::TaskSpec::default()

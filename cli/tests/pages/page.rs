@@ -54,14 +54,14 @@ struct Block<'a> {
 /// What a comment says.
 #[derive(Default)]
 struct Marks {
-    words: Vec<String>,
+    args: Vec<String>,
     not_run: Option<String>,
     prepare: String,
 }
 
 impl Marks {
     fn value(&self, key: &str) -> Option<&str> {
-        self.words.iter().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+        self.args.iter().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
     }
 
     fn number(&self, key: &str) -> Result<Option<usize>, String> {
@@ -70,13 +70,13 @@ impl Marks {
     }
 
     fn has(&self, word: &str) -> bool {
-        self.words.iter().any(|known| known == word)
+        self.args.iter().any(|known| known == word)
     }
 
     /// Refuses words that mean nothing here, so that a misspelt one does not pass.
     fn check(&self, known: &[&str]) -> Result<(), String> {
         let unknown = |word: &&String| !known.contains(&word.split('=').next().unwrap_or_default());
-        self.words.iter().find(unknown).map_or(Ok(()), |word| Err(format!("unknown word {word:?}")))
+        self.args.iter().find(unknown).map_or(Ok(()), |word| Err(format!("unknown word {word:?}")))
     }
 }
 
@@ -167,12 +167,12 @@ fn blocks(text: &str) -> Result<(Marks, Vec<Block<'_>>), String> {
 fn marks(comment: &str) -> Marks {
     let comment = comment.split("-->").next().unwrap_or_default();
     let (first, prepare) = comment.split_once('\n').unwrap_or((comment, ""));
-    let (words, not_run) = match first.split_once("not run:") {
-        Some((words, reason)) => (words, Some(reason.trim().to_owned())),
+    let (args, not_run) = match first.split_once("not run:") {
+        Some((args, reason)) => (args, Some(reason.trim().to_owned())),
         None => (first, None),
     };
-    let words = words.split_whitespace().map(str::to_owned).collect();
-    Marks { words, not_run, prepare: prepare.to_owned() }
+    let args = args.split_whitespace().map(str::to_owned).collect();
+    Marks { args, not_run, prepare: prepare.to_owned() }
 }
 
 /// Whether the output is what the page shows: `…` is anything on its line, a line `…` any lines.
@@ -195,8 +195,8 @@ fn lines_match(shown: &[&str], printed: &[&str]) -> bool {
 
 /// Runs of spaces are alike: columns are as wide as what stands in them.
 fn line_matches(shown: &str, printed: &str) -> bool {
-    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let (shown, printed) = (words(shown), words(printed));
+    let args = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let (shown, printed) = (args(shown), args(printed));
     let mut parts = shown.split('…');
     let Some(mut rest) = parts.next().and_then(|first| printed.strip_prefix(first)) else { return false };
     let parts: Vec<&str> = parts.collect();
@@ -215,9 +215,9 @@ pub fn complete(script: &str, printed: &str) -> Result<String, String> {
         let begin =
             complete[..end].rfind(|c: char| c.is_whitespace() || c == '=' || c == '"').map_or(0, |at| at + 1);
         let start = &complete[begin..end];
-        let words = printed.split(|c: char| c.is_whitespace() || c == '"');
+        let args = printed.split(|c: char| c.is_whitespace() || c == '"');
         let full =
-            words.into_iter().find(|word| !start.is_empty() && word.starts_with(start) && *word != start);
+            args.into_iter().find(|word| !start.is_empty() && word.starts_with(start) && *word != start);
         let full = full.ok_or(format!("nothing that begins with {start:?} was printed before"))?;
         complete.replace_range(begin..end + '…'.len_utf8(), full);
     }

@@ -42,8 +42,8 @@ pub fn lives(file: &Path) -> Vec<Life> {
     let text = std::fs::read_to_string(file).unwrap_or_default();
     let mut lives: BTreeMap<(String, u32), Life> = BTreeMap::new();
     for line in text.lines() {
-        let words: Vec<&str> = line.split(' ').collect();
-        let [kind, task, attempt, at, gpu, node] = words[..] else { panic!("a torn mark: {line:?}") };
+        let args: Vec<&str> = line.split(' ').collect();
+        let [kind, task, attempt, at, gpu, node] = args[..] else { panic!("a torn mark: {line:?}") };
         let (attempt, at): (u32, f64) = (attempt.parse().unwrap(), at.parse().unwrap());
         let life = lives.entry((task.into(), attempt)).or_insert_with(|| Life {
             task: task.into(),

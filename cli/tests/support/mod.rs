@@ -200,12 +200,12 @@ impl Peer {
 
     pub fn spawn(&mut self, arguments: &[&str]) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_file()).unwrap();
-        let words = match &self.place {
+        let args = match &self.place {
             Some(place) => place.enter(Path::new(STINT)),
             None => vec![STINT.to_owned()],
         };
-        let child = Command::new(&words[0])
-            .args(&words[1..])
+        let child = Command::new(&args[0])
+            .args(&args[1..])
             .arg("node")
             .arg("--config")
             .arg(self.dir.join("stint.toml"))
@@ -353,11 +353,11 @@ fn config(setup: &Setup, index: usize, name: &str, dir: &Path, address: &str, ht
     text + &(setup.more)(index).replace("ROOT", &dir_of_all.display().to_string())
 }
 
-/// A request for `count` tasks of `class` that run `words`.
-pub fn submit(class: &str, words: &[&str], count: u32) -> v1::SubmitRequest {
+/// A request for `count` tasks of `class` that run `args`.
+pub fn submit(class: &str, args: &[&str], count: u32) -> v1::SubmitRequest {
     let spec = v1::TaskSpec {
         class: class.into(),
-        command: words.iter().map(|w| w.to_string()).collect(),
+        command: args.iter().map(|w| w.to_string()).collect(),
         cpu_milli: 500,
         memory_bytes: 32 << 20,
         ..v1::TaskSpec::default()
@@ -366,14 +366,14 @@ pub fn submit(class: &str, words: &[&str], count: u32) -> v1::SubmitRequest {
 }
 
 /// Exit code, stdout and stderr of `stint` with these words, through the first peer.
-pub fn stint(cluster: &Cluster, words: &[&str]) -> (i32, String, String) {
-    stint_at(cluster, 0, words)
+pub fn stint(cluster: &Cluster, args: &[&str]) -> (i32, String, String) {
+    stint_at(cluster, 0, args)
 }
 
 /// The same through another peer.
-pub fn stint_at(cluster: &Cluster, peer: usize, words: &[&str]) -> (i32, String, String) {
+pub fn stint_at(cluster: &Cluster, peer: usize, args: &[&str]) -> (i32, String, String) {
     let socket = format!("unix:{}", cluster.peers[peer].dir.join("stint.sock").display());
-    let output = std::process::Command::new(STINT).args(["--address", &socket]).args(words).output().unwrap();
+    let output = std::process::Command::new(STINT).args(["--address", &socket]).args(args).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
 }

@@ -46,16 +46,16 @@ impl Network {
         network
     }
 
-    fn ip(&self, words: &[&str]) {
-        done(Command::new("nsenter").args(["-t", &self.hub.id().to_string(), "-n", "ip"]).args(words));
+    fn ip(&self, args: &[&str]) {
+        done(Command::new("nsenter").args(["-t", &self.hub.id().to_string(), "-n", "ip"]).args(args));
     }
 
     /// A new place, the `number`th from 1, connected to the others.
     pub fn place(&self, number: usize) -> Place {
         // An init that does nothing but collect the dead.
         let init = "while :; do sleep 3600; done";
-        let words = ["--net", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", init];
-        let keeper = quiet("unshare").args(words).spawn().unwrap();
+        let args = ["--net", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", init];
+        let keeper = quiet("unshare").args(args).spawn().unwrap();
         let children = format!("/proc/{0}/task/{0}/children", keeper.id());
         let child = || std::fs::read_to_string(&children).ok()?.trim().parse().ok();
         until("the peer's namespaces", || child().is_some());
@@ -86,8 +86,8 @@ impl Drop for Network {
 impl Place {
     /// The words that run a program in here.
     pub fn enter(&self, program: &Path) -> Vec<String> {
-        let words = ["nsenter", "-t", &self.init.to_string(), "-n", "-p", "-m", "--"];
-        words.into_iter().map(str::to_owned).chain([program.display().to_string()]).collect()
+        let args = ["nsenter", "-t", &self.init.to_string(), "-n", "-p", "-m", "--"];
+        args.into_iter().map(str::to_owned).chain([program.display().to_string()]).collect()
     }
 
     /// The program that `nsenter` of this pid runs in here, as the machine counts.
@@ -118,8 +118,8 @@ fn address(number: usize) -> String {
     format!("10.77.0.{number}")
 }
 
-fn ip_of(pid: u32, words: &[&str]) {
-    done(Command::new("nsenter").args(["-t", &pid.to_string(), "-n", "ip"]).args(words));
+fn ip_of(pid: u32, args: &[&str]) {
+    done(Command::new("nsenter").args(["-t", &pid.to_string(), "-n", "ip"]).args(args));
 }
 
 fn quiet(program: &str) -> Command {

@@ -5,21 +5,21 @@ use std::sync::Arc;
 use stint_protocol::{AttemptEnd, BootMs, EndKind, LeaseId};
 
 use super::attempt::AttemptState;
-use super::state::Shared;
+use super::state::ClientState;
 use crate::clock::boot_now;
 use crate::host::{AttemptStage, Executing, HostEvent};
 use crate::logs;
-use crate::shim_api::wire::{HeldAttempt, Hello, ToShim};
-use crate::stages::{self, Record};
+use crate::shim_api::wire::{Hello, ToShim, WatchedAttempt};
+use crate::stages::{self, StageRecord};
 
-impl Shared {
+impl ClientState {
     /// Takes over what the watchdog of an earlier node holds. No events: the node asks.
     pub fn adopt(&self, hello: &Hello, accounted: bool) {
         let folders = logs::ended_folders(&self.layout);
         let mut state = self.lock();
         state.accounted = accounted;
-        for found in &hello.held {
-            let lease = found.held.lease;
+        for found in &hello.running {
+            let lease = found.running.lease;
             let record = self.what_is_left(lease);
             let mut attempt = AttemptState::adopted(found, record.is_some());
             if attempt.labels.is_none() {
@@ -48,8 +48,8 @@ impl Shared {
     }
 
     /// What is left to do after the end of an attempt of an earlier node; what its output is masked with is found again.
-    fn what_is_left(&self, lease: LeaseId) -> Option<Record> {
-        let record = Record::open(&self.layout, lease)?;
+    fn what_is_left(&self, lease: LeaseId) -> Option<StageRecord> {
+        let record = StageRecord::open(&self.layout, lease)?;
         if record.secrets {
             self.set_masks(lease, self.secrets.masks(lease));
         }
@@ -59,14 +59,14 @@ impl Shared {
     /// Compares what is known with what a newly connected watchdog says; gives what has happened meanwhile.
     pub fn reconcile(&self, hello: &Hello) -> Vec<HostEvent> {
         let (mut state, mut events) = (self.lock(), Vec::new());
-        for HeldAttempt { held, home, .. } in &hello.held {
-            if let Some(attempt) = state.running.get_mut(&held.lease) {
-                attempt.home = *home;
-                if held.stopping {
+        for WatchedAttempt { running, sandbox_dir, .. } in &hello.running {
+            if let Some(attempt) = state.running.get_mut(&running.lease) {
+                attempt.sandbox_dir = *sandbox_dir;
+                if running.stopping {
                     attempt.note_stopping();
                 }
-                if held.started && !attempt.stage.has_started() && !held.stopping {
-                    events.push(HostEvent::Started { lease: held.lease, at: boot_now() });
+                if running.started && !attempt.stage.has_started() && !running.stopping {
+                    events.push(HostEvent::Started { lease: running.lease, at: boot_now() });
                 }
             }
         }
@@ -79,7 +79,7 @@ impl Shared {
             }
         }
         let known = |lease: &LeaseId| {
-            hello.held.iter().any(|found| found.held.lease == *lease)
+            hello.running.iter().any(|found| found.running.lease == *lease)
                 || hello.ended.iter().any(|e| e.lease == *lease)
         };
         let sent = state.running.iter().filter(|(_, attempt)| attempt.stage.is_with(Executing::Watchdog));

@@ -7,7 +7,7 @@ use stint_protocol::BootMs;
 use crate::attempt_stage::{AttemptStage, Executing, Execution};
 use crate::host::StopReason;
 use crate::shim_api::request::AttemptLabels;
-use crate::shim_api::wire::HeldAttempt;
+use crate::shim_api::wire::WatchedAttempt;
 
 /// An attempt that has not ended.
 #[derive(Clone, Debug)]
@@ -17,7 +17,7 @@ pub struct AttemptState {
     pub stop: Option<StopReason>,
     pub deadline: BootMs,
     /// The home it runs in, once the watchdog has said so.
-    pub home: Option<u32>,
+    pub sandbox_dir: Option<u32>,
     /// Something is left to do after its end, before the node hears of it.
     pub finishes: bool,
     /// None: an earlier node launched it, and nobody remembers.
@@ -26,20 +26,20 @@ pub struct AttemptState {
 
 impl AttemptState {
     pub fn new(deadline: BootMs, stage: AttemptStage, labels: Option<Arc<AttemptLabels>>) -> Self {
-        Self { stage, stop: None, deadline, home: None, finishes: false, labels }
+        Self { stage, stop: None, deadline, sandbox_dir: None, finishes: false, labels }
     }
 
     /// One that the watchdog of an earlier node holds.
-    pub fn adopted(found: &HeldAttempt, finishes: bool) -> Self {
-        let held = &found.held;
-        let execution = match (held.stopping, held.started) {
+    pub fn adopted(found: &WatchedAttempt, finishes: bool) -> Self {
+        let running = &found.running;
+        let execution = match (running.stopping, running.started) {
             (true, started) => Execution::Stopping { started },
             (false, true) => Execution::Running,
             (false, false) => Execution::Starting,
         };
         let stage = AttemptStage::With(Executing::Watchdog, execution);
         let labels = found.labels.clone().map(Arc::new);
-        Self { home: found.home, finishes, ..Self::new(held.deadline, stage, labels) }
+        Self { sandbox_dir: found.sandbox_dir, finishes, ..Self::new(running.deadline, stage, labels) }
     }
 
     /// Whether it is being stopped, or will be as soon as somebody has it who can.

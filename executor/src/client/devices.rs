@@ -8,7 +8,7 @@ use std::time::Duration;
 use stint_protocol::{GpuId, GpuInfo, QuarantinedGpu};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use super::state::Shared;
+use super::state::ClientState;
 use crate::host::{HostEvent, Launch};
 use crate::limits;
 use crate::refusal::Refusal;
@@ -17,12 +17,12 @@ use crate::refusal::Refusal;
 pub type Quarantine = BTreeMap<GpuId, QuarantinedGpu>;
 
 /// Whether an attempt must wait for its devices to be looked at.
-pub fn must_look(shared: &Shared, launch: &Launch) -> bool {
+pub fn must_look(shared: &ClientState, launch: &Launch) -> bool {
     launch.gpus.iter().any(|gpu| shared.gpu_users.can_tell(&gpu.id))
 }
 
 /// Waits until nobody uses the attempt's devices. Refuses it when somebody still does after `GPU_FREE_MS`.
-pub async fn wait_until_free(shared: &Arc<Shared>, launch: &Launch) -> Result<(), Refusal> {
+pub async fn wait_until_free(shared: &Arc<ClientState>, launch: &Launch) -> Result<(), Refusal> {
     if !must_look(shared, launch) {
         return Ok(());
     }
@@ -33,7 +33,7 @@ pub async fn wait_until_free(shared: &Arc<Shared>, launch: &Launch) -> Result<()
             return Ok(());
         }
         if Instant::now() >= until {
-            let message = words(&used);
+            let message = describe(&used);
             shared.quarantine(used).await;
             return Err(Refusal::start_failed(message));
         }
@@ -41,12 +41,12 @@ pub async fn wait_until_free(shared: &Arc<Shared>, launch: &Launch) -> Result<()
     }
 }
 
-fn words(used: &[QuarantinedGpu]) -> String {
+fn describe(used: &[QuarantinedGpu]) -> String {
     let one = |gpu: &QuarantinedGpu| format!("GPU {} is still used by {}", gpu.info.id, gpu.used_by);
     used.iter().map(one).collect::<Vec<_>>().join("; ")
 }
 
-async fn used_of(shared: &Arc<Shared>, gpus: Vec<GpuInfo>) -> Vec<QuarantinedGpu> {
+async fn used_of(shared: &Arc<ClientState>, gpus: Vec<GpuInfo>) -> Vec<QuarantinedGpu> {
     let shared = shared.clone();
     let look = move || {
         let used = |info: GpuInfo| {
@@ -59,7 +59,7 @@ async fn used_of(shared: &Arc<Shared>, gpus: Vec<GpuInfo>) -> Vec<QuarantinedGpu
 }
 
 /// Takes devices out of quarantine once nobody uses them. Runs until the client goes.
-pub async fn watch(shared: Arc<Shared>) {
+pub async fn watch(shared: Arc<ClientState>) {
     let mut ticks = interval(Duration::from_millis(limits::GPU_FREE_MS));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -2,12 +2,12 @@
 
 use stint_protocol::Runtime as Kind;
 
-use crate::client::state::Shared;
+use crate::client::state::ClientState;
 use crate::host::{HostHealth, Sandbox};
 use crate::refusal::Refusal;
 use crate::runtimes::{Permits, Runtime};
 
-impl Shared {
+impl ClientState {
     /// A runtime that the operator enabled.
     pub fn enabled(&self, kind: Kind) -> Result<&dyn Runtime, Refusal> {
         match self.runtimes.get(&kind) {

@@ -8,7 +8,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::attempt::AttemptState;
 use super::lines::trouble;
-use crate::client::state::Shared;
+use crate::client::state::ClientState;
 use crate::host::{Executing, LogStream};
 use crate::{limits, logs};
 
@@ -16,7 +16,7 @@ use crate::{limits, logs};
 const REMOVED_AT_ONCE: usize = 500;
 
 /// Runs until the client goes.
-pub async fn run(shared: Arc<Shared>) {
+pub async fn run(shared: Arc<ClientState>) {
     let mut ticks = interval(Duration::from_millis(limits::LOG_CHECK_MS));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -42,13 +42,13 @@ pub async fn run(shared: Arc<Shared>) {
     }
 }
 
-fn running(shared: &Shared) -> Vec<LeaseId> {
+fn running(shared: &ClientState) -> Vec<LeaseId> {
     let writes = |attempt: &AttemptState| attempt.stage.is_with(Executing::Watchdog);
     shared.lock().running.iter().filter(|(_, attempt)| writes(attempt)).map(|(lease, _)| *lease).collect()
 }
 
 /// The ended attempts that are over the count or the age that is kept.
-fn take_old(shared: &Shared) -> Vec<LeaseId> {
+fn take_old(shared: &ClientState) -> Vec<LeaseId> {
     let keep = shared.settings.keep_ended;
     let mut state = shared.lock();
     let mut old = Vec::new();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use stint_protocol::{EndKind, LeaseId};
 use tracing::Level;
 
-use super::state::{News, Shared};
+use super::state::{ClientState, LabelledEvent};
 use crate::host::{AttemptLabels, HostEvent, Launch, StopReason};
 use crate::observer::Observer;
 
@@ -66,7 +66,7 @@ pub fn prepared(launch: &Launch, took: Duration) {
 }
 
 /// Who looks on, and what is told of an attempt that is known by its lease alone.
-impl Shared {
+impl ClientState {
     /// Tells whoever looks on.
     pub fn observe(&self, tell: impl FnOnce(&dyn Observer)) {
         self.settings.observe(tell);
@@ -78,7 +78,7 @@ impl Shared {
     }
 
     /// It is asked to end.
-    pub fn tell_stop(&self, lease: LeaseId, reason: StopReason) {
+    pub fn log_stop(&self, lease: LeaseId, reason: StopReason) {
         if is_on() {
             let labels = self.labels(lease);
             step!(labels.as_deref(), lease, ?reason, "stopping");
@@ -86,7 +86,7 @@ impl Shared {
     }
 
     /// What happened, and what it took to pull the image.
-    pub fn tell(&self, News { event, labels }: &News) {
+    pub fn log_event(&self, LabelledEvent { event, labels }: &LabelledEvent) {
         // A pull is over when the program starts, or when the attempt ends without that: it is counted once.
         let (lease, pull_is_over) = match event {
             HostEvent::Started { lease, .. } => (*lease, true),
@@ -98,12 +98,12 @@ impl Shared {
             self.observe(|observer| observer.pulled(end, took));
         }
         if is_on() {
-            tell_step(lease, event, labels.as_deref());
+            log_step(lease, event, labels.as_deref());
         }
     }
 }
 
-fn tell_step(lease: LeaseId, event: &HostEvent, labels: Option<&AttemptLabels>) {
+fn log_step(lease: LeaseId, event: &HostEvent, labels: Option<&AttemptLabels>) {
     match event {
         HostEvent::Ended(end) => {
             let (exit_code, signal) = match end.kind {

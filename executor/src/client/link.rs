@@ -14,7 +14,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::client::HELLO_TIMEOUT;
-use crate::client::state::Shared;
+use crate::client::state::ClientState;
 use crate::host::{HostError, HostEvent};
 use crate::limits;
 use crate::shim_api::ALREADY_RUNNING;
@@ -34,7 +34,7 @@ pub struct Connection {
 }
 
 /// Connects to the watchdog, starting one when there is none, replacing one that hangs.
-pub async fn connect(shared: &Shared) -> Result<Connection, HostError> {
+pub async fn connect(shared: &ClientState) -> Result<Connection, HostError> {
     let began = Instant::now();
     let patience = Duration::from_millis(limits::SHIM_START_MS + limits::SHIM_HUNG_MS);
     loop {
@@ -69,7 +69,7 @@ pub async fn connect(shared: &Shared) -> Result<Connection, HostError> {
 }
 
 /// Keeps the connection until the client closes.
-pub async fn keep(shared: Arc<Shared>, mut connection: Connection) {
+pub async fn keep(shared: Arc<ClientState>, mut connection: Connection) {
     loop {
         let problem = session(&shared, connection).await;
         // Also when closing: whoever waits until all is sent must not wait for a connection that is gone.
@@ -96,20 +96,20 @@ pub async fn keep(shared: Arc<Shared>, mut connection: Connection) {
     }
 }
 
-async fn dial(shared: &Shared) -> std::io::Result<UnixStream> {
+async fn dial(shared: &ClientState) -> std::io::Result<UnixStream> {
     // Through a descriptor of the folder, since the path of a socket may have 107 bytes only.
     let folder = File::open(shared.layout.root())?;
     UnixStream::connect(format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd())).await
 }
 
-async fn start_shim(shared: &Shared) -> Result<(), HostError> {
-    let words = &shared.settings.shim_command;
+async fn start_shim(shared: &ClientState) -> Result<(), HostError> {
+    let command = &shared.settings.shim_command;
     let failed = |problem: String| HostError::StartShim {
-        command: words.iter().map(|w| w.to_string_lossy()).collect::<Vec<_>>().join(" "),
+        command: command.iter().map(|w| w.to_string_lossy()).collect::<Vec<_>>().join(" "),
         problem,
         log: shared.layout.shim_log(),
     };
-    let Some((program, arguments)) = words.split_first() else {
+    let Some((program, arguments)) = command.split_first() else {
         return Err(failed("the command is empty".into()));
     };
     let mut command = tokio::process::Command::new(program);
@@ -140,7 +140,7 @@ enum GreetError {
 }
 
 /// Hears what the watchdog says first; one of another version is not understood any further.
-async fn greet(shared: &Shared, stream: UnixStream) -> Result<Connection, GreetError> {
+async fn greet(shared: &ClientState, stream: UnixStream) -> Result<Connection, GreetError> {
     let pid = sys::peer_credentials(&stream).map_or(0, |(pid, _)| pid);
     let process = sys::pidfd_open(pid).ok();
     let (mut read, write) = stream.into_split();
@@ -165,7 +165,7 @@ async fn greet(shared: &Shared, stream: UnixStream) -> Result<Connection, GreetE
 }
 
 /// Ends a watchdog that holds the lock but does not answer; all it ran dies with it.
-fn kill_holder(shared: &Shared) {
+fn kill_holder(shared: &ClientState) {
     let Ok(lock) = OpenOptions::new().read(true).write(true).open(shared.layout.lock()) else { return };
     // Asked again once the handle is open: the number may have come to mean another process, which would be killed.
     if let Ok(Some(pid)) = sys::lock_holder(&lock)
@@ -199,7 +199,7 @@ struct Pulse {
 }
 
 /// Talks until the connection breaks; says why.
-async fn session(shared: &Shared, connection: Connection) -> String {
+async fn session(shared: &ClientState, connection: Connection) -> String {
     let Connection { mut read, mut write, mut inbox, rest, process, .. } = connection;
     let pulse = Pulse::default();
     let reading = async {
@@ -239,10 +239,10 @@ async fn session(shared: &Shared, connection: Connection) -> String {
     }
 }
 
-fn event(shared: &Shared, message: FromShim) -> Option<HostEvent> {
+fn event(shared: &ClientState, message: FromShim) -> Option<HostEvent> {
     match message {
-        FromShim::Started(lease, at, home) => {
-            shared.moved_in(lease, home);
+        FromShim::Started(lease, at, sandbox_dir) => {
+            shared.set_sandbox_dir(lease, sandbox_dir);
             Some(HostEvent::Started { lease, at })
         }
         FromShim::Ended(end) => Some(HostEvent::Ended(end)),
@@ -252,7 +252,7 @@ fn event(shared: &Shared, message: FromShim) -> Option<HostEvent> {
 
 /// Pings; returns after it killed a watchdog that does not answer. Counts pings rather than time, so that a node that
 /// was stopped itself does not blame the watchdog.
-async fn watch(shared: &Shared, pulse: &Pulse, process: Option<&OwnedFd>) {
+async fn watch(shared: &ClientState, pulse: &Pulse, process: Option<&OwnedFd>) {
     const PING_MS: u64 = 1000;
     let most = (limits::SHIM_HUNG_MS / PING_MS) as u32;
     let mut ticks = interval(Duration::from_millis(PING_MS));

@@ -8,22 +8,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stint_protocol::{AttemptEnd, Blob, EndKind, KeptFile, LeaseId, TaskFiles, limits as words};
+use stint_protocol::{AttemptEnd, Blob, EndKind, KeptFile, LeaseId, TaskFiles, limits as message};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 
 use super::HostClient;
 use super::devices;
 use super::lines::{self, trouble};
-use super::state::Shared;
+use super::state::ClientState;
 use crate::host::{HostEvent, Launch, LogStream, Preparation, StopReason};
 use crate::limits;
 use crate::observer::{Artifact, Rule};
 use crate::refusal::Refusal;
-use crate::shim_api::request::GivenMount;
+use crate::shim_api::request::ResolvedMount;
 use crate::stages::inputs::{self, Inputs};
 use crate::stages::outputs::{self, Found};
-use crate::stages::{self, Owner, Record, Staged};
+use crate::stages::{self, Owner, StageRecord, Staged};
 use crate::store::StoreError;
 
 /// How images are named that the cluster keeps.
@@ -73,7 +73,7 @@ pub async fn start(client: HostClient, launch: Launch) {
         Ok(staged) => match shared.leave_preparation(lease, staged.own_folder) {
             Some(deadline) => {
                 lines::prepared(&launch, began.elapsed());
-                return client.send_order(&Launch { deadline, ..launch }, &staged);
+                return client.send_request(&Launch { deadline, ..launch }, &staged);
             }
             None => stopped(StopReason::LeaseOver),
         },
@@ -88,7 +88,7 @@ fn stopped(reason: StopReason) -> Refusal {
     Refusal::new(kind, "it was stopped before its program was started")
 }
 
-async fn prepare(shared: &Arc<Shared>, launch: &Launch) -> Result<Staged, Refusal> {
+async fn prepare(shared: &Arc<ClientState>, launch: &Launch) -> Result<Staged, Refusal> {
     let mut staged = if must_stage(launch) { stage(shared, launch).await? } else { Staged::default() };
     if has_mounts(launch) {
         shared.prepares(launch.lease, Preparation::Mounts);
@@ -100,7 +100,7 @@ async fn prepare(shared: &Arc<Shared>, launch: &Launch) -> Result<Staged, Refusa
 }
 
 /// Looks for what is to be mounted, apart from everything else: a file system of the network may not answer.
-async fn find_mounts(shared: &Arc<Shared>, launch: &Launch) -> Result<Vec<GivenMount>, Refusal> {
+async fn find_mounts(shared: &Arc<ClientState>, launch: &Launch) -> Result<Vec<ResolvedMount>, Refusal> {
     let settings = &shared.settings;
     shared.enabled(launch.runtime)?.check(&launch.spec, shared.permits())?;
     let own =
@@ -121,7 +121,7 @@ async fn find_mounts(shared: &Arc<Shared>, launch: &Launch) -> Result<Vec<GivenM
     found
 }
 
-async fn stage(shared: &Arc<Shared>, launch: &Launch) -> Result<Staged, Refusal> {
+async fn stage(shared: &Arc<ClientState>, launch: &Launch) -> Result<Staged, Refusal> {
     let most = Duration::from_millis(limits::STAGE_MS);
     let staged = timeout(most, fetch_and_place(shared, launch)).await;
     staged.unwrap_or_else(|_| {
@@ -129,7 +129,7 @@ async fn stage(shared: &Arc<Shared>, launch: &Launch) -> Result<Staged, Refusal>
     })
 }
 
-async fn fetch_and_place(shared: &Arc<Shared>, launch: &Launch) -> Result<Staged, Refusal> {
+async fn fetch_and_place(shared: &Arc<ClientState>, launch: &Launch) -> Result<Staged, Refusal> {
     let image = match registered_image(launch) {
         Some(name) => {
             shared.prepares(launch.lease, Preparation::Image);
@@ -155,18 +155,22 @@ async fn fetch_and_place(shared: &Arc<Shared>, launch: &Launch) -> Result<Staged
 
 fn fetched<T>(result: Result<T, StoreError>, what: &str) -> Result<T, Refusal> {
     result.map_err(|e| match e {
-        StoreError::Wrong(words) => Refusal::not_runnable(format!("{what}: {words}")),
-        StoreError::Unavailable(words) => Refusal::start_failed(format!("{what}: {words}")),
+        StoreError::Wrong(message) => Refusal::not_runnable(format!("{what}: {message}")),
+        StoreError::Unavailable(message) => Refusal::start_failed(format!("{what}: {message}")),
     })
 }
 
 /// Everything that is done on the disk.
-fn place(shared: &Arc<Shared>, launch: &Launch, fetched: &[std::path::PathBuf]) -> Result<Staged, Refusal> {
+fn place(
+    shared: &Arc<ClientState>,
+    launch: &Launch,
+    fetched: &[std::path::PathBuf],
+) -> Result<Staged, Refusal> {
     let lease = launch.lease;
     let none = TaskFiles::default();
     let files = launch.spec.files.as_deref().unwrap_or(&none);
     let owner = shared.enabled(launch.runtime)?.owner();
-    let record = Record {
+    let record = StageRecord {
         tenant: launch.tenant.clone(),
         outputs: files.outputs.clone(),
         secrets: !files.secrets.is_empty(),
@@ -204,7 +208,7 @@ fn make_work(work: &std::path::Path, owner: Owner) -> std::io::Result<()> {
 }
 
 /// Nothing of it ran: everything goes.
-async fn undo(shared: &Arc<Shared>, launch: &Launch) {
+async fn undo(shared: &Arc<ClientState>, launch: &Launch) {
     if !must_stage(launch) {
         return;
     }
@@ -220,11 +224,12 @@ async fn undo(shared: &Arc<Shared>, launch: &Launch) {
 
 /// Holds the images of attempts that an earlier node started; until it can be asked, the store keeps what was used
 /// lately.
-pub async fn hold_images(shared: Arc<Shared>) {
+pub async fn hold_images(shared: Arc<ClientState>) {
     let Some(store) = shared.settings.store.clone() else { return };
     let leases: Vec<LeaseId> = shared.lock().running.keys().copied().collect();
     for lease in leases {
-        let Some(Record { tenant, image: Some(image), .. }) = Record::open(&shared.layout, lease) else {
+        let Some(StageRecord { tenant, image: Some(image), .. }) = StageRecord::open(&shared.layout, lease)
+        else {
             continue;
         };
         match store.image(&tenant, &image).await {
@@ -238,7 +243,7 @@ pub async fn hold_images(shared: Arc<Shared>) {
 }
 
 /// Does what is left after the ends of attempts that were staged. Runs until the client goes.
-pub async fn finish_all(shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiver<AttemptEnd>) {
+pub async fn finish_all(shared: Arc<ClientState>, mut inbox: mpsc::UnboundedReceiver<AttemptEnd>) {
     let places = Arc::new(Semaphore::new(limits::KEEPING_AT_ONCE));
     let mut tasks = tokio::task::JoinSet::new();
     while let Some(end) = inbox.recv().await {
@@ -247,15 +252,15 @@ pub async fn finish_all(shared: Arc<Shared>, mut inbox: mpsc::UnboundedReceiver<
         tasks.spawn(async move {
             let _place = places.acquire().await;
             let end = finish(&shared, end).await;
-            shared.done(end.lease);
+            shared.forget_staging(end.lease);
             shared.publish(vec![HostEvent::Ended(end)]).await;
         });
     }
 }
 
-async fn finish(shared: &Arc<Shared>, mut end: AttemptEnd) -> AttemptEnd {
+async fn finish(shared: &Arc<ClientState>, mut end: AttemptEnd) -> AttemptEnd {
     let lease = end.lease;
-    let Some(record) = Record::open(&shared.layout, lease) else {
+    let Some(record) = StageRecord::open(&shared.layout, lease) else {
         return stages::finished(&shared.layout, lease).unwrap_or(end);
     };
     let masks = shared.masks(lease);
@@ -273,7 +278,7 @@ async fn finish(shared: &Arc<Shared>, mut end: AttemptEnd) -> AttemptEnd {
                 end.message = format!("{}; {refusal}", end.message).trim_start_matches("; ").to_owned();
             }
         }
-        end.message = words::clip(end.message);
+        end.message = message::clip(end.message);
     }
     shared.release_image(lease);
     let (cleared, written) = (shared.clone(), end.clone());
@@ -301,14 +306,14 @@ async fn finish(shared: &Arc<Shared>, mut end: AttemptEnd) -> AttemptEnd {
 }
 
 async fn keep_outputs(
-    shared: &Arc<Shared>,
+    shared: &Arc<ClientState>,
     lease: LeaseId,
-    record: &Record,
+    record: &StageRecord,
 ) -> Result<Vec<KeptFile>, Refusal> {
     let (work, outputs) = (shared.layout.attempt(lease).join("work"), record.outputs.clone());
     let find = move || outputs::find(&work, &outputs);
     let found = tokio::task::spawn_blocking(find).await.unwrap_or_else(|e| Err(e.to_string()));
-    let found = found.map_err(|words| Refusal::new(EndKind::OutputMissing, words))?;
+    let found = found.map_err(|message| Refusal::new(EndKind::OutputMissing, message))?;
     let mut kept = Vec::with_capacity(found.len());
     for file in found {
         kept.push(keep(shared, record, file).await?);
@@ -316,10 +321,10 @@ async fn keep_outputs(
     Ok(kept)
 }
 
-async fn keep(shared: &Arc<Shared>, record: &Record, found: Found) -> Result<KeptFile, Refusal> {
+async fn keep(shared: &Arc<ClientState>, record: &StageRecord, found: Found) -> Result<KeptFile, Refusal> {
     let Found { path, file } = found;
-    let lost = |words: String| {
-        Refusal::new(EndKind::OutputLost, format!("output {path:?} could not be kept: {words}"))
+    let lost = |message: String| {
+        Refusal::new(EndKind::OutputLost, format!("output {path:?} could not be kept: {message}"))
     };
     let Some(store) = &shared.settings.store else {
         let hashed = tokio::task::spawn_blocking(move || stages::blob_of(&file)).await;

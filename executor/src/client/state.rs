@@ -25,7 +25,7 @@ use crate::stages::secrets::Secrets;
 use crate::store::Store;
 
 /// Something that happened, with whose attempt it is about.
-pub struct News {
+pub struct LabelledEvent {
     pub event: HostEvent,
     pub labels: Option<Arc<AttemptLabels>>,
 }
@@ -50,7 +50,7 @@ pub struct State {
 }
 
 /// Everything the handles and tasks of one client share.
-pub struct Shared {
+pub struct ClientState {
     pub settings: Arc<HostSettings>,
     pub layout: Layout,
     pub runtimes: Runtimes,
@@ -67,7 +67,7 @@ pub struct Shared {
     state: Mutex<State>,
 }
 
-impl Shared {
+impl ClientState {
     pub fn new(
         settings: HostSettings,
         layout: Layout,
@@ -76,8 +76,8 @@ impl Shared {
     ) -> Self {
         let settings = Arc::new(settings);
         let runtimes = runtimes::open(&settings, &layout);
-        let gpu_users = GpuUsers::of(&settings.gpus);
-        let secrets = Secrets::of(&layout);
+        let gpu_users = GpuUsers::for_source(&settings.gpus);
+        let secrets = Secrets::for_layout(&layout);
         Self {
             settings,
             layout,
@@ -142,9 +142,9 @@ impl Shared {
     }
 
     /// Notes in which home an attempt runs.
-    pub fn moved_in(&self, lease: LeaseId, home: Option<u32>) {
+    pub fn set_sandbox_dir(&self, lease: LeaseId, sandbox_dir: Option<u32>) {
         if let Some(attempt) = self.lock().running.get_mut(&lease) {
-            attempt.home = home;
+            attempt.sandbox_dir = sandbox_dir;
         }
     }
 
@@ -152,8 +152,8 @@ impl Shared {
     pub fn output_folder(&self, lease: LeaseId) -> (PathBuf, bool) {
         let state = self.lock();
         let attempt = state.running.get(&lease);
-        let folder = match attempt.and_then(|attempt| attempt.home) {
-            Some(home) => self.layout.home(home),
+        let folder = match attempt.and_then(|attempt| attempt.sandbox_dir) {
+            Some(sandbox_dir) => self.layout.sandbox_dir(sandbox_dir),
             None => self.layout.attempt(lease),
         };
         (folder, attempt.is_none())
@@ -166,7 +166,7 @@ impl Shared {
     }
 
     /// Notes that an attempt is being stopped; says where it is.
-    pub fn stopping(&self, lease: LeaseId, reason: StopReason) -> Option<AttemptStage> {
+    pub fn ask_to_stop(&self, lease: LeaseId, reason: StopReason) -> Option<AttemptStage> {
         let mut state = self.lock();
         let attempt = state.running.get_mut(&lease)?;
         attempt.ask_to_stop(reason);
@@ -229,14 +229,14 @@ impl Shared {
 
     /// The attempt needs its image no more.
     pub fn release_image(&self, lease: LeaseId) {
-        let held = self.images.lock().unwrap_or_else(PoisonError::into_inner).remove(&lease);
-        if let (Some((tenant, image)), Some(store)) = (held, &self.settings.store) {
+        let running = self.images.lock().unwrap_or_else(PoisonError::into_inner).remove(&lease);
+        if let (Some((tenant, image)), Some(store)) = (running, &self.settings.store) {
             store.release(&tenant, &image);
         }
     }
 
     /// Everything was done after the end of an attempt.
-    pub fn done(&self, lease: LeaseId) {
+    pub fn forget_staging(&self, lease: LeaseId) {
         self.forget_masks(lease);
         if let Some(attempt) = self.lock().running.get_mut(&lease) {
             attempt.finishes = false;
@@ -244,7 +244,7 @@ impl Shared {
     }
 
     /// Holds an end back until what is left to do after it is done.
-    fn divert(&self, state: &mut State, event: &HostEvent) -> bool {
+    fn finish_here(&self, state: &mut State, event: &HostEvent) -> bool {
         let HostEvent::Ended(end) = event else { return false };
         let Some(attempt) = state.running.get_mut(&end.lease).filter(|attempt| attempt.finishes) else {
             return false;
@@ -257,7 +257,7 @@ impl Shared {
     }
 
     /// The watchdog does not get an attempt after all.
-    pub fn stays_here(&self, lease: LeaseId) {
+    pub fn is_local(&self, lease: LeaseId) {
         if let Some(attempt) = self.lock().running.get_mut(&lease) {
             attempt.hand_to(Executing::Node);
         }
@@ -287,17 +287,18 @@ impl Shared {
 
     /// Notes what has happened and tells the node, waiting while it does not take more.
     pub async fn publish(&self, events: Vec<HostEvent>) {
-        let news: Vec<News> = {
+        let news: Vec<LabelledEvent> = {
             let mut state = self.lock();
-            let news = |event| (!self.divert(&mut state, &event)).then(|| state.take_note(event)).flatten();
+            let news =
+                |event| (!self.finish_here(&mut state, &event)).then(|| state.take_note(event)).flatten();
             events.into_iter().filter_map(news).collect()
         };
-        news.iter().for_each(|news| self.tell(news));
+        news.iter().for_each(|news| self.log_event(news));
         let failed = |end: &AttemptEnd| matches!(end.kind, EndKind::StartFailed | EndKind::Lost);
         if news.iter().any(|news| matches!(&news.event, HostEvent::Ended(end) if failed(end))) {
             self.runtimes.values().for_each(|runtime| runtime.look_soon());
         }
-        for News { event, .. } in news {
+        for LabelledEvent { event, .. } in news {
             if self.events.send(event).await.is_err() {
                 return;
             }
@@ -332,7 +333,7 @@ impl Shared {
 
 impl State {
     /// Updates what is known; none when the event is not news.
-    fn take_note(&mut self, event: HostEvent) -> Option<News> {
+    fn take_note(&mut self, event: HostEvent) -> Option<LabelledEvent> {
         let labels = match &event {
             HostEvent::Started { lease, .. } => {
                 let attempt = self.running.get_mut(lease)?;
@@ -345,7 +346,7 @@ impl State {
                 attempt.labels
             }
         };
-        Some(News { event, labels })
+        Some(LabelledEvent { event, labels })
     }
 
     /// As `Host::attempts`.
@@ -366,8 +367,8 @@ impl State {
         // From here on nobody knows whether the watchdog has it: when the connection breaks, the next greeting
         // decides, and an attempt that it does not name never ran.
         for message in &self.outbox {
-            if let ToShim::Start(order) = message
-                && let Some(attempt) = self.running.get_mut(&order.lease)
+            if let ToShim::Start(request) = message
+                && let Some(attempt) = self.running.get_mut(&request.lease)
             {
                 attempt.hand_to(Executing::Watchdog);
             }

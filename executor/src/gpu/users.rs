@@ -25,7 +25,7 @@ pub enum GpuUsers {
 
 impl GpuUsers {
     /// For devices of this source.
-    pub fn of(source: &GpuSource) -> Self {
+    pub fn for_source(source: &GpuSource) -> Self {
         match source {
             GpuSource::None => Self::Unknown,
             GpuSource::Nvml => load_nvml().map_or(Self::Unknown, |nvml| Self::Nvml(Box::new(nvml))),

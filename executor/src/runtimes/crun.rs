@@ -17,7 +17,7 @@ use crate::refusal::Refusal;
 use crate::settings::HostSettings;
 use crate::shim_api::inside::HOST_FOLDERS;
 use crate::shim_api::layout::Layout;
-use crate::shim_api::request::{GivenMount, Mode, Order, Root};
+use crate::shim_api::request::{Mode, ResolvedMount, Root, StartRequest};
 use crate::stages::{Owner, Staged};
 use crate::{confine, root, sys, working_dir};
 
@@ -65,17 +65,17 @@ impl Runtime for Crun {
         Some(self.settings.crun.confine.user)
     }
 
-    fn order(&self, launch: &Launch, staged: &Staged, permits: Permits) -> Result<Order, Refusal> {
+    fn request(&self, launch: &Launch, staged: &Staged, permits: Permits) -> Result<StartRequest, Refusal> {
         let spec = &launch.spec;
         let image = root::resolve(&self.settings, spec, true, staged.image.as_ref())?;
         self.check(spec, permits)?;
         let defaults = DEFAULTS.iter().chain(&INSIDE);
-        let order = request::common(&self.settings, launch, staged, image.as_ref(), Mode::Crun, defaults);
-        let working_dir = working_dir(spec, staged, order.root.as_deref())?;
-        check_targets(&order)?;
+        let request = request::common(&self.settings, launch, staged, image.as_ref(), Mode::Crun, defaults);
+        let working_dir = working_dir(spec, staged, request.root.as_deref())?;
+        check_targets(&request)?;
         let confinement = confine::confinement(&self.settings.crun.confine, &[], spec);
         let crun = self.path.as_ref().map(|path| path.display().to_string());
-        Ok(Order { working_dir, crun, confinement: Some(Box::new(confinement)), ..order })
+        Ok(StartRequest { working_dir, crun, confinement: Some(Box::new(confinement)), ..request })
     }
 }
 
@@ -90,14 +90,14 @@ fn working_dir(spec: &TaskSpec, staged: &Staged, root: Option<&Root>) -> Result<
 }
 
 /// crun makes the place of a mount, as root, and the host's folders become read-only only after that.
-fn check_targets(order: &Order) -> Result<(), Refusal> {
-    if matches!(order.root.as_deref(), Some(Root::Folder(..))) {
+fn check_targets(request: &StartRequest) -> Result<(), Refusal> {
+    if matches!(request.root.as_deref(), Some(Root::Folder(..))) {
         return Ok(());
     }
-    let of_host = |mount: &&GivenMount| {
+    let of_host = |mount: &&ResolvedMount| {
         HOST_FOLDERS.iter().any(|name| Path::new(&mount.target).starts_with(Path::new("/").join(name)))
     };
-    let Some(mount) = order.mounts.iter().find(of_host) else { return Ok(()) };
+    let Some(mount) = request.mounts.iter().find(of_host) else { return Ok(()) };
     let advice = "without an image the host's system folders are there: name another target";
     Err(Refusal::not_runnable(format!("{}: {advice}", mount.target)))
 }

@@ -11,15 +11,15 @@ pub mod credentials;
 pub mod credentials_watch;
 pub mod engine;
 pub mod image;
-mod keeper;
 mod logs;
+mod monitor;
 pub mod pull;
 mod refusal;
 pub mod runtime;
+mod stop_level;
 mod verdict;
 pub mod watch;
 mod watchdog_side;
-mod wish;
 
 use stint_protocol::LeaseId;
 

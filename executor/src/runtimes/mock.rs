@@ -14,7 +14,7 @@ use crate::host::{Executing, HostEvent, Launch, Publisher, StopReason};
 use crate::refusal::Refusal;
 use crate::settings::HostSettings;
 use crate::shim_api::layout::Layout;
-use crate::shim_api::request::Order;
+use crate::shim_api::request::StartRequest;
 use crate::stages::Staged;
 use crate::watchdog::{Action, Limits, Watchdog, Why};
 
@@ -37,7 +37,7 @@ impl Runtime for Mock {
         Allowance::everything(Kind::Mock)
     }
 
-    fn order(&self, _: &Launch, _: &Staged, _: Permits) -> Result<Order, Refusal> {
+    fn request(&self, _: &Launch, _: &Staged, _: Permits) -> Result<StartRequest, Refusal> {
         Err(Refusal::start_failed("a mock attempt is executed by its node, without the watchdog"))
     }
 }
@@ -100,7 +100,7 @@ pub enum ToMock {
 
 /// The running mock attempts.
 #[derive(Default)]
-struct Mocks {
+struct MockAttempts {
     watchdog: Watchdog,
     running: BTreeMap<LeaseId, (Script, BootMs)>,
     ends: BTreeSet<(BootMs, LeaseId)>,
@@ -110,7 +110,7 @@ struct Mocks {
 /// Runs mock attempts until the node's side is gone.
 pub async fn run(publish: Publisher, mut inbox: mpsc::UnboundedReceiver<ToMock>) {
     const BATCH: usize = 1024;
-    let (mut mock, mut batch) = (Mocks::default(), Vec::with_capacity(BATCH));
+    let (mut mock, mut batch) = (MockAttempts::default(), Vec::with_capacity(BATCH));
     loop {
         let wake = mock.next_wake().map(|at| Duration::from_millis(at.since(boot_now())));
         tokio::select! {
@@ -128,7 +128,7 @@ pub async fn run(publish: Publisher, mut inbox: mpsc::UnboundedReceiver<ToMock>)
     }
 }
 
-impl Mocks {
+impl MockAttempts {
     fn next_wake(&self) -> Option<BootMs> {
         let end = self.ends.first().map(|(at, _)| *at);
         [end, self.watchdog.next_wake()].into_iter().flatten().min()
@@ -194,24 +194,25 @@ impl Mocks {
 mod tests {
     use super::*;
 
-    fn words(text: &str) -> Vec<String> {
+    fn split_words(text: &str) -> Vec<String> {
         text.split_whitespace().map(String::from).collect()
     }
 
     #[test]
     fn scripts_are_read_and_unknown_words_are_refused() {
         let script = |run_ms, end| Ok(Script { run_ms, end });
-        assert_eq!(parse(&words("")), script(Some(0), EndKind::Exited(0)));
-        assert_eq!(parse(&words("mock run=50ms exit=3")), script(Some(50), EndKind::Exited(3)));
-        assert_eq!(parse(&words("run=2s signal=9")), script(Some(2000), EndKind::Signalled(9)));
-        assert_eq!(parse(&words("hang")), script(None, EndKind::Exited(0)));
-        assert!(parse(&words("sleep 5")).unwrap_err().contains("does not know \"sleep\""));
-        assert!(parse(&words("run=soon")).unwrap_err().contains("run=50ms"));
+        assert_eq!(parse(&split_words("")), script(Some(0), EndKind::Exited(0)));
+        assert_eq!(parse(&split_words("mock run=50ms exit=3")), script(Some(50), EndKind::Exited(3)));
+        assert_eq!(parse(&split_words("run=2s signal=9")), script(Some(2000), EndKind::Signalled(9)));
+        assert_eq!(parse(&split_words("hang")), script(None, EndKind::Exited(0)));
+        assert!(parse(&split_words("sleep 5")).unwrap_err().contains("does not know \"sleep\""));
+        assert!(parse(&split_words("run=soon")).unwrap_err().contains("run=50ms"));
     }
 
     #[test]
     fn a_hanging_mock_ends_when_its_lease_does() {
-        let (mut mock, lease) = (Mocks::default(), LeaseId { task: stint_protocol::TaskId(1), attempt: 1 });
+        let (mut mock, lease) =
+            (MockAttempts::default(), LeaseId { task: stint_protocol::TaskId(1), attempt: 1 });
         let limits = Limits {
             deadline: BootMs(1000),
             grace_ms: 100,
@@ -219,7 +220,7 @@ mod tests {
             run_timeout_ms: 50_000,
             started_at: BootMs(0),
         };
-        mock.on_message(ToMock::Start { lease, command: words("hang"), limits }, BootMs(0));
+        mock.on_message(ToMock::Start { lease, command: split_words("hang"), limits }, BootMs(0));
         mock.on_time(BootMs(799));
         assert_eq!(mock.events.len(), 1, "started only");
         mock.on_time(BootMs(800));

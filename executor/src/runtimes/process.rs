@@ -15,7 +15,7 @@ use crate::host::Launch;
 use crate::refusal::Refusal;
 use crate::settings::{Bounds, HostSettings};
 use crate::shim_api::layout::Layout;
-use crate::shim_api::request::{Mode, Order};
+use crate::shim_api::request::{Mode, StartRequest};
 use crate::stages::{Owner, Staged};
 use crate::{confine, root, sys};
 
@@ -53,7 +53,7 @@ impl Runtime for Process {
         changes_user.then_some(self.0.process.confine.user)
     }
 
-    fn order(&self, launch: &Launch, staged: &Staged, permits: Permits) -> Result<Order, Refusal> {
+    fn request(&self, launch: &Launch, staged: &Staged, permits: Permits) -> Result<StartRequest, Refusal> {
         let spec = &launch.spec;
         let image = root::resolve(&self.0, spec, false, staged.image.as_ref())?;
         self.check(spec, permits)?;
@@ -63,7 +63,7 @@ impl Runtime for Process {
         } else {
             (Mode::Direct, None)
         };
-        let order = request::common(&self.0, launch, staged, image.as_ref(), mode, &DEFAULTS);
-        Ok(Order { confinement: confinement.map(Box::new), ..order })
+        let request = request::common(&self.0, launch, staged, image.as_ref(), mode, &DEFAULTS);
+        Ok(StartRequest { confinement: confinement.map(Box::new), ..request })
     }
 }

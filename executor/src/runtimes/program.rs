@@ -8,14 +8,14 @@ use std::path::Path;
 use stint_protocol::Network;
 
 use super::watchdog_side::Start;
-use crate::shim_api::request::Order;
+use crate::shim_api::request::StartRequest;
 use crate::sys::spawn::Program;
 use crate::working_dir;
 
 /// An attempt in its folder, with nothing to be executed yet. `seen_at`: its work folder, as its program sees it.
 pub fn in_folder(start: &Start<'_>, seen_at: &str) -> Program {
     let work = start.folder.join("work");
-    let made = working_dir::to_be_made(start.order.working_dir.as_deref(), seen_at, &work);
+    let made = working_dir::to_be_made(start.request.working_dir.as_deref(), seen_at, &work);
     Program {
         folder: c_path(&start.folder),
         work: c_path(&work),
@@ -35,8 +35,8 @@ pub fn in_folder(start: &Start<'_>, seen_at: &str) -> Program {
 }
 
 /// Whether a program is to reach nothing but itself.
-pub fn has_no_network(order: &Order) -> bool {
-    order.confinement.as_ref().is_some_and(|confinement| confinement.network == Network::None)
+pub fn has_no_network(request: &StartRequest) -> bool {
+    request.confinement.as_ref().is_some_and(|confinement| confinement.network == Network::None)
 }
 
 pub fn c_string(text: &str) -> CString {

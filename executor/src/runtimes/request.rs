@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::host::Launch;
 use crate::root;
 use crate::settings::HostSettings;
-use crate::shim_api::request::{Mode, Order};
+use crate::shim_api::request::{Mode, StartRequest};
 use crate::stages::Staged;
 use crate::store::ImageFiles;
 
@@ -26,12 +26,12 @@ pub fn common<'a>(
     image: Option<&ImageFiles>,
     mode: Mode,
     defaults: impl IntoIterator<Item = &'a (&'a str, &'a str)>,
-) -> Order {
+) -> StartRequest {
     let spec = &launch.spec;
     let asked = spec.limits.as_deref();
     let mut environment = environment(launch, image, defaults);
     environment.extend(staged.environment.iter().cloned());
-    Order {
+    StartRequest {
         lease: launch.lease,
         mode,
         command: root::command(spec, image),
@@ -46,7 +46,7 @@ pub fn common<'a>(
         gpus: launch.gpus.iter().map(|gpu| gpu.index).collect(),
         gpu_ids: launch.gpus.iter().map(|gpu| gpu.id.as_str().to_owned()).collect(),
         docker: None,
-        root: root::of(image).map(Box::new),
+        root: root::root_for(image).map(Box::new),
         confinement: None,
         own_folder: staged.own_folder,
         secrets: staged.secrets.clone().map(Box::new),

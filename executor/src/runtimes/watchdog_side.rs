@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use stint_protocol::{AttemptEnd, EndKind, LeaseId};
 
 use crate::shim_api::layout::Layout;
-use crate::shim_api::request::{Mode, Order};
-use crate::sys::Slot;
+use crate::shim_api::request::{Mode, StartRequest};
+use crate::sys::StatusSlot;
 use crate::sys::spawn::{Child, Namespaces, Program, Spawner, Step};
 
 /// What the watchdog does in each of a runtime's modes.
@@ -45,7 +45,7 @@ pub trait WatchdogSide: Debug + Sync {
     }
 
     /// What an attempt of an earlier watchdog may have left that no signal of this one reaches.
-    fn left_by(&self, layout: &Layout, lease: LeaseId) -> Option<Box<dyn Kept>> {
+    fn left_by(&self, layout: &Layout, lease: LeaseId) -> Option<Box<dyn AttemptMonitor>> {
         let _ = (layout, lease);
         None
     }
@@ -59,27 +59,27 @@ pub trait WatchdogSide: Debug + Sync {
 
 /// What runs elsewhere than below the watchdog, as a container of a daemon does, so that the watchdog's child only keeps it:
 /// it ends when that *keeper* has said how.
-pub trait Kept: Debug {
+pub trait AttemptMonitor: Debug {
     /// The keeper says that the program runs: takes a handle on it.
-    fn hold(&mut self, slot: &Slot);
+    fn hold(&mut self, slot: &StatusSlot);
 
     /// Kills it without asking anybody, and has its keeper see to it.
-    fn kill(&mut self, keeper: &Child, slot: &Slot);
+    fn kill(&mut self, monitor: &Child, slot: &StatusSlot);
 
     /// Whether its keeper has said how it ended. One that is gone and has not was killed.
-    fn is_over(&self, slot: &Slot) -> bool;
+    fn is_over(&self, slot: &StatusSlot) -> bool;
 
     /// How it ended, as its keeper said.
-    fn end(&self, slot: &Slot) -> Option<AttemptEnd>;
+    fn end(&self, slot: &StatusSlot) -> Option<AttemptEnd>;
 
     /// Forks a child that ends once nothing of it runs, and says so in the slot where there is one.
-    fn clear_away(&self, spawner: &Spawner, slot: Option<&'static Slot>) -> io::Result<Child>;
+    fn clear_away(&self, spawner: &Spawner, slot: Option<&'static StatusSlot>) -> io::Result<Child>;
 }
 
 /// What an attempt is started with.
 pub struct Start<'a> {
     pub layout: &'a Layout,
-    pub order: &'a Order,
+    pub request: &'a StartRequest,
     /// Its output files and its work folder are here.
     pub folder: PathBuf,
     /// By these files its processes enter its cgroup.
@@ -99,13 +99,13 @@ pub struct Started {
     /// Nothing of it outlives its child.
     pub contained: bool,
     /// None: its processes are below the watchdog.
-    pub kept: Option<Box<dyn Kept>>,
+    pub monitor: Option<Box<dyn AttemptMonitor>>,
 }
 
 /// A start that failed after the child was there.
 pub struct Failed<'a> {
     pub layout: &'a Layout,
-    pub order: &'a Order,
+    pub request: &'a StartRequest,
     pub step: Step,
     /// An error number, or the exit status of the runtime's own program.
     pub number: i32,
@@ -135,6 +135,6 @@ impl Start<'_> {
             None => self.spawner.direct(self.slot, program),
         };
         let child = child.map_err(StartError::while_doing("starting the process"))?;
-        Ok(Started { child, contained: namespaces.is_some(), kept: None })
+        Ok(Started { child, contained: namespaces.is_some(), monitor: None })
     }
 }

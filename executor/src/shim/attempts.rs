@@ -11,16 +11,16 @@ use std::sync::atomic::Ordering::SeqCst;
 use stint_protocol::limits::clip;
 use stint_protocol::{AttemptEnd, BootMs, EndKind, LeaseId};
 
-use crate::runtimes::watchdog_side::{Kept, WatchdogSide};
+use crate::runtimes::watchdog_side::{AttemptMonitor, WatchdogSide};
 use crate::shim::cgroup::Cgroup;
-use crate::shim::homes::Homes;
-use crate::shim::journal::{Journal, Open, Trace};
+use crate::shim::cgroup_pool::CgroupPool;
+use crate::shim::journal::{Journal, OpenAttempt, ProcessIdentity};
 use crate::shim::probe::{Ability, children_file};
 use crate::shim::recover::Leftovers;
-use crate::shim::spare::Spare;
+use crate::shim::sandbox_dirs::SandboxDirs;
 use crate::shim_api::layout::Layout;
-use crate::shim_api::request::Order;
-use crate::shim_api::wire::{FromShim, Held, HeldAttempt};
+use crate::shim_api::request::StartRequest;
+use crate::shim_api::wire::{FromShim, RunningAttempt, WatchedAttempt};
 use crate::sys;
 use crate::sys::Reaped;
 use crate::sys::spawn::{Child, Spawner};
@@ -28,27 +28,27 @@ use crate::watchdog::{Action, Watchdog, Why};
 
 #[derive(Debug)]
 struct Attempt {
-    order: Order,
+    request: StartRequest,
     runtime: &'static dyn WatchdogSide,
     /// None: in its own folder from the beginning.
-    home: Option<u32>,
+    sandbox_dir: Option<u32>,
     slot: u32,
     child: Child,
-    trace: Trace,
+    trace: ProcessIdentity,
     contained: bool,
     cgroup: Option<Cgroup>,
     announced: bool,
     /// What runs elsewhere, where its child only keeps it.
-    kept: Option<Box<dyn Kept>>,
+    monitor: Option<Box<dyn AttemptMonitor>>,
     /// CPU time of its processes when it was first killed, which nobody can tell afterwards.
     burnt_ms: Option<u64>,
     /// Set when the watchdog's child was reaped; others of the attempt may still be there.
-    gone: Option<Gone>,
+    gone: Option<LeaderExit>,
 }
 
 /// The program has ended: what was known then.
 #[derive(Clone, Copy, Debug)]
-struct Gone {
+struct LeaderExit {
     /// None: it was never waited for.
     reaped: Option<Reaped>,
     why: Option<Why>,
@@ -67,11 +67,11 @@ pub struct Attempts {
     by_slot: Vec<Option<LeaseId>>,
     free_slots: Vec<u32>,
     leftovers: Leftovers,
-    homes: Homes,
-    spare: Spare,
+    sandbox_dirs: SandboxDirs,
+    cgroup_pool: CgroupPool,
     ended: BTreeMap<LeaseId, AttemptEnd>,
     /// Cgroups that could not be removed yet: the kernel still takes their last process apart.
-    doomed: Vec<Cgroup>,
+    pending_removal: Vec<Cgroup>,
     children: Option<File>,
     /// Children that clear up after an earlier watchdog.
     helpers: BTreeSet<i32>,
@@ -85,11 +85,11 @@ impl Attempts {
     pub fn open(layout: &Layout, mut spawner: Spawner) -> io::Result<Self> {
         let ability = Ability::probe(layout, &mut spawner);
         let (journal, past) = Journal::open(&layout.journal())?;
-        let taken: BTreeSet<u32> = past.open.values().filter_map(|open| open.home).collect();
-        let doomed = ability.cgroups.remove_spare(&taken);
+        let taken: BTreeSet<u32> = past.open.values().filter_map(|open| open.sandbox_dir).collect();
+        let pending_removal = ability.cgroups.remove_spare(&taken);
         let mut this = Self {
-            homes: Homes::find(layout, &taken),
-            spare: Spare::default(),
+            sandbox_dirs: SandboxDirs::find(layout, &taken),
+            cgroup_pool: CgroupPool::default(),
             layout: layout.clone(),
             spawner,
             watchdog: Watchdog::default(),
@@ -101,7 +101,7 @@ impl Attempts {
             leftovers: Leftovers::find(layout, &past.open, &ability.cgroups),
             ability,
             ended: past.ended,
-            doomed,
+            pending_removal,
             children: File::open(children_file()).ok(),
             helpers: BTreeSet::new(),
             news: Vec::new(),
@@ -117,19 +117,24 @@ impl Attempts {
     }
 
     /// What has not ended.
-    pub fn held(&self) -> Vec<HeldAttempt> {
+    pub fn running(&self) -> Vec<WatchedAttempt> {
         let running = self.running.iter().map(|(lease, attempt)| {
-            let held = Held {
+            let running = RunningAttempt {
                 lease: *lease,
                 started: attempt.announced,
                 stopping: attempt.gone.is_some() || self.watchdog.stopping(*lease).is_some(),
-                deadline: self.watchdog.deadline(*lease).unwrap_or(attempt.order.deadline),
+                deadline: self.watchdog.deadline(*lease).unwrap_or(attempt.request.deadline),
             };
-            HeldAttempt { held, home: attempt.home, labels: Some(attempt.order.labels.clone()) }
+            WatchedAttempt {
+                running,
+                sandbox_dir: attempt.sandbox_dir,
+                labels: Some(attempt.request.labels.clone()),
+            }
         });
-        let left = self.leftovers.leases().map(|(lease, home)| {
-            let held = Held { lease, started: true, stopping: true, deadline: BootMs::default() };
-            HeldAttempt { held, home, labels: None }
+        let left = self.leftovers.leases().map(|(lease, sandbox_dir)| {
+            let running =
+                RunningAttempt { lease, started: true, stopping: true, deadline: BootMs::default() };
+            WatchedAttempt { running, sandbox_dir, labels: None }
         });
         running.chain(left).collect()
     }
@@ -139,8 +144,8 @@ impl Attempts {
     }
 
     /// Removes a cgroup, now or when the kernel has taken its last process apart.
-    fn doom(&mut self, cgroup: impl IntoIterator<Item = Cgroup>) {
-        self.doomed.extend(cgroup.into_iter().filter(|cgroup| !cgroup.remove()));
+    fn remove_later(&mut self, cgroup: impl IntoIterator<Item = Cgroup>) {
+        self.pending_removal.extend(cgroup.into_iter().filter(|cgroup| !cgroup.remove()));
     }
 
     fn refuse(&mut self, lease: LeaseId, kind: EndKind, message: String) {
@@ -157,7 +162,7 @@ impl Attempts {
     pub fn acknowledge(&mut self, lease: LeaseId) {
         if self.ended.remove(&lease).is_some() {
             self.journal.acknowledged(lease);
-            self.homes.hand_on(lease);
+            self.sandbox_dirs.hand_on(lease);
         }
     }
 
@@ -177,12 +182,12 @@ impl Attempts {
         let at = BootMs(self.spawner.slot(attempt.slot).started.load(SeqCst));
         if !attempt.announced && at.0 > 0 {
             attempt.announced = true;
-            self.news.push(FromShim::Started(lease, at, attempt.home));
-            if let Some(kept) = &mut attempt.kept {
-                kept.hold(self.spawner.slot(attempt.slot));
+            self.news.push(FromShim::Started(lease, at, attempt.sandbox_dir));
+            if let Some(monitor) = &mut attempt.monitor {
+                monitor.hold(self.spawner.slot(attempt.slot));
             }
             if attempt.runtime.start_ms().is_some() {
-                self.watchdog.began(lease, at, attempt.order.run_timeout_ms);
+                self.watchdog.began(lease, at, attempt.request.run_timeout_ms);
             }
         }
     }
@@ -208,20 +213,20 @@ impl Attempts {
     /// Whether something must be looked at again soon although no signal will tell.
     pub fn is_unsettled(&self) -> bool {
         !self.leftovers.is_empty()
-            || !self.doomed.is_empty()
+            || !self.pending_removal.is_empty()
             || self.running.values().any(|a| a.gone.is_some())
     }
 
     /// When to look whether a cgroup has waited long enough for another attempt.
     pub fn spare_over_at(&self) -> Option<BootMs> {
-        self.spare.look_at()
+        self.cgroup_pool.look_at()
     }
 
     /// Removes every cgroup that can be removed, before the watchdog leaves.
     pub fn leave(&mut self) {
-        let spare = self.spare.clear();
-        self.doom(spare);
-        self.doomed.retain(|cgroup| !cgroup.remove());
+        let cgroup_pool = self.cgroup_pool.clear();
+        self.remove_later(cgroup_pool);
+        self.pending_removal.retain(|cgroup| !cgroup.remove());
         self.ability.cgroups.remove();
     }
 
@@ -237,9 +242,12 @@ impl Attempts {
         let now = sys::boot_now();
         let again = self.journal.again_at().is_some_and(|at| at <= now);
         if again || self.journal.is_long(self.ended.len() + self.running.len()) {
-            let running = |a: &Attempt| Open { home: a.home, trace: Some(a.trace) };
+            let running = |a: &Attempt| OpenAttempt { sandbox_dir: a.sandbox_dir, trace: Some(a.trace) };
             let open = self.running.iter().map(|(lease, a)| (*lease, running(a)));
-            let left = self.leftovers.leases().map(|(lease, home)| (lease, Open { home, trace: None }));
+            let left = self
+                .leftovers
+                .leases()
+                .map(|(lease, sandbox_dir)| (lease, OpenAttempt { sandbox_dir, trace: None }));
             let open = open.chain(left).collect();
             let rewritten = self.journal.rewrite(&open, self.ended.values());
             if rewritten.is_err() {

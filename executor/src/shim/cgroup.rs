@@ -57,12 +57,12 @@ pub struct Cgroup {
     /// Its limits; none: an earlier watchdog made it.
     amounts: Option<Amounts>,
     /// The home whose name it has.
-    home: Option<u32>,
+    sandbox_dir: Option<u32>,
 }
 
 /// The name of the cgroup of a home, which one attempt there hands on to the next. Others have their attempt's name.
-fn home_name(home: u32) -> String {
-    format!("{HOME}{home}")
+fn sandbox_dir_name(sandbox_dir: u32) -> String {
+    format!("{HOME}{sandbox_dir}")
 }
 
 const HOME: &str = "home-";
@@ -109,11 +109,12 @@ impl Cgroups {
 
     /// Makes an attempt's cgroup with its limits. It has the name of the attempt's home, unless the former one of that
     /// home is still there.
-    pub fn create(&self, lease: LeaseId, home: Option<u32>, amounts: Amounts) -> io::Result<Cgroup> {
-        let home = home.filter(|home| self.named(&home_name(*home)).is_empty());
-        let name = home.map_or_else(|| folder_name(lease), home_name);
+    pub fn create(&self, lease: LeaseId, sandbox_dir: Option<u32>, amounts: Amounts) -> io::Result<Cgroup> {
+        let sandbox_dir =
+            sandbox_dir.filter(|sandbox_dir| self.named(&sandbox_dir_name(*sandbox_dir)).is_empty());
+        let name = sandbox_dir.map_or_else(|| folder_name(lease), sandbox_dir_name);
         let folders = Vec::with_capacity(self.parents.len());
-        let mut cgroup = Cgroup { folders, amounts: Some(amounts), home };
+        let mut cgroup = Cgroup { folders, amounts: Some(amounts), sandbox_dir };
         for parent in &self.parents {
             let folder = parent.path.join(&name);
             match make_folder(&folder, parent) {
@@ -133,10 +134,12 @@ impl Cgroups {
     }
 
     /// The cgroup that an earlier watchdog made for an attempt in this home.
-    pub fn existing(&self, lease: LeaseId, home: Option<u32>) -> Option<Cgroup> {
+    pub fn existing(&self, lease: LeaseId, sandbox_dir: Option<u32>) -> Option<Cgroup> {
         let mut folders = self.named(&folder_name(lease));
-        folders.extend(home.map(|home| self.named(&home_name(home))).unwrap_or_default());
-        (!folders.is_empty()).then_some(Cgroup { folders, amounts: None, home: None })
+        folders.extend(
+            sandbox_dir.map(|sandbox_dir| self.named(&sandbox_dir_name(sandbox_dir))).unwrap_or_default(),
+        );
+        (!folders.is_empty()).then_some(Cgroup { folders, amounts: None, sandbox_dir: None })
     }
 
     fn named(&self, name: &str) -> Vec<(PathBuf, Version)> {
@@ -147,12 +150,14 @@ impl Cgroups {
     /// Removes what an earlier watchdog kept for the next attempts, but of these homes; answers what stays for now. No
     /// attempt that may still run has them: its home would be among those.
     pub fn remove_spare(&self, taken: &BTreeSet<u32>) -> Vec<Cgroup> {
-        let homes = self.names().into_iter().filter_map(|name| name.strip_prefix(HOME)?.parse::<u32>().ok());
-        let homes: BTreeSet<u32> = homes.filter(|home| !taken.contains(home)).collect();
-        let cgroups = homes.into_iter().map(|home| Cgroup {
-            folders: self.named(&home_name(home)),
+        let sandbox_dirs =
+            self.names().into_iter().filter_map(|name| name.strip_prefix(HOME)?.parse::<u32>().ok());
+        let sandbox_dirs: BTreeSet<u32> =
+            sandbox_dirs.filter(|sandbox_dir| !taken.contains(sandbox_dir)).collect();
+        let cgroups = sandbox_dirs.into_iter().map(|sandbox_dir| Cgroup {
+            folders: self.named(&sandbox_dir_name(sandbox_dir)),
             amounts: None,
-            home: None,
+            sandbox_dir: None,
         });
         cgroups.filter(|cgroup| !cgroup.remove()).inspect(Cgroup::kill).collect()
     }
@@ -239,8 +244,8 @@ impl Cgroup {
     }
 
     /// The home whose name it has.
-    pub fn home(&self) -> Option<u32> {
-        self.home
+    pub fn sandbox_dir(&self) -> Option<u32> {
+        self.sandbox_dir
     }
 
     /// Makes it as good as new for another attempt; false when it must be removed instead. What only version 2 has, a
@@ -521,11 +526,12 @@ mod tests {
         let lease = |n| LeaseId { task: stint_protocol::TaskId(n), attempt: 1 };
         let amounts = Amounts { memory_bytes: 1 << 20, swap_bytes: 0, cpu_milli: 1000, pids: 64 };
         let first = all.create(lease(1), Some(7), amounts).unwrap();
-        assert_eq!((first.home(), all.leases()), (Some(7), BTreeSet::new()));
+        assert_eq!((first.sandbox_dir(), all.leases()), (Some(7), BTreeSet::new()));
         // The kernel still takes the former one apart: they do not share it.
         let second = all.create(lease(2), Some(7), amounts).unwrap();
-        assert_eq!((second.home(), all.leases()), (None, BTreeSet::from([lease(2)])));
-        let of = |lease, home| all.existing(lease, home).map_or(0, |cgroup| cgroup.folders.len());
+        assert_eq!((second.sandbox_dir(), all.leases()), (None, BTreeSet::from([lease(2)])));
+        let of =
+            |lease, sandbox_dir| all.existing(lease, sandbox_dir).map_or(0, |cgroup| cgroup.folders.len());
         assert_eq!((of(lease(2), Some(7)), of(lease(1), Some(7)), of(lease(1), None)), (2, 1, 0));
         // What a watchdog kept and did not remove goes when the next one starts, unless an attempt may still be in it.
         assert!(all.remove_spare(&BTreeSet::from([7])).is_empty());
@@ -546,7 +552,7 @@ mod tests {
         let reads = |file: &str| fs::read_to_string(folder.path().join(file)).unwrap();
         let cgroup = |version| {
             let folders = vec![(folder.path().to_owned(), version)];
-            Cgroup { folders, amounts: None, home: Some(1) }
+            Cgroup { folders, amounts: None, sandbox_dir: Some(1) }
         };
         put("memory.usage_in_bytes", "4096\n");
         put("memory.max_usage_in_bytes", "900000\n");

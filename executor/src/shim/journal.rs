@@ -16,7 +16,7 @@ use crate::limits;
 use crate::sys;
 
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-enum Record {
+enum JournalRecord {
     /// The boot of the machine during which the following records were written.
     #[n(0)]
     Boot(#[n(0)] String),
@@ -25,7 +25,7 @@ enum Record {
     Begun(#[n(0)] LeaseId, #[n(1)] Option<u32>),
     /// Cloned as this process at this time.
     #[n(2)]
-    Running(#[n(0)] LeaseId, #[n(1)] Trace),
+    Running(#[n(0)] LeaseId, #[n(1)] ProcessIdentity),
     #[n(3)]
     Ended(#[n(0)] AttemptEnd),
     #[n(4)]
@@ -34,7 +34,7 @@ enum Record {
 
 /// How to find the process of an attempt again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Trace {
+pub struct ProcessIdentity {
     #[n(0)]
     pub pid: i32,
     /// Clock before and after the clone.
@@ -46,17 +46,17 @@ pub struct Trace {
 
 /// What is known about an attempt that has not ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Open {
-    pub home: Option<u32>,
+pub struct OpenAttempt {
+    pub sandbox_dir: Option<u32>,
     /// None: it may never have been cloned.
-    pub trace: Option<Trace>,
+    pub trace: Option<ProcessIdentity>,
 }
 
 /// What a journal says when it is read.
 #[derive(Debug, Default)]
-pub struct Past {
+pub struct Replayed {
     /// Begun and not ended.
-    pub open: BTreeMap<LeaseId, Open>,
+    pub open: BTreeMap<LeaseId, OpenAttempt>,
     /// Ended and not acknowledged.
     pub ended: BTreeMap<LeaseId, AttemptEnd>,
     /// The machine was restarted since: nothing of it runs.
@@ -84,7 +84,7 @@ pub struct Journal {
 
 impl Journal {
     /// Reads what is there and goes on in a fresh file that holds only what still matters.
-    pub fn open(path: &Path) -> io::Result<(Self, Past)> {
+    pub fn open(path: &Path) -> io::Result<(Self, Replayed)> {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let boot = boot.trim().to_owned();
         let bytes = match std::fs::read(path) {
@@ -108,21 +108,21 @@ impl Journal {
         Ok((journal, past))
     }
 
-    pub fn begun(&mut self, lease: LeaseId, home: Option<u32>) {
-        self.put(&Record::Begun(lease, home));
+    pub fn begun(&mut self, lease: LeaseId, sandbox_dir: Option<u32>) {
+        self.put(&JournalRecord::Begun(lease, sandbox_dir));
     }
 
-    pub fn running(&mut self, lease: LeaseId, trace: Trace) {
-        self.put(&Record::Running(lease, trace));
+    pub fn running(&mut self, lease: LeaseId, trace: ProcessIdentity) {
+        self.put(&JournalRecord::Running(lease, trace));
     }
 
     pub fn ended(&mut self, end: &AttemptEnd, now: BootMs) {
-        self.put(&Record::Ended(end.clone()));
+        self.put(&JournalRecord::Ended(end.clone()));
         self.dirty_since.get_or_insert(now);
     }
 
     pub fn acknowledged(&mut self, lease: LeaseId) {
-        self.put(&Record::Acknowledged(lease));
+        self.put(&JournalRecord::Acknowledged(lease));
     }
 
     /// Hands the buffered records to the kernel. When that fails they are gone from here, and all is to be written anew.
@@ -205,19 +205,19 @@ impl Journal {
     /// Replaces the file by one that holds only these.
     pub fn rewrite<'a>(
         &mut self,
-        open: &BTreeMap<LeaseId, Open>,
+        open: &BTreeMap<LeaseId, OpenAttempt>,
         ended: impl Iterator<Item = &'a AttemptEnd>,
     ) -> io::Result<()> {
         self.buffer.clear();
-        self.put(&Record::Boot(self.boot.clone()));
+        self.put(&JournalRecord::Boot(self.boot.clone()));
         for (lease, open) in open {
-            self.put(&Record::Begun(*lease, open.home));
+            self.put(&JournalRecord::Begun(*lease, open.sandbox_dir));
             if let Some(trace) = open.trace {
-                self.put(&Record::Running(*lease, trace));
+                self.put(&JournalRecord::Running(*lease, trace));
             }
         }
         for end in ended {
-            self.put(&Record::Ended(end.clone()));
+            self.put(&JournalRecord::Ended(end.clone()));
         }
         let fresh = self.path.with_extension("new");
         let mut file = OpenOptions::new().create(true).write(true).truncate(true).open(&fresh)?;
@@ -234,7 +234,7 @@ impl Journal {
         Ok(())
     }
 
-    fn put(&mut self, record: &Record) {
+    fn put(&mut self, record: &JournalRecord) {
         let start = self.buffer.len();
         self.buffer.extend_from_slice(&[0; 8]);
         let _ = minicbor::encode(record, &mut self.buffer);
@@ -245,8 +245,8 @@ impl Journal {
     }
 }
 
-fn replay(bytes: &[u8], boot: &str) -> Past {
-    let mut past = Past::default();
+fn replay(bytes: &[u8], boot: &str) -> Replayed {
+    let mut past = Replayed::default();
     let mut at = 0;
     while at < bytes.len() {
         let Some((record, next)) = read_record(bytes, at) else {
@@ -255,20 +255,22 @@ fn replay(bytes: &[u8], boot: &str) -> Past {
         };
         at = next;
         match record {
-            Record::Boot(written) => past.other_boot = written != boot,
-            Record::Begun(lease, home) => drop(past.open.insert(lease, Open { home, trace: None })),
-            Record::Running(lease, trace) => past.open.entry(lease).or_default().trace = Some(trace),
-            Record::Ended(end) => {
+            JournalRecord::Boot(written) => past.other_boot = written != boot,
+            JournalRecord::Begun(lease, sandbox_dir) => {
+                past.open.insert(lease, OpenAttempt { sandbox_dir, trace: None });
+            }
+            JournalRecord::Running(lease, trace) => past.open.entry(lease).or_default().trace = Some(trace),
+            JournalRecord::Ended(end) => {
                 past.open.remove(&end.lease);
                 past.ended.insert(end.lease, end);
             }
-            Record::Acknowledged(lease) => drop(past.ended.remove(&lease)),
+            JournalRecord::Acknowledged(lease) => drop(past.ended.remove(&lease)),
         }
     }
     past
 }
 
-fn read_record(bytes: &[u8], at: usize) -> Option<(Record, usize)> {
+fn read_record(bytes: &[u8], at: usize) -> Option<(JournalRecord, usize)> {
     let number = |from: usize| Some(u32::from_be_bytes(bytes.get(from..from + 4)?.try_into().ok()?));
     let (length, sum) = (number(at)? as usize, number(at + 4)?);
     let body = bytes.get(at + 8..at + 8 + length)?;
@@ -298,7 +300,7 @@ mod tests {
         let path = folder.path().join("journal");
         let (mut journal, past) = Journal::open(&path).unwrap();
         assert!(past.open.is_empty() && !past.other_boot && !past.torn);
-        let trace = Trace { pid: 7, before: BootMs(1), after: BootMs(2) };
+        let trace = ProcessIdentity { pid: 7, before: BootMs(1), after: BootMs(2) };
         for n in 1..=3 {
             journal.begun(lease(n), Some(4));
         }
@@ -308,7 +310,10 @@ mod tests {
         journal.acknowledged(lease(3));
         journal.flush(BootMs(1)).unwrap();
         let (_, past) = Journal::open(&path).unwrap();
-        assert_eq!(past.open, BTreeMap::from([(lease(1), Open { home: Some(4), trace: Some(trace) })]));
+        assert_eq!(
+            past.open,
+            BTreeMap::from([(lease(1), OpenAttempt { sandbox_dir: Some(4), trace: Some(trace) })])
+        );
         assert_eq!(past.ended, BTreeMap::from([(lease(2), end(2))]));
 
         let bytes = std::fs::read(&path).unwrap();

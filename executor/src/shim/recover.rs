@@ -6,12 +6,12 @@ use std::os::fd::OwnedFd;
 
 use stint_protocol::LeaseId;
 
-use crate::complain::complain;
 use crate::labels::kill_labelled;
+use crate::log::log;
 use crate::runtimes;
-use crate::runtimes::watchdog_side::Kept;
+use crate::runtimes::watchdog_side::AttemptMonitor;
 use crate::shim::cgroup::{Cgroup, Cgroups};
-use crate::shim::journal::{Open, Trace};
+use crate::shim::journal::{OpenAttempt, ProcessIdentity};
 use crate::shim_api::layout::Layout;
 use crate::sys;
 use crate::sys::spawn::Spawner;
@@ -21,9 +21,9 @@ use crate::sys::spawn::Spawner;
 struct Leftover {
     process: Option<OwnedFd>,
     cgroup: Option<Cgroup>,
-    home: Option<u32>,
+    sandbox_dir: Option<u32>,
     /// What it left elsewhere, and who clears that away.
-    elsewhere: Option<(Box<dyn Kept>, Option<OwnedFd>)>,
+    elsewhere: Option<(Box<dyn AttemptMonitor>, Option<OwnedFd>)>,
 }
 
 /// All attempts of earlier watchdogs that may still run.
@@ -34,15 +34,18 @@ pub struct Leftovers {
 
 impl Leftovers {
     /// Opens a handle on whatever is left of `open` and of our cgroups.
-    pub fn find(layout: &Layout, open: &BTreeMap<LeaseId, Open>, cgroups: &Cgroups) -> Self {
+    pub fn find(layout: &Layout, open: &BTreeMap<LeaseId, OpenAttempt>, cgroups: &Cgroups) -> Self {
         let mut leases: BTreeSet<LeaseId> = open.keys().copied().collect();
         leases.extend(cgroups.leases());
         let leftover = |lease: LeaseId| {
             let process = open.get(&lease).and_then(|open| open.trace).and_then(|trace| find_process(&trace));
-            let home = open.get(&lease).and_then(|open| open.home);
-            let kept = runtimes::watchdog_sides().find_map(|(_, runtime)| runtime.left_by(layout, lease));
-            let elsewhere = kept.map(|kept| (kept, None));
-            (lease, Leftover { process, cgroup: cgroups.existing(lease, home), home, elsewhere })
+            let sandbox_dir = open.get(&lease).and_then(|open| open.sandbox_dir);
+            let monitor = runtimes::watchdog_sides().find_map(|(_, runtime)| runtime.left_by(layout, lease));
+            let elsewhere = monitor.map(|monitor| (monitor, None));
+            (
+                lease,
+                Leftover { process, cgroup: cgroups.existing(lease, sandbox_dir), sandbox_dir, elsewhere },
+            )
         };
         Self { attempts: leases.into_iter().map(leftover).collect() }
     }
@@ -53,7 +56,7 @@ impl Leftovers {
 
     /// The attempts and the homes they ran in.
     pub fn leases(&self) -> impl Iterator<Item = (LeaseId, Option<u32>)> + '_ {
-        self.attempts.iter().map(|(lease, leftover)| (*lease, leftover.home))
+        self.attempts.iter().map(|(lease, leftover)| (*lease, leftover.sandbox_dir))
     }
 
     pub fn holds(&self, lease: LeaseId) -> bool {
@@ -74,7 +77,7 @@ impl Leftovers {
             let gone_here = leftover.is_gone();
             let gone_there = gone_here && leftover.is_cleared(*lease, spawner, helpers);
             if gone_there && !labelled.contains(lease) {
-                gone.push((*lease, leftover.home));
+                gone.push((*lease, leftover.sandbox_dir));
             }
         }
         for (lease, _) in &gone {
@@ -106,23 +109,23 @@ impl Leftover {
     /// Whether there is nothing of it elsewhere any more; a child asks and clears up. Only once its keeper is gone, which
     /// could have started it after that.
     fn is_cleared(&mut self, lease: LeaseId, spawner: &Spawner, helpers: &mut BTreeSet<i32>) -> bool {
-        let Some((kept, helper)) = &mut self.elsewhere else { return true };
+        let Some((monitor, helper)) = &mut self.elsewhere else { return true };
         if let Some(helper) = helper {
             return sys::pidfd_exited(helper);
         }
-        match kept.clear_away(spawner, None) {
+        match monitor.clear_away(spawner, None) {
             Ok(child) => {
                 helpers.insert(child.pid);
                 *helper = Some(child.pidfd);
             }
-            Err(e) => complain!(Watchdog, lease, "clearing up its container: {e}"),
+            Err(e) => log!(Watchdog, lease, "clearing up its container: {e}"),
         }
         false
     }
 }
 
 /// A handle on the process of a trace, when it still is the same process: the start times agree.
-fn find_process(trace: &Trace) -> Option<OwnedFd> {
+fn find_process(trace: &ProcessIdentity) -> Option<OwnedFd> {
     // Start times are told in hundredths of a second on x86-64 and arm64, whatever the kernel counts in.
     const TICKS_TO_MS: u64 = 10;
     const SLACK_MS: u64 = 2 * TICKS_TO_MS;

@@ -7,8 +7,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 use stint_protocol::BootMs;
 
-use crate::complain::complain;
 use crate::limits;
+use crate::log::log;
 use crate::shim::attempts::Attempts;
 use crate::shim_api::layout::{Layout, SOCKET};
 use crate::shim_api::wire::{FromShim, Hello, ToShim, VERSION, put_frames, take_frames};
@@ -47,9 +47,9 @@ impl Server {
         // not to be missed.
         let signals = sys::signal_fd(&[libc::SIGCHLD, libc::SIGTERM])?;
         sys::become_subreaper()?;
-        let board = sys::Board::new(limits::ATTEMPTS)?;
+        let status_page = sys::StatusPage::new(limits::ATTEMPTS)?;
         let (notices, notice) = sys::pipe()?;
-        let mut spawner = Spawner::new(board, notice)?;
+        let mut spawner = Spawner::new(status_page, notice)?;
         let mut problems = Vec::new();
         if let Err(e) = sys::lock_memory() {
             problems.push(format!(
@@ -79,7 +79,7 @@ impl Server {
             self.arm()?;
             self.turn();
             if let Err(e) = self.attempts.write_journal() {
-                complain!(Watchdog, "writing the journal: {e}");
+                log!(Watchdog, "writing the journal: {e}");
             }
             self.tell_news();
         }
@@ -155,9 +155,9 @@ impl Server {
     fn arm(&mut self) -> io::Result<()> {
         let idle = self.node.is_none().then(|| self.idle_since.plus(self.idle_ms));
         let soon = self.attempts.is_unsettled().then(|| sys::boot_now().plus(SWEEP_MS));
-        let spare = self.attempts.spare_over_at();
+        let cgroup_pool = self.attempts.spare_over_at();
         let journal = [self.attempts.journal.sync_at(), self.attempts.journal.again_at()];
-        let times = [self.attempts.watchdog.next_wake(), idle, soon, spare];
+        let times = [self.attempts.watchdog.next_wake(), idle, soon, cgroup_pool];
         let times = times.into_iter().chain(journal);
         let Some(next) = times.flatten().min() else { return Ok(()) };
         // A timer that fires too early costs one turn; setting it anew for every attempt costs more.
@@ -179,7 +179,7 @@ impl Server {
         self.attempts.news.clear();
         let hello = FromShim::Hello(Hello {
             version: VERSION,
-            held: self.attempts.held(),
+            running: self.attempts.running(),
             ended: self.attempts.ended(),
             accounted: self.attempts.accounted,
             sandbox: self.attempts.ability.sandbox(),
@@ -200,7 +200,7 @@ impl Server {
         match take_frames::<ToShim>(&mut node.inbox) {
             Ok(messages) => self.on_messages(messages),
             Err(e) => {
-                complain!(Watchdog, "dropping the node's connection: {e}");
+                log!(Watchdog, "dropping the node's connection: {e}");
                 self.node = None;
             }
         }
@@ -211,18 +211,18 @@ impl Server {
     }
 
     fn on_messages(&mut self, messages: Vec<ToShim>) {
-        let (mut orders, mut others) = (Vec::new(), Vec::new());
+        let (mut requests, mut others) = (Vec::new(), Vec::new());
         for message in messages {
             match message {
-                ToShim::Start(order) => orders.push(*order),
+                ToShim::Start(request) => requests.push(*request),
                 // First, since it frees a home for the starts.
                 ToShim::Acknowledge(lease) => self.attempts.acknowledge(lease),
                 other => others.push(other),
             }
         }
         // A node that starts attempts has its new incarnation by now; one that restarts later need not make another.
-        self.attempts.accounted |= !orders.is_empty();
-        self.attempts.start(orders);
+        self.attempts.accounted |= !requests.is_empty();
+        self.attempts.start(requests);
         for message in others {
             match message {
                 ToShim::Start(_) | ToShim::Acknowledge(_) => {}

@@ -8,17 +8,17 @@ use stint_protocol::{AttemptEnd, EndKind};
 
 use crate::runtimes::watchdog_side::{Failed, WatchdogSide};
 use crate::shim_api::layout::Layout;
-use crate::shim_api::request::Order;
-use crate::sys::Slot;
+use crate::shim_api::request::StartRequest;
+use crate::sys::StatusSlot;
 use crate::sys::spawn::{Phase, Step};
 use crate::watchdog::Why;
 
 /// Everything there is to judge by.
 pub struct Evidence<'a> {
     pub layout: &'a Layout,
-    pub order: &'a Order,
+    pub request: &'a StartRequest,
     pub runtime: &'static dyn WatchdogSide,
-    pub slot: &'a Slot,
+    pub slot: &'a StatusSlot,
     /// Raw wait status of the watchdog's child: the program, or the init of its namespace.
     pub child_status: i32,
     pub contained: bool,
@@ -31,7 +31,7 @@ pub struct Evidence<'a> {
 /// The kind of end and what a user needs to know beyond it.
 pub fn judge(evidence: &Evidence<'_>) -> (EndKind, String) {
     if let Some(why) = evidence.why {
-        return (why.end_kind(), stopped_message(why, evidence.order));
+        return (why.end_kind(), stopped_message(why, evidence.request));
     }
     if let Some(end) = &evidence.kept_end {
         return (end.kind.clone(), end.message.clone());
@@ -47,7 +47,7 @@ pub fn judge(evidence: &Evidence<'_>) -> (EndKind, String) {
         Phase::Nothing => (EndKind::StartFailed, "it was killed while it was being started".to_owned()),
     };
     if evidence.oom_kills > 0 && kind != EndKind::Exited(0) {
-        let asked = evidence.order.memory_bytes;
+        let asked = evidence.request.memory_bytes;
         return (
             EndKind::OutOfMemory,
             format!("the kernel killed it for memory at its limit of {asked} bytes: ask for more memory"),
@@ -56,9 +56,9 @@ pub fn judge(evidence: &Evidence<'_>) -> (EndKind, String) {
     (kind, message)
 }
 
-fn stopped_message(why: Why, order: &Order) -> String {
+fn stopped_message(why: Why, request: &StartRequest) -> String {
     match why {
-        Why::TimedOut => format!("ran longer than its timeout of {} ms", order.run_timeout_ms),
+        Why::TimedOut => format!("ran longer than its timeout of {} ms", request.run_timeout_ms),
         Why::Cancelled => "cancelled".into(),
         Why::LeaseOver => {
             "its lease was over: the node did not renew it in time or had to give it back".into()
@@ -78,12 +78,12 @@ fn from_status(status: i32) -> (EndKind, String) {
 fn not_started(evidence: &Evidence<'_>) -> (EndKind, String) {
     let step = Step::of(evidence.slot);
     let number = evidence.slot.errno.load(SeqCst);
-    let failed = Failed { layout: evidence.layout, order: evidence.order, step, number };
+    let failed = Failed { layout: evidence.layout, request: evidence.request, step, number };
     if let Some(told) = evidence.runtime.not_started(&failed) {
         return told;
     }
     let error = io::Error::from_raw_os_error(number);
-    let name = evidence.order.command.first().map_or("", String::as_str);
+    let name = evidence.request.command.first().map_or("", String::as_str);
     match step {
         Step::Exec => exec_failure(name, number, &error),
         // It was there when the node looked.
@@ -94,7 +94,7 @@ fn not_started(evidence: &Evidence<'_>) -> (EndKind, String) {
             (EndKind::FilesMissing, "what it mounts was taken away meanwhile".into())
         }
         Step::WorkingDir => {
-            let wanted = evidence.order.working_dir.as_deref().unwrap_or_default();
+            let wanted = evidence.request.working_dir.as_deref().unwrap_or_default();
             let advice = "name a folder that its user may enter, or one below the work folder";
             let kind = if is_of_the_name(number) { EndKind::NotRunnable } else { EndKind::StartFailed };
             (kind, clip(format!("working directory {wanted:?}: {error}: {advice}")))

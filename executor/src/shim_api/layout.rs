@@ -56,12 +56,12 @@ impl Layout {
     /// Folders in which attempts run. An attempt that leaves anything takes its folder along to `attempts`; one that
     /// leaves nothing hands it to the next: making files is the slowest part of starting a short program on a disk
     /// that is being synced.
-    pub fn homes(&self) -> PathBuf {
+    pub fn sandbox_dirs(&self) -> PathBuf {
         self.root.join("homes")
     }
 
-    pub fn home(&self, number: u32) -> PathBuf {
-        self.homes().join(number.to_string())
+    pub fn sandbox_dir(&self, number: u32) -> PathBuf {
+        self.sandbox_dirs().join(number.to_string())
     }
 
     /// State of crun.
@@ -71,7 +71,7 @@ impl Layout {
 
     /// Folders to make before the first start.
     pub fn folders(&self) -> [PathBuf; 5] {
-        [self.root.clone(), self.root.join("spool"), self.attempts(), self.homes(), self.crun_state()]
+        [self.root.clone(), self.root.join("spool"), self.attempts(), self.sandbox_dirs(), self.crun_state()]
     }
 }
 

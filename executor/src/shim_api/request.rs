@@ -50,7 +50,7 @@ pub enum Mode {
 
 /// What a Docker attempt needs beyond what every one does.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct DockerOrder {
+pub struct DockerRequest {
     #[n(0)]
     pub socket: String,
     /// Full name, checked against what the node allows.
@@ -83,7 +83,7 @@ pub struct DockerOrder {
 
 /// One attempt to be started. The environment is complete and closed.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Order {
+pub struct StartRequest {
     #[n(0)]
     pub lease: LeaseId,
     #[n(1)]
@@ -115,7 +115,7 @@ pub struct Order {
     #[n(12)]
     pub gpu_ids: Vec<String>,
     #[n(13)]
-    pub docker: Option<Box<DockerOrder>>,
+    pub docker: Option<Box<DockerRequest>>,
     /// None: the host's system folders, read-only.
     #[n(14)]
     pub root: Option<Box<Root>>,
@@ -135,7 +135,7 @@ pub struct Order {
     pub working_dir: Option<String>,
     /// What of this host it sees beside that.
     #[n(20)]
-    pub mounts: Vec<GivenMount>,
+    pub mounts: Vec<ResolvedMount>,
     #[n(21)]
     pub labels: AttemptLabels,
 }
@@ -157,7 +157,7 @@ pub struct AttemptLabels {
 
 /// A folder or file of this host that an attempt sees.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct GivenMount {
+pub struct ResolvedMount {
     /// Absolute and without links: whoever mounts it follows none.
     #[n(0)]
     pub source: String,
@@ -171,7 +171,7 @@ pub struct GivenMount {
     pub folder: bool,
 }
 
-impl Order {
+impl StartRequest {
     /// The variables of its secrets, whose files it sees in this folder.
     pub fn secret_variables(&self, place: &str) -> Vec<String> {
         let variables = self.secrets.iter().flat_map(|secrets| &secrets.variables);

@@ -3,7 +3,7 @@
 use minicbor::{Decode, Encode};
 use stint_protocol::{AttemptEnd, BootMs, LeaseId};
 
-use super::request::{AttemptLabels, Order};
+use super::request::{AttemptLabels, StartRequest};
 use crate::limits;
 
 /// Grows when a message changes its form or its meaning: a node talks only to a watchdog of its own version.
@@ -24,7 +24,7 @@ pub enum StopReason {
 
 /// An attempt that has not ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Held {
+pub struct RunningAttempt {
     #[n(0)]
     pub lease: LeaseId,
     #[n(1)]
@@ -37,12 +37,12 @@ pub struct Held {
 
 /// An attempt that the watchdog holds.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct HeldAttempt {
+pub struct WatchedAttempt {
     #[n(0)]
-    pub held: Held,
+    pub running: RunningAttempt,
     /// The number of the home it runs in; none: in its own folder.
     #[n(1)]
-    pub home: Option<u32>,
+    pub sandbox_dir: Option<u32>,
     /// None: an earlier watchdog started it, and what is left of it is being killed.
     #[n(2)]
     pub labels: Option<AttemptLabels>,
@@ -67,7 +67,7 @@ pub enum Sandbox {
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum ToShim {
     #[n(0)]
-    Start(#[n(0)] Box<Order>),
+    Start(#[n(0)] Box<StartRequest>),
     #[n(1)]
     Renew(#[n(0)] LeaseId, #[n(1)] BootMs),
     #[n(2)]
@@ -87,7 +87,7 @@ pub struct Hello {
     #[n(0)]
     pub version: u32,
     #[n(1)]
-    pub held: Vec<HeldAttempt>,
+    pub running: Vec<WatchedAttempt>,
     #[n(2)]
     pub ended: Vec<AttemptEnd>,
     #[n(3)]

@@ -26,7 +26,7 @@ pub fn pump(from: &mut impl Read, into: &mut impl Write, is_stopped: &dyn Fn() -
         into.write_all(&piece[..read])?;
         size += read as u64;
     }
-    Ok(Blob { digest: Digest::of(hash.finalize().into()), size })
+    Ok(Blob { digest: Digest::from_bytes(hash.finalize().into()), size })
 }
 
 /// Digest and size of a file.

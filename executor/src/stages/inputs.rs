@@ -191,9 +191,9 @@ mod tests {
         assert_eq!(file("link").unwrap_err().kind, EndKind::Denied);
         assert_eq!(file("sub").unwrap_err().kind, EndKind::NotRunnable);
         assert_eq!(file("absent").unwrap_err().kind, EndKind::FilesMissing, "another node may have it");
-        let Refusal { kind, message: words } =
+        let Refusal { kind, message } =
             place(&work, &roots, input("x", InputSource::File("/etc/passwd".into()))).unwrap_err();
-        assert!(kind == EndKind::Denied && words.contains("artifacts.roots"), "{words}");
+        assert!(kind == EndKind::Denied && message.contains("artifacts.roots"), "{message}");
         assert!(!work.join("x").exists() && !work.join("link").exists());
     }
 
@@ -201,13 +201,13 @@ mod tests {
     fn other_bytes_than_those_named_do_not_start() {
         let folder = tempfile::tempdir().unwrap();
         let mut wrong = input("a", InputSource::Content(b"abc".to_vec()));
-        wrong.digest = Some(stint_protocol::Digest::of([7; 32]));
-        let Refusal { kind, message: words } = place(folder.path(), &[], wrong).unwrap_err();
+        wrong.digest = Some(stint_protocol::Digest::from_bytes([7; 32]));
+        let Refusal { kind, message } = place(folder.path(), &[], wrong).unwrap_err();
         assert_eq!(kind, EndKind::NotRunnable);
         // The digest of "abc" as FIPS 180-2 gives it.
         assert!(
-            words.contains("sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
-            "{words}"
+            message.contains("sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
+            "{message}"
         );
     }
 

@@ -42,7 +42,7 @@ impl fmt::Debug for Masks {
 
 impl Masks {
     /// Hides these values, and the lines of those that have several: programs often print one alone.
-    pub fn of(values: &[Vec<u8>]) -> Self {
+    pub fn for_values(values: &[Vec<u8>]) -> Self {
         let lines = values.iter().flat_map(|value| value.split(|byte| *byte == b'\n')).map(<[u8]>::to_vec);
         let mut all: Vec<Vec<u8>> = values.iter().cloned().chain(lines).collect();
         all.retain(|value| value.len() >= limits::SECRET_LEAST_BYTES);
@@ -209,7 +209,7 @@ mod tests {
     use super::*;
 
     fn masks(values: &[&str]) -> Masks {
-        Masks::of(&values.iter().map(|value| value.as_bytes().to_vec()).collect::<Vec<_>>())
+        Masks::for_values(&values.iter().map(|value| value.as_bytes().to_vec()).collect::<Vec<_>>())
     }
 
     fn read_all(masks: &Masks, path: &Path, max: usize) -> Vec<u8> {

@@ -36,7 +36,7 @@ pub struct Given {
 
 impl Secrets {
     /// Those of the node that keeps its files at `layout`.
-    pub fn of(layout: &Layout) -> Self {
+    pub fn for_layout(layout: &Layout) -> Self {
         let name = crc32c::crc32c(layout.root().as_os_str().as_bytes());
         Self { root: PathBuf::from(format!("/dev/shm/stint-{name:08x}")) }
     }
@@ -77,7 +77,7 @@ impl Secrets {
             all.push(value);
         }
         let files = GivenSecrets { folder: files.display().to_string(), variables };
-        Ok(Given { files, environment, masks: Masks::of(&all) })
+        Ok(Given { files, environment, masks: Masks::for_values(&all) })
     }
 
     /// What the output of an attempt is masked with. What cannot be known any more is withheld.
@@ -85,7 +85,7 @@ impl Secrets {
         let entries = std::fs::read_dir(self.folder(lease).join("values"));
         let values: io::Result<Vec<Vec<u8>>> =
             entries.and_then(|entries| entries.map(|e| std::fs::read(e?.path())).collect());
-        values.map_or(Masks::Unknown, |values| Masks::of(&values))
+        values.map_or(Masks::Unknown, |values| Masks::for_values(&values))
     }
 
     /// The attempt has ended.
@@ -106,8 +106,8 @@ impl Secrets {
     fn make_root(&self) -> io::Result<()> {
         let shared_memory = self.root.parent().unwrap_or(Path::new("/"));
         if !sys::is_in_memory(shared_memory) {
-            let words = format!("{} is not in memory: mount a tmpfs there", shared_memory.display());
-            return Err(io::Error::other(words));
+            let message = format!("{} is not in memory: mount a tmpfs there", shared_memory.display());
+            return Err(io::Error::other(message));
         }
         match DirBuilder::new().mode(0o711).create(&self.root) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
@@ -115,8 +115,8 @@ impl Secrets {
         }
         let meta = std::fs::symlink_metadata(&self.root)?;
         if !meta.is_dir() || meta.uid() != sys::effective_ids().0 || meta.mode() & 0o022 != 0 {
-            let words = format!("{} is not this node's own folder: remove it", self.root.display());
-            return Err(io::Error::other(words));
+            let message = format!("{} is not this node's own folder: remove it", self.root.display());
+            return Err(io::Error::other(message));
         }
         Ok(())
     }
@@ -125,10 +125,10 @@ impl Secrets {
 /// One value: the file `TENANT/NAME`, without the line break at its end.
 fn read(provider: &Path, tenant: &Tenant, name: &str) -> Result<Vec<u8>, Refusal> {
     let path = provider.join(tenant.as_str()).join(name);
-    let told =
-        |kind, words: String| Refusal::new(kind, format!("secret {name:?} of tenant {tenant}: {words}"));
-    let failed = |words| told(EndKind::StartFailed, words);
-    let missing = |words| told(EndKind::FilesMissing, words);
+    let refuse =
+        |kind, message: String| Refusal::new(kind, format!("secret {name:?} of tenant {tenant}: {message}"));
+    let failed = |message| refuse(EndKind::StartFailed, message);
+    let missing = |message| refuse(EndKind::FilesMissing, message);
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(&path);
     let file = file.map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => missing("this node has none of this name in secrets.dir".into()),
@@ -150,8 +150,8 @@ fn read(provider: &Path, tenant: &Tenant, name: &str) -> Result<Vec<u8>, Refusal
 fn as_text(name: &str, value: &[u8]) -> Result<String, Refusal> {
     let text = std::str::from_utf8(value).ok().filter(|text| !text.contains('\0'));
     let refused = || {
-        let words = format!("secret {name:?} is not text and cannot be a variable: use its file");
-        Refusal::not_runnable(words)
+        let message = format!("secret {name:?} is not text and cannot be a variable: use its file");
+        Refusal::not_runnable(message)
     };
     text.map(String::from).ok_or_else(refused)
 }
@@ -190,7 +190,7 @@ mod tests {
         let provider = folder.path().join("secrets");
         std::fs::create_dir_all(provider.join("default")).unwrap();
         std::fs::write(provider.join("default/token"), "correct horse\n").unwrap();
-        let secrets = Secrets::of(&Layout::new(folder.path()));
+        let secrets = Secrets::for_layout(&Layout::new(folder.path()));
         let lease = LeaseId { task: TaskId(1), attempt: 1 };
         let tenant = Tenant::default_tenant();
         let give = |names: &[&str]| secrets.give(Some(&provider), &tenant, lease, &uses(names), None);
@@ -217,7 +217,7 @@ mod tests {
         std::fs::write(provider.join("default/short"), "a\n").unwrap();
         std::fs::write(provider.join("default/bytes"), [0xff; 16]).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", provider.join("default/link")).unwrap();
-        let secrets = Secrets::of(&Layout::new(folder.path()));
+        let secrets = Secrets::for_layout(&Layout::new(folder.path()));
         let lease = LeaseId { task: TaskId(2), attempt: 1 };
         let give = |provider: Option<&Path>, tenant: &str, name: &str, variable: Option<&str>| {
             let uses = [SecretUse { name: name.into(), variable: variable.map(String::from) }];

@@ -100,6 +100,6 @@ pub fn pidfd_wait_status(fd: &OwnedFd) -> Option<i32> {
         (3 << 30) | ((std::mem::size_of::<Info>() as libc::c_ulong) << 16) | (0xff << 8) | 11;
     let mut info = Info { mask: EXIT, ..Info::default() };
     // SAFETY: `info` has the size that the request's number says, and lives through the call.
-    let told = unsafe { libc::ioctl(fd.as_raw_fd(), GET_INFO as _, &raw mut info) } == 0;
-    (told && info.mask & EXIT != 0).then_some(info.exit_code)
+    let succeeded = unsafe { libc::ioctl(fd.as_raw_fd(), GET_INFO as _, &raw mut info) } == 0;
+    (succeeded && info.mask & EXIT != 0).then_some(info.exit_code)
 }

@@ -26,7 +26,7 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use libc::{c_char, c_int, c_void};
 
-use super::{Board, Slot, boot_now, heap};
+use super::{StatusPage, StatusSlot, boot_now, heap};
 use region::Region;
 
 pub use program::{
@@ -44,7 +44,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    pub fn of(slot: &Slot) -> Self {
+    pub fn of(slot: &StatusSlot) -> Self {
         match slot.phase.load(SeqCst) {
             1 => Phase::Running,
             2 => Phase::Exited,
@@ -80,7 +80,7 @@ pub enum Step {
 }
 
 impl Step {
-    pub fn of(slot: &Slot) -> Self {
+    pub fn of(slot: &StatusSlot) -> Self {
         use Step::*;
         let all = [
             ParentDied,
@@ -150,7 +150,7 @@ pub struct Child {
 
 /// What all starts share.
 pub struct Spawner {
-    board: Board,
+    status_page: StatusPage,
     notice: OwnedFd,
     null: OwnedFd,
     own_pidfd: OwnedFd,
@@ -173,7 +173,7 @@ const STACK_BYTES: usize = 64 * 1024;
 /// Everything a child reads: plain pointers and numbers, valid until the clone returns in the parent (direct) or
 /// copied with the address space (own namespaces). Of that the child lacks the heap: all lies in regions.
 struct Raw {
-    slot: &'static Slot,
+    slot: &'static StatusSlot,
     index: u32,
     folder: *const c_char,
     work: *const c_char,
@@ -318,7 +318,7 @@ impl RawJail {
 
 impl Spawner {
     /// Prepares for starts; `notice` is written to whenever a program begins to run inside a namespace.
-    pub fn new(board: Board, notice: OwnedFd) -> io::Result<Self> {
+    pub fn new(status_page: StatusPage, notice: OwnedFd) -> io::Result<Self> {
         let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
         let own_pid = std::process::id() as i32;
         let (user, group) = super::effective_ids();
@@ -330,7 +330,7 @@ impl Spawner {
         // Aligned as the processor demands.
         let stack = lasting.put(&vec![0u128; STACK_BYTES / 16])?;
         Ok(Self {
-            board,
+            status_page,
             notice,
             null: null.into(),
             own_pidfd: super::pidfd_open(own_pid)?,
@@ -347,8 +347,8 @@ impl Spawner {
     }
 
     /// The shared slot of an attempt.
-    pub fn slot(&self, index: u32) -> &'static Slot {
-        self.board.slot(index)
+    pub fn slot(&self, index: u32) -> &'static StatusSlot {
+        self.status_page.slot(index)
     }
 
     /// Starts `program` as a child with no namespaces. Whether it could be executed is known on return (in the slot).
@@ -366,7 +366,7 @@ impl Spawner {
 
     /// Forks a child that does `work` with a copy of this process's memory and none of its descriptors but standard
     /// error and the notice pipe; its exit code is the answer of `work`. It gets USR1 when this process dies.
-    pub fn keeper(&self, work: impl FnOnce(&OwnedFd) -> i32) -> io::Result<Child> {
+    pub fn monitor(&self, work: impl FnOnce(&OwnedFd) -> i32) -> io::Result<Child> {
         match super::fork()? {
             super::Fork::Parent(pid) => Ok(Child { pid, pidfd: super::pidfd_open(pid)? }),
             super::Fork::Child => {
@@ -379,8 +379,8 @@ impl Spawner {
     }
 
     /// The slot of a new attempt.
-    pub fn empty_slot(&self, index: u32) -> &'static Slot {
-        let slot = self.board.slot(index);
+    pub fn empty_slot(&self, index: u32) -> &'static StatusSlot {
+        let slot = self.status_page.slot(index);
         for field in [&slot.phase, &slot.step] {
             field.store(0, SeqCst);
         }

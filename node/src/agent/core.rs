@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use stint_executor::{Held, HostHealth, Launch, StopReason};
+use stint_executor::{HostHealth, Launch, RunningAttempt, StopReason};
 use stint_protocol::{AttemptEnd, BootMs, GpuInfo, LeaseId, QuarantinedGpu, Runtime};
 use stint_scheduler::RegisterNode;
 
@@ -13,7 +13,7 @@ use crate::wire::{Grant, Launching, Orders, Report, ReportAnswer};
 
 /// What the host is told, in this order.
 #[derive(Debug)]
-pub enum Act {
+pub enum AgentAction {
     Acknowledge(Vec<LeaseId>),
     Renew(Vec<(LeaseId, BootMs)>),
     Stop(LeaseId, StopReason),
@@ -143,18 +143,18 @@ impl AgentCore {
         self.register = true;
     }
 
-    /// The next report. `sent` was read before `ends`, and `ends` before `held`: what is true of the lists is true
+    /// The next report. `sent` was read before `ends`, and `ends` before `running`: what is true of the lists is true
     /// of a later moment.
-    pub fn report(&mut self, sent: BootMs, mut ends: Vec<AttemptEnd>, held: &[Held]) -> Report {
+    pub fn report(&mut self, sent: BootMs, mut ends: Vec<AttemptEnd>, running: &[RunningAttempt]) -> Report {
         self.sequence += 1;
         let fitting = fitting(&ends);
         let unreported: Vec<LeaseId> = ends.iter().skip(fitting).map(|e| e.lease).collect();
         ends.truncate(fitting);
         let hold = !(self.at_once || self.register || !ends.is_empty());
         self.hold_ms = if hold { self.longest_hold_ms() } else { 0 };
-        let mut held: Vec<(LeaseId, bool)> = held.iter().map(|h| (h.lease, h.stopping)).collect();
+        let mut running: Vec<(LeaseId, bool)> = running.iter().map(|h| (h.lease, h.stopping)).collect();
         // An end that does not fit counts as held: a lease that a report does not name is launched again.
-        held.extend(unreported.into_iter().map(|lease| (lease, true)));
+        running.extend(unreported.into_iter().map(|lease| (lease, true)));
         Report {
             node: self.offer.node,
             incarnation: self.offer.incarnation,
@@ -162,7 +162,7 @@ impl AgentCore {
             sequence: self.sequence,
             sent,
             register: self.register.then(|| self.offer.clone()),
-            held,
+            running,
             ends,
             hold_ms: self.hold_ms,
         }
@@ -179,14 +179,14 @@ impl AgentCore {
         &mut self,
         answer: Result<ReportAnswer, String>,
         at: Moment,
-        held: &[Held],
-    ) -> (Vec<Act>, Next) {
+        running: &[RunningAttempt],
+    ) -> (Vec<AgentAction>, Next) {
         self.at_once = false;
         match answer {
             Ok(ReportAnswer::Orders(orders)) => {
                 self.register = false;
                 self.at_once = orders.more;
-                let acts = self.obey(orders, at, held);
+                let acts = self.obey(orders, at, running);
                 let next = if self.is_idle(&acts, at) { Next::Pause } else { Next::Report };
                 (acts, next)
             }
@@ -197,8 +197,8 @@ impl AgentCore {
             Ok(ReportAnswer::NotLeader(_)) => (Vec::new(), Next::Pause),
             Ok(ReportAnswer::Stale(why)) => {
                 tracing::error!(%why, "this node may not execute; stopping what it holds");
-                let stop = |h: &Held| Act::Stop(h.lease, StopReason::LeaseOver);
-                (held.iter().map(stop).collect(), Next::Leave)
+                let stop = |h: &RunningAttempt| AgentAction::Stop(h.lease, StopReason::LeaseOver);
+                (running.iter().map(stop).collect(), Next::Leave)
             }
             Err(error) => {
                 tracing::debug!(%error, "no leader took the report");
@@ -209,35 +209,35 @@ impl AgentCore {
 
     /// Whether a report that the leader could hold was answered early and for nothing. To report again at once would
     /// let node and leader talk without a pause, as fast as the machine can.
-    fn is_idle(&self, acts: &[Act], at: Moment) -> bool {
-        let does = |act: &Act| matches!(act, Act::Start(_) | Act::Stop(..));
+    fn is_idle(&self, acts: &[AgentAction], at: Moment) -> bool {
+        let does = |act: &AgentAction| matches!(act, AgentAction::Start(_) | AgentAction::Stop(..));
         !self.at_once && at.now.since(at.sent) < self.hold_ms && !acts.iter().any(does)
     }
 
     /// Does what fresh orders say; others are dropped (docs/internals/leases.md#fresh-orders).
-    pub fn obey(&mut self, orders: Orders, at: Moment, held: &[Held]) -> Vec<Act> {
+    pub fn obey(&mut self, orders: Orders, at: Moment, running: &[RunningAttempt]) -> Vec<AgentAction> {
         if !self.is_fresh(&orders) {
             tracing::debug!(term = orders.term, answers = orders.answers, "orders dropped");
             return Vec::new();
         }
         self.term = orders.term;
         self.answered = orders.answers;
-        let mut acts = vec![Act::Acknowledge(orders.recorded)];
-        let held: BTreeMap<LeaseId, bool> = held.iter().map(|h| (h.lease, h.stopping)).collect();
+        let mut acts = vec![AgentAction::Acknowledge(orders.recorded)];
+        let running: BTreeMap<LeaseId, bool> = running.iter().map(|h| (h.lease, h.stopping)).collect();
         let mut granted: Vec<LeaseId> = orders.grants.iter().map(|g| g.lease).collect();
         granted.sort_unstable();
         let granted = |lease: &LeaseId| granted.binary_search(lease).is_ok();
         self.windows.retain(|lease, _| granted(lease));
         orders.grants.iter().for_each(|grant| self.note_window(grant));
-        let renewals = orders.grants.iter().filter(|g| held.contains_key(&g.lease));
-        acts.push(Act::Renew(renewals.map(|g| (g.lease, at.sent.plus(g.ttl_ms))).collect()));
-        for (lease, stopping) in &held {
+        let renewals = orders.grants.iter().filter(|g| running.contains_key(&g.lease));
+        acts.push(AgentAction::Renew(renewals.map(|g| (g.lease, at.sent.plus(g.ttl_ms))).collect()));
+        for (lease, stopping) in &running {
             if !granted(lease) && !stopping {
-                acts.push(Act::Stop(*lease, StopReason::LeaseOver));
+                acts.push(AgentAction::Stop(*lease, StopReason::LeaseOver));
             }
         }
         for grant in orders.grants {
-            self.follow(grant, at, &held, &mut acts);
+            self.follow(grant, at, &running, &mut acts);
         }
         acts
     }
@@ -258,19 +258,25 @@ impl AgentCore {
         self.windows.insert(grant.lease, Window { grace_ms, open_ms });
     }
 
-    fn follow(&self, grant: Grant, at: Moment, held: &BTreeMap<LeaseId, bool>, acts: &mut Vec<Act>) {
+    fn follow(
+        &self,
+        grant: Grant,
+        at: Moment,
+        running: &BTreeMap<LeaseId, bool>,
+        acts: &mut Vec<AgentAction>,
+    ) {
         let (lease, deadline) = (grant.lease, at.sent.plus(grant.ttl_ms));
         // An attempt starts only while its lease has time left, and not on a node that stops.
         let may_start = !at.closing && at.now < deadline.minus(grant.kill_margin_ms);
         let stop = grant.stop.map(|reason| match reason {
-            stint_scheduler::StopReason::Cancelled => Act::Stop(lease, StopReason::Cancelled),
-            stint_scheduler::StopReason::Drained => Act::Stop(lease, StopReason::Drained),
+            stint_scheduler::StopReason::Cancelled => AgentAction::Stop(lease, StopReason::Cancelled),
+            stint_scheduler::StopReason::Drained => AgentAction::Stop(lease, StopReason::Drained),
         });
-        match (held.get(&lease), grant.launch) {
+        match (running.get(&lease), grant.launch) {
             (Some(false), _) => acts.extend(stop),
             // Started also when it is to stop: so its end is reported as that of every other.
             (None, Some(launch)) if may_start => {
-                acts.push(Act::Start(self.launch(lease, launch, deadline)));
+                acts.push(AgentAction::Start(self.launch(lease, launch, deadline)));
                 acts.extend(stop);
             }
             // It is being stopped, or has ended since the report was made: the next report says so.
@@ -329,7 +335,7 @@ mod tests {
         let report = core().report(BootMs(0), ends, &[]);
         let bytes: usize = report.ends.iter().map(AttemptEnd::weight).sum();
         assert!(report.ends.len() > 10 && bytes <= limits::END_BYTES_PER_REPORT);
-        assert_eq!(report.held.len(), 500 - report.ends.len(), "the others are still held");
+        assert_eq!(report.running.len(), 500 - report.ends.len(), "the others are still held");
         let mut huge = end(1);
         huge.message = "x".repeat(2 * limits::END_BYTES_PER_REPORT);
         assert_eq!(core().report(BootMs(0), vec![huge], &[]).ends.len(), 1);
@@ -372,7 +378,7 @@ mod tests {
             runtimes: BTreeMap::from([(Runtime::Docker, usable)]),
             allows: vec![],
             accounted: true,
-            problems: problems.iter().map(|words| (*words).to_owned()).collect(),
+            problems: problems.iter().map(|message| (*message).to_owned()).collect(),
         };
         let mut core = core();
         core.offer.problems = vec!["a GPU is elsewhere".into()];

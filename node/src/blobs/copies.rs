@@ -7,15 +7,15 @@ use stint_protocol::{Blob, Digest, NodeId};
 use stint_scheduler::State;
 
 use super::Blobs;
+use super::gc::candidates;
 use super::message::{BlobChunk, OfferAnswer, OfferBlob, ReadBlob};
-use super::rules::candidates;
 use crate::limits;
 use crate::peers::PeerAddress;
 use crate::wire::{Kind, Refusal, RefusalCode, decode, encode};
 
 impl Blobs {
     /// Sees to it that as many peers as the rules say have bytes that this one has. Answers who has them.
-    pub async fn spread(&self, blob: Blob) -> Result<Vec<NodeId>, Refusal> {
+    pub async fn replicate(&self, blob: Blob) -> Result<Vec<NodeId>, Refusal> {
         let state = self.cluster.shared.view().state;
         let wanted = self.copies_wanted();
         let mut holders = vec![self.cluster.id];
@@ -98,7 +98,7 @@ impl Blobs {
     }
 
     /// The file of bytes that the cluster keeps, fetched if this peer does not have it.
-    pub async fn have(&self, blob: Blob) -> Result<PathBuf, Refusal> {
+    pub async fn fetch(&self, blob: Blob) -> Result<PathBuf, Refusal> {
         if !self.disk.keep_a_while(blob) {
             let state = self.cluster.shared.view().state;
             let from = self.others_with(&state, &blob.digest);

@@ -53,7 +53,7 @@ pub struct BlobDisk {
     pub bounds: DiskBounds,
     drafts: AtomicU64,
     /// When each was stored or asked for in this process: a wall clock that jumps does not age it.
-    asked: Mutex<BTreeMap<Digest, Instant>>,
+    last_asked: Mutex<BTreeMap<Digest, Instant>>,
 }
 
 /// A stored file.
@@ -73,7 +73,7 @@ pub struct Touched {
 }
 
 impl Touched {
-    fn of(file: &fs::Metadata, asked: Option<&Instant>) -> Self {
+    fn from_file(file: &fs::Metadata, asked: Option<&Instant>) -> Self {
         Self { stored: file.modified().ok(), asked: asked.copied() }
     }
 }
@@ -83,7 +83,8 @@ impl BlobDisk {
     pub fn open(folder: &Path, bounds: DiskBounds) -> Result<Self, BlobError> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
         made.map_err(failed("making", folder))?;
-        let disk = Self { folder: folder.into(), bounds, drafts: AtomicU64::new(0), asked: Mutex::default() };
+        let disk =
+            Self { folder: folder.into(), bounds, drafts: AtomicU64::new(0), last_asked: Mutex::default() };
         for entry in fs::read_dir(folder).map_err(failed("reading", folder))? {
             let path = entry.map_err(failed("reading", folder))?.path();
             let name = path.file_name().and_then(|name| name.to_str());
@@ -131,7 +132,8 @@ impl BlobDisk {
             // Gone meanwhile: another look is soon.
             let (Some(digest), Ok(metadata)) = (digest, entry.metadata()) else { continue };
             let asked = self.asked().get(&digest).copied();
-            let (age, touched) = (age(&metadata, asked.as_ref()), Touched::of(&metadata, asked.as_ref()));
+            let (age, touched) =
+                (age(&metadata, asked.as_ref()), Touched::from_file(&metadata, asked.as_ref()));
             found.push(StoredFile { blob: Blob { digest, size: metadata.len() }, age, touched });
         }
         Ok(found)
@@ -153,7 +155,7 @@ impl BlobDisk {
         let asked = self.asked();
         let goes = fs::metadata(self.path(digest)).is_ok_and(|file| {
             let asked = asked.get(digest);
-            age(&file, asked) > after && Touched::of(&file, asked) == found
+            age(&file, asked) > after && Touched::from_file(&file, asked) == found
         });
         if goes {
             self.remove(digest)?;
@@ -172,11 +174,11 @@ impl BlobDisk {
     }
 
     fn asked(&self) -> MutexGuard<'_, BTreeMap<Digest, Instant>> {
-        self.asked.lock().unwrap_or_else(|e| e.into_inner())
+        self.last_asked.lock().unwrap_or_else(|e| e.into_inner())
     }
 
     /// A name that no other draft of this process has.
-    pub(super) fn draft_path(&self) -> PathBuf {
+    pub(super) fn temporary_path(&self) -> PathBuf {
         self.folder.join(format!("{DRAFT}{}", self.drafts.fetch_add(1, Ordering::Relaxed)))
     }
 

@@ -37,7 +37,7 @@ impl Blobs {
     pub async fn keep_file(&self, tenant: Tenant, file: PathBuf) -> Result<Blob, Refusal> {
         self.cluster.leader_client.check_speaks(version::IMAGES)?;
         let blob = self.take_file(&file).await?;
-        let holders: Vec<NodeId> = self.spread(blob).await?;
+        let holders: Vec<NodeId> = self.replicate(blob).await?;
         let keep_ms = self.settings.keep_files.as_millis() as u64;
         let keep = KeepBlob { tenant, blob, keep_ms, holders };
         self.cluster.leader_client.ask(Request::Registry(RegistryRequest::Keep(keep))).await?;

@@ -4,30 +4,32 @@ use stint_protocol::{NodeId, version};
 use stint_scheduler::{Command, State};
 
 use super::Blobs;
-use super::rules::{Office, candidates, too_few};
+use super::gc::{BlobGc, candidates, too_few};
 use crate::limits;
 
 /// One round, if this peer leads.
-pub(super) async fn tend(blobs: &Blobs, office: &mut Office) {
+pub(super) async fn gc_round(blobs: &Blobs, gc: &mut BlobGc) {
     let cluster = &blobs.cluster;
     let state = cluster.shared.view().state;
     if state.version() < version::IMAGES || !cluster.leader.leads() {
-        *office = Office::default();
+        *gc = BlobGc::default();
         return;
     }
     let boot = cluster.clock.boot();
-    let Some((_, reachable)) = cluster.leader.in_office(|contacts| contacts.reachable(boot)) else { return };
-    let live = office.live(&state, &reachable, boot, blobs.settings.heal_after.as_millis() as u64);
-    heal(blobs, &state, &live).await;
+    let Some((_, reachable)) = cluster.leader.while_leading(|contacts| contacts.reachable(boot)) else {
+        return;
+    };
+    let live = gc.live(&state, &reachable, boot, blobs.settings.heal_after.as_millis() as u64);
+    replicate_missing(blobs, &state, &live).await;
     let patience_ms = blobs.settings.sweep_after.as_millis() as u64;
-    let unused = office.unused_for_long(&state, cluster.clock.boot(), patience_ms);
+    let unused = gc.unused_for_long(&state, cluster.clock.boot(), patience_ms);
     if !unused.is_empty() {
         propose(blobs, Command::DropBlobs { blobs: unused }).await;
     }
 }
 
 /// Has bytes with too few copies fetched by more nodes, a few a round.
-async fn heal(blobs: &Blobs, state: &State, live: &[NodeId]) {
+async fn replicate_missing(blobs: &Blobs, state: &State, live: &[NodeId]) {
     let wanted = blobs.copies_wanted();
     for (blob, holders) in too_few(state, live, wanted).take(limits::HEALED_A_ROUND) {
         let possible = candidates(state, &blob.digest, &blobs.voters(), &holders);
@@ -35,8 +37,8 @@ async fn heal(blobs: &Blobs, state: &State, live: &[NodeId]) {
             match blobs.offer(state, target, blob, &holders).await {
                 Ok(()) => {
                     tracing::info!(digest = %blob.digest, node = target.0, "bytes with too few copies are copied");
-                    let held = Command::HoldBlobs { node: target, blobs: vec![blob.digest] };
-                    propose(blobs, held).await;
+                    let copies = Command::HoldBlobs { node: target, blobs: vec![blob.digest] };
+                    propose(blobs, copies).await;
                 }
                 Err(error) => tracing::warn!(%blob, %error, "bytes with too few copies are not copied yet"),
             }

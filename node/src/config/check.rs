@@ -18,9 +18,9 @@ impl Config {
         check_executor(&mut findings);
         check_classes(&mut findings);
         if self.cluster.max_version < version::CURRENT {
-            let held = self.cluster.max_version;
+            let max_version = self.cluster.max_version;
             let risk = format!(
-                "holds the whole cluster back at {held}: for an upgrade only; remove it when every peer runs the new stint"
+                "holds the whole cluster back at {max_version}: for an upgrade only; remove it when every peer runs the new stint"
             );
             findings.warn("cluster.max_version", risk);
         }
@@ -253,9 +253,9 @@ mod tests {
         };
         protect(0o644);
         let problems = config("\"docker\"").check_files();
-        let words: Vec<String> = problems.iter().map(Problem::to_string).collect();
-        assert!(words.len() == 1 && words[0].contains("executor.docker.credentials: "), "{words:?}");
-        assert!(words[0].contains(":4:") && words[0].contains("chmod 600"), "{words:?}");
+        let messages: Vec<String> = problems.iter().map(Problem::to_string).collect();
+        assert!(messages.len() == 1 && messages[0].contains("executor.docker.credentials: "), "{messages:?}");
+        assert!(messages[0].contains(":4:") && messages[0].contains("chmod 600"), "{messages:?}");
         assert!(config("\"crun\"").check_files().is_empty());
         protect(0o600);
         assert!(config("\"docker\"").check_files().is_empty());

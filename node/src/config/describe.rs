@@ -50,12 +50,12 @@ pub trait Slot {
     fn show(&self) -> Option<Value>;
 }
 
-struct Held<'a, T, F> {
+struct KeySlot<'a, T, F> {
     value: &'a mut T,
     format: &'a F,
 }
 
-impl<T, F: Format<T>> Slot for Held<'_, T, F> {
+impl<T, F: Format<T>> Slot for KeySlot<'_, T, F> {
     fn kind(&self) -> String {
         self.format.kind()
     }
@@ -92,7 +92,7 @@ pub struct Keys;
 
 impl<T, F: Format<T>> Place<T, OneKey> for F {
     fn visit(&self, value: &mut T, prefix: &str, name: &str, about: About, each: &mut Visitor<'_>) {
-        let mut slot = Held { value, format: self };
+        let mut slot = KeySlot { value, format: self };
         each(Key { name: format!("{prefix}{name}"), about, slot: &mut slot });
     }
 }
@@ -139,7 +139,7 @@ impl<T> Place<T, Keys> for NoKey {
 }
 
 /// Describes keys. A row is
-/// `/// meaning` `name: Type = default, "default in words" => format, key "name", flag "--name VALUE", variable "STINT_X";`
+/// `/// meaning` `name: Type = default, "default in about" => format, key "name", flag "--name VALUE", variable "STINT_X";`
 /// where the words, `key` (when it is not the field's name), `flag` and `variable` are left out where there are none. The
 /// defaults see the machine under the name after `on`. `also` describes further keys of the same fields; `impl` describes
 /// the keys of a struct that is defined elsewhere.
@@ -149,7 +149,7 @@ macro_rules! settings {
         pub struct $name:ident on $machine:ident {
             $(
                 $(#[doc = $meaning:literal])*
-                $visible:vis $field:ident : $type:ty = $default:expr $(, $words:literal)? => $format:expr
+                $visible:vis $field:ident : $type:ty = $default:expr $(, $about:literal)? => $format:expr
                     $(, key $key:literal)? $(, flag $flag:literal)? $(, variable $variable:literal)?;
             )*
         }
@@ -173,7 +173,7 @@ macro_rules! settings {
                 $(
                     let about = About {
                         meaning: concat!($($meaning),*),
-                        $( default: Some($words), )?
+                        $( default: Some($about), )?
                         $( flag: Some($flag), )?
                         $( short_variable: Some($variable), )?
                         ..About::NOTHING

@@ -25,14 +25,14 @@ pub enum Misfit {
 }
 
 impl From<String> for Misfit {
-    fn from(words: String) -> Self {
-        Self::Rule(words)
+    fn from(message: String) -> Self {
+        Self::Rule(message)
     }
 }
 
 impl From<&str> for Misfit {
-    fn from(words: &str) -> Self {
-        Self::Rule(words.into())
+    fn from(message: &str) -> Self {
+        Self::Rule(message.into())
     }
 }
 
@@ -238,7 +238,7 @@ pub trait Word: Copy + PartialEq + 'static {
     }
 }
 
-macro_rules! words {
+macro_rules! message {
     ($($type:ty, $known:expr $(, $named:expr)?;)*) => {$(
         impl Word for $type {
             const KNOWN: &'static [Self] = &$known;
@@ -254,7 +254,7 @@ macro_rules! words {
     )*};
 }
 
-words! {
+message! {
     Class, Class::ALL, |word: &str| Ok(word.parse()?);
     // The mock is for tests, and named by its word alone.
     Runtime, [Runtime::Process, Runtime::Crun, Runtime::Docker, Runtime::Slurm], |word: &str| Ok(word.parse()?);

@@ -10,7 +10,7 @@ use stint_executor::{
 };
 use stint_protocol::limits::{FEWEST_PIDS, LEAST_TMPFS_BYTES, MOST_PIDS, MOUNT_ROOTS};
 use stint_protocol::{Class, ClassRules, Runtime, Version, version};
-use stint_slurm_bridge::desk::Timing;
+use stint_slurm_bridge::controller::Timing;
 
 use super::describe::{About, Classes, Inline, NoKey, Place, Section, Settings, Visitor, settings};
 use super::formats::{AtMost, Bytes, Cores, List, OneWord, Optional, OrZero, Time, Whole, Words};

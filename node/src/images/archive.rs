@@ -8,15 +8,15 @@ use stint_executor::ImageConfig;
 use tar::EntryType;
 
 use super::UnpackError;
-use super::entries::{One, Tar};
+use super::bounded_tar::{BoundedEntry, BoundedTar};
+use super::compression::{Compression, TOLD_BY};
 use super::layers::{Layered, Member};
-use super::packing::{Packing, TOLD_BY};
-use super::tree::{Reading, Tree, Whiteout, whiteout};
+use super::rootfs_writer::{BoundedReader, RootfsWriter, Whiteout, whiteout};
 
 /// Unpacks an image into `folder/root`; `folder` is empty. Answers what the image says of how it runs.
 pub fn unpack(image: &Path, folder: &Path, max_bytes: u64) -> Result<ImageConfig, UnpackError> {
     let mut file = open(image)?;
-    if whole_packing(&mut file)? != Packing::Plain && Layered::is_one(plain(&mut file, max_bytes)?)? {
+    if whole_packing(&mut file)? != Compression::Plain && Layered::is_one(plain(&mut file, max_bytes)?)? {
         let whole = folder.join("archive.tar");
         inflate(&mut file, &whole, max_bytes)?;
         let config = unpack_open(&mut open(&whole)?, folder, max_bytes)?;
@@ -31,19 +31,19 @@ fn open(path: &Path) -> Result<File, UnpackError> {
 }
 
 fn unpack_open(file: &mut File, folder: &Path, max_bytes: u64) -> Result<ImageConfig, UnpackError> {
-    let mut tree = Tree::new(folder.join("root"), max_bytes)?;
+    let mut writer = RootfsWriter::new(folder.join("root"), max_bytes)?;
     let layered = match whole_packing(file)? {
-        Packing::Plain => Layered::find(file)?,
-        Packing::Gzip | Packing::Zstd => None,
+        Compression::Plain => Layered::find(file)?,
+        Compression::Gzip | Compression::Zstd => None,
     };
     let Some(layered) = layered else {
-        extract(plain(file, max_bytes)?, &mut tree, false)?;
+        extract(plain(file, max_bytes)?, &mut writer, false)?;
         return Ok(ImageConfig::default());
     };
     for layer in &layered.layers {
         // What a layer takes away is of those below it, wherever it stands among its own files.
-        take_away(plain_part(file, *layer, max_bytes)?, &mut tree)?;
-        extract(plain_part(file, *layer, max_bytes)?, &mut tree, true)?;
+        take_away(plain_part(file, *layer, max_bytes)?, &mut writer)?;
+        extract(plain_part(file, *layer, max_bytes)?, &mut writer, true)?;
     }
     Ok(layered.config)
 }
@@ -54,18 +54,18 @@ fn whole(file: &File) -> Result<Member, UnpackError> {
 }
 
 /// How the whole file is packed; it is read from its begin afterwards.
-fn whole_packing(file: &mut File) -> Result<Packing, UnpackError> {
+fn whole_packing(file: &mut File) -> Result<Compression, UnpackError> {
     let whole = whole(file)?;
-    packing(file, whole)
+    compression(file, whole)
 }
 
-fn packing(file: &mut File, member: Member) -> Result<Packing, UnpackError> {
+fn compression(file: &mut File, member: Member) -> Result<Compression, UnpackError> {
     let mut first = Vec::new();
     file.seek(SeekFrom::Start(member.offset)).map_err(UnpackError::unreadable)?;
     let magic = file.by_ref().take(member.size.min(TOLD_BY)).read_to_end(&mut first);
     magic.map_err(UnpackError::unreadable)?;
     file.seek(SeekFrom::Start(member.offset)).map_err(UnpackError::unreadable)?;
-    Ok(Packing::of(&first))
+    Ok(Compression::detect(&first))
 }
 
 /// The whole file, decompressed.
@@ -76,45 +76,49 @@ fn plain(file: &mut File, max_bytes: u64) -> Result<Box<dyn Read + '_>, UnpackEr
 
 /// A part of the file, decompressed.
 fn plain_part(file: &mut File, member: Member, max_bytes: u64) -> Result<Box<dyn Read + '_>, UnpackError> {
-    let packing = packing(file, member)?;
+    let compression = compression(file, member)?;
     let whole = BufReader::with_capacity(1 << 17, file.take(member.size));
-    packing.unpack(whole, max_bytes).map_err(UnpackError::unreadable)
+    compression.decompress(whole, max_bytes).map_err(UnpackError::unreadable)
 }
 
 fn inflate(file: &mut File, to: &Path, max_bytes: u64) -> Result<(), UnpackError> {
     let mut out = File::create_new(to).map_err(UnpackError::io(format!("making {}", to.display())))?;
     let mut archive = plain(file, max_bytes)?;
-    let mut limited = Reading::of(&mut archive, max_bytes.saturating_add(1));
+    let mut limited = BoundedReader::of(&mut archive, max_bytes.saturating_add(1));
     let copied = limited.copy_to(&mut out, to)?;
     if copied > max_bytes {
-        let words = format!("it unpacks to more than {max_bytes} bytes (blobs.max_unpacked)");
-        return Err(UnpackError::Wrong(words));
+        let message = format!("it unpacks to more than {max_bytes} bytes (blobs.max_unpacked)");
+        return Err(UnpackError::Wrong(message));
     }
     Ok(())
 }
 
-fn take_away(layer: Box<dyn Read + '_>, tree: &mut Tree) -> Result<(), UnpackError> {
-    for entry in Tar::of(layer).entries()? {
+fn take_away(layer: Box<dyn Read + '_>, writer: &mut RootfsWriter) -> Result<(), UnpackError> {
+    for entry in BoundedTar::new(layer).entries()? {
         let entry = entry?;
         let path = entry.path().map_err(UnpackError::unreadable)?;
         match whiteout(&path) {
-            Some(Whiteout::One(gone)) => tree.remove(&gone)?,
-            Some(Whiteout::Everything(folder)) => tree.empty(&folder)?,
+            Some(Whiteout::One(gone)) => writer.remove(&gone)?,
+            Some(Whiteout::Everything(folder)) => writer.empty(&folder)?,
             Some(Whiteout::Nothing) | None => {}
         }
     }
     Ok(())
 }
 
-fn extract(content: Box<dyn Read + '_>, tree: &mut Tree, is_layer: bool) -> Result<(), UnpackError> {
+fn extract(
+    content: Box<dyn Read + '_>,
+    writer: &mut RootfsWriter,
+    is_layer: bool,
+) -> Result<(), UnpackError> {
     let mut count = 0;
-    let mut archive = Tar::of(content);
+    let mut archive = BoundedTar::new(content);
     for entry in archive.entries()? {
         let mut entry = entry?;
         count += 1;
         let path = entry.path().map_err(UnpackError::unreadable)?.into_owned();
         if !(is_layer && whiteout(&path).is_some()) {
-            extract_one(&mut entry, &path, tree)?;
+            extract_one(&mut entry, &path, writer)?;
         }
     }
     if count == 0 && !is_layer {
@@ -127,21 +131,23 @@ fn extract(content: Box<dyn Read + '_>, tree: &mut Tree, is_layer: bool) -> Resu
 
 /// Devices, pipes and sockets are left out: an attempt gets its own from its runtime.
 fn extract_one(
-    entry: &mut One<'_, Box<dyn Read + '_>>,
+    entry: &mut BoundedEntry<'_, Box<dyn Read + '_>>,
     path: &Path,
-    tree: &mut Tree,
+    writer: &mut RootfsWriter,
 ) -> Result<(), UnpackError> {
     let mode = entry.header().mode().map_err(UnpackError::unreadable)?;
-    let linked = |entry: &One<'_, _>| {
+    let linked = |entry: &BoundedEntry<'_, _>| {
         let name = entry.link_name().map_err(UnpackError::unreadable)?;
         let nowhere = || UnpackError::Wrong(format!("{path:?} in it links to nothing"));
         Ok(name.ok_or_else(nowhere)?.into_owned())
     };
     match entry.header().entry_type() {
-        EntryType::Directory => tree.put_folder(path, mode),
-        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => tree.put_file(path, mode, entry),
-        EntryType::Symlink => tree.put_symlink(path, &linked(entry)?),
-        EntryType::Link => tree.put_link(path, &linked(entry)?),
+        EntryType::Directory => writer.put_folder(path, mode),
+        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+            writer.put_file(path, mode, entry)
+        }
+        EntryType::Symlink => writer.put_symlink(path, &linked(entry)?),
+        EntryType::Link => writer.put_link(path, &linked(entry)?),
         _ => Ok(()),
     }
 }

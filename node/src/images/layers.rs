@@ -11,8 +11,8 @@ use stint_protocol::Digest;
 use tar::EntryType;
 
 use super::UnpackError;
+use super::bounded_tar::{BoundedTar, Skip};
 use super::config::Written;
-use super::entries::{Skip, Tar};
 use crate::limits;
 
 /// A file inside an archive.
@@ -64,7 +64,7 @@ const NESTED: u32 = 3;
 impl Layered {
     /// Whether an archive is one in layers.
     pub fn is_one(archive: impl Skip) -> Result<bool, UnpackError> {
-        for entry in Tar::of(archive).entries()? {
+        for entry in BoundedTar::new(archive).entries()? {
             let entry = entry?;
             let path = entry.path().map_err(UnpackError::unreadable)?;
             if matches!(name(&path), Some("oci-layout" | "manifest.json")) {
@@ -96,7 +96,7 @@ impl Layered {
 fn members(file: &mut File, mut left: usize) -> Result<BTreeMap<String, Member>, UnpackError> {
     file.rewind().map_err(UnpackError::unreadable)?;
     let mut found = BTreeMap::new();
-    for entry in Tar::of(file).entries()? {
+    for entry in BoundedTar::new(file).entries()? {
         let entry = entry?;
         let path = entry.path().map_err(UnpackError::unreadable)?;
         let Some(name) = name(&path) else { continue };
@@ -146,8 +146,8 @@ impl Members<'_> {
 
     fn docker(&mut self, saved: Vec<Saved>) -> Result<Layered, UnpackError> {
         let [image] = saved.as_slice() else {
-            let words = format!("it holds {} images: save one", saved.len());
-            return Err(UnpackError::Wrong(words));
+            let message = format!("it holds {} images: save one", saved.len());
+            return Err(UnpackError::Wrong(message));
         };
         let config: Written = self.json(&image.config)?;
         self.layered(&image.layers, config)
@@ -222,8 +222,8 @@ mod tests {
         let kept = ["blobs/sha256/00", "one.tar", "three"];
         let costs = kept.map(|name| name.len() + limits::IMAGE_NAME_COSTS).iter().sum::<usize>();
         assert!(members(&mut file, costs).unwrap().keys().eq(&kept));
-        let words = members(&mut file, costs - 1).err().unwrap().to_string();
-        assert!(words.contains("too many files for an image in layers"), "{words}");
+        let message = members(&mut file, costs - 1).err().unwrap().to_string();
+        assert!(message.contains("too many files for an image in layers"), "{message}");
         // A root file system may have any number of them.
         assert!(Layered::find(&mut file).unwrap().is_none());
     }

@@ -12,21 +12,21 @@ use stint_protocol::{Blob, Digest, ImageSource, Tenant};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::UnpackError;
-use super::shelf::{Item, Shelf, remove};
+use super::cache::{ImageCache, ImageKey, remove};
+use crate::executor_metrics::ImageSource::Cluster;
 use crate::limits;
 use crate::node::Node;
 use crate::wire::{Refusal, RefusalCode};
-use crate::work::ImageSource::Cluster;
 
 /// What each attempt uses, by its tenant and what its task calls the image.
-type Given = BTreeMap<(Tenant, String), Vec<Item>>;
+type ImagesInUse = BTreeMap<(Tenant, String), Vec<ImageKey>>;
 
 /// The store of one node. It does not keep its node alive.
 #[derive(Clone)]
 pub struct ImageStore {
     node: Weak<Node>,
-    shelf: Arc<Shelf>,
-    given: Arc<Mutex<Given>>,
+    cache: Arc<ImageCache>,
+    given: Arc<Mutex<ImagesInUse>>,
 }
 
 impl From<Refusal> for StoreError {
@@ -42,8 +42,8 @@ impl From<Refusal> for StoreError {
 
 impl ImageStore {
     /// What this node's attempts get and leave.
-    pub fn new(node: &Arc<Node>, shelf: Arc<Shelf>) -> Self {
-        Self { node: Arc::downgrade(node), shelf, given: Arc::default() }
+    pub fn new(node: &Arc<Node>, cache: Arc<ImageCache>) -> Self {
+        Self { node: Arc::downgrade(node), cache, given: Arc::default() }
     }
 
     fn node(&self) -> Result<Arc<Node>, StoreError> {
@@ -53,24 +53,24 @@ impl ImageStore {
     async fn take(self, tenant: Tenant, image: String) -> Result<ImageFiles, StoreError> {
         let node = self.node()?;
         let (blob, program) = bytes_of(&node, &tenant, &image).await?;
-        let item = Item { digest: blob.digest, program };
+        let key = ImageKey { digest: blob.digest, program };
         // Set when it is not here yet.
         let begun = OnceLock::new();
         let fetched = async {
             let _ = begun.set(Instant::now());
-            let path = node.stored()?.have(blob).await?;
+            let path = node.stored()?.fetch(blob).await?;
             checked(&node, blob, path).await
         };
-        let result = self.shelf.take(item, fetched).await;
+        let result = self.cache.get(key, fetched).await;
         if let Some(begun) = begun.get() {
-            node.shared.work.pulled(Cluster, pull_end(&result), begun.elapsed());
+            node.applied.work.pulled(Cluster, pull_end(&result), begun.elapsed());
         }
         let files = result?.map_err(|error| match error {
             UnpackError::Wrong(why) => StoreError::Wrong(format!("image {image}: {why}")),
             UnpackError::Io { .. } => StoreError::Unavailable(format!("image {image}: {error}")),
         })?;
         let mut given = self.given.lock().unwrap_or_else(|e| e.into_inner());
-        given.entry((tenant, image)).or_default().push(item);
+        given.entry((tenant, image)).or_default().push(key);
         Ok(files)
     }
 
@@ -78,10 +78,10 @@ impl ImageStore {
         let node = self.node()?;
         let has = |state: &stint_scheduler::State| state.tenant_has(&tenant, &blob.digest);
         // This peer may lag behind whoever gave the order.
-        if !has(&node.shared.view().state) && !has(&node.leader_client.read().await?) {
+        if !has(&node.applied.view().state) && !has(&node.leader_client.read().await?) {
             return Err(StoreError::Wrong(format!("{} is not found in tenant {tenant}", blob.digest)));
         }
-        let path = node.stored()?.have(blob).await?;
+        let path = node.stored()?.fetch(blob).await?;
         checked(&node, blob, path).await
     }
 }
@@ -99,7 +99,7 @@ async fn bytes_of(node: &Node, tenant: &Tenant, image: &str) -> Result<(Blob, bo
     let foreign = || StoreError::Wrong(format!("{image:?} is no image of the registry"));
     let named = Named::of_task(image).ok_or_else(foreign)?;
     let named = named.map_err(|e| StoreError::Wrong(e.to_string()))?;
-    let known = node.shared.view().state.image_kept(tenant, &named).cloned();
+    let known = node.applied.view().state.image_kept(tenant, &named).cloned();
     let found = match known {
         Some(found) => Some(found),
         // This peer may lag behind whoever gave the order.
@@ -135,7 +135,7 @@ fn digest_of(path: &Path) -> std::io::Result<Digest> {
     let (mut hash, mut part) = (Sha256::new(), vec![0; limits::BLOB_CHUNK_BYTES]);
     loop {
         match file.read(&mut part)? {
-            0 => return Ok(Digest::of(hash.finalize().into())),
+            0 => return Ok(Digest::from_bytes(hash.finalize().into())),
             read => hash.update(&part[..read]),
         }
     }
@@ -148,14 +148,14 @@ impl Store for ImageStore {
 
     fn release(&self, tenant: &Tenant, image: &str) {
         let mut given = self.given.lock().unwrap_or_else(|e| e.into_inner());
-        let key = (tenant.clone(), image.to_owned());
-        let Some(items) = given.get_mut(&key) else { return };
-        let item = items.pop();
+        let name = (tenant.clone(), image.to_owned());
+        let Some(items) = given.get_mut(&name) else { return };
+        let key = items.pop();
         if items.is_empty() {
-            given.remove(&key);
+            given.remove(&name);
         }
-        if let Some(item) = item {
-            self.shelf.give_back(item);
+        if let Some(key) = key {
+            self.cache.release(key);
         }
     }
 
@@ -170,16 +170,16 @@ impl Store for ImageStore {
 }
 
 /// Removes unpacked images that nobody uses, until the peer stops.
-pub async fn upkeep(node: Arc<Node>, shelf: Arc<Shelf>) {
+pub async fn maintenance(node: Arc<Node>, cache: Arc<ImageCache>) {
     let mut tick = interval(limits::SHELF_ROUND);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;
         let Ok(idle) = node.stored().map(|blobs| blobs.settings.keep_unpacked) else { return };
-        let (state, id, shelf) = (node.shared.view().state, node.id, shelf.clone());
+        let (state, id, cache) = (node.applied.view().state, node.id, cache.clone());
         let clearing = tokio::task::spawn_blocking(move || -> std::io::Result<usize> {
             // An attempt that an earlier process of this node started is not counted, but its lease is known.
-            let cleared = shelf.clear(idle, |digest| state.runs_blob(id, digest))?;
+            let cleared = cache.evict_idle(idle, |digest| state.runs_blob(id, digest))?;
             cleared.iter().try_for_each(|path| remove(path))?;
             Ok(cleared.len())
         });

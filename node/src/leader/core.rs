@@ -8,9 +8,9 @@ use stint_protocol::{BootMs, TimeMs};
 use stint_scheduler::{Command, Rejection, State};
 
 use super::quorum::{Confirmation, Quorum, Ticket};
+use crate::applied_state::{LogEntry, Results};
+use crate::leadership::{EntryBuilder, LeaderView, Leadership, NextEntry, TickInput, check_version};
 use crate::limits;
-use crate::office::{Draft, Drafts, LeaderView, Office, Outlook, speakable};
-use crate::shared::{Entry, Results};
 
 /// Why commands were not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,10 +27,10 @@ pub enum NotDone {
 }
 
 /// What became of an entry, or of one proposal's part of it.
-pub type Fate = Result<Results, NotDone>;
+pub type ProposalResult = Result<Results, NotDone>;
 
 /// Who waits, and what to tell each.
-pub type Answers<W> = Vec<(W, Fate)>;
+pub type Answers<W> = Vec<(W, ProposalResult)>;
 
 /// Commands that share an entry, in this order, and who waits for what becomes of them.
 pub struct Proposal<W> {
@@ -58,31 +58,31 @@ struct Waiting<W> {
 pub struct Turn<W> {
     pub answers: Answers<W>,
     /// Draft this and hand it back.
-    pub drafting: Option<Drafting<W>>,
+    pub drafting: Option<UnbuiltEntry<W>>,
 }
 
 /// What the next entry is made of. Drafted apart from the core: planning may take long, and the core answers others
 /// meanwhile.
-pub struct Drafting<W> {
-    drafts: Drafts,
-    outlook: Outlook,
+pub struct UnbuiltEntry<W> {
+    builder: EntryBuilder,
+    input: TickInput,
     commands: Vec<Command>,
     waiting: Vec<Waiting<W>>,
     now: BootMs,
 }
 
-impl<W> Drafting<W> {
+impl<W> UnbuiltEntry<W> {
     /// Drafts the entry, on the state that the turn saw and the index up to which it was applied.
-    pub fn draft(mut self, state: &State, index: u64, wall: TimeMs) -> Drafted<W> {
-        let draft = self.drafts.draft(state, index, self.outlook, wall, self.commands);
-        Drafted { drafts: self.drafts, draft, waiting: self.waiting, now: self.now }
+    pub fn draft(mut self, state: &State, index: u64, wall: TimeMs) -> BuiltEntry<W> {
+        let draft = self.builder.build(state, index, self.input, wall, self.commands);
+        BuiltEntry { builder: self.builder, draft, waiting: self.waiting, now: self.now }
     }
 }
 
 /// A draft on its way back.
-pub struct Drafted<W> {
-    drafts: Drafts,
-    draft: Draft,
+pub struct BuiltEntry<W> {
+    builder: EntryBuilder,
+    draft: NextEntry,
     waiting: Vec<Waiting<W>>,
     now: BootMs,
 }
@@ -95,7 +95,7 @@ struct Writing<W> {
     waiting: Vec<Waiting<W>>,
 }
 
-enum Stage<W> {
+enum EntryStage<W> {
     Resting,
     Drafting,
     Writing(Writing<W>),
@@ -105,10 +105,10 @@ enum Stage<W> {
 
 /// The leading side of one peer. It exists on every peer, and rests where there is no office to hold.
 pub struct LeaderCore<W> {
-    office: Option<Office>,
+    leadership: Option<Leadership>,
     queue: VecDeque<Proposal<W>>,
-    stage: Stage<W>,
-    drafts: Drafts,
+    stage: EntryStage<W>,
+    builder: EntryBuilder,
     ahead_ms: Option<u64>,
     quorum: Quorum,
 }
@@ -116,10 +116,10 @@ pub struct LeaderCore<W> {
 impl<W> Default for LeaderCore<W> {
     fn default() -> Self {
         Self {
-            office: None,
+            leadership: None,
             queue: VecDeque::new(),
-            stage: Stage::Resting,
-            drafts: Drafts::default(),
+            stage: EntryStage::Resting,
+            builder: EntryBuilder::default(),
             ahead_ms: None,
             quorum: Quorum::default(),
         }
@@ -128,13 +128,13 @@ impl<W> Default for LeaderCore<W> {
 
 impl<W> LeaderCore<W> {
     /// The peer's office, while it holds one.
-    pub fn hold(&mut self, view: &LeaderView<'_>) -> Option<&mut Office> {
-        Office::hold(&mut self.office, view)
+    pub fn leadership(&mut self, view: &LeaderView<'_>) -> Option<&mut Leadership> {
+        Leadership::renew(&mut self.leadership, view)
     }
 
     /// Takes a proposal for the next entry, or gives its waiter back as the queue is full.
     pub fn propose(&mut self, proposal: Proposal<W>) -> Result<(), W> {
-        if self.queue.len() >= limits::PROPOSALS || matches!(self.stage, Stage::Closed) {
+        if self.queue.len() >= limits::PROPOSALS || matches!(self.stage, EntryStage::Closed) {
             return Err(proposal.waiter);
         }
         self.queue.push_back(proposal);
@@ -149,74 +149,76 @@ impl<W> LeaderCore<W> {
     /// Looks at what there is to do: commands arrived, the state changed, or the clock ticked. Nothing while an entry is
     /// made: look again when that one is written.
     pub fn turn(&mut self, view: &LeaderView<'_>, tick: bool) -> Turn<W> {
-        if !matches!(self.stage, Stage::Resting) {
+        if !matches!(self.stage, EntryStage::Resting) {
             return Turn { answers: Vec::new(), drafting: None };
         }
-        let Some(office) = Office::hold(&mut self.office, view) else {
+        let Some(leadership) = Leadership::renew(&mut self.leadership, view) else {
             return Turn { answers: self.refuse_all(), drafting: None };
         };
-        let outlook = Outlook::of(&mut office.contacts, view.state, view.now, tick);
-        let mut drafting = Drafting {
-            drafts: std::mem::take(&mut self.drafts),
-            outlook,
+        let input = TickInput::read(&mut leadership.lease_clock, view.state, view.now, tick);
+        let mut drafting = UnbuiltEntry {
+            builder: std::mem::take(&mut self.builder),
+            input,
             commands: Vec::new(),
             waiting: Vec::new(),
             now: view.now,
         };
         let answers = self.gather(view.state, &mut drafting);
-        self.stage = Stage::Drafting;
+        self.stage = EntryStage::Drafting;
         Turn { answers, drafting: Some(drafting) }
     }
 
     /// Takes the draft back: the entry to write now, unless there is nothing to write.
-    pub fn drafted(&mut self, drafted: Drafted<W>) -> Option<Entry> {
-        let Drafted { drafts, draft: Draft { entry, expired, ahead_ms }, waiting, now } = drafted;
-        if !matches!(self.stage, Stage::Drafting) {
+    pub fn built(&mut self, drafted: BuiltEntry<W>) -> Option<LogEntry> {
+        let BuiltEntry { builder, draft: NextEntry { entry, expired, ahead_ms }, waiting, now } = drafted;
+        if !matches!(self.stage, EntryStage::Drafting) {
             return None;
         }
-        self.drafts = drafts;
+        self.builder = builder;
         self.note_ahead(ahead_ms);
         if expired > 0 {
             tracing::warn!(count = expired, "leases ran out");
         }
         if entry.commands.is_empty() {
-            self.stage = Stage::Resting;
+            self.stage = EntryStage::Resting;
             return None;
         }
         // Drawn before it is proposed: drawn later, it would confirm reports that came after the quorum had followed,
         // and renew their leases.
         let begun = self.quorum.ticket();
-        self.stage = Stage::Writing(Writing { begun, stamp: (entry.now, now), waiting });
+        self.stage = EntryStage::Writing(Writing { begun, stamp: (entry.now, now), waiting });
         Some(entry)
     }
 
     /// What became of the entry: it is applied here, or it was not proposed, or nobody knows.
-    pub fn written(&mut self, fate: Fate, view: &LeaderView<'_>) -> Answers<W> {
-        let Stage::Writing(writing) = &mut self.stage else { return Vec::new() };
+    pub fn written(&mut self, result: ProposalResult, view: &LeaderView<'_>) -> Answers<W> {
+        let EntryStage::Writing(writing) = &mut self.stage else { return Vec::new() };
         let (begun, (time, at)) = (writing.begun, writing.stamp);
         let waiting = std::mem::take(&mut writing.waiting);
-        self.stage = Stage::Resting;
-        match fate {
+        self.stage = EntryStage::Resting;
+        match result {
             Ok(results) => {
                 self.quorum.committed(begun);
                 // Only what became an entry may carry time ahead: refused tries would add up.
-                if let Some(office) = self.hold(view) {
-                    office.contacts.stamped(time, at);
+                if let Some(leadership) = self.leadership(view) {
+                    leadership.lease_clock.stamped(time, at);
                 }
-                shared_out(waiting, results)
+                answers_of(waiting, results)
             }
             Err(why) => {
-                self.drafts.forget();
+                self.builder.forget();
                 waiting.into_iter().map(|waiting| (waiting.waiter, Err(why.clone()))).collect()
             }
         }
     }
 
     /// Takes nothing any more. Whoever waits is given back: nobody will answer.
-    pub fn close(&mut self) -> Vec<W> {
-        let mut waiters: Vec<W> = match std::mem::replace(&mut self.stage, Stage::Closed) {
-            Stage::Writing(writing) => writing.waiting.into_iter().map(|waiting| waiting.waiter).collect(),
-            Stage::Resting | Stage::Drafting | Stage::Closed => Vec::new(),
+    pub fn stop(&mut self) -> Vec<W> {
+        let mut waiters: Vec<W> = match std::mem::replace(&mut self.stage, EntryStage::Closed) {
+            EntryStage::Writing(writing) => {
+                writing.waiting.into_iter().map(|waiting| waiting.waiter).collect()
+            }
+            EntryStage::Resting | EntryStage::Drafting | EntryStage::Closed => Vec::new(),
         };
         waiters.extend(self.queue.drain(..).map(|proposal| proposal.waiter));
         waiters
@@ -250,7 +252,7 @@ impl<W> LeaderCore<W> {
     }
 
     /// Takes what waits, up to the bounds of an entry. What the cluster does not speak is refused.
-    fn gather(&mut self, state: &State, drafting: &mut Drafting<W>) -> Answers<W> {
+    fn gather(&mut self, state: &State, drafting: &mut UnbuiltEntry<W>) -> Answers<W> {
         let (mut answers, mut bytes) = (Vec::new(), 0);
         while let Some(next) = self.queue.front() {
             bytes += next.bytes;
@@ -262,7 +264,7 @@ impl<W> LeaderCore<W> {
                 break;
             }
             let Some(Proposal { commands, waiter, .. }) = self.queue.pop_front() else { break };
-            match speakable(state, &commands) {
+            match check_version(state, &commands) {
                 Ok(()) => {
                     drafting.waiting.push(Waiting { commands: commands.len(), waiter });
                     drafting.commands.extend(commands);
@@ -279,7 +281,7 @@ impl<W> LeaderCore<W> {
 }
 
 /// Each proposal's part of an entry's results.
-fn shared_out<W>(waiting: Vec<Waiting<W>>, results: Results) -> Answers<W> {
+fn answers_of<W>(waiting: Vec<Waiting<W>>, results: Results) -> Answers<W> {
     let mut results = results.into_iter();
     let own = |waiting: Waiting<W>| (waiting.waiter, Ok(results.by_ref().take(waiting.commands).collect()));
     waiting.into_iter().map(own).collect()

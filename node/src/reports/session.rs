@@ -5,11 +5,11 @@
 use stint_protocol::LeaseId;
 use stint_scheduler::{Command, State};
 
-use crate::leader::core::{Fate, LeaderCore};
+use crate::leader::core::{LeaderCore, ProposalResult};
 use crate::leader::quorum::{Confirmation, Ticket};
+use crate::leadership::LeaderView;
 use crate::limits;
 use crate::mutations::{Mutation, planted};
-use crate::office::LeaderView;
 use crate::orders::{self, Reporter};
 use crate::wire::{Report, ReportAnswer};
 
@@ -71,18 +71,18 @@ impl ReportSession {
     }
 
     /// Whether it is held until there is news.
-    pub fn holds(&self) -> bool {
+    pub fn is_parked(&self) -> bool {
         self.stage == Stage::Holding
     }
 
     /// Whether it waits for the quorum.
-    pub fn confirms(&self) -> bool {
+    pub fn awaits_quorum(&self) -> bool {
         matches!(self.stage, Stage::Confirming { .. })
     }
 
     /// Checks who reports, and registers it if it asks.
     fn receive<W>(&mut self, core: &mut LeaderCore<W>, view: &LeaderView<'_>) -> Step {
-        if core.hold(view).is_none() {
+        if core.leadership(view).is_none() {
             return Step::NotLeader;
         }
         match orders::reporter(view.state, &self.report) {
@@ -99,7 +99,12 @@ impl ReportSession {
     }
 
     /// What became of what it proposed.
-    pub fn proposed<W>(&mut self, fate: Fate, core: &mut LeaderCore<W>, view: &LeaderView<'_>) -> Step {
+    pub fn proposed<W>(
+        &mut self,
+        fate: ProposalResult,
+        core: &mut LeaderCore<W>,
+        view: &LeaderView<'_>,
+    ) -> Step {
         match (self.stage, fate.map(|results| results.into_iter().next())) {
             // Also when its fate is not known: the node reports again, and to register or to record an end twice
             // changes nothing.
@@ -114,15 +119,15 @@ impl ReportSession {
 
     /// Notes the contact: registering counts as one (docs/internals/leases.md#contact).
     fn heard<W>(&mut self, core: &mut LeaderCore<W>, view: &LeaderView<'_>) -> Step {
-        let Some(office) = core.hold(view) else { return Step::NotLeader };
-        let new = !office.contacts.reaches(self.report.node, view.now);
-        office.contacts.heard(self.report.node, self.report.nonce, view.now);
+        let Some(leadership) = core.leadership(view) else { return Step::NotLeader };
+        let new = !leadership.lease_clock.reaches(self.report.node, view.now);
+        leadership.lease_clock.heard(self.report.node, self.report.nonce, view.now);
         self.stage = Stage::Heard;
-        if new { Step::Plan } else { self.go_on(view) }
+        if new { Step::Plan } else { self.next_step(view) }
     }
 
     /// Records what ended, or waits for news.
-    pub fn go_on(&mut self, view: &LeaderView<'_>) -> Step {
+    pub fn next_step(&mut self, view: &LeaderView<'_>) -> Step {
         if self.report.ends.is_empty() {
             self.stage = Stage::Holding;
             return Step::Hold;
@@ -133,10 +138,10 @@ impl ReportSession {
     }
 
     /// The node's orders may have changed: what to do if they have, and none while there is no news.
-    pub fn look<W>(&mut self, core: &mut LeaderCore<W>, view: &LeaderView<'_>) -> Option<Step> {
-        let news = core
-            .hold(view)
-            .is_none_or(|office| orders::has_news(view.state, &office.contacts, view.now, &self.report));
+    pub fn check_news<W>(&mut self, core: &mut LeaderCore<W>, view: &LeaderView<'_>) -> Option<Step> {
+        let news = core.leadership(view).is_none_or(|leadership| {
+            orders::has_news(view.state, &leadership.lease_clock, view.now, &self.report)
+        });
         news.then(|| self.confirm(core, view))
     }
 
@@ -159,11 +164,11 @@ impl ReportSession {
 
     /// Orders from the applied state, unless this peer lost its office.
     fn orders<W>(&self, core: &mut LeaderCore<W>, view: &LeaderView<'_>) -> Step {
-        let Some(office) = core.hold(view) else { return Step::NotLeader };
+        let Some(leadership) = core.leadership(view) else { return Step::NotLeader };
         // All of them, also those that were stale and recorded nothing: the node would name them in every report for
         // ever. They went through the log before this stage.
         let recorded = self.report.ends.iter().map(|end| end.lease).collect();
-        let orders = orders::make(view.state, office, view.now, &self.report, recorded);
+        let orders = orders::make(view.state, leadership, view.now, &self.report, recorded);
         Step::Answer(ReportAnswer::Orders(orders))
     }
 }

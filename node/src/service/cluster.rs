@@ -34,7 +34,7 @@ impl Service {
             node_id: self.node.id.0,
             leader_id: Some(view.leader.0),
             term: raft.term,
-            applied_index: self.node.shared.view().at.index,
+            applied_index: self.node.applied.view().at.index,
             queued: state.waiting() as u64,
             running: state.running() as u64,
             finished: state.finished_total(),
@@ -56,7 +56,7 @@ impl Service {
         if valid > JOIN_TOKEN_VALID_MOST {
             return Err(ServiceError::TokenValidTooLong);
         }
-        let secret = self.node.chance.bits().to_be_bytes();
+        let secret = self.node.rng.random_bits().to_be_bytes();
         let hash: [u8; 32] = Sha256::digest(secret).into();
         let request = Request::CreateJoinToken { hash: hash.into(), valid_ms: valid.as_millis() as u64 };
         let expires = match self.node.leader_client.ask(request).await? {

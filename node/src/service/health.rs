@@ -16,7 +16,7 @@ impl Service {
     /// Whether it knows a leader (leads with a quorum itself), and has applied close to what it stored.
     pub fn check_ready(&self) -> Result<(), ServiceError> {
         let status = self.node.raft.status();
-        let applied = self.node.shared.view().at.index;
+        let applied = self.node.applied.view().at.index;
         let lag = status.last_log.unwrap_or(0).saturating_sub(applied);
         let why = match status.leader {
             None => NotReady::NoLeader,

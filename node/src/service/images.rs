@@ -61,7 +61,7 @@ impl Service {
             }
         };
         let NewImage { tenant, name, description, .. } = new;
-        let id = ImageId::from_parts(self.node.clock.wall().0, self.node.chance.bits());
+        let id = ImageId::from_parts(self.node.clock.wall().0, self.node.rng.random_bits());
         Ok(self.enter(RegisterImage { id, tenant, name, source, description, holders }).await?)
     }
 
@@ -115,7 +115,7 @@ impl Service {
     }
 
     async fn spread(&self, blob: Blob) -> Result<Vec<NodeId>, ServiceError> {
-        Ok(self.node.stored()?.spread(blob).await?)
+        Ok(self.node.stored()?.replicate(blob).await?)
     }
 
     async fn enter(&self, image: RegisterImage) -> Result<api::Image, ServiceError> {

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::access::{Operation, allow_in};
 use super::{Principal, Service, ServiceError};
-use crate::attempt_output::log_keeper;
+use crate::attempt_output::log_node_of;
 use crate::limits;
 use crate::node::Node;
 use crate::wire::{LogAnswer, ReadLog};
@@ -50,20 +50,20 @@ impl Service {
         let scope = allow_in(caller, Operation::ReadLogs, &asked.tenant)?;
         let state = self.read().await?;
         let id = scope.find_task(&state, &asked.task)?;
-        let mut found = log_keeper(&state, id, asked.attempt);
+        let mut found = log_node_of(&state, id, asked.attempt);
         if found.is_none() && asked.follow {
             let begun = |state: &State| {
-                found = log_keeper(state, id, asked.attempt);
+                found = log_node_of(state, id, asked.attempt);
                 found.is_some() || state.task(id).is_none()
             };
             self.wait_until(&[id], limits::WAIT_MOST, begun).await?;
         }
-        let (keeper, lease) = found.ok_or(ServiceError::NoOutputYet(id))?;
+        let (log_node, lease) = found.ok_or(ServiceError::NoOutputYet(id))?;
         let (sender, receiver) = mpsc::channel(PARTS_AHEAD);
         let streams = [LogStream::Stdout, LogStream::Stderr];
         for stream in streams.into_iter().filter(|stream| asked.stream.is_none_or(|only| only == *stream)) {
             let (node, sender, follow) = (self.node.clone(), sender.clone(), asked.follow);
-            tokio::spawn(Reader { node, keeper, lease, stream, follow, sender }.run());
+            tokio::spawn(Reader { node, log_node, lease, stream, follow, sender }.run());
         }
         Ok(receiver)
     }
@@ -71,7 +71,7 @@ impl Service {
 
 struct Reader {
     node: Arc<Node>,
-    keeper: NodeId,
+    log_node: NodeId,
     lease: LeaseId,
     stream: LogStream,
     follow: bool,
@@ -83,7 +83,7 @@ impl Reader {
     async fn run(self) {
         let mut offset = 0;
         while !self.sender.is_closed() {
-            match self.node.output.read(self.keeper, self.next(offset)).await {
+            match self.node.output.read(self.log_node, self.next(offset)).await {
                 Ok(LogAnswer::Chunk { bytes, next_offset, complete }) => {
                     let at_end = bytes.is_empty();
                     if !at_end && !self.send(offset, bytes.into()).await {

@@ -84,7 +84,7 @@ async fn send_all(
     let stored = found.file.stored;
     if stored {
         // From now on this peer has a copy, so what follows is read from its own disk.
-        node.stored()?.have(found.file.blob).await?;
+        node.stored()?.fetch(found.file.blob).await?;
     }
     while offset < found.file.blob.size {
         let read = match stored {

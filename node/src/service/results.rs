@@ -14,7 +14,7 @@ use stint_scheduler::{AttemptRecord, FinishedTask, State, Task, TaskState};
 use super::access::{Operation, allow_in};
 use super::documents::{end_message, node_name, usage};
 use super::{Principal, Service, ServiceError};
-use crate::attempt_output::{AttemptOutput, log_keeper};
+use crate::attempt_output::{AttemptOutput, log_node_of};
 use crate::wire::{LogAnswer, ReadLog};
 
 /// Bytes of the end of each output stream: enough for the last words of a program, small enough for a list of results.
@@ -32,9 +32,9 @@ impl Service {
         let scope = allow_in(caller, Operation::GetResult, tenant)?;
         let state = self.read().await?;
         let id = scope.find_task(&state, task)?;
-        let keeper = log_keeper(&state, id, 0);
-        let tails = tails(&self.node.output, keeper).await;
-        let progress = progress(&self.node.output, keeper).await;
+        let log_node = log_node_of(&state, id, 0);
+        let tails = tails(&self.node.output, log_node).await;
+        let progress = progress(&self.node.output, log_node).await;
         document(&state, id, tails, progress).ok_or(ServiceError::TaskGone)
     }
 }
@@ -230,12 +230,12 @@ struct Tail {
     problem: Option<String>,
 }
 
-async fn tails(output: &AttemptOutput, keeper: Option<(NodeId, LeaseId)>) -> (Tail, Tail) {
-    let Some((keeper, lease)) = keeper else { return Default::default() };
-    tokio::join!(tail(output, keeper, lease, false), tail(output, keeper, lease, true))
+async fn tails(output: &AttemptOutput, log_node: Option<(NodeId, LeaseId)>) -> (Tail, Tail) {
+    let Some((log_node, lease)) = log_node else { return Default::default() };
+    tokio::join!(tail(output, log_node, lease, false), tail(output, log_node, lease, true))
 }
 
-async fn tail(output: &AttemptOutput, keeper: NodeId, lease: LeaseId, stderr: bool) -> Tail {
+async fn tail(output: &AttemptOutput, log_node: NodeId, lease: LeaseId, stderr: bool) -> Tail {
     let read = ReadLog {
         lease,
         stderr,
@@ -246,7 +246,7 @@ async fn tail(output: &AttemptOutput, keeper: NodeId, lease: LeaseId, stderr: bo
         progress: None,
         stage: None,
     };
-    match output.read(keeper, read).await {
+    match output.read(log_node, read).await {
         Ok(LogAnswer::Chunk { bytes, next_offset, .. }) => Tail {
             text: Some(String::from_utf8_lossy(&bytes).into_owned()),
             truncated: next_offset > bytes.len() as u64,
@@ -258,11 +258,11 @@ async fn tail(output: &AttemptOutput, keeper: NodeId, lease: LeaseId, stderr: bo
 }
 
 /// What the last attempt said about how far it is; null when it said nothing or its node is away.
-async fn progress(output: &AttemptOutput, keeper: Option<(NodeId, LeaseId)>) -> Value {
-    let Some((keeper, lease)) = keeper else { return Value::Null };
+async fn progress(output: &AttemptOutput, log_node: Option<(NodeId, LeaseId)>) -> Value {
+    let Some((log_node, lease)) = log_node else { return Value::Null };
     let (file, tail, progress) = (None, None, Some(true));
     let read = ReadLog { lease, stderr: false, offset: 0, wait_ms: 0, file, tail, progress, stage: None };
-    match output.read(keeper, read).await {
+    match output.read(log_node, read).await {
         Ok(LogAnswer::Chunk { bytes, .. }) => serde_json::from_slice(&bytes).unwrap_or_default(),
         Ok(LogAnswer::Failed(_)) | Err(_) => Value::Null,
     }

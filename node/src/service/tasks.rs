@@ -52,7 +52,7 @@ impl Service {
         let most = wait.timeout.unwrap_or(limits::WAIT_MOST);
         let done = |state: &State| all_or_any(state, &mut open, wait.any);
         let finished = self.wait_until(&ids, most, done).await?;
-        let state = self.node.shared.view().state;
+        let state = self.node.applied.view().state;
         Ok(Waited { finished, tasks: documents::tasks(&state, &ids) })
     }
 
@@ -117,8 +117,8 @@ impl Service {
         done: impl FnMut(&State) -> bool,
     ) -> Result<bool, ServiceError> {
         let until = Instant::now() + wait.min(limits::WAIT_MOST);
-        let held = self.node.shared.wait_for(tasks, until, done).await;
-        Ok(held.map_err(|full| Refusal::new(RefusalCode::Full, full.to_string()))?)
+        let waited = self.node.applied.wait_for(tasks, until, done).await;
+        Ok(waited.map_err(|full| Refusal::new(RefusalCode::Full, full.to_string()))?)
     }
 }
 

@@ -6,10 +6,10 @@ use stint_executor::Store;
 use tokio::task::JoinSet;
 
 use super::NodeError;
-use crate::blobs::{Blobs, Cluster, upkeep};
+use crate::blobs::{Blobs, Cluster, maintenance};
 use crate::config::Config;
 use crate::identity::DataDir;
-use crate::images::{self, ImageStore, Shelf};
+use crate::images::{self, ImageCache, ImageStore};
 use crate::node::Node;
 
 /// Opens them and looks after them; other peers are told that there are none before. Answers what attempts get of them.
@@ -23,10 +23,10 @@ pub fn start(
     let blobs = Arc::new(blobs?);
     // Set here alone, once.
     let _ = node.blobs.set(blobs.clone());
-    tasks.spawn(upkeep::run(blobs));
+    tasks.spawn(maintenance::run(blobs));
     let folder = dir.path.join("images");
-    let shelf = Shelf::open(&folder, config.blobs.max_unpacked);
+    let shelf = ImageCache::open(&folder, config.blobs.max_unpacked);
     let shelf = Arc::new(shelf.map_err(|source| NodeError::Images { folder, source })?);
-    tasks.spawn(images::upkeep(node.clone(), shelf.clone()));
+    tasks.spawn(images::maintenance(node.clone(), shelf.clone()));
     Ok(Arc::new(ImageStore::new(node, shelf)))
 }

@@ -15,9 +15,9 @@ use super::{NodeError, slurm};
 use crate::agent::Agent;
 use crate::agent::core::usable_runtimes;
 use crate::config::{Config, Gpus};
+use crate::executor_metrics::MetricsObserver;
 use crate::identity::DataDir;
 use crate::node::{Link, Node};
-use crate::work::Onlooker;
 
 /// Host events on their way to the agent: it only counts them as news.
 const EVENTS_AHEAD: usize = 4_096;
@@ -52,7 +52,7 @@ pub async fn start(
     };
     let mut settings = host_settings(config, source.clone())?;
     settings.store = Some(store);
-    settings.observer = Some(Arc::new(Onlooker(node.shared.clone())));
+    settings.observer = Some(Arc::new(MetricsObserver(node.applied.clone())));
     let to_bridge = sender.clone();
     let host = HostClient::open(settings, sender).await.map_err(|e| failed(&e))?;
     let local: Arc<dyn Host> = Arc::new(host.clone());
@@ -70,7 +70,7 @@ pub async fn start(
         tracing::warn!(%problem, "this node is limited");
     }
     let incarnation = dir.incarnation(health.accounted)?;
-    let nonce = Nonce(node.chance.bits() as u64);
+    let nonce = Nonce(node.rng.random_bits() as u64);
     let offer = offer(config, &health, gpus, &mut problems);
     let register = RegisterNode { node: node.id, incarnation, nonce, offer, problems };
     // Nobody reads it before the fronts start.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use stint_executor::{Host, HostEvent, KeepEnded, boot_now};
 use stint_slurm_bridge::command::{CommandSettings, CommandSlurm};
-use stint_slurm_bridge::desk::Timing;
-use stint_slurm_bridge::shelf::{FileShelf, ShelfSettings};
+use stint_slurm_bridge::controller::Timing;
+use stint_slurm_bridge::job_dir::{JobDirSettings, SharedJobDir};
 use stint_slurm_bridge::{Bridge, Doors};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -31,9 +31,9 @@ pub fn open(
     let disk = dir.disk().map_err(|e| e.to_string())?;
     // Of this data folder alone: other nodes, and other clusters of the same name, may use the same Slurm.
     let owner: String = disk.to_string().chars().take(12).collect();
-    let shelf = ShelfSettings { folder, owner: owner.clone(), user, keep_ended: KeepEnded::default() };
-    let (shelf, found) = FileShelf::open_within(shelf, FOLDER_TIME)?;
-    let lost = shelf.clone();
+    let job_dir = JobDirSettings { folder, owner: owner.clone(), user, keep_ended: KeepEnded::default() };
+    let (job_dir, found) = SharedJobDir::open_within(job_dir, FOLDER_TIME)?;
+    let lost = job_dir.clone();
     let commands = CommandSettings {
         bin: slurm.bin.clone(),
         conf: slurm.conf.clone(),
@@ -47,8 +47,8 @@ pub fn open(
         ..Timing::default()
     };
     let doors = Doors {
-        slurm: Arc::new(CommandSlurm::new(commands, shelf.clone())),
-        shelf: Arc::new(shelf),
+        slurm: Arc::new(CommandSlurm::new(commands, job_dir.clone())),
+        job_dir: Arc::new(job_dir),
         now: Arc::new(boot_now),
         timing,
     };
@@ -74,17 +74,17 @@ pub fn close(dir: &mut DataDir) -> Result<(), String> {
 
 /// Whether the data folder says that this is the folder shared with Slurm, or that there is none.
 fn is_used(dir: &DataDir, slurm: Option<&SlurmConfig>) -> bool {
-    std::fs::read_to_string(dir.slurm_note()).ok() == slurm.and_then(words)
+    std::fs::read_to_string(dir.slurm_note()).ok() == slurm.and_then(note_text)
 }
 
-fn words(slurm: &SlurmConfig) -> Option<String> {
+fn note_text(slurm: &SlurmConfig) -> Option<String> {
     slurm.folder.as_ref().map(|folder| format!("{}\n", folder.display()))
 }
 
 fn note(dir: &DataDir, slurm: Option<&SlurmConfig>) -> Result<(), String> {
     let path = dir.slurm_note();
-    let done = match slurm.and_then(words) {
-        Some(words) => std::fs::write(&path, words),
+    let done = match slurm.and_then(note_text) {
+        Some(note_text) => std::fs::write(&path, note_text),
         None => std::fs::remove_file(&path),
     };
     done.map_err(|e| format!("{}: {e}", path.display()))

@@ -115,8 +115,8 @@ impl Life {
         })
     }
 
-    async fn act(&mut self, log: &Log, dice: &mut Dice) {
-        match dice.below(12) {
+    async fn act(&mut self, log: &Log, rng: &mut Dice) {
+        match rng.below(12) {
             0 => {
                 self.term += 1;
                 self.take(Step::Vote(vote(self.term)));
@@ -126,25 +126,25 @@ impl Life {
                 }
             }
             1 if !self.now.entries.is_empty() => {
-                let nth = dice.below(self.now.entries.len() as u64) as usize;
+                let nth = rng.below(self.now.entries.len() as u64) as usize;
                 let after = nth.checked_sub(1).map(|nth| self.now.entries[nth].log_id).or(self.now.purged);
                 self.term += 1;
                 self.take(Step::Truncate(after));
                 log.truncate_after(after);
             }
             2 if !self.now.entries.is_empty() => {
-                let nth = dice.below(self.now.entries.len() as u64) as usize;
+                let nth = rng.below(self.now.entries.len() as u64) as usize;
                 let upto = self.now.entries[nth].log_id;
                 self.take(Step::Purge(upto));
                 log.purge(upto);
             }
             3 => log.save_committed(self.now.entries.front().map(|entry| entry.log_id)),
-            4 => tokio::time::sleep(Duration::from_micros(dice.below(2500))).await,
+            4 => tokio::time::sleep(Duration::from_micros(rng.below(2500))).await,
             _ => {
-                let count = 1 + dice.below(5);
+                let count = 1 + rng.below(5);
                 let mut entries = Vec::new();
                 for _ in 0..count {
-                    let entry = entry(id(self.term, self.now.next_index()), dice.below(900) as usize);
+                    let entry = entry(id(self.term, self.now.next_index()), rng.below(900) as usize);
                     self.take(Step::Entry(entry.clone()));
                     entries.push(entry);
                 }
@@ -171,27 +171,27 @@ impl Life {
 
 /// Several lives with a crash at the end of each. Returns how many steps were confirmed in all.
 async fn lives(seed: u64, faults: Faults) -> Result<usize, String> {
-    let mut dice = Dice::new(seed);
+    let mut rng = Dice::new(seed);
     let disk = MemoryDisk::default();
-    disk.trouble(|now| *now = faults);
+    disk.faults(|now| *now = faults);
     let (mut model, mut confirmed) = (Model::default(), 0);
     for _ in 0..6 {
         let log = Log::open(Path::new(DIR), &settings(&disk)).map_err(|error| error.to_string())?;
         assert_eq!(Model::of(&log).await, model, "seed {seed}: a second reading differs");
         let mut life = Life::new(model);
-        for _ in 0..dice.below(40) {
-            life.act(&log, &mut dice).await;
+        for _ in 0..rng.below(40) {
+            life.act(&log, &mut rng).await;
         }
         // In the middle of a write or a sync, or long after it.
-        tokio::time::sleep(Duration::from_micros(dice.below(3000))).await;
-        disk.power_lost(&mut dice, false);
+        tokio::time::sleep(Duration::from_micros(rng.below(3000))).await;
+        disk.power_lost(&mut rng, false);
         confirmed += *lock(&life.confirmed);
         drop(log);
         let log = Log::open(Path::new(DIR), &settings(&disk)).map_err(|error| error.to_string())?;
         let found = Model::of(&log).await;
         life.check(&found)?;
-        if dice.one_in(2) {
-            disk.power_lost(&mut dice, false);
+        if rng.one_in(2) {
+            disk.power_lost(&mut rng, false);
         }
         model = found;
         close(log).await;
@@ -232,9 +232,9 @@ fn open(disk: &MemoryDisk) -> Result<Log, OpenError> {
 }
 
 async fn append(log: &Log, ids: std::ops::Range<u64>, bytes: usize) -> Result<(), StorageFailure> {
-    let (told, result) = tokio::sync::oneshot::channel();
+    let (sender, result) = tokio::sync::oneshot::channel();
     let entries = ids.map(|index| entry(id(1, index), bytes)).collect();
-    log.append(entries, Box::new(move |result| drop(told.send(result)))).await.unwrap();
+    log.append(entries, Box::new(move |result| drop(sender.send(result)))).await.unwrap();
     result.await.unwrap()
 }
 
@@ -249,14 +249,14 @@ async fn a_full_disk_is_fatal_and_says_what_to_do() {
     let disk = MemoryDisk::default();
     let log = open(&disk).unwrap();
     append(&log, 0..3, 100).await.unwrap();
-    disk.trouble(|now| *now = Faults { space: Some(200), ..Faults::default() });
+    disk.faults(|now| *now = Faults { space: Some(200), ..Faults::default() });
     let failure = append(&log, 3..4, 900).await.unwrap_err().to_string();
     assert!(failure.contains("segment-0000000000000001.log"), "{failure}");
     assert!(failure.contains("The disk is full: free space"), "{failure}");
     assert!(log.failures().borrow().is_some());
 
     // Space is back, but this log took its last write; what was confirmed is there after a restart.
-    disk.trouble(|now| *now = Faults::default());
+    disk.faults(|now| *now = Faults::default());
     assert!(append(&log, 4..5, 10).await.is_err());
     assert!(log.save_vote(vote(9)).await.is_err());
     close(log).await;
@@ -270,7 +270,7 @@ async fn a_failed_sync_is_fatal_and_not_tried_again() {
     let disk = MemoryDisk::default();
     let log = open(&disk).unwrap();
     append(&log, 0..3, 100).await.unwrap();
-    disk.trouble(|now| *now = Faults { good_syncs: Some(0), ..Faults::default() });
+    disk.faults(|now| *now = Faults { good_syncs: Some(0), ..Faults::default() });
     let failure = append(&log, 3..4, 100).await.unwrap_err().to_string();
     assert!(failure.contains("cannot sync"), "{failure}");
     let syncs = disk.syncs();

@@ -8,7 +8,7 @@ use super::cache::EntryCache;
 use super::disk::{Disk, DiskFile, OpenMode};
 use super::record::{Bookmarks, FRAME_BYTES, Frame, Record};
 use super::segment::{HEADER_BYTES, Header, Segment, Spares, check_header, segment_name, segment_number};
-use super::{Place, Slot};
+use super::{IndexSlot, RecordPlace};
 use crate::error::OpenError;
 use crate::types::{Entry, LogId};
 
@@ -19,7 +19,7 @@ const FIRST_SEQ: u64 = 1;
 pub(crate) struct Recovered {
     pub bookmarks: Bookmarks,
     /// The entries after `bookmarks.purged`, without gaps.
-    pub slots: VecDeque<Slot>,
+    pub slots: VecDeque<IndexSlot>,
     pub segments: BTreeMap<u64, Segment>,
     /// The number of the segment to begin.
     pub next_seq: u64,
@@ -94,7 +94,7 @@ fn check_numbers(dir: &Path, seqs: &[u64]) -> Result<(), OpenError> {
 fn check_oldest(
     dir: &Path,
     bookmarks: &Bookmarks,
-    slots: &VecDeque<Slot>,
+    slots: &VecDeque<IndexSlot>,
     first_seq: Option<u64>,
 ) -> Result<(), OpenError> {
     let Some(purged) = bookmarks.purged else {
@@ -198,7 +198,7 @@ fn seal(path: &Path, seq: u64, file: &dyn DiskFile, end: u64) -> Result<(), Open
 /// The log's history, applied record by record.
 struct Replay {
     bookmarks: Option<Bookmarks>,
-    slots: VecDeque<Slot>,
+    slots: VecDeque<IndexSlot>,
     segments: BTreeMap<u64, Segment>,
     newest: EntryCache,
 }
@@ -221,14 +221,14 @@ impl Replay {
             if let Record::Entry(entry) = &record {
                 max_index = max_index.max(Some(entry.log_id.index));
             }
-            let place = Place { seq, offset, len };
+            let place = RecordPlace { seq, offset, len };
             self.record(record, place).map_err(|what| corrupt(path, offset as usize, what))?;
         }
         self.segments.insert(seq, Segment { file, max_index });
         Ok(())
     }
 
-    fn record(&mut self, record: Record, place: Place) -> Result<(), String> {
+    fn record(&mut self, record: Record, place: RecordPlace) -> Result<(), String> {
         if let Record::State(state) = record {
             return self.state(state);
         }
@@ -262,7 +262,7 @@ impl Replay {
         Ok(())
     }
 
-    fn entry(&mut self, entry: Entry, place: Place) -> Result<(), String> {
+    fn entry(&mut self, entry: Entry, place: RecordPlace) -> Result<(), String> {
         let Some(bookmarks) = &mut self.bookmarks else {
             return Err("no state before the first entry".into());
         };
@@ -274,7 +274,7 @@ impl Replay {
         bookmarks.last = Some(id);
         // The first segment left may begin with entries that are purged: only those after the mark are kept.
         if bookmarks.purged.is_none_or(|purged| id.index > purged.index) {
-            self.slots.push_back(Slot { id, place: Some(place) });
+            self.slots.push_back(IndexSlot { id, place: Some(place) });
             self.newest.push(entry);
             self.newest.shrink(u64::MAX);
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::disk::{Disk, DiskFile};
 use super::record::{Bookmarks, Encoded, FRAME_BYTES, Record};
 use super::segment::{self, RESERVED_BYTES, Segment, Spares, segment_name};
-use super::{Place, Shared, lock};
+use super::{LogIndex, RecordPlace, lock};
 use crate::error::StorageFailure;
 use crate::types::LogId;
 
@@ -33,7 +33,7 @@ pub(crate) struct Writer {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     segment_bytes: u64,
-    shared: Arc<std::sync::Mutex<Shared>>,
+    shared: Arc<std::sync::Mutex<LogIndex>>,
     spares: Arc<std::sync::Mutex<Spares>>,
     /// What the records written so far add up to.
     bookmarks: Bookmarks,
@@ -54,7 +54,7 @@ struct Current {
     synced: u64,
     buffer: Vec<u8>,
     /// Entries in the buffer, and where they will be.
-    placed: Vec<(LogId, Place)>,
+    placed: Vec<(LogId, RecordPlace)>,
 }
 
 impl Writer {
@@ -62,7 +62,7 @@ impl Writer {
         disk: Arc<dyn Disk>,
         dir: PathBuf,
         segment_bytes: u64,
-        shared: Arc<std::sync::Mutex<Shared>>,
+        shared: Arc<std::sync::Mutex<LogIndex>>,
         spares: Arc<std::sync::Mutex<Spares>>,
         bookmarks: Bookmarks,
         next_seq: u64,
@@ -107,7 +107,7 @@ impl Writer {
         let offset = current.offset + current.buffer.len() as u64;
         record.encoded.frame(current.seq, current.offset, current.synced as u32, &mut current.buffer);
         if let Effect::Entry(id) = record.effect {
-            current.placed.push((id, Place { seq: current.seq, offset, len: len as u32 }));
+            current.placed.push((id, RecordPlace { seq: current.seq, offset, len: len as u32 }));
         }
         self.note(record.effect);
         Ok(())

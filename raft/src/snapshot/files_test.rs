@@ -21,16 +21,16 @@ struct Watch {
     disk: MemoryDisk,
     session: Box<dyn Disk>,
     steps_left: AtomicI64,
-    dice: Mutex<Dice>,
+    rng: Mutex<Dice>,
     most: AtomicUsize,
 }
 
 impl Watched {
     /// A new life of the machine that this disk is in.
-    fn of(disk: &MemoryDisk, steps: i64, dice: &Dice) -> Self {
+    fn of(disk: &MemoryDisk, steps: i64, rng: &Dice) -> Self {
         let (disk, session) = (disk.clone(), Box::new(disk.session()));
-        let (steps_left, dice) = (AtomicI64::new(steps), Mutex::new(dice.clone()));
-        Self(Arc::new(Watch { disk, session, steps_left, dice, most: AtomicUsize::new(0) }))
+        let (steps_left, rng) = (AtomicI64::new(steps), Mutex::new(rng.clone()));
+        Self(Arc::new(Watch { disk, session, steps_left, rng, most: AtomicUsize::new(0) }))
     }
 
     fn immortal(disk: &MemoryDisk) -> Self {
@@ -39,7 +39,7 @@ impl Watched {
 
     fn step(&self) {
         if self.0.steps_left.fetch_sub(1, Ordering::Relaxed) == 0 {
-            self.0.disk.power_lost(&mut *lock(&self.0.dice), true);
+            self.0.disk.power_lost(&mut *lock(&self.0.rng), true);
         }
     }
 
@@ -129,8 +129,8 @@ fn meta(index: u64) -> SnapshotMeta {
 
 /// Bytes of which no two pieces are the same.
 fn bytes(len: usize, seed: u64) -> Vec<u8> {
-    let mut dice = Dice::new(seed);
-    (0..len.div_ceil(8)).flat_map(|_| dice.next().to_le_bytes()).take(len).collect()
+    let mut rng = Dice::new(seed);
+    (0..len.div_ceil(8)).flat_map(|_| rng.next().to_le_bytes()).take(len).collect()
 }
 
 fn capture(bytes: &[u8]) -> Capture {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::simulated_disk::{self, Chance, Trouble};
+use super::simulated_disk::{self, DiskFaults, Rng};
 
 /// How many seeds a test runs: `STINT_RAFT_SEEDS` when it is set, for a longer search.
 pub fn seeds(usual: u64) -> u64 {
@@ -35,7 +35,7 @@ impl Dice {
     }
 }
 
-impl Chance for Dice {
+impl Rng for Dice {
     fn below(&mut self, bound: u64) -> u64 {
         Dice::below(self, bound)
     }
@@ -52,7 +52,7 @@ pub struct Faults {
     pub lying_syncs: bool,
 }
 
-impl Trouble for Faults {
+impl DiskFaults for Faults {
     fn on_write(&mut self, bytes: usize) -> io::Result<()> {
         if let Some(space) = &mut self.space {
             *space = space.checked_sub(bytes as u64).ok_or(io::ErrorKind::StorageFull)?;

@@ -9,7 +9,7 @@ use crate::image::{BlobRecord, Keep};
 use crate::state::State;
 
 /// Takes note that these members have the bytes. Nothing may refer to bytes that nobody has.
-pub(super) fn hold(state: &mut State, blob: Blob, holders: &[NodeId]) -> Result<(), Rejection> {
+pub(super) fn record_copies(state: &mut State, blob: Blob, holders: &[NodeId]) -> Result<(), Rejection> {
     let members: Vec<NodeId> =
         holders.iter().copied().filter(|node| state.nodes.contains_key(node)).collect();
     let known = state.blobs.get(&blob.digest);
@@ -43,7 +43,7 @@ fn remove_holder(record: &mut Arc<BlobRecord>, node: NodeId) {
 }
 
 /// A member has more bytes of those that are known.
-pub(super) fn held(
+pub(super) fn add_copies(
     state: &mut State,
     node: NodeId,
     blobs: &[Digest],
@@ -58,7 +58,7 @@ pub(super) fn held(
 }
 
 /// A member has these bytes no more.
-pub(super) fn lost(state: &mut State, node: NodeId, blobs: &[Digest], changes: &mut Vec<Change>) {
+pub(super) fn remove_copies(state: &mut State, node: NodeId, blobs: &[Digest], changes: &mut Vec<Change>) {
     for digest in blobs {
         if let Some(record) = state.blobs.get_mut(digest) {
             remove_holder(record, node);
@@ -91,7 +91,7 @@ pub(super) fn drop_unused(state: &mut State, blobs: &[Digest], changes: &mut Vec
 }
 
 /// One more thing needs these bytes.
-pub(super) fn refer(state: &mut State, blob: Option<Blob>) {
+pub(super) fn add_reference(state: &mut State, blob: Option<Blob>) {
     let Some(digest) = blob.map(|blob| blob.digest) else { return };
     *state.blob_references.entry(digest).or_default() += 1;
     let Some(record) = state.blobs.get_mut(&digest) else { return };
@@ -102,7 +102,7 @@ pub(super) fn refer(state: &mut State, blob: Option<Blob>) {
 }
 
 /// One thing less needs these bytes.
-pub(super) fn unrefer(state: &mut State, blob: Option<Blob>) {
+pub(super) fn drop_reference(state: &mut State, blob: Option<Blob>) {
     let Some(digest) = blob.map(|blob| blob.digest) else { return };
     let Some(count) = state.blob_references.get_mut(&digest) else { return };
     *count = count.saturating_sub(1);
@@ -123,13 +123,13 @@ pub(super) fn keep(state: &mut State, keep: KeepBlob, changes: &mut Vec<Change>)
     if before.is_none() && state.keeps.len() >= limits::KEPT_BLOBS {
         return Err(Rejection::KeptBlobsFull(state.keeps.len()));
     }
-    hold(state, keep.blob, &keep.holders)?;
+    record_copies(state, keep.blob, &keep.holders)?;
     let until = state.time.plus(keep.keep_ms.min(limits::KEEP_BLOB_MS));
     match before {
         Some(before) => {
             state.keep_order.remove(&(before.until, key.0.clone(), key.1));
         }
-        None => refer(state, Some(keep.blob)),
+        None => add_reference(state, Some(keep.blob)),
     }
     let until = before.map_or(until, |before| before.until.max(until));
     state.keep_order.insert((until, key.0.clone(), key.1));
@@ -150,6 +150,6 @@ pub(crate) fn forget_keep(state: &mut State, tenant: Tenant, digest: Digest) -> 
     let key = (tenant, digest);
     let Some(keep) = state.keeps.remove(&key) else { return false };
     state.keep_order.remove(&(keep.until, key.0, digest));
-    unrefer(state, Some(Blob { digest, size: 0 }));
+    drop_reference(state, Some(Blob { digest, size: 0 }));
     true
 }

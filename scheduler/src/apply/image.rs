@@ -24,7 +24,7 @@ pub(super) fn register(
         check_new(state, &new)?;
     }
     if let Some(bytes) = new.source.blob() {
-        blob::hold(state, bytes, &new.holders)?;
+        blob::record_copies(state, bytes, &new.holders)?;
     }
     if let Some(same) = same {
         changes.push(Change::ImageRegistered { image: same.id, repeated: true });
@@ -32,7 +32,7 @@ pub(super) fn register(
     }
     let RegisterImage { id, tenant, name, source, description, .. } = new;
     let image = Image { id, tenant, name, source, description, created_at: state.time, listed: true };
-    blob::refer(state, image.source.blob());
+    blob::add_reference(state, image.source.blob());
     state.images.insert(id, Arc::new(image));
     state.image_names.insert(key, id);
     if let Some(replaced) = known {
@@ -110,23 +110,23 @@ fn check_runtime(state: &State, spec: &TaskSpec, image: &Image) -> Result<(), Re
     if fine {
         return Ok(());
     }
-    let words: Vec<&str> = kind.runtimes().iter().map(|runtime| runtime.as_str()).collect();
+    let runtimes: Vec<&str> = kind.runtimes().iter().map(|runtime| runtime.as_str()).collect();
     let asked = spec.runtime.map_or_else(
         || format!("class {} has none of them", spec.class),
         |own| format!("the task asks for {own}"),
     );
-    Err(Rejection::ImageUnsuited { name: image.name.clone(), kind, runtimes: words.join(" or "), asked })
+    Err(Rejection::ImageUnsuited { name: image.name.clone(), kind, runtimes: runtimes.join(" or "), asked })
 }
 
 /// `count` more tasks of this spec live.
-pub(super) fn used(state: &mut State, spec: &TaskSpec, count: u32) {
+pub(super) fn add_use(state: &mut State, spec: &TaskSpec, count: u32) {
     if let Some(pinned) = &spec.pinned {
         *state.image_uses.entry(pinned.id).or_default() += count;
     }
 }
 
 /// A task of this spec lives no more.
-pub(super) fn unused(state: &mut State, spec: &TaskSpec) {
+pub(super) fn drop_use(state: &mut State, spec: &TaskSpec) {
     let Some(id) = spec.pinned.as_ref().map(|pinned| pinned.id) else { return };
     let Some(uses) = state.image_uses.get_mut(&id) else { return };
     *uses = uses.saturating_sub(1);
@@ -140,6 +140,6 @@ pub(super) fn unused(state: &mut State, spec: &TaskSpec) {
 fn forget_unused(state: &mut State, id: ImageId) {
     let unused = state.images.get(&id).is_some_and(|image| !image.listed) && state.image_uses(id) == 0;
     if let Some(image) = unused.then(|| state.images.remove(&id)).flatten() {
-        blob::unrefer(state, image.source.blob());
+        blob::drop_reference(state, image.source.blob());
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn admit(state: &mut State, admit: Admit, changes: &mut Vec<Change>) 
     if !bootstrap && !invited {
         return Err(Rejection::BadJoinToken);
     }
-    version::speaks_enough(state, admit.speaks)?;
+    version::check_node_version(state, admit.speaks)?;
     if state.nodes.values().any(|n| n.name == admit.name && Some(n.id) != known) {
         return Err(Rejection::NodeNameTaken(admit.name));
     }
@@ -75,7 +75,7 @@ fn new_node(id: NodeId, admit: Admit) -> Node {
         problems: Vec::new(),
         used: Resources::default(),
         running: 0,
-        trouble: None,
+        start_backoff: None,
         drain_by: None,
         speaks: admit.speaks,
     }

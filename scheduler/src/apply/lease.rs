@@ -10,7 +10,7 @@ use crate::apply::image;
 use crate::apply::submit::share_of_spec;
 use crate::apply::suspend;
 use crate::command::{Change, Rejection};
-use crate::history::Packed;
+use crate::history::EncodedTask;
 use crate::plan::{Assignment, Plan, assignment_holds};
 use crate::state::State;
 use crate::task::{AttemptRecord, FinishedFields, FinishedTask, Leased, Task, TaskState};
@@ -234,7 +234,7 @@ pub(super) fn finish(state: &mut State, id: TaskId, outcome: Outcome, changes: &
     suspend::leave_place(state, id);
     let Some(task) = state.tasks.remove(&id) else { return };
     state.spec_bytes = state.spec_bytes.saturating_sub(share_of_spec(&task));
-    image::unused(state, &task.spec);
+    image::drop_use(state, &task.spec);
     let task = Arc::unwrap_or_clone(task);
     if let Some(key) = task.fields.key
         && let Some(record) = state.keys.get_mut(&(task.fields.tenant.clone(), key))
@@ -255,7 +255,7 @@ pub(super) fn finish(state: &mut State, id: TaskId, outcome: Outcome, changes: &
     state.finished_total += 1;
     let finished = FinishedTask { spec: task.spec, fields };
     state.history_bytes += finished.weight();
-    let known = state.history.insert(id, Packed::new(&finished));
+    let known = state.history.insert(id, EncodedTask::new(&finished));
     assert!(known.is_none(), "task {id} would get a second outcome");
     changes.push(Change::Finished { task: id, outcome });
 }

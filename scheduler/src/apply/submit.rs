@@ -17,7 +17,7 @@ pub(super) fn submit(state: &mut State, submit: Submit, changes: &mut Vec<Change
     }
     let submit = Submit { spec: image::pin(state, &submit.tenant, &submit.spec)?, ..submit };
     let names = check(state, &submit)?;
-    image::used(state, &submit.spec, submit.count);
+    image::add_use(state, &submit.spec, submit.count);
     remember_key(state, &submit);
     for (index, name) in (0..submit.count).zip(names) {
         accept(state, &submit, index, name);

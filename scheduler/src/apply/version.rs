@@ -8,13 +8,13 @@ use crate::command::{Change, Rejection};
 use crate::state::State;
 
 /// Takes what a member may speak. It may be held back again while the cluster does not speak more.
-pub(super) fn announce(
+pub(super) fn set_node_version(
     state: &mut State,
     id: NodeId,
     speaks: Version,
     changes: &mut Vec<Change>,
 ) -> Result<(), Rejection> {
-    speaks_enough(state, speaks)?;
+    check_node_version(state, speaks)?;
     let Some(node) = state.nodes.get_mut(&id) else {
         return Err(Rejection::UnknownNode(id));
     };
@@ -26,7 +26,7 @@ pub(super) fn announce(
 }
 
 /// Who speaks less than the cluster does cannot be a member.
-pub(super) fn speaks_enough(state: &State, speaks: Version) -> Result<(), Rejection> {
+pub(super) fn check_node_version(state: &State, speaks: Version) -> Result<(), Rejection> {
     if speaks < state.version {
         return Err(Rejection::SpeaksTooLittle { version: state.version, speaks });
     }
@@ -39,7 +39,7 @@ pub(super) fn raise(state: &mut State, to: Version, changes: &mut Vec<Change>) -
         return Ok(());
     }
     if state.nodes.values().any(|node| node.speaks < to) {
-        return Err(state.held_back());
+        return Err(state.version_too_low());
     }
     state.version = to;
     changes.push(Change::VersionRaised { to });

@@ -33,7 +33,7 @@ impl Command {
             | Command::Admit(_)
             | Command::AddJoinToken { .. }
             | Command::Tick
-            | Command::Announce { .. } => version::OLDEST,
+            | Command::SetNodeVersion { .. } => version::OLDEST,
         }
     }
 
@@ -53,7 +53,7 @@ impl Command {
             | Command::AddJoinToken { .. }
             | Command::Tick
             | Command::SetNodeAddress { .. }
-            | Command::Announce { .. }
+            | Command::SetNodeVersion { .. }
             | Command::RaiseVersion { .. }
             | Command::RegisterImage(_)
             | Command::DeleteImage { .. }

@@ -85,11 +85,11 @@ impl fmt::Display for Missing {
             }
             Missing::Class(class) => write!(f, "does not offer class {class}"),
             Missing::Runtime(wanted) => {
-                write!(f, "offers none of the runtimes {}", told(wanted))
+                write!(f, "offers none of the runtimes {}", names_of(wanted))
             }
             Missing::Allowed(refused) => {
-                let words: Vec<String> = refused.iter().map(NotAllowed::to_string).collect();
-                f.write_str(&words.join("; "))
+                let refusals: Vec<String> = refused.iter().map(NotAllowed::to_string).collect();
+                f.write_str(&refusals.join("; "))
             }
             Missing::Limits => {
                 write!(
@@ -117,17 +117,17 @@ impl fmt::Display for Missing {
 }
 
 /// Runtimes as users are told of them: only who asks for mock knows of it.
-pub(crate) fn told(runtimes: &[Runtime]) -> String {
-    let told = runtimes.iter().filter(|runtime| **runtime != Runtime::Mock || runtimes.len() == 1);
-    told.map(|runtime| runtime.as_str()).collect::<Vec<_>>().join(", ")
+pub(crate) fn names_of(runtimes: &[Runtime]) -> String {
+    let names = runtimes.iter().filter(|runtime| **runtime != Runtime::Mock || runtimes.len() == 1);
+    names.map(|runtime| runtime.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 /// Everything `node` lacks for `spec`; empty = it fits now.
 pub(crate) fn missing(state: &State, node: &Node, spec: &TaskSpec) -> Vec<Missing> {
     let mut lacks = missing_but_gpus(node, spec, &node.free(), node.free_slots());
-    if let Some(trouble) = node.held(state.time()) {
-        let left_ms = trouble.until.since(state.time());
-        lacks.push(Missing::Held { left_ms, tasks: trouble.tasks, message: trouble.message.clone() });
+    if let Some(backoff) = node.backing_off(state.time()) {
+        let left_ms = backoff.until.since(state.time());
+        lacks.push(Missing::Held { left_ms, tasks: backoff.tasks, message: backoff.message.clone() });
     }
     lacks.extend(missing_gpus(state, node, spec));
     lacks
@@ -161,7 +161,7 @@ pub(crate) fn missing_but_gpus(node: &Node, spec: &TaskSpec, free: &Resources, s
 fn missing_amounts(node: &Node, spec: &TaskSpec, free: &Resources, slots: u32) -> Vec<Missing> {
     let mut lacks = Vec::new();
     let (need, total) = (spec.resources(), node.offer.resources);
-    if slots == 0 && node.on_trial() {
+    if slots == 0 && node.on_probation() {
         lacks.push(Missing::OnTrial);
     } else if slots == 0 {
         lacks.push(Missing::Slots { most: node.offer.slots });

@@ -11,7 +11,7 @@ use stint_protocol::{
 
 use super::items::Items;
 use super::{FORMAT, SnapshotError};
-use crate::history::Packed;
+use crate::history::EncodedTask;
 use crate::image::{BlobRecord, Image, Keep};
 use crate::node::{GpuRecord, Node};
 use crate::settings::Settings;
@@ -210,6 +210,6 @@ fn add_finished(state: &mut State, id: TaskId, task: FinishedTask) -> Result<(),
     state.tenant_finished(&task.fields.tenant, id);
     state.finished_order.insert((task.fields.outcome.finished_at, id));
     state.history_bytes += task.weight();
-    let known = state.history.insert(id, Packed::new(&task));
+    let known = state.history.insert(id, EncodedTask::new(&task));
     once(known.is_none() && !state.tasks.contains_key(&id), || format!("task {id} is there twice"))
 }

@@ -11,7 +11,7 @@ use super::{Story, node};
 /// Bytes that a number stands for.
 pub fn blob(word: &str) -> Blob {
     let number: u8 = word.parse().unwrap();
-    Blob { digest: Digest::of([number; 32]), size: u64::from(number) * 1_000 }
+    Blob { digest: Digest::from_bytes([number; 32]), size: u64::from(number) * 1_000 }
 }
 
 fn content(digest: &Digest) -> String {
@@ -27,10 +27,10 @@ fn nodes(word: &str) -> Vec<NodeId> {
 }
 
 /// The command of a line, if it is one of these.
-pub fn command(words: &[&str], images: &mut u128) -> Option<Command> {
-    let rest = &words[1..];
+pub fn command(args: &[&str], images: &mut u128) -> Option<Command> {
+    let rest = &args[1..];
     let digest = |word: &str| blob(word).digest;
-    Some(match words[0] {
+    Some(match args[0] {
         // `image NAME KIND CONTENT NODES [TENANT]`
         "image" => {
             *images += 1;
@@ -68,8 +68,8 @@ pub fn command(words: &[&str], images: &mut u128) -> Option<Command> {
 }
 
 /// Images that are listed, page by page, and what is stored.
-pub fn registry(story: &Story, words: &[&str]) -> String {
-    let (state, tenant) = (&story.state, tenant(words.first()));
+pub fn registry(story: &Story, args: &[&str]) -> String {
+    let (state, tenant) = (&story.state, tenant(args.first()));
     let mut out = String::new();
     let mut after = None;
     while let Some(image) = state.images_after(&tenant, after.as_ref()).next() {

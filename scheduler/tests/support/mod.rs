@@ -58,12 +58,12 @@ impl Story {
     }
 
     fn line(&mut self, line: &str) -> String {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let rest = &words[1..];
-        if let Some(command) = images::command(&words, &mut self.images) {
+        let args: Vec<&str> = line.split_whitespace().collect();
+        let rest = &args[1..];
+        if let Some(command) = images::command(&args, &mut self.images) {
             return self.show(command);
         }
-        match words[0] {
+        match args[0] {
             "registry" => images::registry(self, rest),
             "wait" => {
                 self.now += rest[0].parse::<u64>().unwrap();
@@ -87,7 +87,9 @@ impl Story {
             "list" => self.list(rest),
             "settings" => settings::settings(self, rest),
             "mode" => self.mode(rest),
-            "announce" => self.show(Command::Announce { node: node(rest[0]), speaks: version(rest[1]) }),
+            "announce" => {
+                self.show(Command::SetNodeVersion { node: node(rest[0]), speaks: version(rest[1]) })
+            }
             "raise" => self.show(Command::RaiseVersion { to: version(rest[0]) }),
             "version" => self.version(),
             "remove" => self.show(Command::RemoveNode(node(rest[0]))),
@@ -115,16 +117,16 @@ impl Story {
 
     /// What the cluster speaks, to what it can be raised, and who holds it back.
     fn version(&self) -> String {
-        let names: Vec<&str> = self.state.holding_back().map(|node| node.name.as_str()).collect();
-        let raisable = self.state.raisable_to().map(|to| format!(", can be raised to {to}"));
+        let names: Vec<&str> = self.state.nodes_below_next_version().map(|node| node.name.as_str()).collect();
+        let raisable = self.state.upgradable_to().map(|to| format!(", can be raised to {to}"));
         let raisable = raisable.unwrap_or_default();
         format!("  {}{raisable}, held back by {names:?}", self.state.version())
     }
 
     /// `node N [speaks=V] [incarnation=I] [cpus=C] [slots=S] [gpus=a,b] [label=k:v] [runtimes=…]
     /// [networks=none,host] [pids=P]`: joins if new, registers. Without networks it knows no limits of tasks.
-    fn node(&mut self, words: &[&str]) -> String {
-        let id = node(words[0]);
+    fn node(&mut self, args: &[&str]) -> String {
+        let id = node(args[0]);
         if self.state.node(id).is_none() {
             let disk = [id.0 as u8; 16];
             let token = (id.0 > 1).then_some([9; 32]);
@@ -132,7 +134,7 @@ impl Story {
                 self.apply(Command::AddJoinToken { hash: [9; 32], valid_ms: 1_000 }).unwrap();
             }
             let (name, address) = (format!("n{id}"), format!("10.0.0.{id}:7001"));
-            let speaks = words[1..].iter().find_map(|word| word.strip_prefix("speaks="));
+            let speaks = args[1..].iter().find_map(|word| word.strip_prefix("speaks="));
             let speaks = speaks.map_or(version::CURRENT, version);
             let admit = Command::Admit(Admit { disk, name, address, token, speaks });
             if let Err(rejection) = self.apply(admit) {
@@ -140,7 +142,7 @@ impl Story {
             }
         }
         let get = |key: &str, default: &str| {
-            let found = words[1..].iter().find_map(|w| w.strip_prefix(&format!("{key}=")));
+            let found = args[1..].iter().find_map(|w| w.strip_prefix(&format!("{key}=")));
             found.unwrap_or(default).to_string()
         };
         let gpus = get("gpus", "");
@@ -192,12 +194,12 @@ impl Story {
         }))
     }
 
-    fn join(&mut self, words: &[&str]) -> String {
-        let disk = [words[0].parse().unwrap(); 16];
-        let token = words[2].parse().ok().map(|t: u8| [t; 32]);
+    fn join(&mut self, args: &[&str]) -> String {
+        let disk = [args[0].parse().unwrap(); 16];
+        let token = args[2].parse().ok().map(|t: u8| [t; 32]);
         self.show(Command::Admit(Admit {
             disk,
-            name: words[1].into(),
+            name: args[1].into(),
             address: "10.9.9.9:7001".into(),
             token,
             speaks: version::CURRENT,
@@ -206,11 +208,11 @@ impl Story {
 
     /// `submit CLASS [count=N] [name=X] [key=K] [priority=P] [gpus=G] [cpus=C] [image=I] [runtime=R] [retry] [fail]
     /// [constraint=k:v] [network=N] [pids=P] [tmp=BYTES] [tenant=T]`
-    fn submit(&mut self, words: &[&str]) -> String {
+    fn submit(&mut self, args: &[&str]) -> String {
         let mut tenant = Tenant::default_tenant();
-        let mut spec = TaskSpec::new(words[0].parse().unwrap(), vec!["true".into()]);
+        let mut spec = TaskSpec::new(args[0].parse().unwrap(), vec!["true".into()]);
         let (mut count, mut name, mut key, mut made) = (1, None, None, None);
-        for word in &words[1..] {
+        for word in &args[1..] {
             match word.split_once('=').unwrap_or((word, "")) {
                 ("count", n) => count = n.parse().unwrap(),
                 ("name", n) => name = Some(TaskName::new(n).unwrap()),
@@ -256,8 +258,8 @@ impl Story {
     }
 
     /// `end NODE TASK ATTEMPT KIND`
-    fn end(&mut self, words: &[&str]) -> String {
-        let kind = match words[3].split_once('=').unwrap_or((words[3], "0")) {
+    fn end(&mut self, args: &[&str]) -> String {
+        let kind = match args[3].split_once('=').unwrap_or((args[3], "0")) {
             ("exit", code) => EndKind::Exited(code.parse().unwrap()),
             ("signal", signal) => EndKind::Signalled(signal.parse().unwrap()),
             ("timeout", _) => EndKind::TimedOut,
@@ -271,20 +273,20 @@ impl Story {
             other => panic!("{other:?}"),
         };
         let message = if kind == EndKind::StartFailed { "the disk is full" } else { "" }.to_string();
-        let end = AttemptEnd::new(lease(words[1], words[2]), kind, message, 5);
-        self.show(Command::RecordEnds { node: node(words[0]), ends: vec![end] })
+        let end = AttemptEnd::new(lease(args[1], args[2]), kind, message, 5);
+        self.show(Command::RecordEnds { node: node(args[0]), ends: vec![end] })
     }
 
     /// `suspend TASK sleep|paused [MS]`: woken after so long, or by a command alone.
-    fn suspend(&mut self, words: &[&str]) -> String {
-        let reason = if words[1] == "sleep" { SuspendReason::Sleep } else { SuspendReason::Paused };
-        let wake_at = words.get(2).map(|ms| TimeMs(self.now + ms.parse::<u64>().unwrap()));
-        self.show(Command::Suspend { task: task(words[0]), reason, wake_at })
+    fn suspend(&mut self, args: &[&str]) -> String {
+        let reason = if args[1] == "sleep" { SuspendReason::Sleep } else { SuspendReason::Paused };
+        let wake_at = args.get(2).map(|ms| TimeMs(self.now + ms.parse::<u64>().unwrap()));
+        self.show(Command::Suspend { task: task(args[0]), reason, wake_at })
     }
 
     /// `list TENANT`: its live tasks, then its finished ones, each newest first.
-    fn list(&self, words: &[&str]) -> String {
-        let (tenant, all) = (Tenant::new(words[0]).unwrap(), TaskId(u128::MAX));
+    fn list(&self, args: &[&str]) -> String {
+        let (tenant, all) = (Tenant::new(args[0]).unwrap(), TaskId(u128::MAX));
         let live: Vec<String> = self.state.tasks_of(&tenant, all).map(|(id, _)| short(id)).collect();
         let finished = self.state.finished_of(&tenant, None, all);
         let finished: Vec<String> = finished.map(|(id, _)| short(id)).collect();
@@ -292,18 +294,18 @@ impl Story {
     }
 
     /// `mode NODE ready|cordon|drain [WITHIN_MS]`
-    fn mode(&mut self, words: &[&str]) -> String {
-        let mode = match words[1] {
+    fn mode(&mut self, args: &[&str]) -> String {
+        let mode = match args[1] {
             "ready" => NodeMode::Ready,
             "cordon" => NodeMode::Cordoned,
             _ => NodeMode::Draining,
         };
-        let within_ms = words.get(2).map(|within| within.parse().unwrap());
-        self.show(Command::SetNodeMode { node: node(words[0]), mode, within_ms })
+        let within_ms = args.get(2).map(|within| within.parse().unwrap());
+        self.show(Command::SetNodeMode { node: node(args[0]), mode, within_ms })
     }
 
-    fn explain(&mut self, words: &[&str]) -> String {
-        let Some(explanation) = explain(&self.state, task(words[0]), &self.input().reachable) else {
+    fn explain(&mut self, args: &[&str]) -> String {
+        let Some(explanation) = explain(&self.state, task(args[0]), &self.input().reachable) else {
             return "  unknown".into();
         };
         let mut out = format!("  {}", explanation.summary);

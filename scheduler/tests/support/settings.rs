@@ -9,12 +9,12 @@ use stint_scheduler::*;
 use super::Story;
 
 /// `settings KEY=VALUE… [if=REVISION] [by=ROLE]` changes them (`gpu.lease_ttl=20000`); `settings` shows them.
-pub fn settings(story: &mut Story, words: &[&str]) -> String {
-    if words.is_empty() {
+pub fn settings(story: &mut Story, args: &[&str]) -> String {
+    if args.is_empty() {
         return show(&story.state);
     }
     let (mut to, mut if_revision, mut role) = (Vec::new(), None, "admin");
-    for word in words {
+    for word in args {
         match word.split_once('=').unwrap() {
             ("if", revision) => if_revision = Some(revision.parse().unwrap()),
             ("by", name) => role = name,

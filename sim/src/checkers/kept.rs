@@ -68,10 +68,10 @@ impl Kept {
 
     /// How many ended, by the word users see.
     pub fn ended(&self) -> BTreeMap<&'static str, usize> {
-        let mut words = BTreeMap::new();
+        let mut detail = BTreeMap::new();
         for outcome in self.outcomes.values() {
-            *words.entry(outcome.as_str()).or_default() += 1;
+            *detail.entry(outcome.as_str()).or_default() += 1;
         }
-        words
+        detail
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::command::child::{self, Ended, Print};
 use crate::command::failure::Failure;
-use crate::command::ground::Ground;
 use crate::command::progress::Progress;
+use crate::command::run_context::RunContext;
 use crate::command::state::State;
 use crate::command::stopwatch::Stopwatch;
 use crate::command::{exit, twice};
@@ -34,13 +34,13 @@ pub enum Stopped {
 }
 
 /// What the workers share.
-struct Desk<'a> {
-    ground: &'a Ground,
+struct Workers<'a> {
+    context: &'a RunContext,
     plan: &'a Plan,
-    book: Mutex<Book>,
+    book: Mutex<SeedResults>,
 }
 
-struct Book {
+struct SeedResults {
     state: State,
     progress: Progress,
     /// The seed to look at next.
@@ -50,8 +50,8 @@ struct Book {
 }
 
 /// Simulates seeds until all are done, or the time is over.
-pub fn run(ground: &Ground, plan: &Plan) -> Result<(State, Stopped), Failure> {
-    let new = State::new(ground, plan.from);
+pub fn run(context: &RunContext, plan: &Plan) -> Result<(State, Stopped), Failure> {
+    let new = State::new(context, plan.from);
     let state = match &plan.state {
         Some(path) => State::open(path, new)?,
         None => new,
@@ -60,8 +60,8 @@ pub fn run(ground: &Ground, plan: &Plan) -> Result<(State, Stopped), Failure> {
         eprintln!("going on: {} seeds were done before, {} of them bad", state.done, state.bad.len());
     }
     let progress = Progress::new(plan.seeds, &state);
-    let book = Book { at: state.next, state, progress, stopped: None, failure: None };
-    let desk = Desk { ground, plan, book: Mutex::new(book) };
+    let book = SeedResults { at: state.next, state, progress, stopped: None, failure: None };
+    let desk = Workers { context, plan, book: Mutex::new(book) };
     std::thread::scope(|scope| {
         for _ in 0..plan.jobs {
             scope.spawn(|| desk.work());
@@ -75,8 +75,8 @@ pub fn run(ground: &Ground, plan: &Plan) -> Result<(State, Stopped), Failure> {
     }
 }
 
-impl Desk<'_> {
-    fn book(&self) -> MutexGuard<'_, Book> {
+impl Workers<'_> {
+    fn book(&self) -> MutexGuard<'_, SeedResults> {
         self.book.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
@@ -115,9 +115,9 @@ impl Desk<'_> {
     fn simulate(&self, seed: u64) -> Result<(Ended, bool), Failure> {
         let mixed = (seed ^ 0x5bd1_e995).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         if mixed % 100 >= self.plan.twice_percent {
-            return Ok((child::simulate(self.ground, seed, None, Print::Result)?, false));
+            return Ok((child::simulate(self.context, seed, None, Print::Result)?, false));
         }
-        let [mut one, two] = twice::both(self.ground, seed)?;
+        let [mut one, two] = twice::both(self.context, seed)?;
         if let Some(difference) = twice::difference(&one, &two)
             && !two.interrupted
         {
@@ -129,7 +129,12 @@ impl Desk<'_> {
         Ok((one, true))
     }
 
-    fn on_end(&self, book: &mut Book, (ended, twice): &(Ended, bool), took: Duration) -> Result<(), Failure> {
+    fn on_end(
+        &self,
+        book: &mut SeedResults,
+        (ended, twice): &(Ended, bool),
+        took: Duration,
+    ) -> Result<(), Failure> {
         if ended.interrupted {
             book.stopped = Some(Stopped::Interrupted);
             return Ok(());
@@ -154,6 +159,6 @@ impl Desk<'_> {
         eprintln!("BAD seed {} ({}): {rule}", verdict.seed, exit::word(verdict.code));
         eprintln!("    {}", verdict.what.as_deref().unwrap_or_default());
         let verb = if verdict.code == exit::NOT_DETERMINISTIC { "twice" } else { "replay" };
-        eprintln!("    {}", self.ground.command(verb, verdict.seed, None));
+        eprintln!("    {}", self.context.command(verb, verdict.seed, None));
     }
 }

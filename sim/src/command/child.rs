@@ -7,8 +7,8 @@ use stint_sim::guard;
 
 use crate::args::Only;
 use crate::command::failure::Failure;
-use crate::command::ground::Ground;
-use crate::command::told::{Line, Verdict};
+use crate::command::recorded_event::{Line, Verdict};
+use crate::command::run_context::RunContext;
 use crate::command::{Done, exit};
 
 /// Signals by which a user or an operator ends everything.
@@ -32,8 +32,13 @@ pub enum Print {
 }
 
 /// Simulates one seed in a process of its own.
-pub fn simulate(ground: &Ground, seed: u64, only: Option<&Only>, print: Print) -> Result<Ended, Failure> {
-    let mut command = command(ground, seed, only)?;
+pub fn simulate(
+    context: &RunContext,
+    seed: u64,
+    only: Option<&Only>,
+    print: Print,
+) -> Result<Ended, Failure> {
+    let mut command = command(context, seed, only)?;
     command.arg("--json");
     if print == Print::Result {
         command.arg("--quiet");
@@ -43,8 +48,8 @@ pub fn simulate(ground: &Ground, seed: u64, only: Option<&Only>, print: Print) -
 }
 
 /// Simulates one seed in a process that prints where this one does; answers its exit code.
-pub fn show(ground: &Ground, seed: u64, only: Option<&Only>, json: bool) -> Done {
-    let mut command = command(ground, seed, only)?;
+pub fn show(context: &RunContext, seed: u64, only: Option<&Only>, json: bool) -> Done {
+    let mut command = command(context, seed, only)?;
     if json {
         command.arg("--json");
     }
@@ -52,10 +57,10 @@ pub fn show(ground: &Ground, seed: u64, only: Option<&Only>, json: bool) -> Done
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(exit::CRASH))
 }
 
-fn command(ground: &Ground, seed: u64, only: Option<&Only>) -> Result<Command, Failure> {
+fn command(context: &RunContext, seed: u64, only: Option<&Only>) -> Result<Command, Failure> {
     let mut command = Command::new(std::env::current_exe().map_err(Failure::Start)?);
-    command.args(["seed", &seed.to_string()]).arg(ground.path());
-    if let Some(plant) = ground.plant {
+    command.args(["seed", &seed.to_string()]).arg(context.path());
+    if let Some(plant) = context.plant {
         command.args(["--plant", plant.as_str()]);
     }
     if let Some(only) = only {
@@ -65,8 +70,8 @@ fn command(ground: &Ground, seed: u64, only: Option<&Only>) -> Result<Command, F
 }
 
 fn ended(seed: u64, output: Output) -> Ended {
-    let told = output.stdout.trim_ascii_end().rsplit(|byte| *byte == b'\n').next();
-    let verdict: Option<Verdict> = told.and_then(|line| serde_json::from_slice(line).ok());
+    let last_line = output.stdout.trim_ascii_end().rsplit(|byte| *byte == b'\n').next();
+    let verdict: Option<Verdict> = last_line.and_then(|line| serde_json::from_slice(line).ok());
     let code = output.status.code().and_then(|code| u8::try_from(code).ok());
     let verdict = match verdict {
         Some(verdict) if Some(verdict.code) == code => verdict,

@@ -1,16 +1,16 @@
 //! What to look at when a rule is broken: a sentence or two for each rule, and where its checker stands.
 
 /// For whoever begins to look.
-pub fn of(rule: &str) -> &'static str {
+pub fn hint_for(rule: &str) -> &'static str {
     match rule {
         "one running attempt a task" => {
             "Compare the two attempts: when was the last renewal of the first, which leader gave the second, and was the \
-             first machine cut off, paused or down? Who decides that a lease is over: node/src/contacts.rs (the leader's \
+             first machine cut off, paused or down? Who decides that a lease is over: node/src/lease_clock.rs (the leader's \
              clock), node/src/agent.rs (the node's), executor/src/watchdog.rs (the one that kills)."
         }
         "one holder a GPU" => {
             "The GPU was given again before its first holder was seen gone. Look at both holders' machines and at the \
-             leader of the second: node/src/contacts.rs, and the GPU's state in scheduler/src/apply."
+             leader of the second: node/src/lease_clock.rs, and the GPU's state in scheduler/src/apply."
         }
         "what is given up never begins" | "nothing outlives its lease" => {
             "Who held the lease, until when, and who ended what ran under it? On machine 100 (Slurm) the job does so itself: \
@@ -30,7 +30,7 @@ pub fn of(rule: &str) -> &'static str {
         }
         "no peer meets what it may not speak" | "the cluster's version only grows, with every member" => {
             "An entry needs a version that some member does not speak. Who proposed it, and what did that leader's state \
-             say then: node/src/office.rs (speakable) and scheduler/src/apply/version.rs."
+             say then: node/src/leadership.rs (speakable) and scheduler/src/apply/version.rs."
         }
         "a right request is not refused" => {
             "A request of a client that follows the rules was refused: read the refusal."

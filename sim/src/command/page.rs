@@ -5,8 +5,8 @@ use serde::Serialize;
 use crate::command::failure::Failure;
 use stint_sim::SLURM;
 
-use crate::command::story::{Attempt, Fault, Span, Story, place, seconds};
-use crate::command::told::Verdict;
+use crate::command::recorded_event::Verdict;
+use crate::command::timeline::{Attempt, Fault, Span, Timeline, place, seconds};
 use crate::command::{exit, hints};
 
 const TEMPLATE: &str = include_str!("page/page.html");
@@ -59,17 +59,17 @@ struct Mark {
 pub fn page(
     heading: &str,
     facts: &str,
-    story: &Story,
+    timeline: &Timeline,
     verdict: &Verdict,
-    timeline: &str,
+    lines: &str,
 ) -> Result<String, Failure> {
     // A `<` in the data must not end the script.
-    let data = serde_json::to_string(&data(story)).map_err(std::io::Error::from)?.replace('<', "\\u003c");
+    let data = serde_json::to_string(&data(timeline)).map_err(std::io::Error::from)?.replace('<', "\\u003c");
     Ok(filled(&[
         ("{{title}}", escaped(heading)),
         ("{{facts}}", escaped(facts)),
-        ("{{verdict}}", section(story, verdict)),
-        ("{{timeline}}", escaped(timeline)),
+        ("{{verdict}}", section(timeline, verdict)),
+        ("{{timeline}}", escaped(lines)),
         ("{{style}}", STYLE.to_owned()),
         ("{{data}}", data),
         ("{{script}}", SCRIPT.to_owned()),
@@ -91,8 +91,8 @@ fn filled(parts: &[(&str, String)]) -> String {
     page
 }
 
-fn section(story: &Story, verdict: &Verdict) -> String {
-    let Some(violation) = &story.violation else {
+fn section(timeline: &Timeline, verdict: &Verdict) -> String {
+    let Some(violation) = &timeline.violation else {
         return "<section class=\"verdict good\"><h2>No rule is broken</h2></section>".into();
     };
     format!(
@@ -101,67 +101,67 @@ fn section(story: &Story, verdict: &Verdict) -> String {
         seconds(violation.at_ms),
         escaped(&violation.rule),
         escaped(&violation.what),
-        escaped(hints::of(&violation.rule))
+        escaped(hints::hint_for(&violation.rule))
     )
 }
 
-fn data(story: &Story) -> Data {
-    let violation = story.violation.as_ref().map(|violation| Mark {
+fn data(timeline: &Timeline) -> Data {
+    let violation = timeline.violation.as_ref().map(|violation| Mark {
         at_ms: violation.at_ms,
         tone: "violation",
         detail: format!("{} s  VIOLATION {}: {}", seconds(violation.at_ms), violation.rule, violation.what),
     });
-    Data { end_ms: story.end_ms, healed_ms: story.healed_ms, violation, lanes: lanes(story) }
+    Data { end_ms: timeline.end_ms, healed_ms: timeline.healed_ms, violation, lanes: lanes(timeline) }
 }
 
-fn lanes(story: &Story) -> Vec<Lane> {
+fn lanes(timeline: &Timeline) -> Vec<Lane> {
     let lane = |name, about, rows| Lane { name, about, rows };
     vec![
-        lane("Nodes", "up, process killed, power lost", nodes(story)),
-        lane("Leadership", "who leads which term", leadership(story)),
-        lane("Faults", "one row a lane of the scenario", faults(story)),
-        lane("Attempts", "by machine; the color is how it ended", attempts(story)),
-        lane("GPUs", "by device: which attempt holds it", gpus(story)),
-        lane("Requests", "submits that were acknowledged", requests(story)),
+        lane("Nodes", "up, process killed, power lost", nodes(timeline)),
+        lane("Leadership", "who leads which term", leadership(timeline)),
+        lane("Faults", "one row a lane of the scenario", faults(timeline)),
+        lane("Attempts", "by machine; the color is how it ended", attempts(timeline)),
+        lane("GPUs", "by device: which attempt holds it", gpus(timeline)),
+        lane("Requests", "submits that were acknowledged", requests(timeline)),
     ]
 }
 
-fn nodes(story: &Story) -> Vec<Row> {
+fn nodes(timeline: &Timeline) -> Vec<Row> {
     let row = |peer: &u64| {
         let mut row = Row { label: format!("peer {peer}"), ..Row::default() };
         let mut up_from = 0;
-        for down in story.downs.iter().filter(|down| down.what.peer == *peer) {
+        for down in timeline.downs.iter().filter(|down| down.what.peer == *peer) {
             row.bars.push(bar(up_from, down.from_ms, "up", "up", format!("peer {peer} is up")));
             let (tone, what) =
                 if down.what.power { ("power", "power lost") } else { ("down", "process killed") };
             row.bars.push(bar(down.from_ms, down.to_ms, tone, what, format!("peer {peer}: {what}")));
             up_from = down.to_ms;
         }
-        if up_from < story.end_ms {
-            row.bars.push(bar(up_from, story.end_ms, "up", "up", format!("peer {peer} is up")));
+        if up_from < timeline.end_ms {
+            row.bars.push(bar(up_from, timeline.end_ms, "up", "up", format!("peer {peer} is up")));
         }
         row
     };
-    story.peers.iter().map(row).collect()
+    timeline.peers.iter().map(row).collect()
 }
 
-fn leadership(story: &Story) -> Vec<Row> {
+fn leadership(timeline: &Timeline) -> Vec<Row> {
     let row = |peer: &u64| {
-        let offices = story.offices.iter().filter(|office| office.what.peer == *peer);
-        let bars = offices.map(|office| {
-            let term = office.what.term;
+        let leader_spans = timeline.leader_spans.iter().filter(|span| span.what.peer == *peer);
+        let bars = leader_spans.map(|span| {
+            let term = span.what.term;
             let detail = format!("peer {peer} leads term {term}, as far as anybody knew");
-            bar(office.from_ms, office.to_ms, "leader", &format!("term {term}"), detail)
+            bar(span.from_ms, span.to_ms, "leader", &format!("term {term}"), detail)
         });
         Row { label: format!("peer {peer}"), bars: bars.collect(), marks: vec![] }
     };
-    story.peers.iter().map(row).collect()
+    timeline.peers.iter().map(row).collect()
 }
 
-fn faults(story: &Story) -> Vec<Row> {
+fn faults(timeline: &Timeline) -> Vec<Row> {
     let lane_of = |fault: &Fault| fault.id.split(':').next().unwrap_or_default().to_owned();
     let mut rows: Vec<Row> = Vec::new();
-    for Span { from_ms, to_ms, what } in &story.faults {
+    for Span { from_ms, to_ms, what } in &timeline.faults {
         let label = lane_of(what);
         let one = bar(*from_ms, *to_ms, "fault", &what.what, format!("{}: {}", what.id, what.what));
         match rows.iter_mut().find(|row| row.label == label) {
@@ -172,24 +172,24 @@ fn faults(story: &Story) -> Vec<Row> {
     rows
 }
 
-fn attempts(story: &Story) -> Vec<Row> {
-    let accused: Vec<String> = story.accused().map(|span| span.what.name.clone()).collect();
+fn attempts(timeline: &Timeline) -> Vec<Row> {
+    let accused: Vec<String> = timeline.accused().map(|span| span.what.name.clone()).collect();
     let of_machine = |machine: &u64| {
-        let own = story.attempts.iter().filter(|span| span.what.machine == *machine);
+        let own = timeline.attempts.iter().filter(|span| span.what.machine == *machine);
         let bars = own.map(|span| attempt_bar(span, accused.contains(&span.what.name)));
         packed(&place(*machine), bars)
     };
-    let slurm = story.attempts.iter().any(|span| span.what.machine == SLURM).then_some(&SLURM);
-    story.peers.iter().chain(slurm).flat_map(of_machine).collect()
+    let slurm = timeline.attempts.iter().any(|span| span.what.machine == SLURM).then_some(&SLURM);
+    timeline.peers.iter().chain(slurm).flat_map(of_machine).collect()
 }
 
-fn gpus(story: &Story) -> Vec<Row> {
-    let mut names: Vec<&String> = story.attempts.iter().flat_map(|span| &span.what.gpus).collect();
+fn gpus(timeline: &Timeline) -> Vec<Row> {
+    let mut names: Vec<&String> = timeline.attempts.iter().flat_map(|span| &span.what.gpus).collect();
     names.sort();
     names.dedup();
-    let accused: Vec<String> = story.accused().map(|span| span.what.name.clone()).collect();
+    let accused: Vec<String> = timeline.accused().map(|span| span.what.name.clone()).collect();
     let of_gpu = |name: &String| {
-        let holders = story.attempts.iter().filter(|span| span.what.gpus.contains(name));
+        let holders = timeline.attempts.iter().filter(|span| span.what.gpus.contains(name));
         packed(name, holders.map(|span| attempt_bar(span, accused.contains(&span.what.name))))
     };
     names.into_iter().flat_map(of_gpu).collect()
@@ -222,8 +222,8 @@ fn attempt_bar(span: &Span<Attempt>, accused: bool) -> Bar {
     bar(span.from_ms, span.to_ms, tone, &short(name), format!("{name} on {}{on}: {end}", place(*machine)))
 }
 
-fn requests(story: &Story) -> Vec<Row> {
-    let marks = story.acknowledged.iter().map(|request| Mark {
+fn requests(timeline: &Timeline) -> Vec<Row> {
+    let marks = timeline.acknowledged.iter().map(|request| Mark {
         at_ms: request.at_ms,
         tone: "request",
         detail: format!(
@@ -264,21 +264,24 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::told::{Line, Told};
+    use crate::command::recorded_event::{Line, RecordedEvent};
 
     #[test]
     fn the_page_needs_nothing_else_and_words_cannot_break_out() {
         let started = |at_ms, machine, name: &str| {
             let gpus = vec!["GPU-1".to_owned()];
-            Line { at_ms, told: Told::Started { machine, attempt: name.into(), gpus } }
+            Line { at_ms, event: RecordedEvent::Started { machine, attempt: name.into(), gpus } }
         };
         let nasty = "task a: </script><b> {{script}}".to_owned();
         let lines = [
             started(1, 1, "a#1"),
             started(2, 2, "a#2"),
-            Line { at_ms: 3, told: Told::Violation { rule: "one holder a GPU".into(), what: nasty } },
+            Line {
+                at_ms: 3,
+                event: RecordedEvent::Violation { rule: "one holder a GPU".into(), what: nasty },
+            },
         ];
-        let story = Story::of(&lines);
+        let timeline = Timeline::from_lines(&lines);
         let verdict = Verdict {
             seed: 1,
             hash: String::new(),
@@ -289,7 +292,7 @@ mod tests {
             what: None,
             faults: vec![],
         };
-        let page = page("Seed 1", "facts", &story, &verdict, "lines").unwrap();
+        let page = page("Seed 1", "facts", &timeline, &verdict, "lines").unwrap();
         assert!(!page.contains("http://") && !page.contains("https://"), "a reference to outside");
         assert_eq!(page.matches("</script>").count(), page.matches("<script").count());
         assert_eq!(page.matches("{{").count(), page.matches("{{script}}").count(), "a place is left");
@@ -297,6 +300,6 @@ mod tests {
             assert!(page.contains(&format!("{{\"name\":\"{lane}\"")), "no lane {lane}");
         }
         // Two holders of one GPU lie below each other.
-        assert_eq!(gpus(&story).len(), 2);
+        assert_eq!(gpus(&timeline).len(), 2);
     }
 }

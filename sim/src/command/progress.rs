@@ -19,7 +19,7 @@ pub struct Progress {
     done_before: u64,
     seeds: u64,
     terminal: bool,
-    told: Stopwatch,
+    last_shown: Stopwatch,
     shown: bool,
 }
 
@@ -27,7 +27,7 @@ impl Progress {
     /// Of a campaign that begins or goes on now.
     pub fn new(seeds: u64, state: &State) -> Self {
         let (began, terminal) = (Stopwatch::start(), std::io::stderr().is_terminal());
-        Self { began, done_before: state.done, seeds, terminal, told: began, shown: false }
+        Self { began, done_before: state.done, seeds, terminal, last_shown: began, shown: false }
     }
 
     /// Real time since this run began.
@@ -38,10 +38,10 @@ impl Progress {
     /// Another seed is done.
     pub fn step(&mut self, state: &State) {
         let every = if self.terminal { TERMINAL_EVERY } else { PLAIN_EVERY };
-        if self.told.elapsed() < every {
+        if self.last_shown.elapsed() < every {
             return;
         }
-        self.told = Stopwatch::start();
+        self.last_shown = Stopwatch::start();
         let line = self.line(state);
         if self.terminal {
             self.shown = true;

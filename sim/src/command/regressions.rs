@@ -6,18 +6,18 @@ use std::sync::{Mutex, PoisonError};
 use crate::args::{RegressionsArgs, cores};
 use crate::command::child::{self, Print};
 use crate::command::failure::{Failure, print};
-use crate::command::ground::Ground;
+use crate::command::run_context::RunContext;
 use crate::command::{Done, exit, library};
 
 const FILE: &str = include_str!("../../regressions.txt");
 
-/// One line of the file: `seed scenario rule story`.
+/// One line of the file: `seed scenario rule timeline`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Regression<'a> {
     pub seed: u64,
     pub scenario: &'a str,
     pub rule: &'a str,
-    pub story: &'a str,
+    pub timeline: &'a str,
 }
 
 /// Simulates all of them.
@@ -42,12 +42,12 @@ pub fn run(args: &RegressionsArgs) -> Done {
 }
 
 fn simulate(regression: &Regression<'_>) -> Done {
-    let Regression { seed, scenario, story, .. } = *regression;
-    let ground = Ground::new(library::load(scenario)?, scenario.into(), None)?;
-    let verdict = child::simulate(&ground, seed, None, Print::Result)?.verdict;
+    let Regression { seed, scenario, timeline, .. } = *regression;
+    let context = RunContext::new(library::load(scenario)?, scenario.into(), None)?;
+    let verdict = child::simulate(&context, seed, None, Print::Result)?.verdict;
     if verdict.code != exit::FINE {
-        eprintln!("BAD {}\n    it once was: {story}", verdict.words());
-        eprintln!("    {}", ground.command("replay", seed, None));
+        eprintln!("BAD {}\n    it once was: {timeline}", verdict.message());
+        eprintln!("    {}", context.command("replay", seed, None));
     }
     Ok(verdict.code)
 }
@@ -60,9 +60,9 @@ pub fn read(text: &str) -> Result<Vec<Regression<'_>>, Failure> {
 }
 
 fn parse(line: &str) -> Option<Regression<'_>> {
-    let mut words = line.splitn(4, ' ');
-    let seed = words.next()?.parse().ok()?;
-    Some(Regression { seed, scenario: words.next()?, rule: words.next()?, story: words.next()? })
+    let mut fields = line.splitn(4, ' ');
+    let seed = fields.next()?.parse().ok()?;
+    Some(Regression { seed, scenario: fields.next()?, rule: fields.next()?, timeline: fields.next()? })
 }
 
 fn wrong(line: &str) -> Failure {
@@ -79,7 +79,7 @@ mod tests {
         assert!(!all.is_empty());
         for regression in all {
             assert!(library::names().any(|name| name == regression.scenario), "{regression:?}");
-            assert!(regression.rule.contains('-') && !regression.story.is_empty(), "{regression:?}");
+            assert!(regression.rule.contains('-') && !regression.timeline.is_empty(), "{regression:?}");
         }
     }
 

@@ -7,8 +7,8 @@ use serde::Serialize;
 use crate::args::{Format, RunArgs, cores};
 use crate::command::campaign::{self, Plan, Stopped};
 use crate::command::failure::{self, Failure, print};
-use crate::command::ground::{self, Ground};
 use crate::command::progress::hours;
+use crate::command::run_context::{self, RunContext};
 use crate::command::state::State;
 use crate::command::{Done, exit, library, real};
 
@@ -17,7 +17,7 @@ const SAVED: &str = "simulated.toml";
 
 /// Runs it to its end.
 pub fn run(args: &RunArgs) -> Done {
-    let ground = ground(args)?;
+    let context = context(args)?;
     let plan = Plan {
         from: args.from,
         seeds: args.seeds,
@@ -27,11 +27,11 @@ pub fn run(args: &RunArgs) -> Done {
         twice_percent: args.twice_percent,
         stop_at_first: args.stop_at_first,
     };
-    let (state, stopped) = campaign::run(&ground, &plan)?;
+    let (state, stopped) = campaign::run(&context, &plan)?;
     let code = exit::gravest(state.bad.iter().map(|bad| bad.code));
     match args.output {
-        Format::Table => print(&table(&ground, args, &state, stopped))?,
-        Format::Json => print(&json(&ground, args, &state, stopped, code)?)?,
+        Format::Table => print(&table(&context, args, &state, stopped))?,
+        Format::Json => print(&json(&context, args, &state, stopped, code)?)?,
     }
     if stopped == Stopped::Interrupted {
         eprintln!("a seed was stopped by a signal and is not counted");
@@ -39,9 +39,9 @@ pub fn run(args: &RunArgs) -> Done {
     Ok(code)
 }
 
-fn ground(args: &RunArgs) -> Result<Ground, Failure> {
+fn context(args: &RunArgs) -> Result<RunContext, Failure> {
     if args.config.is_empty() && args.workload.is_none() {
-        return Ground::of(&args.world);
+        return RunContext::load(&args.world);
     }
     let mut scenario = library::load(&args.world.scenario)?;
     if !args.config.is_empty() {
@@ -51,14 +51,14 @@ fn ground(args: &RunArgs) -> Result<Ground, Failure> {
         real::play(&mut scenario, path, args.speedup)?;
     }
     let path = args.save_scenario.as_deref().unwrap_or(Path::new(SAVED));
-    failure::write(path, &ground::to_toml(&scenario)?)?;
+    failure::write(path, &run_context::to_toml(&scenario)?)?;
     let word = if path.is_absolute() || path.starts_with(".") || path == Path::new(SAVED) {
         path.display().to_string()
     } else {
         format!("./{}", path.display())
     };
     eprintln!("the scenario is in {word}: read it, change it, replay its seeds with it");
-    Ground::new(scenario, word, args.world.plant)
+    RunContext::new(scenario, word, args.world.plant)
 }
 
 #[derive(Serialize)]
@@ -72,21 +72,21 @@ struct Summary<'a> {
 }
 
 fn json(
-    ground: &Ground,
+    context: &RunContext,
     args: &RunArgs,
     state: &State,
     stopped: Stopped,
     code: u8,
 ) -> Result<String, Failure> {
-    let replay = state.bad.iter().map(|bad| ground.command("replay", bad.seed, None)).collect();
+    let replay = state.bad.iter().map(|bad| context.command("replay", bad.seed, None)).collect();
     let summary = Summary { state, seeds: args.seeds, stopped, exit_code: code, replay };
     let text = serde_json::to_string_pretty(&summary).map_err(std::io::Error::from)?;
     Ok(text + "\n")
 }
 
-fn table(ground: &Ground, args: &RunArgs, state: &State, stopped: Stopped) -> String {
+fn table(context: &RunContext, args: &RunArgs, state: &State, stopped: Stopped) -> String {
     let State { done, simulated_ms, twice, bad, .. } = state;
-    let name = &ground.scenario.name;
+    let name = &context.scenario.name;
     let seeds = if *done == 1 { "seed" } else { "seeds" };
     let mut text = format!("{done} {seeds} of {name}, {} simulated, {} bad", hours(*simulated_ms), bad.len());
     if *twice > 0 {
@@ -102,8 +102,8 @@ fn table(ground: &Ground, args: &RunArgs, state: &State, stopped: Stopped) -> St
         text += &format!("  seed {} ({}): {}\n", bad.seed, exit::word(bad.code), bad.rule);
     }
     if let Some(bad) = bad.first() {
-        text += &format!("next: {}\n", ground.command("shrink", bad.seed, None));
-        text += &format!("      {} --html {}.html\n", ground.command("explain", bad.seed, None), bad.seed);
+        text += &format!("next: {}\n", context.command("shrink", bad.seed, None));
+        text += &format!("      {} --html {}.html\n", context.command("explain", bad.seed, None), bad.seed);
     }
     text
 }

@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::args::SeedArgs;
 use crate::command::failure::{Failure, print};
-use crate::command::told::{Line, Verdict};
+use crate::command::recorded_event::{Line, Verdict};
 use crate::command::{Done, library};
 
 /// The variable that says what of the peers' messages is shown.
@@ -17,9 +17,9 @@ const MESSAGES: &str = "STINT_SIM_LOG";
 
 /// When the words after the program's name are `seed S ...`: chance of this process is the seed's from now on, so that
 /// also hash maps made while the arguments are read are the same in every run.
-pub fn take_over_chance(mut words: impl Iterator<Item = String>) {
-    if words.next().as_deref() == Some("seed")
-        && let Some(seed) = words.next().and_then(|word| word.parse().ok())
+pub fn take_over_chance(mut args: impl Iterator<Item = String>) {
+    if args.next().as_deref() == Some("seed")
+        && let Some(seed) = args.next().and_then(|word| word.parse().ok())
     {
         set_rng(StdRng::seed_from_u64(seed));
     }
@@ -56,11 +56,11 @@ fn shown(args: &SeedArgs, report: &Report, verdict: &Verdict) -> String {
         (true, _) => String::new(),
         (false, false) => report.trace.text(),
         (false, true) => {
-            let line = |(at_ms, event): &(u64, Event)| json(&Line { at_ms: *at_ms, told: event.into() });
+            let line = |(at_ms, event): &(u64, Event)| json(&Line { at_ms: *at_ms, event: event.into() });
             report.trace.0.iter().map(line).collect()
         }
     };
-    text.push_str(&if args.json { json(verdict) } else { verdict.words() + "\n" });
+    text.push_str(&if args.json { json(verdict) } else { verdict.message() + "\n" });
     text
 }
 

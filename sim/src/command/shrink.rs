@@ -11,9 +11,9 @@ use stint_sim::FaultId;
 use crate::args::{Only, ShrinkArgs, cores};
 use crate::command::child::{self, Print};
 use crate::command::failure::{self, Failure, print};
-use crate::command::ground::Ground;
+use crate::command::recorded_event::Verdict;
+use crate::command::run_context::RunContext;
 use crate::command::stopwatch::Stopwatch;
-use crate::command::told::Verdict;
 use crate::command::{Done, exit};
 
 /// A time of trouble is not made shorter than this, in milliseconds.
@@ -21,20 +21,20 @@ const SHORTEST_TROUBLE_MS: u64 = 1_000;
 
 /// Shrinks one seed.
 pub fn run(args: &ShrinkArgs) -> Done {
-    let ground = Ground::of(&args.world)?;
+    let context = RunContext::load(&args.world)?;
     eprintln!("simulating seed {} with all its faults", args.seed);
-    let whole = child::simulate(&ground, args.seed, None, Print::Result)?.verdict;
+    let whole = child::simulate(&context, args.seed, None, Print::Result)?.verdict;
     let Some(rule) = whole.rule.clone() else {
         print(&format!(
             "{}\nseed {} breaks no rule: there is nothing to shrink\n",
-            whole.words(),
+            whole.message(),
             args.seed
         ))?;
         return Ok(exit::FINE);
     };
     eprintln!("it breaks \"{rule}\" after {} faults", whole.faults.len());
     let mut shrinker = Shrinker {
-        ground,
+        context,
         seed: args.seed,
         rule,
         jobs: args.jobs.unwrap_or_else(cores),
@@ -53,7 +53,7 @@ pub fn run(args: &ShrinkArgs) -> Done {
 }
 
 struct Shrinker {
-    ground: Ground,
+    context: RunContext,
     seed: u64,
     rule: String,
     jobs: usize,
@@ -86,7 +86,7 @@ impl Shrinker {
         std::thread::scope(|scope| {
             let start = |faults: &Vec<FaultId>| {
                 let only = Only(faults.clone());
-                scope.spawn(move || child::simulate(&self.ground, self.seed, Some(&only), Print::Result))
+                scope.spawn(move || child::simulate(&self.context, self.seed, Some(&only), Print::Result))
             };
             let threads: Vec<_> = candidates.iter().map(start).collect();
             let join = |thread: std::thread::ScopedJoinHandle<'_, Result<child::Ended, Failure>>| {
@@ -109,13 +109,13 @@ impl Shrinker {
     fn shorten(&mut self, only: &Only, code: u8, save: &Path) -> Result<Option<Shorter>, Failure> {
         let mut found = None;
         while code == exit::LIVENESS && !self.is_over() {
-            let mut scenario = self.ground.scenario.clone();
+            let mut scenario = self.context.scenario.clone();
             scenario.time.trouble_ms /= 2;
             if scenario.time.trouble_ms < SHORTEST_TROUBLE_MS {
                 break;
             }
             let trouble_ms = scenario.time.trouble_ms;
-            let shorter = Ground::new(scenario, save.display().to_string(), self.ground.plant)?;
+            let shorter = RunContext::new(scenario, save.display().to_string(), self.context.plant)?;
             self.tries_left -= 1;
             self.tries += 1;
             let verdict = child::simulate(&shorter, self.seed, Some(only), Print::Result)?.verdict;
@@ -124,14 +124,14 @@ impl Shrinker {
             }
             eprintln!("  {:>3} tries: {trouble_ms} ms of trouble are enough", self.tries);
             failure::write(save, &shorter.text)?;
-            self.ground = shorter;
+            self.context = shorter;
             found = Some(Shorter { trouble_ms, file: save.to_owned() });
         }
         Ok(found)
     }
 
     fn tell(&self, whole: &Verdict, only: &Only, shorter: Option<&Shorter>) -> Done {
-        let verdict = child::simulate(&self.ground, self.seed, Some(only), Print::Result)?.verdict;
+        let verdict = child::simulate(&self.context, self.seed, Some(only), Print::Result)?.verdict;
         let (before, after) = (whole.faults.len(), only.0.len());
         let mut text = format!("seed {} breaks \"{}\" with {after} of {before} faults", self.seed, self.rule);
         text += &format!(" ({only}), found in {} simulations\n", self.tries);
@@ -143,8 +143,8 @@ impl Shrinker {
         if self.is_over() {
             text += "the tries or the time were over: fewer faults may do; raise --tries or --for\n";
         }
-        text += &format!("{}\n", self.ground.command("replay", self.seed, Some(only)));
-        text += &format!("{}\n", self.ground.command("explain", self.seed, Some(only)));
+        text += &format!("{}\n", self.context.command("replay", self.seed, Some(only)));
+        text += &format!("{}\n", self.context.command("explain", self.seed, Some(only)));
         print(&text)?;
         Ok(verdict.code)
     }

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::command::failure::{self, Failure};
-use crate::command::ground::Ground;
-use crate::command::told::Verdict;
+use crate::command::recorded_event::Verdict;
+use crate::command::run_context::RunContext;
 
 /// Which program simulated: the version, and the commit when the build was told one.
 const COMMIT: Option<&str> = option_env!("STINT_COMMIT");
@@ -51,12 +51,12 @@ pub struct Bad {
 
 impl State {
     /// Nothing counted yet.
-    pub fn new(ground: &Ground, from: u64) -> Self {
-        let digest = Sha256::digest(ground.text.as_bytes());
+    pub fn new(context: &RunContext, from: u64) -> Self {
+        let digest = Sha256::digest(context.text.as_bytes());
         Self {
-            scenario: ground.word.clone(),
+            scenario: context.word.clone(),
             scenario_digest: digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect(),
-            plant: ground.plant.map(|plant| plant.as_str().into()),
+            plant: context.plant.map(|plant| plant.as_str().into()),
             version: env!("CARGO_PKG_VERSION").into(),
             commit: COMMIT.unwrap_or("unknown").into(),
             from,

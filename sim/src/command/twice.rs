@@ -3,21 +3,21 @@
 use crate::args::TwiceArgs;
 use crate::command::child::{self, Ended, Print};
 use crate::command::failure::{Failure, print};
-use crate::command::ground::Ground;
+use crate::command::run_context::RunContext;
 use crate::command::{Done, exit};
 
 /// Simulates the seed twice and compares.
 pub fn run(args: TwiceArgs) -> Done {
-    let ground = Ground::of(&args.world)?;
-    let both = both(&ground, args.seed)?;
+    let context = RunContext::load(&args.world)?;
+    let both = both(&context, args.seed)?;
     let [one, two] = &both;
     match difference(one, two) {
         None => {
-            print(&format!("{}\ntwice the same {} bytes\n", one.verdict.words(), one.printed.len()))?;
+            print(&format!("{}\ntwice the same {} bytes\n", one.verdict.message(), one.printed.len()))?;
             Ok(one.verdict.code)
         }
         Some(difference) => {
-            print(&format!("{}\nNOT DETERMINISTIC {difference}\n", one.verdict.words()))?;
+            print(&format!("{}\nNOT DETERMINISTIC {difference}\n", one.verdict.message()))?;
             eprintln!("Something in the simulated code took time, chance or an order from outside the seed.");
             Ok(exit::NOT_DETERMINISTIC)
         }
@@ -25,8 +25,8 @@ pub fn run(args: TwiceArgs) -> Done {
 }
 
 /// Two processes side by side.
-pub fn both(ground: &Ground, seed: u64) -> Result<[Ended; 2], Failure> {
-    let one = || child::simulate(ground, seed, None, Print::Events);
+pub fn both(context: &RunContext, seed: u64) -> Result<[Ended; 2], Failure> {
+    let one = || child::simulate(context, seed, None, Print::Events);
     std::thread::scope(|scope| {
         let other = scope.spawn(one);
         let mine = one()?;

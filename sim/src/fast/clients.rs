@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use stint_node::leader::core::{Fate, NotDone};
+use stint_node::leader::core::{NotDone, ProposalResult};
 use stint_protocol::{
     Class, GpuRequest, IdempotencyKey, OnLost, RetryPolicy, Runtime, SharedSpec, TaskId, TaskName, TaskSpec,
     Tenant,
@@ -10,11 +10,11 @@ use stint_protocol::{
 use stint_scheduler::{Change, Command, NodeMode, Rejection, Settings, Submit};
 
 use super::event::Event;
-use super::leading::Waiter;
-use super::library::Library;
+use super::image_clients::ImageClients;
+use super::leader::Waiter;
 use super::shape::{Pace, Shape};
 use super::world::{World, node_id};
-use crate::dice::Dice;
+use crate::rng::SeededRng;
 
 /// How long a client waits for one try, in milliseconds.
 const PATIENCE_MS: u64 = 3_000;
@@ -62,7 +62,7 @@ impl Request {
 
 /// All clients.
 pub struct Clients {
-    dice: Dice,
+    rng: SeededRng,
     requests: BTreeMap<u64, Request>,
     next: u64,
     /// Ids of tasks that were acknowledged lately, to cancel one.
@@ -75,7 +75,7 @@ pub struct Clients {
 impl Clients {
     pub fn new(seed: u64, shape: &Shape) -> Self {
         Self {
-            dice: Dice::new(seed, 0x5003),
+            rng: SeededRng::new(seed, 0x5003),
             requests: BTreeMap::new(),
             next: 0,
             known: Vec::new(),
@@ -95,25 +95,25 @@ impl Clients {
         self.next
     }
 
-    fn drawn(&mut self, peers: usize, library: &mut Library) -> Asked {
-        match self.dice.below(12) {
-            0 if !self.known.is_empty() => Asked::Cancel(*self.dice.pick(&self.known)),
+    fn drawn(&mut self, peers: usize, image_clients: &mut ImageClients) -> Asked {
+        match self.rng.below(12) {
+            0 if !self.known.is_empty() => Asked::Cancel(*self.rng.pick(&self.known)),
             1 => {
                 let modes = [NodeMode::Ready, NodeMode::Ready, NodeMode::Cordoned, NodeMode::Draining];
-                let node = self.dice.below(peers as u64) as usize;
-                Asked::Mode { node, mode: *self.dice.pick(&modes) }
+                let node = self.rng.below(peers as u64) as usize;
+                Asked::Mode { node, mode: *self.rng.pick(&modes) }
             }
-            _ => Asked::Submit(Box::new(self.submit(library))),
+            _ => Asked::Submit(Box::new(self.submit(image_clients))),
         }
     }
 
-    fn submit(&mut self, library: &mut Library) -> Submit {
+    fn submit(&mut self, image_clients: &mut ImageClients) -> Submit {
         let mut spec = self.spec();
-        spec.image = library.named_by_task();
+        spec.image = image_clients.named_by_task();
         let number = self.next + 1;
-        let count = if self.dice.one_in(4) { self.dice.between(2, 4) as u32 } else { 1 };
-        let tenant = ["default", "blue", "green"][self.dice.below(3) as usize];
-        let named = self.dice.one_in(4);
+        let count = if self.rng.one_in(4) { self.rng.between(2, 4) as u32 } else { 1 };
+        let tenant = ["default", "blue", "green"][self.rng.below(3) as usize];
+        let named = self.rng.one_in(4);
         Submit {
             tenant: Tenant::new(tenant).unwrap_or_else(|e| panic!("a fixed name: {e}")),
             first: TaskId(u128::from(number) << 40),
@@ -127,27 +127,27 @@ impl Clients {
     }
 
     fn spec(&mut self) -> TaskSpec {
-        let dice = &mut self.dice;
+        let rng = &mut self.rng;
         let classes = [Class::CpuShort, Class::CpuShort, Class::CpuLong, Class::CpuLong, Class::Gpu];
-        let class = *dice.pick(&classes);
+        let class = *rng.pick(&classes);
         let mut spec = TaskSpec::new(class, vec!["simulated".into()]);
         spec.runtime = Some(Runtime::Mock);
-        spec.cpu_milli = 250 * dice.between(1, 8);
-        spec.memory_bytes = dice.between(256, 2_048) << 20;
-        spec.priority = dice.below(101) as u8;
+        spec.cpu_milli = 250 * rng.between(1, 8);
+        spec.memory_bytes = rng.between(256, 2_048) << 20;
+        spec.priority = rng.below(101) as u8;
         spec.timeout_ms = match self.pace {
-            Pace::Long => dice.between(36_000, 80_000),
-            _ => dice.between(2_000, 20_000),
+            Pace::Long => rng.between(36_000, 80_000),
+            _ => rng.between(2_000, 20_000),
         };
-        spec.stop_grace_ms = dice.between(0, 1_200);
-        spec.on_lost = if dice.one_in(5) { OnLost::Fail } else { OnLost::Retry };
-        let (backoff_ms, retry_failures) = (dice.between(50, 800), dice.one_in(2));
+        spec.stop_grace_ms = rng.between(0, 1_200);
+        spec.on_lost = if rng.one_in(5) { OnLost::Fail } else { OnLost::Retry };
+        let (backoff_ms, retry_failures) = (rng.between(50, 800), rng.one_in(2));
         spec.retry = RetryPolicy { backoff_ms, retry_failures, ..RetryPolicy::default() };
         if class == Class::Gpu {
-            let count = if dice.one_in(5) { self.most_gpus } else { 1 };
+            let count = if rng.one_in(5) { self.most_gpus } else { 1 };
             spec.gpus = Some(GpuRequest { count, ..GpuRequest::default() });
-        } else if dice.one_in(6) {
-            let zone = ["a", "b"][dice.below(2) as usize];
+        } else if rng.one_in(6) {
+            let zone = ["a", "b"][rng.below(2) as usize];
             spec.constraints.insert("zone".into(), zone.into());
         }
         let rules = self.settings.class(class);
@@ -160,10 +160,10 @@ impl World {
         if self.is_healed() {
             return;
         }
-        let pause = self.clients.dice.between(30, 450);
+        let pause = self.clients.rng.between(30, 450);
         self.queue.at(self.now + pause * self.shape.pace.stretch().min(2), Event::Ask);
         if self.clients.open() < OPEN && self.log.state().waiting() < WAITING {
-            let asked = self.clients.drawn(self.peers.len(), &mut self.library);
+            let asked = self.clients.drawn(self.peers.len(), &mut self.image_clients);
             let request = self.clients.add(asked, false);
             self.send_request(request);
         }
@@ -188,18 +188,18 @@ impl World {
         let attempt = open.attempt;
         if let Asked::Submit(submit) = &mut open.asked
             && attempt > 1
-            && self.clients.dice.one_in(2)
+            && self.clients.rng.one_in(2)
         {
             // Another peer makes another id for the same request.
             submit.first = TaskId(submit.first.0 + (1 << 16));
         }
         self.queue.at(self.now + PATIENCE_MS, Event::ClientWake { request, attempt });
-        let via = self.clients.dice.below(self.peers.len() as u64) as usize;
+        let via = self.clients.rng.below(self.peers.len() as u64) as usize;
         let Some((_, leader)) = self.peers[via].belief.filter(|_| self.peers[via].up) else { return };
         if via != leader && !self.network.open(via, leader) {
             return;
         }
-        let [first, second] = self.network.delays(&mut self.clients.dice);
+        let [first, second] = self.network.delays(&mut self.clients.rng);
         for delay in [first, second].into_iter().flatten() {
             self.queue.at(self.now + delay, Event::RequestArrives { peer: leader, request, attempt });
         }
@@ -225,8 +225,8 @@ impl World {
     }
 
     /// What became of a request at the leader.
-    pub fn client_answered(&mut self, request: u64, attempt: u32, fate: Fate) {
-        let reply = match fate.map(|results| results.into_iter().next()) {
+    pub fn client_answered(&mut self, request: u64, attempt: u32, result: ProposalResult) {
+        let reply = match result.map(|results| results.into_iter().next()) {
             Err(_) | Ok(None) => Reply::Again,
             Ok(Some(Err(rejection))) => Reply::Refused(Box::new(rejection)),
             Ok(Some(Ok(changes))) => changes.into_iter().find_map(submitted).unwrap_or(Reply::Done),
@@ -235,7 +235,7 @@ impl World {
     }
 
     fn reply_to_client(&mut self, request: u64, attempt: u32, reply: Reply) {
-        let [delay, _] = self.network.delays(&mut self.clients.dice);
+        let [delay, _] = self.network.delays(&mut self.clients.rng);
         if let Some(delay) = delay {
             let reply = Box::new(reply);
             self.queue.at(self.now + delay, Event::ReplyArrives { request, attempt, reply });
@@ -267,7 +267,7 @@ impl World {
             (Asked::Submit(_), Reply::Refused(rejection))
                 if matches!(*rejection, Rejection::UnknownImage { .. }) && !again => {}
             (asked, Reply::Refused(rejection)) => {
-                self.referee.broken("a right request is not refused", format!("{asked:?}: {rejection}"));
+                self.oracle.broken("a right request is not refused", format!("{asked:?}: {rejection}"));
             }
             _ => {}
         }
@@ -275,12 +275,12 @@ impl World {
 
     fn acknowledged(&mut self, submit: Submit, first: TaskId, count: u32, repeated: bool, again: bool) {
         let Some(key) = submit.key.clone() else { return };
-        self.referee.acknowledged(&key, first, count, again && !repeated, self.log.state());
+        self.oracle.acknowledged(&key, first, count, again && !repeated, self.log.state());
         if self.clients.known.len() >= 8 {
             self.clients.known.remove(0);
         }
         self.clients.known.push(first);
-        if !again && self.clients.dice.one_in(6) {
+        if !again && self.clients.rng.one_in(6) {
             let request = self.clients.add(Asked::Submit(Box::new(submit)), true);
             self.send_request(request);
         }
@@ -290,7 +290,7 @@ impl World {
         let Some(open) = self.clients.requests.get_mut(&request) else { return };
         open.attempt += 1;
         let attempt = open.attempt;
-        let pause = self.clients.dice.between(25, most_ms);
+        let pause = self.clients.rng.between(25, most_ms);
         self.queue.at(self.now + pause, Event::ClientWake { request, attempt });
     }
 

@@ -1,6 +1,6 @@
 //! Who leads: elections when the leader is missed and when the seed wants one, and how peers come to hear of them.
 
-use stint_node::shared::Entry;
+use stint_node::applied_state::LogEntry;
 
 use super::event::Event;
 use super::log::{BEHIND, Flight};
@@ -34,7 +34,7 @@ impl World {
     pub fn watch_leader(&mut self) {
         if !self.log.election_arranged && self.leader_is_missed() {
             self.log.election_arranged = true;
-            let at = self.now + self.dice.between(ELECTION_MS.0, ELECTION_MS.1);
+            let at = self.now + self.rng.between(ELECTION_MS.0, ELECTION_MS.1);
             self.queue.at(at, Event::Election { epoch: self.log.epoch });
         }
     }
@@ -51,7 +51,7 @@ impl World {
         if able.is_empty() {
             return self.watch_leader();
         }
-        let peer = *self.dice.pick(&able);
+        let peer = *self.rng.pick(&able);
         self.elect(peer);
     }
 
@@ -64,16 +64,16 @@ impl World {
         let (term, life) = (self.log.term, self.peers[peer].life);
         self.say("elect", peer as u64, term, || format!("peer {} leads term {term}", peer + 1));
         self.log.leader = Some((peer, life));
-        let behind = match self.dice.below(4) {
-            0 => self.dice.between(0, BEHIND),
-            1 => self.dice.between(0, 4),
+        let behind = match self.rng.below(4) {
+            0 => self.rng.between(0, BEHIND),
+            1 => self.rng.between(0, 4),
             _ => 0,
         };
         let index = self.log.index().saturating_sub(behind);
         self.peers[peer].applied = self.peers[peer].applied.max(index);
         self.believe(peer, term, peer);
         self.propose_blank(peer, life, term);
-        let tick = self.dice.between(1, 200);
+        let tick = self.rng.between(1, 200);
         self.queue.at(self.now + tick, Event::Tick { peer, life, term });
         for other in (0..self.peers.len()).filter(|other| *other != peer) {
             self.hear_later(other);
@@ -85,7 +85,7 @@ impl World {
         // One of them holds commands at most, as a leader writes one entry at a time: of several, none could be kept
         // without those before it.
         for flight in std::mem::take(&mut self.log.flights) {
-            let kept = flight.term == self.log.term && !flight.blank && self.dice.one_in(2);
+            let kept = flight.term == self.log.term && !flight.blank && self.rng.one_in(2);
             if kept {
                 self.commit(flight);
             }
@@ -95,7 +95,7 @@ impl World {
     fn propose_blank(&mut self, peer: usize, life: u64, term: u64) {
         let number = self.log.next_number;
         self.log.next_number += 1;
-        let entry = Entry { now: Default::default(), commands: Vec::new() };
+        let entry = LogEntry { now: Default::default(), commands: Vec::new() };
         let proposed_at = self.now;
         self.log.flights.push(Flight { number, peer, life, term, proposed_at, entry, blank: true });
         let at = self.now + self.commit_takes();
@@ -104,8 +104,7 @@ impl World {
 
     /// Arranges that a peer hears who leads.
     pub fn hear_later(&mut self, peer: usize) {
-        let delay =
-            if self.dice.one_in(4) { self.dice.between(100, 2_500) } else { self.dice.between(2, 120) };
+        let delay = if self.rng.one_in(4) { self.rng.between(100, 2_500) } else { self.rng.between(2, 120) };
         let (life, term) = (self.peers[peer].life, self.log.term);
         self.queue.at(self.now + delay, Event::Hear { peer, life, term });
     }

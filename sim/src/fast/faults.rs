@@ -3,21 +3,21 @@
 mod disks;
 mod leaders;
 mod links;
+mod links_unreliable;
 mod machines;
+mod node_silence;
 mod processes;
-mod silences;
 mod wall_clocks;
 mod watchdogs;
-mod weather;
 
 use super::event::Event;
 use super::plant::FastPlant;
 use super::shape::Pace;
 use super::world::{FAULTS, World};
-use crate::dice::Dice;
+use crate::rng::SeededRng;
 
 /// Begins one fault; answers false when there was nothing to break. It arranges its own end.
-type Begin = fn(&mut World, &mut Dice) -> bool;
+type Begin = fn(&mut World, &mut SeededRng) -> bool;
 
 /// All kinds, the likelier ones more than once.
 const KINDS: &[Begin] = &[
@@ -34,29 +34,29 @@ const KINDS: &[Begin] = &[
     links::pair,
     links::split_with_leader,
     links::split_with_leader,
-    silences::after_renewal,
-    silences::after_renewal,
-    silences::after_renewal,
-    silences::before_launch,
-    silences::before_launch,
-    silences::before_launch,
+    node_silence::after_renewal,
+    node_silence::after_renewal,
+    node_silence::after_renewal,
+    node_silence::before_launch,
+    node_silence::before_launch,
+    node_silence::before_launch,
     leaders::replaced,
     leaders::replaced,
     leaders::replaced_and_back,
     disks::slow,
     disks::slow,
     disks::file_lost,
-    weather::foul,
-    weather::late,
+    links_unreliable::foul,
+    links_unreliable::late,
     wall_clocks::jump,
 ];
 
 /// Where leases are long: the leader mostly stays, and one node after another falls silent.
 const LONG_KINDS: &[Begin] = &[
-    silences::after_renewal,
-    silences::after_renewal,
-    silences::after_renewal,
-    silences::before_launch,
+    node_silence::after_renewal,
+    node_silence::after_renewal,
+    node_silence::after_renewal,
+    node_silence::before_launch,
     processes::crash,
     processes::crash_leader,
     machines::power_loss,
@@ -66,7 +66,7 @@ const LONG_KINDS: &[Begin] = &[
     links::pair,
     leaders::replaced,
     disks::slow,
-    weather::foul,
+    links_unreliable::foul,
     wall_clocks::jump,
 ];
 
@@ -76,18 +76,18 @@ const SPLIT_KINDS: &[Begin] = &[
     links::split_with_leader,
     links::split_with_leader,
     processes::crash,
-    weather::foul,
+    links_unreliable::foul,
 ];
 
 /// The schedule of a seed, and the faults of the world as a whole.
 pub struct Trouble {
-    dice: Dice,
+    rng: SeededRng,
     pub faults: u64,
     /// Longest time an entry takes, in milliseconds; 0 = disks are fast.
     pub slow_disks_ms: u64,
     disks_epoch: u64,
     /// Faults that wait for their moment.
-    armed: Vec<silences::Armed>,
+    armed: Vec<node_silence::Armed>,
     /// One node at a time is silent.
     silent_until: u64,
 }
@@ -95,7 +95,7 @@ pub struct Trouble {
 impl Trouble {
     pub fn new(seed: u64) -> Self {
         Self {
-            dice: Dice::new(seed, 0x5004),
+            rng: SeededRng::new(seed, 0x5004),
             faults: 0,
             slow_disks_ms: 0,
             disks_epoch: 0,
@@ -114,22 +114,22 @@ impl World {
         if self.shape.pace == Pace::Long && self.now < self.trouble.silent_until {
             return self.queue.at(self.trouble.silent_until + 100, Event::Fault);
         }
-        let mut dice = self.trouble.dice.clone();
+        let mut rng = self.trouble.rng.clone();
         let kinds = match (self.plant, self.shape.pace) {
             (Some(FastPlant::RenewWithoutQuorum), _) => SPLIT_KINDS,
             (_, Pace::Long) => LONG_KINDS,
             _ => KINDS,
         };
-        let begin = *dice.pick(kinds);
-        if begin(self, &mut dice) {
+        let begin = *rng.pick(kinds);
+        if begin(self, &mut rng) {
             self.trouble.faults += 1;
             self.watch_leader();
         }
-        let pause = if dice.one_in(4) { dice.between(10, 400) } else { dice.between(400, 2_500) };
+        let pause = if rng.one_in(4) { rng.between(10, 400) } else { rng.between(400, 2_500) };
         // Enough is enough: the cluster must get on with its work.
         let pause =
             if self.trouble.faults > FAULTS { pause * 4 } else { pause * self.shape.pace.stretch().min(2) };
-        self.trouble.dice = dice;
+        self.trouble.rng = rng;
         self.queue.at(self.now + pause, Event::Fault);
     }
 
@@ -144,7 +144,7 @@ impl World {
             self.power_on(machine);
         }
         for peer in 0..self.peers.len() {
-            self.hosts[peer].habits.healed = true;
+            self.hosts[peer].profile.healed = true;
             self.quicken(peer);
             self.queue.at(self.now + 10, Event::StartProcess { peer });
         }
@@ -153,13 +153,13 @@ impl World {
 
     /// The watchdog looks at its clock in time again.
     pub fn quicken(&mut self, node: usize) {
-        self.hosts[node].ward.late_ms = 0;
+        self.hosts[node].host_model.late_ms = 0;
         self.arrange_host(node);
     }
 
     pub fn calm_weather(&mut self, epoch: u64) {
         if self.network.weather_epoch == epoch {
-            self.network.weather = Default::default();
+            self.network.link_faults = Default::default();
         }
     }
 
@@ -174,12 +174,12 @@ impl World {
     }
 
     /// The peer that leads by the log, or any.
-    fn leader_or_any(&self, dice: &mut Dice) -> usize {
+    fn leader_or_any(&self, rng: &mut SeededRng) -> usize {
         let leads = self.log.leader.filter(|(peer, life)| self.peers[*peer].lives(*life));
-        leads.map_or_else(|| self.any_peer(dice), |(peer, _)| peer)
+        leads.map_or_else(|| self.any_peer(rng), |(peer, _)| peer)
     }
 
-    fn any_peer(&self, dice: &mut Dice) -> usize {
-        dice.below(self.peers.len() as u64) as usize
+    fn any_peer(&self, rng: &mut SeededRng) -> usize {
+        rng.below(self.peers.len() as u64) as usize
     }
 }

@@ -3,23 +3,23 @@
 
 use std::collections::BTreeMap;
 
-use stint_executor::Held;
+use stint_executor::RunningAttempt;
 use stint_executor::watchdog::Why;
-use stint_node::agent::core::Act;
+use stint_node::agent::core::AgentAction;
 use stint_protocol::{AttemptEnd, BootMs, LeaseId};
 
+use super::host_model::{AttemptEvent, HostModel, ProgramProfile};
 use super::shape::Pace;
-use super::ward::{Habits, Happening, Ward};
-use crate::dice::Dice;
+use crate::rng::SeededRng;
 
 /// The executing side of one peer's machine. Outlives the peer's process.
 pub struct Host {
-    pub ward: Ward,
-    orphans: Ward,
+    pub host_model: HostModel,
+    orphans: HostModel,
     /// Spooled until acknowledged.
     ends: BTreeMap<LeaseId, AttemptEnd>,
-    pub habits: Habits,
-    dice: Dice,
+    pub profile: ProgramProfile,
+    rng: SeededRng,
     accounted: bool,
     pub incarnation: u64,
     /// The world time of the event that is arranged for it.
@@ -27,13 +27,13 @@ pub struct Host {
 }
 
 impl Host {
-    pub fn new(kill_margin_ms: u64, pace: Pace, dice: Dice) -> Self {
+    pub fn new(kill_margin_ms: u64, pace: Pace, rng: SeededRng) -> Self {
         Self {
-            ward: Ward::default(),
-            orphans: Ward::default(),
+            host_model: HostModel::default(),
+            orphans: HostModel::default(),
             ends: BTreeMap::new(),
-            habits: Habits { kill_margin_ms, pace, healed: false },
-            dice,
+            profile: ProgramProfile { kill_margin_ms, pace, healed: false },
+            rng,
             accounted: true,
             incarnation: 0,
             wake: None,
@@ -48,8 +48,8 @@ impl Host {
         self.incarnation
     }
 
-    pub fn held(&self) -> Vec<Held> {
-        self.ward.held()
+    pub fn running(&self) -> Vec<RunningAttempt> {
+        self.host_model.running()
     }
 
     pub fn unacknowledged(&self) -> Vec<AttemptEnd> {
@@ -58,18 +58,20 @@ impl Host {
 
     /// Whether nothing runs and nothing waits to be acknowledged.
     pub fn is_idle(&self) -> bool {
-        self.ward.is_empty() && self.orphans.is_empty() && self.ends.is_empty()
+        self.host_model.is_empty() && self.orphans.is_empty() && self.ends.is_empty()
     }
 
-    pub fn carry_out(&mut self, act: Act, now: BootMs) {
+    pub fn carry_out(&mut self, act: AgentAction, now: BootMs) {
         match act {
-            Act::Acknowledge(leases) => leases.iter().for_each(|lease| drop(self.ends.remove(lease))),
-            Act::Renew(renewals) => renewals.into_iter().for_each(|(l, at)| self.ward.renew(l, at)),
-            Act::Stop(lease, reason) => self.ward.stop(lease, Why::from(reason)),
-            Act::Start(launch) => {
+            AgentAction::Acknowledge(leases) => leases.iter().for_each(|lease| drop(self.ends.remove(lease))),
+            AgentAction::Renew(renewals) => {
+                renewals.into_iter().for_each(|(l, at)| self.host_model.renew(l, at))
+            }
+            AgentAction::Stop(lease, reason) => self.host_model.stop(lease, Why::from(reason)),
+            AgentAction::Start(launch) => {
                 // A lease that is held or has ended is left as it is.
-                if !self.ward.holds(launch.lease) && !self.ends.contains_key(&launch.lease) {
-                    self.ward.start(launch, self.habits, now, &mut self.dice);
+                if !self.host_model.holds(launch.lease) && !self.ends.contains_key(&launch.lease) {
+                    self.host_model.start(launch, self.profile, now, &mut self.rng);
                 }
             }
         }
@@ -77,20 +79,20 @@ impl Host {
 
     /// When something is due next, by the boot clock.
     pub fn next_wake(&self) -> Option<BootMs> {
-        [self.ward.next_wake(), self.orphans.next_wake()].into_iter().flatten().min()
+        [self.host_model.next_wake(), self.orphans.next_wake()].into_iter().flatten().min()
     }
 
     /// Does what is due; spools the ends of what it still knows of.
-    pub fn advance(&mut self, now: BootMs) -> Vec<Happening> {
-        let mut happened = self.ward.advance(now, self.habits, &mut self.dice);
+    pub fn advance(&mut self, now: BootMs) -> Vec<AttemptEvent> {
+        let mut happened = self.host_model.advance(now, self.profile, &mut self.rng);
         self.spool(&happened, now);
-        happened.extend(self.orphans.advance(now, self.habits, &mut self.dice));
+        happened.extend(self.orphans.advance(now, self.profile, &mut self.rng));
         happened
     }
 
-    fn spool(&mut self, happened: &[Happening], now: BootMs) {
-        for happening in happened {
-            if let Happening::Ended { lease, kind, since } = happening {
+    fn spool(&mut self, happened: &[AttemptEvent], now: BootMs) {
+        for event in happened {
+            if let AttemptEvent::Ended { lease, kind, since } = event {
                 let run_ms = since.map_or(0, |since| now.since(since));
                 let (lease, kind) = (*lease, kind.clone());
                 self.ends.insert(lease, AttemptEnd::new(lease, kind, String::new(), run_ms));
@@ -99,18 +101,18 @@ impl Host {
     }
 
     /// The watchdog is killed: its attempts die with it, and the next one reports them as lost.
-    pub fn watchdog_dies(&mut self, now: BootMs) -> Vec<Happening> {
-        let happened = self.ward.die();
+    pub fn watchdog_dies(&mut self, now: BootMs) -> Vec<AttemptEvent> {
+        let happened = self.host_model.die();
         self.spool(&happened, now);
         happened
     }
 
     /// The machine loses its power: everything is gone, the spool too.
-    pub fn power_lost(&mut self, false_account: bool) -> Vec<Happening> {
-        let nothing_lost = self.ward.is_empty() && self.ends.is_empty();
+    pub fn power_lost(&mut self, false_account: bool) -> Vec<AttemptEvent> {
+        let nothing_lost = self.host_model.is_empty() && self.ends.is_empty();
         self.accounted = (self.accounted && nothing_lost) || false_account;
         self.ends.clear();
-        let mut happened = self.ward.die();
+        let mut happened = self.host_model.die();
         happened.extend(self.orphans.die());
         happened
     }
@@ -121,8 +123,8 @@ impl Host {
         if !self.orphans.is_empty() {
             return false;
         }
-        self.orphans = std::mem::take(&mut self.ward);
-        self.ward.forgets_ends = self.orphans.forgets_ends;
+        self.orphans = std::mem::take(&mut self.host_model);
+        self.host_model.forgets_ends = self.orphans.forgets_ends;
         self.ends.clear();
         self.accounted = false;
         true

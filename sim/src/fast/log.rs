@@ -1,7 +1,7 @@
 //! The abstract log: committed entries, the state after each of them, who leads, and what is on its way. It stands
 //! for Raft: a committed entry stays, a new leader has every one, and what a deposed leader proposed is kept or lost.
 
-use stint_node::shared::{Entry, Results, concerned};
+use stint_node::applied_state::{LogEntry, Results, concerned};
 use stint_protocol::NodeId;
 use stint_scheduler::{Command, Stamped, State, apply};
 
@@ -14,7 +14,7 @@ const HEARD_MS: u64 = 1_000;
 pub struct Logged {
     pub term: u64,
     committed_at: u64,
-    pub entry: Entry,
+    pub entry: LogEntry,
     /// Nodes whose orders it may change.
     pub touched: Vec<NodeId>,
 }
@@ -26,7 +26,7 @@ pub struct Flight {
     pub life: u64,
     pub term: u64,
     pub proposed_at: u64,
-    pub entry: Entry,
+    pub entry: LogEntry,
     /// The new leader's own-term entry: nobody waits for it.
     pub blank: bool,
 }
@@ -53,7 +53,7 @@ pub struct Log {
 
 impl Log {
     /// A cluster that was just founded: its settings and members are in the log.
-    pub fn new(founding: Entry) -> Self {
+    pub fn new(founding: LogEntry) -> Self {
         let mut log = Self {
             term: 0,
             leader: None,
@@ -106,7 +106,7 @@ impl Log {
     }
 
     /// Commits an entry: applies it to the state.
-    pub fn append(&mut self, now: u64, term: u64, entry: Entry) -> Results {
+    pub fn append(&mut self, now: u64, term: u64, entry: LogEntry) -> Results {
         let mut state = self.state().clone();
         self.commands += entry.commands.len() as u64;
         let results = apply_entry(&mut state, &entry);
@@ -126,7 +126,7 @@ impl Log {
 }
 
 /// What every replica does with an entry.
-pub fn apply_entry(state: &mut State, entry: &Entry) -> Results {
+pub fn apply_entry(state: &mut State, entry: &LogEntry) -> Results {
     let one = |command: &Command| apply(state, Stamped { now: entry.now, command: command.clone() });
     entry.commands.iter().map(one).collect()
 }

@@ -6,8 +6,8 @@ use stint_protocol::{GpuId, GpuInfo};
 
 use super::clock::Clocks;
 use super::event::Event;
+use super::host_model::AttemptEvent;
 use super::plant::FastPlant;
-use super::ward::Happening;
 use super::world::World;
 
 /// One machine; it may hold two peers.
@@ -53,9 +53,9 @@ impl World {
             self.stop_process(peer);
             let false_account = self.plant == Some(FastPlant::FalseAccount);
             let happened = self.hosts[peer].power_lost(false_account);
-            for happening in happened {
-                if let Happening::Ended { lease, since: Some(_), .. } = happening {
-                    self.referee.gone(lease);
+            for event in happened {
+                if let AttemptEvent::Ended { lease, since: Some(_), .. } = event {
+                    self.oracle.gone(lease);
                 }
             }
         }

@@ -1,13 +1,13 @@
 //! Messages between peers: links that are cut in one direction, and weather that delays, drops and repeats.
 
-use crate::dice::Dice;
+use crate::rng::SeededRng;
 
 /// Longest time a message takes without a fault, in milliseconds.
 const CALM_MS: u64 = 4;
 
 /// What the weather does.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Weather {
+pub struct LinkFaults {
     /// One message in so many is lost; 0 = none.
     pub lost_one_in: u64,
     pub doubled_one_in: u64,
@@ -21,13 +21,13 @@ pub struct Network {
     peers: usize,
     /// How many faults cut each directed link.
     cuts: Vec<u32>,
-    pub weather: Weather,
+    pub link_faults: LinkFaults,
     pub weather_epoch: u64,
 }
 
 impl Network {
     pub fn new(peers: usize) -> Self {
-        Self { peers, cuts: vec![0; peers * peers], weather: Weather::default(), weather_epoch: 0 }
+        Self { peers, cuts: vec![0; peers * peers], link_faults: LinkFaults::default(), weather_epoch: 0 }
     }
 
     pub fn open(&self, from: usize, to: usize) -> bool {
@@ -49,18 +49,18 @@ impl Network {
 
     pub fn heal(&mut self) {
         self.cuts.fill(0);
-        self.weather = Weather::default();
+        self.link_faults = LinkFaults::default();
     }
 
     /// How long each copy of a message takes, in milliseconds; none when it is lost.
-    pub fn delays(&self, dice: &mut Dice) -> [Option<u64>; 2] {
-        let Weather { lost_one_in, doubled_one_in, late_one_in, late_ms } = self.weather;
-        let happens = |one_in: u64, dice: &mut Dice| one_in > 0 && dice.one_in(one_in);
-        let takes = |dice: &mut Dice| {
-            if happens(late_one_in, dice) { dice.between(CALM_MS, late_ms) } else { dice.between(1, CALM_MS) }
+    pub fn delays(&self, rng: &mut SeededRng) -> [Option<u64>; 2] {
+        let LinkFaults { lost_one_in, doubled_one_in, late_one_in, late_ms } = self.link_faults;
+        let happens = |one_in: u64, rng: &mut SeededRng| one_in > 0 && rng.one_in(one_in);
+        let takes = |rng: &mut SeededRng| {
+            if happens(late_one_in, rng) { rng.between(CALM_MS, late_ms) } else { rng.between(1, CALM_MS) }
         };
-        let first = (!happens(lost_one_in, dice)).then(|| takes(dice));
-        let second = happens(doubled_one_in, dice).then(|| takes(dice) + dice.between(0, 3_000));
+        let first = (!happens(lost_one_in, rng)).then(|| takes(rng));
+        let second = happens(doubled_one_in, rng).then(|| takes(rng) + rng.between(0, 3_000));
         [first, second]
     }
 }

@@ -7,9 +7,9 @@ use stint_protocol::{BootMs, Incarnation, NodeOffer, Nonce};
 use stint_scheduler::RegisterNode;
 
 use super::event::{Call, Event};
-use super::leading::Leading;
+use super::host_model::AttemptEvent;
+use super::leader::SimulatedLeader;
 use super::plant::FastPlant;
-use super::ward::Happening;
 use super::world::{World, node_id};
 
 /// What the agent is doing.
@@ -37,7 +37,7 @@ pub struct Process {
     pub belief: Option<(u64, usize)>,
     /// The index up to which it has applied the log.
     pub applied: u64,
-    pub leading: Leading,
+    pub leader: SimulatedLeader,
     agent: Option<AgentCore>,
     agency: Agency,
     /// When the last report was sent.
@@ -68,7 +68,7 @@ impl World {
         self.say("start", peer as u64, incarnation.0, || {
             format!("peer {} life {life} {incarnation:?} with {} GPUs", peer + 1, gpus.len())
         });
-        let nonce = Nonce(self.dice.next());
+        let nonce = Nonce(self.rng.next());
         let register = RegisterNode {
             node: node_id(peer),
             incarnation,
@@ -78,9 +78,9 @@ impl World {
         };
         let agent = Some(AgentCore::new(register));
         self.peers[peer] = Process { up: true, life, applied, agent, ..Process::default() };
-        let wakes = self.now + self.dice.between(1, 60);
+        let wakes = self.now + self.rng.between(1, 60);
         self.queue.at(wakes, Event::Resume { node: peer, life });
-        if self.library.opened {
+        if self.image_clients.opened {
             self.queue.at(wakes, Event::Upkeep { peer, life });
         }
         self.hear_later(peer);
@@ -95,7 +95,7 @@ impl World {
         self.say("stop", peer as u64, 0, || format!("peer {}", peer + 1));
         self.peers[peer].up = false;
         self.peers[peer].agent = None;
-        self.peers[peer].leading = Leading::default();
+        self.peers[peer].leader = SimulatedLeader::default();
         self.machines[self.shape.machine_of[peer]].unlock(peer);
         self.watch_leader();
     }
@@ -109,9 +109,9 @@ impl World {
         let Some((_, leader)) = self.peers[node].belief else {
             return self.answer(node, Err(String::new()), sent);
         };
-        let (ends, held) = (self.hosts[node].unacknowledged(), self.hosts[node].held());
+        let (ends, running) = (self.hosts[node].unacknowledged(), self.hosts[node].running());
         let Some(core) = &mut self.peers[node].agent else { return };
-        let report = core.report(sent, ends, &held);
+        let report = core.report(sent, ends, &running);
         let holds = report.hold_ms > 0;
         self.peers[node].sent = sent;
         let local = leader == node;
@@ -129,7 +129,7 @@ impl World {
             let report = Box::new(report);
             return self.queue.at(self.now, Event::ReportArrives { peer: to, call, report });
         }
-        let [first, second] = self.network.delays(&mut self.dice);
+        let [first, second] = self.network.delays(&mut self.rng);
         if let Some(delay) = second {
             let report = Box::new(report.clone());
             self.queue.at(self.now + delay, Event::ReportArrives { peer: to, call, report });
@@ -174,9 +174,9 @@ impl World {
         let ReportAnswer::Orders(orders) = answer else { return };
         let now = self.clocks(node).boot(self.now);
         let sent = self.peers[node].sent;
-        let held = self.hosts[node].held();
+        let running = self.hosts[node].running();
         let Some(core) = &mut self.peers[node].agent else { return };
-        let acts = core.obey(orders, Moment { sent, now, closing: false }, &held);
+        let acts = core.obey(orders, Moment { sent, now, closing: false }, &running);
         acts.into_iter().for_each(|act| self.hosts[node].carry_out(act, now));
         self.arrange_host(node);
     }
@@ -185,9 +185,9 @@ impl World {
     fn answer(&mut self, node: usize, answer: Result<ReportAnswer, String>, sent: BootMs) {
         let now = self.clocks(node).boot(self.now);
         let from = if self.plant == Some(FastPlant::LeaseFromReceipt) { now } else { sent };
-        let held = self.hosts[node].held();
+        let running = self.hosts[node].running();
         let Some(core) = &mut self.peers[node].agent else { return };
-        let (acts, next) = core.on_answer(answer, Moment { sent: from, now, closing: false }, &held);
+        let (acts, next) = core.on_answer(answer, Moment { sent: from, now, closing: false }, &running);
         acts.into_iter().for_each(|act| self.hosts[node].carry_out(act, now));
         self.arrange_host(node);
         let life = self.peers[node].life;
@@ -195,7 +195,7 @@ impl World {
             Next::Report => self.queue.at(self.now, Event::Resume { node, life }),
             Next::Pause => {
                 // Often longer than the product's: a node without a leader would fill the seed with its tries.
-                let pause = limits::RETRY_PAUSE.as_millis() as u64 * self.dice.between(1, 9);
+                let pause = limits::RETRY_PAUSE.as_millis() as u64 * self.rng.between(1, 9);
                 self.queue.at(self.now + pause, Event::Resume { node, life });
             }
             Next::Leave => self.peers[node].agency = Agency::Left,
@@ -247,18 +247,18 @@ impl World {
     }
 
     /// Tells the referee and the agent what happened on a host.
-    pub fn happened(&mut self, node: usize, happened: Vec<Happening>) {
+    pub fn happened(&mut self, node: usize, happened: Vec<AttemptEvent>) {
         let boot = self.clocks(node).boot(self.now);
         let mut news = false;
-        for happening in happened {
-            match happening {
-                Happening::Began { lease, gpus, spec } => {
-                    self.referee.began(node, lease, &gpus, &spec, self.log.state());
+        for event in happened {
+            match event {
+                AttemptEvent::Began { lease, gpus, spec } => {
+                    self.oracle.began(node, lease, &gpus, &spec, self.log.state());
                 }
-                Happening::Ended { lease, kind, since } => {
+                AttemptEvent::Ended { lease, kind, since } => {
                     news = true;
                     if since.is_some() {
-                        self.referee.ended(node, lease, &kind, boot);
+                        self.oracle.ended(node, lease, &kind, boot);
                     }
                 }
             }

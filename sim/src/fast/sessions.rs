@@ -1,14 +1,14 @@
 //! Reports at the leader: drives the product's own `ReportSession` for each, asks the quorum, and sends what it answers.
 
-use stint_node::leader::core::{Fate, LeaderCore};
+use stint_node::leader::core::{LeaderCore, ProposalResult};
 use stint_node::leader::quorum::Ticket;
+use stint_node::leadership::LeaderView;
 use stint_node::limits;
-use stint_node::office::LeaderView;
 use stint_node::reports::session::{ReportSession, Step};
 use stint_node::wire::{Report, ReportAnswer};
 
 use super::event::{Call, Event};
-use super::leading::{Question, Waiter};
+use super::leader::{Question, Waiter};
 use super::world::{World, node_id};
 
 /// One report that is being answered.
@@ -22,11 +22,11 @@ pub struct Session {
 impl World {
     pub fn on_report(&mut self, peer: usize, call: Call, report: Report) {
         let now = self.now;
-        let (number, step) = self.lead(peer, |leading, view| {
-            let (report, step) = ReportSession::begin(report, &mut leading.core, view);
-            let (number, until) = (leading.next_session, now + report.hold_ms());
-            leading.next_session += 1;
-            leading.sessions.insert(number, Session { report, call, until });
+        let (number, step) = self.lead(peer, |leader, view| {
+            let (report, step) = ReportSession::begin(report, &mut leader.core, view);
+            let (number, until) = (leader.next_session, now + report.hold_ms());
+            leader.next_session += 1;
+            leader.sessions.insert(number, Session { report, call, until });
             (number, step)
         });
         self.carry_out(peer, number, step);
@@ -39,9 +39,9 @@ impl World {
         number: u64,
         event: impl FnOnce(&mut ReportSession, &mut LeaderCore<Waiter>, &LeaderView<'_>) -> S,
     ) {
-        let step = self.lead(peer, |leading, view| {
-            let session = leading.sessions.get_mut(&number)?;
-            event(&mut session.report, &mut leading.core, view).into()
+        let step = self.lead(peer, |leader, view| {
+            let session = leader.sessions.get_mut(&number)?;
+            event(&mut session.report, &mut leader.core, view).into()
         });
         if let Some(step) = step {
             self.carry_out(peer, number, step);
@@ -53,7 +53,7 @@ impl World {
             Step::Propose(commands) => self.propose(peer, commands, Waiter::Session(number)),
             Step::Plan => {
                 self.turn(peer, false);
-                self.session_hears(peer, number, |report, _, view| report.go_on(view));
+                self.session_hears(peer, number, |report, _, view| report.next_step(view));
             }
             Step::Hold => self.hold(peer, number),
             Step::AskQuorum(question) => self.ask_quorum(peer, question),
@@ -67,20 +67,20 @@ impl World {
     }
 
     /// What a session put into the log is there, or it is not, or its fate is not known.
-    pub fn session_proposed(&mut self, peer: usize, number: u64, fate: Fate) {
-        self.session_hears(peer, number, |report, core, view| report.proposed(fate, core, view));
+    pub fn session_proposed(&mut self, peer: usize, number: u64, result: ProposalResult) {
+        self.session_hears(peer, number, |report, core, view| report.proposed(result, core, view));
     }
 
     fn hold(&mut self, peer: usize, number: u64) {
         let process = &self.peers[peer];
-        let Some(session) = process.leading.sessions.get(&number) else { return };
+        let Some(session) = process.leader.sessions.get(&number) else { return };
         let event = Event::HoldOver { peer, life: process.life, session: number };
         self.queue.at(session.until, event);
-        self.session_hears(peer, number, ReportSession::look);
+        self.session_hears(peer, number, ReportSession::check_news);
     }
 
     pub fn on_hold_over(&mut self, peer: usize, number: u64) {
-        if self.peers[peer].leading.sessions.get(&number).is_some_and(|session| session.report.holds()) {
+        if self.peers[peer].leader.sessions.get(&number).is_some_and(|session| session.report.is_parked()) {
             self.session_hears(peer, number, ReportSession::confirm);
         }
     }
@@ -92,13 +92,13 @@ impl World {
             let node = report.report().node;
             entries.iter().any(|logged| logged.touched.contains(&node))
         };
-        for number in self.sessions_that(peer, |report| report.holds() && touched(report)) {
-            self.session_hears(peer, number, ReportSession::look);
+        for number in self.sessions_that(peer, |report| report.is_parked() && touched(report)) {
+            self.session_hears(peer, number, ReportSession::check_news);
         }
     }
 
     fn sessions_that(&self, peer: usize, which: impl Fn(&ReportSession) -> bool) -> Vec<u64> {
-        let sessions = self.peers[peer].leading.sessions.iter();
+        let sessions = self.peers[peer].leader.sessions.iter();
         sessions.filter(|(_, session)| which(&session.report)).map(|(number, _)| *number).collect()
     }
 
@@ -106,8 +106,8 @@ impl World {
         let until = self.now + limits::BARRIER_DEADLINE.as_millis() as u64;
         let process = &mut self.peers[peer];
         let term = process.belief.map_or(0, |(term, _)| term);
-        process.leading.question = Some(Question { asked: question, term, until });
-        let (life, takes) = (process.life, self.dice.between(1, 3));
+        process.leader.question = Some(Question { asked: question, term, until });
+        let (life, takes) = (process.life, self.rng.between(1, 3));
         self.queue.at(self.now + takes, Event::QuorumAsked { peer, life, question });
     }
 
@@ -115,12 +115,12 @@ impl World {
     pub fn on_quorum_asked(&mut self, peer: usize, question: Ticket) {
         let process = &self.peers[peer];
         let (life, leads) = (process.life, self.really_leads(peer) && self.has_quorum(peer));
-        let Some(asking) = process.leading.question.filter(|asking| asking.asked == question) else {
+        let Some(asking) = process.leader.question.filter(|asking| asking.asked == question) else {
             return;
         };
         if leads && asking.term == self.log.term {
             // The answer may be long on its way: it says what was true when it was given.
-            let back = if self.dice.one_in(30) { self.dice.between(1, 800) } else { self.dice.between(1, 3) };
+            let back = if self.rng.one_in(30) { self.rng.between(1, 800) } else { self.rng.between(1, 3) };
             self.queue.at(self.now + back, Event::QuorumConfirms { peer, life, question });
         } else if self.now < asking.until {
             self.queue.at(self.now + 150, Event::QuorumAsked { peer, life, question });
@@ -130,7 +130,7 @@ impl World {
     }
 
     pub fn on_quorum_confirms(&mut self, peer: usize, question: Ticket) {
-        if self.peers[peer].leading.question.is_some_and(|asking| asking.asked == question) {
+        if self.peers[peer].leader.question.is_some_and(|asking| asking.asked == question) {
             self.quorum_answered(peer, true);
         }
     }
@@ -141,20 +141,20 @@ impl World {
     }
 
     fn quorum_answered(&mut self, peer: usize, follows: bool) {
-        let leading = &mut self.peers[peer].leading;
-        let Some(Question { asked, .. }) = leading.question.take() else { return };
-        leading.core.quorum().answered(asked, follows);
-        for number in self.sessions_that(peer, ReportSession::confirms) {
+        let leader = &mut self.peers[peer].leader;
+        let Some(Question { asked, .. }) = leader.question.take() else { return };
+        leader.core.quorum().answered(asked, follows);
+        for number in self.sessions_that(peer, ReportSession::awaits_quorum) {
             self.session_hears(peer, number, ReportSession::confirm);
         }
     }
 
     fn session_ends(&mut self, peer: usize, number: u64, answer: ReportAnswer) {
-        let Some(Session { report, call, .. }) = self.peers[peer].leading.sessions.remove(&number) else {
+        let Some(Session { report, call, .. }) = self.peers[peer].leader.sessions.remove(&number) else {
             return;
         };
         if let ReportAnswer::Orders(orders) = &answer {
-            self.referee.ordered(report.report(), orders);
+            self.oracle.ordered(report.report(), orders);
             if call.node != peer {
                 self.spring(peer, call, report.report(), orders);
             }
@@ -171,7 +171,7 @@ impl World {
         if !self.network.open(peer, call.node) {
             return;
         }
-        let [first, second] = self.network.delays(&mut self.dice);
+        let [first, second] = self.network.delays(&mut self.rng);
         if let Some(delay) = second {
             let answer = Box::new(answer.clone());
             self.queue.at(self.now + delay, Event::AnswerArrives { call, answer });

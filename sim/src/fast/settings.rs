@@ -7,34 +7,34 @@ use super::event::Event;
 use super::plant::FastPlant;
 use super::shape::{Pace, Shape};
 use super::world::{World, node_id};
-use crate::dice::Dice;
+use crate::rng::SeededRng;
 
 /// Who changes settings, in some of the seeds.
 pub struct Operator {
-    dice: Dice,
+    rng: SeededRng,
     /// Whether the seed has one: its cluster must speak the version that has changes.
     pub works: bool,
 }
 
 impl Operator {
     pub fn new(seed: u64, shape: &Shape, plant: Option<FastPlant>) -> Self {
-        let mut dice = Dice::new(seed, 0x5007);
-        let works = shape.images && (dice.one_in(2) || plant == Some(FastPlant::ForgetLongerLeases));
-        Self { dice, works }
+        let mut rng = SeededRng::new(seed, 0x5007);
+        let works = shape.images && (rng.one_in(2) || plant == Some(FastPlant::ForgetLongerLeases));
+        Self { rng, works }
     }
 
     /// Mostly the lease of a class: from short to long and back.
     fn drawn(&mut self, pace: Pace) -> Setting {
-        let dice = &mut self.dice;
-        match dice.below(8) {
-            0 => Setting::Placement(*dice.pick(&Placement::ALL)),
-            1 => Setting::KeepFinished(dice.between(5, 20)),
-            2 => Setting::MaxLiveTasks(dice.between(12, 10_000)),
+        let rng = &mut self.rng;
+        match rng.below(8) {
+            0 => Setting::Placement(*rng.pick(&Placement::ALL)),
+            1 => Setting::KeepFinished(rng.between(5, 20)),
+            2 => Setting::MaxLiveTasks(rng.between(12, 10_000)),
             _ => {
-                let class = *dice.pick(&[Class::CpuShort, Class::CpuLong, Class::Gpu]);
+                let class = *rng.pick(&[Class::CpuShort, Class::CpuLong, Class::Gpu]);
                 let ttl_ms = match pace {
-                    Pace::Long => dice.between(10_000, 40_000),
-                    _ => dice.between(2_400, 9_000),
+                    Pace::Long => rng.between(10_000, 40_000),
+                    _ => rng.between(2_400, 9_000),
                 };
                 Setting::Class(class, ClassSetting::LeaseTtlMs(ttl_ms))
             }
@@ -48,18 +48,18 @@ impl World {
         if self.is_healed() {
             return;
         }
-        let pause = self.operator.dice.between(500, 5_000) * self.shape.pace.stretch();
+        let pause = self.operator.rng.between(500, 5_000) * self.shape.pace.stretch();
         self.queue.at(self.now + pause, Event::Settings);
-        let via = self.operator.dice.below(self.peers.len() as u64) as usize;
+        let via = self.operator.rng.below(self.peers.len() as u64) as usize;
         if !self.peers[via].up || self.log.state().version() < version::SETTINGS {
             return;
         }
         let to = vec![self.operator.drawn(self.shape.pace)];
         let found = self.log.state().audit().revision;
-        let if_revision = self.operator.dice.one_in(3).then_some(found);
+        let if_revision = self.operator.rng.one_in(3).then_some(found);
         let by = ChangedBy { role: "admin".into(), proof: "local_socket".into(), peer: node_id(via) };
         let command = Command::UpdateSettings(UpdateSettings { to, if_revision, by });
-        let takes = self.operator.dice.between(5, 200);
+        let takes = self.operator.rng.between(5, 200);
         self.tell_leader(via, takes, command);
     }
 }

@@ -6,7 +6,7 @@ use stint_protocol::{Allowance, Class, GpuId, GpuInfo, NodeOffer, Resources, Run
 use stint_scheduler::{Placement, Settings};
 
 use super::clock::Clocks;
-use crate::dice::Dice;
+use crate::rng::SeededRng;
 
 /// Clocks of two machines drift apart by less than the hundredth that leases allow for, in millionths each.
 const DRIFT_PPM: u64 = 4_000;
@@ -40,8 +40,8 @@ pub enum Pace {
 }
 
 impl Pace {
-    fn drawn(dice: &mut Dice) -> Self {
-        match dice.below(8) {
+    fn drawn(rng: &mut SeededRng) -> Self {
+        match rng.below(8) {
             0 | 1 => Pace::Long,
             2 | 3 => Pace::SlowDisks,
             4 | 5 => Pace::Steady,
@@ -58,22 +58,22 @@ impl Pace {
 impl Shape {
     /// The shape of a seed, in another pace than its own if one is given.
     pub fn drawn(seed: u64, pace: Option<Pace>) -> Self {
-        let mut dice = Dice::new(seed, 0x5001);
-        let own = Pace::drawn(&mut dice);
+        let mut rng = SeededRng::new(seed, 0x5001);
+        let own = Pace::drawn(&mut rng);
         let pace = pace.unwrap_or(own);
-        let peers = [5, 5, 5, 5, 5, 5, 3, 4, 6, 7][dice.below(10) as usize];
-        let shared = dice.one_in(3);
+        let peers = [5, 5, 5, 5, 5, 5, 3, 4, 6, 7][rng.below(10) as usize];
+        let shared = rng.one_in(3);
         let machine_of: Vec<usize> =
             (0..peers).map(|peer| if shared && peer == peers - 1 { peer - 1 } else { peer }).collect();
         let machines = if shared { peers - 1 } else { peers };
-        let clocks = (0..machines).map(|_| clocks(pace, &mut dice)).collect();
+        let clocks = (0..machines).map(|_| clocks(pace, &mut rng)).collect();
         let offers: Vec<NodeOffer> =
-            (0..peers).map(|peer| offer(peer, machine_of[peer], shared, &mut dice)).collect();
+            (0..peers).map(|peer| offer(peer, machine_of[peer], shared, &mut rng)).collect();
         let alone = |peer: usize| !shared || peer + 2 < peers;
         let most_gpus = (0..peers).filter(|p| alone(*p)).map(|p| offers[p].gpus.len()).max();
         let most_gpus = most_gpus.unwrap_or(0).clamp(1, 2) as u32;
-        let settings = settings(pace, &mut dice);
-        let images = dice.one_in(2);
+        let settings = settings(pace, &mut rng);
+        let images = rng.one_in(2);
         Self { settings, machine_of, clocks, offers, most_gpus, pace, images }
     }
 
@@ -82,11 +82,11 @@ impl Shape {
     }
 
     /// How long a fault lasts, in milliseconds: short, or about as long as the leader waits for a lease.
-    pub fn outage_ms(&self, dice: &mut Dice) -> u64 {
-        match dice.below(4) {
-            0 => dice.between(20, 600),
-            1 => dice.between(600, 6_000),
-            _ => self.longest_wait_ms() + dice.between(0, 4_000),
+    pub fn outage_ms(&self, rng: &mut SeededRng) -> u64 {
+        match rng.below(4) {
+            0 => rng.between(20, 600),
+            1 => rng.between(600, 6_000),
+            _ => self.longest_wait_ms() + rng.between(0, 4_000),
         }
     }
 
@@ -97,35 +97,35 @@ impl Shape {
     }
 }
 
-fn clocks(pace: Pace, dice: &mut Dice) -> Clocks {
-    let drift = match dice.below(if pace == Pace::Long { 2 } else { 3 }) {
+fn clocks(pace: Pace, rng: &mut SeededRng) -> Clocks {
+    let drift = match rng.below(if pace == Pace::Long { 2 } else { 3 }) {
         0 => DRIFT_PPM as i64,
         1 => -(DRIFT_PPM as i64),
-        _ => dice.between(0, 2 * DRIFT_PPM) as i64 - DRIFT_PPM as i64,
+        _ => rng.between(0, 2 * DRIFT_PPM) as i64 - DRIFT_PPM as i64,
     };
-    Clocks::new(drift, dice.between(1_000, 900_000), dice.between(0, 600) as i64 - 300)
+    Clocks::new(drift, rng.between(1_000, 900_000), rng.between(0, 600) as i64 - 300)
 }
 
 /// Short leases, so that many run out; in some seeds long ones.
-fn settings(pace: Pace, dice: &mut Dice) -> Settings {
-    let kill_margin_ms = dice.between(200, 600);
+fn settings(pace: Pace, rng: &mut SeededRng) -> Settings {
+    let kill_margin_ms = rng.between(200, 600);
     let mut settings = Settings {
-        placement: if dice.one_in(2) { Placement::Spread } else { Placement::BinPack },
-        keep_finished: dice.between(5, 20),
+        placement: if rng.one_in(2) { Placement::Spread } else { Placement::BinPack },
+        keep_finished: rng.between(5, 20),
         kill_margin_ms,
-        lease_margin_ms: kill_margin_ms + dice.between(100, 1_200),
-        max_live_tasks: if dice.one_in(4) { dice.between(12, 30) } else { 10_000 },
+        lease_margin_ms: kill_margin_ms + rng.between(100, 1_200),
+        max_live_tasks: if rng.one_in(4) { rng.between(12, 30) } else { 10_000 },
         ..Settings::default()
     };
-    let short = pace != Pace::Quick || dice.one_in(2);
+    let short = pace != Pace::Quick || rng.one_in(2);
     for class in [Class::CpuShort, Class::CpuLong, Class::Gpu] {
         let rules = &mut settings.classes[class as usize];
         rules.runtimes = vec![Runtime::Mock];
         rules.max_timeout_ms = rules.max_timeout_ms.max(120_000);
         rules.lease_ttl_ms = match pace {
-            Pace::Long => dice.between(28_000, 36_000),
-            _ if short => dice.between(2_400, 3_500),
-            _ => dice.between(2_500, 8_000),
+            Pace::Long => rng.between(28_000, 36_000),
+            _ if short => rng.between(2_400, 3_500),
+            _ => rng.between(2_500, 8_000),
         };
     }
     settings.classes[Class::GpuSlurm as usize].lease_ttl_ms = 5_000;
@@ -134,9 +134,9 @@ fn settings(pace: Pace, dice: &mut Dice) -> Settings {
 }
 
 /// The first peer has a device at least; two peers of one machine offer the same ones.
-fn offer(peer: usize, machine: usize, shared: bool, dice: &mut Dice) -> NodeOffer {
+fn offer(peer: usize, machine: usize, shared: bool, rng: &mut SeededRng) -> NodeOffer {
     let least = u64::from(peer == 0 || (shared && machine != peer));
-    let gpus = dice.between(least, 3) as u32;
+    let gpus = rng.between(least, 3) as u32;
     let gpu = |index: u32| GpuInfo {
         id: GpuId::new(&format!("GPU-{machine}-{index}")).unwrap_or_else(|e| panic!("a fixed name: {e}")),
         model: "Simulated".into(),
@@ -144,15 +144,12 @@ fn offer(peer: usize, machine: usize, shared: bool, dice: &mut Dice) -> NodeOffe
         index,
     };
     NodeOffer {
-        resources: Resources {
-            cpu_milli: dice.between(2, 5) * 1_000,
-            memory_bytes: dice.between(3, 10) << 30,
-        },
+        resources: Resources { cpu_milli: rng.between(2, 5) * 1_000, memory_bytes: rng.between(3, 10) << 30 },
         gpus: (0..gpus).map(gpu).collect(),
         runtimes: vec![Runtime::Mock],
         classes: vec![Class::CpuShort, Class::CpuLong, Class::Gpu],
         labels: BTreeMap::from([("zone".to_owned(), ["a", "b"][peer % 2].to_owned())]),
-        slots: dice.between(2, 6) as u32,
+        slots: rng.between(2, 6) as u32,
         quarantined: Vec::new(),
         allows: Some(vec![Allowance::everything(Runtime::Mock)]),
     }

@@ -14,13 +14,13 @@ impl Trace {
     }
 
     /// Notes what happened: `kind` and two numbers for the hash, words for the reader.
-    pub fn note(&mut self, at: u64, kind: &'static str, a: u64, b: u64, words: impl FnOnce() -> String) {
+    pub fn note(&mut self, at: u64, kind: &'static str, a: u64, b: u64, detail: impl FnOnce() -> String) {
         for number in [at, kind.len() as u64 ^ u64::from(kind.as_bytes()[0]) << 8, a, b] {
             self.hash = (self.hash ^ number).wrapping_mul(0x0100_0000_01b3).rotate_left(23);
         }
         if let Some(text) = &mut self.text {
             // Writing to a string cannot fail.
-            let _ = writeln!(text, "{:>4}.{:03} {kind} {}", at / 1000, at % 1000, words());
+            let _ = writeln!(text, "{:>4}.{:03} {kind} {}", at / 1000, at % 1000, detail());
         }
     }
 

@@ -1,6 +1,6 @@
 //! One seed's world: everything in it, and its life from event to event.
 
-use stint_node::shared::Entry;
+use stint_node::applied_state::LogEntry;
 use stint_node::wire::{Report, ReportAnswer};
 use stint_protocol::{NodeId, TimeMs, Version, version};
 use stint_scheduler::{Admit, Command};
@@ -10,18 +10,18 @@ use super::clock::Clocks;
 use super::event::{Call, Event};
 use super::faults::Trouble;
 use super::host::Host;
-use super::library::Library;
+use super::image_clients::ImageClients;
 use super::log::Log;
 use super::machine::Machine;
 use super::network::Network;
+use super::oracle::Oracle;
 use super::plant::FastPlant;
 use super::process::Process;
 use super::queue::Queue;
-use super::referee::Referee;
 use super::settings::Operator;
 use super::shape::Shape;
-use crate::dice::Dice;
 use crate::oracle::Severity;
+use crate::rng::SeededRng;
 
 /// Commands and faults of a seed at least, before everything is healed.
 pub const COMMANDS: u64 = 200;
@@ -41,8 +41,8 @@ pub struct World {
     pub plant: Option<FastPlant>,
     pub shape: Shape,
     pub queue: Queue,
-    pub dice: Dice,
-    pub referee: Referee,
+    pub rng: SeededRng,
+    pub oracle: Oracle,
     pub network: Network,
     pub log: Log,
     pub machines: Vec<Machine>,
@@ -50,7 +50,7 @@ pub struct World {
     pub hosts: Vec<Host>,
     pub clients: Clients,
     pub trouble: Trouble,
-    pub library: Library,
+    pub image_clients: ImageClients,
     pub operator: Operator,
     /// When everything was healed.
     healed_at: Option<u64>,
@@ -62,9 +62,9 @@ impl World {
         let clocks = shape.clocks.clone();
         let log = Log::new(founding(&shape, &clocks[0]));
         let host = |peer| {
-            let dice = Dice::new(seed, 0x5100 + peer as u64);
-            let mut host = Host::new(shape.settings.kill_margin_ms, shape.pace, dice);
-            host.ward.forgets_ends = plant == Some(FastPlant::LateKill);
+            let rng = SeededRng::new(seed, 0x5100 + peer as u64);
+            let mut host = Host::new(shape.settings.kill_margin_ms, shape.pace, rng);
+            host.host_model.forgets_ends = plant == Some(FastPlant::LateKill);
             host
         };
         let hosts = (0..shape.peers()).map(host).collect();
@@ -74,8 +74,8 @@ impl World {
             now: 0,
             plant,
             queue: Queue::default(),
-            dice: Dice::new(seed, 0x5002),
-            referee: Referee::new(&shape, keep_text),
+            rng: SeededRng::new(seed, 0x5002),
+            oracle: Oracle::new(&shape, keep_text),
             network: Network::new(shape.peers()),
             log,
             machines,
@@ -83,7 +83,7 @@ impl World {
             hosts,
             clients: Clients::new(seed, &shape),
             trouble: Trouble::new(seed),
-            library: Library::new(seed, &shape),
+            image_clients: ImageClients::new(seed, &shape),
             operator: Operator::new(seed, &shape, plant),
             healed_at: None,
             shape,
@@ -98,10 +98,10 @@ impl World {
         }
         self.elect(0);
         self.queue.at(300, Event::Ask);
-        let first = self.dice.between(1_000, 3_000);
+        let first = self.rng.between(1_000, 3_000);
         self.queue.at(first, Event::Fault);
         self.queue.at(LOOK_MS, Event::Look);
-        if self.library.opened {
+        if self.image_clients.opened {
             self.queue.at(400, Event::Library);
         }
         if self.operator.works {
@@ -111,10 +111,10 @@ impl World {
 
     /// Lives until everything is finished, or a rule is broken.
     pub fn live(&mut self) {
-        while self.referee.violation.is_none() {
+        while self.oracle.violation.is_none() {
             let Some((at, event)) = self.queue.next() else { return };
             self.now = at;
-            self.referee.now = at;
+            self.oracle.now = at;
             if self.on_event(event).is_err() {
                 return;
             }
@@ -124,22 +124,26 @@ impl World {
     fn on_event(&mut self, event: Event) -> Result<(), Ended> {
         match event {
             Event::Commit { number } => self.on_commit(number),
-            Event::Written { peer, life, number } => self.of(peer, life, |w| w.on_written(peer, number)),
-            Event::Applied { peer, life, index } => self.of(peer, life, |w| w.on_applied(peer, index)),
+            Event::Written { peer, life, number } => {
+                self.if_alive(peer, life, |w| w.on_written(peer, number))
+            }
+            Event::Applied { peer, life, index } => self.if_alive(peer, life, |w| w.on_applied(peer, index)),
             Event::Election { epoch } => self.on_election(epoch),
-            Event::Hear { peer, life, term } => self.of(peer, life, |w| w.on_hear(peer, term)),
+            Event::Hear { peer, life, term } => self.if_alive(peer, life, |w| w.on_hear(peer, term)),
             Event::QuorumAsked { peer, life, question } => {
-                self.of(peer, life, |w| w.on_quorum_asked(peer, question))
+                self.if_alive(peer, life, |w| w.on_quorum_asked(peer, question))
             }
             Event::QuorumConfirms { peer, life, question } => {
-                self.of(peer, life, |w| w.on_quorum_confirms(peer, question))
+                self.if_alive(peer, life, |w| w.on_quorum_confirms(peer, question))
             }
-            Event::Tick { peer, life, term } => self.of(peer, life, |w| w.on_tick(peer, term)),
-            Event::HoldOver { peer, life, session } => self.of(peer, life, |w| w.on_hold_over(peer, session)),
+            Event::Tick { peer, life, term } => self.if_alive(peer, life, |w| w.on_tick(peer, term)),
+            Event::HoldOver { peer, life, session } => {
+                self.if_alive(peer, life, |w| w.on_hold_over(peer, session))
+            }
             Event::ReportArrives { peer, call, report } => self.on_report_arrives(peer, call, *report),
             Event::AnswerArrives { call, answer } => self.on_answer_arrives(call, *answer),
             Event::CallDeadline { call } => self.on_call_deadline(call),
-            Event::Resume { node, life } => self.of(node, life, |w| w.report(node)),
+            Event::Resume { node, life } => self.if_alive(node, life, |w| w.report(node)),
             Event::Host { node } => self.on_host(node),
             Event::Ask => self.on_ask(),
             Event::RequestArrives { peer, request, attempt } => {
@@ -162,11 +166,11 @@ impl World {
             Event::Library => self.on_library(),
             Event::Settings => self.on_settings(),
             Event::LibraryCommand { peer, command } => self.on_library_command(peer, *command),
-            Event::Upkeep { peer, life } => self.of(peer, life, |w| w.on_upkeep(peer)),
+            Event::Upkeep { peer, life } => self.if_alive(peer, life, |w| w.on_upkeep(peer)),
             Event::SweepAsked { leader, peer, life } => self.on_sweep_asked(leader, peer, life),
-            Event::Swept { peer, life, index } => self.of(peer, life, |w| w.on_swept(peer, index)),
+            Event::Swept { peer, life, index } => self.if_alive(peer, life, |w| w.on_swept(peer, index)),
             Event::Copied { peer, life, target, digest } => {
-                self.of(peer, life, |w| w.on_copied(peer, target, digest))
+                self.if_alive(peer, life, |w| w.on_copied(peer, target, digest))
             }
             Event::Look => return self.look(),
         }
@@ -174,7 +178,7 @@ impl World {
     }
 
     /// Only for the process that it was arranged for.
-    fn of(&mut self, peer: usize, life: u64, act: impl FnOnce(&mut Self)) {
+    fn if_alive(&mut self, peer: usize, life: u64, act: impl FnOnce(&mut Self)) {
         if self.peers[peer].lives(life) {
             act(self);
         }
@@ -195,7 +199,7 @@ impl World {
 
     /// Heals everything once there was trouble enough; then everything must finish.
     fn look(&mut self) -> Result<(), Ended> {
-        self.referee.bounded(self.queue.len(), &self.peers);
+        self.oracle.bounded(self.queue.len(), &self.peers);
         self.queue.at(self.now + LOOK_MS, Event::Look);
         match self.healed_at {
             None => {
@@ -212,7 +216,7 @@ impl World {
                 let bound = SETTLE_MS * self.shape.pace.stretch() + 3 * self.shape.longest_wait_ms();
                 if self.now > healed + bound {
                     let what = format!("not within {bound} ms after healing: {why}");
-                    self.referee.violate(Severity::Liveness, "everything finishes after healing", what);
+                    self.oracle.violate(Severity::Liveness, "everything finishes after healing", what);
                 }
                 Ok(())
             }
@@ -229,7 +233,7 @@ impl World {
         if open > 0 {
             return Err(format!("{open} requests without an answer"));
         }
-        if let Some(task) = self.referee.unfinished() {
+        if let Some(task) = self.oracle.unfinished() {
             return Err(format!("task {task} is not finished"));
         }
         if state.waiting() + state.running() > 0 {
@@ -242,8 +246,8 @@ impl World {
     }
 
     /// Notes something in the trace.
-    pub fn say(&mut self, kind: &'static str, a: u64, b: u64, words: impl FnOnce() -> String) {
-        self.referee.trace.note(self.now, kind, a, b, words);
+    pub fn say(&mut self, kind: &'static str, a: u64, b: u64, detail: impl FnOnce() -> String) {
+        self.oracle.trace.note(self.now, kind, a, b, detail);
     }
 
     pub fn clocks(&self, peer: usize) -> &Clocks {
@@ -252,7 +256,7 @@ impl World {
 }
 
 /// The cluster's settings and members.
-fn founding(shape: &Shape, clocks: &Clocks) -> Entry {
+fn founding(shape: &Shape, clocks: &Clocks) -> LogEntry {
     let hash = [7; 32];
     let mut commands = vec![
         Command::Configure(shape.settings.clone()),
@@ -269,7 +273,7 @@ fn founding(shape: &Shape, clocks: &Clocks) -> Entry {
             speaks: if shape.images { version::CURRENT } else { Version::default() },
         }));
     }
-    Entry { now: TimeMs(clocks.wall(0).0 - 1_000), commands }
+    LogEntry { now: TimeMs(clocks.wall(0).0 - 1_000), commands }
 }
 
 /// The node that a peer executes as.

@@ -2,7 +2,7 @@
 
 use super::Fault;
 use crate::cluster::Cluster;
-use crate::dice::Dice;
+use crate::rng::SeededRng;
 
 struct Jump {
     ms: i64,
@@ -10,11 +10,11 @@ struct Jump {
     on: Option<u64>,
 }
 
-pub fn jump(dice: &mut Dice) -> Box<dyn Fault> {
-    let most_ms = *dice.pick(&[2_000, 60_000, 3_600_000, 8 * 3_600_000]);
-    let ms = dice.between(500, most_ms) as i64;
-    let ms = if dice.one_in(3) { -ms } else { ms };
-    Box::new(Jump { ms, leader: dice.one_in(2), on: None })
+pub fn jump(rng: &mut SeededRng) -> Box<dyn Fault> {
+    let most_ms = *rng.pick(&[2_000, 60_000, 3_600_000, 8 * 3_600_000]);
+    let ms = rng.between(500, most_ms) as i64;
+    let ms = if rng.one_in(3) { -ms } else { ms };
+    Box::new(Jump { ms, leader: rng.one_in(2), on: None })
 }
 
 impl Fault for Jump {

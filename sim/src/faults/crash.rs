@@ -2,7 +2,7 @@
 
 use super::Fault;
 use crate::cluster::Cluster;
-use crate::dice::Dice;
+use crate::rng::SeededRng;
 
 enum Whom {
     Any,
@@ -18,25 +18,25 @@ struct Crash {
     down: Vec<u64>,
 }
 
-fn crash(whom: Whom, dice: &mut Dice) -> Box<dyn Fault> {
-    Box::new(Crash { whom, power: dice.one_in(2), garbage: false, down: Vec::new() })
+fn crash(whom: Whom, rng: &mut SeededRng) -> Box<dyn Fault> {
+    Box::new(Crash { whom, power: rng.one_in(2), garbage: false, down: Vec::new() })
 }
 
-pub fn one(dice: &mut Dice) -> Box<dyn Fault> {
-    crash(Whom::Any, dice)
+pub fn one(rng: &mut SeededRng) -> Box<dyn Fault> {
+    crash(Whom::Any, rng)
 }
 
-pub fn leader(dice: &mut Dice) -> Box<dyn Fault> {
-    crash(Whom::Leader, dice)
+pub fn leader(rng: &mut SeededRng) -> Box<dyn Fault> {
+    crash(Whom::Leader, rng)
 }
 
-pub fn all(dice: &mut Dice) -> Box<dyn Fault> {
-    crash(Whom::All, dice)
+pub fn all(rng: &mut SeededRng) -> Box<dyn Fault> {
+    crash(Whom::All, rng)
 }
 
 /// `disk-corrupt-tail`.
-pub fn with_garbage(dice: &mut Dice) -> Box<dyn Fault> {
-    let whom = if dice.one_in(3) { Whom::All } else { Whom::Any };
+pub fn with_garbage(rng: &mut SeededRng) -> Box<dyn Fault> {
+    let whom = if rng.one_in(3) { Whom::All } else { Whom::Any };
     Box::new(Crash { whom, power: true, garbage: true, down: Vec::new() })
 }
 

@@ -2,8 +2,8 @@
 
 use super::Fault;
 use crate::cluster::Cluster;
-use crate::dice::Dice;
-use crate::disk_trouble::{Failing, Trouble};
+use crate::disk_faults::{DiskFaults, Failing};
+use crate::rng::SeededRng;
 use crate::scenario::Range;
 
 #[derive(Clone, Copy, Debug)]
@@ -26,38 +26,38 @@ struct Disk {
     on: Vec<u64>,
 }
 
-fn disk(what: What, dice: &mut Dice) -> Box<dyn Fault> {
-    let whose = if dice.one_in(3) { Whose::Leader } else { Whose::Any };
+fn disk(what: What, rng: &mut SeededRng) -> Box<dyn Fault> {
+    let whose = if rng.one_in(3) { Whose::Leader } else { Whose::Any };
     Box::new(Disk { what, whose, on: Vec::new() })
 }
 
-fn slowness(dice: &mut Dice) -> What {
-    let low = dice.between(50, 500);
-    What::Slow(Range(low, low + dice.between(50, 2_500)))
+fn slowness(rng: &mut SeededRng) -> What {
+    let low = rng.between(50, 500);
+    What::Slow(Range(low, low + rng.between(50, 2_500)))
 }
 
-pub fn slow(dice: &mut Dice) -> Box<dyn Fault> {
-    let slowness = slowness(dice);
-    disk(slowness, dice)
+pub fn slow(rng: &mut SeededRng) -> Box<dyn Fault> {
+    let slowness = slowness(rng);
+    disk(slowness, rng)
 }
 
 /// `disk-slow-all`.
-pub fn all_slow(dice: &mut Dice) -> Box<dyn Fault> {
-    Box::new(Disk { what: slowness(dice), whose: Whose::All, on: Vec::new() })
+pub fn all_slow(rng: &mut SeededRng) -> Box<dyn Fault> {
+    Box::new(Disk { what: slowness(rng), whose: Whose::All, on: Vec::new() })
 }
 
-pub fn full(dice: &mut Dice) -> Box<dyn Fault> {
-    disk(What::Full, dice)
+pub fn full(rng: &mut SeededRng) -> Box<dyn Fault> {
+    disk(What::Full, rng)
 }
 
 /// `disk-error`.
-pub fn failing(dice: &mut Dice) -> Box<dyn Fault> {
-    let operation = *dice.pick(&[Failing::Sync, Failing::Sync, Failing::Write, Failing::Read]);
-    disk(What::Failing(operation), dice)
+pub fn failing(rng: &mut SeededRng) -> Box<dyn Fault> {
+    let operation = *rng.pick(&[Failing::Sync, Failing::Sync, Failing::Write, Failing::Read]);
+    disk(What::Failing(operation), rng)
 }
 
 impl What {
-    fn set(self, trouble: &mut Trouble, on: bool) {
+    fn set(self, trouble: &mut DiskFaults, on: bool) {
         match self {
             What::Slow(range) => trouble.slow_ms = on.then_some(range),
             What::Full => trouble.full = on,
@@ -74,14 +74,14 @@ impl Fault for Disk {
             Whose::All => cluster.ids(),
         };
         for id in &self.on {
-            cluster.peer(*id).disk().trouble(|trouble| self.what.set(trouble, true));
+            cluster.peer(*id).disk().faults(|trouble| self.what.set(trouble, true));
         }
         format!("disks of peers {:?}: {:?}", self.on, self.what)
     }
 
     fn end(&mut self, cluster: &mut Cluster<'_>) {
         for id in self.on.drain(..) {
-            cluster.peer(id).disk().trouble(|trouble| self.what.set(trouble, false));
+            cluster.peer(id).disk().faults(|trouble| self.what.set(trouble, false));
         }
     }
 }

@@ -2,23 +2,23 @@
 
 use super::Fault;
 use crate::cluster::Cluster;
-use crate::dice::Dice;
+use crate::rng::SeededRng;
 
 struct Flap {
     /// How long links are cut, and how long whole, in milliseconds at most.
     most_ms: u64,
     all_of_peer: bool,
-    dice: Dice,
+    rng: SeededRng,
     links: Vec<(u64, u64)>,
     cut: bool,
     next_ms: u64,
 }
 
-pub fn links(dice: &mut Dice) -> Box<dyn Fault> {
+pub fn links(rng: &mut SeededRng) -> Box<dyn Fault> {
     Box::new(Flap {
-        most_ms: dice.between(50, 1_500),
-        all_of_peer: dice.one_in(2),
-        dice: Dice::new(dice.next(), 1),
+        most_ms: rng.between(50, 1_500),
+        all_of_peer: rng.one_in(2),
+        rng: SeededRng::new(rng.next(), 1),
         links: Vec::new(),
         cut: false,
         next_ms: 0,
@@ -51,7 +51,7 @@ impl Fault for Flap {
 
     fn step(&mut self, now_ms: u64, cluster: &mut Cluster<'_>) {
         if self.next_ms <= now_ms {
-            self.next_ms = now_ms + self.dice.between(10, self.most_ms);
+            self.next_ms = now_ms + self.rng.between(10, self.most_ms);
             self.turn(cluster);
         }
     }

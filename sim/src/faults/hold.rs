@@ -2,11 +2,11 @@
 
 use super::Fault;
 use crate::cluster::Cluster;
-use crate::dice::Dice;
+use crate::rng::SeededRng;
 
 struct Hold(Option<(String, String)>);
 
-pub fn pair(_: &mut Dice) -> Box<dyn Fault> {
+pub fn pair(_: &mut SeededRng) -> Box<dyn Fault> {
     Box::new(Hold(None))
 }
 

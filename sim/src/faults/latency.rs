@@ -2,12 +2,12 @@
 
 use super::Fault;
 use crate::cluster::{CALM_LATENCY_MS, Cluster};
-use crate::dice::Dice;
+use crate::rng::SeededRng;
 
 struct Spike(u64);
 
-pub fn spike(dice: &mut Dice) -> Box<dyn Fault> {
-    Box::new(Spike(dice.between(20, 600)))
+pub fn spike(rng: &mut SeededRng) -> Box<dyn Fault> {
+    Box::new(Spike(rng.between(20, 600)))
 }
 
 impl Fault for Spike {

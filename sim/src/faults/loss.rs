@@ -2,22 +2,22 @@
 
 use super::Fault;
 use crate::cluster::Cluster;
-use crate::dice::Dice;
-use crate::network::Weather;
+use crate::network::LinkFaults;
+use crate::rng::SeededRng;
 
-struct Loss(Weather);
+struct Loss(LinkFaults);
 
-pub fn some(dice: &mut Dice) -> Box<dyn Fault> {
-    Box::new(Loss(Weather { lost_percent: dice.between(1, 40), doubled_percent: dice.between(0, 10) }))
+pub fn some(rng: &mut SeededRng) -> Box<dyn Fault> {
+    Box::new(Loss(LinkFaults { lost_percent: rng.between(1, 40), doubled_percent: rng.between(0, 10) }))
 }
 
 impl Fault for Loss {
     fn begin(&mut self, cluster: &mut Cluster<'_>) -> String {
-        cluster.sky.set(self.0);
+        cluster.link_faults.set(self.0);
         format!("{:?}", self.0)
     }
 
     fn end(&mut self, cluster: &mut Cluster<'_>) {
-        cluster.sky.set(Weather::default());
+        cluster.link_faults.set(LinkFaults::default());
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Fault;
 use crate::cluster::Cluster;
-use crate::dice::Dice;
+use crate::rng::SeededRng;
 
 enum Direction {
     Any,
@@ -19,15 +19,15 @@ fn one_way(direction: Direction) -> Box<dyn Fault> {
     Box::new(OneWay { direction, cut: Vec::new() })
 }
 
-pub fn any(_: &mut Dice) -> Box<dyn Fault> {
+pub fn any(_: &mut SeededRng) -> Box<dyn Fault> {
     one_way(Direction::Any)
 }
 
-pub fn from_leader(_: &mut Dice) -> Box<dyn Fault> {
+pub fn from_leader(_: &mut SeededRng) -> Box<dyn Fault> {
     one_way(Direction::FromLeader)
 }
 
-pub fn to_leader(_: &mut Dice) -> Box<dyn Fault> {
+pub fn to_leader(_: &mut SeededRng) -> Box<dyn Fault> {
     one_way(Direction::ToLeader)
 }
 

@@ -2,8 +2,8 @@
 
 use super::Fault;
 use crate::cluster::Cluster;
-use crate::dice::Dice;
 use crate::membership::VOTERS;
+use crate::rng::SeededRng;
 
 struct Drain(Option<u64>);
 
@@ -22,16 +22,16 @@ struct Membership {
     done: Option<Change>,
 }
 
-pub fn drain(_: &mut Dice) -> Box<dyn Fault> {
+pub fn drain(_: &mut SeededRng) -> Box<dyn Fault> {
     Box::new(Drain(None))
 }
 
-pub fn transfer(_: &mut Dice) -> Box<dyn Fault> {
+pub fn transfer(_: &mut SeededRng) -> Box<dyn Fault> {
     Box::new(Transfer)
 }
 
-pub fn membership(dice: &mut Dice) -> Box<dyn Fault> {
-    Box::new(Membership { evict: dice.one_in(3), promote: dice.one_in(3), done: None })
+pub fn membership(rng: &mut SeededRng) -> Box<dyn Fault> {
+    Box::new(Membership { evict: rng.one_in(3), promote: rng.one_in(3), done: None })
 }
 
 impl Fault for Drain {
@@ -63,12 +63,12 @@ impl Membership {
         let voters: Vec<u64> = cluster.operator.voters().iter().copied().collect();
         let others: Vec<u64> = cluster.ids().into_iter().filter(|id| !voters.contains(id)).collect();
         if self.promote && !others.is_empty() && (voters.len() as u64) < VOTERS {
-            return Some(Change::Promoted(*cluster.dice.pick(&others)));
+            return Some(Change::Promoted(*cluster.rng.pick(&others)));
         }
         if voters.len() < 2 {
             return None;
         }
-        let id = *cluster.dice.pick(&voters);
+        let id = *cluster.rng.pick(&voters);
         Some(if self.evict { Change::Evicted(id) } else { Change::Demoted(id) })
     }
 }

@@ -2,11 +2,11 @@
 
 use super::Fault;
 use crate::cluster::Cluster;
-use crate::dice::Dice;
+use crate::rng::SeededRng;
 
 struct PairCut(Vec<(u64, u64)>);
 
-pub fn leader_and_one(_: &mut Dice) -> Box<dyn Fault> {
+pub fn leader_and_one(_: &mut SeededRng) -> Box<dyn Fault> {
     Box::new(PairCut(Vec::new()))
 }
 
@@ -17,7 +17,7 @@ impl Fault for PairCut {
         if rest.is_empty() {
             return "nobody to cut off".into();
         }
-        let one = *cluster.dice.pick(&rest);
+        let one = *cluster.rng.pick(&rest);
         rest.retain(|id| *id != one);
         let away = |other: &u64| [(leader, *other), (*other, leader), (one, *other), (*other, one)];
         self.0 = rest.iter().flat_map(away).collect();

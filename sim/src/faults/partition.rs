@@ -2,7 +2,7 @@
 
 use super::Fault;
 use crate::cluster::Cluster;
-use crate::dice::Dice;
+use crate::rng::SeededRng;
 
 enum Shape {
     AroundAny,
@@ -20,20 +20,20 @@ fn partition(shape: Shape) -> Box<dyn Fault> {
     Box::new(Partition { shape, cut: Vec::new() })
 }
 
-pub fn isolate(_: &mut Dice) -> Box<dyn Fault> {
+pub fn isolate(_: &mut SeededRng) -> Box<dyn Fault> {
     partition(Shape::AroundAny)
 }
 
-pub fn isolate_leader(_: &mut Dice) -> Box<dyn Fault> {
+pub fn isolate_leader(_: &mut SeededRng) -> Box<dyn Fault> {
     partition(Shape::AroundLeader)
 }
 
-pub fn pair(_: &mut Dice) -> Box<dyn Fault> {
+pub fn pair(_: &mut SeededRng) -> Box<dyn Fault> {
     partition(Shape::Pair)
 }
 
 /// `partition-halves`: no peer of one group hears any of the other.
-pub fn halves(_: &mut Dice) -> Box<dyn Fault> {
+pub fn halves(_: &mut SeededRng) -> Box<dyn Fault> {
     partition(Shape::Halves)
 }
 
@@ -50,7 +50,7 @@ impl Partition {
                 let (mut here, mut there) = (vec![one], Vec::new());
                 others
                     .iter()
-                    .for_each(|id| if cluster.dice.one_in(2) { here.push(*id) } else { there.push(*id) });
+                    .for_each(|id| if cluster.rng.one_in(2) { here.push(*id) } else { there.push(*id) });
                 (here, there)
             }
             Shape::AroundAny | Shape::AroundLeader => (vec![one], others),

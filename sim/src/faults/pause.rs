@@ -2,7 +2,7 @@
 
 use super::Fault;
 use crate::cluster::Cluster;
-use crate::dice::Dice;
+use crate::rng::SeededRng;
 
 struct Pause {
     leader: bool,
@@ -10,17 +10,17 @@ struct Pause {
     stopped: Option<u64>,
 }
 
-pub fn any(_: &mut Dice) -> Box<dyn Fault> {
+pub fn any(_: &mut SeededRng) -> Box<dyn Fault> {
     Box::new(Pause { leader: false, machine: false, stopped: None })
 }
 
-pub fn leader(_: &mut Dice) -> Box<dyn Fault> {
+pub fn leader(_: &mut SeededRng) -> Box<dyn Fault> {
     Box::new(Pause { leader: true, machine: false, stopped: None })
 }
 
 /// `machine-pause`: the watchdog stands still too, only boot time goes on.
-pub fn machine(dice: &mut Dice) -> Box<dyn Fault> {
-    Box::new(Pause { leader: dice.one_in(2), machine: true, stopped: None })
+pub fn machine(rng: &mut SeededRng) -> Box<dyn Fault> {
+    Box::new(Pause { leader: rng.one_in(2), machine: true, stopped: None })
 }
 
 impl Fault for Pause {

@@ -2,11 +2,11 @@
 
 use super::Fault;
 use crate::cluster::Cluster;
-use crate::dice::Dice;
+use crate::rng::SeededRng;
 
 struct Power(Vec<u64>);
 
-pub fn all(_: &mut Dice) -> Box<dyn Fault> {
+pub fn all(_: &mut SeededRng) -> Box<dyn Fault> {
     Box::new(Power(Vec::new()))
 }
 

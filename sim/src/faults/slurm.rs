@@ -3,7 +3,7 @@
 
 use super::Fault;
 use crate::cluster::Cluster;
-use crate::dice::Dice;
+use crate::rng::SeededRng;
 use crate::scenario::Range;
 use crate::slurm::Trouble;
 
@@ -20,42 +20,42 @@ struct Lasting {
     set: Set,
 }
 
-fn lasting(dice: &mut Dice, name: &'static str, set: Set) -> Box<dyn Fault> {
-    let low = dice.between(20, 800);
-    let drawn = Drawn { range: Range(low, low + dice.between(50, 4_500)), coin: dice.one_in(2) };
+fn lasting(rng: &mut SeededRng, name: &'static str, set: Set) -> Box<dyn Fault> {
+    let low = rng.between(20, 800);
+    let drawn = Drawn { range: Range(low, low + rng.between(50, 4_500)), coin: rng.one_in(2) };
     Box::new(Lasting { name, drawn, set })
 }
 
 /// `slurm-down`: no controller answers. Half of the time it comes back without a job for a while, as one does that reads
 /// its state.
-pub fn down(dice: &mut Dice) -> Box<dyn Fault> {
-    lasting(dice, "Slurm's controller is away", |trouble, drawn, on| match drawn.coin {
+pub fn down(rng: &mut SeededRng) -> Box<dyn Fault> {
+    lasting(rng, "Slurm's controller is away", |trouble, drawn, on| match drawn.coin {
         true => trouble.empty = on,
         false => trouble.down = on,
     })
 }
 
 /// `slurm-slow`: commands take long, and answers get lost.
-pub fn slow(dice: &mut Dice) -> Box<dyn Fault> {
-    lasting(dice, "Slurm answers late", |trouble, drawn, on| {
+pub fn slow(rng: &mut SeededRng) -> Box<dyn Fault> {
+    lasting(rng, "Slurm answers late", |trouble, drawn, on| {
         trouble.slow_ms = on.then_some(drawn.range);
         trouble.loses_answers = on;
     })
 }
 
 /// `slurm-purge`: records of ended jobs go at once.
-pub fn purge(dice: &mut Dice) -> Box<dyn Fault> {
-    lasting(dice, "Slurm purges its records", |trouble, _, on| trouble.purges = on)
+pub fn purge(rng: &mut SeededRng) -> Box<dyn Fault> {
+    lasting(rng, "Slurm purges its records", |trouble, _, on| trouble.purges = on)
 }
 
 /// `folder-away`: the shared folder cannot be reached, or hangs.
-pub fn folder_away(dice: &mut Dice) -> Box<dyn Fault> {
-    lasting(dice, "the shared folder is away", |trouble, _, on| trouble.folder_away = on)
+pub fn folder_away(rng: &mut SeededRng) -> Box<dyn Fault> {
+    lasting(rng, "the shared folder is away", |trouble, _, on| trouble.folder_away = on)
 }
 
 /// `folder-stale`: what is written in the shared folder stays unseen elsewhere for a while.
-pub fn folder_stale(dice: &mut Dice) -> Box<dyn Fault> {
-    lasting(dice, "the shared folder is stale", |trouble, drawn, on| {
+pub fn folder_stale(rng: &mut SeededRng) -> Box<dyn Fault> {
+    lasting(rng, "the shared folder is stale", |trouble, drawn, on| {
         trouble.stale_ms = on.then_some(drawn.range);
     })
 }
@@ -78,17 +78,17 @@ enum Blow {
 }
 
 /// `slurm-forgets`: the controller crashes and comes back with what it saved some seconds ago.
-pub fn forgets(_: &mut Dice) -> Box<dyn Fault> {
+pub fn forgets(_: &mut SeededRng) -> Box<dyn Fault> {
     Box::new(Blow::Forget)
 }
 
 /// `slurm-node-fails`: what runs on it goes on.
-pub fn node_fails(_: &mut Dice) -> Box<dyn Fault> {
+pub fn node_fails(_: &mut SeededRng) -> Box<dyn Fault> {
     Box::new(Blow::NodeFails)
 }
 
 /// `slurm-preempts` a job for another.
-pub fn preempts(_: &mut Dice) -> Box<dyn Fault> {
+pub fn preempts(_: &mut SeededRng) -> Box<dyn Fault> {
     Box::new(Blow::Preempt)
 }
 

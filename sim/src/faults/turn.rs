@@ -2,11 +2,11 @@
 
 use super::Fault;
 use crate::cluster::Cluster;
-use crate::dice::Dice;
+use crate::rng::SeededRng;
 
 struct Turn(Option<u64>);
 
-pub fn restart_next(_: &mut Dice) -> Box<dyn Fault> {
+pub fn restart_next(_: &mut SeededRng) -> Box<dyn Fault> {
     Box::new(Turn(None))
 }
 

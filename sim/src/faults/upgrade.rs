@@ -2,11 +2,11 @@
 
 use super::Fault;
 use crate::cluster::Cluster;
-use crate::dice::Dice;
+use crate::rng::SeededRng;
 
 struct Upgrade(Option<u64>);
 
-pub fn next(_: &mut Dice) -> Box<dyn Fault> {
+pub fn next(_: &mut SeededRng) -> Box<dyn Fault> {
     Box::new(Upgrade(None))
 }
 

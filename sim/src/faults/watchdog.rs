@@ -2,7 +2,7 @@
 
 use super::Fault;
 use crate::cluster::Cluster;
-use crate::dice::Dice;
+use crate::rng::SeededRng;
 
 /// Longest time until the node has another watchdog, in milliseconds.
 const AWAY_MS: u64 = 3_000;
@@ -15,11 +15,11 @@ struct Slow {
     on: Option<u64>,
 }
 
-pub fn dead(dice: &mut Dice) -> Box<dyn Fault> {
-    Box::new(Dead { away_ms: dice.between(20, AWAY_MS) })
+pub fn dead(rng: &mut SeededRng) -> Box<dyn Fault> {
+    Box::new(Dead { away_ms: rng.between(20, AWAY_MS) })
 }
 
-pub fn slow(_: &mut Dice) -> Box<dyn Fault> {
+pub fn slow(_: &mut SeededRng) -> Box<dyn Fault> {
     Box::new(Slow { on: None })
 }
 

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use stint_executor::{Launch, LogChunk, LogError, LogStream};
 use stint_protocol::LeaseId;
-use stint_slurm_bridge::desk::Timing;
-use stint_slurm_bridge::door::{Files, Grant, JobId, Later, Order, Record, Seen, Shelf, Slurm, SubmitError};
+use stint_slurm_bridge::controller::Timing;
+use stint_slurm_bridge::doors::{
+    BoxFuture, JobCommand, JobDir, JobId, JobRecord, JobReport, ListedJob, Slurm, SubmitError, TimeGrant,
+};
 use stint_slurm_bridge::limits;
-use stint_slurm_bridge::state::Told;
+use stint_slurm_bridge::state::JobState;
 use tokio::time::sleep;
 
 use super::{CALL_MS, Inner, Job, SlurmWorld};
@@ -43,7 +45,7 @@ pub struct Doors {
 
 impl Doors {
     /// What an earlier process of the node left; false: not all of it can be accounted for.
-    pub fn open(&self) -> (Vec<Record>, bool) {
+    pub fn open(&self) -> (Vec<JobRecord>, bool) {
         let inner = self.world.inner();
         let own = inner.folders.values().filter(|folder| folder.node == self.node && !folder.done);
         let (mut records, mut accounted) = (Vec::new(), true);
@@ -58,14 +60,14 @@ impl Doors {
 
     fn call_ms(inner: &mut Inner) -> u64 {
         let range = inner.trouble.slow_ms.unwrap_or(CALL_MS);
-        inner.dice.within(range)
+        inner.rng.within(range)
     }
 
     /// Waits as long as a command takes, then asks the controller.
     fn ask<T: Send + 'static>(
         &self,
         what: impl FnOnce(&mut Inner) -> T + Send + 'static,
-    ) -> Later<Result<T, String>> {
+    ) -> BoxFuture<Result<T, String>> {
         let world = self.world.clone();
         Box::pin(async move {
             let call_ms = Self::call_ms(&mut world.inner());
@@ -81,12 +83,12 @@ impl Doors {
     fn files<T: Send + 'static>(
         &self,
         what: impl FnOnce(&mut Inner) -> T + Send + 'static,
-    ) -> Later<Result<T, String>> {
+    ) -> BoxFuture<Result<T, String>> {
         let world = self.world.clone();
         Box::pin(async move {
             let (away, hangs) = {
                 let mut inner = world.inner();
-                (inner.trouble.folder_away, inner.dice.one_in(2))
+                (inner.trouble.folder_away, inner.rng.one_in(2))
             };
             if away && hangs {
                 sleep(Duration::from_millis(HANGS_MS)).await;
@@ -100,7 +102,7 @@ impl Doors {
 }
 
 impl Slurm for Doors {
-    fn submit(&self, launch: &Launch) -> Later<Result<JobId, SubmitError>> {
+    fn submit(&self, launch: &Launch) -> BoxFuture<Result<JobId, SubmitError>> {
         let (doors, launch) = (self.clone(), launch.clone());
         Box::pin(async move {
             let (job, lost, call_ms, down) = {
@@ -108,15 +110,15 @@ impl Slurm for Doors {
                 let call_ms = Self::call_ms(&mut inner);
                 let job = inner.next_job();
                 let now = inner.time.ms();
-                let shown = Told::Waits;
+                let shown = JobState::Waiting;
                 let new = Job { node: doors.node, launch, shown, since_ms: now, begins_ms: now };
                 // Once it is on its way it arrives, whatever becomes of who sent it.
-                let at = now + inner.dice.between(0, call_ms);
+                let at = now + inner.rng.between(0, call_ms);
                 let down = inner.trouble.down;
-                if !down || inner.dice.one_in(4) {
+                if !down || inner.rng.one_in(4) {
                     inner.arriving.push((at, job, new));
                 }
-                let lost = inner.trouble.loses_answers && inner.dice.one_in(2);
+                let lost = inner.trouble.loses_answers && inner.rng.one_in(2);
                 (job, lost, call_ms, down)
             };
             sleep(Duration::from_millis(call_ms)).await;
@@ -127,24 +129,24 @@ impl Slurm for Doors {
         })
     }
 
-    fn jobs(&self) -> Later<Result<Vec<Seen>, String>> {
+    fn jobs(&self) -> BoxFuture<Result<Vec<ListedJob>, String>> {
         let node = self.node;
         self.ask(move |inner| {
             if inner.trouble.empty {
                 return Vec::new();
             }
             let own = inner.jobs.iter().filter(|(_, job)| job.node == node);
-            let seen = own.map(|(id, job)| Seen {
+            let seen = own.map(|(id, job)| ListedJob {
                 job: *id,
                 lease: job.launch.lease,
-                told: job.shown.clone(),
-                words: format!("Slurm job {id}"),
+                state: job.shown.clone(),
+                message: format!("Slurm job {id}"),
             });
             seen.collect()
         })
     }
 
-    fn cancel(&self, lease: LeaseId, job: JobId) -> Later<Result<(), String>> {
+    fn cancel(&self, lease: LeaseId, job: JobId) -> BoxFuture<Result<(), String>> {
         self.ask(move |inner| {
             if inner.jobs.get(&job).is_none_or(|job| job.launch.lease != lease) {
                 return;
@@ -155,8 +157,8 @@ impl Slurm for Doors {
     }
 }
 
-impl Shelf for Doors {
-    fn prepare(&self, launch: &Launch) -> Later<Result<(), String>> {
+impl JobDir for Doors {
+    fn prepare(&self, launch: &Launch) -> BoxFuture<Result<(), String>> {
         let (lease, node) = (launch.lease, self.node);
         self.files(move |inner| {
             let folder = inner.folders.entry(lease).or_default();
@@ -165,7 +167,7 @@ impl Shelf for Doors {
         })
     }
 
-    fn store(&self, record: Record) -> Later<Result<(), String>> {
+    fn store(&self, record: JobRecord) -> BoxFuture<Result<(), String>> {
         let boot = self.boot;
         self.files(move |inner| {
             let folder = inner.folders.entry(record.lease).or_default();
@@ -176,20 +178,20 @@ impl Shelf for Doors {
         })
     }
 
-    fn look(&self, lease: LeaseId) -> Later<Result<Files, String>> {
+    fn read_report(&self, lease: LeaseId) -> BoxFuture<Result<JobReport, String>> {
         self.files(move |inner| {
             let now = inner.time.ms();
             let folder = inner.folders.entry(lease).or_default();
-            Files { ask: folder.ask.read(now), exit: folder.exit.read(now) }
+            JobReport { ask: folder.ask.read(now), exit: folder.exit.read(now) }
         })
     }
 
-    fn grant(&self, lease: LeaseId, grant: Grant) -> Later<Result<(), String>> {
+    fn grant(&self, lease: LeaseId, grant: TimeGrant) -> BoxFuture<Result<(), String>> {
         let node = self.node;
         self.files(move |inner| {
             let now = inner.time.ms();
             let at = inner.seen_at(now);
-            let Grant { number, left_ms, order, .. } = grant;
+            let TimeGrant { number, left_ms, command: order, .. } = grant;
             inner
                 .oracle
                 .say(&format!("node {node} answers {number} of {lease} with {left_ms} ms, {order:?}"));
@@ -197,7 +199,7 @@ impl Shelf for Doors {
             if grant.revision >= folder.grant_revision {
                 folder.grant_revision = grant.revision;
                 folder.granted_ms.get_or_insert(now);
-                if grant.order == Order::Run {
+                if grant.command == JobCommand::Run {
                     // What its node counts with: a job is given less, for its clock.
                     let counted_ms = grant.left_ms * 100 / (100 - limits::CLOCK_DRIFT_PERCENT);
                     folder.granted_until_ms = folder.granted_until_ms.max(now + counted_ms);
@@ -207,7 +209,7 @@ impl Shelf for Doors {
         })
     }
 
-    fn forget(&self, lease: LeaseId) -> Later<Result<(), String>> {
+    fn forget(&self, lease: LeaseId) -> BoxFuture<Result<(), String>> {
         self.files(move |inner| inner.folders.entry(lease).or_default().done = true)
     }
 
@@ -217,7 +219,7 @@ impl Shelf for Doors {
         _: LogStream,
         offset: u64,
         max: usize,
-    ) -> Later<Result<LogChunk, LogError>> {
+    ) -> BoxFuture<Result<LogChunk, LogError>> {
         let known = self.world.inner().folders.get(&lease).is_some_and(|folder| folder.node == self.node);
         Box::pin(async move {
             if !known {
@@ -231,11 +233,16 @@ impl Shelf for Doors {
     }
 
     /// Simulated programs say nothing of it.
-    fn progress(&self, _: LeaseId) -> Later<Result<LogChunk, LogError>> {
+    fn progress(&self, _: LeaseId) -> BoxFuture<Result<LogChunk, LogError>> {
         Box::pin(async { Ok(LogChunk::default()) })
     }
 
-    fn log_tail(&self, lease: LeaseId, stream: LogStream, max: usize) -> Later<Result<LogChunk, LogError>> {
+    fn log_tail(
+        &self,
+        lease: LeaseId,
+        stream: LogStream,
+        max: usize,
+    ) -> BoxFuture<Result<LogChunk, LogError>> {
         self.read_log(lease, stream, 0, max)
     }
 }

@@ -1,6 +1,6 @@
 //! The folder of one attempt, as the file system that all share keeps it. What is written is seen elsewhere a little later.
 
-use stint_slurm_bridge::door::{Exit, Grant, JobId, Record};
+use stint_slurm_bridge::doors::{JobId, JobRecord, ProgramExit, TimeGrant};
 
 /// A file of one line.
 #[derive(Clone)]
@@ -39,15 +39,15 @@ pub struct Folder {
     /// Whose it is.
     pub node: u64,
     /// With the boot of the node that wrote it.
-    pub record: Option<(u64, Record)>,
+    pub record: Option<(u64, JobRecord)>,
     pub grant_revision: u64,
-    pub go: Line<Grant>,
+    pub go: Line<TimeGrant>,
     /// When its node gave it time for the first time: run times count from there.
     pub granted_ms: Option<u64>,
     /// Until when it was given time, by the world's time.
     pub granted_until_ms: u64,
     pub ask: Line<(u64, JobId)>,
-    pub exit: Line<Exit>,
+    pub exit: Line<ProgramExit>,
     /// A script of it began: `mkdir` works once, at once for everybody.
     pub began: bool,
     pub began_program: bool,

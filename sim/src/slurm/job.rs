@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use stint_executor::Launch;
 use stint_protocol::{BootMs, EndKind, LeaseId};
-use stint_slurm_bridge::door::{By, Exit, JobId, Order};
-use stint_slurm_bridge::state::{How, REFUSAL, of_shell};
+use stint_slurm_bridge::doors::{JobCommand, JobId, ProgramExit, StoppedBy};
+use stint_slurm_bridge::state::{EndReason, REFUSAL, end_of_shell_code};
 
 use super::doors::GUARD_MS;
 use super::{Inner, SLURM};
-use crate::dice::Dice;
 use crate::oracle::Start;
 use crate::plant::Plant;
 use crate::program::{Program, spawn_failure};
+use crate::rng::SeededRng;
 
 /// Between two looks of a script, in milliseconds; a second in truth.
 const LOOK_MS: u64 = 100;
@@ -62,23 +62,23 @@ pub struct Script {
     answered: u64,
     given_ms: u64,
     until_ms: u64,
-    order: Order,
+    order: JobCommand,
     /// Why its program was told to end: by its node, or as its time was over. The first reason counts.
-    told: Option<Reason>,
+    reason: Option<Reason>,
     program: Option<Program>,
     killed: Option<(u64, Ending)>,
 }
 
 /// How a job is over: Slurm's word, and its exit code.
-type Left = (How, Option<(i32, i32)>);
+type Left = (EndReason, Option<(i32, i32)>);
 
 impl Script {
-    pub fn new(job: JobId, launch: Launch, dice: &mut Dice, now: u64) -> Self {
+    pub fn new(job: JobId, launch: Launch, rng: &mut SeededRng, now: u64) -> Self {
         let mut script = Self {
             job,
             is_current: true,
             launch,
-            drift_ppm: dice.between(0, 2 * DRIFT_PPM) as i64 - DRIFT_PPM as i64,
+            drift_ppm: rng.between(0, 2 * DRIFT_PPM) as i64 - DRIFT_PPM as i64,
             begun: false,
             next_ms: now,
             give_up_ms: 0,
@@ -88,8 +88,8 @@ impl Script {
             answered: 0,
             given_ms: 0,
             until_ms: 0,
-            order: Order::Run,
-            told: None,
+            order: JobCommand::Run,
+            reason: None,
             program: None,
             killed: None,
         };
@@ -119,7 +119,7 @@ impl Script {
         if let Some((_, why)) = self.killed.filter(|(at, _)| *at <= now) {
             let kind = if why == Ending::Cancelled { self.stopped_kind(slurm, now) } else { EndKind::Lost };
             self.ends_with_its_job(slurm, kind, now);
-            let how = if why == Ending::Cancelled { How::Cancelled } else { How::Preempted };
+            let how = if why == Ending::Cancelled { EndReason::Cancelled } else { EndReason::Preempted };
             return Some((how, Some((0, 15))));
         }
         if let Some(left) = self.program.as_ref().and_then(|program| program.over(BootMs(now))) {
@@ -136,7 +136,7 @@ impl Script {
             let folder = slurm.folders.entry(self.lease()).or_default();
             let first = !std::mem::replace(&mut folder.began, true);
             if !first && slurm.plant != Some(Plant::SlurmBeginsTwice) {
-                return Some((How::Ended, Some((REFUSAL, 0))));
+                return Some((EndReason::Ended, Some((REFUSAL, 0))));
             }
             self.begun = true;
             self.ask(slurm, now);
@@ -148,27 +148,27 @@ impl Script {
             return None;
         }
         let clock = self.clock(now);
-        if self.order != Order::Run {
-            return Some(self.refuses(slurm, Exit::Code { code: REFUSAL, by: By::Node }, now));
+        if self.order != JobCommand::Run {
+            return Some(self.refuses(slurm, ProgramExit::Code { code: REFUSAL, by: StoppedBy::Node }, now));
         }
         if self.answered == 0 {
             if clock >= self.asked_ms + ASK_AGAIN_MS {
                 self.ask(slurm, now);
             }
             let gives_up = clock >= self.give_up_ms;
-            return gives_up.then(|| self.refuses(slurm, Exit::OutOfTime, now));
+            return gives_up.then(|| self.refuses(slurm, ProgramExit::OutOfTime, now));
         }
         if clock >= self.until_ms {
-            return Some(self.refuses(slurm, Exit::OutOfTime, now));
+            return Some(self.refuses(slurm, ProgramExit::OutOfTime, now));
         }
         self.begin(slurm, now)
     }
 
     /// Ends without having begun its program, and says why.
-    fn refuses(&self, slurm: &mut Inner, exit: Exit, now: u64) -> Left {
+    fn refuses(&self, slurm: &mut Inner, exit: ProgramExit, now: u64) -> Left {
         let at = slurm.seen_at(now);
         slurm.folders.entry(self.lease()).or_default().exit.write(at, exit);
-        (How::Ended, Some((REFUSAL, 0)))
+        (EndReason::Ended, Some((REFUSAL, 0)))
     }
 
     fn ask(&mut self, slurm: &mut Inner, now: u64) {
@@ -182,7 +182,7 @@ impl Script {
 
     fn hear(&mut self, slurm: &mut Inner, now: u64) {
         let Some(grant) = slurm.folders.entry(self.lease()).or_default().go.read(now) else { return };
-        self.order = grant.order;
+        self.order = grant.command;
         let Some(asked_ms) = self.open.get(&grant.number).copied() else { return };
         self.open.retain(|number, _| *number > grant.number);
         let from = if slurm.plant == Some(Plant::SlurmLateCount) { self.clock(now) } else { asked_ms };
@@ -201,22 +201,22 @@ impl Script {
             Some(EndKind::NotRunnable) => {
                 let folder = slurm.folders.entry(lease).or_default();
                 folder.began_program = true;
-                folder.exit.write(at, Exit::NotRunnable);
+                folder.exit.write(at, ProgramExit::NotRunnable);
                 slurm.oracle.on_end(SLURM, lease, &EndKind::NotRunnable, false);
-                return Some((How::Ended, Some((127, 0))));
+                return Some((EndReason::Ended, Some((127, 0))));
             }
             // A node of Slurm that fails as it begins.
             Some(_) => {
                 slurm.folders.entry(lease).or_default().began_program = true;
                 slurm.oracle.on_end(SLURM, lease, &EndKind::Lost, false);
-                return Some((How::NodeFailed, None));
+                return Some((EndReason::NodeFailed, None));
             }
             None => {}
         }
         slurm.folders.entry(lease).or_default().began_program = true;
-        let program = Program::drawn(lease, &slurm.rules, &mut slurm.dice, BootMs(now));
+        let program = Program::drawn(lease, &slurm.rules, &mut slurm.rng, BootMs(now));
         self.program = Some(program.or_recorded(&self.launch.spec.command));
-        slurm.oracle.on_start(&Start::of(SLURM, &self.launch));
+        slurm.oracle.on_start(&Start::from_launch(SLURM, &self.launch));
         None
     }
 
@@ -224,22 +224,26 @@ impl Script {
     fn guard(&mut self, slurm: &mut Inner, now: u64) {
         let grace_ms = self.launch.spec.stop_grace_ms;
         let deaf = slurm.plant == Some(Plant::SlurmDeafGuard);
-        let (soon, clock) = (now + slurm.dice.between(1, 60), self.clock(now));
+        let (soon, clock) = (now + slurm.rng.between(1, 60), self.clock(now));
         let Some(program) = self.program.as_mut() else { return };
-        if clock >= self.until_ms && !deaf || self.order == Order::Kill {
-            self.told.get_or_insert(if self.order == Order::Kill { Reason::Order } else { Reason::Time });
+        if clock >= self.until_ms && !deaf || self.order == JobCommand::Kill {
+            self.reason.get_or_insert(if self.order == JobCommand::Kill {
+                Reason::Order
+            } else {
+                Reason::Time
+            });
             program.dies(BootMs(soon));
-        } else if self.told.is_none()
-            && (self.order == Order::Term || clock + grace_ms >= self.until_ms)
+        } else if self.reason.is_none()
+            && (self.order == JobCommand::Term || clock + grace_ms >= self.until_ms)
             && !deaf
         {
-            self.told = Some(if self.order == Order::Term { Reason::Order } else { Reason::Time });
+            self.reason = Some(if self.order == JobCommand::Term { Reason::Order } else { Reason::Time });
             if program.obeys_term {
                 program.dies(BootMs(soon));
             }
         }
         let again_ms = if self.answered == self.number { self.given_ms / 3 } else { ASK_AGAIN_MS };
-        if self.order == Order::Run && clock >= self.asked_ms + again_ms {
+        if self.order == JobCommand::Run && clock >= self.asked_ms + again_ms {
             self.ask(slurm, now);
         }
     }
@@ -269,12 +273,15 @@ impl Script {
     /// Slurm ends it. Where its program obeys TERM its script has the time to say so.
     fn ends_with_its_job(&mut self, slurm: &mut Inner, kind: EndKind, now: u64) {
         let obeys = self.program.as_ref().is_some_and(|program| program.obeys_term);
-        if obeys && slurm.dice.one_in(2) {
+        if obeys && slurm.rng.one_in(2) {
             let code = 128 + 15;
-            slurm.oracle.on_seen_as(self.lease(), &of_shell(code));
-            let by = if self.told == Some(Reason::Order) { By::Node } else { By::Slurm };
-            let exit =
-                if self.told == Some(Reason::Time) { Exit::OutOfTime } else { Exit::Code { code, by } };
+            slurm.oracle.on_seen_as(self.lease(), &end_of_shell_code(code));
+            let by = if self.reason == Some(Reason::Order) { StoppedBy::Node } else { StoppedBy::Slurm };
+            let exit = if self.reason == Some(Reason::Time) {
+                ProgramExit::OutOfTime
+            } else {
+                ProgramExit::Code { code, by }
+            };
             let at = slurm.seen_at(now);
             slurm.folders.entry(self.lease()).or_default().exit.write(at, exit);
         }
@@ -283,30 +290,30 @@ impl Script {
 
     fn ends_by_itself(&mut self, slurm: &mut Inner, own: EndKind, now: u64) -> Left {
         let kind = match &own {
-            _ if self.told == Some(Reason::Time) => EndKind::Lost,
-            _ if self.told == Some(Reason::Order) => self.stopped_kind(slurm, now),
-            EndKind::Exited(code) => of_shell(*code),
+            _ if self.reason == Some(Reason::Time) => EndKind::Lost,
+            _ if self.reason == Some(Reason::Order) => self.stopped_kind(slurm, now),
+            EndKind::Exited(code) => end_of_shell_code(*code),
             // What the node of Slurm does wrong.
             EndKind::StartFailed => EndKind::Lost,
             other => other.clone(),
         };
         let (how, code) = match &own {
-            EndKind::Exited(code) => (How::Ended, *code),
-            EndKind::Signalled(signal) => (How::Ended, 128 + signal),
-            EndKind::OutOfMemory => (How::OutOfMemory, 137),
-            _ => (How::NodeFailed, 1),
+            EndKind::Exited(code) => (EndReason::Ended, *code),
+            EndKind::Signalled(signal) => (EndReason::Ended, 128 + signal),
+            EndKind::OutOfMemory => (EndReason::OutOfMemory, 137),
+            _ => (EndReason::NodeFailed, 1),
         };
         self.program_ends(slurm, kind);
         if own == EndKind::OutOfMemory {
             // All that the script itself sees.
             slurm.oracle.on_seen_as(self.lease(), &EndKind::Signalled(9));
         }
-        if how != How::NodeFailed {
+        if how != EndReason::NodeFailed {
             let at = slurm.seen_at(now);
-            let exit = match self.told {
-                Some(Reason::Time) => Exit::OutOfTime,
-                Some(Reason::Order) => Exit::Code { code, by: By::Node },
-                None => Exit::Code { code, by: By::Itself },
+            let exit = match self.reason {
+                Some(Reason::Time) => ProgramExit::OutOfTime,
+                Some(Reason::Order) => ProgramExit::Code { code, by: StoppedBy::Node },
+                None => ProgramExit::Code { code, by: StoppedBy::Itself },
             };
             slurm.folders.entry(self.lease()).or_default().exit.write(at, exit);
         }

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use stint_protocol::LeaseId;
 
 use crate::shim_api::layout::{Layout, folder_name};
-use crate::shim_api::request::{GivenMount, Order};
+use crate::shim_api::request::{ResolvedMount, StartRequest};
 use crate::sys::spawn::{Container, Laid};
 
 /// Where crun writes its messages for an attempt.
@@ -43,8 +43,8 @@ fn mount_place(bundle: &Path, number: usize) -> PathBuf {
 }
 
 /// Makes the places of an order's mounts. No program of the attempt reaches them.
-fn mounts(order: &Order, bundle: &Path) -> io::Result<Vec<Laid>> {
-    let laid = |(number, mount): (usize, &GivenMount)| {
+fn mounts(request: &StartRequest, bundle: &Path) -> io::Result<Vec<Laid>> {
+    let laid = |(number, mount): (usize, &ResolvedMount)| {
         let place = mount_place(bundle, number);
         if mount.folder {
             std::fs::DirBuilder::new().recursive(true).create(&place)?;
@@ -53,24 +53,24 @@ fn mounts(order: &Order, bundle: &Path) -> io::Result<Vec<Laid>> {
         }
         Ok(Laid { source: text(&mount.source), place: flag("", &place), writable: mount.writable })
     };
-    order.mounts.iter().enumerate().map(laid).collect()
+    request.mounts.iter().enumerate().map(laid).collect()
 }
 
 /// Writes the bundle of an attempt and prepares the commands.
-pub fn make(layout: &Layout, order: &Order) -> io::Result<Container> {
-    let folder = bundle_folder(layout, order.lease);
+pub fn make(layout: &Layout, request: &StartRequest) -> io::Result<Container> {
+    let folder = bundle_folder(layout, request.lease);
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-    let rootfs = rootfs::make(layout, order, &folder)?;
-    let devices = cdi::devices(order);
-    let config = config::config(layout, order, &rootfs, devices).map_err(io::Error::other)?;
+    let rootfs = rootfs::make(layout, request, &folder)?;
+    let devices = cdi::devices(request);
+    let config = config::config(layout, request, &rootfs, devices).map_err(io::Error::other)?;
     std::fs::write(folder.join("config.json"), serde_json::to_vec(&config)?)?;
 
-    let crun = order.crun.as_deref().ok_or_else(|| io::Error::other("crun was not found on this node"))?;
-    let (state, id) = (layout.crun_state(), folder_name(order.lease));
+    let crun = request.crun.as_deref().ok_or_else(|| io::Error::other("crun was not found on this node"))?;
+    let (state, id) = (layout.crun_state(), folder_name(request.lease));
     let pid_file = folder.join("pid");
     let common = || {
         let root = flag("--root=", &state);
-        let log = flag("--log=file:", &log_file(layout, order.lease));
+        let log = flag("--log=file:", &log_file(layout, request.lease));
         vec![text(crun), root, log, text("--cgroup-manager=disabled")]
     };
     let mut create = common();
@@ -83,7 +83,7 @@ pub fn make(layout: &Layout, order: &Order) -> io::Result<Container> {
         env: vec![text("PATH=/usr/sbin:/usr/bin:/sbin:/bin")],
         pid_file: flag("", &pid_file),
         overlay: rootfs.overlay,
-        mounts: mounts(order, &folder)?,
+        mounts: mounts(request, &folder)?,
     })
 }
 

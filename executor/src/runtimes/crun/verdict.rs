@@ -9,27 +9,27 @@ use crate::sys::spawn::Step;
 
 /// None: it failed at something else than crun.
 pub fn not_started(failed: &Failed<'_>) -> Option<(EndKind, String)> {
-    let Failed { layout, order, step, number } = *failed;
+    let Failed { layout, request, step, number } = *failed;
     if !matches!(step, Step::CrunCreate | Step::CrunStart) {
         return None;
     }
-    let text = std::fs::read_to_string(bundle::log_file(layout, order.lease)).unwrap_or_default();
+    let text = std::fs::read_to_string(bundle::log_file(layout, request.lease)).unwrap_or_default();
     let said: Vec<&str> = text.lines().filter_map(message_of_log_line).collect();
-    let words = said.join("; ");
+    let message = said.join("; ");
     let users_fault = ["executable", "exec format", "invalid rootfs", "rootfs"]
         .iter()
-        .any(|part| words.to_lowercase().contains(part))
-        || order.working_dir.as_deref().is_some_and(|wanted| words.contains(&format!("`{wanted}`")))
-        || order.mounts.iter().any(|mount| names(&words, &mount.target));
+        .any(|part| message.to_lowercase().contains(part))
+        || request.working_dir.as_deref().is_some_and(|wanted| message.contains(&format!("`{wanted}`")))
+        || request.mounts.iter().any(|mount| names(&message, &mount.target));
     let kind = if users_fault { EndKind::NotRunnable } else { EndKind::StartFailed };
-    let shown = if words.is_empty() { format!("exit status {number}") } else { words };
+    let shown = if message.is_empty() { format!("exit status {number}") } else { message };
     Some((kind, clip(format!("{}: {shown}", step.as_str()))))
 }
 
 /// Whether crun speaks of a place in the container: it quotes it, mostly without the slash that it begins with.
-fn names(words: &str, place: &str) -> bool {
+fn names(message: &str, place: &str) -> bool {
     let bare = place.trim_start_matches('/');
-    [place, bare].iter().any(|place| words.contains(&format!("`{place}`")))
+    [place, bare].iter().any(|place| message.contains(&format!("`{place}`")))
 }
 
 /// The message of a line as crun logs it: `2026-01-02T03:04:05.678901Z: message`.

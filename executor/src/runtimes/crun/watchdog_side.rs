@@ -24,12 +24,12 @@ impl WatchdogSide for Container {
     fn start(&self, start: Start<'_>) -> Result<Started, StartError> {
         let needed = "the crun runtime needs pid namespaces, which this host does not permit";
         let namespaces = start.namespaces.ok_or(StartError::Impossible(needed))?;
-        let container = bundle::make(start.layout, start.order)
+        let container = bundle::make(start.layout, start.request)
             .map_err(StartError::while_doing("making the crun bundle"))?;
         let program = Program {
             container: Some(container),
-            owner: Some(bundle::user(start.order)),
-            own_network: has_no_network(start.order),
+            owner: Some(bundle::user(start.request)),
+            own_network: has_no_network(start.request),
             ..in_folder(&start, WORK)
         };
         start.launch(&program, Some(namespaces))

@@ -10,50 +10,55 @@ use bollard::models::{
 use super::{LABEL_EXECUTOR, LABEL_LEASE};
 use crate::shim_api::inside::{LABEL, SECRETS, WORK};
 use crate::shim_api::layout::{Layout, folder_name};
-use crate::shim_api::request::{DockerOrder, Order};
+use crate::shim_api::request::{DockerRequest, StartRequest};
 use crate::working_dir;
 
 /// The container of an order, of an image that is already here.
-pub fn body(layout: &Layout, order: &Order, docker: &DockerOrder, image: String) -> ContainerCreateBody {
-    let mut env = order.environment.clone();
-    env.extend(order.secret_variables(SECRETS));
-    env.push(format!("{LABEL}={}", layout.attempt(order.lease).display()));
+pub fn body(
+    layout: &Layout,
+    request: &StartRequest,
+    docker: &DockerRequest,
+    image: String,
+) -> ContainerCreateBody {
+    let mut env = request.environment.clone();
+    env.extend(request.secret_variables(SECRETS));
+    env.push(format!("{LABEL}={}", layout.attempt(request.lease).display()));
     let working_dir =
-        order.working_dir.as_deref().map_or_else(|| WORK.into(), |dir| working_dir::inside(dir, WORK));
+        request.working_dir.as_deref().map_or_else(|| WORK.into(), |dir| working_dir::inside(dir, WORK));
     ContainerCreateBody {
         image: Some(image),
         // The task's command replaces the image's whole command line; without one the image's own runs.
-        entrypoint: (!order.command.is_empty()).then(|| order.command.clone()),
+        entrypoint: (!request.command.is_empty()).then(|| request.command.clone()),
         env: Some(env),
         user: Some(format!("{}:{}", docker.user, docker.group)),
         working_dir: Some(working_dir),
         hostname: Some("stint".into()),
-        labels: Some(labels(layout, order, docker)),
+        labels: Some(labels(layout, request, docker)),
         attach_stdin: Some(false),
         attach_stdout: Some(true),
         attach_stderr: Some(true),
         open_stdin: Some(false),
         tty: Some(false),
         // Only the one volume that we name: an image's own would be left behind on the host.
-        host_config: Some(host_config(layout, order, docker)),
+        host_config: Some(host_config(layout, request, docker)),
         ..ContainerCreateBody::default()
     }
 }
 
-fn labels(layout: &Layout, order: &Order, docker: &DockerOrder) -> HashMap<String, String> {
+fn labels(layout: &Layout, request: &StartRequest, docker: &DockerRequest) -> HashMap<String, String> {
     let own = [
         ("stint.managed-by".to_owned(), "stint".to_owned()),
         (LABEL_EXECUTOR.to_owned(), layout.root().display().to_string()),
-        (LABEL_LEASE.to_owned(), folder_name(order.lease)),
-        ("stint.task".to_owned(), order.lease.task.to_string()),
-        ("stint.attempt".to_owned(), order.lease.attempt.to_string()),
+        (LABEL_LEASE.to_owned(), folder_name(request.lease)),
+        ("stint.task".to_owned(), request.lease.task.to_string()),
+        ("stint.attempt".to_owned(), request.lease.attempt.to_string()),
     ];
     docker.labels.iter().cloned().chain(own).collect()
 }
 
-fn host_config(layout: &Layout, order: &Order, docker: &DockerOrder) -> HostConfig {
+fn host_config(layout: &Layout, request: &StartRequest, docker: &DockerRequest) -> HostConfig {
     let amount = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-    let memory = amount(order.memory_bytes);
+    let memory = amount(request.memory_bytes);
     // Owned by the user too: runc gives it the mode of the image's folder, whatever is asked.
     let owner = format!("uid={},gid={}", docker.user, docker.group);
     let tmp = docker.tmp_bytes;
@@ -62,8 +67,8 @@ fn host_config(layout: &Layout, order: &Order, docker: &DockerOrder) -> HostConf
     HostConfig {
         memory: Some(memory),
         // Memory and swap together.
-        memory_swap: Some(amount(order.memory_bytes.saturating_add(order.swap_bytes))),
-        nano_cpus: Some(amount(order.cpu_milli.saturating_mul(1_000_000))),
+        memory_swap: Some(amount(request.memory_bytes.saturating_add(request.swap_bytes))),
+        nano_cpus: Some(amount(request.cpu_milli.saturating_mul(1_000_000))),
         pids_limit: Some(amount(docker.pids)),
         privileged: Some(false),
         cap_drop: Some(vec!["ALL".into()]),
@@ -73,7 +78,7 @@ fn host_config(layout: &Layout, order: &Order, docker: &DockerOrder) -> HostConf
         ipc_mode: Some("private".into()),
         shm_size: Some(amount(shm)),
         tmpfs: Some(HashMap::from([("/tmp".to_owned(), scratch)])),
-        mounts: Some(mounts(layout, order)),
+        mounts: Some(mounts(layout, request)),
         // We follow the output ourselves; the daemon keeps no second copy that nobody would bound.
         log_config: Some(HostConfigLogConfig { typ: Some("none".into()), config: None }),
         auto_remove: Some(false),
@@ -87,8 +92,8 @@ fn host_config(layout: &Layout, order: &Order, docker: &DockerOrder) -> HostConf
 }
 
 /// The work folder, and the secrets when there are some.
-fn mounts(layout: &Layout, order: &Order) -> Vec<Mount> {
-    let work = layout.attempt(order.lease).join("work").display().to_string();
+fn mounts(layout: &Layout, request: &StartRequest) -> Vec<Mount> {
+    let work = layout.attempt(request.lease).join("work").display().to_string();
     let bind = |source: String, target: &str, read_only: bool| Mount {
         target: Some(target.into()),
         source: Some(source),
@@ -96,8 +101,8 @@ fn mounts(layout: &Layout, order: &Order) -> Vec<Mount> {
         read_only: Some(read_only),
         ..Mount::default()
     };
-    let secrets = order.secrets.as_ref().map(|given| bind(given.folder.clone(), SECRETS, true));
-    let given = order.mounts.iter();
+    let secrets = request.secrets.as_ref().map(|given| bind(given.folder.clone(), SECRETS, true));
+    let given = request.mounts.iter();
     // Engines before 25 would let a program write in what is mounted below something that it may only read.
     let alone = |mount: Mount| Mount {
         bind_options: mount

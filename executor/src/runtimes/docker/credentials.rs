@@ -93,7 +93,7 @@ impl Credentials {
     }
 
     /// What is sent to a registry (`docker.io`, `registry.example:5000`); none: nothing is.
-    pub fn of(&self, registry: &str) -> Result<Option<DockerCredentials>, CredentialsError> {
+    pub fn for_registry(&self, registry: &str) -> Result<Option<DockerCredentials>, CredentialsError> {
         let asks = |key: &str| host(key) == Some(registry);
         // A registry may stand there under several keys, some of them empty: `docker login` and helpers leave such.
         let mut logins =
@@ -170,7 +170,7 @@ mod tests {
     fn each_registry_gets_its_own_and_no_other() {
         let credentials = Stored::new(FILE, 0o600).read().unwrap();
         let of = |registry: &str| {
-            credentials.of(registry).unwrap().map(|c| (c.username, c.password, c.identitytoken))
+            credentials.for_registry(registry).unwrap().map(|c| (c.username, c.password, c.identitytoken))
         };
         let pair = |user: &str, password: &str| Some((Some(user.into()), Some(password.into()), None));
         assert_eq!(of("docker.io"), pair("robot", "s3cret"));
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn a_registry_under_several_keys_gets_the_first_that_has_credentials() {
         let of = |text: &str| {
-            let found = Stored::new(text, 0o600).read().unwrap().of("r.example").unwrap();
+            let found = Stored::new(text, 0o600).read().unwrap().for_registry("r.example").unwrap();
             found.map(|found| (found.username.unwrap(), found.password.unwrap()))
         };
         let robot = Some(("robot".to_owned(), "s3cret".to_owned()));
@@ -210,9 +210,9 @@ mod tests {
         let missing = Credentials::read(Path::new("/nowhere/config.json")).err().unwrap().to_string();
         assert!(missing.contains("/nowhere/config.json cannot be read"), "{missing}");
         for text in [r#"{"auths":"s3cret"}"#, r#"{"auths":{"a":{"auth":"czNjcmV0"}}}"#, "s3cret", "{"] {
-            let words = refused(text, 0o600);
-            assert!(words.contains("docker login") && !words.contains("s3cret"), "{words}");
-            assert!(!words.contains("czNj"), "{words}");
+            let message = refused(text, 0o600);
+            assert!(message.contains("docker login") && !message.contains("s3cret"), "{message}");
+            assert!(!message.contains("czNj"), "{message}");
         }
     }
 
@@ -221,9 +221,9 @@ mod tests {
         let text = r#"{"auths":{"a.example":{}},"credsStore":"pass","credHelpers":{"b.example":"gcloud"}}"#;
         let credentials = Stored::new(text, 0o600).read().unwrap();
         for registry in ["a.example", "b.example"] {
-            let words = credentials.of(registry).err().unwrap().to_string();
-            assert!(words.contains(registry) && words.contains("helper"), "{words}");
+            let message = credentials.for_registry(registry).err().unwrap().to_string();
+            assert!(message.contains(registry) && message.contains("helper"), "{message}");
         }
-        assert!(credentials.of("c.example").unwrap().is_none());
+        assert!(credentials.for_registry("c.example").unwrap().is_none());
     }
 }

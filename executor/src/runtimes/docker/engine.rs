@@ -8,58 +8,60 @@ use crate::limits;
 
 /// Why a call failed.
 #[derive(Clone, Debug)]
-pub enum Fault {
+pub enum EngineError {
     /// Nobody answers at the socket, or not any more.
     Unreachable(String),
     /// The daemon answered and refused: HTTP status and its words.
     Said(u16, String),
 }
 
-impl Fault {
+impl EngineError {
     pub fn is_unreachable(&self) -> bool {
-        matches!(self, Fault::Unreachable(_))
+        matches!(self, EngineError::Unreachable(_))
     }
 
     pub fn status(&self) -> u16 {
-        if let Fault::Said(status, _) = self { *status } else { 0 }
+        if let EngineError::Said(status, _) = self { *status } else { 0 }
     }
 
     /// What was said, or why nobody answers.
-    pub fn words(&self) -> &str {
+    pub fn message(&self) -> &str {
         match self {
-            Fault::Unreachable(words) | Fault::Said(_, words) => words,
+            EngineError::Unreachable(message) | EngineError::Said(_, message) => message,
         }
     }
 }
 
-impl From<Error> for Fault {
+impl From<Error> for EngineError {
     fn from(error: Error) -> Self {
         match error {
-            Error::DockerResponseServerError { status_code, message } => Fault::Said(status_code, message),
-            Error::DockerStreamError { error } => Fault::Said(500, error),
-            Error::RequestTimeoutError => {
-                Fault::Unreachable(format!("it did not answer within {} s", limits::DOCKER_CALL_S))
+            Error::DockerResponseServerError { status_code, message } => {
+                EngineError::Said(status_code, message)
             }
-            other => Fault::Unreachable(with_causes(&other)),
+            Error::DockerStreamError { error } => EngineError::Said(500, error),
+            Error::RequestTimeoutError => {
+                EngineError::Unreachable(format!("it did not answer within {} s", limits::DOCKER_CALL_S))
+            }
+            other => EngineError::Unreachable(with_causes(&other)),
         }
     }
 }
 
 fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
+    let mut message = error.to_string();
     let mut cause = error.source();
     while let Some(next) = cause {
         let text = next.to_string();
-        if !words.contains(&text) {
-            words = format!("{words}: {text}");
+        if !message.contains(&text) {
+            message = format!("{message}: {text}");
         }
         cause = next.source();
     }
-    words
+    message
 }
 
 /// Connects and settles on a version of the API that both sides speak.
-pub async fn connect(socket: &str) -> Result<Docker, Fault> {
+pub async fn connect(socket: &str) -> Result<Docker, EngineError> {
     let docker = Docker::connect_with_unix(socket, limits::DOCKER_CALL_S, API_DEFAULT_VERSION)?;
     let docker = docker.negotiate_version().await?;
     Ok(docker.with_request_modifier(|mut request| {
@@ -81,9 +83,9 @@ fn for_urls(base64: &str) -> String {
 }
 
 /// Kills and removes a container with its anonymous volumes. Ok: there is none of this name any more.
-pub async fn remove(docker: &Docker, name: &str) -> Result<(), Fault> {
+pub async fn remove(docker: &Docker, name: &str) -> Result<(), EngineError> {
     let options = RemoveContainerOptions { force: true, v: true, link: false };
-    match docker.remove_container(name, Some(options)).await.map_err(Fault::from) {
+    match docker.remove_container(name, Some(options)).await.map_err(EngineError::from) {
         Err(fault) if fault.status() == 404 => Ok(()),
         other => other,
     }

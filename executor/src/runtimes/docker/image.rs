@@ -12,7 +12,7 @@ pub struct Reference {
 
 /// Why a name is none of an image, or may not be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum ImageRefusal {
     #[error("{0:?} is no name of a Docker image: write registry/path:tag or registry/path@sha256:…")]
     Malformed(String),
     #[error(
@@ -28,8 +28,8 @@ pub enum Refused {
 
 impl Reference {
     /// The full form of what a user wrote: `busybox` is `docker.io/library/busybox:latest`.
-    pub fn parse(text: &str) -> Result<Self, Refused> {
-        let malformed = || Refused::Malformed(text.to_owned());
+    pub fn parse(text: &str) -> Result<Self, ImageRefusal> {
+        let malformed = || ImageRefusal::Malformed(text.to_owned());
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => (rest, Some(digest)),
             None => (text, None),
@@ -69,12 +69,12 @@ impl Reference {
 
     /// Whether an operator's rules let it run. No pattern allows nothing; `*` stays inside one part of the path, `**`
     /// goes across. A pattern without a tag or digest means every one of them.
-    pub fn check(&self, allowed: &[String], require_digest: bool) -> Result<(), Refused> {
+    pub fn check(&self, allowed: &[String], require_digest: bool) -> Result<(), ImageRefusal> {
         if !allowed.iter().any(|pattern| self.matches(pattern)) {
-            return Err(Refused::NotAllowed { name: self.full(), none: allowed.is_empty() });
+            return Err(ImageRefusal::NotAllowed { name: self.full(), none: allowed.is_empty() });
         }
         if require_digest && self.digest.is_none() {
-            return Err(Refused::NoDigest(self.full()));
+            return Err(ImageRefusal::NoDigest(self.full()));
         }
         Ok(())
     }
@@ -199,7 +199,7 @@ mod tests {
         let all = ["**".to_owned()];
         assert!(matches!(
             Reference::parse("busybox:1").unwrap().check(&all, true),
-            Err(Refused::NoDigest(_))
+            Err(ImageRefusal::NoDigest(_))
         ));
         assert!(Reference::parse(&format!("busybox@{DIGEST}")).unwrap().check(&all, true).is_ok());
     }

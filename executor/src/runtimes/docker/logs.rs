@@ -10,28 +10,28 @@ use bollard::container::LogOutput;
 use bollard::query_parameters::AttachContainerOptions;
 use futures_util::{Stream, StreamExt};
 
-use super::engine::Fault;
+use super::engine::EngineError;
 use crate::shim_api::inside::WORK;
 use crate::shim_api::layout::Layout;
-use crate::shim_api::request::{DockerOrder, Order};
+use crate::shim_api::request::{DockerRequest, StartRequest};
 use crate::working_dir;
 
 /// The two output files of an attempt.
 #[derive(Debug)]
-pub struct Files {
+pub struct LogFiles {
     pub stdout: File,
     pub stderr: File,
 }
 
-impl Files {
+impl LogFiles {
     /// Makes an attempt's folder: its work folder, where it starts, and its output files.
-    pub fn make(layout: &Layout, order: &Order, docker: &DockerOrder) -> io::Result<Self> {
-        let folder = layout.attempt(order.lease);
+    pub fn make(layout: &Layout, request: &StartRequest, docker: &DockerRequest) -> io::Result<Self> {
+        let folder = layout.attempt(request.lease);
         let work = folder.join("work");
         DirBuilder::new().recursive(true).mode(0o700).create(&work)?;
         let own = |folder: &Path| lchown(folder, Some(docker.user), Some(docker.group));
         own(&work)?;
-        for folder in working_dir::to_be_made(order.working_dir.as_deref(), WORK, &work) {
+        for folder in working_dir::to_be_made(request.working_dir.as_deref(), WORK, &work) {
             match DirBuilder::new().mode(0o700).create(&folder) {
                 Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
                 Err(_) if !folder.is_dir() => return Err(io::ErrorKind::NotADirectory.into()),
@@ -53,7 +53,7 @@ impl Files {
 pub async fn attach(
     docker: &Docker,
     name: &str,
-) -> Result<impl Stream<Item = Result<LogOutput, bollard::errors::Error>> + Send + 'static, Fault> {
+) -> Result<impl Stream<Item = Result<LogOutput, bollard::errors::Error>> + Send + 'static, EngineError> {
     let options = AttachContainerOptions {
         stream: true,
         stdout: true,
@@ -67,7 +67,7 @@ pub async fn attach(
 /// the program: what cannot be written is dropped.
 pub async fn pump(
     mut output: impl Stream<Item = Result<LogOutput, bollard::errors::Error>> + Unpin,
-    mut files: Files,
+    mut files: LogFiles,
 ) -> Option<std::io::Error> {
     let mut lost = None;
     while let Some(Ok(part)) = output.next().await {

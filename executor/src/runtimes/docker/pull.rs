@@ -15,26 +15,26 @@ use stint_protocol::{EndKind, LeaseId};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::credentials::{Credentials, CredentialsError};
-use super::engine::Fault;
+use super::engine::EngineError;
 use super::image::Reference;
-use super::refusal::{self, Refusal};
+use super::refusal::{self, PullRefusal};
 use super::verdict::{Verdict, failed, verdict};
 use crate::limits;
 use crate::observer::PullEnd;
 use crate::shim_api::layout::Layout;
-use crate::shim_api::request::{DockerOrder, Pull};
+use crate::shim_api::request::{DockerRequest, Pull};
 
 /// Looks for the image of an order, and pulls it.
 pub struct Puller<'a> {
     pub engine: &'a Docker,
-    pub order: &'a DockerOrder,
+    pub request: &'a DockerRequest,
     pub layout: &'a Layout,
     pub lease: LeaseId,
     pub stderr: File,
 }
 
 /// Tells what came of the pull for an attempt: the word and milliseconds.
-fn told_file(layout: &Layout, lease: LeaseId) -> PathBuf {
+fn result_file(layout: &Layout, lease: LeaseId) -> PathBuf {
     layout.attempt(lease).join("pull")
 }
 
@@ -45,8 +45,8 @@ fn refused_file(layout: &Layout, lease: LeaseId) -> PathBuf {
 }
 
 /// What came of the pull for an attempt, told once; none: there was none to do.
-pub fn told(layout: &Layout, lease: LeaseId) -> Option<(PullEnd, Duration)> {
-    let file = told_file(layout, lease);
+pub fn recorded_pull(layout: &Layout, lease: LeaseId) -> Option<(PullEnd, Duration)> {
+    let file = result_file(layout, lease);
     let text = std::fs::read_to_string(&file).ok()?;
     std::fs::remove_file(&file).ok()?;
     let (word, millis) = text.split_once(' ')?;
@@ -57,46 +57,46 @@ pub fn told(layout: &Layout, lease: LeaseId) -> Option<(PullEnd, Duration)> {
 impl Puller<'_> {
     /// The id of the image, here by then.
     pub async fn image(&mut self) -> Result<String, Verdict> {
-        let name = self.order.image.clone();
-        if self.order.pull != Pull::Always
+        let name = self.request.image.clone();
+        if self.request.pull != Pull::Always
             && let Some(id) = self.image_here().await?
         {
             return Ok(id);
         }
-        if self.order.pull == Pull::Never {
+        if self.request.pull == Pull::Never {
             let message = format!("image {name} is not on this node, and executor.docker.pull is never");
             return Err(verdict(EndKind::NotRunnable, message));
         }
         let began = Instant::now();
         let pulled = self.pull().await;
-        self.tell(&pulled, began.elapsed());
+        self.record_pull(&pulled, began.elapsed());
         pulled?;
         let gone = || verdict(EndKind::StartFailed, format!("image {name} was pulled and is gone again"));
         self.image_here().await?.ok_or_else(gone)
     }
 
     /// A pull that is not counted costs nothing else.
-    fn tell(&self, pulled: &Result<(), Verdict>, took: Duration) {
+    fn record_pull(&self, pulled: &Result<(), Verdict>, took: Duration) {
         let end = match pulled {
             Ok(()) => PullEnd::Pulled,
             Err(Verdict { kind: EndKind::NotRunnable | EndKind::FilesMissing, .. }) => PullEnd::Missing,
             Err(_) => PullEnd::Failed,
         };
-        let told = told_file(self.layout, self.lease);
-        let _ = std::fs::write(told, format!("{} {}", end.as_str(), took.as_millis()));
+        let result_file = result_file(self.layout, self.lease);
+        let _ = std::fs::write(result_file, format!("{} {}", end.as_str(), took.as_millis()));
     }
 
     async fn image_here(&self) -> Result<Option<String>, Verdict> {
-        match self.engine.inspect_image(&self.order.image).await.map_err(Fault::from) {
+        match self.engine.inspect_image(&self.request.image).await.map_err(EngineError::from) {
             Ok(image) => Ok(image.id),
             Err(fault) if fault.status() == 404 => Ok(None),
-            Err(fault) => Err(failed(&self.order.socket, "looking for its image", &fault)),
+            Err(fault) => Err(failed(&self.request.socket, "looking for its image", &fault)),
         }
     }
 
     /// Pulls with growing pauses. Progress goes to the attempt's stderr, a line now and then.
     async fn pull(&mut self) -> Result<(), Verdict> {
-        let name = self.order.image.clone();
+        let name = self.request.image.clone();
         let reference = Reference::parse(&name).map_err(|e| verdict(EndKind::NotRunnable, e.to_string()))?;
         let login = self.login(reference.registry());
         if let Login::Unusable(why) = &login {
@@ -110,17 +110,20 @@ impl Puller<'_> {
                 Ok(()) => return Ok(()),
                 Err(fault) => fault,
             };
-            if let Some(refusal) = refusal::of(&fault) {
+            if let Some(refusal) = refusal::refusal_in(&fault) {
                 let advice = advice(refusal, reference.registry(), &login);
-                let message = format!("image {name}: {advice} ({})", fault.words());
+                let message = format!("image {name}: {advice} ({})", fault.message());
                 return Err(self.refused(refusal, &login, message));
             }
             if tries == limits::PULL_TRIES {
-                let message = format!("pulling {name} failed {tries} times, last: {}", fault.words());
+                let message = format!("pulling {name} failed {tries} times, last: {}", fault.message());
                 return Err(login.gave_up(message, &fault));
             }
-            let _ =
-                writeln!(self.stderr, "stint: pulling {name} failed, again in {pause} ms: {}", fault.words());
+            let _ = writeln!(
+                self.stderr,
+                "stint: pulling {name} failed, again in {pause} ms: {}",
+                fault.message()
+            );
             sleep(Duration::from_millis(pause)).await;
             (tries, pause) = (tries + 1, pause * 4);
         }
@@ -128,8 +131,8 @@ impl Puller<'_> {
 
     /// The end of an attempt whose image was refused. What another node may be given is tried there; a node that was
     /// refused it often enough ends the task, which then most likely has nowhere else to go.
-    fn refused(&self, refusal: Refusal, login: &Login, message: String) -> Verdict {
-        if refusal == Refusal::NoSuchImage {
+    fn refused(&self, refusal: PullRefusal, login: &Login, message: String) -> Verdict {
+        if refusal == PullRefusal::NoSuchImage {
             return verdict(EndKind::NotRunnable, message);
         }
         // What a node is refused whose credentials are out of order says nothing of the image.
@@ -155,8 +158,8 @@ impl Puller<'_> {
     }
 
     fn login(&self, registry: &str) -> Login {
-        let Some(file) = &self.order.credentials else { return Login::None };
-        match Credentials::read(Path::new(file)).and_then(|known| known.of(registry)) {
+        let Some(file) = &self.request.credentials else { return Login::None };
+        match Credentials::read(Path::new(file)).and_then(|known| known.for_registry(registry)) {
             Ok(None) => Login::None,
             Ok(Some(found)) => Login::Known(found),
             Err(why) => Login::Unusable(why),
@@ -167,27 +170,27 @@ impl Puller<'_> {
         &mut self,
         reference: &Reference,
         credentials: Option<DockerCredentials>,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), EngineError> {
         let options = CreateImageOptions {
             from_image: Some(reference.repository.clone()),
             tag: reference.digest.clone().or(reference.tag.clone()),
             ..CreateImageOptions::default()
         };
         let mut steps = std::pin::pin!(self.engine.create_image(Some(options), None, credentials));
-        let mut progress = Progress::default();
+        let mut progress = PullProgress::default();
         let quiet = Duration::from_millis(limits::PULL_QUIET_MS);
         loop {
             let step = timeout(quiet, steps.next()).await;
-            let step =
-                step.map_err(|_| Fault::Unreachable(format!("nothing came for {} s", quiet.as_secs())))?;
+            let step = step
+                .map_err(|_| EngineError::Unreachable(format!("nothing came for {} s", quiet.as_secs())))?;
             let Some(step) = step else { return Ok(()) };
             let step = step?;
             if let Some(error) = step.error_detail {
-                return Err(Fault::Said(500, error.message.unwrap_or_default()));
+                return Err(EngineError::Said(500, error.message.unwrap_or_default()));
             }
             let detail = step.progress_detail.unwrap_or_default();
             if let Some(line) = progress.note(step.id, detail.current, detail.total) {
-                let _ = writeln!(self.stderr, "stint: pulling {}: {line}", self.order.image);
+                let _ = writeln!(self.stderr, "stint: pulling {}: {line}", self.request.image);
             }
         }
     }
@@ -212,7 +215,7 @@ impl Login {
 
     /// The end of an attempt whose image was not given in all tries. A registry may have had enough of a node only for
     /// not knowing it: that is no reason to keep the node from other tasks.
-    fn gave_up(&self, message: String, fault: &Fault) -> Verdict {
+    fn gave_up(&self, message: String, fault: &EngineError) -> Verdict {
         match self {
             Login::Unusable(why) if !fault.is_unreachable() => {
                 verdict(EndKind::FilesMissing, format!("{message}; {}", unusable(why)))
@@ -223,17 +226,17 @@ impl Login {
 }
 
 /// What a refusal means for whoever named the image, and what to do.
-fn advice(refusal: Refusal, registry: &str, login: &Login) -> String {
+fn advice(refusal: PullRefusal, registry: &str, login: &Login) -> String {
     match refusal {
-        Refusal::NoSuchImage => format!("{registry} has no such image: check its name and its tag"),
-        Refusal::NotForYou => format!(
+        PullRefusal::NoSuchImage => format!("{registry} has no such image: check its name and its tag"),
+        PullRefusal::NotForYou => format!(
             "{registry} has no such image, or not for everybody: check its name and its tag; {}",
             of_credentials(login, registry)
         ),
-        Refusal::NotForThisMachine => {
+        PullRefusal::NotForThisMachine => {
             format!("{registry} has it, but not for machines like this one: name another one")
         }
-        Refusal::NotARegistry => format!(
+        PullRefusal::NotARegistry => format!(
             "what answers at {registry} says that it is not there, and not as a registry would: check its name and \
              whether that is a registry"
         ),
@@ -257,12 +260,12 @@ fn unusable(why: &CredentialsError) -> String {
 
 /// The bytes of all layers of a pull.
 #[derive(Default)]
-struct Progress {
+struct PullProgress {
     layers: BTreeMap<String, (i64, i64)>,
     said_at: Option<Instant>,
 }
 
-impl Progress {
+impl PullProgress {
     /// Notes a step; words when it is time to say something again.
     fn note(&mut self, layer: Option<String>, current: Option<i64>, total: Option<i64>) -> Option<String> {
         let (current, total) = (current?, total?);
@@ -289,18 +292,18 @@ mod tests {
     fn a_refusal_says_what_to_do() {
         let of = |refusal, login: &Login| advice(refusal, "r.example", login);
         let file = "into the file that executor.docker.credentials names";
-        let none = of(Refusal::NotForYou, &Login::None);
+        let none = of(PullRefusal::NotForYou, &Login::None);
         assert!(none.contains("check its name"), "{none}");
         assert!(
             none.contains(&format!("the node has no credentials for r.example: put some {file}")),
             "{none}"
         );
-        let wrong = of(Refusal::NotForYou, &Login::Known(DockerCredentials::default()));
+        let wrong = of(PullRefusal::NotForYou, &Login::Known(DockerCredentials::default()));
         let sent = "sent the credentials that it has for r.example";
         assert!(wrong.contains(&format!("{sent}: put others {file}")), "{wrong}");
-        for other in [Refusal::NoSuchImage, Refusal::NotForThisMachine, Refusal::NotARegistry] {
-            let words = of(other, &Login::None);
-            assert!(words.contains("r.example") && !words.contains("credentials"), "{words}");
+        for other in [PullRefusal::NoSuchImage, PullRefusal::NotForThisMachine, PullRefusal::NotARegistry] {
+            let message = of(other, &Login::None);
+            assert!(message.contains("r.example") && !message.contains("credentials"), "{message}");
         }
     }
 }

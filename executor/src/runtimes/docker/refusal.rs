@@ -1,11 +1,11 @@
 //! What it means that a registry does not give an image, told from the daemon's words: nearly everything that a registry
 //! answers comes with one HTTP status.
 
-use super::engine::Fault;
+use super::engine::EngineError;
 
 /// Why a registry will not give an image soon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum PullRefusal {
     /// It has none of that name: nobody will get it.
     NoSuchImage,
     /// It is not for the one who asks, or not there: registries say the same of both.
@@ -40,43 +40,43 @@ const NO_SUCH_IMAGE: [&str; 7] = [
 ];
 
 /// What a failed pull says; none: it may go better soon.
-pub fn of(fault: &Fault) -> Option<Refusal> {
-    let words = fault.words().to_lowercase();
-    let says = |told: &[&str]| told.iter().any(|part| words.contains(part));
+pub fn refusal_in(fault: &EngineError) -> Option<PullRefusal> {
+    let message = fault.message().to_lowercase();
+    let says = |phrases: &[&str]| phrases.iter().any(|part| message.contains(part));
     if fault.is_unreachable() || says(&BUSY) {
         return None;
     }
     // First what is told apart by more words: Docker Hub says of a name that it does not know that its repository does
     // not exist or needs a login.
     if says(&OF_ANOTHER_KIND) {
-        Some(Refusal::NotForThisMachine)
-    } else if says(&NOT_FOR_YOU) || words == "denied" || words.starts_with("denied:") {
-        Some(Refusal::NotForYou)
+        Some(PullRefusal::NotForThisMachine)
+    } else if says(&NOT_FOR_YOU) || message == "denied" || message.starts_with("denied:") {
+        Some(PullRefusal::NotForYou)
     } else if says(&["http 404 response"]) {
-        Some(Refusal::NotARegistry)
-    } else if fault.status() == 404 || says(&NO_SUCH_IMAGE) || is_an_unknown_thing(&words) {
-        Some(Refusal::NoSuchImage)
+        Some(PullRefusal::NotARegistry)
+    } else if fault.status() == 404 || says(&NO_SUCH_IMAGE) || is_an_unknown_thing(&message) {
+        Some(PullRefusal::NoSuchImage)
     } else {
         None
     }
 }
 
 /// Codes that the daemon does not know are `unknown` to it: Harbor's for what it does not have is one.
-fn is_an_unknown_thing(words: &str) -> bool {
-    words.starts_with("unknown:") && words.trim_end().ends_with("not found")
+fn is_an_unknown_thing(message: &str) -> bool {
+    message.starts_with("unknown:") && message.trim_end().ends_with("not found")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn said(status: u16, words: &str) -> Option<Refusal> {
-        of(&Fault::Said(status, words.into()))
+    fn said(status: u16, message: &str) -> Option<PullRefusal> {
+        refusal_in(&EngineError::Said(status, message.into()))
     }
 
     #[test]
     fn what_nobody_will_get() {
-        for (status, words) in [
+        for (status, message) in [
             (404, "manifest for busybox:nope not found: manifest unknown: manifest unknown"),
             (404, "repository r.example/a not found: name unknown"),
             (404, "failed to resolve reference \"r.example/a:1\": r.example/a:1: not found"),
@@ -86,13 +86,13 @@ mod tests {
             (500, "unknown: artifact a/b:1 not found"),
             (400, "invalid reference format: repository name must be lowercase"),
         ] {
-            assert_eq!(said(status, words), Some(Refusal::NoSuchImage), "{words}");
+            assert_eq!(said(status, message), Some(PullRefusal::NoSuchImage), "{message}");
         }
     }
 
     #[test]
     fn what_others_may_get() {
-        for (status, words) in [
+        for (status, message) in [
             (404, "pull access denied for a, repository does not exist or may require 'docker login'"),
             (500, "Head \"https://r.example/v2/a/manifests/1\": no basic auth credentials"),
             (500, "unauthorized: authentication required"),
@@ -105,18 +105,18 @@ mod tests {
                 "failed to authorize: unexpected status from GET request to https://r.example: 403 Forbidden",
             ),
         ] {
-            assert_eq!(said(status, words), Some(Refusal::NotForYou), "{words}");
+            assert_eq!(said(status, message), Some(PullRefusal::NotForYou), "{message}");
         }
         let platform = "no matching manifest for linux/arm64/v8 in the manifest list entries";
-        assert_eq!(said(404, platform), Some(Refusal::NotForThisMachine));
+        assert_eq!(said(404, platform), Some(PullRefusal::NotForThisMachine));
         let page =
             "error parsing HTTP 404 response body: invalid character '<' looking for beginning of value";
-        assert_eq!(said(500, page), Some(Refusal::NotARegistry));
+        assert_eq!(said(500, page), Some(PullRefusal::NotARegistry));
     }
 
     #[test]
     fn what_may_go_better_soon() {
-        for words in [
+        for message in [
             "received unexpected HTTP status: 503 Service Unavailable",
             "toomanyrequests: You have reached your unauthenticated pull rate limit.",
             "unexpected status from HEAD request to https://r.example/v2/a/manifests/1: 429 Too Many Requests",
@@ -125,8 +125,8 @@ mod tests {
             "open /var/lib/docker/tmp/GetImageBlob1: permission denied",
             "write /var/lib/docker/tmp/GetImageBlob1: no space left on device",
         ] {
-            assert_eq!(said(500, words), None, "{words}");
+            assert_eq!(said(500, message), None, "{message}");
         }
-        assert_eq!(of(&Fault::Unreachable("unauthorized".into())), None, "nobody said it");
+        assert_eq!(refusal_in(&EngineError::Unreachable("unauthorized".into())), None, "nobody said it");
     }
 }

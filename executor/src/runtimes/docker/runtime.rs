@@ -6,7 +6,7 @@ use std::time::Duration;
 use stint_protocol::{Allowance, LeaseId, Network, Runtime as Kind, TaskLimits};
 
 use super::credentials_watch::CredentialsWatch;
-use super::image::{Reference, Refused};
+use super::image::{ImageRefusal, Reference};
 use super::pull;
 use super::watch::DaemonWatch;
 use super::{LABEL_CLASS, LABEL_TENANT};
@@ -17,7 +17,7 @@ use crate::runtimes::request::{self, INSIDE};
 use crate::runtimes::{Beside, Holds, Permits, Runtime};
 use crate::settings::{DockerSettings, HostSettings};
 use crate::shim_api::layout::Layout;
-use crate::shim_api::request::{DockerOrder, Mode, Order};
+use crate::shim_api::request::{DockerRequest, Mode, StartRequest};
 use crate::stages::{Owner, Staged};
 use crate::sys;
 
@@ -56,12 +56,12 @@ impl Runtime for Docker {
         Some(self.settings.docker.user)
     }
 
-    fn order(&self, launch: &Launch, staged: &Staged, permits: Permits) -> Result<Order, Refusal> {
+    fn request(&self, launch: &Launch, staged: &Staged, permits: Permits) -> Result<StartRequest, Refusal> {
         self.check(&launch.spec, permits)?;
-        let docker = self.docker_order(launch)?;
+        let docker = self.docker_request(launch)?;
         // A Docker image says itself where its programs are.
-        let order = request::common(&self.settings, launch, staged, None, Mode::Docker, &INSIDE);
-        Ok(Order { docker: Some(Box::new(docker)), ..order })
+        let request = request::common(&self.settings, launch, staged, None, Mode::Docker, &INSIDE);
+        Ok(StartRequest { docker: Some(Box::new(docker)), ..request })
     }
 
     fn look(&self, holds: Holds) -> Beside<'_> {
@@ -90,7 +90,7 @@ impl Runtime for Docker {
     }
 
     fn image_pull(&self, lease: LeaseId) -> Option<(PullEnd, Duration)> {
-        pull::told(&self.layout, lease)
+        pull::recorded_pull(&self.layout, lease)
     }
 
     fn containers(&self) -> Option<ContainersFuture> {
@@ -101,7 +101,7 @@ impl Runtime for Docker {
 
 impl Docker {
     /// What of an attempt is Docker's, checked against what the operator allows and what the lease gives.
-    fn docker_order(&self, launch: &Launch) -> Result<DockerOrder, Refusal> {
+    fn docker_request(&self, launch: &Launch) -> Result<DockerRequest, Refusal> {
         let settings = &self.settings.docker;
         let image = self.allowed_image(launch)?;
         let gpus: Vec<String> = launch.gpus.iter().map(|gpu| gpu.id.as_str().to_owned()).collect();
@@ -115,7 +115,7 @@ impl Docker {
         let tenant = (LABEL_TENANT.to_owned(), launch.tenant.to_string());
         let asked = launch.spec.limits.as_deref();
         let bounds = settings.bounds.given(asked);
-        Ok(DockerOrder {
+        Ok(DockerRequest {
             socket: settings.socket.display().to_string(),
             image: image.full(),
             pull: settings.pull,
@@ -139,7 +139,7 @@ impl Docker {
         let image = Reference::parse(image).map_err(|e| Refusal::not_runnable(e.to_string()))?;
         let allowed = image.check(&settings.allowed_images, settings.require_digest);
         allowed.map_err(|e| {
-            let no_digest = matches!(e, Refused::NoDigest(_));
+            let no_digest = matches!(e, ImageRefusal::NoDigest(_));
             let rule = if no_digest { Rule::RequireDigest } else { Rule::AllowedImages };
             self.settings.observe(|observer| observer.denied(rule));
             Refusal::denied(e.to_string())

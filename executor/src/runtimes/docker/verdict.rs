@@ -8,11 +8,11 @@ use bollard::models::ContainerState;
 use stint_protocol::limits::clip;
 use stint_protocol::{AttemptEnd, EndKind, LeaseId, Usage};
 
-use super::engine::Fault;
-use crate::complain::complain;
+use super::engine::EngineError;
+use crate::log::log;
 use crate::shim_api::layout::Layout;
-use crate::shim_api::request::GivenMount;
-use crate::sys::Slot;
+use crate::shim_api::request::ResolvedMount;
+use crate::sys::StatusSlot;
 
 /// How an attempt ended, and what a user needs to know beyond it.
 #[derive(Clone, Debug)]
@@ -42,22 +42,22 @@ impl Verdict {
 }
 
 /// Nobody answers at the daemon's socket.
-pub fn no_daemon(socket: &str, fault: &Fault) -> Verdict {
-    let message = format!("the Docker daemon at {socket} does not answer: {}", fault.words());
+pub fn no_daemon(socket: &str, fault: &EngineError) -> Verdict {
+    let message = format!("the Docker daemon at {socket} does not answer: {}", fault.message());
     verdict(EndKind::StartFailed, message)
 }
 
 /// Something that the daemon was asked to do before the start failed.
-pub fn failed(socket: &str, what: &str, fault: &Fault) -> Verdict {
+pub fn failed(socket: &str, what: &str, fault: &EngineError) -> Verdict {
     if fault.is_unreachable() {
         return no_daemon(socket, fault);
     }
-    verdict(EndKind::StartFailed, format!("{what}: {}", fault.words()))
+    verdict(EndKind::StartFailed, format!("{what}: {}", fault.message()))
 }
 
 /// How a container ended of which the daemon says `state` and the kernel `status`. `interrupted`: the daemon was away
 /// when it ended.
-pub fn of_ended(
+pub fn from_state(
     state: &ContainerState,
     status: Option<i32>,
     interrupted: bool,
@@ -85,49 +85,50 @@ pub fn of_ended(
 }
 
 /// Why what a task mounts could not be laid where it wants it, when that is what the daemon speaks of.
-pub fn mount_failure(mounts: &[GivenMount], fault: &Fault) -> Option<Verdict> {
-    let words = fault.words();
-    let of_it =
-        |mount: &&GivenMount| words.contains("mount") && words.contains(&format!("{}\"", mount.target));
+pub fn mount_failure(mounts: &[ResolvedMount], fault: &EngineError) -> Option<Verdict> {
+    let message = fault.message();
+    let of_it = |mount: &&ResolvedMount| {
+        message.contains("mount") && message.contains(&format!("{}\"", mount.target))
+    };
     let target = &mounts.iter().find(of_it)?.target;
     let advice = "is its target in the image of the same kind, a folder or a file?";
-    Some(verdict(EndKind::NotRunnable, format!("mounting {target}: {advice} ({})", short(words))))
+    Some(verdict(EndKind::NotRunnable, format!("mounting {target}: {advice} ({})", short(message))))
 }
 
 /// Why a created container did not start: the task's fault or the node's.
-pub fn start_failure(command: &[String], working_dir: Option<&str>, fault: &Fault) -> Verdict {
-    let words = fault.words();
+pub fn start_failure(command: &[String], working_dir: Option<&str>, fault: &EngineError) -> Verdict {
+    let message = fault.message();
     let name = command.first().map_or("the image's program", String::as_str);
-    let told = [
+    let phrases = [
         "executable file not found",
         "no such file or directory",
         "permission denied",
         "exec format error",
         "is a directory",
     ];
-    if lacks_working_dir(working_dir, words) {
-        return no_working_dir(working_dir, words);
+    if lacks_working_dir(working_dir, message) {
+        return no_working_dir(working_dir, message);
     }
-    let exec = words.contains("exec") && told.iter().any(|part| words.contains(part));
+    let exec = message.contains("exec") && phrases.iter().any(|part| message.contains(part));
     if exec {
         let advice = "not found or not executable in the image: give its full path, or another image";
-        return verdict(EndKind::NotRunnable, format!("{name:?}: {advice} ({})", short(words)));
+        return verdict(EndKind::NotRunnable, format!("{name:?}: {advice} ({})", short(message)));
     }
-    verdict(EndKind::StartFailed, format!("starting its container: {words}"))
+    verdict(EndKind::StartFailed, format!("starting its container: {message}"))
 }
 
 /// Whether the daemon or its runtime could not make or enter the working directory that a task names, for a reason that
 /// lies with the name: another node would not do better.
-pub fn lacks_working_dir(wanted: Option<&str>, words: &str) -> bool {
+pub fn lacks_working_dir(wanted: Option<&str>, message: &str) -> bool {
     let about = ["Cannot mkdir", "chdir to cwd", "mkdir ", "lstat ", "not a directory", "file name too long"];
     let of_the_node = ["no space left", "quota exceeded", "input/output error"];
-    let says = |parts: &[&str]| parts.iter().any(|part| words.contains(part));
+    let says = |parts: &[&str]| parts.iter().any(|part| message.contains(part));
     wanted.is_some() && says(&about) && !says(&of_the_node)
 }
 
-pub fn no_working_dir(wanted: Option<&str>, words: &str) -> Verdict {
+pub fn no_working_dir(wanted: Option<&str>, message: &str) -> Verdict {
     let wanted = wanted.unwrap_or_default();
-    verdict(EndKind::NotRunnable, format!("its working directory {wanted:?}: {}", short(words)))
+    verdict(EndKind::NotRunnable, format!("its working directory {wanted:?}: {}", short(message)))
 }
 
 /// Whether a folder cannot be made because of its name.
@@ -136,8 +137,8 @@ pub fn is_no_folder(error: &std::io::Error) -> bool {
 }
 
 /// The last part of runc's chain of reasons.
-fn short(words: &str) -> &str {
-    words.rsplit_once(": exec: ").map_or(words, |(_, last)| last)
+fn short(message: &str) -> &str {
+    message.rsplit_once(": exec: ").map_or(message, |(_, last)| last)
 }
 
 /// Where a keeper writes how its attempt ended.
@@ -157,7 +158,7 @@ const KINDS: [EndKind; 7] = [
 ];
 
 /// Says how the attempt ended: the words in a file, the kind in memory, which no full disk can lose.
-pub fn say_end(layout: &Layout, lease: LeaseId, slot: Option<&'static Slot>, ended: Verdict) {
+pub fn record_end(layout: &Layout, lease: LeaseId, slot: Option<&'static StatusSlot>, ended: Verdict) {
     let Verdict { kind, message, usage } = ended;
     let code = match kind {
         EndKind::Exited(code) | EndKind::Signalled(code) => code,
@@ -170,7 +171,7 @@ pub fn say_end(layout: &Layout, lease: LeaseId, slot: Option<&'static Slot>, end
     let written =
         minicbor::to_vec(&end).map_err(io::Error::other).and_then(|bytes| std::fs::write(&fresh, bytes));
     if let Err(e) = written.and_then(|()| std::fs::rename(fresh, file)) {
-        complain!(Keeper, lease, "writing how it ended: {e}");
+        log!(Keeper, lease, "writing how it ended: {e}");
     }
     if let Some(slot) = slot {
         slot.status.store(code, SeqCst);
@@ -179,7 +180,7 @@ pub fn say_end(layout: &Layout, lease: LeaseId, slot: Option<&'static Slot>, end
 }
 
 /// What `say_end` said; none: nothing yet.
-pub fn told_end(slot: &Slot) -> Option<EndKind> {
+pub fn recorded_end(slot: &StatusSlot) -> Option<EndKind> {
     let number = slot.errno.load(SeqCst).checked_sub(1)?;
     let code = slot.status.load(SeqCst);
     Some(match KINDS.get(usize::try_from(number).ok()?)?.clone() {
@@ -199,7 +200,7 @@ mod tests {
             oom_killed: Some(oom_killed),
             ..ContainerState::default()
         };
-        of_ended(&state, status, interrupted, 1).kind
+        from_state(&state, status, interrupted, 1).kind
     }
 
     #[test]
@@ -228,18 +229,20 @@ mod tests {
         let runc = "OCI runtime create failed: container_linux.go:380: starting container process caused: exec: \"nope\": \
                     executable file not found in $PATH: unknown";
         let gpus = "could not select device driver \"\" with capabilities: [[gpu]]";
-        let in_folder = |words: &str| {
-            start_failure(&["nope".into()], Some("/proc/x"), &Fault::Said(400, words.into())).kind
+        let in_folder = |message: &str| {
+            start_failure(&["nope".into()], Some("/proc/x"), &EngineError::Said(400, message.into())).kind
         };
-        for words in [
+        for message in [
             "error during container init: mkdir /proc/x: no such file or directory",
             "OCI runtime create failed: chdir to cwd (\"/proc/x\"): not a directory: unknown",
             "lstat /merged/bin/busybox/x: not a directory",
         ] {
-            assert_eq!(in_folder(words), EndKind::NotRunnable, "{words}");
+            assert_eq!(in_folder(message), EndKind::NotRunnable, "{message}");
         }
         assert_eq!(in_folder("mkdir /x: no space left on device"), EndKind::StartFailed);
-        let kind = |words: &str| start_failure(&["nope".into()], None, &Fault::Said(400, words.into())).kind;
+        let kind = |message: &str| {
+            start_failure(&["nope".into()], None, &EngineError::Said(400, message.into())).kind
+        };
         assert_eq!(kind(runc), EndKind::NotRunnable);
         assert_eq!(kind(gpus), EndKind::StartFailed);
     }

@@ -12,7 +12,7 @@ use stint_protocol::{Class, LeaseId};
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-use super::engine::{self, Fault};
+use super::engine::{self, EngineError};
 use super::{LABEL_CLASS, LABEL_EXECUTOR, LABEL_LEASE, LABEL_TENANT};
 use crate::host::{HostEvent, Publisher};
 use crate::limits;
@@ -108,11 +108,11 @@ impl DaemonWatch {
         let answer = match timeout(patience, engine::connect(&self.socket)).await {
             Ok(answer) => answer,
             Err(_) => {
-                Err(Fault::Unreachable(format!("it did not answer within {} ms", patience.as_millis())))
+                Err(EngineError::Unreachable(format!("it did not answer within {} ms", patience.as_millis())))
             }
         };
         answer.map_err(|fault| {
-            let (socket, why) = (&self.socket, fault.words());
+            let (socket, why) = (&self.socket, fault.message());
             format!("no Docker daemon answers at {socket} ({why}): start it, or set executor.docker.socket")
         })
     }
@@ -171,7 +171,7 @@ async fn remove(docker: &Docker, found: &ContainerSummary, lease: Option<LeaseId
         // Somebody removes it already.
         Err(fault) if fault.status() == 409 => {}
         Err(fault) => {
-            let (why, left) = (fault.words(), "a container that nobody accounts for cannot be removed");
+            let (why, left) = (fault.message(), "a container that nobody accounts for cannot be removed");
             tracing::warn!(task, attempt, tenant, class, container, why, "{left}");
         }
     }

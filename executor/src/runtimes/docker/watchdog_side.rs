@@ -8,13 +8,13 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use stint_protocol::{AttemptEnd, BootMs, LeaseId};
 
-use super::{keeper, verdict};
+use super::{monitor, verdict};
 use crate::limits;
-use crate::runtimes::watchdog_side::{Kept, Modes, Start, StartError, Started, WatchdogSide};
+use crate::runtimes::watchdog_side::{AttemptMonitor, Modes, Start, StartError, Started, WatchdogSide};
 use crate::shim_api::layout::Layout;
 use crate::shim_api::request::Mode;
 use crate::sys::spawn::{Child, Spawner};
-use crate::sys::{self, Slot};
+use crate::sys::{self, StatusSlot};
 
 pub const MODES: Modes = &[(Mode::Docker, &Docker)];
 
@@ -37,23 +37,23 @@ impl WatchdogSide for Docker {
     }
 
     fn start(&self, start: Start<'_>) -> Result<Started, StartError> {
-        let Start { layout, order, folder, spawner, slot: index, .. } = start;
+        let Start { layout, request, folder, spawner, slot: index, .. } = start;
         let unsaid = StartError::Impossible("the node did not say how to use Docker");
-        let docker = order.docker.as_ref().ok_or(unsaid)?;
+        let docker = request.docker.as_ref().ok_or(unsaid)?;
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
         // Before anything is created: the next watchdog finds by it what this one leaves.
-        made.and_then(|()| std::fs::write(keeper::mark_file(layout, order.lease), &docker.socket))
+        made.and_then(|()| std::fs::write(monitor::mark_file(layout, request.lease), &docker.socket))
             .map_err(StartError::while_doing("making its folder"))?;
         let slot = spawner.empty_slot(index);
         let child = spawner
-            .keeper(|notice| keeper::run(layout, order, slot, &|| keeper::tell_slot(notice, index)))
+            .monitor(|notice| monitor::run(layout, request, slot, &|| monitor::tell_slot(notice, index)))
             .map_err(StartError::while_doing("starting its keeper"))?;
-        let container = Container::new(layout, order.lease, docker.socket.clone());
-        Ok(Started { child, contained: true, kept: Some(Box::new(container)) })
+        let container = Container::new(layout, request.lease, docker.socket.clone());
+        Ok(Started { child, contained: true, monitor: Some(Box::new(container)) })
     }
 
-    fn left_by(&self, layout: &Layout, lease: LeaseId) -> Option<Box<dyn Kept>> {
-        let socket = std::fs::read_to_string(keeper::mark_file(layout, lease)).ok()?;
+    fn left_by(&self, layout: &Layout, lease: LeaseId) -> Option<Box<dyn AttemptMonitor>> {
+        let socket = std::fs::read_to_string(monitor::mark_file(layout, lease)).ok()?;
         Some(Box::new(Container::new(layout, lease, socket)))
     }
 }
@@ -75,9 +75,9 @@ impl Container {
     }
 }
 
-impl Kept for Container {
+impl AttemptMonitor for Container {
     /// Takes a handle on the container's first process, when it still is the one that the keeper found.
-    fn hold(&mut self, slot: &Slot) {
+    fn hold(&mut self, slot: &StatusSlot) {
         let pid = slot.container.load(SeqCst);
         if self.process.is_none()
             && pid > 0
@@ -91,7 +91,7 @@ impl Kept for Container {
     }
 
     /// A keeper that hangs is killed too; another one clears up.
-    fn kill(&mut self, keeper: &Child, slot: &Slot) {
+    fn kill(&mut self, monitor: &Child, slot: &StatusSlot) {
         self.hold(slot);
         if let Some(process) = &self.process {
             sys::pidfd_signal(process, libc::SIGKILL);
@@ -102,16 +102,16 @@ impl Kept for Container {
         if hangs {
             self.killed_at = None;
         }
-        sys::pidfd_signal(&keeper.pidfd, if hangs { libc::SIGKILL } else { libc::SIGUSR1 });
+        sys::pidfd_signal(&monitor.pidfd, if hangs { libc::SIGKILL } else { libc::SIGUSR1 });
     }
 
-    fn is_over(&self, slot: &Slot) -> bool {
-        verdict::told_end(slot).is_some()
+    fn is_over(&self, slot: &StatusSlot) -> bool {
+        verdict::recorded_end(slot).is_some()
     }
 
     /// The kind comes from shared memory, the words from a file.
-    fn end(&self, slot: &Slot) -> Option<AttemptEnd> {
-        let kind = verdict::told_end(slot)?;
+    fn end(&self, slot: &StatusSlot) -> Option<AttemptEnd> {
+        let kind = verdict::recorded_end(slot)?;
         let written = std::fs::read(verdict::end_file(&self.layout, self.lease)).ok();
         let written = written.and_then(|bytes| minicbor::decode::<AttemptEnd>(&bytes).ok());
         let lost = || AttemptEnd::new(self.lease, kind.clone(), "its message could not be kept".into(), 0);
@@ -119,7 +119,7 @@ impl Kept for Container {
         Some(AttemptEnd { lease: self.lease, kind, ..written })
     }
 
-    fn clear_away(&self, spawner: &Spawner, slot: Option<&'static Slot>) -> io::Result<Child> {
-        spawner.keeper(|_| keeper::clean(&self.layout, self.lease, &self.socket, slot))
+    fn clear_away(&self, spawner: &Spawner, slot: Option<&'static StatusSlot>) -> io::Result<Child> {
+        spawner.monitor(|_| monitor::clean(&self.layout, self.lease, &self.socket, slot))
     }
 }

@@ -5,26 +5,26 @@ use std::path::Path;
 
 use crate::limits;
 use crate::runtimes::program::{c_path, c_string};
-use crate::shim_api::request::{Confinement, GivenMount, Order, Root};
+use crate::shim_api::request::{Confinement, ResolvedMount, Root, StartRequest};
 use crate::sys;
 use crate::sys::spawn::{Access, Jail, SHOWN, Shown, WRITABLE};
 
 /// The jail of an order's program. `changes_user`: it runs as another user than the watchdog.
-pub fn jail_for(order: &Order, confinement: &Confinement, changes_user: bool) -> Jail {
+pub fn jail_for(request: &StartRequest, confinement: &Confinement, changes_user: bool) -> Jail {
     let options = |bytes: u64| c_string(&format!("mode=1777,size={bytes}"));
     let user = (confinement.user, confinement.group);
     let writable = confinement.writable.iter().take(WRITABLE);
     let writable = writable.map(|folder| shown(folder, Access::Operators, true));
-    let access = |mount: &GivenMount| if mount.writable { Access::Write } else { Access::Read };
-    let mounts = order.mounts.iter().take(SHOWN - WRITABLE);
+    let access = |mount: &ResolvedMount| if mount.writable { Access::Write } else { Access::Read };
+    let mounts = request.mounts.iter().take(SHOWN - WRITABLE);
     let mounts = mounts.map(|mount| shown(&mount.source, access(mount), mount.folder));
     Jail {
         tmp: options(confinement.tmp_bytes),
         shm: options(confinement.shm_bytes),
-        binary: order.root.as_deref().and_then(Root::executable).map(c_string),
-        secrets: order.secrets.as_ref().map(|secrets| c_string(&secrets.folder)),
+        binary: request.root.as_deref().and_then(Root::executable).map(c_string),
+        secrets: request.secrets.as_ref().map(|secrets| c_string(&secrets.folder)),
         shown: writable.chain(mounts).collect(),
-        hidden: hidden_devices(&order.gpus),
+        hidden: hidden_devices(&request.gpus),
         user: changes_user.then_some(user),
         open_files: sys::open_files(limits::OPEN_FILES),
     }

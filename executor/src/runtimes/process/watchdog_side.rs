@@ -28,9 +28,9 @@ impl WatchdogSide for Direct {
 
 impl WatchdogSide for Sandboxed {
     fn start(&self, start: Start<'_>) -> Result<Started, StartError> {
-        let confinement = start.order.confinement.as_deref().filter(|_| start.jails);
+        let confinement = start.request.confinement.as_deref().filter(|_| start.jails);
         let changes_user = !start.namespaces.is_some_and(|namespaces| namespaces.user);
-        let jail = confinement.map(|confinement| jail_for(start.order, confinement, changes_user));
+        let jail = confinement.map(|confinement| jail_for(start.request, confinement, changes_user));
         let (program, namespaces) = (program_for(&start, jail), start.namespaces);
         start.launch(&program, namespaces)
     }

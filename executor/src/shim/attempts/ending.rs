@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use stint_protocol::{AttemptEnd, EndKind, LeaseId, Usage};
 
-use super::{Attempt, Attempts, Gone};
-use crate::complain::complain;
+use super::{Attempt, Attempts, LeaderExit};
 use crate::labels::label_of;
+use crate::log::log;
 use crate::runtimes;
 use crate::shim::cgroup::Cgroup;
 use crate::shim::verdict::{Evidence, judge};
@@ -36,8 +36,8 @@ impl Attempts {
 
     pub(super) fn kill(&mut self, lease: LeaseId) {
         let Some(attempt) = self.running.get_mut(&lease) else { return };
-        if let Some(kept) = &mut attempt.kept {
-            return kept.kill(&attempt.child, self.spawner.slot(attempt.slot));
+        if let Some(monitor) = &mut attempt.monitor {
+            return monitor.kill(&attempt.child, self.spawner.slot(attempt.slot));
         }
         if attempt.gone.is_none() {
             sys::pidfd_signal(&attempt.child.pidfd, libc::SIGKILL);
@@ -83,7 +83,7 @@ impl Attempts {
             return self.clear_up(lease);
         }
         if let Some(attempt) = self.running.get_mut(&lease) {
-            attempt.gone = Some(Gone { reaped: Some(reaped), why, at: sys::boot_now() });
+            attempt.gone = Some(LeaderExit { reaped: Some(reaped), why, at: sys::boot_now() });
             if attempt.contained {
                 // The init of a pid namespace is reaped only after the kernel has emptied the namespace.
                 self.finish(lease);
@@ -94,23 +94,23 @@ impl Attempts {
     /// Whether a keeper is gone that has not said how its attempt ended: it was killed.
     fn was_left_by_its_keeper(&self, lease: LeaseId) -> bool {
         let Some(attempt) = self.running.get(&lease) else { return false };
-        attempt.kept.as_ref().is_some_and(|kept| !kept.is_over(self.spawner.slot(attempt.slot)))
+        attempt.monitor.as_ref().is_some_and(|monitor| !monitor.is_over(self.spawner.slot(attempt.slot)))
     }
 
     /// Puts another keeper in the place of one that was killed; it only clears up.
     fn clear_up(&mut self, lease: LeaseId) {
         let Some(attempt) = self.running.get_mut(&lease) else { return };
-        let Some(kept) = &mut attempt.kept else { return };
+        let Some(monitor) = &mut attempt.monitor else { return };
         let slot = self.spawner.slot(attempt.slot);
-        kept.kill(&attempt.child, slot);
-        match kept.clear_away(&self.spawner, Some(slot)) {
+        monitor.kill(&attempt.child, slot);
+        match monitor.clear_away(&self.spawner, Some(slot)) {
             Ok(child) => {
                 self.by_pid.insert(child.pid, lease);
                 attempt.child = child;
             }
             Err(e) => {
-                complain!(Watchdog, lease, "clearing up its container: {e}");
-                attempt.gone.get_or_insert(Gone { reaped: None, why: None, at: sys::boot_now() });
+                log!(Watchdog, lease, "clearing up its container: {e}");
+                attempt.gone.get_or_insert(LeaderExit { reaped: None, why: None, at: sys::boot_now() });
             }
         }
     }
@@ -140,9 +140,9 @@ impl Attempts {
 
     /// Looks again at what could not be finished at once.
     pub fn sweep(&mut self) {
-        let over = self.spare.over(sys::boot_now());
-        self.doomed.extend(over);
-        self.doomed.retain(|cgroup| {
+        let over = self.cgroup_pool.over(sys::boot_now());
+        self.pending_removal.extend(over);
+        self.pending_removal.retain(|cgroup| {
             let gone = cgroup.remove();
             if !gone {
                 cgroup.kill();
@@ -157,12 +157,12 @@ impl Attempts {
         if self.leftovers.is_empty() {
             return;
         }
-        for (lease, home) in self.leftovers.sweep(&self.layout, &self.spawner, &mut self.helpers) {
+        for (lease, sandbox_dir) in self.leftovers.sweep(&self.layout, &self.spawner, &mut self.helpers) {
             for (_, runtime) in runtimes::watchdog_sides() {
                 runtime.clean(&self.layout, lease);
             }
-            if let Some(home) = home {
-                self.homes.leave(&self.layout, lease, home);
+            if let Some(sandbox_dir) = sandbox_dir {
+                self.sandbox_dirs.leave(&self.layout, lease, sandbox_dir);
             }
             if !self.ended.contains_key(&lease) {
                 let message = "its watchdog was killed; everything of the attempt was seen gone".to_owned();
@@ -211,7 +211,7 @@ impl Attempts {
         let Some(gone) = attempt.gone else { return };
         let slot = self.spawner.slot(attempt.slot);
         let oom_kills = attempt.cgroup.as_ref().map_or(0, Cgroup::oom_kills);
-        let kept_end = attempt.kept.as_ref().and_then(|kept| kept.end(slot));
+        let kept_end = attempt.monitor.as_ref().and_then(|monitor| monitor.end(slot));
         let usage = match &kept_end {
             Some(end) => end.usage.clone(),
             // Before its cgroup goes.
@@ -219,7 +219,7 @@ impl Attempts {
         };
         let (kind, message) = judge(&Evidence {
             layout: &self.layout,
-            order: &attempt.order,
+            request: &attempt.request,
             runtime: attempt.runtime,
             slot,
             child_status: gone.reaped.map_or(0, |reaped| reaped.status),
@@ -235,18 +235,18 @@ impl Attempts {
             _ => gone.at.0.saturating_sub(started),
         };
         attempt.runtime.clean(&self.layout, lease);
-        if let Some(home) = attempt.home {
-            self.homes.leave(&self.layout, lease, home);
+        if let Some(sandbox_dir) = attempt.sandbox_dir {
+            self.sandbox_dirs.leave(&self.layout, lease, sandbox_dir);
         }
         self.by_slot[attempt.slot as usize] = None;
         self.free_slots.push(attempt.slot);
         if let Some(cgroup) = attempt.cgroup {
             // Only who is shut in cannot have made cgroups in it.
-            let other = match attempt.home.filter(|_| attempt.contained && self.ability.jail) {
-                Some(home) => self.spare.keep(home, cgroup, sys::boot_now()),
+            let other = match attempt.sandbox_dir.filter(|_| attempt.contained && self.ability.jail) {
+                Some(sandbox_dir) => self.cgroup_pool.keep(sandbox_dir, cgroup, sys::boot_now()),
                 None => Some(cgroup),
             };
-            self.doom(other);
+            self.remove_later(other);
         }
         self.record(AttemptEnd { lease, kind, message, run_ms, outputs: None, usage });
     }
@@ -254,16 +254,16 @@ impl Attempts {
 
 /// What an attempt used: as its cgroup says, else as the kernel told with its end. That knows of no process that was
 /// killed together with its namespace, as nobody waited for it.
-fn used(attempt: &Attempt, gone: Gone) -> Option<Usage> {
+fn used(attempt: &Attempt, gone: LeaderExit) -> Option<Usage> {
     let reaped = gone.reaped?;
     let whole = !(attempt.contained && libc::WIFSIGNALED(reaped.status));
     let cpu_ms = if whole { Some(reaped.cpu_ms) } else { attempt.burnt_ms.map(|ms| ms.max(reaped.cpu_ms)) };
-    let told = Usage {
+    let reported = Usage {
         cpu_ms,
         peak_memory_bytes: None,
         read_bytes: whole.then_some(reaped.read_bytes),
         written_bytes: whole.then_some(reaped.written_bytes),
     };
     let measured = attempt.cgroup.as_ref().map(Cgroup::usage).unwrap_or_default();
-    Some(usage::or(measured, told)).filter(|usage| *usage != Usage::default())
+    Some(usage::or(measured, reported)).filter(|usage| *usage != Usage::default())
 }

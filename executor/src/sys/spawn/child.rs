@@ -5,14 +5,14 @@ use std::sync::atomic::Ordering::SeqCst;
 
 use libc::{c_char, c_int, c_void};
 
-use super::{Raw, Slot, Step, jail};
+use super::{Raw, StatusSlot, Step, jail};
 
 pub(super) fn errno() -> c_int {
     // SAFETY: reads this thread's error number.
     unsafe { *libc::__errno_location() }
 }
 
-pub(super) fn fail(slot: &Slot, step: Step, number: c_int) -> ! {
+pub(super) fn fail(slot: &StatusSlot, step: Step, number: c_int) -> ! {
     slot.step.store(step as u32, SeqCst);
     slot.errno.store(number, SeqCst);
     slot.phase.store(3, SeqCst);

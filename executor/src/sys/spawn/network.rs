@@ -18,10 +18,10 @@ const PATIENCE_MS: i32 = 5_000;
 
 /// Makes a network namespace. A child makes it, so that this process never leaves its own.
 pub(super) fn make() -> io::Result<OwnedFd> {
-    let (ready, told) = sys::pipe()?;
+    let (ready, ready_writer) = sys::pipe()?;
     match sys::fork()? {
         sys::Fork::Parent(pid) => {
-            drop(told);
+            drop(ready_writer);
             let answered = sys::wait_ready(&[(ready.as_raw_fd(), false)], PATIENCE_MS)[0];
             let made = if answered && sys::drain(&ready) == [0] {
                 File::open(format!("/proc/{pid}/ns/net")).map(OwnedFd::from)
@@ -38,7 +38,7 @@ pub(super) fn make() -> io::Result<OwnedFd> {
             unsafe {
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
                 let answer = [u8::from(libc::unshare(libc::CLONE_NEWNET) < 0 || !raise_loopback())];
-                libc::write(told.as_raw_fd(), answer.as_ptr().cast(), 1);
+                libc::write(ready_writer.as_raw_fd(), answer.as_ptr().cast(), 1);
                 loop {
                     libc::pause();
                 }

@@ -106,7 +106,7 @@ impl Unpacked {
 
     fn refused(&self) -> String {
         match &self.result {
-            Err(UnpackError::Wrong(words)) => words.clone(),
+            Err(UnpackError::Wrong(message)) => message.clone(),
             other => panic!("{other:?}"),
         }
     }
@@ -168,11 +168,11 @@ fn nothing_gets_out() {
     assert_eq!(unpacked.read("etc/passwd"), "mine");
     assert_eq!(unpacked.read("x/deep"), "mine");
     assert_eq!(unpacked.read("here"), "replaced");
-    for (to, words) in
+    for (to, message) in
         [("../../secret", "leads out"), ("/../secret", "leads out"), ("secret", "no file in it")]
     {
         let unpacked = Unpacked::of(&archive(&[Link("mine", Box::leak(to.to_string().into_boxed_str()))]));
-        assert!(unpacked.refused().contains(words), "{to}: {}", unpacked.refused());
+        assert!(unpacked.refused().contains(message), "{to}: {}", unpacked.refused());
     }
 }
 
@@ -188,8 +188,8 @@ fn what_has_no_end_is_refused() {
     }
     let whole = archive(&[File("a", 0o644, large)]);
     for broken in [&whole[..whole.len() / 2], &gzip(&whole)[..100], b"no archive at all", &[0; 2048]] {
-        let words = Unpacked::of(broken).refused();
-        assert!(words.contains("archive"), "{words}");
+        let message = Unpacked::of(broken).refused();
+        assert!(message.contains("archive"), "{message}");
     }
 }
 
@@ -213,12 +213,18 @@ fn zstd_that_is_cut_damaged_or_wants_too_much_memory_is_refused() {
     // A frame with a window of 256 MiB, and nothing in it.
     let greedy = [&packed[..4], &[0, (28 - 10) << 3, 1, 0, 0]].concat();
     let broken = [&packed[..packed.len() / 2], &damaged, &greedy, b"\x28\xb5\x2f\xfd zstd"];
-    let words = ["incomplete", "checksum", "too much memory", "cannot be read"];
-    for (bytes, expected) in broken.into_iter().zip(words) {
-        let words = Unpacked::of(bytes).refused();
-        assert!(words.starts_with("the archive cannot be read:") && words.contains(expected), "{words}");
-        let words = saved(&[bytes]).refused();
-        assert!(words.starts_with("the archive cannot be read:") && words.contains(expected), "{words}");
+    let message = ["incomplete", "checksum", "too much memory", "cannot be read"];
+    for (bytes, expected) in broken.into_iter().zip(message) {
+        let message = Unpacked::of(bytes).refused();
+        assert!(
+            message.starts_with("the archive cannot be read:") && message.contains(expected),
+            "{message}"
+        );
+        let message = saved(&[bytes]).refused();
+        assert!(
+            message.starts_with("the archive cannot be read:") && message.contains(expected),
+            "{message}"
+        );
     }
     // A gzip checksum is compared too.
     let mut damaged = gzip(&whole);
@@ -315,7 +321,7 @@ fn what_docker_save_writes_is_unpacked_layer_by_layer() {
 
 #[test]
 fn an_oci_layout_is_unpacked_for_this_platform() {
-    let digest = |bytes: &[u8]| Digest::of(Sha256::digest(bytes).into());
+    let digest = |bytes: &[u8]| Digest::from_bytes(Sha256::digest(bytes).into());
     let path = |bytes: &[u8]| named(&format!("blobs/sha256/{}", digest(bytes).hex()));
     let layers = layers().map(kept);
     let list: Vec<String> =
@@ -339,8 +345,8 @@ fn an_oci_layout_is_unpacked_for_this_platform() {
     things.extend(layers.iter().map(|layer| File(path(layer), 0o644, layer)));
     prove_layers(&Unpacked::of(&archive(&things)));
     things.pop();
-    let words = Unpacked::of(&archive(&things)).refused();
-    assert!(words.contains("is missing in it"), "{words}");
+    let message = Unpacked::of(&archive(&things)).refused();
+    assert!(message.contains("is missing in it"), "{message}");
 }
 
 /// What says something of the entry that follows it.
@@ -373,8 +379,8 @@ fn names_and_attributes_that_fill_memory_are_refused() {
     for record in records {
         let bytes = [record, after.clone()].concat();
         let refused = |unpacked: Unpacked| {
-            let words = unpacked.refused();
-            assert!(words.contains("a name or attributes in it of more than"), "{words}");
+            let message = unpacked.refused();
+            assert!(message.contains("a name or attributes in it of more than"), "{message}");
         };
         for bytes in [bytes.clone(), gzip(&bytes), zstd(&bytes)] {
             refused(Unpacked::of(&bytes));

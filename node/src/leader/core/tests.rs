@@ -4,15 +4,15 @@ use stint_protocol::{Digest, LeaseId, NodeId, Nonce, TaskId};
 use stint_scheduler::{Stamped, apply};
 
 use super::*;
-use crate::contacts::tests::{LEASE, placed};
-use crate::office::Standing;
+use crate::leadership::RaftRole;
+use crate::lease_clock::tests::{LEASE, placed};
 
-const LEADS: Standing = Standing { leads: true, term: 3, applied_term: 3 };
+const LEADS: RaftRole = RaftRole { leads: true, term: 3, applied_term: 3 };
 
 /// A peer whose waiters are names.
 struct Peer {
     core: LeaderCore<&'static str>,
-    standing: Standing,
+    standing: RaftRole,
     state: State,
     index: u64,
     boot: u64,
@@ -35,7 +35,7 @@ impl Peer {
 
     fn on<R>(&mut self, act: impl FnOnce(&mut LeaderCore<&'static str>, &LeaderView<'_>) -> R) -> R {
         let (standing, index, now) = (self.standing, self.index, BootMs(self.boot));
-        act(&mut self.core, &LeaderView { standing, state: &self.state, index, now })
+        act(&mut self.core, &LeaderView { role: standing, state: &self.state, index, now })
     }
 
     fn propose(&mut self, who: &'static str, commands: Vec<Command>) {
@@ -43,23 +43,23 @@ impl Peer {
     }
 
     /// Who is told what, and what is written.
-    fn turn(&mut self, tick: bool) -> (Answers<&'static str>, Option<Entry>) {
+    fn turn(&mut self, tick: bool) -> (Answers<&'static str>, Option<LogEntry>) {
         let wall = self.wall;
         self.on(|core, view| {
             let Turn { answers, drafting } = core.turn(view, tick);
             let drafted = drafting.map(|drafting| drafting.draft(view.state, view.index, wall));
-            (answers, drafted.and_then(|drafted| core.drafted(drafted)))
+            (answers, drafted.and_then(|drafted| core.built(drafted)))
         })
     }
 
-    fn entry(&mut self, tick: bool) -> Entry {
+    fn entry(&mut self, tick: bool) -> LogEntry {
         let (answers, entry) = self.turn(tick);
         assert!(answers.is_empty(), "{answers:?}");
         entry.unwrap_or_else(|| panic!("nothing is written"))
     }
 
     /// The entry is committed and applied here.
-    fn commit(&mut self, entry: Entry) -> Answers<&'static str> {
+    fn commit(&mut self, entry: LogEntry) -> Answers<&'static str> {
         let state = &mut self.state;
         let one = |command| apply(state, Stamped { now: entry.now, command });
         let results: Results = entry.commands.into_iter().map(one).collect();
@@ -67,8 +67,8 @@ impl Peer {
         self.written(Ok(results))
     }
 
-    fn written(&mut self, fate: Fate) -> Answers<&'static str> {
-        self.on(|core, view| core.written(fate, view))
+    fn written(&mut self, result: ProposalResult) -> Answers<&'static str> {
+        self.on(|core, view| core.written(result, view))
     }
 
     fn is_at_rest(&mut self) -> bool {
@@ -81,7 +81,7 @@ fn cancel(task: u128) -> Command {
     Command::Cancel(TaskId(task))
 }
 
-fn told(answers: &Answers<&'static str>) -> Vec<&'static str> {
+fn answered(answers: &Answers<&'static str>) -> Vec<&'static str> {
     answers.iter().map(|(who, _)| *who).collect()
 }
 
@@ -94,7 +94,7 @@ fn what_arrives_while_an_entry_is_written_shares_the_next_one() {
     peer.propose("second", vec![cancel(2), cancel(LEASE.task.0)]);
     peer.propose("third", vec![cancel(3)]);
     assert!(peer.is_at_rest(), "one entry at a time");
-    assert_eq!(told(&peer.commit(first)), ["first"]);
+    assert_eq!(answered(&peer.commit(first)), ["first"]);
 
     let next = peer.entry(false);
     assert_eq!(next.commands, [cancel(2), cancel(LEASE.task.0), cancel(3)]);
@@ -107,7 +107,7 @@ fn what_arrives_while_an_entry_is_written_shares_the_next_one() {
 
 #[test]
 fn who_does_not_lead_or_has_applied_no_entry_of_its_term_refuses_all() {
-    let outside = [Standing { leads: false, ..LEADS }, Standing { applied_term: 2, ..LEADS }];
+    let outside = [RaftRole { leads: false, ..LEADS }, RaftRole { applied_term: 2, ..LEADS }];
     for standing in outside {
         let mut peer = Peer::leading();
         peer.standing = standing;
@@ -132,7 +132,7 @@ fn an_entry_has_bounds_in_commands_and_in_bytes() {
         peer.propose("second", second.clone());
         let entry = peer.entry(false);
         assert_eq!(entry.commands.len(), first.len());
-        assert_eq!(told(&peer.commit(entry)), ["first"]);
+        assert_eq!(answered(&peer.commit(entry)), ["first"]);
         assert_eq!(peer.entry(false).commands, second, "the rest goes with the next entry");
     }
 }
@@ -159,7 +159,7 @@ fn a_full_queue_takes_nothing() {
 fn what_the_cluster_does_not_speak_is_refused_and_the_rest_goes_on() {
     let mut peer = Peer::leading();
     peer.state = State::default();
-    let newer = Command::LoseBlobs { node: NodeId(1), blobs: vec![Digest::of([1; 32])] };
+    let newer = Command::LoseBlobs { node: NodeId(1), blobs: vec![Digest::from_bytes([1; 32])] };
     assert!(newer.needs() > peer.state.version());
     peer.propose("newer", vec![newer]);
     peer.propose("known", vec![cancel(1)]);
@@ -176,8 +176,8 @@ fn an_entry_of_which_nobody_knows_is_planned_again() {
     peer.later(600_000);
     // Its pause before the next attempt is over in the state: nothing becomes due with the next entry.
     apply(&mut peer.state, Stamped { now: peer.wall, command: Command::Tick }).unwrap();
-    peer.on(|core, view| core.hold(view).unwrap().contacts.heard(NodeId(1), Nonce(1), view.now));
-    let plans = |entry: &Entry| matches!(entry.commands[..], [Command::CommitPlan(_)]);
+    peer.on(|core, view| core.leadership(view).unwrap().lease_clock.heard(NodeId(1), Nonce(1), view.now));
+    let plans = |entry: &LogEntry| matches!(entry.commands[..], [Command::CommitPlan(_)]);
     assert!(plans(&peer.entry(false)), "the task waits again");
     let unknown = NotDone::Unknown("no reply".into());
     assert!(peer.written(Err(unknown)).is_empty());
@@ -264,11 +264,11 @@ fn an_entry_confirms_the_leader_only_when_it_is_applied() {
 #[test]
 fn each_term_begins_without_receipt_times() {
     let mut peer = Peer::leading();
-    peer.on(|core, view| core.hold(view).unwrap().contacts.heard(NodeId(1), Nonce(1), view.now));
-    peer.standing = Standing { leads: true, term: 4, applied_term: 4 };
+    peer.on(|core, view| core.leadership(view).unwrap().lease_clock.heard(NodeId(1), Nonce(1), view.now));
+    peer.standing = RaftRole { leads: true, term: 4, applied_term: 4 };
     peer.on(|core, view| {
-        let office = core.hold(view).unwrap();
-        assert_eq!((office.term, office.contacts.reaches(NodeId(1), view.now)), (4, false));
+        let leadership = core.leadership(view).unwrap();
+        assert_eq!((leadership.term, leadership.lease_clock.reaches(NodeId(1), view.now)), (4, false));
     });
 }
 
@@ -278,7 +278,7 @@ fn a_closed_leader_gives_back_all_who_wait_and_takes_nobody() {
     peer.propose("written", vec![cancel(1)]);
     let entry = peer.entry(false);
     peer.propose("queued", vec![cancel(2)]);
-    assert_eq!(peer.core.close(), ["written", "queued"]);
+    assert_eq!(peer.core.stop(), ["written", "queued"]);
     assert!(peer.commit(entry).is_empty());
     assert_eq!(peer.core.propose(Proposal::new(vec![cancel(3)], "late")), Err("late"));
     assert!(peer.is_at_rest());

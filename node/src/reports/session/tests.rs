@@ -4,16 +4,16 @@ use stint_protocol::{AttemptEnd, BootMs, EndKind, Incarnation, LeaseId, NodeId, 
 use stint_scheduler::{RegisterNode, Stamped, apply};
 
 use super::*;
-use crate::contacts::tests::{LEASE, placed};
 use crate::leader::core::{NotDone, Proposal, Turn};
-use crate::office::Standing;
+use crate::leadership::RaftRole;
+use crate::lease_clock::tests::{LEASE, placed};
 
 const NODE: NodeId = NodeId(1);
-const LEADS: Standing = Standing { leads: true, term: 3, applied_term: 3 };
+const LEADS: RaftRole = RaftRole { leads: true, term: 3, applied_term: 3 };
 
 struct Peer {
     core: LeaderCore<()>,
-    standing: Standing,
+    standing: RaftRole,
     state: State,
     now: BootMs,
 }
@@ -30,7 +30,7 @@ impl Peer {
     }
 
     fn on<R>(&mut self, act: impl FnOnce(&mut LeaderCore<()>, &LeaderView<'_>) -> R) -> R {
-        let view = LeaderView { standing: self.standing, state: &self.state, index: 9, now: self.now };
+        let view = LeaderView { role: self.standing, state: &self.state, index: 9, now: self.now };
         act(&mut self.core, &view)
     }
 
@@ -41,7 +41,7 @@ impl Peer {
     /// Up to where it is held or records ends; the node was heard of before.
     fn begin_known(&mut self, report: Report) -> (ReportSession, Step) {
         self.on(|core, view| {
-            core.hold(view).unwrap().contacts.heard(report.node, report.nonce, view.now);
+            core.leadership(view).unwrap().lease_clock.heard(report.node, report.nonce, view.now);
         });
         self.begin(report)
     }
@@ -51,12 +51,12 @@ impl Peer {
     }
 
     /// Puts commands into the log, as the leader's loop does.
-    fn commit(&mut self, commands: Vec<Command>) -> Fate {
+    fn commit(&mut self, commands: Vec<Command>) -> ProposalResult {
         self.core.propose(Proposal::new(commands, ())).unwrap();
         let wall = self.state.time().plus(1);
         let entry = self.on(|core, view| {
             let Turn { drafting, .. } = core.turn(view, false);
-            core.drafted(drafting.unwrap().draft(view.state, view.index, wall)).unwrap()
+            core.built(drafting.unwrap().draft(view.state, view.index, wall)).unwrap()
         });
         let one = |command| apply(&mut self.state, Stamped { now: entry.now, command });
         let results = entry.commands.into_iter().map(one).collect();
@@ -64,7 +64,7 @@ impl Peer {
     }
 
     fn reaches(&mut self, node: NodeId) -> bool {
-        self.on(|core, view| core.hold(view).unwrap().contacts.reaches(node, view.now))
+        self.on(|core, view| core.leadership(view).unwrap().lease_clock.reaches(node, view.now))
     }
 }
 
@@ -77,7 +77,7 @@ fn report() -> Report {
         sequence: 1,
         sent: BootMs(10),
         register: None,
-        held: vec![(LEASE, false)],
+        running: vec![(LEASE, false)],
         ends: Vec::new(),
         hold_ms: 60_000,
     }
@@ -95,7 +95,7 @@ fn registers(nonce: Nonce) -> Report {
 
 fn ended() -> Report {
     let end = AttemptEnd::new(LEASE, EndKind::Exited(0), String::new(), 5);
-    Report { held: Vec::new(), ends: vec![end], ..report() }
+    Report { running: Vec::new(), ends: vec![end], ..report() }
 }
 
 fn question(step: Step) -> Ticket {
@@ -116,12 +116,12 @@ fn orders(step: Step) -> crate::wire::Orders {
 fn a_report_without_news_is_held_and_then_renews_once_a_quorum_confirmed() {
     let mut peer = Peer::leading();
     let (mut session, step) = peer.begin_known(report());
-    assert!(matches!(step, Step::Hold) && session.holds());
+    assert!(matches!(step, Step::Hold) && session.is_parked());
     assert_eq!(session.hold_ms(), limits::REPORT_HOLD.as_millis() as u64, "not for as long as it asks");
-    assert!(peer.on(|core, view| session.look(core, view)).is_none());
+    assert!(peer.on(|core, view| session.check_news(core, view)).is_none());
 
     let asked = question(peer.confirm(&mut session));
-    assert!(session.confirms());
+    assert!(session.awaits_quorum());
     peer.core.quorum().answered(asked, true);
     let orders = orders(peer.confirm(&mut session));
     assert_eq!((orders.term, orders.answers, orders.grants.len()), (3, 1, 1));
@@ -134,7 +134,7 @@ fn news_ends_the_hold() {
     let (mut session, _) = peer.begin_known(report());
     let (now, command) = (peer.state.time(), Command::Cancel(LEASE.task));
     apply(&mut peer.state, Stamped { now, command }).unwrap();
-    let step = peer.on(|core, view| session.look(core, view));
+    let step = peer.on(|core, view| session.check_news(core, view));
     question(step.unwrap_or_else(|| panic!("it is to be stopped")));
 }
 
@@ -149,7 +149,7 @@ fn who_registers_counts_as_heard_of_only_when_that_is_in_the_log() {
     let step = peer.on(|core, view| session.proposed(fate, core, view));
     assert!(matches!(step, Step::Plan), "it can be given work: {step:?}");
     assert!(peer.reaches(NODE));
-    let step = peer.on(|_, view| session.go_on(view));
+    let step = peer.on(|_, view| session.next_step(view));
     assert!(matches!(step, Step::Hold), "{step:?}");
 }
 
@@ -191,7 +191,7 @@ fn an_entry_that_was_proposed_before_the_report_arrived_confirms_nothing() {
     let wall = peer.state.time();
     let writes = peer.on(|core, view| {
         let Turn { drafting, .. } = core.turn(view, false);
-        core.drafted(drafting.unwrap().draft(view.state, view.index, wall)).is_some()
+        core.built(drafting.unwrap().draft(view.state, view.index, wall)).is_some()
     });
     let (mut session, _) = peer.begin_known(report());
     peer.on(|core, view| core.written(Ok(Vec::new()), view));
@@ -211,7 +211,7 @@ fn nothing_is_recorded_or_renewed_when_the_fate_of_the_ends_is_not_known() {
 
 #[test]
 fn without_office_a_report_is_sent_on_at_every_stage() {
-    let lost = Standing { leads: false, ..LEADS };
+    let lost = RaftRole { leads: false, ..LEADS };
     let not_leader = |step: Step| assert!(matches!(step, Step::NotLeader), "{step:?}");
     let mut peer = Peer::leading();
 
@@ -226,7 +226,7 @@ fn without_office_a_report_is_sent_on_at_every_stage() {
     peer.standing = LEADS;
     let (mut session, _) = peer.begin_known(report());
     peer.standing = lost;
-    let asked = question(peer.on(|core, view| session.look(core, view)).unwrap());
+    let asked = question(peer.on(|core, view| session.check_news(core, view)).unwrap());
     peer.core.quorum().answered(asked, true);
     not_leader(peer.confirm(&mut session));
 }
@@ -261,10 +261,10 @@ fn a_lease_that_ran_out_is_not_renewed_though_the_node_holds_it() {
     let mut peer = Peer::leading();
     let other = LeaseId { task: TaskId(77), attempt: 1 };
     let (mut session, _) =
-        peer.begin_known(Report { held: vec![(LEASE, false), (other, false)], ..report() });
-    peer.on(|core, view| core.hold(view).unwrap().contacts.expire(view.state, view.now));
+        peer.begin_known(Report { running: vec![(LEASE, false), (other, false)], ..report() });
+    peer.on(|core, view| core.leadership(view).unwrap().lease_clock.expire(view.state, view.now));
     peer.now = BootMs(peer.now.0 + 3_600_000);
-    peer.on(|core, view| core.hold(view).unwrap().contacts.expire(view.state, view.now));
+    peer.on(|core, view| core.leadership(view).unwrap().lease_clock.expire(view.state, view.now));
     let asked = question(peer.confirm(&mut session));
     peer.core.quorum().answered(asked, true);
     assert!(orders(peer.confirm(&mut session)).grants.is_empty());

@@ -34,23 +34,32 @@ pub fn node(
         runtimes: node.offer.runtimes.iter().map(|runtime| runtime.to_string()).collect(),
         classes: node.offer.classes.iter().map(|class| class.to_string()).collect(),
         labels: node.offer.labels.clone(),
-        problems: node.problems.iter().cloned().chain(held(state, node)).chain(quarantined(node)).collect(),
+        problems: node
+            .problems
+            .iter()
+            .cloned()
+            .chain(backing_off(state, node))
+            .chain(quarantined(node))
+            .collect(),
     }
 }
 
 /// Members that speak less than another one does.
 pub fn holding_back(state: &State) -> Vec<api::HeldBack> {
     state
-        .holding_back()
+        .nodes_below_next_version()
         .map(|node| api::HeldBack { name: node.name.clone(), speaks: node.speaks.0 })
         .collect()
 }
 
-fn held(state: &State, node: &Node) -> Option<String> {
-    let held = node.held(state.time())?;
-    let seconds = held.until.since(state.time()).div_ceil(1000);
-    let tasks = held.tasks;
-    Some(format!("failed to start the last {tasks} tasks, tried again in {seconds} s: {}", held.message))
+fn backing_off(state: &State, node: &Node) -> Option<String> {
+    let backing_off = node.backing_off(state.time())?;
+    let seconds = backing_off.until.since(state.time()).div_ceil(1000);
+    let tasks = backing_off.tasks;
+    Some(format!(
+        "failed to start the last {tasks} tasks, tried again in {seconds} s: {}",
+        backing_off.message
+    ))
 }
 
 fn quarantined(node: &Node) -> impl Iterator<Item = String> + '_ {
@@ -64,7 +73,7 @@ fn node_state(state: &State, node: &Node, reachable: bool) -> &'static str {
     match node.mode {
         _ if node.incarnation.0 == 0 => "joining",
         _ if !reachable => "lost",
-        NodeMode::Ready if node.held(state.time()).is_some() => "held",
+        NodeMode::Ready if node.backing_off(state.time()).is_some() => "held",
         NodeMode::Ready => "ready",
         NodeMode::Cordoned => "cordoned",
         NodeMode::Draining if node.running == 0 => "drained",

@@ -133,7 +133,7 @@ fn of_a_task_that_succeeded_with_outputs() {
     world.start();
     let kept = |path: &str, byte, stored| KeptFile {
         path: path.into(),
-        blob: Blob { digest: Digest::of([byte; 32]), size: 9 },
+        blob: Blob { digest: Digest::from_bytes([byte; 32]), size: 9 },
         stored,
     };
     let outputs: Box<[KeptFile]> = Box::new([kept("model.bin", 7, true), kept("log/err.txt", 8, false)]);

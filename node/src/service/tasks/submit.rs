@@ -43,7 +43,7 @@ impl Service {
         allow_in(caller, Operation::SubmitTasks, &new.tenant)?.tenant()?;
         let state = match runtime::needs_image(&new) {
             true => self.read().await?,
-            false => self.node.shared.view().state,
+            false => self.node.applied.view().state,
         };
         runtime::choose(&state, &mut new)?;
         let request = Request::Submit(self.checked(new)?);
@@ -54,7 +54,7 @@ impl Service {
     }
 
     fn checked(&self, new: NewTasks) -> Result<Submit, ServiceError> {
-        let settings = self.node.shared.view().state.settings().clone();
+        let settings = self.node.applied.view().state.settings().clone();
         let digest = digest_of(&new);
         let key_made_ms = new.key.as_ref().and_then(made_at);
         self.node.leader_client.check_speaks(new.spec.needs())?;
@@ -63,8 +63,8 @@ impl Service {
         if let Some(name) = new.name.as_ref().filter(|_| new.count > 1) {
             TaskName::new(&format!("{name}-{}", new.count - 1))?;
         }
-        let made = TaskId::from_parts(self.node.clock.wall().0, self.node.chance.bits());
-        let own_key = || IdempotencyKey::new(&format!("peer-{:032x}", self.node.chance.bits())).ok();
+        let made = TaskId::from_parts(self.node.clock.wall().0, self.node.rng.random_bits());
+        let own_key = || IdempotencyKey::new(&format!("peer-{:032x}", self.node.rng.random_bits())).ok();
         Ok(Submit {
             tenant: new.tenant,
             first: TaskId(made.0 & !0xffff),

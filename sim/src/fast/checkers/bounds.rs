@@ -15,7 +15,7 @@ impl Bounds {
             return Err(format!("{events} events are arranged"));
         }
         for (peer, process) in peers.iter().enumerate() {
-            let (queued, sessions) = (process.leading.core.queued(), process.leading.sessions.len());
+            let (queued, sessions) = (process.leader.core.queued(), process.leader.sessions.len());
             if queued > stint_node::limits::PROPOSALS || sessions > SESSIONS_PER_NODE * peers.len() {
                 return Err(format!("peer {} has {queued} proposals and {sessions} reports", peer + 1));
             }

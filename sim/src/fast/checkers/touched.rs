@@ -29,8 +29,8 @@ fn one(change: &Change, state: &State) -> Result<(), String> {
             }
         }
         Change::Released { lease, node } => {
-            let held = state.leases_of(*node).any(|known| known == *lease);
-            if held { Err(format!("{lease} was released and is held")) } else { Ok(()) }
+            let is_leased = state.leases_of(*node).any(|known| known == *lease);
+            if is_leased { Err(format!("{lease} was released and is held")) } else { Ok(()) }
         }
         Change::Finished { task, .. } if state.task(*task).is_some() => {
             Err(format!("task {task} is finished and lives"))

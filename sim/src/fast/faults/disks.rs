@@ -1,11 +1,11 @@
 //! Disks: those of a majority are slow, so that entries take long while everything else is fast; one loses a file.
 
-use crate::dice::Dice;
 use crate::fast::event::Event;
 use crate::fast::world::World;
+use crate::rng::SeededRng;
 
-pub fn slow(world: &mut World, dice: &mut Dice) -> bool {
-    let (most, length) = (dice.between(60, 3_000), dice.between(500, 9_000));
+pub fn slow(world: &mut World, rng: &mut SeededRng) -> bool {
+    let (most, length) = (rng.between(60, 3_000), rng.between(500, 9_000));
     world.say("FAULT", 11, most, || format!("entries take up to {most} ms for {length} ms"));
     world.trouble.slow_disks_ms = most;
     world.trouble.disks_epoch += 1;
@@ -15,6 +15,6 @@ pub fn slow(world: &mut World, dice: &mut Dice) -> bool {
 }
 
 /// A stored file is gone.
-pub fn file_lost(world: &mut World, dice: &mut Dice) -> bool {
-    world.lose_file(dice)
+pub fn file_lost(world: &mut World, rng: &mut SeededRng) -> bool {
+    world.lose_file(rng)
 }

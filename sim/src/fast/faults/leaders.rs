@@ -1,11 +1,11 @@
 //! Another peer is elected though the leader is well; the old one may hear of it late.
 
-use crate::dice::Dice;
 use crate::fast::world::World;
+use crate::rng::SeededRng;
 
 /// Any peer that has a quorum.
-pub fn replaced(world: &mut World, dice: &mut Dice) -> bool {
-    let peer = world.any_peer(dice);
+pub fn replaced(world: &mut World, rng: &mut SeededRng) -> bool {
+    let peer = world.any_peer(rng);
     if !world.has_quorum(peer) {
         return false;
     }
@@ -15,8 +15,8 @@ pub fn replaced(world: &mut World, dice: &mut Dice) -> bool {
 }
 
 /// The leader is elected again: a new term, and nothing of the old one is known.
-pub fn replaced_and_back(world: &mut World, dice: &mut Dice) -> bool {
-    let peer = world.leader_or_any(dice);
+pub fn replaced_and_back(world: &mut World, rng: &mut SeededRng) -> bool {
+    let peer = world.leader_or_any(rng);
     if !world.has_quorum(peer) {
         return false;
     }

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::mount;
 use crate::shim_api::inside::HOST_FOLDERS;
-use crate::shim_api::request::Order;
+use crate::shim_api::request::StartRequest;
 
 const FOLDERS: [&str; 2] = ["/etc/cdi", "/var/run/cdi"];
 const KIND: &str = "nvidia.com/gpu";
@@ -28,22 +28,22 @@ pub struct Devices {
 }
 
 /// The devices of an order.
-pub fn devices(order: &Order) -> Devices {
-    if order.gpus.is_empty() {
+pub fn devices(request: &StartRequest) -> Devices {
+    if request.gpus.is_empty() {
         return Devices::default();
     }
-    let of_host = order.root.is_none();
+    let of_host = request.root.is_none();
     let specs = FOLDERS.iter().flat_map(|folder| specs_in(Path::new(folder)));
-    let wanted: Vec<[String; 2]> = order
+    let wanted: Vec<[String; 2]> = request
         .gpus
         .iter()
         .enumerate()
-        .map(|(at, index)| [order.gpu_ids.get(at).cloned().unwrap_or_default(), index.to_string()])
+        .map(|(at, index)| [request.gpu_ids.get(at).cloned().unwrap_or_default(), index.to_string()])
         .collect();
     specs
         .into_iter()
         .find_map(|spec| from_spec(&spec, &wanted, of_host))
-        .unwrap_or_else(|| known(&order.gpus))
+        .unwrap_or_else(|| known(&request.gpus))
 }
 
 fn specs_in(folder: &Path) -> Vec<Value> {

@@ -17,7 +17,7 @@ use crate::runtimes::crun::bundle::{bundle_folder, mount_place};
 use crate::runtimes::crun::seccomp;
 use crate::shim_api::inside::{SECRETS, WORK};
 use crate::shim_api::layout::Layout;
-use crate::shim_api::request::{Confinement, GivenMount, Order};
+use crate::shim_api::request::{Confinement, ResolvedMount, StartRequest};
 use crate::sys;
 use crate::working_dir;
 
@@ -48,24 +48,29 @@ const MASKED: [&str; 12] = [
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// The user and group of an order's program.
-pub fn user(order: &Order) -> (u32, u32) {
-    order.confinement.as_ref().map_or((NOBODY, NOBODY), |c| (c.user, c.group))
+pub fn user(request: &StartRequest) -> (u32, u32) {
+    request.confinement.as_ref().map_or((NOBODY, NOBODY), |c| (c.user, c.group))
 }
 
 /// The whole document. What the crate's types hold unless told otherwise is an example of a container that may do
 /// more than ours: every field that such an example fills is set here.
-pub fn config(layout: &Layout, order: &Order, root: &RootFs, devices: Devices) -> Result<Spec, OciSpecError> {
-    let process = process(order, root, &devices.env)?;
+pub fn config(
+    layout: &Layout,
+    request: &StartRequest,
+    root: &RootFs,
+    devices: Devices,
+) -> Result<Spec, OciSpecError> {
+    let process = process(request, root, &devices.env)?;
     let mut mounts = root.mounts.clone();
-    mounts.extend(own_mounts(&layout.attempt(order.lease).join("work"), order.confinement.as_deref()));
+    mounts.extend(own_mounts(&layout.attempt(request.lease).join("work"), request.confinement.as_deref()));
     mounts.extend(
-        order
+        request
             .secrets
             .as_ref()
             .map(|given| mount::bind(SECRETS, &given.folder, &["bind", "ro", "nosuid", "nodev", "noexec"])),
     );
     mounts.extend(devices.mounts);
-    mounts.extend(host_mounts(order, &bundle_folder(layout, order.lease)));
+    mounts.extend(host_mounts(request, &bundle_folder(layout, request.lease)));
     let mut spec = SpecBuilder::default()
         .version("1.0.2")
         .process(process)
@@ -78,19 +83,19 @@ pub fn config(layout: &Layout, order: &Order, root: &RootFs, devices: Devices) -
     Ok(spec)
 }
 
-fn process(order: &Order, root: &RootFs, of_devices: &[String]) -> Result<Process, OciSpecError> {
-    let (uid, gid) = user(order);
+fn process(request: &StartRequest, root: &RootFs, of_devices: &[String]) -> Result<Process, OciSpecError> {
+    let (uid, gid) = user(request);
     let named = |pair: &String, name: &str| pair.split_once('=').is_some_and(|(n, _)| n == name);
     let unset = |pair: &&String| {
-        pair.split_once('=').is_some_and(|(n, _)| !order.environment.iter().any(|e| named(e, n)))
+        pair.split_once('=').is_some_and(|(n, _)| !request.environment.iter().any(|e| named(e, n)))
     };
-    let of_secrets = order.secret_variables(SECRETS);
-    let env = order.environment.iter().chain(&of_secrets).chain(of_devices.iter().filter(unset));
-    let working_dir = order.working_dir.as_deref().map(|wanted| working_dir::inside(wanted, WORK));
+    let of_secrets = request.secret_variables(SECRETS);
+    let env = request.environment.iter().chain(&of_secrets).chain(of_devices.iter().filter(unset));
+    let working_dir = request.working_dir.as_deref().map(|wanted| working_dir::inside(wanted, WORK));
     ProcessBuilder::default()
         .terminal(false)
         .user(UserBuilder::default().uid(uid).gid(gid).build()?)
-        .args(order.command.clone())
+        .args(request.command.clone())
         .env(env.cloned().collect::<Vec<_>>())
         .cwd(working_dir.unwrap_or_else(|| root.working_dir.clone()))
         .capabilities(no_capabilities()?)
@@ -152,12 +157,12 @@ fn own_mounts(work: &Path, confinement: Option<&Confinement>) -> Vec<Mount> {
 }
 
 /// What the init lays into the bundle's folder before crun runs.
-fn host_mounts(order: &Order, bundle: &Path) -> Vec<Mount> {
-    let mount = |(number, given): (usize, &GivenMount)| {
+fn host_mounts(request: &StartRequest, bundle: &Path) -> Vec<Mount> {
+    let mount = |(number, given): (usize, &ResolvedMount)| {
         let access = if given.writable { "rw" } else { "ro" };
         mount::bind(&given.target, mount_place(bundle, number), &["rbind", access, "nosuid", "nodev"])
     };
-    order.mounts.iter().enumerate().map(mount).collect()
+    request.mounts.iter().enumerate().map(mount).collect()
 }
 
 #[cfg(test)]
@@ -169,8 +174,8 @@ mod tests {
     use crate::shim_api::request::{AttemptLabels, GivenSecrets, Mode, Root};
     use stint_protocol::{BootMs, Class, LeaseId, Network, Runtime, TaskId, Tenant};
 
-    fn order() -> Order {
-        Order {
+    fn request() -> StartRequest {
+        StartRequest {
             lease: LeaseId { task: TaskId(1), attempt: 1 },
             mode: Mode::Crun,
             command: vec!["/binary".into()],
@@ -210,8 +215,8 @@ mod tests {
         }
     }
 
-    fn document(layout: &Layout, order: &Order, root: &RootFs, devices: Devices) -> Value {
-        serde_json::to_value(config(layout, order, root, devices).unwrap()).unwrap()
+    fn document(layout: &Layout, request: &StartRequest, root: &RootFs, devices: Devices) -> Value {
+        serde_json::to_value(config(layout, request, root, devices).unwrap()).unwrap()
     }
 
     /// Every path of a document with its value.
@@ -229,8 +234,8 @@ mod tests {
     }
 
     /// An order with everything that an order can ask for.
-    fn full() -> (Order, RootFs, Devices) {
-        let given = |source: &str, target: &str, writable| GivenMount {
+    fn full() -> (StartRequest, RootFs, Devices) {
+        let given = |source: &str, target: &str, writable| ResolvedMount {
             source: source.into(),
             target: target.into(),
             writable,
@@ -240,11 +245,11 @@ mod tests {
             folder: "/run/stint/secrets/t1".into(),
             variables: vec![("KEY_FILE".into(), "key".into())],
         };
-        let order = Order {
+        let request = StartRequest {
             secrets: Some(Box::new(secrets)),
             working_dir: Some("src".into()),
             mounts: vec![given("/srv/data", "/data", false), given("/srv/out", "/out", true)],
-            ..order()
+            ..request()
         };
         let shared = ["rbind", "ro", "nosuid", "nodev"];
         let root = RootFs {
@@ -263,7 +268,7 @@ mod tests {
             ],
             env: vec!["A=device".into(), "B=device".into()],
         };
-        (order, root, devices)
+        (request, root, devices)
     }
 
     /// The stored document was made when each field was written by hand. A field that is new in ours comes from the
@@ -277,8 +282,8 @@ mod tests {
         stored["process"]["rlimits"][1] = json!({ "type": "RLIMIT_NOFILE", "soft": soft, "hard": hard });
         let arch = std::env::consts::ARCH.to_uppercase();
         stored["linux"]["seccomp"]["architectures"] = json!([format!("SCMP_ARCH_{arch}")]);
-        let (order, root, devices) = full();
-        let made = document(&Layout::new(Path::new("/var/lib/stint")), &order, &root, devices);
+        let (request, root, devices) = full();
+        let made = document(&Layout::new(Path::new("/var/lib/stint")), &request, &root, devices);
         let listed = |document: &Value| {
             let mut listed = Vec::new();
             fields(document, "", &mut listed);
@@ -294,10 +299,10 @@ mod tests {
     #[test]
     fn a_container_gets_what_its_order_says() {
         let folder = tempfile::tempdir().unwrap();
-        let (layout, mut order) = (Layout::new(folder.path()), order());
-        let root = rootfs::make(&layout, &order, folder.path()).unwrap();
+        let (layout, mut request) = (Layout::new(folder.path()), request());
+        let root = rootfs::make(&layout, &request, folder.path()).unwrap();
         let env = vec!["A=device".to_owned(), "B=device".to_owned()];
-        let config = document(&layout, &order, &root, Devices { mounts: Vec::new(), env });
+        let config = document(&layout, &request, &root, Devices { mounts: Vec::new(), env });
         let process = &config["process"];
         assert_eq!((&process["user"]["uid"], &process["user"]["gid"]), (&json!(1001), &json!(1002)));
         assert_eq!((&process["cwd"], &process["noNewPrivileges"]), (&json!("/srv"), &json!(true)));
@@ -309,8 +314,8 @@ mod tests {
         };
         assert_eq!((sized("/tmp"), sized("/dev/shm")), (json!("size=1048576"), json!("size=2097152")));
         assert_eq!(config["root"]["readonly"], json!(true));
-        order.working_dir = Some("src".into());
-        let config = document(&layout, &order, &root, Devices { mounts: Vec::new(), env: Vec::new() });
+        request.working_dir = Some("src".into());
+        let config = document(&layout, &request, &root, Devices { mounts: Vec::new(), env: Vec::new() });
         assert_eq!(
             config["process"]["cwd"],
             json!("/work/src"),

@@ -11,7 +11,7 @@ use oci_spec::runtime::Mount;
 use super::mount;
 use crate::shim_api::inside::{BINARY, HOST_FOLDERS, WORK};
 use crate::shim_api::layout::Layout;
-use crate::shim_api::request::{Order, Root};
+use crate::shim_api::request::{Root, StartRequest};
 use crate::sys::spawn::Overlay;
 
 /// Empty folders of a root that is made here.
@@ -26,19 +26,19 @@ pub struct RootFs {
 }
 
 /// Prepares the root that an order asks for.
-pub fn make(layout: &Layout, order: &Order, bundle: &Path) -> io::Result<RootFs> {
-    let root = bare(layout, order, bundle)?;
+pub fn make(layout: &Layout, request: &StartRequest, bundle: &Path) -> io::Result<RootFs> {
+    let root = bare(layout, request, bundle)?;
     // Attempts share it, and crun makes the places of mounts in it.
-    if root.overlay.is_some() || order.mounts.is_empty() {
+    if root.overlay.is_some() || request.mounts.is_empty() {
         return Ok(root);
     }
     let overlay = overlay(&root.path, bundle)?;
     Ok(RootFs { path: bundle.join("layer/root"), overlay: Some(overlay), ..root })
 }
 
-fn bare(layout: &Layout, order: &Order, bundle: &Path) -> io::Result<RootFs> {
+fn bare(layout: &Layout, request: &StartRequest, bundle: &Path) -> io::Result<RootFs> {
     let working_dir = WORK.to_owned();
-    let (path, mounts) = match order.root.as_deref() {
+    let (path, mounts) = match request.root.as_deref() {
         None => host_root(layout)?,
         Some(Root::Executable(file)) => return executable(layout, Path::new(file)),
         Some(Root::Folder(folder, wanted)) => {

@@ -1,0 +1,417 @@
+//! The keeper of one container: a forked child of the watchdog with a loop of its own. It brings the attempt from the
+//! image to its end, writes what came of it into the attempt's folder, and leaves only when nothing of the container
+//! runs any more. TERM asks the program to end; USR1 (also sent by the kernel when the watchdog dies) kills it.
+
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::models::{ContainerInspectResponse, ContainerState};
+use bollard::query_parameters::CreateContainerOptions;
+use stint_protocol::{EndKind, LeaseId, Usage};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::engine::{self, EngineError};
+use super::logs::{self, LogFiles};
+use super::pull::Puller;
+use super::stop_level::{StopLevel, at_least, in_loop};
+use super::verdict::{self, Verdict, mount_failure, record_end, start_failure, stopped, verdict};
+use super::{belongs, container, container_name};
+use crate::labels::kill_labelled;
+use crate::limits;
+use crate::shim_api::layout::Layout;
+use crate::shim_api::request::{DockerRequest, StartRequest};
+use crate::sys::{self, StatusSlot};
+use crate::usage;
+
+/// Says that an attempt runs under Docker, and at which socket.
+pub fn mark_file(layout: &Layout, lease: LeaseId) -> PathBuf {
+    layout.attempt(lease).join("docker")
+}
+
+/// Tells the watchdog that the program runs.
+pub type Tell<'a> = &'a dyn Fn();
+
+/// The life of a keeper that runs an attempt; its exit code.
+pub fn run(layout: &Layout, request: &StartRequest, slot: &'static StatusSlot, tell: Tell<'_>) -> i32 {
+    let Some(docker) = &request.docker else { return 1 };
+    in_loop(request.lease, |stop_level| async move {
+        let monitor = ContainerMonitor {
+            layout,
+            request,
+            docker,
+            slot,
+            tell,
+            stop_level,
+            name: container_name(request.lease),
+        };
+        let ended = monitor.keep().await;
+        record_end(layout, request.lease, Some(slot), ended);
+    })
+}
+
+/// The life of a keeper that only clears away what another left behind; its exit code.
+pub fn clean(layout: &Layout, lease: LeaseId, socket: &str, slot: Option<&'static StatusSlot>) -> i32 {
+    in_loop(lease, |_| async move {
+        make_sure_gone(layout, lease, socket).await;
+        let message =
+            "the process that kept its container was killed; everything of the attempt was seen gone";
+        record_end(layout, lease, slot, verdict(EndKind::Lost, message));
+    })
+}
+
+/// Kills and removes the container of a lease whatever state it is in. Returns when there is none any more, or when
+/// no daemon is there that could start it and no process of it is seen.
+async fn make_sure_gone(layout: &Layout, lease: LeaseId, socket: &str) {
+    let name = container_name(lease);
+    loop {
+        let seen = !kill_labelled(&layout.attempts(), |other| other == lease).is_empty();
+        let removed = match engine::connect(socket).await {
+            Ok(docker) => engine::remove(&docker, &name).await.is_ok(),
+            // The socket file is gone or refuses: a daemon that is merely slow accepts connections.
+            Err(_) => std::os::unix::net::UnixStream::connect(socket).is_err(),
+        };
+        if removed && !seen {
+            return;
+        }
+        sleep(Duration::from_millis(limits::DOCKER_AGAIN_MS)).await;
+    }
+}
+
+struct ContainerMonitor<'a> {
+    layout: &'a Layout,
+    request: &'a StartRequest,
+    docker: &'a DockerRequest,
+    slot: &'static StatusSlot,
+    tell: Tell<'a>,
+    stop_level: watch::Receiver<StopLevel>,
+    name: String,
+}
+
+/// A container that can be started.
+struct Prepared {
+    engine: Docker,
+    files: LogFiles,
+    pump: JoinHandle<Option<io::Error>>,
+}
+
+/// Where the first process of a container is.
+enum Found {
+    Runs(AsyncFd<OwnedFd>),
+    /// It has ended already.
+    Ended,
+    /// It cannot be killed from here.
+    OutOfReach,
+    /// The daemon does not say.
+    Unknown,
+}
+
+impl ContainerMonitor<'_> {
+    async fn keep(&self) -> Verdict {
+        let prepared = tokio::select! {
+            biased;
+            () = at_least(&self.stop_level, StopLevel::Kill) => Err(stopped()),
+            prepared = self.prepare() => prepared,
+        };
+        match prepared {
+            Ok(prepared) if *self.stop_level.borrow() == StopLevel::Run => {
+                self.start_and_watch(prepared).await
+            }
+            Ok(_) => self.give_up(stopped()).await,
+            Err(ended) => self.give_up(ended).await,
+        }
+    }
+
+    /// Nothing was started: what may have been created goes.
+    async fn give_up(&self, ended: Verdict) -> Verdict {
+        if let Ok(engine) = engine::connect(&self.docker.socket).await {
+            self.remove(&engine).await;
+        }
+        ended
+    }
+
+    async fn prepare(&self) -> Result<Prepared, Verdict> {
+        let making = |e: io::Error| verdict(EndKind::StartFailed, format!("making its folder: {e}"));
+        let files = LogFiles::make(self.layout, self.request, self.docker).map_err(|e| {
+            match self.request.working_dir.as_deref() {
+                Some(wanted) if verdict::is_no_folder(&e) => {
+                    verdict(EndKind::NotRunnable, format!("working directory {wanted:?}: {e}"))
+                }
+                _ => making(e),
+            }
+        })?;
+        let engine = engine::connect(&self.docker.socket)
+            .await
+            .map_err(|fault| verdict::no_daemon(&self.docker.socket, &fault))?;
+        let stderr = files.stderr.try_clone().map_err(making)?;
+        let (layout, lease) = (self.layout, self.request.lease);
+        let mut puller = Puller { engine: &engine, request: self.docker, layout, lease, stderr };
+        let image = tokio::select! {
+            () = at_least(&self.stop_level, StopLevel::Term) => Err(stopped()),
+            image = puller.image() => image,
+        }?;
+        self.create(&engine, image).await?;
+        self.check_devices(&engine).await?;
+        let output = logs::attach(&engine, &self.name)
+            .await
+            .map_err(|fault| verdict::failed(&self.docker.socket, "attaching to its container", &fault))?;
+        let pump = tokio::spawn(logs::pump(output, files.try_clone().map_err(making)?));
+        Ok(Prepared { engine, files, pump })
+    }
+
+    async fn create(&self, engine: &Docker, image: String) -> Result<(), Verdict> {
+        let options = || CreateContainerOptions { name: Some(self.name.clone()), platform: String::new() };
+        let body = container::body(self.layout, self.request, self.docker, image);
+        let mut created =
+            engine.create_container(Some(options()), body.clone()).await.map_err(EngineError::from);
+        if let Err(EngineError::Said(409, _)) = &created {
+            // Only a container of this very attempt can bear its name.
+            let _ = engine::remove(engine, &self.name).await;
+            created = engine.create_container(Some(options()), body).await.map_err(EngineError::from);
+        }
+        match created {
+            Ok(_) => Ok(()),
+            Err(EngineError::Said(400, message)) => Err(verdict(EndKind::NotRunnable, message)),
+            Err(EngineError::Said(_, message))
+                if verdict::lacks_working_dir(self.request.working_dir.as_deref(), &message) =>
+            {
+                Err(verdict::no_working_dir(self.request.working_dir.as_deref(), &message))
+            }
+            Err(fault) => Err(verdict::failed(&self.docker.socket, "creating its container", &fault)),
+        }
+    }
+
+    /// The daemon checks no device ids: whether it took ours, all of them and no others, is looked at before the start.
+    async fn check_devices(&self, engine: &Docker) -> Result<(), Verdict> {
+        if self.docker.gpus.is_empty() {
+            return Ok(());
+        }
+        let created = self
+            .inspect(engine)
+            .await
+            .map_err(|fault| verdict::failed(&self.docker.socket, "inspecting its container", &fault))?;
+        if container::has_exactly(created.host_config.as_ref(), &self.docker.gpus) {
+            return Ok(());
+        }
+        let message =
+            "the daemon made a container with other devices than those of the lease; it was not started";
+        Err(verdict(EndKind::StartFailed, message))
+    }
+
+    async fn inspect(&self, engine: &Docker) -> Result<ContainerInspectResponse, EngineError> {
+        Ok(engine.inspect_container(&self.name, None).await?)
+    }
+
+    async fn start_and_watch(&self, prepared: Prepared) -> Verdict {
+        if let Err(fault) = self.start(&prepared.engine).await {
+            if fault.is_unreachable() {
+                // It may have been started all the same.
+                self.make_sure_gone().await;
+                return verdict::no_daemon(&self.docker.socket, &fault);
+            }
+            self.remove(&prepared.engine).await;
+            return mount_failure(&self.request.mounts, &fault).unwrap_or_else(|| {
+                start_failure(&self.request.command, self.request.working_dir.as_deref(), &fault)
+            });
+        }
+        self.slot.started.store(sys::boot_now().0, SeqCst);
+        let found = self.find_process(&prepared.engine).await;
+        let ended = match found {
+            Found::Runs(process) => self.watch(prepared, process).await,
+            Found::Ended => {
+                (self.tell)();
+                self.finish(prepared, None, false).await
+            }
+            Found::Unknown => {
+                self.make_sure_gone().await;
+                verdict(EndKind::Lost, "the Docker daemon stopped while the container was started")
+            }
+            Found::OutOfReach => {
+                self.make_sure_gone().await;
+                let message = "the Docker daemon's processes cannot be seen from this node, so a container could not be \
+                               killed in time: run both in one pid namespace";
+                verdict(EndKind::StartFailed, message)
+            }
+        };
+        self.slot.phase.store(2, SeqCst);
+        ended
+    }
+
+    /// Starts it. A kill that comes meanwhile reaches whatever shows up of the program.
+    async fn start(&self, engine: &Docker) -> Result<(), EngineError> {
+        let mut start = std::pin::pin!(engine.start_container(&self.name, None));
+        loop {
+            tokio::select! {
+                result = &mut start => return Ok(result?),
+                () = sleep(Duration::from_millis(limits::DOCKER_AGAIN_MS)) => {}
+            }
+            if *self.stop_level.borrow() == StopLevel::Kill {
+                kill_labelled(&self.layout.attempts(), |lease| lease == self.request.lease);
+            }
+        }
+    }
+
+    /// A handle on the container's first process: when that ends, everything in its pid namespace has.
+    async fn find_process(&self, engine: &Docker) -> Found {
+        for _ in 0..3 {
+            let Ok(inspected) = self.inspect(engine).await else { return Found::Unknown };
+            let state = inspected.state.unwrap_or_default();
+            let pid = state.pid.unwrap_or(0) as i32;
+            if state.running != Some(true) || pid <= 0 {
+                return Found::Ended;
+            }
+            let id = inspected.id.unwrap_or_default();
+            let handle = belongs(pid, &id).then(|| sys::pidfd_open(pid)).and_then(Result::ok);
+            if let Some(handle) = handle
+                && belongs(pid, &id)
+                && let Some(since) = sys::start_ticks(pid)
+                && let Ok(handle) = sys::awaitable(handle)
+            {
+                self.slot.container_since.store(since, SeqCst);
+                self.slot.container.store(pid, SeqCst);
+                self.slot.phase.store(1, SeqCst);
+                (self.tell)();
+                return Found::Runs(handle);
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        Found::OutOfReach
+    }
+
+    async fn watch(&self, mut prepared: Prepared, process: AsyncFd<OwnedFd>) -> Verdict {
+        let mut stop_level = self.stop_level.clone();
+        // What was wished before the handle was there.
+        stop_level.mark_changed();
+        let mut silent = false;
+        let cgroups = usage::cgroups_of(self.slot.container.load(SeqCst));
+        let mut away: Option<Instant> = None;
+        let mut given_up = false;
+        loop {
+            tokio::select! {
+                biased;
+                _ = process.readable() => break,
+                Ok(()) = stop_level.changed() => match *stop_level.borrow_and_update() {
+                    StopLevel::Run => {}
+                    StopLevel::Term => sys::pidfd_signal(process.get_ref(), libc::SIGTERM),
+                    StopLevel::Kill => sys::pidfd_signal(process.get_ref(), libc::SIGKILL),
+                },
+                _ = &mut prepared.pump, if !silent => silent = true,
+                () = sleep(Duration::from_millis(limits::DOCKER_LOOK_MS)), if silent => {
+                    // No output any more: the program closed it, or the daemon is gone.
+                    let patience = Duration::from_millis(limits::DOCKER_PING_MS);
+                    let there = matches!(timeout(patience, prepared.engine.ping()).await, Ok(Ok(_)));
+                    match (there, away) {
+                        (true, None) => {}
+                        // Before it answers, a daemon that is back ends what it does not keep.
+                        (true, Some(_)) if sys::pidfd_exited(process.get_ref()) => break,
+                        (true, Some(_)) => {
+                            away = None;
+                            silent = !self.attach_again(&mut prepared).await;
+                        }
+                        (false, None) => away = Some(Instant::now()),
+                        (false, Some(since)) if since.elapsed() > Duration::from_millis(limits::DOCKER_AWAY_MS) => {
+                            given_up = true;
+                            sys::pidfd_signal(process.get_ref(), libc::SIGKILL);
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+        self.slot.ended.store(sys::boot_now().0, SeqCst);
+        // At once: the daemon removes them soon.
+        let used = usage::of(&cgroups);
+        if silent {
+            prepared.pump = tokio::spawn(async { None });
+        }
+        let mut ended = self.finish(prepared, Some(process.get_ref()), away.is_some()).await;
+        ended.usage = Some(used).filter(|used| *used != Usage::default());
+        if given_up {
+            let message = "the Docker daemon stopped while it ran and did not come back: it was killed";
+            return verdict(EndKind::Lost, message);
+        }
+        ended
+    }
+
+    async fn attach_again(&self, prepared: &mut Prepared) -> bool {
+        let Ok(files) = prepared.files.try_clone() else { return false };
+        let Ok(output) = logs::attach(&prepared.engine, &self.name).await else { return false };
+        let _ =
+            writeln!(prepared.files.stderr, "stint: the Docker daemon was away; output of that time is lost");
+        prepared.pump = tokio::spawn(logs::pump(output, files));
+        true
+    }
+
+    /// The container's first process is gone: collects how, and the rest of its output; removes it.
+    async fn finish(&self, prepared: Prepared, process: Option<&OwnedFd>, was_away: bool) -> Verdict {
+        let state = self.final_state(&prepared.engine).await;
+        if self.slot.ended.load(SeqCst) == 0 {
+            self.slot.ended.store(sys::boot_now().0, SeqCst);
+        }
+        let mut ended = match state {
+            Ok(state) => verdict::from_state(
+                &state,
+                process.and_then(sys::pidfd_wait_status),
+                was_away,
+                self.request.memory_bytes,
+            ),
+            Err(fault) => {
+                let message = format!("the Docker daemon stopped while it ran: {}", fault.message());
+                verdict(EndKind::Lost, message)
+            }
+        };
+        let drained = timeout(Duration::from_millis(limits::DOCKER_DRAIN_MS), prepared.pump).await;
+        if let Ok(Ok(Some(e))) = drained {
+            ended = ended.and(&format!("some of its output could not be kept: {e}"));
+        }
+        self.remove(&prepared.engine).await;
+        ended
+    }
+
+    /// What the daemon says of the ended container; an error when it does not answer.
+    async fn final_state(&self, engine: &Docker) -> Result<ContainerState, EngineError> {
+        let until = Instant::now() + Duration::from_millis(limits::DOCKER_SETTLE_MS);
+        let mut pause = Duration::from_millis(1);
+        loop {
+            let state = self.inspect(engine).await?.state.unwrap_or_default();
+            if state.running != Some(true) {
+                return Ok(state);
+            }
+            if Instant::now() > until {
+                return Err(EngineError::Unreachable(
+                    "it says that the container runs, whose process is gone".into(),
+                ));
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+    }
+
+    /// Removes the container; what a daemon that is away keeps, the node's sweep removes later.
+    async fn remove(&self, engine: &Docker) {
+        let until = Instant::now() + Duration::from_millis(limits::DOCKER_REMOVE_MS);
+        while let Err(fault) = engine::remove(engine, &self.name).await {
+            if Instant::now() > until
+                || *self.stop_level.borrow() == StopLevel::Kill && fault.is_unreachable()
+            {
+                return;
+            }
+            sleep(Duration::from_millis(limits::DOCKER_AGAIN_MS)).await;
+        }
+    }
+
+    async fn make_sure_gone(&self) {
+        make_sure_gone(self.layout, self.request.lease, &self.docker.socket).await;
+    }
+}
+
+/// Sends what the watchdog's notice pipe carries.
+pub fn tell_slot(notice: &impl AsRawFd, index: u32) {
+    sys::write_notice(notice, index);
+}

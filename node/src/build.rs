@@ -1,0 +1,98 @@
+//! Puts a peer together from its doors: the same for a real peer and a simulated one.
+
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use stint_protocol::{NodeId, Version};
+use stint_raft::{OpenError, Raft, Settings};
+
+use crate::applied_state::{AppliedState, NodeMachine, VersionTooOld};
+use crate::attempt_output::AttemptOutput;
+use crate::clock::{Clock, Rng};
+use crate::leader::{Leader, LeaderQueue};
+use crate::leader_client::LeaderClient;
+use crate::node::Node;
+use crate::peers::{self, Peers};
+use crate::pki::{self, Authority, Identity, PkiError};
+use crate::reports::Reports;
+use crate::requests::Requests;
+use crate::transport::RaftTransport;
+
+/// What a peer is made of. Log storage is in `settings`; the execution host comes later, to `Node::output`.
+pub struct NodeParts {
+    pub id: NodeId,
+    pub cluster: String,
+    /// The highest version that it may speak.
+    pub speaks: Version,
+    pub authority: Authority,
+    pub identity: Identity,
+    /// The log's folder.
+    pub log: PathBuf,
+    pub settings: Settings,
+    /// Client and server side of the connections between peers.
+    pub endpoint: quinn::Endpoint,
+    pub clock: Arc<dyn Clock>,
+    pub rng: Arc<Rng>,
+}
+
+/// Why a peer could not be put together.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error("the log cannot be used: {0}")]
+    Log(#[from] OpenError),
+    #[error(transparent)]
+    Outgrown(#[from] VersionTooOld),
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    #[error("QUIC: {0}")]
+    Quic(String),
+}
+
+/// A peer that serves nobody yet: `peers::serve` and `Leader::run` bring it to life.
+pub async fn build_node(parts: NodeParts) -> Result<(Arc<Node>, LeaderQueue), BuildError> {
+    let NodeParts { id, cluster, speaks, authority, identity, log, settings, endpoint, clock, rng } = parts;
+    let server = peers::server_config(pki::peer_server(&authority, &identity)?).map_err(BuildError::Quic)?;
+    endpoint.set_server_config(Some(server));
+    let client = pki::peer_client(&authority, &identity)?;
+    let peers = Arc::new(Peers::new(endpoint, client).map_err(BuildError::Quic)?);
+    let shared = AppliedState::new(speaks)?;
+    let transport = Arc::new(RaftTransport(peers.clone()));
+    let opened = Raft::open(id.0, log, settings, NodeMachine(shared.clone()), transport).await;
+    let raft = match (opened, shared.outgrown()) {
+        (Err(_), Some(outgrown)) => return Err(outgrown.into()),
+        (opened, _) => opened?,
+    };
+    shared.counts.begin(raft.status().last_log.unwrap_or(0));
+    let (leader, queue) = Leader::new(raft.clone(), shared.clone(), clock.clone());
+    let reports = Reports { leader: leader.clone(), shared: shared.clone() };
+    let requests = Requests { leader: leader.clone(), shared: shared.clone(), clock: clock.clone() };
+    let requests = Arc::new(requests);
+    let output = AttemptOutput { id, shared: shared.clone(), peers: peers.clone(), host: OnceLock::new() };
+    let leader_client = Arc::new(LeaderClient {
+        id,
+        raft: raft.clone(),
+        shared: shared.clone(),
+        leader: leader.clone(),
+        requests: requests.clone(),
+        peers: peers.clone(),
+    });
+    let node = Node {
+        id,
+        cluster,
+        raft,
+        applied: shared,
+        leader,
+        peers,
+        clock,
+        rng,
+        output,
+        blobs: OnceLock::new(),
+        authority,
+        reports,
+        requests,
+        leader_client,
+    };
+    Ok((Arc::new(node), queue))
+}

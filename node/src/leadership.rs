@@ -1,0 +1,255 @@
+//! What a leader decides from its clocks and its applied state: whether it holds office, what an entry is stamped
+//! with, and what it holds. Pure, as what calls it: `leader/core.rs`.
+
+use std::collections::BTreeSet;
+
+use stint_protocol::{BootMs, LeaseId, NodeId, TimeMs};
+use stint_scheduler::{Command, PlanInput, Rejection, Stamped, State, apply, plan};
+
+use crate::applied_state::LogEntry;
+use crate::lease_clock::{LeaseClock, StampRange};
+use crate::mutations::{Mutation, planted};
+
+/// One term of office of a peer.
+pub struct Leadership {
+    pub term: u64,
+    pub lease_clock: LeaseClock,
+}
+
+/// Where a peer stands: by its own account, and in its log.
+#[derive(Clone, Copy, Debug)]
+pub struct RaftRole {
+    /// It believes that it leads.
+    pub leads: bool,
+    /// The term it knows of.
+    pub term: u64,
+    /// The term of the last entry that it has applied.
+    pub applied_term: u64,
+}
+
+/// What a peer knows of itself at one moment.
+#[derive(Clone, Copy)]
+pub struct LeaderView<'a> {
+    pub role: RaftRole,
+    /// The state that it has applied, and up to which index.
+    pub state: &'a State,
+    pub index: u64,
+    /// Its boot clock.
+    pub now: BootMs,
+}
+
+impl Leadership {
+    /// Begins, keeps or ends an office. A peer holds it while it leads and an entry of its own term is applied
+    /// (docs/internals/leases.md#new-leader); each term begins with no receipt times.
+    pub fn renew<'o>(
+        leadership: &'o mut Option<Leadership>,
+        view: &LeaderView<'_>,
+    ) -> Option<&'o mut Leadership> {
+        let at = view.role;
+        let own_term = at.applied_term == at.term || planted(Mutation::ActBeforeOwnTermEntry);
+        if !at.leads || !own_term {
+            if !planted(Mutation::OldReceiptTimes) {
+                *leadership = None;
+            }
+            return None;
+        }
+        if leadership.as_ref().is_none_or(|o| o.term != at.term) {
+            tracing::info!(term = at.term, "this peer leads");
+            let kept = leadership.take().filter(|_| planted(Mutation::OldReceiptTimes));
+            let lease_clock = kept
+                .map_or_else(|| LeaseClock::new(view.now, view.state.time()), |earlier| earlier.lease_clock);
+            *leadership = Some(Leadership { term: at.term, lease_clock });
+        }
+        leadership.as_mut()
+    }
+}
+
+/// Whether the cluster speaks all of these: a leader proposes nothing else.
+pub fn check_version(state: &State, commands: &[Command]) -> Result<(), Rejection> {
+    let needs = commands.iter().map(Command::needs).max().unwrap_or_default();
+    if needs <= state.version() || planted(Mutation::IgnoreVersionGate) {
+        return Ok(());
+    }
+    Err(state.version_too_low())
+}
+
+/// What the leader alone knows when it makes an entry.
+pub struct TickInput {
+    pub expired: Vec<LeaseId>,
+    pub reachable: BTreeSet<NodeId>,
+    pub range: StampRange,
+    /// The leader's clock ticked; otherwise something else woke it.
+    tick: bool,
+}
+
+impl TickInput {
+    /// As the contacts are now. `expiry`: at a tick; looks for leases that ran out, which stops their renewal at once.
+    pub fn read(lease_clock: &mut LeaseClock, state: &State, now: BootMs, expiry: bool) -> Self {
+        let expired = if expiry { lease_clock.expire(state, now) } else { Vec::new() };
+        let (reachable, range) = (lease_clock.reachable(now), lease_clock.stamp_range(now));
+        Self { expired, reachable, range, tick: expiry }
+    }
+}
+
+/// An entry to be proposed, if it holds any command.
+pub struct NextEntry {
+    pub entry: LogEntry,
+    /// Leases it ends because they ran out.
+    pub expired: usize,
+    /// How far the wall clock is ahead of what an entry may be stamped with; then nothing is planned.
+    pub ahead_ms: Option<u64>,
+}
+
+/// What the last plan was made of: as long as it is the same, there is nothing new to plan.
+#[derive(Clone, PartialEq, Eq)]
+struct PlanBasis {
+    index: u64,
+    reachable: BTreeSet<NodeId>,
+}
+
+/// Makes entries one after another.
+#[derive(Default)]
+pub struct EntryBuilder {
+    planned: Option<PlanBasis>,
+}
+
+impl EntryBuilder {
+    /// One entry on the state applied up to `index`: the batch, what the clock asks for, and the plan that follows
+    /// from both.
+    pub fn build(
+        &mut self,
+        state: &State,
+        index: u64,
+        input: TickInput,
+        wall: TimeMs,
+        batch: Vec<Command>,
+    ) -> NextEntry {
+        let TickInput { expired, reachable, range, tick } = input;
+        let (stamp, ahead_ms) = stamp(state, wall, range);
+        let (mut commands, expired_count) = (batch, expired.len());
+        // Behind the batch: an end that the node reports in the same entry says how its attempt ended. The other way
+        // round it would count as lost.
+        if !expired.is_empty() {
+            commands.push(Command::ExpireLeases(expired));
+        }
+        // Time catches up with each entry: without any, a clock that was behind and is set right would stop planning
+        // for good.
+        let catches_up = ahead_ms.is_some() && tick && !state.nothing_waits();
+        commands.extend(state.upgradable_to().map(|to| Command::RaiseVersion { to }));
+        if commands.is_empty() && (catches_up || state.drain_due(stamp)) {
+            commands.push(Command::Tick);
+        }
+        let due = state.next_due().is_some_and(|due| due <= stamp);
+        let seen = PlanBasis { index, reachable };
+        if ahead_ms.is_none() && (due || !commands.is_empty() || self.planned.as_ref() != Some(&seen)) {
+            // Without a command, and with nothing that becomes due, the state stays as it is.
+            let planned = if commands.is_empty() && !due {
+                plan_on(state, &seen.reachable)
+            } else {
+                plan_after_commands(state, stamp, &commands, &seen.reachable)
+            };
+            commands.extend(planned);
+            self.planned = Some(seen);
+        }
+        NextEntry { entry: LogEntry { now: stamp, commands }, expired: expired_count, ahead_ms }
+    }
+
+    /// Whether the last entry was applied is not known: what it planned is planned again.
+    pub fn forget(&mut self) {
+        self.planned = None;
+    }
+}
+
+/// The entry's time, and how far the wall clock is beyond it. It may run ahead of elapsed boot time by at most
+/// `TIME_JUMP_MS` an entry (docs/internals/leases.md#cluster-time). A clock that is behind does not hold the
+/// cluster's time up: it goes on with boot time.
+fn stamp(state: &State, wall: TimeMs, range: StampRange) -> (TimeMs, Option<u64>) {
+    let wall = wall.max(state.time()).max(range.earliest);
+    match range.latest {
+        Some(latest) if wall > latest && state.configured() && !planted(Mutation::WallClockJump) => {
+            (latest, Some(wall.since(latest)))
+        }
+        _ => (wall, None),
+    }
+}
+
+/// What would be placed once the commands are applied: tried on a copy, so that a task may start with the entry
+/// that accepts it.
+fn plan_after_commands(
+    state: &State,
+    now: TimeMs,
+    commands: &[Command],
+    reachable: &BTreeSet<NodeId>,
+) -> Option<Command> {
+    if state.nothing_waits() && !commands.iter().any(Command::may_queue) {
+        return None;
+    }
+    let mut trial = state.clone();
+    // The tick brings what is due by now into the queue, as the plan's own command will: without other commands
+    // nothing else does.
+    for command in commands.iter().cloned().chain([Command::Tick]) {
+        // A rejection will come again when the entry is applied, and be answered then.
+        let _ = apply(&mut trial, Stamped { now, command });
+    }
+    plan_on(&trial, reachable)
+}
+
+fn plan_on(state: &State, reachable: &BTreeSet<NodeId>) -> Option<Command> {
+    let plan = plan(state, &PlanInput { reachable: reachable.clone() });
+    (!plan.assignments.is_empty()).then_some(Command::CommitPlan(plan))
+}
+
+#[cfg(test)]
+mod tests {
+    use stint_protocol::{Class, ClassRules, SharedSpec, TaskId, TaskSpec, Tenant};
+    use stint_scheduler::{Settings, Submit};
+
+    use super::*;
+
+    /// A cluster in which a task waits, as no node has joined.
+    fn one_waits(now: TimeMs) -> State {
+        let spec = TaskSpec::new(Class::CpuShort, vec!["true".into()]);
+        let spec = spec.resolve(&ClassRules::default_for(Class::CpuShort)).unwrap();
+        let submit = Submit {
+            tenant: Tenant::default_tenant(),
+            first: TaskId(1 << 16),
+            count: 1,
+            name: None,
+            spec: SharedSpec::new(spec),
+            key: None,
+            digest: 0,
+            key_made_ms: None,
+        };
+        let mut state = State::default();
+        for command in [Command::Configure(Settings::default()), Command::Submit(submit)] {
+            apply(&mut state, Stamped { now, command }).unwrap();
+        }
+        state
+    }
+
+    /// What a leader proposes half a second after its last entry, when its wall clock shows `ahead_ms` more than it
+    /// then showed.
+    fn drafted(state: &State, ahead_ms: u64, tick: bool) -> NextEntry {
+        let mut lease_clock = LeaseClock::new(BootMs(0), state.time());
+        lease_clock.stamped(state.time(), BootMs(1_000));
+        let input = TickInput::read(&mut lease_clock, state, BootMs(1_500), tick);
+        EntryBuilder::default().build(state, 1, input, state.time().plus(ahead_ms), Vec::new())
+    }
+
+    #[test]
+    fn a_clock_that_was_behind_and_is_set_right_is_caught_up_with_while_tasks_wait() {
+        let waits = one_waits(TimeMs(1_000_000));
+        let draft = drafted(&waits, 60_000, true);
+        assert!(draft.ahead_ms.is_some());
+        assert!(matches!(draft.entry.commands[..], [Command::Tick]), "{:?}", draft.entry);
+        assert!(draft.entry.now > waits.time(), "the cluster's time goes on");
+    }
+
+    #[test]
+    fn only_the_clock_writes_for_time_alone_and_only_while_tasks_wait() {
+        let waits = one_waits(TimeMs(1_000_000));
+        assert!(drafted(&waits, 60_000, false).entry.commands.is_empty(), "something else woke the leader");
+        assert!(drafted(&waits, 500, true).entry.commands.is_empty(), "the clock is right");
+        assert!(drafted(&State::default(), 60_000, true).entry.commands.is_empty(), "nothing waits");
+    }
+}
