@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use stint_raft::{ProposeError, Raft, Role};
 use stint_scheduler::Command;
 use tokio::sync::{Notify, oneshot, watch};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 pub use self::core::NotDone;
 use self::core::{Answers, LeaderCore, Proposal, ProposalResult};
@@ -68,7 +68,7 @@ impl Leader {
     /// Runs `act` on the core, with what this peer knows of itself now.
     pub fn with<R>(&self, act: impl FnOnce(&mut Core, &LeaderView<'_>) -> R) -> R {
         let mut core = self.core();
-        // Read while the core is held: a caller that came second with an older view would end an office that has just
+        // Read while the core is held: a caller that came second with an older view would end a leadership that has just
         // begun, with all that it heard.
         let (status, view) = (self.raft.status(), self.shared.view());
         let leads = status.role == Role::Leader;
@@ -77,7 +77,7 @@ impl Leader {
         act(&mut core, &LeaderView { role: standing, state: &view.state, index, now })
     }
 
-    /// Runs `act` on the leader's clocks while this peer holds office: it leads, and an entry of its own term
+    /// Runs `act` on the leader's clocks while this peer leads for certain: it believes so, and an entry of its own term
     /// is applied (docs/internals/leases.md#new-leader). Answers the term and what `act` gave.
     pub fn while_leading<R>(&self, act: impl FnOnce(&mut LeaseClock) -> R) -> Option<(u64, R)> {
         self.with(|core, view| {
@@ -85,7 +85,7 @@ impl Leader {
         })
     }
 
-    /// Whether this peer holds office now.
+    /// Whether this peer leads now.
     pub fn leads(&self) -> bool {
         self.while_leading(|_| ()).is_some()
     }
@@ -126,20 +126,20 @@ impl Leader {
         let mut tick = interval(limits::EXPIRY_TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let mut ticked = false;
             // Heard of from here on: a proposal that comes between the look at the queue and the wait would lie there
             // until the next tick.
             let arrived = self.arrived.notified();
             tokio::pin!(arrived);
             arrived.as_mut().enable();
-            if self.core().queued() == 0 {
-                tokio::select! {
-                    biased;
-                    () = arrived => {}
-                    () = self.shared.plan.notified() => {}
-                    _ = tick.tick() => ticked = true,
+            let more = async {
+                if self.core().queued() == 0 {
+                    tokio::select! {
+                        () = arrived => {}
+                        () = self.shared.plan.notified() => {}
+                    }
                 }
-            }
+            };
+            let ticked = tick_or(&mut tick, more).await;
             if let Some(entry) = self.build_entry(ticked) {
                 let result = self.write(entry).await;
                 send_answers(self.with(|core, view| core.written(result, view)));
@@ -181,6 +181,16 @@ impl Leader {
     }
 }
 
+/// Waits for the clock's next tick or for something else to do; true if the clock ticked. A tick that is due counts even
+/// when there is always something else: leases have to end on a busy leader too.
+async fn tick_or(tick: &mut Interval, more: impl Future<Output = ()>) -> bool {
+    tokio::select! {
+        biased;
+        _ = tick.tick() => true,
+        () = more => false,
+    }
+}
+
 /// Somebody asks the quorum. Whoever asks may go away before the answer: then those who wait ask themselves.
 struct QuestionGuard<'a> {
     leader: &'a Leader,
@@ -198,5 +208,23 @@ fn send_answers(answers: Answers<oneshot::Sender<ProposalResult>>) {
     for (waiter, result) in answers {
         // Whoever asked may be gone.
         let _ = waiter.send(result);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_that_always_has_something_to_write_hears_its_clock_tick() {
+        let mut tick = interval(limits::EXPIRY_TICK);
+        assert!(tick_or(&mut tick, std::future::ready(())).await, "the first tick is due at once");
+        assert!(!tick_or(&mut tick, std::future::ready(())).await);
+        tokio::time::advance(limits::EXPIRY_TICK).await;
+        assert!(tick_or(&mut tick, std::future::ready(())).await);
+        assert!(
+            tick_or(&mut tick, std::future::pending()).await,
+            "it waits for a tick when there is nothing else"
+        );
     }
 }
