@@ -20,7 +20,7 @@ enum JournalRecord {
     /// The boot of the machine during which the following records were written.
     #[n(0)]
     Boot(#[n(0)] String),
-    /// About to be cloned, in this home.
+    /// About to be cloned, in this sandbox folder.
     #[n(1)]
     Begun(#[n(0)] LeaseId, #[n(1)] Option<u32>),
     /// Cloned as this process at this time.
@@ -87,12 +87,11 @@ impl Journal {
     pub fn open(path: &Path) -> io::Result<(Self, Replayed)> {
         let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
         let boot = boot.trim().to_owned();
-        let bytes = match std::fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+        let past = match std::fs::read(path) {
+            Ok(bytes) => replay(&bytes, &boot),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Replayed::default(),
             Err(e) => return Err(e),
         };
-        let past = replay(&bytes, &boot);
         let mut journal = Self {
             path: path.to_owned(),
             file: OpenOptions::new().create(true).append(true).open(path)?,
@@ -246,7 +245,9 @@ impl Journal {
 }
 
 fn replay(bytes: &[u8], boot: &str) -> Replayed {
-    let mut past = Replayed::default();
+    // Each journal begins with a record. A power cut can leave a file that was renamed and whose bytes never reached the
+    // disk: what it named may have run, so it does not account for it.
+    let mut past = Replayed { torn: bytes.is_empty(), ..Replayed::default() };
     let mut at = 0;
     while at < bytes.len() {
         let Some((record, next)) = read_record(bytes, at) else {
@@ -292,6 +293,16 @@ mod tests {
 
     fn end(n: u128) -> AttemptEnd {
         AttemptEnd::new(lease(n), EndKind::Exited(0), String::new(), 1)
+    }
+
+    #[test]
+    fn an_empty_journal_accounts_for_nothing_and_a_missing_one_is_a_first_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        assert!(!Journal::open(&path).unwrap().1.torn);
+        assert!(!Journal::open(&path).unwrap().1.torn, "an opened journal is whole");
+        std::fs::write(&path, b"").unwrap();
+        assert!(Journal::open(&path).unwrap().1.torn);
     }
 
     #[test]
