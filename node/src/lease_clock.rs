@@ -1,4 +1,4 @@
-//! What the leader alone knows, and loses with its office: who reported when, and when each lease is over by its own
+//! What the leader alone knows, and loses when its term ends: who reported when, and when each lease is over by its own
 //! waiting (docs/internals/leases.md#leader-waits-longer and #revoke-first). Pure: times come in.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +9,7 @@ use stint_scheduler::{Settings, State};
 use crate::limits;
 use crate::mutations::{Mutation, planted};
 
-/// The leader's clocks for one term of office.
+/// The leader's clocks for one term.
 pub struct LeaseClock {
     /// When this peer's own-term entry was applied: every lease is counted afresh from here.
     since: BootMs,
@@ -28,7 +28,7 @@ pub struct LeaseClock {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StampRange {
     pub earliest: TimeMs,
-    /// None before the first entry of an office: how old the entries before it are, nobody can say (an outage, a
+    /// None before the first entry of a term: how old the entries before it are, nobody can say (an outage, a
     /// restart's replay, a commit that took long).
     pub latest: Option<TimeMs>,
 }
@@ -42,12 +42,15 @@ fn full_length(settings: &Settings, ttl_ms: u64) -> u64 {
     ttl_ms + ttl_ms * limits::CLOCK_DRIFT_PERCENT / 100 + settings.lease_margin_ms
 }
 
+/// How long a grant lasts: as the class has it now, and long enough for a task that was accepted when leases were longer
+/// and may take longer to stop (docs/internals/leases.md#changed-length).
+pub fn length_ms(state: &State, spec: &TaskSpec) -> u64 {
+    state.settings().class(spec.class).lease_ttl_ms.max(spec.least_lease_ms())
+}
+
 /// How long a lease may be that this leader did not grant itself: an earlier one may have granted it under other settings
 /// (docs/internals/leases.md#changed-length).
 fn longest_ms(state: &State, spec: &TaskSpec) -> u64 {
-    if planted(Mutation::ForgetLongerLeases) {
-        return state.settings().class(spec.class).lease_ttl_ms;
-    }
     state.longest_lease_ms(spec.class).max(spec.least_lease_ms())
 }
 
@@ -56,7 +59,7 @@ fn is_fresh(heard: BootMs, now: BootMs) -> bool {
 }
 
 impl LeaseClock {
-    /// A new office, begun at this time of the cluster.
+    /// A new term, begun at this time of the cluster.
     pub fn new(since: BootMs, begun: TimeMs) -> Self {
         Self {
             since,
@@ -106,11 +109,14 @@ impl LeaseClock {
     }
 
     /// Whether the lease may be renewed by orders sent now; if so, the leader waits for the whole length anew.
-    pub fn renew(&mut self, settings: &Settings, lease: LeaseId, ttl_ms: u64, now: BootMs) -> bool {
+    pub fn renew(&mut self, state: &State, lease: LeaseId, ttl_ms: u64, now: BootMs) -> bool {
         if !self.may_renew(lease, now) {
             return false;
         }
-        let over = now.plus(full_length(settings, ttl_ms));
+        if !self.over_at.contains_key(&lease) {
+            self.first_seen(state, lease, now);
+        }
+        let over = now.plus(full_length(state.settings(), ttl_ms));
         // Never earlier, also when the length was made shorter: orders that do not arrive leave the node with what it
         // was granted before.
         let at = self.over_at.entry(lease).or_insert(over);
@@ -124,21 +130,24 @@ impl LeaseClock {
         self.revoked.retain(|lease| state.holds(*lease));
         // Only leases that are held are left: as many as there are means the same ones.
         if self.over_at.len() < state.running() {
-            self.first_seen(state, now);
+            state.leases().for_each(|(_, lease)| self.first_seen(state, lease, now));
         }
         let over: Vec<LeaseId> = self.over_at.iter().filter(|(_, at)| **at <= now).map(|(l, _)| *l).collect();
         self.revoked.extend(over.iter().copied());
         over
     }
 
-    /// Leases that were not seen before: they may have been granted at any time up to now.
-    fn first_seen(&mut self, state: &State, now: BootMs) {
-        let settings = state.settings();
-        for (_, lease) in state.leases() {
-            let Some(task) = state.task(lease.task) else { continue };
-            let length = full_length(settings, longest_ms(state, &task.spec));
-            self.over_at.entry(lease).or_insert(now.max(self.since).plus(length));
-        }
+    /// Looks at a lease that may be new here: it may have been granted at any time up to now.
+    fn first_seen(&mut self, state: &State, lease: LeaseId, now: BootMs) {
+        let Some(task) = state.task(lease.task) else { return };
+        let Some(leased) = task.leased() else { return };
+        // What the log has since this term began, no earlier leader granted.
+        let ttl_ms = match leased.since > self.begun {
+            true => length_ms(state, &task.spec),
+            false => longest_ms(state, &task.spec),
+        };
+        let length = full_length(state.settings(), ttl_ms);
+        self.over_at.entry(lease).or_insert(now.max(self.since).plus(length));
     }
 }
 
@@ -157,17 +166,17 @@ pub mod tests {
     #[test]
     fn the_leader_waits_longer_than_the_lease() {
         let mut lease_clock = LeaseClock::new(BootMs(0), TimeMs(0));
-        assert!(lease_clock.renew(&settings(), LEASE, 10_000, BootMs(50)));
+        assert!(lease_clock.renew(&placed(), LEASE, 10_000, BootMs(50)));
         assert_eq!(lease_clock.over_at[&LEASE], BootMs(50 + 10_000 + 100 + 1_000));
     }
 
     #[test]
     fn a_lease_that_is_over_or_revoked_is_never_renewed() {
         let mut lease_clock = LeaseClock::new(BootMs(0), TimeMs(0));
-        lease_clock.renew(&settings(), LEASE, 10_000, BootMs(0));
-        assert!(!lease_clock.renew(&settings(), LEASE, 10_000, BootMs(11_100)));
+        lease_clock.renew(&placed(), LEASE, 10_000, BootMs(0));
+        assert!(!lease_clock.renew(&placed(), LEASE, 10_000, BootMs(11_100)));
         lease_clock.revoked.insert(LEASE);
-        assert!(!lease_clock.renew(&settings(), LEASE, 10_000, BootMs(5)));
+        assert!(!lease_clock.renew(&placed(), LEASE, 10_000, BootMs(5)));
     }
 
     #[test]
@@ -235,14 +244,22 @@ pub mod tests {
         let by = ChangedBy { role: "admin".into(), proof: "local_socket".into(), peer: NodeId(1) };
         let command = Command::UpdateSettings(UpdateSettings { to, if_revision: None, by });
         apply(&mut state, Stamped { now: TimeMs(2), command }).unwrap();
-        let mut lease_clock = LeaseClock::new(BootMs(500), TimeMs(1));
-        assert!(lease_clock.expire(&state, BootMs(500 + before - 1)).is_empty());
-        // Counted from when this leader began, and no renewal with the new length makes it shorter.
-        let mut lease_clock = LeaseClock::new(BootMs(500), TimeMs(1));
-        assert!(lease_clock.expire(&state, BootMs(500)).is_empty());
-        assert!(lease_clock.renew(state.settings(), LEASE, 4_000, BootMs(600)));
-        assert!(lease_clock.expire(&state, BootMs(500 + before - 1)).is_empty());
-        assert_eq!(lease_clock.expire(&state, BootMs(500 + before)), vec![LEASE]);
+        // Counted from when this leader began, and no renewal with the new length makes it shorter: neither one before the
+        // leader first looked at its leases, nor one after it.
+        for looks_first in [false, true] {
+            let mut lease_clock = LeaseClock::new(BootMs(500), TimeMs(1));
+            if looks_first {
+                assert!(lease_clock.expire(&state, BootMs(500)).is_empty());
+            }
+            assert!(lease_clock.renew(&state, LEASE, 4_000, BootMs(500)));
+            assert!(lease_clock.expire(&state, BootMs(500 + before - 1)).is_empty());
+            assert_eq!(lease_clock.expire(&state, BootMs(500 + before)), vec![LEASE]);
+        }
+        // No other leader can have granted what the log has only since this one began.
+        let mut lease_clock = LeaseClock::new(BootMs(500), TimeMs(0));
+        assert!(lease_clock.renew(&state, LEASE, 4_000, BootMs(500)));
+        let short = full_length(state.settings(), 4_000);
+        assert_eq!(lease_clock.expire(&state, BootMs(500 + short)), vec![LEASE]);
     }
 
     #[test]
@@ -254,6 +271,6 @@ pub mod tests {
         let length = full_length(&settings(), ttl);
         assert!(lease_clock.expire(&state, BootMs(500 + length - 1)).is_empty());
         assert_eq!(lease_clock.expire(&state, BootMs(500 + length)), vec![LEASE]);
-        assert!(!lease_clock.renew(&settings(), LEASE, ttl, BootMs(500 + length)));
+        assert!(!lease_clock.renew(&placed(), LEASE, ttl, BootMs(500 + length)));
     }
 }

@@ -4,20 +4,17 @@
 /// A planted wrong behaviour; each has one place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutation {
-    /// A lease that was decided to be over is renewed all the same (`contacts.rs`).
+    /// A lease that was decided to be over is renewed all the same (`lease_clock.rs`).
     RenewAfterRevoke,
-    /// The leader waits for the length of the lease only: no drift, no margin (`contacts.rs`).
+    /// The leader waits for the length of the lease only: no drift, no margin (`lease_clock.rs`).
     SkipDriftMargin,
-    /// A new leader waits for leases as long as they are now, though they were longer when they were granted
-    /// (`contacts.rs`).
-    ForgetLongerLeases,
-    /// A peer that leads again goes on with the receipt times of its earlier office (`office.rs`).
+    /// A peer that leads again goes on with the receipt times of its earlier term (`leadership.rs`).
     OldReceiptTimes,
-    /// An entry is stamped with the wall clock, however far it jumped (`office.rs`).
+    /// An entry is stamped with the wall clock, however far it jumped (`leadership.rs`).
     WallClockJump,
     /// A node obeys orders of an earlier term, for another process, or for an earlier report (`agent/core.rs`).
     StaleOrders,
-    /// A peer that leads acts before an entry of its own term is applied (`office.rs`).
+    /// A peer that leads acts before an entry of its own term is applied (`leadership.rs`).
     ActBeforeOwnTermEntry,
     /// A node's new incarnation frees the leases of the earlier one at once (`reports/session.rs`).
     ReleaseOnNewIncarnation,
@@ -25,7 +22,7 @@ pub enum Mutation {
     RenewWithoutQuorum,
     /// A read shows what its peer has applied, whoever leads (`leader_client.rs`).
     StaleRead,
-    /// A leader proposes what the cluster's version lacks (`office.rs`).
+    /// A leader proposes what the cluster's version lacks (`leadership.rs`).
     IgnoreVersionGate,
 }
 

@@ -5,7 +5,7 @@ use stint_protocol::{AttemptEnd, BootMs, EndKind, GpuId, GpuInfo, LeaseId, Runti
 use stint_scheduler::{Command, Leased, Node, RegisterNode, State, Task};
 
 use crate::leadership::Leadership;
-use crate::lease_clock::LeaseClock;
+use crate::lease_clock::{LeaseClock, length_ms};
 use crate::limits;
 use crate::wire::{Grant, Launching, Orders, Report, ReportAnswer};
 
@@ -99,20 +99,14 @@ pub fn make(
             more = true;
             continue;
         }
-        let ttl_ms = length_ms(state, task);
-        if lease_clock.renew(state.settings(), lease, ttl_ms, now) {
+        let ttl_ms = length_ms(state, &task.spec);
+        if lease_clock.renew(state, lease, ttl_ms, now) {
             launches += usize::from(new);
             grants.push(grant(state, lease, task, leased, ttl_ms, new));
         }
     }
     let (incarnation, nonce, answers) = (report.incarnation, report.nonce, report.sequence);
     Orders { term: leadership.term, incarnation, nonce, answers, grants, recorded, more }
-}
-
-/// How long a grant lasts: as the class has it now, and long enough for a task that was accepted when leases were longer
-/// and may take longer to stop (docs/internals/leases.md#changed-length).
-fn length_ms(state: &State, task: &Task) -> u64 {
-    state.settings().class(task.spec.class).lease_ttl_ms.max(task.spec.least_lease_ms())
 }
 
 /// Whether the node still offers every device of the lease: a process that restarted may have lost a device's lock to

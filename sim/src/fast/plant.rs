@@ -11,8 +11,6 @@ pub enum FastPlant {
     /// A new leader acts on what it has applied, though entries of its predecessors may be missing.
     ActBeforeOwnTermEntry,
     SkipDriftMargin,
-    /// A new leader waits for leases as long as they are now, though they were longer when they were granted.
-    ForgetLongerLeases,
     /// A node's new incarnation frees the leases of the earlier one at once.
     ReleaseOnNewIncarnation,
     OldReceiptTimes,
@@ -32,11 +30,10 @@ pub enum FastPlant {
 
 impl FastPlant {
     /// Every one.
-    pub const ALL: [FastPlant; 13] = [
+    pub const ALL: [FastPlant; 12] = [
         FastPlant::RenewAfterRevoke,
         FastPlant::ActBeforeOwnTermEntry,
         FastPlant::SkipDriftMargin,
-        FastPlant::ForgetLongerLeases,
         FastPlant::ReleaseOnNewIncarnation,
         FastPlant::OldReceiptTimes,
         FastPlant::WallClockJump,
@@ -54,7 +51,6 @@ impl FastPlant {
             FastPlant::RenewAfterRevoke => "renew_after_revoke",
             FastPlant::ActBeforeOwnTermEntry => "act_before_own_term_entry",
             FastPlant::SkipDriftMargin => "skip_drift_margin",
-            FastPlant::ForgetLongerLeases => "forget_longer_leases",
             FastPlant::ReleaseOnNewIncarnation => "release_on_new_incarnation",
             FastPlant::OldReceiptTimes => "old_receipt_times",
             FastPlant::WallClockJump => "wall_clock_jump",
@@ -75,7 +71,6 @@ impl FastPlant {
             FastPlant::RenewAfterRevoke => Some(Pace::SlowDisks),
             // Programs that outlast their first lease are renewed by a leader that was split off.
             FastPlant::RenewWithoutQuorum => Some(Pace::Steady),
-            FastPlant::ForgetLongerLeases => Some(Pace::Steady),
             // Clocks drift apart by more than a margin only over long leases.
             FastPlant::SkipDriftMargin => Some(Pace::Long),
             _ => None,
@@ -87,7 +82,7 @@ impl FastPlant {
         use FastPlant::*;
         match self {
             RenewAfterRevoke | ActBeforeOwnTermEntry | SkipDriftMargin | ReleaseOnNewIncarnation => true,
-            OldReceiptTimes | WallClockJump | StaleOrders | RenewWithoutQuorum | ForgetLongerLeases => true,
+            OldReceiptTimes | WallClockJump | StaleOrders | RenewWithoutQuorum => true,
             LateKill | FalseAccount | LeaseFromReceipt | SweepBlindly => false,
         }
     }
@@ -116,7 +111,6 @@ pub fn plant_in_product(plant: Option<FastPlant>) {
         Some(FastPlant::ActBeforeOwnTermEntry) => Some(Mutation::ActBeforeOwnTermEntry),
         Some(FastPlant::SkipDriftMargin) => Some(Mutation::SkipDriftMargin),
         Some(FastPlant::ReleaseOnNewIncarnation) => Some(Mutation::ReleaseOnNewIncarnation),
-        Some(FastPlant::ForgetLongerLeases) => Some(Mutation::ForgetLongerLeases),
         Some(FastPlant::OldReceiptTimes) => Some(Mutation::OldReceiptTimes),
         Some(FastPlant::WallClockJump) => Some(Mutation::WallClockJump),
         Some(FastPlant::StaleOrders) => Some(Mutation::StaleOrders),

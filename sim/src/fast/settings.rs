@@ -4,7 +4,6 @@ use stint_protocol::{Class, version};
 use stint_scheduler::{ChangedBy, ClassSetting, Command, Placement, Setting, UpdateSettings};
 
 use super::event::Event;
-use super::plant::FastPlant;
 use super::shape::{Pace, Shape};
 use super::world::{World, node_id};
 use crate::rng::SeededRng;
@@ -17,9 +16,9 @@ pub struct Operator {
 }
 
 impl Operator {
-    pub fn new(seed: u64, shape: &Shape, plant: Option<FastPlant>) -> Self {
+    pub fn new(seed: u64, shape: &Shape) -> Self {
         let mut rng = SeededRng::new(seed, 0x5007);
-        let works = shape.images && (rng.one_in(2) || plant == Some(FastPlant::ForgetLongerLeases));
+        let works = shape.images && rng.one_in(2);
         Self { rng, works }
     }
 

@@ -33,7 +33,7 @@ const SETTLE_MS: u64 = 240_000;
 /// How often it is looked whether everything is finished, in milliseconds.
 const LOOK_MS: u64 = 200;
 
-/// The simulation is over: the referee knows why.
+/// The simulation is over: the oracle knows why.
 pub struct Ended;
 
 pub struct World {
@@ -84,7 +84,7 @@ impl World {
             clients: Clients::new(seed, &shape),
             trouble: Trouble::new(seed),
             image_clients: ImageClients::new(seed, &shape),
-            operator: Operator::new(seed, &shape, plant),
+            operator: Operator::new(seed, &shape),
             healed_at: None,
             shape,
         };
