@@ -136,7 +136,7 @@ pub struct Draft {
     pub idempotency_key: Option<String>,
     /// Program and its arguments
     #[arg(last = true, value_name = "COMMAND")]
-    #[serde(deserialize_with = "task_file::words")]
+    #[serde(deserialize_with = "task_file::texts")]
     pub command: Vec<String>,
 }
 

@@ -149,7 +149,7 @@ values! {
     cpus: Option<u64> = |value: &Value| read_cpus(value).map(Some);
     bytes: Option<u64> = |value: &Value| read_bytes(value).map(Some);
     duration_ms: Option<u64> = |value: &Value| read_duration_ms(value).map(Some);
-    words: Vec<String> = read_words;
+    texts: Vec<String> = read_words;
     pairs: Vec<(String, String)> = read_pairs;
     mounts: Vec<v1::HostMount> = read_mounts;
     inputs: Vec<v1::InputFile> = files::inputs_of;

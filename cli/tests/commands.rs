@@ -48,7 +48,7 @@ impl World {
     }
 
     async fn stint(&self, args: &[&str]) -> Done {
-        Done::of(self.command(args)).await
+        Done::run(self.command(args)).await
     }
 
     fn spec(&self) -> v1::TaskSpec {
@@ -76,7 +76,7 @@ struct Done {
 }
 
 impl Done {
-    async fn of(mut command: Command) -> Self {
+    async fn run(mut command: Command) -> Self {
         let output = tokio::time::timeout(AT_MOST, command.output()).await;
         Self::from(output.expect("the command did not end").unwrap())
     }
@@ -170,7 +170,7 @@ async fn a_refusal_ends_with_1_and_says_why() {
 async fn no_peer_ends_with_3_and_says_where_it_looked() {
     let mut command = bare(&["ps"]);
     command.env("STINT_ADDRESS", "unix:/nonexistent/stint.sock");
-    let done = Done::of(command).await;
+    let done = Done::run(command).await;
     assert_eq!(done.code, 3, "{}", done.stderr);
     let expected = "stint: cannot list tasks: unix:/nonexistent/stint.sock: No such file or directory";
     assert!(done.stderr.starts_with(expected), "{}", done.stderr);
@@ -358,7 +358,7 @@ async fn the_cluster_commands_print_data_alone_on_stdout() {
 }
 
 async fn config_check(file: &Path) -> Done {
-    Done::of(bare(&["config", "check", "--config", &file.to_string_lossy()])).await
+    Done::run(bare(&["config", "check", "--config", &file.to_string_lossy()])).await
 }
 
 #[tokio::test]
@@ -381,7 +381,7 @@ async fn the_effective_configuration_says_where_each_value_is_from() {
     let mut command =
         bare(&["node", "--advertise", "n1:7001", "--set", "executor.slots=3", "--print-config"]);
     command.env("STINT_NODE_NAME", "n1");
-    let done = Done::of(command).await;
+    let done = Done::run(command).await;
     assert_eq!(done.code, 0, "{}", done.stderr);
     for line in [
         "name = \"n1\"  # variable STINT_NODE_NAME",
@@ -422,7 +422,7 @@ async fn a_node_has_as_many_threads_as_its_configuration_says() {
     assert!(threads >= many, "{threads} of {many}");
     let threads = threads_of_a_peer(&[]).await;
     assert!(threads < many, "{threads} without the key");
-    let done = Done::of(bare(&["node", "--set", "node.threads=1", "--print-config"])).await;
+    let done = Done::run(bare(&["node", "--set", "node.threads=1", "--print-config"])).await;
     assert_eq!(done.code, 2);
     let expected = "flag --set: node.threads: \"1\" is not a whole number from 2 to 1024";
     assert!(done.stderr.contains(expected), "{}", done.stderr);
@@ -506,7 +506,7 @@ async fn an_image_is_sent_whole_from_a_file_and_from_a_pipe() {
     world.fake.fail_next([Status::unavailable("not now")]);
     let mut input = world.command(&["image", "register", "input", "-", "--description", "of a file"]);
     input.stdin(std::fs::File::open(&file).unwrap()).env("TMPDIR", "/nowhere");
-    assert_eq!(Done::of(input).await.code, 0);
+    assert_eq!(Done::run(input).await.code, 0);
     world.fake.fail_next([Status::unavailable("not now")]);
     world.fake.cut_uploads.lock().unwrap().extend([1_000_000, usize::MAX]);
     let done = piped(&world, &world.folder.path().to_string_lossy(), &bytes).await;

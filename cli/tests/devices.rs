@@ -57,7 +57,7 @@ async fn a_device_that_stays_in_use_is_quarantined_until_it_is_free() {
     }
     assert!(gpu_states(&cluster).await.contains(&(busy.clone(), "quarantined".into())));
     assert!(stint(&cluster, &["nodes"]).contains("quarantined"), "{}", stint(&cluster, &["nodes"]));
-    let scrape = Scrape::of(&cluster.peers[0]);
+    let scrape = Scrape::read(&cluster.peers[0]);
     for (kind, count) in [("offered", 1.0), ("quarantined", 1.0), ("total", 2.0)] {
         assert_eq!(scrape.value(&format!("stint_node_gpus{{kind={kind:?}}}")), count, "{kind}");
     }

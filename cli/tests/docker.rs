@@ -420,7 +420,7 @@ async fn a_daemon_that_ends(how: &str) {
     // A task that never needed Docker is not held up.
     let (health, _) = scrape::get(&cluster.peers[0], "/healthz");
     assert!(health.starts_with("degraded\nruntime docker: no Docker daemon answers at"), "{health}");
-    assert_eq!(Scrape::of(&cluster.peers[0]).value(AVAILABLE), 0.0);
+    assert_eq!(Scrape::read(&cluster.peers[0]).value(AVAILABLE), 0.0);
     let other = accepted(&client, submit("cpu_short", &["/bin/true"], 1)).await;
     let other = cluster.finish(&other, PATIENCE).await.remove(0);
     assert_eq!(other.outcome.unwrap().status, "succeeded");
@@ -436,7 +436,7 @@ async fn a_daemon_that_ends(how: &str) {
     daemon.start_again().await;
     docker_is_offered(&cluster, true).await;
     assert_eq!(scrape::get(&cluster.peers[0], "/healthz").0, "ok\n");
-    assert_eq!(Scrape::of(&cluster.peers[0]).value(AVAILABLE), 1.0);
+    assert_eq!(Scrape::read(&cluster.peers[0]).value(AVAILABLE), 1.0);
     let all = [ids, waits].concat();
     for task in cluster.finish(&all, PATIENCE * 2).await {
         assert_eq!(task.outcome.as_ref().unwrap().status, "succeeded", "{task:#?}");

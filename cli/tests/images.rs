@@ -220,7 +220,7 @@ async fn a_task_runs_an_image_when_the_peer_that_took_it_is_gone() {
         assert_eq!(chunk.data, b"this is the argument\n");
     }
     let pulled = "stint_image_pull_duration_seconds_count{outcome=\"pulled\",source=\"cluster\"}";
-    let counts: Vec<f64> = cluster.peers[1..].iter().map(|peer| Scrape::of(peer).value(pulled)).collect();
+    let counts: Vec<f64> = cluster.peers[1..].iter().map(|peer| Scrape::read(peer).value(pulled)).collect();
     assert!(
         counts.contains(&1.0) && counts.iter().all(|count| *count <= 1.0),
         "unpacked once a node: {counts:?}"

@@ -55,7 +55,7 @@ async fn every_class_and_outcome_is_counted_once() {
     let gpu: &'static str = Box::leak(format!("GPU-metrics-{}", std::process::id()).into_boxed_str());
     let cluster = Cluster::start(Setup { peers: 1, gpus: vec![vec![gpu]], ..Setup::default() }).await;
     let (client, peer) = (cluster.client(), &cluster.peers[0]);
-    let before = Scrape::of(peer);
+    let before = Scrape::read(peer);
     assert_eq!(before.value("stint_runtime_available{runtime=\"process\"}"), 1.0);
     for (kind, count) in [("offered", 1.0), ("leased", 0.0), ("quarantined", 0.0), ("total", 1.0)] {
         assert_eq!(before.value(&format!("stint_node_gpus{{kind=\"{kind}\"}}")), count);
@@ -70,14 +70,14 @@ async fn every_class_and_outcome_is_counted_once() {
             let own = accepted(&client, ends_as(class, outcome)).await;
             if outcome == "cancelled" {
                 let runs = format!("stint_node_active_tasks{{class=\"{class}\",runtime=\"process\"}}");
-                until("it runs", || Scrape::of(peer).get(&runs) >= Some(1.0)).await;
+                until("it runs", || Scrape::read(peer).get(&runs) >= Some(1.0)).await;
                 client.cancel(v1::CancelRequest { tasks: own.clone(), ..Default::default() }).await.unwrap();
             }
             finished.extend(cluster.finish(&own, PATIENCE).await);
         }
     }
     assert_eq!(finished.len(), 16);
-    let after = Scrape::of(peer);
+    let after = Scrape::read(peer);
     let by_outcome = |family: &str| -> Vec<(String, f64)> {
         let one = |class: &str, outcome: &str| {
             let retried = class == "cpu_short" && outcome == "failed";
@@ -111,7 +111,7 @@ async fn bytes_of_files_are_counted_by_direction_and_scheme() {
     let (client, peer) = (cluster.client(), &cluster.peers[0]);
     let file = cluster.root.path().join("data");
     std::fs::write(&file, [b'x'; 1_000]).unwrap();
-    let before = Scrape::of(peer);
+    let before = Scrape::read(peer);
     let mut request = submit("cpu_short", &["/bin/sh", "-c", "cat in more | head -c 300 >out"], 1);
     let spec = request.spec.as_mut().unwrap();
     let content = Some(v1::input_file::Source::Content(b"content".to_vec()));
@@ -126,7 +126,7 @@ async fn bytes_of_files_are_counted_by_direction_and_scheme() {
     };
     let moved =
         [(series("in", "content"), 7.0), (series("in", "file"), 1_000.0), (series("out", "blob"), 300.0)];
-    assert_eq!(Scrape::of(peer).since(&before, &["stint_artifact_bytes_total"]), expected(&moved));
+    assert_eq!(Scrape::read(peer).since(&before, &["stint_artifact_bytes_total"]), expected(&moved));
 }
 
 fn our_images_and_one_that_is_nowhere(_: usize) -> String {
@@ -156,7 +156,7 @@ fn containers(cluster: &Cluster) -> BTreeMap<String, usize> {
 }
 
 fn gauges(peer: &support::Peer) -> BTreeMap<String, usize> {
-    let scrape = Scrape::of(peer);
+    let scrape = Scrape::read(peer);
     let gauge =
         |class: &str| scrape.value(&format!("stint_node_active_containers{{class={class:?}}}")) as usize;
     CLASSES
@@ -176,7 +176,7 @@ async fn containers_are_counted_as_the_daemon_has_them() {
     };
     let mut cluster = Cluster::start(setup).await;
     let client = cluster.client();
-    let before = Scrape::of(&cluster.peers[0]);
+    let before = Scrape::read(&cluster.peers[0]);
     assert_eq!(gauges(&cluster.peers[0]), BTreeMap::new());
     let sleep = ["/bin/sleep", "100"];
     for (class, count) in [("cpu_long", 3), ("cpu_short", 1)] {
@@ -193,10 +193,10 @@ async fn containers_are_counted_as_the_daemon_has_them() {
     assert_eq!(task.outcome.as_ref().unwrap().kind, "denied", "{task:#?}");
     let nowhere = accepted(&client, in_image("cpu_short", "127.0.0.1:9/none:1", &["true"], 1)).await;
     let failed = "stint_image_pull_duration_seconds_count{outcome=\"failed\",source=\"registry\"}";
-    until("the pull failed", || Scrape::of(&cluster.peers[0]).value(failed) == 1.0).await;
+    until("the pull failed", || Scrape::read(&cluster.peers[0]).value(failed) == 1.0).await;
     client.cancel(v1::CancelRequest { tasks: nowhere, ..Default::default() }).await.unwrap();
     let denied = "stint_policy_denied_total{rule=\"executor.docker.allowed_images\"}".to_owned();
-    let changed = Scrape::of(&cluster.peers[0]).since(&before, &["stint_policy_denied_total"]);
+    let changed = Scrape::read(&cluster.peers[0]).since(&before, &["stint_policy_denied_total"]);
     assert_eq!(changed, expected(&[(denied, 1.0)]));
 
     // What a killed node ran ends with its leases, and it counts what is there.

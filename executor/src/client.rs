@@ -286,7 +286,7 @@ fn read_log(
             None => logs::read(&path, offset, max, ended),
         };
         if shared.output_folder(lease).0 != folder {
-            // It moved while it was read. Its home may be another attempt's by now, whose output must not be shown.
+            // It moved while it was read. Its sandbox folder may be another attempt's by now, whose output must not be shown.
             continue;
         }
         let nothing = LogChunk { bytes: Vec::new(), next_offset: offset, complete: ended };

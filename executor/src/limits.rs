@@ -37,7 +37,7 @@ pub const MOUNT_LOOK_MS: u64 = 10_000;
 pub const JOURNAL_AGAIN_MS: u64 = 500;
 /// Default of processes and threads of one attempt: more than most programs have, and far from what a machine can.
 pub const PIDS: u64 = 512;
-/// Cgroups that wait for the next attempt of their home at most: more than attempts start and end within a second.
+/// Cgroups that wait for the next attempt of their sandbox folder at most: more than attempts start and end within a second.
 pub const SPARE_CGROUPS: usize = 1024;
 /// How long they wait, in milliseconds: a busy node starts the next attempt in a few.
 pub const SPARE_CGROUP_MS: u64 = 1_000;
@@ -81,7 +81,7 @@ pub const UMASK: u32 = 0o077;
 pub const DOCKER_CALL_S: u64 = 30;
 /// Distance of two tries to clear away a container, in milliseconds.
 pub const DOCKER_AGAIN_MS: u64 = 100;
-/// How often a keeper that hears nothing looks whether the daemon is there, in milliseconds.
+/// How often a monitor that hears nothing looks whether the daemon is there, in milliseconds.
 pub const DOCKER_LOOK_MS: u64 = 500;
 /// A daemon may be away for this long while a container runs on, in milliseconds: an upgrade of its package.
 pub const DOCKER_AWAY_MS: u64 = 30_000;
@@ -89,9 +89,9 @@ pub const DOCKER_AWAY_MS: u64 = 30_000;
 pub const DOCKER_DRAIN_MS: u64 = 5_000;
 /// How long the daemon may take to notice that a container ended, in milliseconds.
 pub const DOCKER_SETTLE_MS: u64 = 10_000;
-/// How long a keeper tries to remove its container before it leaves that to the node's sweep, in milliseconds.
+/// How long a monitor tries to remove its container before it leaves that to the node's sweep, in milliseconds.
 pub const DOCKER_REMOVE_MS: u64 = 3_000;
-/// A keeper that still has not left so long after the first KILL is killed itself, and another one clears up, in
+/// A monitor that still has not left so long after the first KILL is killed itself, and another one clears up, in
 /// milliseconds.
 pub const KEEPER_HUNG_MS: u64 = 60_000;
 /// How often the node asks whether its Docker daemon is there, in milliseconds.

@@ -1,4 +1,4 @@
-//! What the watchdog and its keepers have to say, into the file that is their standard error: a line each, with the time
+//! What the watchdog and its monitors have to say, into the file that is their standard error: a line each, with the time
 //! and, where it is about an attempt, its lease.
 
 use std::fmt;
@@ -12,14 +12,14 @@ use stint_protocol::LeaseId;
 pub enum Who {
     Watchdog,
     /// Of a Docker container.
-    Keeper,
+    Monitor,
 }
 
 impl Who {
     fn as_str(self) -> &'static str {
         match self {
             Who::Watchdog => "watchdog",
-            Who::Keeper => "keeper",
+            Who::Monitor => "monitor",
         }
     }
 }
@@ -61,7 +61,7 @@ fn date(days: u64) -> (u64, u64, u64) {
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
-/// `complain!(Watchdog, "message {e}")`, or with the lease that it is about: `complain!(Keeper, lease, "message {e}")`.
+/// `log!(Watchdog, "message {e}")`, or with the lease that it is about: `log!(Monitor, lease, "message {e}")`.
 macro_rules! log {
     ($who:ident, $message:literal $($rest:tt)*) => {
         crate::log::line(crate::log::Who::$who, None, format_args!($message $($rest)*))
@@ -100,8 +100,8 @@ mod tests {
         let pid = std::process::id();
         let of = |who, lease| written(Duration::ZERO, who, lease, format_args!("a\nb"));
         let expected =
-            format!("1970-01-01T00:00:00.000000Z keeper pid={pid} task={} attempt=3: a b\n", lease.task);
-        assert_eq!(of(Who::Keeper, Some(lease)), expected);
+            format!("1970-01-01T00:00:00.000000Z monitor pid={pid} task={} attempt=3: a b\n", lease.task);
+        assert_eq!(of(Who::Monitor, Some(lease)), expected);
         assert_eq!(of(Who::Watchdog, None), format!("1970-01-01T00:00:00.000000Z watchdog pid={pid}: a b\n"));
     }
 }

@@ -157,8 +157,8 @@ mod tests {
             );
         }
         for name in ["alias/own", "alias"] {
-            let Refusal { kind, message: words } = refused(name, false);
-            assert!(kind == EndKind::Denied && words.contains("never mounted"), "{name}: {words}");
+            let Refusal { kind, message: text } = refused(name, false);
+            assert!(kind == EndKind::Denied && text.contains("never mounted"), "{name}: {text}");
         }
         let mut in_it = mounting(&at("alias/sets"), false);
         let place = |spec: &mut TaskSpec, dir: &str| {
@@ -174,8 +174,8 @@ mod tests {
             EndKind::NotRunnable,
             "root would make it"
         );
-        let Refusal { kind, message: words } = refused("alias/sets", true);
-        assert!(kind == EndKind::Denied && words.contains("[executor.mounts] writable"), "{words}");
+        let Refusal { kind, message: text } = refused("alias/sets", true);
+        assert!(kind == EndKind::Denied && text.contains("[executor.mounts] writable"), "{text}");
         assert_eq!(refused("shut", false).kind, EndKind::Denied);
         std::os::unix::net::UnixListener::bind(at("open/socket")).unwrap();
         assert_eq!(refused("alias/socket", false).kind, EndKind::NotRunnable);

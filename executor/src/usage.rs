@@ -90,7 +90,7 @@ fn found(mounts: &str, own: &str) -> Vec<(PathBuf, Meter)> {
 }
 
 /// All that these cgroups measured.
-pub fn of(cgroups: &[(PathBuf, Meter)]) -> Usage {
+pub fn read_all(cgroups: &[(PathBuf, Meter)]) -> Usage {
     // In a hybrid layout version 2 may know of the CPU too: what version 1 says comes first.
     let by_controller = |meter: &Meter| *meter == Meter::All;
     let (two, one): (Vec<_>, Vec<_>) = cgroups.iter().partition(|(_, meter)| by_controller(meter));
@@ -143,8 +143,8 @@ mod tests {
             read_bytes: Some(8),
             written_bytes: Some(8),
         };
-        assert_eq!(of(&folders), one);
-        assert_eq!(of(&[("/no/such".into(), Meter::All)]), Usage::default());
+        assert_eq!(read_all(&folders), one);
+        assert_eq!(read_all(&[("/no/such".into(), Meter::All)]), Usage::default());
     }
 
     #[test]

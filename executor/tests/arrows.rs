@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// From what knows nothing of the others to what knows them.
 const PARTS: [&str; 24] = [
     "limits",
-    "complain",
+    "log",
     "refusal",
     "attempt_stage",
     "sys",

@@ -285,7 +285,7 @@ async fn a_container_dies_with_its_watchdog() {
     wait_until("its removal", || containers(&rig).is_empty()).await;
 }
 
-fn keepers(rig: &Rig) -> Vec<i32> {
+fn monitors(rig: &Rig) -> Vec<i32> {
     let shim = rig.shim_pid().unwrap();
     let children = std::fs::read_to_string(format!("/proc/{shim}/task/{shim}/children")).unwrap();
     children.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
@@ -299,8 +299,8 @@ async fn a_keeper_that_is_killed_leaves_nothing() {
     client.host.start(launch);
     client.started(lease).await;
     let pid = first_process(&rig);
-    for keeper in keepers(&rig) {
-        signal(keeper, libc::SIGKILL);
+    for monitor in monitors(&rig) {
+        signal(monitor, libc::SIGKILL);
     }
     let end = client.end(lease).await;
     assert_eq!(end.kind, EndKind::Lost, "{end:?}");
@@ -316,10 +316,10 @@ async fn watchdog_and_keeper_killed_at_once() {
     client.host.start(launch);
     client.started(lease).await;
     let pid = first_process(&rig);
-    let keepers = keepers(&rig);
+    let monitors = monitors(&rig);
     signal(rig.shim_pid().unwrap(), libc::SIGSTOP);
-    for keeper in keepers {
-        signal(keeper, libc::SIGKILL);
+    for monitor in monitors {
+        signal(monitor, libc::SIGKILL);
     }
     rig.kill_shim();
     let end = client.end(lease).await;
@@ -336,11 +336,11 @@ async fn a_hung_keeper_does_not_keep_its_container_alive() {
     let (lease, deadline) = (launch.lease, launch.deadline);
     client.host.start(launch);
     client.started(lease).await;
-    let (pid, keepers) = (first_process(&rig), keepers(&rig));
-    keepers.iter().for_each(|keeper| signal(*keeper, libc::SIGSTOP));
+    let (pid, monitors) = (first_process(&rig), monitors(&rig));
+    monitors.iter().for_each(|monitor| signal(*monitor, libc::SIGSTOP));
     wait_until("the end of the container", || !alive(pid)).await;
     assert!(boot_now() <= deadline, "it outlived its lease");
-    keepers.iter().for_each(|keeper| signal(*keeper, libc::SIGCONT));
+    monitors.iter().for_each(|monitor| signal(*monitor, libc::SIGCONT));
     assert_kind(&client.end(lease).await, EndKind::Lost);
     assert_eq!(containers(&rig), Vec::<String>::new());
 }
@@ -381,13 +381,13 @@ async fn a_hundred_mebibytes_of_output() {
     let lease = launch.lease;
     client.host.start(launch);
     client.started(lease).await;
-    let keeper = keepers(&rig)[0];
+    let monitor = monitors(&rig)[0];
     let peak = |pid: i32| {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         let line = status.lines().find(|l| l.starts_with("VmHWM"))?.to_owned();
         line.split_whitespace().nth(1)?.parse::<u64>().ok()
     };
-    let (before, began) = (peak(keeper).unwrap(), std::time::Instant::now());
+    let (before, began) = (peak(monitor).unwrap(), std::time::Instant::now());
     let mut most = before;
     while !client.ends.contains_key(&lease) {
         let _ = tokio::time::timeout(
@@ -395,11 +395,11 @@ async fn a_hundred_mebibytes_of_output() {
             client.until(|c| c.ends.contains_key(&lease), "the end"),
         )
         .await;
-        most = most.max(peak(keeper).unwrap_or(0));
+        most = most.max(peak(monitor).unwrap_or(0));
     }
     assert_kind(&client.ends[&lease], EndKind::Exited(0));
-    println!("MEASURED docker: 100 MiB of output in {:?}, keeper {before} to {most} KiB", began.elapsed());
-    assert!(most - before < 32 << 10, "the keeper grew from {before} to {most} KiB");
+    println!("MEASURED docker: 100 MiB of output in {:?}, monitor {before} to {most} KiB", began.elapsed());
+    assert!(most - before < 32 << 10, "the monitor grew from {before} to {most} KiB");
     let size = std::fs::metadata(
         rig.executor().join("attempts").join(format!("{}-{}", lease.task, lease.attempt)).join("stdout"),
     );
@@ -445,7 +445,7 @@ async fn what_a_keeper_cannot_do_stands_in_the_log_with_time_and_lease() {
     let line = log.lines().find(|line| line.contains(&about)).unwrap_or_else(|| panic!("{log}"));
     let (time, rest) = line.split_once(' ').unwrap();
     assert!(time.len() == 27 && time.starts_with("20") && time.ends_with('Z'), "{line}");
-    assert!(rest.starts_with("keeper pid="), "{line}");
+    assert!(rest.starts_with("monitor pid="), "{line}");
 }
 
 fn sha256(file: &std::path::Path) -> String {

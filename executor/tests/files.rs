@@ -168,14 +168,14 @@ async fn a_secret_that_is_not_there_leaves_nothing_behind() {
 }
 
 /// Keeps files in a folder; may refuse the first, or never answer.
-struct Shelf {
+struct MemoryStore {
     folder: PathBuf,
     refusals: AtomicU32,
     kept: AtomicU32,
     is_stuck: bool,
 }
 
-impl Store for Shelf {
+impl Store for MemoryStore {
     fn image(&self, _: &Tenant, _: &str) -> StoreFuture<ImageFiles> {
         Box::pin(async { Err(StoreError::Wrong("no images here".into())) })
     }
@@ -212,17 +212,17 @@ impl Store for Shelf {
     }
 }
 
-fn shelf(rig: &Rig, refusals: u32, is_stuck: bool) -> Arc<Shelf> {
+fn store(rig: &Rig, refusals: u32, is_stuck: bool) -> Arc<MemoryStore> {
     let folder = rig.folder.path().join("shelf");
     std::fs::create_dir_all(&folder).unwrap();
-    Arc::new(Shelf { folder, refusals: refusals.into(), kept: 0.into(), is_stuck })
+    Arc::new(MemoryStore { folder, refusals: refusals.into(), kept: 0.into(), is_stuck })
 }
 
 #[tokio::test]
 async fn an_output_of_one_task_is_the_input_of_the_next() {
     let mut rig = rig();
-    let shelf = shelf(&rig, 1, false);
-    rig.settings.store = Some(shelf.clone());
+    let store = store(&rig, 1, false);
+    rig.settings.store = Some(store.clone());
     let mut client = rig.open().await;
     let first = with(
         "seq 1000 >numbers",
@@ -233,7 +233,7 @@ async fn an_output_of_one_task_is_the_input_of_the_next() {
     client.host.start(first);
     let end = client.end(lease).await;
     let kept = end.outputs.unwrap()[0].clone();
-    assert!(kept.stored && shelf.kept.load(SeqCst) == 2, "a store that is away for a moment is asked again");
+    assert!(kept.stored && store.kept.load(SeqCst) == 2, "a store that is away for a moment is asked again");
     for runtime in RUNTIMES {
         let source = InputSource::Blob(kept.blob);
         let inputs = vec![InputFile { path: "in".into(), source, digest: None, executable: false }];
@@ -255,7 +255,7 @@ async fn an_output_of_one_task_is_the_input_of_the_next() {
 #[tokio::test]
 async fn an_attempt_is_stopped_while_its_files_are_fetched() {
     let mut rig = rig();
-    rig.settings.store = Some(shelf(&rig, 0, true));
+    rig.settings.store = Some(store(&rig, 0, true));
     let mut client = rig.open().await;
     let source = InputSource::Blob(Blob { digest: Digest::from_bytes([9; 32]), size: 1 });
     let inputs = vec![InputFile { path: "in".into(), source, digest: None, executable: false }];
@@ -273,7 +273,7 @@ async fn an_attempt_is_stopped_while_its_files_are_fetched() {
 #[tokio::test]
 async fn a_node_that_is_killed_goes_on_with_outputs_and_masks() {
     let mut rig = rig();
-    let stuck = shelf(&rig, 0, true);
+    let stuck = store(&rig, 0, true);
     rig.settings.store = Some(stuck.clone());
     let mut client = rig.open().await;
     let files = || TaskFiles {
@@ -297,7 +297,7 @@ async fn a_node_that_is_killed_goes_on_with_outputs_and_masks() {
     assert_eq!(client.stage(leases[0]), "finishing: its outputs");
     drop(client);
 
-    rig.settings.store = Some(shelf(&rig, 0, false));
+    rig.settings.store = Some(store(&rig, 0, false));
     let mut client = rig.open().await;
     assert_eq!(client.host.running().len(), 2, "neither is over until its outputs are kept");
     let masked = client.host.read_log(leases[1], LogStream::Stdout, 0, 1000).await.unwrap();

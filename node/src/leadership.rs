@@ -1,4 +1,4 @@
-//! What a leader decides from its clocks and its applied state: whether it holds office, what an entry is stamped
+//! What a leader decides from its clocks and its applied state: whether it leads, what an entry is stamped
 //! with, and what it holds. Pure, as what calls it: `leader/core.rs`.
 
 use std::collections::BTreeSet;
@@ -10,7 +10,7 @@ use crate::applied_state::LogEntry;
 use crate::lease_clock::{LeaseClock, StampRange};
 use crate::mutations::{Mutation, planted};
 
-/// One term of office of a peer.
+/// One term in which a peer leads.
 pub struct Leadership {
     pub term: u64,
     pub lease_clock: LeaseClock,
@@ -39,7 +39,7 @@ pub struct LeaderView<'a> {
 }
 
 impl Leadership {
-    /// Begins, keeps or ends an office. A peer holds it while it leads and an entry of its own term is applied
+    /// Begins, keeps or ends a leadership. A peer has it while it believes that it leads and an entry of its own term is applied
     /// (docs/internals/leases.md#new-leader); each term begins with no receipt times.
     pub fn renew<'o>(
         leadership: &'o mut Option<Leadership>,
@@ -83,7 +83,7 @@ pub struct TickInput {
 }
 
 impl TickInput {
-    /// As the contacts are now. `expiry`: at a tick; looks for leases that ran out, which stops their renewal at once.
+    /// As the lease clock is now. `expiry`: at a tick; looks for leases that ran out, which stops their renewal at once.
     pub fn read(lease_clock: &mut LeaseClock, state: &State, now: BootMs, expiry: bool) -> Self {
         let expired = if expiry { lease_clock.expire(state, now) } else { Vec::new() };
         let (reachable, range) = (lease_clock.reachable(now), lease_clock.stamp_range(now));

@@ -75,7 +75,7 @@ pub enum NodeError {
     #[error("TLS of the API: {0}")]
     ApiTls(String),
     #[error(transparent)]
-    Assemble(#[from] BuildError),
+    Build(#[from] BuildError),
     #[error("listening on {what} {address}: {source}")]
     Listen { what: &'static str, address: String, source: std::io::Error },
     #[error("stored bytes: {0}")]

@@ -236,8 +236,8 @@ async fn an_administrator_changes_settings_and_nobody_else_does() {
     let by = (change.revision, change.role.as_str(), change.proof.as_str(), change.peer.as_str());
     assert_eq!(by, (1, "admin", "local_socket", "a"));
     let setting = &change.settings[0];
-    let told = (setting.key.as_str(), setting.from.as_str(), setting.to.as_str());
-    assert_eq!(told, ("classes.gpu.max_gpus", "1", "4"));
+    let change = (setting.key.as_str(), setting.from.as_str(), setting.to.as_str());
+    assert_eq!(change, ("classes.gpu.max_gpus", "1", "4"));
     // A change is held to the revision that it names, and a repetition of the one that made it is none.
     let on =
         |if_revision, to: &str| SettingsUpdate { if_revision: Some(if_revision), ..update("placement", to) };

@@ -50,17 +50,18 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_is_out_of_reach_after_a_second_of_silence_until_it_answers() {
-        let (contacts, info) = (PeerReachability::default(), PeerInfo::default());
-        let said = |contacts: &PeerReachability| contacts.silent().get(&7).is_some_and(|silent| silent.said);
-        contacts.failed(7, &info, &"refused");
+        let (reachability, info) = (PeerReachability::default(), PeerInfo::default());
+        let said =
+            |reachability: &PeerReachability| reachability.silent().get(&7).is_some_and(|silent| silent.said);
+        reachability.failed(7, &info, &"refused");
         tokio::time::advance(SILENCE / 2).await;
-        contacts.failed(7, &info, &"refused");
-        assert!(!said(&contacts));
+        reachability.failed(7, &info, &"refused");
+        assert!(!said(&reachability));
         tokio::time::advance(SILENCE / 2).await;
-        contacts.failed(7, &info, &"refused");
-        assert!(said(&contacts));
-        contacts.answered(7, &info);
-        contacts.failed(7, &info, &"refused");
-        assert!(!said(&contacts));
+        reachability.failed(7, &info, &"refused");
+        assert!(said(&reachability));
+        reachability.answered(7, &info);
+        reachability.failed(7, &info, &"refused");
+        assert!(!said(&reachability));
     }
 }

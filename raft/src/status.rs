@@ -73,7 +73,7 @@ impl Status {
         lease: Duration,
         failed: bool,
     ) -> Self {
-        let Members { voters, learners, changing, .. } = members.of(metrics);
+        let Members { voters, learners, changing, .. } = members.in_metrics(metrics);
         let role = if failed || metrics.running_state.is_err() { Role::Stopped } else { role(metrics.state) };
         let leads = role == Role::Leader;
         let acked = metrics.last_quorum_acked.map(|acked| acked.into_inner()).filter(|_| leads);
@@ -120,7 +120,7 @@ struct Members {
 pub(crate) struct LastMembers(Mutex<Option<Members>>);
 
 impl LastMembers {
-    fn of(&self, metrics: &RaftMetrics<Types>) -> Members {
+    fn in_metrics(&self, metrics: &RaftMetrics<Types>) -> Members {
         let mut last = lock(&self.0);
         match &*last {
             Some(known) if known.entry == *metrics.membership_config.log_id() => known.clone(),

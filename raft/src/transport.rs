@@ -58,7 +58,7 @@ pub(crate) struct Wiring {
     cluster: String,
     transport: Arc<dyn Transport>,
     append_deadline: Duration,
-    contacts: PeerReachability,
+    reachability: PeerReachability,
     /// Openraft's own view of the membership, for addresses that change while a connection lives.
     members: OnceLock<openraft::alias::WatchReceiverOf<Types, openraft::RaftMetrics<Types>>>,
 }
@@ -70,7 +70,7 @@ impl Wiring {
             cluster: settings.cluster_name.clone(),
             transport,
             append_deadline: settings.append_deadline(),
-            contacts: PeerReachability::default(),
+            reachability: PeerReachability::default(),
             members: OnceLock::new(),
         })
     }
@@ -138,8 +138,8 @@ impl Connection {
         // The transport keeps the deadline itself; this one holds also when it does not.
         let answer = tokio::time::timeout(deadline, call).await.unwrap_or(Err(TransportError::TimedOut));
         match &answer {
-            Ok(_) => self.wiring.contacts.answered(self.peer, &info),
-            Err(error) => self.wiring.contacts.failed(self.peer, &info, error),
+            Ok(_) => self.wiring.reachability.answered(self.peer, &info),
+            Err(error) => self.wiring.reachability.failed(self.peer, &info, error),
         }
         let answer = answer.map_err(Failure::Transport)?;
         wire::decode(&answer).map_err(|error| Failure::Answer(error.to_string()))

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stint_raft::*;
-use support::memory_disk::{Dice, Faults, seeds};
+use support::memory_disk::{Faults, TestRng, seeds};
 use support::{Cluster, info};
 
 fn plain(_: &mut Settings) {}
@@ -89,7 +89,7 @@ async fn a_restart_of_all_keeps_everything() {
 /// Disks whose syncs take 0.1 to 5 ms, another time each.
 fn uneven_syncs(settings: &mut Settings) {
     small_snapshots(settings);
-    let rng = Mutex::new(Dice::new(settings.rng_seed.unwrap_or_default()));
+    let rng = Mutex::new(TestRng::new(settings.rng_seed.unwrap_or_default()));
     settings.sync_delay =
         SyncDelay::model(move || Duration::from_micros(100 + rng.lock().unwrap().below(4900)));
 }
@@ -99,7 +99,7 @@ async fn power_loss(seed: u64, change: fn(&mut Settings)) -> (usize, String) {
     let mut cluster = Cluster::new(change);
     cluster.seed = seed;
     cluster.seed_three().await;
-    let mut rng = Dice::new(seed);
+    let mut rng = TestRng::new(seed);
     let mut acknowledged = Vec::new();
     for life in 0..3 {
         acknowledged.extend(load_until_crash(&mut cluster, life, &mut rng).await);
@@ -123,7 +123,7 @@ async fn power_loss(seed: u64, change: fn(&mut Settings)) -> (usize, String) {
 }
 
 /// Proposes until the power goes; what was acknowledged by then.
-async fn load_until_crash(cluster: &mut Cluster, life: usize, rng: &mut Dice) -> Vec<String> {
+async fn load_until_crash(cluster: &mut Cluster, life: usize, rng: &mut TestRng) -> Vec<String> {
     let leader = cluster.raft(cluster.leader().await);
     let acknowledged = Arc::new(Mutex::new(Vec::new()));
     let mut load = tokio::task::JoinSet::new();

@@ -23,7 +23,7 @@ const DATAGRAM_BYTES: usize = 65_536;
 /// Datagrams that wait to be read; more are dropped, as a kernel does.
 const WAITING: usize = 1_024;
 
-/// The weather on all links: how many datagrams of a hundred are lost or doubled.
+/// What is wrong on all links: how many datagrams of a hundred are lost or doubled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkFaults {
     pub lost_percent: u64,

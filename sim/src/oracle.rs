@@ -229,7 +229,7 @@ impl Oracle {
         if term != applied_term {
             let what =
                 format!("peer {peer} leads term {term} and has applied entries of term {applied_term}");
-            self.violate(Severity::Safety, "an office begins with an entry of its own term", what);
+            self.violate(Severity::Safety, "a leader begins with an entry of its own term", what);
         }
     }
 

@@ -74,7 +74,7 @@ pub struct Surroundings {
     pub plant: Option<Plant>,
     pub link_faults: SharedLinkFaults,
     pub oracle: Oracle,
-    pub desk: Requests,
+    pub requests: Requests,
     pub slurm: SlurmWorld,
 }
 
@@ -235,7 +235,7 @@ impl Peer {
         }
         tokio::spawn(announce(node.clone(), address_of(self.0.id)));
         self.execute(node);
-        self.0.world.desk.clone().serve(self.0.id, node.clone()).await;
+        self.0.world.requests.clone().serve(self.0.id, node.clone()).await;
         Ok(())
     }
 

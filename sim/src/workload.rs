@@ -98,15 +98,15 @@ impl Requests {
         loop {
             let asked = self.trays().asked.remove(&peer).unwrap_or_default();
             for (number, ask) in asked {
-                let (desk, node) = (self.clone(), node.clone());
+                let (requests, node) = (self.clone(), node.clone());
                 tokio::spawn(async move {
                     let answer = if number % 2 == 0 {
-                        desk.carry_out(&node, ask).await
+                        requests.carry_out(&node, ask).await
                     } else {
-                        desk.through_front(&node, ask).await
+                        requests.through_front(&node, ask).await
                     };
                     let answer = answer.unwrap_or_else(Answer::Refused);
-                    desk.trays().answered.push((number, answer));
+                    requests.trays().answered.push((number, answer));
                 });
             }
             sleep(LOOK).await;
@@ -291,7 +291,7 @@ struct Open {
 /// All clients.
 pub struct Workload {
     rules: Rules,
-    desk: Requests,
+    requests: Requests,
     oracle: Oracle,
     rng: SeededRng,
     open: BTreeMap<u64, Open>,
@@ -307,10 +307,10 @@ pub struct Workload {
 
 impl Workload {
     /// Clients that begin when they are asked to.
-    pub fn new(rules: Rules, desk: Requests, oracle: Oracle, rng: SeededRng) -> Self {
+    pub fn new(rules: Rules, requests: Requests, oracle: Oracle, rng: SeededRng) -> Self {
         Self {
             rules,
-            desk,
+            requests,
             oracle,
             rng,
             open: BTreeMap::new(),
@@ -371,7 +371,7 @@ impl Workload {
     }
 
     fn ask(&mut self, number: u64, ask: Ask, (peer, life): (u64, u64), again: bool, now_ms: u64) {
-        self.desk.ask(peer, number, ask.clone());
+        self.requests.ask(peer, number, ask.clone());
         let refused = self.refused.take();
         self.open.insert(number, Open { ask, peer, life, asked_ms: now_ms, again, refused });
     }
@@ -389,7 +389,7 @@ impl Workload {
 
     /// Takes answers, and asks again where none will come.
     pub fn follow_up(&mut self, now_ms: u64, peers: &[Peer]) {
-        for (number, answer) in self.desk.answers() {
+        for (number, answer) in self.requests.answers() {
             if let Some(open) = self.open.remove(&number) {
                 self.on_answer(number, open, answer, now_ms, peers);
             }

@@ -101,7 +101,7 @@ impl<'a> World<'a> {
             executors: SeededRng::new(seed, 0x4004).within(scenario.topology.executors),
             old: SeededRng::new(seed, 0x4005).within(scenario.topology.old_peers),
         };
-        let (link_faults, desk) = (SharedLinkFaults::default(), Requests::new(oracle.clone()));
+        let (link_faults, requests) = (SharedLinkFaults::default(), Requests::new(oracle.clone()));
         let slurm = SlurmWorld::new(
             time.clone(),
             oracle.clone(),
@@ -117,7 +117,7 @@ impl<'a> World<'a> {
             plant,
             link_faults: link_faults.clone(),
             oracle: oracle.clone(),
-            desk: desk.clone(),
+            requests: requests.clone(),
             slurm: slurm.clone(),
         };
         let mut rng = SeededRng::new(seed, 0x4000);
@@ -128,7 +128,8 @@ impl<'a> World<'a> {
             let card = peer.card().clone();
             sim.host(peer.host_name(), move || card.clone().run());
         }
-        let workload = Workload::new(scenario.workload, desk, oracle.clone(), SeededRng::new(seed, 0x4001));
+        let workload =
+            Workload::new(scenario.workload, requests, oracle.clone(), SeededRng::new(seed, 0x4001));
         let operator = Operator::new((1..=members.voters).collect());
         let cluster = Cluster::new(sim, peers, link_faults, oracle.clone(), operator, slurm);
         Self { time, oracle, cluster, workload, members, up: false, run: run.clone() }

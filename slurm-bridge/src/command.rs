@@ -28,7 +28,7 @@ pub struct CommandSettings {
     pub submit_options: Vec<String>,
     /// Who jobs run as, when that is not who this node runs as.
     pub user: Option<(u32, u32)>,
-    /// What this node's jobs are known by: the identity of its data folder, as of its shelf.
+    /// What this node's jobs are known by: the identity of its data folder, as of its job folder.
     pub owner: String,
 }
 
@@ -85,7 +85,7 @@ struct Printed {
 }
 
 impl CommandSlurm {
-    /// Submits scripts of this shelf.
+    /// Submits scripts of this folder.
     pub fn new(settings: CommandSettings, job_dir: SharedJobDir) -> Self {
         Self(Arc::new(Inner { settings, job_dir }))
     }

@@ -119,7 +119,7 @@ pub struct JobController {
 }
 
 impl JobController {
-    /// With what an earlier process of this node left on the shelf.
+    /// With what an earlier process of this node left in the job folder.
     pub fn open(timing: Timing, records: Vec<JobRecord>, now: BootMs) -> Self {
         let mut controller = Self {
             timing,

@@ -46,7 +46,7 @@ pub struct ListedJob {
 
 /// DOOR: a Slurm cluster. Real: the command line. A simulated one lives in the `sim` crate.
 pub trait Slurm: Send + Sync + 'static {
-    /// Hands over an attempt as one job. Its script lies on the shelf.
+    /// Hands over an attempt as one job. Its script lies in the job folder.
     fn submit(&self, launch: &Launch) -> BoxFuture<Result<JobId, SubmitError>>;
     /// Every job of this node that Slurm has a record of, in whatever state.
     fn jobs(&self) -> BoxFuture<Result<Vec<ListedJob>, String>>;
@@ -55,7 +55,7 @@ pub trait Slurm: Send + Sync + 'static {
     fn cancel(&self, lease: LeaseId, job: JobId) -> BoxFuture<Result<(), String>>;
 }
 
-/// What this node knows of an attempt, kept on its shelf: written before Slurm hears of it.
+/// What this node knows of an attempt, kept in its job folder: written before Slurm hears of it.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct JobRecord {
     #[n(0)]

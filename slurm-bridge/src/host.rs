@@ -1,4 +1,4 @@
-//! The desk as an execution host: what Slurm runs is done here, everything else by the local host.
+//! The controller as an execution host: what Slurm runs is done here, everything else by the local host.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -42,7 +42,7 @@ struct Inner {
 }
 
 impl Bridge {
-    /// With the records that lay on the shelf. [`Bridge::run`] does the work.
+    /// With the records that lay in the job folder. [`Bridge::run`] does the work.
     pub fn new(
         local: Arc<dyn Host>,
         doors: Doors,
@@ -193,7 +193,7 @@ impl Bridge {
         self.controller().problem().map_or(Ok(()), |why| Err(format!("Slurm does not answer: {why}")))
     }
 
-    /// For the desk, and for the local host.
+    /// For the controller, and for the local host.
     fn split<T>(&self, all: Vec<T>, lease: impl Fn(&T) -> LeaseId) -> (Vec<T>, Vec<T>) {
         let controller = self.controller();
         all.into_iter().partition(|one| controller.knows(lease(one)))

@@ -1,4 +1,4 @@
-//! The real shelf: a folder on a file system that Slurm's nodes see at the same path.
+//! The real job folder: a folder on a file system that Slurm's nodes see at the same path.
 //!
 //! `FOLDER/OWNER/TASK.ATTEMPT/` holds `record` (for this node alone), `script`, `go` (written here, read by the
 //! job) and `job/`, which is the job's: `ask`, `exit`, `stdout`, `stderr`, `work/`. What the job wrote is read with care:
@@ -36,7 +36,7 @@ pub struct JobDirSettings {
     pub keep_ended: KeepEnded,
 }
 
-/// A shelf of files; a copy is the same one.
+/// Folders of jobs; a copy is the same one.
 #[derive(Clone)]
 pub struct SharedJobDir(Arc<Inner>);
 
@@ -61,7 +61,7 @@ struct ReadJob {
     record: JobRecord,
 }
 
-/// What lay on the shelf.
+/// What lay in the job folder.
 pub struct LeftJobs {
     pub records: Vec<JobRecord>,
     /// False: some of it cannot be accounted for.

@@ -20,7 +20,7 @@ pub fn get(peer: &Peer, path: &str) -> (String, String) {
 pub struct Scrape(BTreeMap<String, f64>);
 
 impl Scrape {
-    pub fn of(peer: &Peer) -> Self {
+    pub fn read(peer: &Peer) -> Self {
         let (body, head) = get(peer, "/metrics");
         assert!(head.starts_with("HTTP/1.1 200") && head.contains("text/plain; version=0.0.4"), "{head}");
         Self::parse(&body).unwrap_or_else(|problem| panic!("{problem} in\n{body}"))

@@ -16,7 +16,7 @@ pub struct AttemptState {
     /// Why it was asked to stop.
     pub stop: Option<StopReason>,
     pub deadline: BootMs,
-    /// The home it runs in, once the watchdog has said so.
+    /// The sandbox folder it runs in, once the watchdog has said so.
     pub sandbox_dir: Option<u32>,
     /// Something is left to do after its end, before the node hears of it.
     pub finishes: bool,

@@ -141,7 +141,7 @@ impl ClientState {
         here
     }
 
-    /// Notes in which home an attempt runs.
+    /// Notes in which sandbox folder an attempt runs.
     pub fn set_sandbox_dir(&self, lease: LeaseId, sandbox_dir: Option<u32>) {
         if let Some(attempt) = self.lock().running.get_mut(&lease) {
             attempt.sandbox_dir = sandbox_dir;

@@ -1,9 +1,9 @@
-//! The Docker runtime. The node asks and sweeps ([`watch`]); each attempt has a *keeper*, a child of the watchdog, that
+//! The Docker runtime. The node asks and sweeps ([`watch`]); each attempt has a *monitor*, a child of the watchdog, that
 //! pulls, creates, starts, follows and removes its one container. Containers belong to the daemon, so nothing of them
 //! dies with us by itself. What ends them in time:
 //!
 //! * the watchdog holds a handle on the container's first process and kills by it, without asking the daemon;
-//! * the keeper is told by the kernel when the watchdog dies, and kills likewise;
+//! * the monitor is told by the kernel when the watchdog dies, and kills likewise;
 //! * what both left behind is removed by the next watchdog, and what nobody accounts for by the node's sweep.
 
 mod container;

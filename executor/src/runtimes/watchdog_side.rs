@@ -58,18 +58,18 @@ pub trait WatchdogSide: Debug + Sync {
 }
 
 /// What runs elsewhere than below the watchdog, as a container of a daemon does, so that the watchdog's child only keeps it:
-/// it ends when that *keeper* has said how.
+/// it ends when that *monitor* has said how.
 pub trait AttemptMonitor: Debug {
-    /// The keeper says that the program runs: takes a handle on it.
+    /// The monitor says that the program runs: takes a handle on it.
     fn hold(&mut self, slot: &StatusSlot);
 
-    /// Kills it without asking anybody, and has its keeper see to it.
+    /// Kills it without asking anybody, and has its monitor see to it.
     fn kill(&mut self, monitor: &Child, slot: &StatusSlot);
 
-    /// Whether its keeper has said how it ended. One that is gone and has not was killed.
+    /// Whether its monitor has said how it ended. One that is gone and has not was killed.
     fn is_over(&self, slot: &StatusSlot) -> bool;
 
-    /// How it ended, as its keeper said.
+    /// How it ended, as its monitor said.
     fn end(&self, slot: &StatusSlot) -> Option<AttemptEnd>;
 
     /// Forks a child that ends once nothing of it runs, and says so in the slot where there is one.

@@ -56,11 +56,11 @@ pub struct Cgroup {
     folders: Vec<(PathBuf, Version)>,
     /// Its limits; none: an earlier watchdog made it.
     amounts: Option<Amounts>,
-    /// The home whose name it has.
+    /// The sandbox folder whose name it has.
     sandbox_dir: Option<u32>,
 }
 
-/// The name of the cgroup of a home, which one attempt there hands on to the next. Others have their attempt's name.
+/// The name of the cgroup of a sandbox folder, which one attempt there hands on to the next. Others have their attempt's name.
 fn sandbox_dir_name(sandbox_dir: u32) -> String {
     format!("{HOME}{sandbox_dir}")
 }
@@ -107,8 +107,8 @@ impl Cgroups {
         !self.parents.is_empty()
     }
 
-    /// Makes an attempt's cgroup with its limits. It has the name of the attempt's home, unless the former one of that
-    /// home is still there.
+    /// Makes an attempt's cgroup with its limits. It has the name of the attempt's sandbox folder, unless the former one of that
+    /// sandbox folder is still there.
     pub fn create(&self, lease: LeaseId, sandbox_dir: Option<u32>, amounts: Amounts) -> io::Result<Cgroup> {
         let sandbox_dir =
             sandbox_dir.filter(|sandbox_dir| self.named(&sandbox_dir_name(*sandbox_dir)).is_empty());
@@ -133,7 +133,7 @@ impl Cgroups {
         Ok(cgroup)
     }
 
-    /// The cgroup that an earlier watchdog made for an attempt in this home.
+    /// The cgroup that an earlier watchdog made for an attempt in this sandbox folder.
     pub fn existing(&self, lease: LeaseId, sandbox_dir: Option<u32>) -> Option<Cgroup> {
         let mut folders = self.named(&folder_name(lease));
         folders.extend(
@@ -147,8 +147,8 @@ impl Cgroups {
         folders.filter(|(folder, _)| folder.is_dir()).collect()
     }
 
-    /// Removes what an earlier watchdog kept for the next attempts, but of these homes; answers what stays for now. No
-    /// attempt that may still run has them: its home would be among those.
+    /// Removes what an earlier watchdog kept for the next attempts, but of these sandbox folders; answers what stays for now. No
+    /// attempt that may still run has them: its sandbox folder would be among those.
     pub fn remove_spare(&self, taken: &BTreeSet<u32>) -> Vec<Cgroup> {
         let sandbox_dirs =
             self.names().into_iter().filter_map(|name| name.strip_prefix(HOME)?.parse::<u32>().ok());
@@ -243,7 +243,7 @@ impl Cgroup {
         self.amounts
     }
 
-    /// The home whose name it has.
+    /// The sandbox folder whose name it has.
     pub fn sandbox_dir(&self) -> Option<u32> {
         self.sandbox_dir
     }

@@ -1,7 +1,7 @@
-//! Cgroups of homes between two attempts.
+//! Cgroups of sandbox folders between two attempts.
 //!
 //! Making three cgroups and removing them is a tenth of a short program's start and end, and the kernel keeps what it
-//! holds of a removed one for long. So the cgroup of a home waits for the next attempt there, for a moment.
+//! holds of a removed one for long. So the cgroup of a sandbox folder waits for the next attempt there, for a moment.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ pub struct CgroupPool {
 }
 
 impl CgroupPool {
-    /// The cgroup of a home when it has these limits; one with others is to be removed.
+    /// The cgroup of a sandbox folder when it has these limits; one with others is to be removed.
     pub fn take(&mut self, sandbox_dir: u32, amounts: Amounts) -> Result<Cgroup, Option<Cgroup>> {
         match self.by_sandbox_dir.remove(&sandbox_dir) {
             Some((cgroup, _)) if cgroup.amounts() == Some(amounts) => Ok(cgroup),

@@ -114,5 +114,5 @@ fn works(layout: &Layout, spawner: &mut Spawner, namespaces: Namespaces, jailed:
     sys::reap(child.pid);
     let _ = std::fs::remove_dir_all(&own);
     let slot = spawner.slot(0);
-    Phase::of(slot) == Phase::Exited && slot.status.load(std::sync::atomic::Ordering::SeqCst) == 0
+    Phase::in_slot(slot) == Phase::Exited && slot.status.load(std::sync::atomic::Ordering::SeqCst) == 0
 }

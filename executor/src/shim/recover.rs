@@ -54,7 +54,7 @@ impl Leftovers {
         self.attempts.is_empty()
     }
 
-    /// The attempts and the homes they ran in.
+    /// The attempts and the sandbox folders they ran in.
     pub fn leases(&self) -> impl Iterator<Item = (LeaseId, Option<u32>)> + '_ {
         self.attempts.iter().map(|(lease, leftover)| (*lease, leftover.sandbox_dir))
     }
@@ -106,7 +106,7 @@ impl Leftover {
 }
 
 impl Leftover {
-    /// Whether there is nothing of it elsewhere any more; a child asks and clears up. Only once its keeper is gone, which
+    /// Whether there is nothing of it elsewhere any more; a child asks and clears up. Only once its monitor is gone, which
     /// could have started it after that.
     fn is_cleared(&mut self, lease: LeaseId, spawner: &Spawner, helpers: &mut BTreeSet<i32>) -> bool {
         let Some((monitor, helper)) = &mut self.elsewhere else { return true };

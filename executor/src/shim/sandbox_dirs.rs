@@ -1,6 +1,6 @@
 //! Folders in which attempts run, handed on from attempts that left nothing to the next.
 //!
-//! A home is handed on only after the end was acknowledged: by then the node knows that the former attempt is over, so
+//! A sandbox folder is handed on only after the end was acknowledged: by then the node knows that the former attempt is over, so
 //! nobody can read the next one's output as the former's.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,7 @@ use stint_protocol::LeaseId;
 
 use crate::shim_api::layout::Layout;
 
-/// The homes of one data folder.
+/// The sandbox folders of one data folder.
 #[derive(Debug, Default)]
 pub struct SandboxDirs {
     free: Vec<u32>,
@@ -22,7 +22,7 @@ pub struct SandboxDirs {
 }
 
 impl SandboxDirs {
-    /// Finds the homes that are there; `taken` belong to attempts that may still run.
+    /// Finds the sandbox folders that are there; `taken` belong to attempts that may still run.
     pub fn find(layout: &Layout, taken: &BTreeSet<u32>) -> Self {
         let mut sandbox_dirs = Self::default();
         let entries = fs::read_dir(layout.sandbox_dirs()).into_iter().flatten().flatten();
@@ -39,7 +39,7 @@ impl SandboxDirs {
         sandbox_dirs
     }
 
-    /// A home for a new attempt; whoever runs in it makes what is missing.
+    /// A sandbox folder for a new attempt; whoever runs in it makes what is missing.
     pub fn take(&mut self) -> u32 {
         self.free.pop().unwrap_or_else(|| {
             let number = self.next;
@@ -56,7 +56,7 @@ impl SandboxDirs {
         } else if fs::rename(&sandbox_dir, &own).is_ok() {
             self.free.push(number);
         }
-        // A home that can be neither handed on nor moved is not used again by this watchdog.
+        // A sandbox folder that can be neither handed on nor moved is not used again by this watchdog.
     }
 
     /// The attempt's end was acknowledged.
@@ -65,7 +65,7 @@ impl SandboxDirs {
     }
 }
 
-/// Whether an attempt left its home as it found it: three entries of the right kind and mode, all empty. A program
+/// Whether an attempt left its sandbox folder as it found it: three entries of the right kind and mode, all empty. A program
 /// could have put a link in the place of an output file.
 fn is_unused(sandbox_dir: &Path) -> bool {
     let Ok(entries) = fs::read_dir(sandbox_dir) else { return !sandbox_dir.exists() };

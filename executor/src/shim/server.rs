@@ -215,7 +215,7 @@ impl Server {
         for message in messages {
             match message {
                 ToShim::Start(request) => requests.push(*request),
-                // First, since it frees a home for the starts.
+                // First, since it frees a sandbox folder for the starts.
                 ToShim::Acknowledge(lease) => self.attempts.acknowledge(lease),
                 other => others.push(other),
             }

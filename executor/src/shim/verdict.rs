@@ -24,7 +24,7 @@ pub struct Evidence<'a> {
     pub contained: bool,
     pub why: Option<Why>,
     pub oom_kills: u64,
-    /// What the keeper said of what ran elsewhere.
+    /// What the monitor said of what ran elsewhere.
     pub kept_end: Option<AttemptEnd>,
 }
 
@@ -36,7 +36,7 @@ pub fn judge(evidence: &Evidence<'_>) -> (EndKind, String) {
     if let Some(end) = &evidence.kept_end {
         return (end.kind.clone(), end.message.clone());
     }
-    let (kind, message) = match Phase::of(evidence.slot) {
+    let (kind, message) = match Phase::in_slot(evidence.slot) {
         Phase::Failed => return not_started(evidence),
         Phase::Exited => from_status(evidence.slot.status.load(SeqCst)),
         _ if !evidence.contained => from_status(evidence.child_status),
@@ -76,11 +76,11 @@ fn from_status(status: i32) -> (EndKind, String) {
 }
 
 fn not_started(evidence: &Evidence<'_>) -> (EndKind, String) {
-    let step = Step::of(evidence.slot);
+    let step = Step::in_slot(evidence.slot);
     let number = evidence.slot.errno.load(SeqCst);
     let failed = Failed { layout: evidence.layout, request: evidence.request, step, number };
-    if let Some(told) = evidence.runtime.not_started(&failed) {
-        return told;
+    if let Some(refusal) = evidence.runtime.not_started(&failed) {
+        return refusal;
     }
     let error = io::Error::from_raw_os_error(number);
     let name = evidence.request.command.first().map_or("", String::as_str);

@@ -76,7 +76,7 @@ pub struct DockerRequest {
     pub tmp_bytes: u64,
     #[n(10)]
     pub shm_bytes: u64,
-    /// Where the keeper reads credentials for registries; never what they are.
+    /// Where the monitor reads credentials for registries; never what they are.
     #[n(11)]
     pub credentials: Option<String>,
 }

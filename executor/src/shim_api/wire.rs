@@ -40,7 +40,7 @@ pub struct RunningAttempt {
 pub struct WatchedAttempt {
     #[n(0)]
     pub running: RunningAttempt,
-    /// The number of the home it runs in; none: in its own folder.
+    /// The number of the sandbox folder it runs in; none: in its own folder.
     #[n(1)]
     pub sandbox_dir: Option<u32>,
     /// None: an earlier watchdog started it, and what is left of it is being killed.

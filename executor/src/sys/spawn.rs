@@ -44,7 +44,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    pub fn of(slot: &StatusSlot) -> Self {
+    pub fn in_slot(slot: &StatusSlot) -> Self {
         match slot.phase.load(SeqCst) {
             1 => Phase::Running,
             2 => Phase::Exited,
@@ -80,7 +80,7 @@ pub enum Step {
 }
 
 impl Step {
-    pub fn of(slot: &StatusSlot) -> Self {
+    pub fn in_slot(slot: &StatusSlot) -> Self {
         use Step::*;
         let all = [
             ParentDied,
@@ -448,7 +448,7 @@ fn clone_direct(raw: &Raw) -> io::Result<Child> {
     if pid < 0 {
         return Err(io::Error::last_os_error());
     }
-    if Phase::of(raw.slot) == Phase::Nothing {
+    if Phase::in_slot(raw.slot) == Phase::Nothing {
         raw.slot.started.store(boot_now().0, SeqCst);
         raw.slot.phase.store(1, SeqCst);
     }

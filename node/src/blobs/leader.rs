@@ -16,7 +16,7 @@ pub(super) async fn gc_round(blobs: &Blobs, gc: &mut BlobGc) {
         return;
     }
     let boot = cluster.clock.boot();
-    let Some((_, reachable)) = cluster.leader.while_leading(|contacts| contacts.reachable(boot)) else {
+    let Some((_, reachable)) = cluster.leader.while_leading(|lease_clock| lease_clock.reachable(boot)) else {
         return;
     };
     let live = gc.live(&state, &reachable, boot, blobs.settings.heal_after.as_millis() as u64);

@@ -221,9 +221,9 @@ mod tests {
             (&[], Expected { size: Some(1), digest: None }, "0 bytes came, 1 were announced"),
             (&[large, large], Expected::default(), "more than 1000 bytes (blobs.max_size)"),
         ];
-        for (parts, expected, words) in cases {
+        for (parts, expected, text) in cases {
             let refused = store(&disk, parts, expected).await.unwrap_err().to_string();
-            assert!(refused.contains(words), "{refused}");
+            assert!(refused.contains(text), "{refused}");
             assert!(names(&disk).is_empty(), "{:?}", names(&disk));
         }
     }

@@ -84,7 +84,7 @@ fn plain_part(file: &mut File, member: Member, max_bytes: u64) -> Result<Box<dyn
 fn inflate(file: &mut File, to: &Path, max_bytes: u64) -> Result<(), UnpackError> {
     let mut out = File::create_new(to).map_err(UnpackError::io(format!("making {}", to.display())))?;
     let mut archive = plain(file, max_bytes)?;
-    let mut limited = BoundedReader::of(&mut archive, max_bytes.saturating_add(1));
+    let mut limited = BoundedReader::new(&mut archive, max_bytes.saturating_add(1));
     let copied = limited.copy_to(&mut out, to)?;
     if copied > max_bytes {
         let message = format!("it unpacks to more than {max_bytes} bytes (blobs.max_unpacked)");

@@ -49,7 +49,7 @@ impl RootfsWriter {
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&target);
         let mut file = file.map_err(UnpackError::io(format!("making {}", target.display())))?;
         let copied =
-            BoundedReader::of(content, self.bytes_left.saturating_add(1)).copy_to(&mut file, &target)?;
+            BoundedReader::new(content, self.bytes_left.saturating_add(1)).copy_to(&mut file, &target)?;
         if copied > self.bytes_left {
             let most = self.max_bytes;
             return Err(UnpackError::Wrong(format!(
@@ -211,7 +211,7 @@ pub struct BoundedReader<'a> {
 }
 
 impl<'a> BoundedReader<'a> {
-    pub fn of(content: &'a mut dyn Read, most: u64) -> Self {
+    pub fn new(content: &'a mut dyn Read, most: u64) -> Self {
         Self { content: content.take(most), failed: None }
     }
 

@@ -103,7 +103,7 @@ enum EntryStage<W> {
     Closed,
 }
 
-/// The leading side of one peer. It exists on every peer, and rests where there is no office to hold.
+/// The leading side of one peer. It exists on every peer, and does nothing while its peer does not lead.
 pub struct LeaderCore<W> {
     leadership: Option<Leadership>,
     queue: VecDeque<Proposal<W>>,
@@ -127,7 +127,7 @@ impl<W> Default for LeaderCore<W> {
 }
 
 impl<W> LeaderCore<W> {
-    /// The peer's office, while it holds one.
+    /// The peer's leadership, while it leads.
     pub fn leadership(&mut self, view: &LeaderView<'_>) -> Option<&mut Leadership> {
         Leadership::renew(&mut self.leadership, view)
     }

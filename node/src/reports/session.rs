@@ -162,7 +162,7 @@ impl ReportSession {
         step
     }
 
-    /// Orders from the applied state, unless this peer lost its office.
+    /// Orders from the applied state, unless this peer leads no more.
     fn orders<W>(&self, core: &mut LeaderCore<W>, view: &LeaderView<'_>) -> Step {
         let Some(leadership) = core.leadership(view) else { return Step::NotLeader };
         // All of them, also those that were stale and recorded nothing: the node would name them in every report for

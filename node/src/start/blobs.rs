@@ -25,8 +25,8 @@ pub fn start(
     let _ = node.blobs.set(blobs.clone());
     tasks.spawn(maintenance::run(blobs));
     let folder = dir.path.join("images");
-    let shelf = ImageCache::open(&folder, config.blobs.max_unpacked);
-    let shelf = Arc::new(shelf.map_err(|source| NodeError::Images { folder, source })?);
-    tasks.spawn(images::maintenance(node.clone(), shelf.clone()));
-    Ok(Arc::new(ImageStore::new(node, shelf)))
+    let cache = ImageCache::open(&folder, config.blobs.max_unpacked);
+    let cache = Arc::new(cache.map_err(|source| NodeError::Images { folder, source })?);
+    tasks.spawn(images::maintenance(node.clone(), cache.clone()));
+    Ok(Arc::new(ImageStore::new(node, cache)))
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::segment::{segment_name, segment_number};
 use super::*;
 use crate::settings::SyncDelay;
-use crate::test_disk::{Dice, Faults, MemoryDisk, seeds};
+use crate::test_disk::{Faults, MemoryDisk, TestRng, seeds};
 use crate::types::{CommittedLeaderId, EntryPayload, LeaderId, Payload};
 
 const DIR: &str = "/data/log";
@@ -76,7 +76,7 @@ impl Model {
         }
     }
 
-    async fn of(log: &Log) -> Self {
+    async fn read(log: &Log) -> Self {
         let marks = log.bookmarks();
         let end = marks.last.map_or(0, |last| last.index + 1);
         let entries = log.read(0..end, usize::MAX).await.expect("all entries can be read");
@@ -115,7 +115,7 @@ impl Life {
         })
     }
 
-    async fn act(&mut self, log: &Log, rng: &mut Dice) {
+    async fn act(&mut self, log: &Log, rng: &mut TestRng) {
         match rng.below(12) {
             0 => {
                 self.term += 1;
@@ -171,13 +171,13 @@ impl Life {
 
 /// Several lives with a crash at the end of each. Returns how many steps were confirmed in all.
 async fn lives(seed: u64, faults: Faults) -> Result<usize, String> {
-    let mut rng = Dice::new(seed);
+    let mut rng = TestRng::new(seed);
     let disk = MemoryDisk::default();
     disk.faults(|now| *now = faults);
     let (mut model, mut confirmed) = (Model::default(), 0);
     for _ in 0..6 {
         let log = Log::open(Path::new(DIR), &settings(&disk)).map_err(|error| error.to_string())?;
-        assert_eq!(Model::of(&log).await, model, "seed {seed}: a second reading differs");
+        assert_eq!(Model::read(&log).await, model, "seed {seed}: a second reading differs");
         let mut life = Life::new(model);
         for _ in 0..rng.below(40) {
             life.act(&log, &mut rng).await;
@@ -188,7 +188,7 @@ async fn lives(seed: u64, faults: Faults) -> Result<usize, String> {
         confirmed += *lock(&life.confirmed);
         drop(log);
         let log = Log::open(Path::new(DIR), &settings(&disk)).map_err(|error| error.to_string())?;
-        let found = Model::of(&log).await;
+        let found = Model::read(&log).await;
         life.check(&found)?;
         if rng.one_in(2) {
             disk.power_lost(&mut rng, false);
@@ -260,7 +260,7 @@ async fn a_full_disk_is_fatal_and_says_what_to_do() {
     assert!(append(&log, 4..5, 10).await.is_err());
     assert!(log.save_vote(vote(9)).await.is_err());
     close(log).await;
-    let found = Model::of(&open(&disk).unwrap()).await;
+    let found = Model::read(&open(&disk).unwrap()).await;
     assert!(found.entries.len() >= 3, "{found:?}");
     assert_eq!(found.vote, None);
 }
@@ -299,7 +299,7 @@ async fn damage_before_synced_records_of_the_last_segment_is_refused() {
     for index in 0..4 {
         append(&log, index..index + 1, 200).await.unwrap();
     }
-    disk.power_lost(&mut Dice::new(1), false);
+    disk.power_lost(&mut TestRng::new(1), false);
     let file = segments(&disk).pop().unwrap();
     let second = disk.content(&file).unwrap().len().min(500);
     disk.corrupt(&file, second);
@@ -314,9 +314,9 @@ async fn a_torn_tail_of_the_last_segment_is_cut() {
     append(&log, 0..1, 200).await.unwrap();
     append(&log, 1..2, 200).await.unwrap();
     let end = log.shared.lock().unwrap().slot(1).unwrap().place.unwrap();
-    disk.power_lost(&mut Dice::new(1), false);
+    disk.power_lost(&mut TestRng::new(1), false);
     disk.corrupt(&segments(&disk)[0], end.offset as usize + 100);
-    let found = Model::of(&open(&disk).unwrap()).await;
+    let found = Model::read(&open(&disk).unwrap()).await;
     assert_eq!(found.entries.len(), 1);
 }
 
@@ -356,7 +356,7 @@ async fn purged_segments_go_and_are_used_again() {
     append(&log, 41..55, 300).await.unwrap();
     assert!(spares(&disk) < crate::settings::SPARE_SEGMENTS, "no spare was used");
     close(log).await;
-    let found = Model::of(&open(&disk).unwrap()).await;
+    let found = Model::read(&open(&disk).unwrap()).await;
     assert_eq!(
         found.entries.iter().map(|entry| entry.log_id.index).collect::<Vec<_>>(),
         (36..55).collect::<Vec<_>>()
@@ -424,7 +424,7 @@ async fn an_entry_larger_than_a_segment_gets_its_own() {
     append(&log, 0..1, 10_000).await.unwrap();
     append(&log, 1..2, 10).await.unwrap();
     close(log).await;
-    let found = Model::of(&open(&disk).unwrap()).await;
+    let found = Model::read(&open(&disk).unwrap()).await;
     assert_eq!(found.entries.len(), 2);
     assert_eq!(segment_name(7), "segment-0000000000000007.log");
 }

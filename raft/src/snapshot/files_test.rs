@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use super::*;
 use crate::log::disk::{DiskFile, OpenMode};
 use crate::settings::{SNAPSHOT_CHUNK_BYTES, SNAPSHOT_PIECE_BYTES};
-use crate::test_disk::{Dice, MemoryDisk, seeds};
+use crate::test_disk::{MemoryDisk, TestRng, seeds};
 use crate::types::{CommittedLeaderId, LogId, Membership, PeerInfo, StoredMembership};
 
 const DIR: &str = "/data/snapshots";
@@ -21,20 +21,20 @@ struct Watch {
     disk: MemoryDisk,
     session: Box<dyn Disk>,
     steps_left: AtomicI64,
-    rng: Mutex<Dice>,
+    rng: Mutex<TestRng>,
     most: AtomicUsize,
 }
 
 impl Watched {
     /// A new life of the machine that this disk is in.
-    fn of(disk: &MemoryDisk, steps: i64, rng: &Dice) -> Self {
+    fn with_steps(disk: &MemoryDisk, steps: i64, rng: &TestRng) -> Self {
         let (disk, session) = (disk.clone(), Box::new(disk.session()));
         let (steps_left, rng) = (AtomicI64::new(steps), Mutex::new(rng.clone()));
         Self(Arc::new(Watch { disk, session, steps_left, rng, most: AtomicUsize::new(0) }))
     }
 
     fn immortal(disk: &MemoryDisk) -> Self {
-        Self::of(disk, i64::MAX, &Dice::new(0))
+        Self::with_steps(disk, i64::MAX, &TestRng::new(0))
     }
 
     fn step(&self) {
@@ -129,7 +129,7 @@ fn meta(index: u64) -> SnapshotMeta {
 
 /// Bytes of which no two pieces are the same.
 fn bytes(len: usize, seed: u64) -> Vec<u8> {
-    let mut rng = Dice::new(seed);
+    let mut rng = TestRng::new(seed);
     (0..len.div_ceil(8)).flat_map(|_| rng.next().to_le_bytes()).take(len).collect()
 }
 
@@ -208,7 +208,7 @@ async fn crash(way: Way, step: i64, seed: u64) -> (u64, bool) {
     let disk = MemoryDisk::default();
     open(disk.session()).unwrap().write(meta(5), capture(&older)).await.unwrap();
     let confirmed = {
-        let snapshots = open(Watched::of(&disk, step, &Dice::new(seed))).unwrap();
+        let snapshots = open(Watched::with_steps(&disk, step, &TestRng::new(seed))).unwrap();
         bring(way, &newer, &snapshots).await.is_ok()
     };
     let snapshots = open(disk.session()).unwrap_or_else(|e| panic!("{way:?}, step {step}, seed {seed}: {e}"));

@@ -11,9 +11,9 @@ pub fn seeds(usual: u64) -> u64 {
 
 /// A small seeded generator.
 #[derive(Debug, Clone)]
-pub struct Dice(u64);
+pub struct TestRng(u64);
 
-impl Dice {
+impl TestRng {
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -35,9 +35,9 @@ impl Dice {
     }
 }
 
-impl Rng for Dice {
+impl Rng for TestRng {
     fn below(&mut self, bound: u64) -> u64 {
-        Dice::below(self, bound)
+        TestRng::below(self, bound)
     }
 }
 

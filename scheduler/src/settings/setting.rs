@@ -55,7 +55,7 @@ impl Setting {
     /// The rules of a class, as they are.
     pub fn of_class(settings: &Settings, class: Class) -> Vec<Setting> {
         let rules = settings.class(class);
-        ClassSetting::of(rules).into_iter().map(|rule| Setting::Class(class, rule)).collect()
+        ClassSetting::all_in(rules).into_iter().map(|rule| Setting::Class(class, rule)).collect()
     }
 
     /// The class whose rule it is.
@@ -101,7 +101,7 @@ impl Setting {
 }
 
 impl ClassSetting {
-    fn of(rules: &ClassRules) -> [ClassSetting; 8] {
+    fn all_in(rules: &ClassRules) -> [ClassSetting; 8] {
         [
             ClassSetting::Runtimes(rules.runtimes.clone()),
             ClassSetting::DefaultTimeoutMs(rules.default_timeout_ms),
@@ -128,7 +128,7 @@ impl ClassSetting {
     }
 
     fn current(&self, rules: &ClassRules) -> ClassSetting {
-        let known = ClassSetting::of(rules).into_iter().find(|known| known.name() == self.name());
+        let known = ClassSetting::all_in(rules).into_iter().find(|known| known.name() == self.name());
         known.unwrap_or_else(|| panic!("{} is no rule of a class", self.name()))
     }
 

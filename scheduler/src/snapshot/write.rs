@@ -59,7 +59,7 @@ struct Places {
 
 impl Places {
     /// The place of a spec, and whether it is met for the first time.
-    fn of(&mut self, spec: &SharedSpec) -> (u32, bool) {
+    fn place_of(&mut self, spec: &SharedSpec) -> (u32, bool) {
         let address = std::ptr::from_ref(&**spec) as usize;
         if let Some(place) = self.by_address.get(&address).filter(|_| self.sharing) {
             return (*place, false);
@@ -84,12 +84,12 @@ fn write_specs<W: Write>(
     places: &mut Places,
     e: &mut Encoder<W>,
 ) -> Result<(), Error<W::Error>> {
-    let count = all_specs(state).filter(|spec| places.of(spec).1).count();
+    let count = all_specs(state).filter(|spec| places.place_of(spec).1).count();
     e.array(count as u64)?;
     let mut written = 0;
     for spec in all_specs(state) {
         // Each was given its place when it was met first: the next one to be written has the next place.
-        if !places.sharing || places.of(spec).0 == written {
+        if !places.sharing || places.place_of(spec).0 == written {
             e.encode(spec)?;
             written += 1;
         }
@@ -104,11 +104,11 @@ fn write_tasks<W: Write>(
 ) -> Result<(), Error<W::Error>> {
     e.array(state.tasks.len() as u64)?;
     for (id, task) in &state.tasks {
-        e.encode((id, places.of(&task.spec).0, &task.fields))?;
+        e.encode((id, places.place_of(&task.spec).0, &task.fields))?;
     }
     e.array(state.history.len() as u64)?;
     for (id, task) in &state.history {
-        e.array(3)?.encode(id)?.u32(places.of(&task.spec).0)?;
+        e.array(3)?.encode(id)?.u32(places.place_of(&task.spec).0)?;
         task.write(e)?;
     }
     Ok(())

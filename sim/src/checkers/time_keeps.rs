@@ -1,4 +1,4 @@
-//! The cluster's time goes with real time: within one office it runs ahead by a second an entry at most, whatever the
+//! The cluster's time goes with real time: within one term it runs ahead by a second an entry at most, whatever the
 //! leader's wall clock does.
 
 use stint_protocol::TimeMs;
@@ -14,16 +14,16 @@ const SLACK_MS: u64 = 50;
 struct Stamp {
     at: Position,
     time: TimeMs,
-    /// No entry of its office was made before this: the blank one that began it was seen then. When a later one was
+    /// No entry of its term was made before this: the blank one that began it was seen then. When a later one was
     /// made nobody can tell from outside: several that waited for a quorum may be seen at once.
     office_since_ms: u64,
 }
 
-/// The stamps seen, one office after another.
+/// The stamps seen, one term after another.
 #[derive(Default)]
 pub struct TimeKeeps {
     last: Option<Stamp>,
-    /// The second time of an office, which the later ones are compared with. The first may be an older office's, shown
+    /// The second time of a term, which the later ones are compared with. The first may be an older term's, shown
     /// together with the blank entry of this one; and the first of this one may catch up with any clock.
     anchor: Option<Stamp>,
     seen: Option<(Position, u64)>,

@@ -37,7 +37,7 @@ pub enum Stopped {
 struct Workers<'a> {
     context: &'a RunContext,
     plan: &'a Plan,
-    book: Mutex<SeedResults>,
+    results: Mutex<SeedResults>,
 }
 
 struct SeedResults {
@@ -60,55 +60,55 @@ pub fn run(context: &RunContext, plan: &Plan) -> Result<(State, Stopped), Failur
         eprintln!("going on: {} seeds were done before, {} of them bad", state.done, state.bad.len());
     }
     let progress = Progress::new(plan.seeds, &state);
-    let book = SeedResults { at: state.next, state, progress, stopped: None, failure: None };
-    let desk = Workers { context, plan, book: Mutex::new(book) };
+    let results = SeedResults { at: state.next, state, progress, stopped: None, failure: None };
+    let workers = Workers { context, plan, results: Mutex::new(results) };
     std::thread::scope(|scope| {
         for _ in 0..plan.jobs {
-            scope.spawn(|| desk.work());
+            scope.spawn(|| workers.work());
         }
     });
-    let mut book = desk.book.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-    book.progress.clear();
-    match book.failure {
+    let mut results = workers.results.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    results.progress.clear();
+    match results.failure {
         Some(failure) => Err(failure),
-        None => Ok((book.state, book.stopped.unwrap_or(Stopped::AllDone))),
+        None => Ok((results.state, results.stopped.unwrap_or(Stopped::AllDone))),
     }
 }
 
 impl Workers<'_> {
-    fn book(&self) -> MutexGuard<'_, SeedResults> {
-        self.book.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn results(&self) -> MutexGuard<'_, SeedResults> {
+        self.results.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn work(&self) {
         while let Some(seed) = self.next() {
             let began = Stopwatch::start();
             let ended = self.simulate(seed);
-            let mut book = self.book();
-            if let Err(failure) = ended.and_then(|ended| self.on_end(&mut book, &ended, began.elapsed())) {
-                book.failure.get_or_insert(failure);
+            let mut results = self.results();
+            if let Err(failure) = ended.and_then(|ended| self.on_end(&mut results, &ended, began.elapsed())) {
+                results.failure.get_or_insert(failure);
             }
         }
     }
 
     /// The next seed that is not done yet; none when it is time to stop.
     fn next(&self) -> Option<u64> {
-        let mut book = self.book();
-        if book.failure.is_some() || book.stopped.is_some() {
+        let mut results = self.results();
+        if results.failure.is_some() || results.stopped.is_some() {
             return None;
         }
-        while book.state.has(book.at) {
-            book.at += 1;
+        while results.state.has(results.at) {
+            results.at += 1;
         }
-        if book.at >= self.plan.from.saturating_add(self.plan.seeds) {
+        if results.at >= self.plan.from.saturating_add(self.plan.seeds) {
             return None;
         }
-        if self.plan.at_most.is_some_and(|most| book.progress.spent() >= most) {
-            book.stopped = Some(Stopped::TimeOver);
+        if self.plan.at_most.is_some_and(|most| results.progress.spent() >= most) {
+            results.stopped = Some(Stopped::TimeOver);
             return None;
         }
-        book.at += 1;
-        Some(book.at - 1)
+        results.at += 1;
+        Some(results.at - 1)
     }
 
     /// Once, or twice for some: which ones depends on the seed alone.
@@ -131,26 +131,26 @@ impl Workers<'_> {
 
     fn on_end(
         &self,
-        book: &mut SeedResults,
+        results: &mut SeedResults,
         (ended, twice): &(Ended, bool),
         took: Duration,
     ) -> Result<(), Failure> {
         if ended.interrupted {
-            book.stopped = Some(Stopped::Interrupted);
+            results.stopped = Some(Stopped::Interrupted);
             return Ok(());
         }
-        book.state.count(&ended.verdict);
-        book.state.twice += u64::from(*twice);
-        book.state.spent_ms += took.as_millis() as u64 / self.plan.jobs as u64;
+        results.state.count(&ended.verdict);
+        results.state.twice += u64::from(*twice);
+        results.state.spent_ms += took.as_millis() as u64 / self.plan.jobs as u64;
         if ended.verdict.code != exit::FINE {
-            book.progress.clear();
+            results.progress.clear();
             self.tell_bad(ended);
             if self.plan.stop_at_first {
-                book.stopped = Some(Stopped::FirstBad);
+                results.stopped = Some(Stopped::FirstBad);
             }
         }
-        book.progress.step(&book.state);
-        self.plan.state.as_ref().map_or(Ok(()), |path| book.state.save(path))
+        results.progress.step(&results.state);
+        self.plan.state.as_ref().map_or(Ok(()), |path| results.state.save(path))
     }
 
     fn tell_bad(&self, ended: &Ended) {

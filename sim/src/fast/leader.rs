@@ -74,7 +74,7 @@ impl World {
         act(&mut process.leader, &LeaderView { role: standing, state, index, now })
     }
 
-    /// The peer's office, if it holds one, with the state it has applied.
+    /// The peer's leadership, if it leads, with the state it has applied.
     pub fn in_office<R>(&mut self, peer: usize, act: impl FnOnce(&mut Leadership, &State) -> R) -> Option<R> {
         self.lead(peer, |leader, view| {
             leader.core.leadership(view).map(|leadership| act(leadership, view.state))

@@ -1,11 +1,11 @@
-//! Messages between peers: links that are cut in one direction, and weather that delays, drops and repeats.
+//! Messages between peers: links that are cut in one direction, and faults that delay, drops and repeats.
 
 use crate::rng::SeededRng;
 
 /// Longest time a message takes without a fault, in milliseconds.
 const CALM_MS: u64 = 4;
 
-/// What the weather does.
+/// What faulty links do.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LinkFaults {
     /// One message in so many is lost; 0 = none.

@@ -246,7 +246,7 @@ impl World {
         }
     }
 
-    /// Tells the referee and the agent what happened on a host.
+    /// Tells the oracle and the agent what happened on a host.
     pub fn happened(&mut self, node: usize, happened: Vec<AttemptEvent>) {
         let boot = self.clocks(node).boot(self.now);
         let mut news = false;

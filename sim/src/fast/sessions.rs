@@ -162,7 +162,7 @@ impl World {
         self.reply(peer, call, answer);
     }
 
-    /// Sends an answer back. What the link or the weather takes is lost.
+    /// Sends an answer back. What a cut or a faulty link takes is lost.
     fn reply(&mut self, peer: usize, call: Call, answer: ReportAnswer) {
         if call.node == peer {
             let answer = Box::new(answer);

@@ -64,10 +64,10 @@ impl JobController {
         let is_over = |seen: &ListedJob| matches!(seen.state, JobState::Ended(_));
         let live = |lease: &LeaseId| of.get(lease).into_iter().flatten().filter(|seen| !is_over(seen));
         let unheld = of.keys().filter(|lease| !self.jobs.contains_key(lease));
-        let strays: Vec<&ListedJob> = unheld.flat_map(live).collect();
-        self.orphans = strays.iter().map(|seen| (seen.lease, seen.job)).collect();
+        let orphans: Vec<&ListedJob> = unheld.flat_map(live).collect();
+        self.orphans = orphans.iter().map(|seen| (seen.lease, seen.job)).collect();
         // One that is ending already does so without being told again, however long it takes.
-        let to_cancel = strays.iter().filter(|seen| seen.state != JobState::Completing);
+        let to_cancel = orphans.iter().filter(|seen| seen.state != JobState::Completing);
         self.to_cancel = to_cancel.map(|seen| (seen.lease, seen.job)).collect();
         for slurm_job in self.jobs.values_mut() {
             slurm_job.listed |= asked_at >= slurm_job.since;

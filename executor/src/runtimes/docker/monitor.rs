@@ -1,4 +1,4 @@
-//! The keeper of one container: a forked child of the watchdog with a loop of its own. It brings the attempt from the
+//! The monitor of one container: a forked child of the watchdog with a loop of its own. It brings the attempt from the
 //! image to its end, writes what came of it into the attempt's folder, and leaves only when nothing of the container
 //! runs any more. TERM asks the program to end; USR1 (also sent by the kernel when the watchdog dies) kills it.
 
@@ -38,7 +38,7 @@ pub fn mark_file(layout: &Layout, lease: LeaseId) -> PathBuf {
 /// Tells the watchdog that the program runs.
 pub type Tell<'a> = &'a dyn Fn();
 
-/// The life of a keeper that runs an attempt; its exit code.
+/// The life of a monitor that runs an attempt; its exit code.
 pub fn run(layout: &Layout, request: &StartRequest, slot: &'static StatusSlot, tell: Tell<'_>) -> i32 {
     let Some(docker) = &request.docker else { return 1 };
     in_loop(request.lease, |stop_level| async move {
@@ -56,7 +56,7 @@ pub fn run(layout: &Layout, request: &StartRequest, slot: &'static StatusSlot, t
     })
 }
 
-/// The life of a keeper that only clears away what another left behind; its exit code.
+/// The life of a monitor that only clears away what another left behind; its exit code.
 pub fn clean(layout: &Layout, lease: LeaseId, socket: &str, slot: Option<&'static StatusSlot>) -> i32 {
     in_loop(lease, |_| async move {
         make_sure_gone(layout, lease, socket).await;
@@ -326,7 +326,7 @@ impl ContainerMonitor<'_> {
         }
         self.slot.ended.store(sys::boot_now().0, SeqCst);
         // At once: the daemon removes them soon.
-        let used = usage::of(&cgroups);
+        let used = usage::read_all(&cgroups);
         if silent {
             prepared.pump = tokio::spawn(async { None });
         }

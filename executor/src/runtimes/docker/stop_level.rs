@@ -1,4 +1,4 @@
-//! What the watchdog wants of a keeper, as its signals say.
+//! What the watchdog wants of a monitor, as its signals say.
 
 use std::future::Future;
 use std::os::fd::OwnedFd;
@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::log::log;
 use crate::sys;
 
-/// What the watchdog wants of a keeper, the later the stronger.
+/// What the watchdog wants of a monitor, the later the stronger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StopLevel {
     Run,
@@ -37,7 +37,7 @@ pub fn in_loop<F: Future<Output = ()>>(
     match done {
         Ok(()) => 0,
         Err(e) => {
-            log!(Keeper, lease, "it cannot go on: {e}");
+            log!(Monitor, lease, "it cannot go on: {e}");
             1
         }
     }

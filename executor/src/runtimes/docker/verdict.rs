@@ -1,4 +1,4 @@
-//! What came of a Docker attempt, and how the keeper tells the watchdog.
+//! What came of a Docker attempt, and how the monitor tells the watchdog.
 
 use std::io;
 use std::path::PathBuf;
@@ -141,12 +141,12 @@ fn short(message: &str) -> &str {
     message.rsplit_once(": exec: ").map_or(message, |(_, last)| last)
 }
 
-/// Where a keeper writes how its attempt ended.
+/// Where a monitor writes how its attempt ended.
 pub fn end_file(layout: &Layout, lease: LeaseId) -> PathBuf {
     layout.attempt(lease).join("docker-end")
 }
 
-/// The kinds of end that a keeper tells, by their number in a slot.
+/// The kinds of end that a monitor tells, by their number in a slot.
 const KINDS: [EndKind; 7] = [
     EndKind::Exited(0),
     EndKind::Signalled(0),
@@ -171,7 +171,7 @@ pub fn record_end(layout: &Layout, lease: LeaseId, slot: Option<&'static StatusS
     let written =
         minicbor::to_vec(&end).map_err(io::Error::other).and_then(|bytes| std::fs::write(&fresh, bytes));
     if let Err(e) = written.and_then(|()| std::fs::rename(fresh, file)) {
-        log!(Keeper, lease, "writing how it ended: {e}");
+        log!(Monitor, lease, "writing how it ended: {e}");
     }
     if let Some(slot) = slot {
         slot.status.store(code, SeqCst);

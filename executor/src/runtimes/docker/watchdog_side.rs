@@ -1,5 +1,5 @@
-//! Containers of Docker, as the watchdog starts them: its child is a keeper, and the container's first process is killed by a
-//! handle that the watchdog holds itself, whatever the keeper and the daemon do.
+//! Containers of Docker, as the watchdog starts them: its child is a monitor, and the container's first process is killed by a
+//! handle that the watchdog holds itself, whatever the monitor and the daemon do.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -47,7 +47,7 @@ impl WatchdogSide for Docker {
         let slot = spawner.empty_slot(index);
         let child = spawner
             .monitor(|notice| monitor::run(layout, request, slot, &|| monitor::tell_slot(notice, index)))
-            .map_err(StartError::while_doing("starting its keeper"))?;
+            .map_err(StartError::while_doing("starting its monitor"))?;
         let container = Container::new(layout, request.lease, docker.socket.clone());
         Ok(Started { child, contained: true, monitor: Some(Box::new(container)) })
     }
@@ -76,7 +76,7 @@ impl Container {
 }
 
 impl AttemptMonitor for Container {
-    /// Takes a handle on the container's first process, when it still is the one that the keeper found.
+    /// Takes a handle on the container's first process, when it still is the one that the monitor found.
     fn hold(&mut self, slot: &StatusSlot) {
         let pid = slot.container.load(SeqCst);
         if self.process.is_none()
@@ -90,7 +90,7 @@ impl AttemptMonitor for Container {
         }
     }
 
-    /// A keeper that hangs is killed too; another one clears up.
+    /// A monitor that hangs is killed too; another one clears up.
     fn kill(&mut self, monitor: &Child, slot: &StatusSlot) {
         self.hold(slot);
         if let Some(process) = &self.process {

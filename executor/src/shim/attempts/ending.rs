@@ -91,13 +91,13 @@ impl Attempts {
         }
     }
 
-    /// Whether a keeper is gone that has not said how its attempt ended: it was killed.
+    /// Whether a monitor is gone that has not said how its attempt ended: it was killed.
     fn was_left_by_its_keeper(&self, lease: LeaseId) -> bool {
         let Some(attempt) = self.running.get(&lease) else { return false };
         attempt.monitor.as_ref().is_some_and(|monitor| !monitor.is_over(self.spawner.slot(attempt.slot)))
     }
 
-    /// Puts another keeper in the place of one that was killed; it only clears up.
+    /// Puts another monitor in the place of one that was killed; it only clears up.
     fn clear_up(&mut self, lease: LeaseId) {
         let Some(attempt) = self.running.get_mut(&lease) else { return };
         let Some(monitor) = &mut attempt.monitor else { return };

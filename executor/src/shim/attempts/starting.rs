@@ -1,4 +1,4 @@
-//! How attempts start: what is theirs is taken (a home, a slot, a cgroup), the journal knows before and after, and their
+//! How attempts start: what is theirs is taken (a sandbox folder, a slot, a cgroup), the journal knows before and after, and their
 //! runtime starts them.
 
 use stint_protocol::{EndKind, LeaseId};
@@ -98,7 +98,7 @@ impl Attempts {
         self.watchdog.start(lease, limits);
         self.by_pid.insert(child.pid, lease);
         self.by_slot[slot as usize] = Some(lease);
-        let announced = !contained && Phase::of(self.spawner.slot(slot)) == Phase::Running;
+        let announced = !contained && Phase::in_slot(self.spawner.slot(slot)) == Phase::Running;
         if announced {
             self.news.push(FromShim::Started(lease, trace.after, sandbox_dir));
         }
@@ -119,7 +119,7 @@ impl Attempts {
         self.running.insert(lease, attempt);
     }
 
-    /// Nothing ran in the home of this attempt.
+    /// Nothing ran in the sandbox folder of this attempt.
     fn give_back(&mut self, lease: LeaseId, sandbox_dir: Option<u32>) {
         if let Some(sandbox_dir) = sandbox_dir {
             self.sandbox_dirs.leave(&self.layout, lease, sandbox_dir);

@@ -177,7 +177,7 @@ pub(super) fn become_keeper(watchdog: c_int, notice: c_int) {
             libc::_exit(71);
         }
         // Not the node's name: who kills that by name must not leave containers without anybody.
-        libc::prctl(libc::PR_SET_NAME, c"docker-keeper".as_ptr(), 0, 0, 0);
+        libc::prctl(libc::PR_SET_NAME, c"docker-monitor".as_ptr(), 0, 0, 0);
         libc::setsid();
     }
     close_from(3, (notice - 1) as u32);

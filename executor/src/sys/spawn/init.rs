@@ -145,7 +145,7 @@ fn run_program(raw: &Raw) -> ! {
     if pid < 0 {
         fail(raw.slot, Step::Clone, errno());
     }
-    if Phase::of(raw.slot) == Phase::Failed {
+    if Phase::in_slot(raw.slot) == Phase::Failed {
         // SAFETY: never returns.
         unsafe { libc::_exit(127) }
     }

@@ -77,7 +77,7 @@ struct Unpacked {
 }
 
 impl Unpacked {
-    fn of(bytes: &[u8]) -> Self {
+    fn unpack(bytes: &[u8]) -> Self {
         Self::within(bytes, MOST)
     }
 
@@ -128,7 +128,7 @@ fn a_root_file_system_is_unpacked_with_its_modes_and_links() {
         File("/etc/rooted", 0o644, b"inside"),
     ];
     for bytes in [archive(&things), gzip(&archive(&things)), zstd(&archive(&things))] {
-        let unpacked = Unpacked::of(&bytes);
+        let unpacked = Unpacked::unpack(&bytes);
         assert_eq!(unpacked.result.as_ref().unwrap(), &ImageConfig::default());
         assert_eq!(unpacked.read("usr/bin/sh"), "shell");
         assert_eq!(unpacked.read("usr/notes"), "notes");
@@ -149,11 +149,11 @@ fn nothing_gets_out() {
     let leads_out: [&[Thing]; 3] =
         [&[File("../secret", 0o644, b"mine")], &[Folder("a/../../b", 0o755)], &[Symlink("../link", "x")]];
     for things in leads_out {
-        let unpacked = Unpacked::of(&archive(things));
+        let unpacked = Unpacked::unpack(&archive(things));
         assert!(unpacked.refused().contains("leads out of it"), "{}", unpacked.refused());
     }
     // Links are followed inside, whatever they say.
-    let unpacked = Unpacked::of(&archive(&[
+    let unpacked = Unpacked::unpack(&archive(&[
         Symlink("up", "../../.."),
         File("up/secret", 0o644, b"mine"),
         Symlink("root", "/"),
@@ -171,24 +171,26 @@ fn nothing_gets_out() {
     for (to, message) in
         [("../../secret", "leads out"), ("/../secret", "leads out"), ("secret", "no file in it")]
     {
-        let unpacked = Unpacked::of(&archive(&[Link("mine", Box::leak(to.to_string().into_boxed_str()))]));
+        let unpacked =
+            Unpacked::unpack(&archive(&[Link("mine", Box::leak(to.to_string().into_boxed_str()))]));
         assert!(unpacked.refused().contains(message), "{to}: {}", unpacked.refused());
     }
 }
 
 #[test]
 fn what_has_no_end_is_refused() {
-    let unpacked = Unpacked::of(&archive(&[Symlink("a", "b"), Symlink("b", "a"), File("a/x", 0o644, b"")]));
+    let unpacked =
+        Unpacked::unpack(&archive(&[Symlink("a", "b"), Symlink("b", "a"), File("a/x", 0o644, b"")]));
     assert!(unpacked.refused().contains("too many links"), "{}", unpacked.refused());
     let large: &'static [u8] = Box::leak(vec![0; MOST as usize / 2 + 1].into_boxed_slice());
     for pack in [gzip, zstd] {
         let bomb = pack(&archive(&[File("a", 0o644, large), File("b", 0o644, large)]));
         assert!(bomb.len() < 20_000);
-        assert!(Unpacked::of(&bomb).refused().contains("blobs.max_unpacked"));
+        assert!(Unpacked::unpack(&bomb).refused().contains("blobs.max_unpacked"));
     }
     let whole = archive(&[File("a", 0o644, large)]);
     for broken in [&whole[..whole.len() / 2], &gzip(&whole)[..100], b"no archive at all", &[0; 2048]] {
-        let message = Unpacked::of(broken).refused();
+        let message = Unpacked::unpack(broken).refused();
         assert!(message.contains("archive"), "{message}");
     }
 }
@@ -207,7 +209,7 @@ fn noise(count: usize) -> &'static [u8] {
 fn zstd_that_is_cut_damaged_or_wants_too_much_memory_is_refused() {
     let whole = archive(&[File("a", 0o644, noise(20_000))]);
     let packed = zstd(&whole);
-    assert_eq!(fs::read(Unpacked::of(&packed).path("a")).unwrap(), noise(20_000));
+    assert_eq!(fs::read(Unpacked::unpack(&packed).path("a")).unwrap(), noise(20_000));
     let mut damaged = packed.clone();
     damaged[10_000] ^= 1;
     // A frame with a window of 256 MiB, and nothing in it.
@@ -215,7 +217,7 @@ fn zstd_that_is_cut_damaged_or_wants_too_much_memory_is_refused() {
     let broken = [&packed[..packed.len() / 2], &damaged, &greedy, b"\x28\xb5\x2f\xfd zstd"];
     let message = ["incomplete", "checksum", "too much memory", "cannot be read"];
     for (bytes, expected) in broken.into_iter().zip(message) {
-        let message = Unpacked::of(bytes).refused();
+        let message = Unpacked::unpack(bytes).refused();
         assert!(
             message.starts_with("the archive cannot be read:") && message.contains(expected),
             "{message}"
@@ -230,7 +232,7 @@ fn zstd_that_is_cut_damaged_or_wants_too_much_memory_is_refused() {
     let mut damaged = gzip(&whole);
     let sum = damaged.len() - 8;
     damaged[sum] ^= 1;
-    assert!(Unpacked::of(&damaged).refused().contains("checksum"));
+    assert!(Unpacked::unpack(&damaged).refused().contains("checksum"));
     // In parts, as it is written for being fetched in parts, with a note that is skipped.
     let (first, second) = whole.split_at(whole.len() / 2);
     let parts = [zstd(first), zstd(second), b"\x50\x2a\x4d\x18\x04\0\0\0note".to_vec()].concat();
@@ -249,7 +251,7 @@ fn saved(layers: &[&[u8]]) -> Unpacked {
     ];
     let content = names.iter().zip(layers);
     things.extend(content.map(|(name, layer)| File(named(name), 0o644, kept(layer.to_vec()))));
-    Unpacked::of(&archive(&things))
+    Unpacked::unpack(&archive(&things))
 }
 
 fn named(name: &str) -> &'static str {
@@ -311,11 +313,11 @@ fn what_docker_save_writes_is_unpacked_layer_by_layer() {
         File("c.json", 0o644, CONFIG.as_bytes()),
         File("manifest.json", 0o644, manifest.as_bytes()),
     ];
-    prove_layers(&Unpacked::of(&archive(&things)));
-    prove_layers(&Unpacked::of(&gzip(&archive(&things))));
-    prove_layers(&Unpacked::of(&zstd(&archive(&things))));
+    prove_layers(&Unpacked::unpack(&archive(&things)));
+    prove_layers(&Unpacked::unpack(&gzip(&archive(&things))));
+    prove_layers(&Unpacked::unpack(&zstd(&archive(&things))));
     // A root file system with a file of that name is none.
-    let plain = Unpacked::of(&archive(&[File("manifest.json", 0o644, manifest.as_bytes())]));
+    let plain = Unpacked::unpack(&archive(&[File("manifest.json", 0o644, manifest.as_bytes())]));
     assert_eq!(plain.read("manifest.json"), manifest);
 }
 
@@ -343,9 +345,9 @@ fn an_oci_layout_is_unpacked_for_this_platform() {
         File(path(CONFIG.as_bytes()), 0o644, CONFIG.as_bytes()),
     ];
     things.extend(layers.iter().map(|layer| File(path(layer), 0o644, layer)));
-    prove_layers(&Unpacked::of(&archive(&things)));
+    prove_layers(&Unpacked::unpack(&archive(&things)));
     things.pop();
-    let message = Unpacked::of(&archive(&things)).refused();
+    let message = Unpacked::unpack(&archive(&things)).refused();
     assert!(message.contains("is missing in it"), "{message}");
 }
 
@@ -383,7 +385,7 @@ fn names_and_attributes_that_fill_memory_are_refused() {
             assert!(message.contains("a name or attributes in it of more than"), "{message}");
         };
         for bytes in [bytes.clone(), gzip(&bytes), zstd(&bytes)] {
-            refused(Unpacked::of(&bytes));
+            refused(Unpacked::unpack(&bytes));
         }
         for layer in [gzip(&bytes), zstd(&bytes)] {
             refused(saved(&[&layer]));
@@ -393,7 +395,7 @@ fn names_and_attributes_that_fill_memory_are_refused() {
     let long = "n/".repeat(2_048);
     for kind in [EntryType::GNULongName, EntryType::GNULongLink] {
         let bytes = [record(kind, long.as_bytes()), archive(&[Symlink("a", "b")])].concat();
-        assert_eq!(Unpacked::of(&bytes).refused(), "a name in it has 4096 bytes; 4095 at most");
+        assert_eq!(Unpacked::unpack(&bytes).refused(), "a name in it has 4096 bytes; 4095 at most");
     }
 }
 
@@ -425,7 +427,7 @@ fn usual_long_names_and_large_files_are_unpacked() {
     ]
     .concat();
     for bytes in [whole.clone(), gzip(&whole), zstd(&whole)] {
-        let unpacked = Unpacked::of(&bytes);
+        let unpacked = Unpacked::unpack(&bytes);
         unpacked.result.as_ref().unwrap();
         assert_eq!(unpacked.read(&format!("{long}/gnu")), "gnu");
         assert_eq!(unpacked.read(&format!("{long}/pax")), "pax");
@@ -471,7 +473,7 @@ fn sparse(path: &str, size: u64) -> Vec<u8> {
 #[test]
 fn holes_are_files_and_are_not_read_where_they_are_skipped() {
     let after = archive(&[File("last", 0o644, b"last")]);
-    let unpacked = Unpacked::of(&zstd(&[sparse("holes", 10_000), after.clone()].concat()));
+    let unpacked = Unpacked::unpack(&zstd(&[sparse("holes", 10_000), after.clone()].concat()));
     unpacked.result.as_ref().unwrap();
     assert_eq!(unpacked.read("last"), "last");
     let read = unpacked.read("holes");

@@ -1,4 +1,4 @@
-//! The cluster's time goes on with real time: it never goes back, and inside one office it does not fall behind, nor
+//! The cluster's time goes on with real time: it never goes back, and inside one term it does not fall behind, nor
 //! run ahead by more than a second an entry, whatever the wall clocks show.
 
 use stint_node::limits::TIME_JUMP_MS;

@@ -20,7 +20,7 @@ struct Rig {
     now: u64,
     /// What is to be done and was not answered.
     open: Vec<JobAction>,
-    /// What a shelf would hold.
+    /// What a job folder would hold.
     kept: Option<JobRecord>,
 }
 
