@@ -24,6 +24,8 @@ pub enum Mutation {
     StaleRead,
     /// A leader proposes what the cluster's version lacks (`leadership.rs`).
     IgnoreVersionGate,
+    /// An attempt is launched without the devices that its node no longer offers (`orders.rs`).
+    LaunchWithoutDevices,
 }
 
 #[cfg(feature = "mutations")]

@@ -8,6 +8,9 @@ pub enum Mutation {
     AckBeforeSync,
     /// A vote is not written down (`log.rs`).
     ForgetVote,
+    /// What is read when a peer starts counts as stored, though a sync of its last run may have failed
+    /// (`log/recovery.rs`).
+    TrustWhatIsRead,
 }
 
 #[cfg(feature = "mutations")]

@@ -1,10 +1,11 @@
 //! Planted wrong behaviours: each must be caught by a checker. Some lie in what the product stands on; the others in its
-//! own code, at the points that `stint_node::mutations` and `stint_raft::mutations` list.
+//! own code, at the points that the modules `mutations` of `stint_node`, `stint_raft` and `stint_slurm_bridge` list.
 
 use std::str::FromStr;
 
 use stint_node::mutations::Mutation as NodeMutation;
 use stint_raft::mutations::Mutation as RaftMutation;
+use stint_slurm_bridge::mutations::Mutation as SlurmMutation;
 
 use crate::oracle::Severity;
 
@@ -30,11 +31,12 @@ pub enum Plant {
     /// In the product's own code.
     Node(NodeMutation),
     Raft(RaftMutation),
+    Slurm(SlurmMutation),
 }
 
 /// Every plant with its word. `StaleOrders` is not here: between whole nodes an answer reaches only the call that waits
 /// for it, so orders are never stale; the fast layer, where late answers arrive, plants and catches it.
-const WORDS: [(&str, Plant); 18] = [
+const WORDS: [(&str, Plant); 21] = [
     ("late_kill", Plant::LateKill),
     ("lying_disk", Plant::LyingDisk),
     ("leader_restore", Plant::LeaderRestore),
@@ -53,6 +55,9 @@ const WORDS: [(&str, Plant); 18] = [
     ("ignore_version_gate", Plant::Node(NodeMutation::IgnoreVersionGate)),
     ("ack_before_fsync", Plant::Raft(RaftMutation::AckBeforeSync)),
     ("forget_vote", Plant::Raft(RaftMutation::ForgetVote)),
+    ("trust_what_is_read", Plant::Raft(RaftMutation::TrustWhatIsRead)),
+    ("slurm_always_obeyed", Plant::Slurm(SlurmMutation::AlwaysObeyed)),
+    ("slurm_speaks_first", Plant::Slurm(SlurmMutation::SlurmSpeaksFirst)),
 ];
 
 impl Plant {
@@ -74,7 +79,7 @@ impl Plant {
 
     /// Whether it lies in the product's own code, which only a build with the feature `mutations` can change.
     pub fn needs_mutations(self) -> bool {
-        matches!(self, Plant::Node(_) | Plant::Raft(_))
+        matches!(self, Plant::Node(_) | Plant::Raft(_) | Plant::Slurm(_))
     }
 
     /// How it must be caught: all of them break a promise, but that a peer whose disk lied sees so itself when it starts,
@@ -92,6 +97,7 @@ impl Plant {
         match self {
             Plant::Node(mutation) => stint_node::mutations::plant(Some(mutation)),
             Plant::Raft(mutation) => stint_raft::mutations::plant(Some(mutation)),
+            Plant::Slurm(mutation) => stint_slurm_bridge::mutations::plant(Some(mutation)),
             _ => {}
         }
     }

@@ -15,7 +15,7 @@ fn the_plain_program_cannot_be_made_to_behave_wrongly() {
 #[test]
 fn no_manifest_enables_mutations() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    for name in ["cli", "node", "raft", "sim", "scheduler", "executor", "sdk", "protocol"] {
+    for name in ["cli", "node", "raft", "sim", "scheduler", "executor", "slurm-bridge", "sdk", "protocol"] {
         let path = root.join(name).join("Cargo.toml");
         let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let uses: Vec<&str> = text.lines().filter(|line| line.contains("mutations")).collect();

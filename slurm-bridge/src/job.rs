@@ -5,6 +5,7 @@ use stint_protocol::{BootMs, EndKind};
 
 use crate::controller::JobAction;
 use crate::doors::{JobCommand, JobRecord, ListedJob, ProgramExit, StoppedBy, TimeGrant};
+use crate::mutations::{Mutation, planted};
 use crate::state::{EndReason, JobEnd, JobState, REFUSAL, end_of_shell_code};
 
 /// A shell's codes for programs that TERM and KILL ended.
@@ -133,6 +134,7 @@ impl SlurmJob {
     /// or never.
     pub fn obeyed(&self) -> bool {
         match self.exit {
+            _ if planted(Mutation::AlwaysObeyed) => true,
             Some(ProgramExit::Code { by: StoppedBy::Node, .. }) => true,
             Some(ProgramExit::Code { code, by }) => self.cancelled_here() && is_slurms(code, by),
             Some(_) => false,
@@ -255,6 +257,9 @@ impl SlurmJob {
             (Some(over), Some(_)) if gone || out_of_time => {
                 let own = own.filter(|_| over.reason != EndReason::OutOfMemory);
                 Some(own.map_or_else(|| slurms(over), |kind| (kind, String::new())))
+            }
+            (Some(over), None) if (gone || out_of_time) && planted(Mutation::SlurmSpeaksFirst) => {
+                Some(slurms(over))
             }
             // It may have ended by itself just before.
             (Some(over), None)

@@ -24,6 +24,7 @@ pub mod host;
 mod job;
 pub mod job_dir;
 pub mod limits;
+pub mod mutations;
 pub mod script;
 pub mod state;
 

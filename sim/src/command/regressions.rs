@@ -11,13 +11,15 @@ use crate::command::{Done, exit, library};
 
 const FILE: &str = include_str!("../../regressions.txt");
 
-/// One line of the file: `seed scenario rule timeline`.
+/// One line of the file: `seed scenario rule plant story`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Regression<'a> {
     pub seed: u64,
     pub scenario: &'a str,
     pub rule: &'a str,
-    pub timeline: &'a str,
+    /// The fault of the story, planted again, that this seed catches; `-` when it catches none.
+    pub plant: &'a str,
+    pub story: &'a str,
 }
 
 /// Simulates all of them.
@@ -42,11 +44,11 @@ pub fn run(args: &RegressionsArgs) -> Done {
 }
 
 fn simulate(regression: &Regression<'_>) -> Done {
-    let Regression { seed, scenario, timeline, .. } = *regression;
+    let Regression { seed, scenario, plant, story, .. } = *regression;
     let context = RunContext::new(library::load(scenario)?, scenario.into(), None)?;
     let verdict = child::simulate(&context, seed, None, Print::Result)?.verdict;
     if verdict.code != exit::FINE {
-        eprintln!("BAD {}\n    it once was: {timeline}", verdict.message());
+        eprintln!("BAD {}\n    it once was: {story} (plant: {plant})", verdict.message());
         eprintln!("    {}", context.command("replay", seed, None));
     }
     Ok(verdict.code)
@@ -60,17 +62,20 @@ pub fn read(text: &str) -> Result<Vec<Regression<'_>>, Failure> {
 }
 
 fn parse(line: &str) -> Option<Regression<'_>> {
-    let mut fields = line.splitn(4, ' ');
+    let mut fields = line.splitn(5, ' ');
     let seed = fields.next()?.parse().ok()?;
-    Some(Regression { seed, scenario: fields.next()?, rule: fields.next()?, timeline: fields.next()? })
+    let (scenario, rule) = (fields.next()?, fields.next()?);
+    Some(Regression { seed, scenario, rule, plant: fields.next()?, story: fields.next()? })
 }
 
 fn wrong(line: &str) -> Failure {
-    Failure::Usage(format!("regressions.txt: {line:?} is not `seed scenario rule story`"))
+    Failure::Usage(format!("regressions.txt: {line:?} is not `seed scenario rule plant story`"))
 }
 
 #[cfg(test)]
 mod tests {
+    use stint_sim::Plant;
+
     use super::*;
 
     #[test]
@@ -79,7 +84,9 @@ mod tests {
         assert!(!all.is_empty());
         for regression in all {
             assert!(library::names().any(|name| name == regression.scenario), "{regression:?}");
-            assert!(regression.rule.contains('-') && !regression.timeline.is_empty(), "{regression:?}");
+            assert!(regression.rule.contains('-') && !regression.story.is_empty(), "{regression:?}");
+            let is_known = Plant::ALL.iter().any(|plant| plant.as_str() == regression.plant);
+            assert!(is_known || regression.plant == "-", "{regression:?}");
         }
     }
 

@@ -222,12 +222,15 @@ impl World {
         let disk = &self.image_clients.disks[peer];
         let found: Vec<(Digest, u64)> =
             spare.filter_map(|digest| Some((*digest, *disk.get(digest)?))).collect();
+        if self.plant == Some(FastPlant::SweepFoundTwice) {
+            return self.sweep_found_twice(peer, found);
+        }
         if found.is_empty() {
             return;
         }
         self.image_clients.found[peer] = found;
         let Some((_, leader)) = self.peers[peer].belief else { return };
-        if self.sweeps_blindly() {
+        if self.sweeps_blindly() || self.plant == Some(FastPlant::SweepWithoutEntry) {
             return self.on_swept(peer, self.log.index());
         }
         if peer == leader || self.network.open(peer, leader) {
@@ -235,6 +238,14 @@ impl World {
             let life = self.peers[peer].life;
             self.queue.at(self.now + takes, Event::SweepAsked { leader, peer, life });
         }
+    }
+
+    /// As planted: deletes what the last sweep found too, and keeps in mind what this one found.
+    fn sweep_found_twice(&mut self, peer: usize, found: Vec<(Digest, u64)>) {
+        let before = std::mem::replace(&mut self.image_clients.found[peer], found.clone());
+        self.image_clients.found[peer].retain(|(digest, _)| before.iter().any(|(known, _)| known == digest));
+        self.on_swept(peer, self.log.index());
+        self.image_clients.found[peer] = found;
     }
 
     fn is_old(&self, peer: usize, digest: &Digest) -> bool {
@@ -266,7 +277,8 @@ impl World {
     pub fn on_swept(&mut self, peer: usize, index: u64) {
         for (digest, asked) in std::mem::take(&mut self.image_clients.found[peer]) {
             let spare = is_surplus(self.log.state_at(index), node_id(peer), COPIES, &digest);
-            let untouched = self.image_clients.disks[peer].get(&digest) == Some(&asked);
+            let untouched = self.image_clients.disks[peer].get(&digest) == Some(&asked)
+                || self.plant == Some(FastPlant::SweepAskedFor);
             if spare && untouched && self.is_old(peer, &digest) {
                 self.image_clients.disks[peer].remove(&digest);
                 let number = u64::from(digest.bytes()[0]);

@@ -26,11 +26,18 @@ pub enum FastPlant {
     RenewWithoutQuorum,
     /// A sweep deletes by a confirmed state, without waiting for an entry of its own, and however young a file is.
     SweepBlindly,
+    /// A sweep deletes what is old by a confirmed state, without waiting for an entry of its own.
+    SweepWithoutEntry,
+    /// The same when it found a file spare twice.
+    SweepFoundTwice,
+    /// A sweep deletes what was asked for since it was found, if that is long ago too.
+    SweepAskedFor,
+    LaunchWithoutDevices,
 }
 
 impl FastPlant {
     /// Every one.
-    pub const ALL: [FastPlant; 12] = [
+    pub const ALL: [FastPlant; 16] = [
         FastPlant::RenewAfterRevoke,
         FastPlant::ActBeforeOwnTermEntry,
         FastPlant::SkipDriftMargin,
@@ -43,6 +50,10 @@ impl FastPlant {
         FastPlant::LeaseFromReceipt,
         FastPlant::RenewWithoutQuorum,
         FastPlant::SweepBlindly,
+        FastPlant::SweepWithoutEntry,
+        FastPlant::SweepFoundTwice,
+        FastPlant::SweepAskedFor,
+        FastPlant::LaunchWithoutDevices,
     ];
 
     /// The word of the command line.
@@ -60,6 +71,10 @@ impl FastPlant {
             FastPlant::LeaseFromReceipt => "lease_from_receipt",
             FastPlant::RenewWithoutQuorum => "renew_without_quorum",
             FastPlant::SweepBlindly => "sweep_blindly",
+            FastPlant::SweepWithoutEntry => "sweep_without_entry",
+            FastPlant::SweepFoundTwice => "sweep_found_twice",
+            FastPlant::SweepAskedFor => "sweep_asked_for",
+            FastPlant::LaunchWithoutDevices => "launch_without_devices",
         }
     }
 
@@ -83,7 +98,9 @@ impl FastPlant {
         match self {
             RenewAfterRevoke | ActBeforeOwnTermEntry | SkipDriftMargin | ReleaseOnNewIncarnation => true,
             OldReceiptTimes | WallClockJump | StaleOrders | RenewWithoutQuorum => true,
+            LaunchWithoutDevices => true,
             LateKill | FalseAccount | LeaseFromReceipt | SweepBlindly => false,
+            SweepWithoutEntry | SweepFoundTwice | SweepAskedFor => false,
         }
     }
 }
@@ -115,6 +132,7 @@ pub fn plant_in_product(plant: Option<FastPlant>) {
         Some(FastPlant::WallClockJump) => Some(Mutation::WallClockJump),
         Some(FastPlant::StaleOrders) => Some(Mutation::StaleOrders),
         Some(FastPlant::RenewWithoutQuorum) => Some(Mutation::RenewWithoutQuorum),
+        Some(FastPlant::LaunchWithoutDevices) => Some(Mutation::LaunchWithoutDevices),
         _ => None,
     });
 }
