@@ -12,10 +12,10 @@ mod result;
 mod settings;
 mod task;
 
-pub use cluster::{Cluster, HeldBack, Peer};
+pub use cluster::{Cluster, HeldBack, JoinToken, LeaderTransferred, Peer};
 pub use explanation::{Explanation, NodeReason};
 pub use image::Image;
-pub use node::{Gpu, Node};
+pub use node::{Gpu, Node, NodeRemoved};
 pub use result::{
     AttemptSummary, OutputFile, OutputsSummary, ResultEnd, ResultError, ResultLogs, ResultOutputs,
     ResultSpec, TaskResult,

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use stint_protocol::api::{Cluster, Explanation, Image, Node, Settings, Task, TaskResult};
+use stint_protocol::api::{
+    Cluster, Explanation, Image, JoinToken, LeaderTransferred, Node, NodeRemoved, Settings, Task, TaskResult,
+};
 use stint_protocol::v1;
 
 fn folder() -> PathBuf {
@@ -211,6 +213,18 @@ fn the_cluster() {
     check::<_, Cluster>("cluster.json", reply.clone());
     let leaderless = v1::ClusterStatusReply { leader_id: 0, alarms: vec![], held_back_by: vec![], ..reply };
     check::<_, Cluster>("cluster-leaderless.json", leaderless);
+}
+
+#[test]
+fn what_becomes_of_members() {
+    let made = v1::CreateJoinTokenReply { token: "stint-1-abc".into(), expires_at_ms: 1_790_000_000_000 };
+    check::<_, JoinToken>("join-token.json", made);
+    check::<_, LeaderTransferred>("leader-transferred.json", v1::TransferLeaderReply { leader_id: 2 });
+    // Its answer says nothing: the client knows which node it asked for.
+    let stored = std::fs::read_to_string(folder().join("node-removed.json")).unwrap();
+    let document = NodeRemoved { removed: "gpu-7".into() };
+    assert_eq!(serde_json::from_str::<NodeRemoved>(&stored).unwrap(), document);
+    assert_eq!(serde_json::to_string_pretty(&document).unwrap() + "\n", stored);
 }
 
 #[test]

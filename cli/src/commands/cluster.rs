@@ -5,7 +5,7 @@ pub mod settings;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use stint_sdk::api::Cluster;
+use stint_sdk::api::{Cluster, JoinToken, LeaderTransferred};
 use stint_sdk::units;
 
 use super::Context;
@@ -66,11 +66,10 @@ async fn status(context: Context) -> Done {
 }
 
 async fn join_token(context: Context, args: JoinTokenArgs) -> Done {
-    let reply = context.client.create_join_token(args.valid).await?;
-    let json = serde_json::json!({ "token": reply.token, "expires_at_ms": reply.expires_at_ms });
-    context.output.show_text(&json, [reply.token.clone()], || format!("{}\n", reply.token))?;
+    let made = JoinToken::from(context.client.create_join_token(args.valid).await?);
+    context.output.show_text(&made, [made.token.clone()], || format!("{}\n", made.token))?;
     if context.output.format == Format::Table {
-        let left = units::show_duration(reply.expires_at_ms.saturating_sub(now_ms()));
+        let left = units::show_duration(made.expires_at_ms.saturating_sub(now_ms()));
         talk(&format!("valid for {left}; on the new machine: stint node --join HOST:7001 --token TOKEN"));
     }
     Ok(0)
@@ -78,8 +77,10 @@ async fn join_token(context: Context, args: JoinTokenArgs) -> Done {
 
 async fn transfer_leader(context: Context, args: TransferLeaderArgs) -> Done {
     let leader_id = context.client.transfer_leader(&args.node.unwrap_or_default()).await?;
-    let json = serde_json::json!({ "leader_id": leader_id });
-    context.output.show_text(&json, [leader_id.to_string()], || format!("node {leader_id} leads\n"))?;
+    let transferred = LeaderTransferred { leader_id };
+    context
+        .output
+        .show_text(&transferred, [leader_id.to_string()], || format!("node {leader_id} leads\n"))?;
     Ok(0)
 }
 

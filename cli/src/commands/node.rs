@@ -1,7 +1,7 @@
 //! `stint node`: without a sub-command it starts a peer; with one it manages a node of the cluster.
 
 use clap::{Args, Subcommand};
-use stint_sdk::api::Node;
+use stint_sdk::api::{Node, NodeRemoved};
 use stint_sdk::v1;
 
 use super::{Context, node_start, nodes, with_client};
@@ -82,7 +82,7 @@ async fn set_mode(context: Context, node: String, mode: &str, within_ms: Option<
 
 async fn remove(context: Context, node: String) -> Done {
     context.client.remove_node(v1::RemoveNodeRequest { node: node.clone() }).await?;
-    let json = serde_json::json!({ "removed": node });
-    context.output.show_text(&json, [node.clone()], || format!("{node} removed\n"))?;
+    let document = NodeRemoved { removed: node.clone() };
+    context.output.show_text(&document, [node.clone()], || format!("{node} removed\n"))?;
     Ok(0)
 }

@@ -43,10 +43,24 @@ pub struct Peer {
     pub lag: Option<u64>,
 }
 
+/// A token with which a machine joins the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct JoinToken {
+    /// In milliseconds since 1970.
+    pub expires_at_ms: u64,
+    pub token: String,
+}
+
+/// The cluster has another leader, as was asked for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LeaderTransferred {
+    pub leader_id: u64,
+}
+
 /// As `stint.v1` carries them, both ways.
 #[cfg(feature = "grpc")]
 mod grpc {
-    use super::{Cluster, HeldBack, Peer};
+    use super::{Cluster, HeldBack, JoinToken, LeaderTransferred, Peer};
     use crate::api::grpc::{all, counted};
     use crate::v1;
 
@@ -115,6 +129,32 @@ mod grpc {
         fn from(by: HeldBack) -> Self {
             let HeldBack { name, speaks } = by;
             Self { name, speaks }
+        }
+    }
+
+    impl From<v1::CreateJoinTokenReply> for JoinToken {
+        fn from(reply: v1::CreateJoinTokenReply) -> Self {
+            let v1::CreateJoinTokenReply { token, expires_at_ms } = reply;
+            Self { token, expires_at_ms }
+        }
+    }
+
+    impl From<JoinToken> for v1::CreateJoinTokenReply {
+        fn from(made: JoinToken) -> Self {
+            let JoinToken { token, expires_at_ms } = made;
+            Self { token, expires_at_ms }
+        }
+    }
+
+    impl From<v1::TransferLeaderReply> for LeaderTransferred {
+        fn from(reply: v1::TransferLeaderReply) -> Self {
+            Self { leader_id: reply.leader_id }
+        }
+    }
+
+    impl From<LeaderTransferred> for v1::TransferLeaderReply {
+        fn from(transferred: LeaderTransferred) -> Self {
+            Self { leader_id: transferred.leader_id }
         }
     }
 }

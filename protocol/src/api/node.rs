@@ -39,6 +39,13 @@ pub struct Gpu {
     pub holder: Option<String>,
 }
 
+/// A node is no member any more.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NodeRemoved {
+    /// Its name or id, as it was asked for.
+    pub removed: String,
+}
+
 /// As `stint.v1` carries them, both ways.
 #[cfg(feature = "grpc")]
 mod grpc {
