@@ -113,7 +113,7 @@ impl LeaseClock {
         if !self.may_renew(lease, now) {
             return false;
         }
-        if !self.over_at.contains_key(&lease) {
+        if !self.over_at.contains_key(&lease) && !planted(Mutation::RenewUnseen) {
             self.first_seen(state, lease, now);
         }
         let over = now.plus(full_length(state.settings(), ttl_ms));

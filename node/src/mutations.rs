@@ -26,6 +26,8 @@ pub enum Mutation {
     IgnoreVersionGate,
     /// An attempt is launched without the devices that its node no longer offers (`orders.rs`).
     LaunchWithoutDevices,
+    /// A new leader renews a lease before it has looked how long it may already be (`lease_clock.rs`).
+    RenewUnseen,
 }
 
 #[cfg(feature = "mutations")]

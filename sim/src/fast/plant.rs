@@ -33,11 +33,13 @@ pub enum FastPlant {
     /// A sweep deletes what was asked for since it was found, if that is long ago too.
     SweepAskedFor,
     LaunchWithoutDevices,
+    /// A new leader renews a lease before it has looked how long it may already be.
+    RenewUnseen,
 }
 
 impl FastPlant {
     /// Every one.
-    pub const ALL: [FastPlant; 16] = [
+    pub const ALL: [FastPlant; 17] = [
         FastPlant::RenewAfterRevoke,
         FastPlant::ActBeforeOwnTermEntry,
         FastPlant::SkipDriftMargin,
@@ -54,6 +56,7 @@ impl FastPlant {
         FastPlant::SweepFoundTwice,
         FastPlant::SweepAskedFor,
         FastPlant::LaunchWithoutDevices,
+        FastPlant::RenewUnseen,
     ];
 
     /// The word of the command line.
@@ -75,6 +78,7 @@ impl FastPlant {
             FastPlant::SweepFoundTwice => "sweep_found_twice",
             FastPlant::SweepAskedFor => "sweep_asked_for",
             FastPlant::LaunchWithoutDevices => "launch_without_devices",
+            FastPlant::RenewUnseen => "renew_unseen",
         }
     }
 
@@ -98,7 +102,7 @@ impl FastPlant {
         match self {
             RenewAfterRevoke | ActBeforeOwnTermEntry | SkipDriftMargin | ReleaseOnNewIncarnation => true,
             OldReceiptTimes | WallClockJump | StaleOrders | RenewWithoutQuorum => true,
-            LaunchWithoutDevices => true,
+            LaunchWithoutDevices | RenewUnseen => true,
             LateKill | FalseAccount | LeaseFromReceipt | SweepBlindly => false,
             SweepWithoutEntry | SweepFoundTwice | SweepAskedFor => false,
         }
@@ -133,6 +137,7 @@ pub fn plant_in_product(plant: Option<FastPlant>) {
         Some(FastPlant::StaleOrders) => Some(Mutation::StaleOrders),
         Some(FastPlant::RenewWithoutQuorum) => Some(Mutation::RenewWithoutQuorum),
         Some(FastPlant::LaunchWithoutDevices) => Some(Mutation::LaunchWithoutDevices),
+        Some(FastPlant::RenewUnseen) => Some(Mutation::RenewUnseen),
         _ => None,
     });
 }
