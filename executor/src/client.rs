@@ -30,7 +30,7 @@ use crate::settings::HostSettings;
 use crate::shim_api::layout::Layout;
 use crate::shim_api::wire::ToShim;
 use crate::stages::{self, Staged};
-use crate::watchdog::Limits;
+use crate::watchdog::AttemptTimes;
 use crate::{limits, logs, progress};
 
 use attempt::AttemptState;
@@ -85,7 +85,8 @@ impl HostClient {
             tokio::spawn(staging::hold_images(shared.clone())),
         ];
         let (publisher, holds) = (shared.publisher(), shared.holds());
-        let beside = shared.runtimes.values().flat_map(|runtime| runtime.beside(&publisher, &holds));
+        let beside =
+            shared.runtimes.values().flat_map(|runtime| runtime.background_futures(&publisher, &holds));
         all.extend(beside.map(tokio::spawn));
         Ok(Self { shared, mock, tasks: Arc::new(Tasks(all)) })
     }
@@ -152,7 +153,7 @@ impl HostClient {
             let refusal = Refusal::start_failed(format!("marking the use of the mock runtime: {e}"));
             return self.refuse(launch.lease, refusal);
         }
-        let limits = Limits {
+        let limits = AttemptTimes {
             deadline: launch.deadline,
             grace_ms: launch.spec.stop_grace_ms,
             kill_margin_ms: self.shared.settings.kill_margin_ms,

@@ -93,7 +93,7 @@ pub const DOCKER_SETTLE_MS: u64 = 10_000;
 pub const DOCKER_REMOVE_MS: u64 = 3_000;
 /// A monitor that still has not left so long after the first KILL is killed itself, and another one clears up, in
 /// milliseconds.
-pub const KEEPER_HUNG_MS: u64 = 60_000;
+pub const MONITOR_HUNG_MS: u64 = 60_000;
 /// How often the node asks whether its Docker daemon is there, in milliseconds.
 pub const DOCKER_PING_MS: u64 = 2_000;
 /// How often the node looks for containers that nobody accounts for, in milliseconds.

@@ -9,29 +9,29 @@ use stint_protocol::LeaseId;
 
 /// Who speaks.
 #[derive(Clone, Copy, Debug)]
-pub enum Who {
+pub enum LogSource {
     Watchdog,
     /// Of a Docker container.
     Monitor,
 }
 
-impl Who {
+impl LogSource {
     fn as_str(self) -> &'static str {
         match self {
-            Who::Watchdog => "watchdog",
-            Who::Monitor => "monitor",
+            LogSource::Watchdog => "watchdog",
+            LogSource::Monitor => "monitor",
         }
     }
 }
 
 /// Writes a line. `eprintln!` would end the process when it cannot be written, as on a full disk, and with the watchdog
 /// everything that it holds.
-pub fn line(who: Who, lease: Option<LeaseId>, message: fmt::Arguments<'_>) {
+pub fn line(who: LogSource, lease: Option<LeaseId>, message: fmt::Arguments<'_>) {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let _ = std::io::stderr().write_all(written(now, who, lease, message).as_bytes());
 }
 
-fn written(now: Duration, who: Who, lease: Option<LeaseId>, message: fmt::Arguments<'_>) -> String {
+fn written(now: Duration, who: LogSource, lease: Option<LeaseId>, message: fmt::Arguments<'_>) -> String {
     let about = lease.map(|LeaseId { task, attempt }| format!(" task={task} attempt={attempt}"));
     let (who, pid, about) = (who.as_str(), std::process::id(), about.unwrap_or_default());
     // What others said, such as the Docker daemon, may have several lines.
@@ -64,10 +64,10 @@ fn date(days: u64) -> (u64, u64, u64) {
 /// `log!(Watchdog, "message {e}")`, or with the lease that it is about: `log!(Monitor, lease, "message {e}")`.
 macro_rules! log {
     ($who:ident, $message:literal $($rest:tt)*) => {
-        crate::log::line(crate::log::Who::$who, None, format_args!($message $($rest)*))
+        crate::log::line(crate::log::LogSource::$who, None, format_args!($message $($rest)*))
     };
     ($who:ident, $lease:expr, $message:literal $($rest:tt)*) => {
-        crate::log::line(crate::log::Who::$who, Some($lease), format_args!($message $($rest)*))
+        crate::log::line(crate::log::LogSource::$who, Some($lease), format_args!($message $($rest)*))
     };
 }
 
@@ -101,7 +101,10 @@ mod tests {
         let of = |who, lease| written(Duration::ZERO, who, lease, format_args!("a\nb"));
         let expected =
             format!("1970-01-01T00:00:00.000000Z monitor pid={pid} task={} attempt=3: a b\n", lease.task);
-        assert_eq!(of(Who::Monitor, Some(lease)), expected);
-        assert_eq!(of(Who::Watchdog, None), format!("1970-01-01T00:00:00.000000Z watchdog pid={pid}: a b\n"));
+        assert_eq!(of(LogSource::Monitor, Some(lease)), expected);
+        assert_eq!(
+            of(LogSource::Watchdog, None),
+            format!("1970-01-01T00:00:00.000000Z watchdog pid={pid}: a b\n")
+        );
     }
 }

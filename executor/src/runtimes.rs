@@ -1,5 +1,5 @@
 //! The ways in which this host executes programs: a folder for each, and one line of a list. Each has two sides: what the
-//! node prepares and asks for ([`Runtime`]), and what the watchdog does about it ([`WatchdogSide`]).
+//! node prepares and asks for ([`NodeRuntime`]), and what the watchdog does about it ([`WatchdogRuntime`]).
 
 pub mod crun;
 pub mod docker;
@@ -24,7 +24,7 @@ use crate::settings::HostSettings;
 use crate::shim_api::layout::Layout;
 use crate::shim_api::request::{Mode, StartRequest};
 use crate::stages::{Owner, Staged};
-use watchdog_side::{Modes, WatchdogSide};
+use watchdog_side::{Modes, WatchdogRuntime};
 
 /// Every runtime of this host: how the node's side opens it, and the modes in which the watchdog executes its attempts. A new
 /// one is a folder beside these, and a line here.
@@ -35,17 +35,17 @@ static ALL: [(Kind, Open, Modes); 4] = [
     (Kind::Mock, mock::open, &[]),
 ];
 
-type Open = fn(Arc<HostSettings>, &Layout) -> Arc<dyn Runtime>;
+type Open = fn(Arc<HostSettings>, &Layout) -> Arc<dyn NodeRuntime>;
 /// Those that the operator enabled.
-pub type Runtimes = BTreeMap<Kind, Arc<dyn Runtime>>;
+pub type Runtimes = BTreeMap<Kind, Arc<dyn NodeRuntime>>;
 /// Says whether an attempt has not ended.
-pub type Holds = Arc<dyn Fn(LeaseId) -> bool + Send + Sync>;
+pub type HasAttempt = Arc<dyn Fn(LeaseId) -> bool + Send + Sync>;
 /// Something that a runtime does beside its attempts.
-pub type Beside<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+pub type BackgroundFuture<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 /// What the watchdog found that this host permits.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Permits {
+pub struct HostCapabilities {
     /// Pid namespaces, with their own `/proc`.
     pub pid_namespaces: bool,
     /// Programs can be shut into their own view of the host.
@@ -53,21 +53,21 @@ pub struct Permits {
 }
 
 /// DOOR: a runtime, as the node's side uses it.
-pub trait Runtime: Send + Sync {
+pub trait NodeRuntime: Send + Sync {
     /// Who executes its attempts.
     fn executing(&self) -> Executing {
         Executing::Watchdog
     }
 
     /// Why it cannot be used on this host now, in words that say what to do.
-    fn probe(&self, permits: Permits) -> Result<(), String>;
+    fn probe(&self, permits: HostCapabilities) -> Result<(), String>;
 
     /// What tasks may ask for with it.
-    fn allowance(&self, permits: Permits) -> Allowance;
+    fn allowance(&self, permits: HostCapabilities) -> Allowance;
 
     /// Whether the node allows what a task asks for. Tasks are placed by what nodes say that they allow, so that another
     /// answer means that this one changed: the task goes elsewhere.
-    fn check(&self, spec: &TaskSpec, permits: Permits) -> Result<(), Refusal> {
+    fn check(&self, spec: &TaskSpec, permits: HostCapabilities) -> Result<(), Refusal> {
         let Some(asked) = &spec.limits else { return Ok(()) };
         match self.allowance(permits).refuses(asked).first() {
             Some(refused) => Err(Refusal::start_failed(format!("this node {refused}"))),
@@ -81,16 +81,21 @@ pub trait Runtime: Send + Sync {
     }
 
     /// What the watchdog is told of an attempt for which everything was prepared.
-    fn request(&self, launch: &Launch, staged: &Staged, permits: Permits) -> Result<StartRequest, Refusal>;
+    fn request(
+        &self,
+        launch: &Launch,
+        staged: &Staged,
+        permits: HostCapabilities,
+    ) -> Result<StartRequest, Refusal>;
 
     /// Looks at what it depends on, before anything is offered.
-    fn look(&self, holds: Holds) -> Beside<'_> {
+    fn look(&self, holds: HasAttempt) -> BackgroundFuture<'_> {
         let _ = holds;
         Box::pin(async {})
     }
 
     /// What goes on looking, until the client goes.
-    fn beside(&self, publish: &Publisher, holds: &Holds) -> Vec<Beside<'static>> {
+    fn background_futures(&self, publish: &Publisher, holds: &HasAttempt) -> Vec<BackgroundFuture<'static>> {
         let _ = (publish, holds);
         Vec::new()
     }
@@ -122,12 +127,12 @@ pub fn open(settings: &Arc<HostSettings>, layout: &Layout) -> Runtimes {
 }
 
 /// What the watchdog does in each mode.
-pub fn watchdog_sides() -> impl Iterator<Item = (Mode, &'static dyn WatchdogSide)> {
+pub fn watchdog_sides() -> impl Iterator<Item = (Mode, &'static dyn WatchdogRuntime)> {
     ALL.iter().flat_map(|(.., modes)| *modes).copied()
 }
 
 /// What the watchdog does in this mode. None: no runtime of this host has it.
-pub fn in_mode(mode: Mode) -> Option<&'static dyn WatchdogSide> {
+pub fn in_mode(mode: Mode) -> Option<&'static dyn WatchdogRuntime> {
     watchdog_sides().find(|(known, _)| *known == mode).map(|(_, side)| side)
 }
 
@@ -149,7 +154,7 @@ mod tests {
 
     fn refused(settings: &HostSettings, spec: &TaskSpec, kind: Kind) -> Option<Refusal> {
         let runtimes = open(&Arc::new(settings.clone()), &Layout::new(Path::new("/data")));
-        runtimes[&kind].check(spec, Permits { pid_namespaces: true, jails: true }).err()
+        runtimes[&kind].check(spec, HostCapabilities { pid_namespaces: true, jails: true }).err()
     }
 
     #[test]

@@ -380,7 +380,7 @@ impl StatusPage {
     /// Maps `count` empty slots.
     pub fn new(count: usize) -> io::Result<Self> {
         let size = count * std::mem::size_of::<StatusSlot>();
-        // SAFETY: a new anonymous mapping, zeroed by the kernel, which is a valid state of `Slot` (atomics only); it is
+        // SAFETY: a new anonymous mapping, zeroed by the kernel, which is a valid state of `StatusSlot` (atomics only); it is
         // never unmapped, so the static lifetime holds.
         unsafe {
             let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;

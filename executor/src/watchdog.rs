@@ -10,7 +10,7 @@ use crate::shim_api::wire::StopReason;
 
 /// Why an attempt is being stopped. The first reason stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
+pub enum StopCause {
     TimedOut,
     Cancelled,
     /// The lease ran out or was taken back.
@@ -18,24 +18,24 @@ pub enum Why {
     Drained,
 }
 
-impl Why {
+impl StopCause {
     /// How an attempt that was stopped for this reason has ended.
     pub fn end_kind(self) -> EndKind {
         match self {
-            Why::TimedOut => EndKind::TimedOut,
-            Why::Cancelled => EndKind::Cancelled,
-            Why::LeaseOver => EndKind::Lost,
-            Why::Drained => EndKind::Drained,
+            StopCause::TimedOut => EndKind::TimedOut,
+            StopCause::Cancelled => EndKind::Cancelled,
+            StopCause::LeaseOver => EndKind::Lost,
+            StopCause::Drained => EndKind::Drained,
         }
     }
 }
 
-impl From<StopReason> for Why {
+impl From<StopReason> for StopCause {
     fn from(reason: StopReason) -> Self {
         match reason {
-            StopReason::Cancelled => Why::Cancelled,
-            StopReason::LeaseOver => Why::LeaseOver,
-            StopReason::Drained => Why::Drained,
+            StopReason::Cancelled => StopCause::Cancelled,
+            StopReason::LeaseOver => StopCause::LeaseOver,
+            StopReason::Drained => StopCause::Drained,
         }
     }
 }
@@ -43,21 +43,21 @@ impl From<StopReason> for Why {
 /// What must be done to an attempt now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    Term(LeaseId, Why),
+    Term(LeaseId, StopCause),
     /// Repeated until the attempt is reported as exited.
-    Kill(LeaseId, Why),
+    Kill(LeaseId, StopCause),
 }
 
 impl Action {
     /// Whether a lease is over: other nodes may run the task soon.
     pub fn is_of_a_lease(&self) -> bool {
-        matches!(self, Action::Kill(_, Why::LeaseOver))
+        matches!(self, Action::Kill(_, StopCause::LeaseOver))
     }
 }
 
 /// The times of one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct AttemptTimes {
     /// End of the lease: dead and reaped by then.
     pub deadline: BootMs,
     /// Time between TERM and KILL.
@@ -74,22 +74,22 @@ enum Phase {
     Running,
     /// TERM was sent; KILL follows at `kill_at` or at the end of the lease.
     Terminating {
-        why: Why,
+        why: StopCause,
         kill_at: BootMs,
     },
     /// KILL was sent, last at `at`.
     Killing {
-        why: Why,
+        why: StopCause,
         at: BootMs,
     },
 }
 
 #[derive(Debug)]
 struct Guarded {
-    limits: Limits,
+    limits: AttemptTimes,
     phase: Phase,
     /// Stop asked for and not yet acted upon.
-    asked: Option<Why>,
+    asked: Option<StopCause>,
     wake: BootMs,
 }
 
@@ -117,18 +117,18 @@ impl Guarded {
     }
 
     /// The reason to stop now, if there is one.
-    fn due(&self, now: BootMs) -> Option<Why> {
+    fn due(&self, now: BootMs) -> Option<StopCause> {
         if let Some(why) = self.asked {
             return Some(why);
         }
         // After a suspend both times may be past: the one that came first is the reason.
         if now >= self.run_term() && self.run_term() <= self.lease_term() {
-            return Some(Why::TimedOut);
+            return Some(StopCause::TimedOut);
         }
         if now >= self.lease_term() {
-            return Some(Why::LeaseOver);
+            return Some(StopCause::LeaseOver);
         }
-        (now >= self.run_term()).then_some(Why::TimedOut)
+        (now >= self.run_term()).then_some(StopCause::TimedOut)
     }
 
     fn step(&mut self, lease: LeaseId, now: BootMs) -> Option<Action> {
@@ -154,7 +154,7 @@ impl Guarded {
         }
     }
 
-    fn why(&self) -> Option<Why> {
+    fn why(&self) -> Option<StopCause> {
         match self.phase {
             Phase::Running => self.asked,
             Phase::Terminating { why, .. } | Phase::Killing { why, .. } => Some(why),
@@ -172,12 +172,12 @@ pub struct Watchdog {
 
 impl Watchdog {
     /// Whether an attempt may still be started at `now`: its lease has time left before stopping would begin.
-    pub fn may_start(limits: &Limits, now: BootMs) -> bool {
+    pub fn may_start(limits: &AttemptTimes, now: BootMs) -> bool {
         now < limits.deadline.minus(limits.kill_margin_ms).minus(limits.grace_ms)
     }
 
     /// Begins to guard an attempt; one that is already guarded stays as it is.
-    pub fn start(&mut self, lease: LeaseId, limits: Limits) {
+    pub fn start(&mut self, lease: LeaseId, limits: AttemptTimes) {
         if self.attempts.contains_key(&lease) {
             return;
         }
@@ -206,7 +206,7 @@ impl Watchdog {
     }
 
     /// Stops an attempt; the action comes from the next `tick`.
-    pub fn stop(&mut self, lease: LeaseId, why: Why) {
+    pub fn stop(&mut self, lease: LeaseId, why: StopCause) {
         if let Some(guarded) = self.attempts.get_mut(&lease) {
             guarded.asked.get_or_insert(why);
             self.reschedule(lease);
@@ -214,7 +214,7 @@ impl Watchdog {
     }
 
     /// The attempt is gone. Says why it was being stopped, none when it ended by itself.
-    pub fn exited(&mut self, lease: LeaseId) -> Option<Why> {
+    pub fn exited(&mut self, lease: LeaseId) -> Option<StopCause> {
         let why = self.stopped_by(lease);
         let guarded = self.attempts.remove(&lease)?;
         self.wakes.remove(&(guarded.wake, lease));
@@ -246,12 +246,12 @@ impl Watchdog {
     }
 
     /// Why an attempt is being stopped, if it is.
-    pub fn stopping(&self, lease: LeaseId) -> Option<Why> {
+    pub fn stopping(&self, lease: LeaseId) -> Option<StopCause> {
         self.attempts.get(&lease).and_then(Guarded::why)
     }
 
     /// Why an attempt was told to end; none while only asked for and not acted upon.
-    pub fn stopped_by(&self, lease: LeaseId) -> Option<Why> {
+    pub fn stopped_by(&self, lease: LeaseId) -> Option<StopCause> {
         match self.attempts.get(&lease)?.phase {
             Phase::Running => None,
             Phase::Terminating { why, .. } | Phase::Killing { why, .. } => Some(why),
@@ -288,8 +288,8 @@ mod tests {
         LeaseId { task: TaskId(n), attempt: 1 }
     }
 
-    fn limits(deadline: u64) -> Limits {
-        Limits {
+    fn limits(deadline: u64) -> AttemptTimes {
+        AttemptTimes {
             deadline: BootMs(deadline),
             grace_ms: 200,
             kill_margin_ms: 100,
@@ -304,11 +304,15 @@ mod tests {
         dog.start(a, limits(1000));
         assert_eq!(dog.next_wake(), Some(BootMs(700)));
         assert_eq!(dog.tick(BootMs(699)), []);
-        assert_eq!(dog.tick(BootMs(700)), [Action::Term(a, Why::LeaseOver)]);
+        assert_eq!(dog.tick(BootMs(700)), [Action::Term(a, StopCause::LeaseOver)]);
         assert_eq!(dog.tick(BootMs(899)), []);
-        assert_eq!(dog.tick(BootMs(900)), [Action::Kill(a, Why::LeaseOver)]);
-        assert_eq!(dog.tick(BootMs(950)), [Action::Kill(a, Why::LeaseOver)], "repeated until it is gone");
-        assert_eq!(dog.exited(a), Some(Why::LeaseOver));
+        assert_eq!(dog.tick(BootMs(900)), [Action::Kill(a, StopCause::LeaseOver)]);
+        assert_eq!(
+            dog.tick(BootMs(950)),
+            [Action::Kill(a, StopCause::LeaseOver)],
+            "repeated until it is gone"
+        );
+        assert_eq!(dog.exited(a), Some(StopCause::LeaseOver));
         assert_eq!(dog.next_wake(), None);
     }
 
@@ -320,11 +324,11 @@ mod tests {
         dog.renew(a, BootMs(1500));
         assert_eq!(dog.deadline(a), Some(BootMs(2000)));
         assert_eq!(dog.tick(BootMs(1699)), []);
-        assert_eq!(dog.tick(BootMs(1700)), [Action::Term(a, Why::LeaseOver)]);
+        assert_eq!(dog.tick(BootMs(1700)), [Action::Term(a, StopCause::LeaseOver)]);
         dog.renew(a, BootMs(5000));
         assert_eq!(
             dog.tick(BootMs(1900)),
-            [Action::Kill(a, Why::LeaseOver)],
+            [Action::Kill(a, StopCause::LeaseOver)],
             "a late renewal does not save it"
         );
     }
@@ -332,35 +336,35 @@ mod tests {
     #[test]
     fn the_first_reason_stays() {
         let (mut dog, a) = (Watchdog::default(), lease(1));
-        dog.start(a, Limits { run_timeout_ms: 300, ..limits(10_000) });
-        assert_eq!(dog.tick(BootMs(300)), [Action::Term(a, Why::TimedOut)]);
-        dog.stop(a, Why::Cancelled);
-        assert_eq!(dog.tick(BootMs(500)), [Action::Kill(a, Why::TimedOut)]);
-        assert_eq!(dog.exited(a), Some(Why::TimedOut));
+        dog.start(a, AttemptTimes { run_timeout_ms: 300, ..limits(10_000) });
+        assert_eq!(dog.tick(BootMs(300)), [Action::Term(a, StopCause::TimedOut)]);
+        dog.stop(a, StopCause::Cancelled);
+        assert_eq!(dog.tick(BootMs(500)), [Action::Kill(a, StopCause::TimedOut)]);
+        assert_eq!(dog.exited(a), Some(StopCause::TimedOut));
     }
 
     #[test]
     fn a_program_that_ends_before_it_was_told_to_ended_by_itself() {
         let (mut dog, a) = (Watchdog::default(), lease(1));
         dog.start(a, limits(1000));
-        dog.stop(a, Why::Cancelled);
+        dog.stop(a, StopCause::Cancelled);
         assert_eq!(dog.exited(a), None);
     }
 
     #[test]
     fn a_program_that_begins_late_has_its_whole_run_time() {
         let (mut dog, a) = (Watchdog::default(), lease(1));
-        dog.start(a, Limits { run_timeout_ms: 5000, ..limits(10_000) });
+        dog.start(a, AttemptTimes { run_timeout_ms: 5000, ..limits(10_000) });
         dog.began(a, BootMs(4000), 2000);
         assert_eq!(dog.tick(BootMs(5999)), []);
-        assert_eq!(dog.tick(BootMs(6000)), [Action::Term(a, Why::TimedOut)]);
+        assert_eq!(dog.tick(BootMs(6000)), [Action::Term(a, StopCause::TimedOut)]);
     }
 
     #[test]
     fn a_slept_through_deadline_kills_without_grace() {
         let (mut dog, a) = (Watchdog::default(), lease(1));
         dog.start(a, limits(1000));
-        assert_eq!(dog.tick(BootMs(60_000)), [Action::Kill(a, Why::LeaseOver)]);
+        assert_eq!(dog.tick(BootMs(60_000)), [Action::Kill(a, StopCause::LeaseOver)]);
     }
 
     #[derive(Clone, Debug)]
@@ -427,7 +431,7 @@ mod tests {
                 match op {
                     Op::Start(l, length, run) => {
                         let l = lease(l.into());
-                        let limits = Limits {
+                        let limits = AttemptTimes {
                             deadline: BootMs(model.now + length), grace_ms: 200, kill_margin_ms: 100,
                             run_timeout_ms: run, started_at: BootMs(model.now),
                         };
@@ -444,7 +448,7 @@ mod tests {
                             prop_assert_eq!(dog.deadline(lease(l.into())), Some(BootMs(entry.0)));
                         }
                     }
-                    Op::Stop(l) => dog.stop(lease(l.into()), Why::Cancelled),
+                    Op::Stop(l) => dog.stop(lease(l.into()), StopCause::Cancelled),
                     Op::Exit(l) => {
                         dog.exited(lease(l.into()));
                         model.running.remove(&lease(l.into()));

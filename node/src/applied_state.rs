@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use minicbor::{Decode, Encode};
 use stint_protocol::{NodeId, TaskId, TimeMs, Version};
-use stint_raft::{Capture, Machine, Position};
-use stint_scheduler::{Change, Command, Rejection, Stamped, State, apply, read_snapshot, write_snapshot};
+use stint_raft::{Capture, Position, StateMachine};
+use stint_scheduler::{
+    Change, Command, Rejection, StampedCommand, State, apply, read_snapshot, write_snapshot,
+};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
@@ -158,9 +160,9 @@ impl AppliedState {
 }
 
 /// Drives `Shared` from the log.
-pub struct NodeMachine(pub Arc<AppliedState>);
+pub struct NodeStateMachine(pub Arc<AppliedState>);
 
-impl Machine for NodeMachine {
+impl StateMachine for NodeStateMachine {
     type Reply = Results;
 
     fn apply(&mut self, at: Position, data: &[u8]) -> Result<Results, String> {
@@ -170,7 +172,7 @@ impl Machine for NodeMachine {
         self.0.can_follow(needs)?;
         let mut inner = self.0.lock();
         let inner = &mut *inner;
-        let one = |command| apply(&mut inner.state, Stamped { now: entry.now, command });
+        let one = |command| apply(&mut inner.state, StampedCommand { now: entry.now, command });
         let results: Results = entry.commands.into_iter().map(one).collect();
         results.iter().flatten().for_each(|changes| self.0.counts.note(at.index, &inner.state, changes));
         let changes = || results.iter().flatten().flatten();

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use crate::applied_state::AppliedState;
 use crate::limits;
 use crate::peers::{PeerAddress, Peers};
-use crate::wire::{Kind, LogAnswer, ReadLog, Refusal, RefusalCode, decode, encode};
+use crate::wire::{CallKind, LogAnswer, ReadLog, Refusal, RefusalCode, decode, encode};
 
 /// Reads output for one peer, and for the others what its own host keeps.
 pub struct AttemptOutput {
@@ -35,7 +35,7 @@ impl AttemptOutput {
         };
         let deadline = Duration::from_millis(read.wait_ms) + limits::FORWARD_DEADLINE;
         let address = PeerAddress::node(log_node, &node.address);
-        let body = self.peers.call(&address, Kind::ReadLog, encode(&read), deadline).await;
+        let body = self.peers.call(&address, CallKind::ReadLog, encode(&read), deadline).await;
         let away = |e: String| {
             let message = format!(
                 "node {} keeps this output and cannot be asked now ({e}): retry when it is back",

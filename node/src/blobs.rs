@@ -24,7 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub use disk::{BlobDisk, BlobError, DiskBounds};
 pub use writer::{Expected, Incoming};
 
-use crate::applied_state::{AppliedState, NodeMachine};
+use crate::applied_state::{AppliedState, NodeStateMachine};
 use crate::clock::Clock;
 use crate::leader::Leader;
 use crate::leader_client::LeaderClient;
@@ -51,9 +51,9 @@ pub struct BlobSettings {
 }
 
 /// What the bytes of a peer need of its cluster: who is a member, what refers to them, and the ways to other peers.
-pub struct Cluster {
+pub struct BlobContext {
     pub id: NodeId,
-    pub raft: Raft<NodeMachine>,
+    pub raft: Raft<NodeStateMachine>,
     pub shared: Arc<AppliedState>,
     pub leader: Arc<Leader>,
     pub leader_client: Arc<LeaderClient>,
@@ -61,7 +61,7 @@ pub struct Cluster {
     pub clock: Arc<dyn Clock>,
 }
 
-impl Cluster {
+impl BlobContext {
     /// The cluster as this node reaches it.
     pub fn reached_by(node: &Node) -> Self {
         Self {
@@ -80,7 +80,7 @@ impl Cluster {
 pub struct Blobs {
     pub settings: BlobSettings,
     pub disk: Arc<BlobDisk>,
-    cluster: Cluster,
+    cluster: BlobContext,
     /// Blobs that were fetched from other peers, and their bytes.
     pub pulls: IntCounter,
     pub pulled_bytes: IntCounter,
@@ -101,7 +101,7 @@ pub enum OpenError {
 
 impl Blobs {
     /// Opens the folder, and removes what a crash left half-written.
-    pub fn open(folder: &Path, settings: BlobSettings, cluster: Cluster) -> Result<Self, OpenError> {
+    pub fn open(folder: &Path, settings: BlobSettings, cluster: BlobContext) -> Result<Self, OpenError> {
         let disk = Arc::new(BlobDisk::open(folder, settings.disk)?);
         Ok(Self {
             disk,

@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use stint_protocol::{NodeId, Version};
 use stint_raft::{OpenError, Raft, Settings};
 
-use crate::applied_state::{AppliedState, NodeMachine, VersionTooOld};
+use crate::applied_state::{AppliedState, NodeStateMachine, VersionTooOld};
 use crate::attempt_output::AttemptOutput;
 use crate::clock::{Clock, Rng};
 use crate::leader::{Leader, LeaderQueue};
@@ -59,7 +59,7 @@ pub async fn build_node(parts: NodeParts) -> Result<(Arc<Node>, LeaderQueue), Bu
     let peers = Arc::new(Peers::new(endpoint, client).map_err(BuildError::Quic)?);
     let shared = AppliedState::new(speaks)?;
     let transport = Arc::new(RaftTransport(peers.clone()));
-    let opened = Raft::open(id.0, log, settings, NodeMachine(shared.clone()), transport).await;
+    let opened = Raft::open(id.0, log, settings, NodeStateMachine(shared.clone()), transport).await;
     let raft = match (opened, shared.outgrown()) {
         (Err(_), Some(outgrown)) => return Err(outgrown.into()),
         (opened, _) => opened?,

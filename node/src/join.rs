@@ -9,7 +9,7 @@ use stint_protocol::{NodeId, Version};
 
 use crate::peers::{PeerAddress, Peers};
 use crate::pki::{self, Authority};
-use crate::wire::{Join, JoinAnswer, Kind, decode, encode};
+use crate::wire::{CallKind, Join, JoinAnswer, decode, encode};
 
 /// How long one peer is given to admit: it may have to find its leader first.
 const JOIN_DEADLINE: Duration = Duration::from_secs(12);
@@ -97,7 +97,7 @@ pub async fn join(
     };
     let mut reasons = Vec::new();
     for address in addresses {
-        let call = peers.call(&PeerAddress::any(address), Kind::Join, encode(&join), JOIN_DEADLINE).await;
+        let call = peers.call(&PeerAddress::any(address), CallKind::Join, encode(&join), JOIN_DEADLINE).await;
         match call.map_err(|e| e.to_string()).and_then(|body| decode(&body)) {
             Ok(JoinAnswer::Admitted { node, authority, cluster }) => {
                 return Ok(Admitted { node, cluster, authority });

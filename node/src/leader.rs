@@ -11,12 +11,12 @@ use stint_scheduler::Command;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-pub use self::core::NotDone;
+pub use self::core::ProposalError;
 use self::core::{Answers, LeaderCore, Proposal, ProposalResult};
 use self::quorum::Ticket;
-use crate::applied_state::{AppliedState, LogEntry, NodeMachine, Results};
+use crate::applied_state::{AppliedState, LogEntry, NodeStateMachine, Results};
 use crate::clock::Clock;
-use crate::leadership::{LeaderView, RaftRole};
+use crate::leadership::{PeerView, RaftRole};
 use crate::lease_clock::LeaseClock;
 use crate::limits;
 use crate::task_log;
@@ -27,7 +27,7 @@ type Core = LeaderCore<oneshot::Sender<ProposalResult>>;
 
 /// The leading side of a peer.
 pub struct Leader {
-    pub raft: Raft<NodeMachine>,
+    pub raft: Raft<NodeStateMachine>,
     shared: Arc<AppliedState>,
     clock: Arc<dyn Clock>,
     core: Mutex<Core>,
@@ -50,7 +50,7 @@ impl Drop for LeaderQueue {
 impl Leader {
     /// The leading side, and what its loop needs.
     pub fn new(
-        raft: Raft<NodeMachine>,
+        raft: Raft<NodeStateMachine>,
         shared: Arc<AppliedState>,
         clock: Arc<dyn Clock>,
     ) -> (Arc<Self>, LeaderQueue) {
@@ -66,7 +66,7 @@ impl Leader {
     }
 
     /// Runs `act` on the core, with what this peer knows of itself now.
-    pub fn with<R>(&self, act: impl FnOnce(&mut Core, &LeaderView<'_>) -> R) -> R {
+    pub fn with<R>(&self, act: impl FnOnce(&mut Core, &PeerView<'_>) -> R) -> R {
         let mut core = self.core();
         // Read while the core is held: a caller that came second with an older view would end a leadership that has just
         // begun, with all that it heard.
@@ -74,7 +74,7 @@ impl Leader {
         let leads = status.role == Role::Leader;
         let standing = RaftRole { leads, term: status.term, applied_term: view.at.term };
         let (index, now) = (view.at.index, self.clock.boot());
-        act(&mut core, &LeaderView { role: standing, state: &view.state, index, now })
+        act(&mut core, &PeerView { role: standing, state: &view.state, index, now })
     }
 
     /// Runs `act` on the leader's clocks while this peer leads for certain: it believes so, and an entry of its own term
@@ -91,12 +91,12 @@ impl Leader {
     }
 
     /// Proposes commands; they share an entry, in this order. Answers when they are applied here.
-    pub async fn propose(&self, commands: Vec<Command>) -> Result<Results, NotDone> {
+    pub async fn propose(&self, commands: Vec<Command>) -> Result<Results, ProposalError> {
         let (answer, wait) = oneshot::channel();
         let proposal = Proposal::new(commands, answer);
-        self.core().propose(proposal).map_err(|_| NotDone::Full)?;
+        self.core().propose(proposal).map_err(|_| ProposalError::Full)?;
         self.arrived.notify_waiters();
-        wait.await.unwrap_or_else(|_| Err(NotDone::Unknown("this peer is stopping".into())))
+        wait.await.unwrap_or_else(|_| Err(ProposalError::Unknown("this peer is stopping".into())))
     }
 
     /// Asks the quorum whether it follows this leader; the core has the answer afterwards.
@@ -167,11 +167,11 @@ impl Leader {
             }
             // Neither came into the log, so whoever asked may go to another peer. An error that leaves this open must
             // not be told so: what was proposed might be done twice.
-            Err(ProposeError::NotLeader { .. } | ProposeError::Stopped) => Err(NotDone::NotLeader),
-            Err(ProposeError::Busy) => Err(NotDone::Full),
+            Err(ProposeError::NotLeader { .. } | ProposeError::Stopped) => Err(ProposalError::NotLeader),
+            Err(ProposeError::Busy) => Err(ProposalError::Full),
             Err(error) => {
                 tracing::warn!(%error, "an entry's fate is not known");
-                Err(NotDone::Unknown(error.to_string()))
+                Err(ProposalError::Unknown(error.to_string()))
             }
         }
     }

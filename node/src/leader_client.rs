@@ -9,18 +9,20 @@ use stint_raft::Raft;
 use stint_scheduler::State;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::applied_state::{AppliedState, NodeMachine};
+use crate::applied_state::{AppliedState, NodeStateMachine};
 use crate::leader::Leader;
 use crate::limits;
 use crate::mutations::{Mutation, planted};
 use crate::peers::{PeerAddress, Peers};
 use crate::requests::Requests;
-use crate::wire::{ForwardAnswer, Kind, LeaderView, Refusal, RefusalCode, Reply, Request, decode, encode};
+use crate::wire::{
+    CallKind, ForwardAnswer, LeaderView, Refusal, RefusalCode, Reply, Request, decode, encode,
+};
 
 /// Asks the leader for one peer.
 pub struct LeaderClient {
     pub id: NodeId,
-    pub raft: Raft<NodeMachine>,
+    pub raft: Raft<NodeStateMachine>,
     pub shared: Arc<AppliedState>,
     pub leader: Arc<Leader>,
     pub requests: Arc<Requests>,
@@ -66,7 +68,7 @@ enum Target {
 
 /// What one try came to.
 #[derive(Debug)]
-enum Verdict {
+enum ForwardResult {
     Done(Reply),
     /// Nothing was done.
     Refused(Refusal),
@@ -77,21 +79,21 @@ enum Verdict {
 }
 
 /// Why a search ended without a reply.
-enum Unserved {
+enum SearchFailure {
     Refused(Refusal),
     TimeOver(Refusal),
 }
 
-fn judge(answer: Result<ForwardAnswer, Refusal>) -> Verdict {
+fn judge(answer: Result<ForwardAnswer, Refusal>) -> ForwardResult {
     match answer {
-        Ok(ForwardAnswer::Reply(reply)) => Verdict::Done(reply),
+        Ok(ForwardAnswer::Reply(reply)) => ForwardResult::Done(reply),
         Ok(ForwardAnswer::NotLeader(known)) => {
-            Verdict::Elsewhere(known.map(|(id, address)| PeerAddress::node(id, &address)))
+            ForwardResult::Elsewhere(known.map(|(id, address)| PeerAddress::node(id, &address)))
         }
         Ok(ForwardAnswer::Refused(refusal)) if refusal.code != RefusalCode::Unknown => {
-            Verdict::Refused(refusal)
+            ForwardResult::Refused(refusal)
         }
-        Ok(ForwardAnswer::Refused(refusal)) | Err(refusal) => Verdict::Open(refusal),
+        Ok(ForwardAnswer::Refused(refusal)) | Err(refusal) => ForwardResult::Open(refusal),
     }
 }
 
@@ -107,8 +109,8 @@ impl LeaderClient {
     pub async fn ask(&self, request: Request) -> Result<Reply, Refusal> {
         match self.search(&FOR_CLIENTS, &[Target::Leader], request).await {
             Ok(reply) => Ok(reply),
-            Err(Unserved::Refused(refusal)) => Err(refusal),
-            Err(Unserved::TimeOver(last)) => {
+            Err(SearchFailure::Refused(refusal)) => Err(refusal),
+            Err(SearchFailure::TimeOver(last)) => {
                 let waited = FOR_CLIENTS.deadline.as_secs();
                 let message =
                     format!("no leader answered within {waited} s ({last}): is a majority of the peers up?");
@@ -124,31 +126,38 @@ impl LeaderClient {
         match self.search(&FOR_MEMBERSHIP, &targets, request).await {
             Ok(Reply::Done { index }) => Ok(index),
             Ok(other) => Err(unexpected(&other)),
-            Err(Unserved::Refused(refusal) | Unserved::TimeOver(refusal)) => Err(refusal),
+            Err(SearchFailure::Refused(refusal) | SearchFailure::TimeOver(refusal)) => Err(refusal),
         }
     }
 
-    async fn search(&self, search: &Search, targets: &[Target], request: Request) -> Result<Reply, Unserved> {
+    async fn search(
+        &self,
+        search: &Search,
+        targets: &[Target],
+        request: Request,
+    ) -> Result<Reply, SearchFailure> {
         let until = Instant::now() + search.deadline;
         let mut last = Refusal::new(RefusalCode::Unavailable, "no leader is known");
         let mut next = targets.to_vec();
         loop {
             for target in std::mem::take(&mut next) {
                 match judge(self.attempt(&target, &request, search.call_deadline).await) {
-                    Verdict::Done(reply) => return Ok(reply),
-                    Verdict::Refused(refusal) if search.takes_refusals => {
-                        return Err(Unserved::Refused(refusal));
+                    ForwardResult::Done(reply) => return Ok(reply),
+                    ForwardResult::Refused(refusal) if search.takes_refusals => {
+                        return Err(SearchFailure::Refused(refusal));
                     }
-                    Verdict::Refused(refusal) | Verdict::Open(refusal) => remember(&mut last, refusal),
+                    ForwardResult::Refused(refusal) | ForwardResult::Open(refusal) => {
+                        remember(&mut last, refusal)
+                    }
                     // Its own log tells a member soon who leads.
-                    Verdict::Elsewhere(Some(address)) if matches!(target, Target::At(_)) => {
+                    ForwardResult::Elsewhere(Some(address)) if matches!(target, Target::At(_)) => {
                         next.push(Target::At(address));
                     }
-                    Verdict::Elsewhere(_) => {}
+                    ForwardResult::Elsewhere(_) => {}
                 }
             }
             if Instant::now() + search.pause >= until {
-                return Err(Unserved::TimeOver(last));
+                return Err(SearchFailure::TimeOver(last));
             }
             if next.is_empty() {
                 sleep(search.pause).await;
@@ -169,9 +178,9 @@ impl LeaderClient {
         }
         let unknown = |why: String| Refusal::new(RefusalCode::Unknown, why);
         let body = match target {
-            Target::Leader => self.call(Kind::Forward, encode(request), deadline).await?,
+            Target::Leader => self.call(CallKind::Forward, encode(request), deadline).await?,
             Target::At(address) => {
-                let answer = self.peers.call(address, Kind::Forward, encode(request), deadline).await;
+                let answer = self.peers.call(address, CallKind::Forward, encode(request), deadline).await;
                 answer.map_err(|e| unknown(e.to_string()))?
             }
         };
@@ -180,7 +189,7 @@ impl LeaderClient {
 
     /// Calls the leader; gives up at once when another peer leads, or none is known any more. `Unavailable`: the
     /// call was never sent.
-    pub async fn call(&self, kind: Kind, body: Bytes, deadline: Duration) -> Result<Bytes, Refusal> {
+    pub async fn call(&self, kind: CallKind, body: Bytes, deadline: Duration) -> Result<Bytes, Refusal> {
         let mut watch = self.raft.watch();
         let Some((leader, address)) = self.leader_address() else {
             return Err(Refusal::new(RefusalCode::Unavailable, "no leader is known"));
@@ -260,14 +269,14 @@ mod tests {
     fn a_refusal_ends_a_search_unless_the_request_may_have_been_carried_out() {
         for code in [RefusalCode::Invalid, RefusalCode::Unavailable, RefusalCode::Conflict] {
             let verdict = judge(Ok(ForwardAnswer::Refused(refusal(code))));
-            assert!(matches!(verdict, Verdict::Refused(refusal) if refusal.code == code), "{code:?}");
+            assert!(matches!(verdict, ForwardResult::Refused(refusal) if refusal.code == code), "{code:?}");
         }
         let unknown = refusal(RefusalCode::Unknown);
         for answer in [Ok(ForwardAnswer::Refused(unknown.clone())), Err(refusal(RefusalCode::Unavailable))] {
-            assert!(matches!(judge(answer), Verdict::Open(_)));
+            assert!(matches!(judge(answer), ForwardResult::Open(_)));
         }
         let known = Some((NodeId(2), "10.0.0.2:7001".to_string()));
-        let Verdict::Elsewhere(found) = judge(Ok(ForwardAnswer::NotLeader(known))) else {
+        let ForwardResult::Elsewhere(found) = judge(Ok(ForwardAnswer::NotLeader(known))) else {
             panic!("another peer leads");
         };
         assert_eq!(found, Some(PeerAddress::node(NodeId(2), "10.0.0.2:7001")));

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use stint_protocol::{BootMs, LeaseId, NodeId, TimeMs};
-use stint_scheduler::{Command, PlanInput, Rejection, Stamped, State, apply, plan};
+use stint_scheduler::{Command, PlanInput, Rejection, StampedCommand, State, apply, plan};
 
 use crate::applied_state::LogEntry;
 use crate::lease_clock::{LeaseClock, StampRange};
@@ -29,7 +29,7 @@ pub struct RaftRole {
 
 /// What a peer knows of itself at one moment.
 #[derive(Clone, Copy)]
-pub struct LeaderView<'a> {
+pub struct PeerView<'a> {
     pub role: RaftRole,
     /// The state that it has applied, and up to which index.
     pub state: &'a State,
@@ -43,7 +43,7 @@ impl Leadership {
     /// (docs/internals/leases.md#new-leader); each term begins with no receipt times.
     pub fn renew<'o>(
         leadership: &'o mut Option<Leadership>,
-        view: &LeaderView<'_>,
+        view: &PeerView<'_>,
     ) -> Option<&'o mut Leadership> {
         let at = view.role;
         let own_term = at.applied_term == at.term || planted(Mutation::ActBeforeOwnTermEntry);
@@ -189,7 +189,7 @@ fn plan_after_commands(
     // nothing else does.
     for command in commands.iter().cloned().chain([Command::Tick]) {
         // A rejection will come again when the entry is applied, and be answered then.
-        let _ = apply(&mut trial, Stamped { now, command });
+        let _ = apply(&mut trial, StampedCommand { now, command });
     }
     plan_on(&trial, reachable)
 }
@@ -222,7 +222,7 @@ mod tests {
         };
         let mut state = State::default();
         for command in [Command::Configure(Settings::default()), Command::Submit(submit)] {
-            apply(&mut state, Stamped { now, command }).unwrap();
+            apply(&mut state, StampedCommand { now, command }).unwrap();
         }
         state
     }

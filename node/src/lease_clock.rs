@@ -202,7 +202,7 @@ pub mod tests {
         use stint_protocol::*;
         use stint_scheduler::*;
         let mut state = State::default();
-        let mut run = |command| apply(&mut state, Stamped { now: TimeMs(1), command }).unwrap();
+        let mut run = |command| apply(&mut state, StampedCommand { now: TimeMs(1), command }).unwrap();
         run(Command::Configure(settings()));
         let (name, address) = ("a".into(), "a:1".into());
         run(Command::Admit(Admit { disk: [1; 16], name, address, token: None, speaks: version::CURRENT }));
@@ -230,20 +230,22 @@ pub mod tests {
         };
         run(Command::Submit(submit));
         let made = plan(&state, &PlanInput { reachable: [node].into() });
-        apply(&mut state, Stamped { now: TimeMs(1), command: Command::CommitPlan(made) }).unwrap();
+        apply(&mut state, StampedCommand { now: TimeMs(1), command: Command::CommitPlan(made) }).unwrap();
         state
     }
 
     /// The lease may have been granted before it became shorter.
     #[test]
     fn a_new_leader_waits_as_long_as_a_lease_ever_was() {
-        use stint_scheduler::{ChangedBy, ClassSetting, Command, Setting, Stamped, UpdateSettings, apply};
+        use stint_scheduler::{
+            ChangedBy, ClassSetting, Command, Setting, StampedCommand, UpdateSettings, apply,
+        };
         let mut state = placed();
         let before = full_length(state.settings(), 10_000);
         let to = vec![Setting::Class(stint_protocol::Class::CpuShort, ClassSetting::LeaseTtlMs(4_000))];
         let by = ChangedBy { role: "admin".into(), proof: "local_socket".into(), peer: NodeId(1) };
         let command = Command::UpdateSettings(UpdateSettings { to, if_revision: None, by });
-        apply(&mut state, Stamped { now: TimeMs(2), command }).unwrap();
+        apply(&mut state, StampedCommand { now: TimeMs(2), command }).unwrap();
         // Counted from when this leader began, and no renewal with the new length makes it shorter: neither one before the
         // leader first looked at its leases, nor one after it.
         for looks_first in [false, true] {

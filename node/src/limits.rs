@@ -96,7 +96,7 @@ pub const IMAGE_LAYERS: usize = 512;
 /// Bytes of a description inside an image (manifest, configuration).
 pub const IMAGE_JSON_BYTES: u64 = 8 * 1024 * 1024;
 /// How often unpacked images that nobody uses are looked for.
-pub const SHELF_ROUND: Duration = Duration::from_secs(5);
+pub const IMAGE_CACHE_ROUND: Duration = Duration::from_secs(5);
 /// Ends of one report: the rest goes with the next.
 pub const ENDS_PER_REPORT: usize = 1_024;
 /// Bytes of the ends of one report: they become one command, which shares a log entry with others.

@@ -9,7 +9,7 @@ use stint_protocol::NodeId;
 use stint_raft::{CallClass, Raft};
 
 use crate::agent::LeaderLink;
-use crate::applied_state::{AppliedState, NodeMachine};
+use crate::applied_state::{AppliedState, NodeStateMachine};
 use crate::attempt_output::AttemptOutput;
 use crate::blobs::Blobs;
 use crate::blobs::message::{BlobChunk, OfferAnswer, OfferBlob, ReadBlob};
@@ -22,14 +22,14 @@ use crate::pki::Authority;
 use crate::reports::Reports;
 use crate::requests::Requests;
 use crate::wire::{
-    Join, JoinAnswer, Kind, Refusal, RefusalCode, Reply, Report, ReportAnswer, Request, decode, encode,
+    CallKind, Join, JoinAnswer, Refusal, RefusalCode, Reply, Report, ReportAnswer, Request, decode, encode,
 };
 
 /// One peer of a cluster.
 pub struct Node {
     pub id: NodeId,
     pub cluster: String,
-    pub raft: Raft<NodeMachine>,
+    pub raft: Raft<NodeStateMachine>,
     pub applied: Arc<AppliedState>,
     pub leader: Arc<Leader>,
     pub peers: Arc<Peers>,
@@ -86,30 +86,35 @@ impl Node {
 }
 
 impl Handler for Node {
-    fn handle(self: Arc<Self>, caller: Caller, kind: Kind, body: Bytes) -> BoxFuture<Result<Bytes, String>> {
+    fn handle(
+        self: Arc<Self>,
+        caller: Caller,
+        kind: CallKind,
+        body: Bytes,
+    ) -> BoxFuture<Result<Bytes, String>> {
         Box::pin(async move {
             match kind {
-                Kind::RaftControl => {
+                CallKind::RaftControl => {
                     self.raft.handle(CallClass::Control, body).await.map_err(|e| e.to_string())
                 }
-                Kind::RaftAppend => {
+                CallKind::RaftAppend => {
                     self.raft.handle(CallClass::Append, body).await.map_err(|e| e.to_string())
                 }
-                Kind::RaftSnapshot => {
+                CallKind::RaftSnapshot => {
                     self.raft.handle(CallClass::Snapshot, body).await.map_err(|e| e.to_string())
                 }
-                Kind::Report => {
+                CallKind::Report => {
                     let report: Report = decode(&body)?;
                     if !caller.is_node(report.node) {
                         return Err(format!("the caller is not node {}", report.node));
                     }
                     Ok(encode(&self.reports.on_report(report).await))
                 }
-                Kind::Forward => Ok(encode(&self.requests.answer(decode(&body)?).await)),
-                Kind::ReadLog => Ok(encode(&self.output.read_own(decode(&body)?).await)),
-                Kind::OfferBlob => Ok(encode(&self.take_offer(decode(&body)?).await)),
-                Kind::ReadBlob => Ok(encode(&self.read_blob(decode(&body)?).await)),
-                Kind::Join => Ok(encode(&self.admit(decode(&body)?).await)),
+                CallKind::Forward => Ok(encode(&self.requests.answer(decode(&body)?).await)),
+                CallKind::ReadLog => Ok(encode(&self.output.read_own(decode(&body)?).await)),
+                CallKind::OfferBlob => Ok(encode(&self.take_offer(decode(&body)?).await)),
+                CallKind::ReadBlob => Ok(encode(&self.read_blob(decode(&body)?).await)),
+                CallKind::Join => Ok(encode(&self.admit(decode(&body)?).await)),
             }
         })
     }
@@ -125,7 +130,8 @@ impl LeaderLink for Link {
             if node.leader.leads() {
                 return Ok(node.reports.on_report(report).await);
             }
-            let body = node.leader_client.call(Kind::Report, encode(&report), limits::REPORT_DEADLINE).await;
+            let body =
+                node.leader_client.call(CallKind::Report, encode(&report), limits::REPORT_DEADLINE).await;
             decode(&body.map_err(|e| e.to_string())?)
         })
     }

@@ -184,7 +184,7 @@ pub fn has_news(state: &State, lease_clock: &LeaseClock, now: BootMs, report: &R
 #[cfg(test)]
 mod tests {
     use stint_protocol::*;
-    use stint_scheduler::{Admit, PlanInput, RegisterNode, Settings, Stamped, Submit, apply, plan};
+    use stint_scheduler::{Admit, PlanInput, RegisterNode, Settings, StampedCommand, Submit, apply, plan};
 
     use super::*;
 
@@ -229,7 +229,7 @@ mod tests {
     }
 
     fn run(state: &mut State, command: Command) {
-        apply(state, Stamped { now: TimeMs(1), command }).unwrap();
+        apply(state, StampedCommand { now: TimeMs(1), command }).unwrap();
     }
 
     /// The only node holds a lease with its only device.

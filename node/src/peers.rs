@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use crate::limits;
 use crate::pki::{self, PEER_NAME};
-use crate::wire::Kind;
+use crate::wire::CallKind;
 
 /// A boxed future, for doors.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -55,7 +55,12 @@ impl Caller {
 /// Serves what peers call.
 pub trait Handler: Send + Sync + 'static {
     /// Answers one call, or says why not.
-    fn handle(self: Arc<Self>, caller: Caller, kind: Kind, body: Bytes) -> BoxFuture<Result<Bytes, String>>;
+    fn handle(
+        self: Arc<Self>,
+        caller: Caller,
+        kind: CallKind,
+        body: Bytes,
+    ) -> BoxFuture<Result<Bytes, String>>;
 }
 
 /// Where a peer listens, and which name its certificate must carry.
@@ -122,7 +127,7 @@ impl Peers {
     pub async fn call(
         &self,
         to: &PeerAddress,
-        kind: Kind,
+        kind: CallKind,
         body: Bytes,
         deadline: Duration,
     ) -> Result<Bytes, CallError> {
@@ -130,11 +135,11 @@ impl Peers {
         result.unwrap_or_else(|_| Err(CallError::TimedOut(to.address.clone(), deadline)))
     }
 
-    async fn exchange(&self, to: &PeerAddress, kind: Kind, body: Bytes) -> Result<Bytes, CallError> {
+    async fn exchange(&self, to: &PeerAddress, kind: CallKind, body: Bytes) -> Result<Bytes, CallError> {
         let unreachable = |e: String| CallError::Unreachable(to.address.clone(), e);
         let connection = self.attempt(to, kind.is_bulk()).await.map_err(unreachable)?;
         let (mut send, mut receive) = connection.open_bi().await.map_err(|e| unreachable(e.to_string()))?;
-        if kind == Kind::RaftSnapshot || kind.is_bulk() {
+        if kind == CallKind::RaftSnapshot || kind.is_bulk() {
             // Votes and heartbeats go first. A failure here shows in the write below.
             let _ = send.set_priority(-1);
         }
@@ -249,8 +254,8 @@ async fn serve_call(
 async fn dispatch(request: Bytes, caller: Caller, handler: Arc<dyn Handler>) -> Result<Bytes, String> {
     let number = *request.first().ok_or("an empty request")?;
     let kind =
-        Kind::from_number(number).ok_or_else(|| format!("call {number} is not known to this version"))?;
-    if kind != Kind::Join && !caller.is_peer() {
+        CallKind::from_number(number).ok_or_else(|| format!("call {number} is not known to this version"))?;
+    if kind != CallKind::Join && !caller.is_peer() {
         return Err("only a peer of this cluster may call this".into());
     }
     handler.handle(caller, kind, request.slice(1..)).await

@@ -11,7 +11,7 @@ use crate::applied_state::AppliedState;
 use crate::blobs::message::RegistryRequest;
 use crate::clock::Clock;
 use crate::config::replicated;
-use crate::leader::{Leader, NotDone};
+use crate::leader::{Leader, ProposalError};
 use crate::limits;
 use crate::wire::{ForwardAnswer, LeaderView, Refusal, RefusalCode, Reply, Request};
 
@@ -22,43 +22,43 @@ pub struct Requests {
     pub clock: Arc<dyn Clock>,
 }
 
-enum Failed {
+enum RequestError {
     Refused(Refusal),
     NotLeader,
 }
 
-impl From<Refusal> for Failed {
+impl From<Refusal> for RequestError {
     fn from(refusal: Refusal) -> Self {
-        Failed::Refused(refusal)
+        RequestError::Refused(refusal)
     }
 }
 
-impl From<NotDone> for Failed {
-    fn from(not_done: NotDone) -> Self {
+impl From<ProposalError> for RequestError {
+    fn from(not_done: ProposalError) -> Self {
         match not_done {
-            NotDone::NotLeader => Failed::NotLeader,
-            NotDone::Full => {
+            ProposalError::NotLeader => RequestError::NotLeader,
+            ProposalError::Full => {
                 Refusal::new(RefusalCode::Full, "the leader's queue is full: retry in a moment").into()
             }
-            NotDone::Refused(rejection) => rejection.into(),
-            NotDone::Unknown(why) => Refusal::new(RefusalCode::Unknown, why).into(),
+            ProposalError::Refused(rejection) => rejection.into(),
+            ProposalError::Unknown(why) => Refusal::new(RefusalCode::Unknown, why).into(),
         }
     }
 }
 
-impl From<BarrierError> for Failed {
+impl From<BarrierError> for RequestError {
     fn from(error: BarrierError) -> Self {
         match error {
-            BarrierError::NotLeader { .. } => Failed::NotLeader,
+            BarrierError::NotLeader { .. } => RequestError::NotLeader,
             other => Refusal::new(RefusalCode::Unavailable, other.to_string()).into(),
         }
     }
 }
 
-impl From<MembershipError> for Failed {
+impl From<MembershipError> for RequestError {
     fn from(error: MembershipError) -> Self {
         let code = match error {
-            MembershipError::NotLeader { .. } => return Failed::NotLeader,
+            MembershipError::NotLeader { .. } => return RequestError::NotLeader,
             MembershipError::Unknown(_) | MembershipError::TimedOut => RefusalCode::Unknown,
             MembershipError::InProgress | MembershipError::NotCaughtUp { .. } | MembershipError::Stopped => {
                 RefusalCode::Unavailable
@@ -70,7 +70,7 @@ impl From<MembershipError> for Failed {
     }
 }
 
-impl From<Rejection> for Failed {
+impl From<Rejection> for RequestError {
     fn from(rejection: Rejection) -> Self {
         let code = match rejection {
             Rejection::UnknownTask(_) | Rejection::UnknownNode(_) | Rejection::UnknownImage { .. } => {
@@ -103,8 +103,8 @@ impl Requests {
         }
         match self.perform(request).await {
             Ok(reply) => ForwardAnswer::Reply(reply),
-            Err(Failed::Refused(refusal)) => ForwardAnswer::Refused(refusal),
-            Err(Failed::NotLeader) => self.not_leader(),
+            Err(RequestError::Refused(refusal)) => ForwardAnswer::Refused(refusal),
+            Err(RequestError::NotLeader) => self.not_leader(),
         }
     }
 
@@ -113,7 +113,7 @@ impl Requests {
         ForwardAnswer::NotLeader(known.map(|(id, info)| (NodeId(id), info.addr)))
     }
 
-    async fn perform(&self, request: Request) -> Result<Reply, Failed> {
+    async fn perform(&self, request: Request) -> Result<Reply, RequestError> {
         match request {
             Request::Submit(submit) => self.submit(submit).await,
             Request::Cancel(tasks) => self.all(tasks.into_iter().map(Command::Cancel).collect()).await,
@@ -138,14 +138,14 @@ impl Requests {
         }
     }
 
-    async fn one(&self, command: Command) -> Result<Vec<Change>, Failed> {
+    async fn one(&self, command: Command) -> Result<Vec<Change>, RequestError> {
         let results = self.leader.propose(vec![command]).await?;
-        let missing = || Failed::from(NotDone::Unknown("the entry gave no result".into()));
+        let missing = || RequestError::from(ProposalError::Unknown("the entry gave no result".into()));
         Ok(results.into_iter().next().ok_or_else(missing)??)
     }
 
     /// Carries out all; the first refusal is the answer, the others are done all the same.
-    async fn all(&self, commands: Vec<Command>) -> Result<Reply, Failed> {
+    async fn all(&self, commands: Vec<Command>) -> Result<Reply, RequestError> {
         for part in commands.chunks(limits::BATCH_COMMANDS) {
             for result in self.leader.propose(part.to_vec()).await? {
                 result?;
@@ -154,16 +154,16 @@ impl Requests {
         Ok(Reply::Done { index: self.shared.view().at.index })
     }
 
-    async fn submit(&self, submit: Submit) -> Result<Reply, Failed> {
+    async fn submit(&self, submit: Submit) -> Result<Reply, RequestError> {
         let changes = self.one(Command::Submit(submit)).await?;
         let submitted = changes.into_iter().find_map(|change| match change {
             Change::Submitted { first, count, repeated } => Some(Reply::Submitted { first, count, repeated }),
             _ => None,
         });
-        submitted.ok_or_else(|| NotDone::Unknown("the submit gave no tasks".into()).into())
+        submitted.ok_or_else(|| ProposalError::Unknown("the submit gave no tasks".into()).into())
     }
 
-    async fn registry(&self, request: RegistryRequest) -> Result<Reply, Failed> {
+    async fn registry(&self, request: RegistryRequest) -> Result<Reply, RequestError> {
         let image = match request {
             RegistryRequest::Register(image) => image,
             RegistryRequest::Delete { tenant, image } => {
@@ -180,10 +180,10 @@ impl Requests {
             Change::ImageRegistered { image, .. } => Some(Reply::Image { image: *image, index }),
             _ => None,
         });
-        registered.ok_or_else(|| NotDone::Unknown("the entry registered nothing".into()).into())
+        registered.ok_or_else(|| ProposalError::Unknown("the entry registered nothing".into()).into())
     }
 
-    async fn update_settings(&self, update: UpdateSettings) -> Result<Reply, Failed> {
+    async fn update_settings(&self, update: UpdateSettings) -> Result<Reply, RequestError> {
         let changes = self.one(Command::UpdateSettings(update)).await?;
         let view = self.shared.view();
         for change in changes {
@@ -195,7 +195,7 @@ impl Requests {
     }
 
     /// Out of the executing nodes first, then out of the membership: a voter leaves a quorum behind.
-    async fn remove_node(&self, node: NodeId) -> Result<Reply, Failed> {
+    async fn remove_node(&self, node: NodeId) -> Result<Reply, RequestError> {
         let status = self.leader.raft.status();
         if status.id == node.0 {
             let message = "the leader does not remove itself: `stint cluster transfer-leader` first";
@@ -208,7 +208,7 @@ impl Requests {
         }
     }
 
-    async fn join_token(&self, hash: [u8; 32], valid_ms: u64) -> Result<Reply, Failed> {
+    async fn join_token(&self, hash: [u8; 32], valid_ms: u64) -> Result<Reply, RequestError> {
         let changes = self.one(Command::AddJoinToken { hash, valid_ms }).await?;
         let expires = changes.iter().find_map(|change| match change {
             Change::JoinTokenAdded { expires_ms } => Some(TimeMs(*expires_ms)),
@@ -217,11 +217,11 @@ impl Requests {
         Ok(Reply::JoinToken { expires: expires.unwrap_or_default() })
     }
 
-    async fn view(&self) -> Result<Reply, Failed> {
+    async fn view(&self) -> Result<Reply, RequestError> {
         let index = self.leader.raft.barrier(limits::BARRIER_DEADLINE).await?;
         let now = self.clock.boot();
         let Some((_, reachable)) = self.leader.while_leading(|lease_clock| lease_clock.reachable(now)) else {
-            return Err(Failed::NotLeader);
+            return Err(RequestError::NotLeader);
         };
         let status = self.leader.raft.status();
         Ok(Reply::LeaderView(LeaderView {
@@ -233,17 +233,17 @@ impl Requests {
         }))
     }
 
-    async fn admit(&self, admit: Admit) -> Result<Reply, Failed> {
+    async fn admit(&self, admit: Admit) -> Result<Reply, RequestError> {
         let changes = self.one(Command::Admit(admit)).await?;
         let admitted = changes.iter().find_map(|change| match change {
             Change::Admitted { node, .. } => Some(Reply::Admitted(*node)),
             _ => None,
         });
-        admitted.ok_or_else(|| NotDone::Unknown("the entry admitted nobody".into()).into())
+        admitted.ok_or_else(|| ProposalError::Unknown("the entry admitted nobody".into()).into())
     }
 
     /// Makes an admitted peer a learner and, when it has caught up, a voter.
-    async fn enlist(&self, node: NodeId) -> Result<Reply, Failed> {
+    async fn enlist(&self, node: NodeId) -> Result<Reply, RequestError> {
         let view = self.shared.view();
         let Some(record) = view.state.node(node) else {
             return Err(Rejection::UnknownNode(node).into());
@@ -273,7 +273,7 @@ impl Requests {
         node: NodeId,
         address: String,
         speaks: Version,
-    ) -> Result<Reply, Failed> {
+    ) -> Result<Reply, RequestError> {
         let state = self.shared.view().state;
         let record = state.node(node).ok_or(Rejection::UnknownNode(node))?;
         let mut commands = Vec::new();
@@ -293,7 +293,7 @@ impl Requests {
         Ok(Reply::Done { index: self.shared.view().at.index })
     }
 
-    async fn transfer(&self, to: Option<NodeId>) -> Result<Reply, Failed> {
+    async fn transfer(&self, to: Option<NodeId>) -> Result<Reply, RequestError> {
         self.leader.raft.transfer_leadership(to.map(|n| n.0), Duration::from_secs(2)).await?;
         let leader = self.leader.raft.status().leader.or(to.map(|n| n.0));
         Ok(Reply::Leader(NodeId(leader.unwrap_or_default())))

@@ -8,7 +8,7 @@ use stint_protocol::NodeId;
 use stint_raft::{CallClass, CallFuture, PeerId, PeerInfo, Transport, TransportError};
 
 use crate::peers::{CallError, PeerAddress, Peers};
-use crate::wire::Kind;
+use crate::wire::CallKind;
 
 /// Carries Raft's requests.
 pub struct RaftTransport(pub Arc<Peers>);
@@ -25,9 +25,9 @@ impl Transport for RaftTransport {
         let peers = self.0.clone();
         let to = PeerAddress::node(NodeId(peer), &info.addr);
         let kind = match class {
-            CallClass::Control => Kind::RaftControl,
-            CallClass::Append => Kind::RaftAppend,
-            CallClass::Snapshot => Kind::RaftSnapshot,
+            CallClass::Control => CallKind::RaftControl,
+            CallClass::Append => CallKind::RaftAppend,
+            CallClass::Snapshot => CallKind::RaftSnapshot,
         };
         Box::pin(async move {
             peers.call(&to, kind, request, deadline).await.map_err(|error| match error {

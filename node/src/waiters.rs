@@ -122,12 +122,12 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use stint_protocol::{Class, ClassRules, SharedSpec, TaskSpec, Tenant, TimeMs, version};
-    use stint_raft::{Machine, Position};
+    use stint_raft::{Position, StateMachine};
     use stint_scheduler::{Command, Settings, Submit};
     use tokio::time::{Duration, Instant};
 
     use super::*;
-    use crate::applied_state::{AppliedState, LogEntry, NodeMachine};
+    use crate::applied_state::{AppliedState, LogEntry, NodeStateMachine};
     use crate::wire::encode;
 
     const WAITERS: u32 = 10_000;
@@ -145,15 +145,15 @@ mod tests {
     }
 
     /// A state of 10,000 waiting tasks.
-    fn machine() -> (Arc<AppliedState>, NodeMachine) {
+    fn machine() -> (Arc<AppliedState>, NodeStateMachine) {
         let shared = AppliedState::new(version::CURRENT).unwrap();
-        let mut machine = NodeMachine(shared.clone());
+        let mut machine = NodeStateMachine(shared.clone());
         enter(&mut machine, 1, vec![Command::Configure(Settings::default()), submit()]);
         assert_eq!(shared.view().state.waiting(), WAITERS as usize);
         (shared, machine)
     }
 
-    fn enter(machine: &mut NodeMachine, index: u64, commands: Vec<Command>) {
+    fn enter(machine: &mut NodeStateMachine, index: u64, commands: Vec<Command>) {
         let entry = LogEntry { now: TimeMs(1_000), commands };
         machine.apply(Position { index, term: 1 }, &encode(&entry)).unwrap();
         machine.batch_done();

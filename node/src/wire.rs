@@ -19,7 +19,7 @@ use crate::pki::Authority;
 /// The subject of a call; numbers are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Kind {
+pub enum CallKind {
     RaftControl = 1,
     RaftAppend = 2,
     RaftSnapshot = 3,
@@ -31,20 +31,20 @@ pub enum Kind {
     ReadBlob = 9,
 }
 
-impl Kind {
+impl CallKind {
     /// The kind of a number.
     pub fn from_number(number: u8) -> Option<Self> {
-        use Kind::*;
+        use CallKind::*;
         [RaftControl, RaftAppend, RaftSnapshot, Report, Forward, ReadLog, Join, OfferBlob, ReadBlob]
             .into_iter()
             .find(|k| *k as u8 == number)
     }
 }
 
-impl Kind {
+impl CallKind {
     /// Many bytes that must not hold up votes and heartbeats: they go over a connection of their own.
     pub fn is_bulk(self) -> bool {
-        matches!(self, Kind::OfferBlob | Kind::ReadBlob)
+        matches!(self, CallKind::OfferBlob | CallKind::ReadBlob)
     }
 }
 

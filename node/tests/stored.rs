@@ -9,8 +9,8 @@ use minicbor::bytes::ByteArray;
 use stint_node::applied_state::LogEntry;
 use stint_node::blobs::message::{BlobChunk, OfferAnswer, OfferBlob, ReadBlob, RegistryRequest};
 use stint_node::wire::{
-    ForwardAnswer, Grant, Kind, Launching, LeaderView, Orders, ReadLog, Refusal, RefusalCode, Reply, Report,
-    ReportAnswer, Request,
+    CallKind, ForwardAnswer, Grant, Launching, LeaderView, Orders, ReadLog, Refusal, RefusalCode, Reply,
+    Report, ReportAnswer, Request,
 };
 use stint_protocol::*;
 use stint_scheduler::{
@@ -312,7 +312,7 @@ fn what_peers_say_of_stored_bytes_is_read_and_written_as_it_was_stored() {
 
 #[test]
 fn the_kinds_of_calls_keep_their_numbers() {
-    use Kind::*;
+    use CallKind::*;
     let kinds = [
         (1, RaftControl),
         (2, RaftAppend),
@@ -326,8 +326,8 @@ fn the_kinds_of_calls_keep_their_numbers() {
     ];
     for (number, kind) in kinds {
         assert_eq!(kind as u8, number, "{kind:?}: a number is never changed, nor given to another call");
-        assert_eq!(Kind::from_number(number), Some(kind));
+        assert_eq!(CallKind::from_number(number), Some(kind));
     }
-    let known = (0..=u8::MAX).filter(|number| Kind::from_number(*number).is_some());
+    let known = (0..=u8::MAX).filter(|number| CallKind::from_number(*number).is_some());
     assert_eq!(known.count(), kinds.len(), "a new call has its number here too");
 }

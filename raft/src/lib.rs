@@ -1,6 +1,6 @@
 //! openraft made ours: a durable log, snapshots and membership for one replicated state machine.
 //!
-//! It knows nothing of tasks: a [`Machine`] applies opaque entries. No openraft type is part of its interface. What
+//! It knows nothing of tasks: a [`StateMachine`] applies opaque entries. No openraft type is part of its interface. What
 //! differs between a real peer and a simulated one comes in from outside: [`Disk`], [`Transport`] and the seed.
 //!
 //! What holds: an entry whose proposal was answered survives any crash of any minority, and of all peers at once if
@@ -38,7 +38,7 @@ pub use error::{
     BarrierError, HandleError, MembershipError, OpenError, ProposeError, TransportError, advice,
 };
 pub use log::disk::{Disk, DiskFile, OpenMode, RealDisk};
-pub use machine::{Capture, Machine};
+pub use machine::{Capture, StateMachine};
 pub use raft::Raft;
 pub use settings::{Profile, Settings, SyncDelay, Timing};
 pub use status::{Role, Status, StatusWatch};

@@ -20,7 +20,7 @@ use crate::types::{
 pub type Capture = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send>;
 
 /// The replicated state machine. All calls come in log order from one task.
-pub trait Machine: Send + 'static {
+pub trait StateMachine: Send + 'static {
     /// What the proposer of an entry gets back.
     type Reply: Send + 'static;
 
@@ -43,13 +43,13 @@ pub trait Machine: Send + 'static {
 
 /// Counts bytes applied since the last snapshot, so that one is taken in time.
 #[derive(Debug)]
-pub(crate) struct Growth {
+pub(crate) struct SnapshotTrigger {
     bytes: AtomicU64,
     limit: u64,
     reached: tokio::sync::Notify,
 }
 
-impl Growth {
+impl SnapshotTrigger {
     pub(crate) fn new(limit: u64) -> Arc<Self> {
         Arc::new(Self { bytes: AtomicU64::new(0), limit, reached: tokio::sync::Notify::new() })
     }
@@ -78,14 +78,14 @@ pub(crate) struct Applier<M> {
     applied: Option<LogId>,
     membership: StoredMembership,
     snapshots: Arc<Snapshots>,
-    growth: Arc<Growth>,
+    growth: Arc<SnapshotTrigger>,
 }
 
 /// A batch of replies that wait for `batch_done`.
 type Replies = Vec<(ApplyResponder<Types>, BoxedReply)>;
 
-impl<M: Machine> Applier<M> {
-    pub(crate) fn new(machine: M, snapshots: Arc<Snapshots>, growth: Arc<Growth>) -> Self {
+impl<M: StateMachine> Applier<M> {
+    pub(crate) fn new(machine: M, snapshots: Arc<Snapshots>, growth: Arc<SnapshotTrigger>) -> Self {
         let membership = StoredMembership::default();
         Self { machine: Mutex::new(machine), applied: None, membership, snapshots, growth }
     }
@@ -127,7 +127,7 @@ impl<M: Machine> Applier<M> {
     }
 }
 
-impl<M: Machine> RaftStateMachine<Types> for Applier<M> {
+impl<M: StateMachine> RaftStateMachine<Types> for Applier<M> {
     type SnapshotData = Body;
     type SnapshotBuilder = Builder;
 

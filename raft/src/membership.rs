@@ -11,7 +11,7 @@ use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::error::MembershipError;
-use crate::machine::Machine;
+use crate::machine::StateMachine;
 use crate::raft::{Raft, leader_of};
 use crate::settings::{CATCH_UP_DEADLINE, CATCH_UP_LAG, MEMBERSHIP_DEADLINE};
 use crate::status::{Role, Status};
@@ -27,13 +27,13 @@ enum Removed {
 }
 
 /// One try's end.
-enum Attempt {
+enum ChangeFailure {
     /// The leader is too new, or another change is not committed yet: soon it may go.
     NotYet,
     Failed(MembershipError),
 }
 
-impl<M: Machine> Raft<M> {
+impl<M: StateMachine> Raft<M> {
     /// Lets a peer receive the log without a vote. Adding a learner again, with another address, updates it; with
     /// another data folder, it begins anew. A voter is refused: with another data folder it must be removed first.
     pub async fn add_learner(&self, id: PeerId, info: PeerInfo) -> Result<(), MembershipError> {
@@ -168,15 +168,15 @@ impl<M: Machine> Raft<M> {
             let attempt = timeout_at(until, self.try_change(change.clone(), removed)).await;
             match attempt {
                 Ok(Ok(())) => return Ok(()),
-                Ok(Err(Attempt::Failed(error))) => return Err(error),
-                Ok(Err(Attempt::NotYet)) if Instant::now() < until => sleep(self.heartbeat()).await,
-                Ok(Err(Attempt::NotYet)) => return Err(MembershipError::InProgress),
+                Ok(Err(ChangeFailure::Failed(error))) => return Err(error),
+                Ok(Err(ChangeFailure::NotYet)) if Instant::now() < until => sleep(self.heartbeat()).await,
+                Ok(Err(ChangeFailure::NotYet)) => return Err(MembershipError::InProgress),
                 Err(_) => return Err(MembershipError::Unknown("not committed in time".into())),
             }
         }
     }
 
-    async fn try_change(&self, change: Change, removed: Removed) -> Result<(), Attempt> {
+    async fn try_change(&self, change: Change, removed: Removed) -> Result<(), ChangeFailure> {
         let retain = removed == Removed::Stay;
         let changed = self.seeded(self.0.core.change_membership(change, retain)).await;
         changed.map(drop).map_err(attempt_error)
@@ -189,18 +189,18 @@ fn successor(status: &Status) -> Option<PeerId> {
     others.min_by_key(|id| status.lag.get(*id).copied().flatten().unwrap_or(u64::MAX)).copied()
 }
 
-fn attempt_error(error: RaftError<Types, ClientWriteError<Types>>) -> Attempt {
+fn attempt_error(error: RaftError<Types, ClientWriteError<Types>>) -> ChangeFailure {
     let error = match error {
-        RaftError::Fatal(error) => return Attempt::Failed(MembershipError::Unknown(error.to_string())),
+        RaftError::Fatal(error) => return ChangeFailure::Failed(MembershipError::Unknown(error.to_string())),
         RaftError::APIError(error) => error,
     };
-    Attempt::Failed(match error {
+    ChangeFailure::Failed(match error {
         ClientWriteError::ForwardToLeader(forward) => {
             MembershipError::NotLeader { leader: leader_of(&forward) }
         }
         ClientWriteError::ChangeMembershipError(
             ChangeMembershipError::UncommittedLeaderLog(_) | ChangeMembershipError::InProgress(_),
-        ) => return Attempt::NotYet,
+        ) => return ChangeFailure::NotYet,
         ClientWriteError::ChangeMembershipError(ChangeMembershipError::LearnerNotFound(missing)) => {
             MembershipError::UnknownPeer(missing.node_id)
         }

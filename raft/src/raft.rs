@@ -22,13 +22,13 @@ use crate::error::{BarrierError, HandleError, MembershipError, OpenError, Propos
 use crate::log::Log;
 use crate::log::driver::Queue;
 use crate::log::segment::segment_number;
-use crate::machine::{Applier, Growth, Machine};
+use crate::machine::{Applier, SnapshotTrigger, StateMachine};
 use crate::settings::{PROPOSALS_IN_FLIGHT_BYTES, PROPOSE_DEADLINE, Settings};
 use crate::snapshot::Snapshots;
 use crate::status::{LastMembers, Status, StatusWatch};
 use crate::store::Store;
 use crate::transfer::Receiver;
-use crate::transport::{CallClass, Network, Transport, Wiring};
+use crate::transport::{CallClass, Network, NetworkContext, Transport};
 use crate::types::{Core, Payload, PeerId, PeerInfo, Scope, Types, seeded};
 use crate::wire::{self, Answer, Envelope, Request};
 
@@ -38,15 +38,15 @@ const PERMIT_BYTES: usize = 1024;
 const LONGEST_DEADLINE: Duration = Duration::from_secs(3600);
 
 /// A handle on one peer; cheap to copy. The peer runs until `stop`.
-pub struct Raft<M: Machine>(pub(crate) Arc<Inner<M>>);
+pub struct Raft<M: StateMachine>(pub(crate) Arc<Inner<M>>);
 
-impl<M: Machine> Clone for Raft<M> {
+impl<M: StateMachine> Clone for Raft<M> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-pub(crate) struct Inner<M: Machine> {
+pub(crate) struct Inner<M: StateMachine> {
     pub(crate) id: PeerId,
     pub(crate) core: Core<M>,
     settings: Settings,
@@ -60,13 +60,13 @@ pub(crate) struct Inner<M: Machine> {
     growth_task: AbortHandle,
 }
 
-impl<M: Machine> Drop for Inner<M> {
+impl<M: StateMachine> Drop for Inner<M> {
     fn drop(&mut self) {
         self.growth_task.abort();
     }
 }
 
-impl<M: Machine> Raft<M> {
+impl<M: StateMachine> Raft<M> {
     /// Opens the data folder `dir` (made when missing), brings the machine up to what is known to be committed, and
     /// takes part in the cluster. A new folder waits for `bootstrap` or for a leader that adds it.
     ///
@@ -87,10 +87,10 @@ impl<M: Machine> Raft<M> {
         let failures = log.failures();
         let snapshots =
             Snapshots::open(settings.disk.clone(), snapshot_dir, settings.inline_io, queue.clone())?;
-        let growth = Growth::new(settings.snapshot_every_bytes);
+        let growth = SnapshotTrigger::new(settings.snapshot_every_bytes);
         let snapshots = Arc::new(snapshots);
         let applier = Applier::new(machine, snapshots.clone(), growth.clone());
-        let wiring = Wiring::new(id, &settings, transport);
+        let wiring = NetworkContext::new(id, &settings, transport);
         let seed = AtomicU64::new(settings.rng_seed.unwrap_or_else(system_seed));
 
         let network = Network(wiring.clone());
@@ -324,7 +324,7 @@ fn refuse_missing_log(
     Ok(())
 }
 
-fn watch_growth<M: Machine>(core: Core<M>, growth: Arc<Growth>, seed: u64) -> AbortHandle {
+fn watch_growth<M: StateMachine>(core: Core<M>, growth: Arc<SnapshotTrigger>, seed: u64) -> AbortHandle {
     let watch = async move {
         loop {
             growth.reached().await;

@@ -1,5 +1,5 @@
 //! A disk in memory that outlives its peer and, when the power goes, keeps only parts of what was not synced, out of
-//! order. Files remember what is durable and what was written since. What goes wrong meanwhile is its user's [`Trouble`].
+//! order. Files remember what is durable and what was written since. What goes wrong meanwhile is its user's [`DiskFaults`].
 //!
 //! For simulators and tests: behind a feature that no release has.
 

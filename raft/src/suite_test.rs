@@ -7,7 +7,7 @@ use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{StorageError, alias};
 
 use crate::log::Log;
-use crate::machine::{Applier, Capture, Growth, Machine};
+use crate::machine::{Applier, Capture, SnapshotTrigger, StateMachine};
 use crate::settings::Settings;
 use crate::snapshot::Snapshots;
 use crate::store::Store;
@@ -17,7 +17,7 @@ use crate::types::{Position, Types, seeded};
 #[derive(Default)]
 struct Kept(Arc<Mutex<Vec<u8>>>);
 
-impl Machine for Kept {
+impl StateMachine for Kept {
     type Reply = ();
 
     fn apply(&mut self, _at: Position, data: &[u8]) -> Result<(), String> {
@@ -52,7 +52,7 @@ impl StoreBuilder<Types, Store, Applier<Kept>, tempfile::TempDir> for RealStore 
         let snapshot_dir = dir.path().join("snapshots");
         Snapshots::any(settings.disk.as_ref(), &snapshot_dir).unwrap();
         let snapshots = Snapshots::open(settings.disk.clone(), snapshot_dir, false, log.queue()).unwrap();
-        let applier = Applier::new(Kept::default(), Arc::new(snapshots), Growth::new(u64::MAX));
+        let applier = Applier::new(Kept::default(), Arc::new(snapshots), SnapshotTrigger::new(u64::MAX));
         Ok((dir, Store(Arc::new(log)), applier))
     }
 }

@@ -7,7 +7,7 @@ use openraft::async_runtime::WatchReceiver;
 use tokio::sync::Mutex;
 
 use crate::error::HandleError;
-use crate::machine::Machine;
+use crate::machine::StateMachine;
 use crate::settings::MAX_SNAPSHOT_BYTES;
 use crate::snapshot::{Body, Incoming, Snapshots};
 use crate::types::{Core, Snapshot, Vote};
@@ -46,7 +46,7 @@ impl Receiver {
         Self { snapshots, state: Mutex::default() }
     }
 
-    pub(crate) async fn receive<M: Machine>(
+    pub(crate) async fn receive<M: StateMachine>(
         &self,
         core: &Core<M>,
         chunk: ChunkCode,
@@ -111,7 +111,11 @@ impl State {
     }
 }
 
-async fn install<M: Machine>(core: &Core<M>, chunk: &ChunkCode, body: Body) -> Result<Vote, HandleError> {
+async fn install<M: StateMachine>(
+    core: &Core<M>,
+    chunk: &ChunkCode,
+    body: Body,
+) -> Result<Vote, HandleError> {
     let snapshot = Snapshot { meta: chunk.meta(), snapshot: body };
     let installed = core.install_full_snapshot(chunk.vote.into(), snapshot).await;
     installed.map(|response| response.vote).map_err(|error| HandleError::Stopped(error.to_string()))

@@ -53,7 +53,7 @@ pub trait Transport: Send + Sync + 'static {
 }
 
 /// What is shared by all connections of this peer.
-pub(crate) struct Wiring {
+pub(crate) struct NetworkContext {
     id: PeerId,
     cluster: String,
     transport: Arc<dyn Transport>,
@@ -63,7 +63,7 @@ pub(crate) struct Wiring {
     members: OnceLock<openraft::alias::WatchReceiverOf<Types, openraft::RaftMetrics<Types>>>,
 }
 
-impl Wiring {
+impl NetworkContext {
     pub(crate) fn new(id: PeerId, settings: &Settings, transport: Arc<dyn Transport>) -> Arc<Self> {
         Arc::new(Self {
             id,
@@ -90,11 +90,11 @@ impl Wiring {
 }
 
 /// Makes connections for openraft.
-pub(crate) struct Network(pub(crate) Arc<Wiring>);
+pub(crate) struct Network(pub(crate) Arc<NetworkContext>);
 
 /// One peer as openraft reaches it, for one class of requests.
 pub(crate) struct Connection {
-    wiring: Arc<Wiring>,
+    wiring: Arc<NetworkContext>,
     peer: PeerId,
     info: PeerInfo,
     append_class: CallClass,

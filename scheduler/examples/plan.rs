@@ -56,7 +56,7 @@ impl Bench {
 
     fn apply(&mut self, command: Command) {
         self.now += 1;
-        apply(&mut self.state, Stamped { now: TimeMs(self.now), command }).unwrap();
+        apply(&mut self.state, StampedCommand { now: TimeMs(self.now), command }).unwrap();
     }
 
     /// Queues tasks, `same` of one shape each: each submit has a spec of its own.

@@ -24,7 +24,7 @@ use crate::state::State;
 
 /// A command with the leader's time.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Stamped {
+pub struct StampedCommand {
     #[n(0)]
     pub now: TimeMs,
     #[n(1)]
@@ -34,7 +34,7 @@ pub struct Stamped {
 /// Applies one command. A rejection leaves the state as it was but for the passing of time.
 ///
 /// Equal states and commands give equal states and answers on every replica.
-pub fn apply(state: &mut State, stamped: Stamped) -> Result<Vec<Change>, Rejection> {
+pub fn apply(state: &mut State, stamped: StampedCommand) -> Result<Vec<Change>, Rejection> {
     let mut changes = Vec::new();
     state.time = state.time.max(stamped.now);
     promote_due(state);

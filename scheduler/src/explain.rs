@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use stint_protocol::{NodeId, TaskId};
 
 use crate::node::Node;
-use crate::plan::{Missing, choose_runtime, missing, names_of as words_of};
+use crate::plan::{UnfitReason, choose_runtime, missing, names_of as words_of};
 use crate::state::State;
 use crate::task::{StopReason, SuspendReason, Task, TaskState};
 
@@ -78,14 +78,14 @@ fn last_end(task: &Task) -> String {
 }
 
 fn explain_waiting(state: &State, id: TaskId, task: &Task, reachable: &BTreeSet<NodeId>) -> Explanation {
-    let views: Vec<(&Node, Vec<Lack>)> =
+    let views: Vec<(&Node, Vec<NodeUnfitReason>)> =
         state.nodes().map(|node| (&**node, lacks(state, node, task, reachable))).collect();
     let own_place = state.queue_key(id, task);
     let ahead = state.queued_keys(task.spec.class).take_while(|key| **key < own_place).count() as u64;
     let nodes = views.iter().map(|(node, lacks)| NodeReason {
         node: node.id,
         name: node.name.clone(),
-        missing: lacks.iter().map(Lack::message).collect(),
+        missing: lacks.iter().map(NodeUnfitReason::message).collect(),
     });
     Explanation {
         summary: summary(task, &views, ahead),
@@ -95,49 +95,49 @@ fn explain_waiting(state: &State, id: TaskId, task: &Task, reachable: &BTreeSet<
     }
 }
 
-enum Lack {
+enum NodeUnfitReason {
     Unreachable,
-    Of(Missing),
+    Of(UnfitReason),
     /// No runtime fits; with what the node says of those it cannot use.
-    Runtime(Missing, Vec<String>),
+    Runtime(UnfitReason, Vec<String>),
 }
 
-impl Lack {
+impl NodeUnfitReason {
     fn message(&self) -> String {
         match self {
-            Lack::Unreachable => "does not report to the leader".into(),
-            Lack::Of(missing) => missing.to_string(),
-            Lack::Runtime(missing, why) if why.is_empty() => missing.to_string(),
-            Lack::Runtime(missing, why) => format!("{missing} ({})", why.join("; ")),
+            NodeUnfitReason::Unreachable => "does not report to the leader".into(),
+            NodeUnfitReason::Of(missing) => missing.to_string(),
+            NodeUnfitReason::Runtime(missing, why) if why.is_empty() => missing.to_string(),
+            NodeUnfitReason::Runtime(missing, why) => format!("{missing} ({})", why.join("; ")),
         }
     }
 
     fn is_busy(&self) -> bool {
-        matches!(self, Lack::Of(missing) if missing.is_busy())
+        matches!(self, NodeUnfitReason::Of(missing) if missing.is_busy())
     }
 }
 
-fn lacks(state: &State, node: &Node, task: &Task, reachable: &BTreeSet<NodeId>) -> Vec<Lack> {
-    let mut lacks: Vec<Lack> = Vec::new();
+fn lacks(state: &State, node: &Node, task: &Task, reachable: &BTreeSet<NodeId>) -> Vec<NodeUnfitReason> {
+    let mut lacks: Vec<NodeUnfitReason> = Vec::new();
     if !reachable.contains(&node.id) {
-        lacks.push(Lack::Unreachable);
+        lacks.push(NodeUnfitReason::Unreachable);
     }
-    lacks.extend(missing(state, node, &task.spec).into_iter().map(Lack::Of));
+    lacks.extend(missing(state, node, &task.spec).into_iter().map(NodeUnfitReason::Of));
     if let Err(runtime) = choose_runtime(state, node, &task.spec) {
         let why = unusable(node, &runtime);
-        lacks.push(Lack::Runtime(runtime, why));
+        lacks.push(NodeUnfitReason::Runtime(runtime, why));
     }
     lacks
 }
 
 /// What a node says of the runtimes that it lacks.
-fn unusable(node: &Node, missing: &Missing) -> Vec<String> {
-    let Missing::Runtime(wanted) = missing else { return Vec::new() };
+fn unusable(node: &Node, missing: &UnfitReason) -> Vec<String> {
+    let UnfitReason::Runtime(wanted) = missing else { return Vec::new() };
     let of = |problem: &&String| wanted.iter().any(|r| problem.starts_with(&format!("runtime {r}: ")));
     node.problems.iter().filter(of).cloned().collect()
 }
 
-fn summary(task: &Task, views: &[(&Node, Vec<Lack>)], ahead: u64) -> String {
+fn summary(task: &Task, views: &[(&Node, Vec<NodeUnfitReason>)], ahead: u64) -> String {
     let class = task.spec.class;
     if views.is_empty() {
         return "no node is a member of this cluster".into();
@@ -145,9 +145,11 @@ fn summary(task: &Task, views: &[(&Node, Vec<Lack>)], ahead: u64) -> String {
     if views.iter().any(|(_, lacks)| lacks.is_empty()) {
         return format!("a node fits; it starts with the next plan ({ahead} of class {class} come first)");
     }
-    let only_busy = |(_, lacks): &&(&Node, Vec<Lack>)| lacks.iter().all(Lack::is_busy);
-    let is_held = |lacks: &[Lack]| lacks.iter().any(|lack| matches!(lack, Lack::Of(Missing::Held { .. })));
-    let able: Vec<&(&Node, Vec<Lack>)> = views.iter().filter(only_busy).collect();
+    let only_busy = |(_, lacks): &&(&Node, Vec<NodeUnfitReason>)| lacks.iter().all(NodeUnfitReason::is_busy);
+    let is_held = |lacks: &[NodeUnfitReason]| {
+        lacks.iter().any(|lack| matches!(lack, NodeUnfitReason::Of(UnfitReason::Held { .. })))
+    };
+    let able: Vec<&(&Node, Vec<NodeUnfitReason>)> = views.iter().filter(only_busy).collect();
     let backing_off = able.iter().filter(|(_, lacks)| is_held(lacks)).count();
     let why = match backing_off {
         0 => "all busy now".to_owned(),
@@ -162,7 +164,7 @@ fn summary(task: &Task, views: &[(&Node, Vec<Lack>)], ahead: u64) -> String {
     }
 }
 
-fn advice(task: &Task, views: &[(&Node, Vec<Lack>)]) -> Vec<String> {
+fn advice(task: &Task, views: &[(&Node, Vec<NodeUnfitReason>)]) -> Vec<String> {
     if views.iter().any(|(_, lacks)| lacks.is_empty()) {
         return Vec::new();
     }
@@ -177,31 +179,33 @@ fn advice(task: &Task, views: &[(&Node, Vec<Lack>)]) -> Vec<String> {
     lines
 }
 
-fn unblock(node: &Node, lack: &Lack) -> String {
+fn unblock(node: &Node, lack: &NodeUnfitReason) -> String {
     let name = &node.name;
     match lack {
-        Lack::Unreachable => format!("would start if node {name} were back"),
-        Lack::Of(Missing::Cordoned | Missing::Draining) => {
+        NodeUnfitReason::Unreachable => format!("would start if node {name} were back"),
+        NodeUnfitReason::Of(UnfitReason::Cordoned | UnfitReason::Draining) => {
             format!("would start on {name} after `stint node resume {name}`")
         }
-        Lack::Of(Missing::Held { .. }) => {
+        NodeUnfitReason::Of(UnfitReason::Held { .. }) => {
             format!(
                 "would start on {name} once it can start tasks again: `stint node resume {name}` when that is mended"
             )
         }
-        Lack::Of(Missing::Label { key, wanted, .. }) => {
+        NodeUnfitReason::Of(UnfitReason::Label { key, wanted, .. }) => {
             format!("would start on {name} if it had label {key}={wanted}")
         }
-        Lack::Of(Missing::Class(class)) => {
+        NodeUnfitReason::Of(UnfitReason::Class(class)) => {
             format!("would start on {name} if its config offered class {class}")
         }
-        Lack::Runtime(Missing::Runtime(runtimes), _) => {
+        NodeUnfitReason::Runtime(UnfitReason::Runtime(runtimes), _) => {
             format!("would start on {name} if it offered one of: {}", words_of(runtimes))
         }
-        Lack::Of(missing @ Missing::Gpus { need, free, .. }) if missing.is_busy() => {
+        NodeUnfitReason::Of(missing @ UnfitReason::Gpus { need, free, .. }) if missing.is_busy() => {
             format!("would start on {name} if {} GPU(s) were freed", need - free)
         }
-        Lack::Of(missing) if missing.is_busy() => format!("would start on {name} when a task there ends"),
-        Lack::Of(missing) | Lack::Runtime(missing, _) => format!("{name}: {missing}"),
+        NodeUnfitReason::Of(missing) if missing.is_busy() => {
+            format!("would start on {name} when a task there ends")
+        }
+        NodeUnfitReason::Of(missing) | NodeUnfitReason::Runtime(missing, _) => format!("{name}: {missing}"),
     }
 }

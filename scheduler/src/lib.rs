@@ -16,7 +16,7 @@ mod snapshot;
 mod state;
 mod task;
 
-pub use apply::{Stamped, apply};
+pub use apply::{StampedCommand, apply};
 pub use check::check;
 pub use command::{
     Admit, Change, Command, KeepBlob, RegisterImage, RegisterNode, Rejection, Submit, UpdateSettings,

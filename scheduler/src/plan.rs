@@ -13,7 +13,7 @@ use crate::state::State;
 use crate::task::TaskState;
 
 use capacity::FreeCapacity;
-pub(crate) use filter::{Missing, choose_runtime, missing, names_of};
+pub(crate) use filter::{UnfitReason, choose_runtime, missing, names_of};
 
 /// Waiting tasks of one class that a plan looks at without placing one: bounds the cost of a plan when the
 /// queue is long and nothing in it fits. Tasks of a shape that was tried already are not counted twice.

@@ -6,7 +6,7 @@ use stint_scheduler::*;
 
 fn run(state: &mut State, command: Command) {
     let now = TimeMs(state.time().0 + 10);
-    apply(state, Stamped { now, command }).unwrap();
+    apply(state, StampedCommand { now, command }).unwrap();
 }
 
 fn heavy(task: u128) -> Command {

@@ -16,7 +16,7 @@ const MORE_KIB: u64 = 6 * 1024;
 
 fn large() -> State {
     let mut state = State::default();
-    let mut run = |command| apply(&mut state, Stamped { now: TimeMs(1_000), command }).unwrap();
+    let mut run = |command| apply(&mut state, StampedCommand { now: TimeMs(1_000), command }).unwrap();
     run(Command::Configure(Settings::default()));
     for number in 1..=SUBMITS {
         let class = Class::CpuShort;

@@ -155,7 +155,7 @@ impl Run {
     }
 
     fn apply(&mut self, command: Command) -> Result<Vec<Change>, Rejection> {
-        let stamped = Stamped { now: TimeMs(self.now), command };
+        let stamped = StampedCommand { now: TimeMs(self.now), command };
         let bytes = minicbor::to_vec(&stamped).unwrap();
         let result = apply(&mut self.state, stamped);
         let same = apply(&mut self.replica, minicbor::decode(&bytes).unwrap());
@@ -391,7 +391,7 @@ proptest! {
         prop_assert!(same(&restored, &read_snapshot(Dripping::new(&bytes, piece)).unwrap()));
         // It goes on as the one it was taken from.
         let all = PlanInput { reachable: (1..5).map(NodeId).collect() };
-        let later = Stamped { now: TimeMs(run.now + 100_000), command: Command::Tick };
+        let later = StampedCommand { now: TimeMs(run.now + 100_000), command: Command::Tick };
         apply(&mut restored, later.clone()).unwrap();
         apply(&mut run.state, later).unwrap();
         prop_assert_eq!(plan(&restored, &all), plan(&run.state, &all));

@@ -527,7 +527,7 @@ fn only_the_registry_pins() {
     let Command::Submit(mut submit) = small_submit(8, Class::CpuShort) else { panic!("a submit") };
     submit.spec = SharedSpec::new(TaskSpec { pinned: Some(pinned()), ..TaskSpec::clone(&submit.spec) });
     let (now, first) = (state.time(), submit.first);
-    apply(&mut state, Stamped { now, command: Command::Submit(submit) }).unwrap();
+    apply(&mut state, StampedCommand { now, command: Command::Submit(submit) }).unwrap();
     check(&state).unwrap();
     assert_eq!(state.task(first).unwrap().spec.pinned, None);
 }
@@ -675,7 +675,7 @@ fn with_images() -> State {
     let mut state = without_images();
     let mut run = |command: Command| {
         let now = state.time();
-        apply(&mut state, Stamped { now, command }).unwrap();
+        apply(&mut state, StampedCommand { now, command }).unwrap();
         check(&state).unwrap();
     };
     for node in 1..=2 {
@@ -739,7 +739,7 @@ fn a_snapshot_is_read_and_written_as_it_was_stored() {
     assert_same(name, &encode_snapshot(&state), &stored);
 
     // The keys are there too: a submit under one of them is repeated, not done again.
-    let again = Stamped { now: state.time(), command: small_submit(4, Class::CpuLong) };
+    let again = StampedCommand { now: state.time(), command: small_submit(4, Class::CpuLong) };
     let repeated = Change::Submitted { first: TaskId(4 << 16), count: 2, repeated: true };
     assert_eq!(apply(&mut state, again).unwrap(), [repeated]);
 }
@@ -770,7 +770,7 @@ fn with_limits() -> State {
         Command::RecordEnds { node: NodeId(2), ends: vec![end] },
     ] {
         let now = state.time();
-        apply(&mut state, Stamped { now, command }).unwrap();
+        apply(&mut state, StampedCommand { now, command }).unwrap();
         check(&state).unwrap();
     }
     state
@@ -801,7 +801,7 @@ fn with_suspended() -> State {
     ] {
         assert!(command.needs() > version::CURRENT, "nobody can ask for it yet");
         let now = state.time();
-        apply(&mut state, Stamped { now, command }).unwrap();
+        apply(&mut state, StampedCommand { now, command }).unwrap();
         check(&state).unwrap();
     }
     state
@@ -836,7 +836,7 @@ fn with_comment() -> State {
         Command::Submit(submit),
     ] {
         let now = state.time();
-        apply(&mut state, Stamped { now, command }).unwrap();
+        apply(&mut state, StampedCommand { now, command }).unwrap();
         check(&state).unwrap();
     }
     state
@@ -849,7 +849,7 @@ fn with_changed_settings() -> State {
     for to in [every_setting(), again] {
         let now = state.time();
         let command = Command::UpdateSettings(UpdateSettings { to, if_revision: None, by: operator() });
-        apply(&mut state, Stamped { now, command }).unwrap();
+        apply(&mut state, StampedCommand { now, command }).unwrap();
         check(&state).unwrap();
     }
     state

@@ -13,8 +13,8 @@ mod pair_cut;
 mod partition;
 mod pause;
 mod power;
+mod restart_next;
 mod slurm;
-mod turn;
 mod upgrade;
 mod watchdog;
 
@@ -68,7 +68,7 @@ const KINDS: &[(&str, Draw)] = &[
     ("membership", operator::membership),
     ("transfer", operator::transfer),
     ("isolate-leader-and-one", pair_cut::leader_and_one),
-    ("restart-next", turn::restart_next),
+    ("restart-next", restart_next::restart_next),
     ("power-all", power::all),
     ("upgrade-next", upgrade::next),
     ("slurm-down", slurm::down),

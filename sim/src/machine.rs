@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use stint_executor::watchdog::{Action, Limits, Watchdog, Why};
+use stint_executor::watchdog::{Action, AttemptTimes, StopCause, Watchdog};
 use stint_executor::{HostEvent, Launch, StopReason};
 use stint_node::clock::Clock;
 use stint_protocol::{AttemptEnd, BootMs, EndKind, LeaseId, NodeOffer};
@@ -221,7 +221,7 @@ impl Inner {
     /// A launch that no watchdog has seen is stopped: it never ran.
     pub(crate) fn forget_waiting(&mut self, lease: LeaseId, reason: StopReason) {
         let Some(launch) = self.waiting.remove(&lease) else { return };
-        let kind = Why::from(reason).end_kind();
+        let kind = StopCause::from(reason).end_kind();
         let end = AttemptEnd::new(lease, kind, String::new(), 0);
         let at = self.parts.clock.boot();
         self.attempts.insert(lease, Attempt { launch, phase: Phase::Gone { end, at } });
@@ -270,7 +270,7 @@ impl Inner {
         for action in self.watchdog.tick(now) {
             match action {
                 Action::Term(lease, _) => self.on_term(lease, now),
-                Action::Kill(_, Why::LeaseOver) if self.parts.plant == Some(Plant::LateKill) => {}
+                Action::Kill(_, StopCause::LeaseOver) if self.parts.plant == Some(Plant::LateKill) => {}
                 Action::Kill(lease, _) => self.on_kill(lease, now),
             }
         }
@@ -309,7 +309,7 @@ impl Inner {
 
     /// The attempt is gone. Some ends are told later.
     fn end(&mut self, lease: LeaseId, now: BootMs, own: EndKind) {
-        let kind = self.watchdog.exited(lease).map_or(own, Why::end_kind);
+        let kind = self.watchdog.exited(lease).map_or(own, StopCause::end_kind);
         let late_ms = if self.parts.rng.one_in(8) { self.parts.rng.between(1, LATE_MS) } else { 0 };
         self.gone(lease, now, kind, now.plus(late_ms));
         self.tell_due(now);
@@ -382,8 +382,8 @@ impl Inner {
     }
 }
 
-fn limits(launch: &Launch, kill_margin_ms: u64, deadline: BootMs, started_at: BootMs) -> Limits {
-    Limits {
+fn limits(launch: &Launch, kill_margin_ms: u64, deadline: BootMs, started_at: BootMs) -> AttemptTimes {
+    AttemptTimes {
         deadline,
         grace_ms: launch.spec.stop_grace_ms,
         kill_margin_ms,

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use stint_node::leader::NotDone;
+use stint_node::leader::ProposalError;
 use stint_node::node::Node;
 use stint_node::peers::PeerAddress;
-use stint_node::wire::{ForwardAnswer, Kind, Reply, Request, decode, encode};
+use stint_node::wire::{CallKind, ForwardAnswer, Reply, Request, decode, encode};
 use stint_protocol::{Version, version};
 use stint_raft::{MembershipError, PeerInfo};
 use stint_scheduler::{Admit, Command};
@@ -59,7 +59,7 @@ async fn found(node: &Node, members: &Members, rules: &ClusterRules) -> Result<(
     loop {
         match node.leader.propose(first_commands(members, rules)).await {
             Ok(_) => break,
-            Err(NotDone::NotLeader) => sleep(PAUSE).await,
+            Err(ProposalError::NotLeader) => sleep(PAUSE).await,
             Err(error) => return Err(error.into()),
         }
     }
@@ -92,7 +92,7 @@ async fn enlist(node: &Node) -> Result<(), Failed> {
     loop {
         let request = encode(&Request::Enlist(node.id));
         let to = PeerAddress::any(&address_of(1));
-        let answer = node.peers.call(&to, Kind::Forward, request, ENLIST_DEADLINE).await;
+        let answer = node.peers.call(&to, CallKind::Forward, request, ENLIST_DEADLINE).await;
         if let Ok(body) = answer
             && let Ok(ForwardAnswer::Reply(Reply::Done { index })) = decode(&body)
         {

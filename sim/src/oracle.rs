@@ -54,11 +54,11 @@ impl Start {
 #[derive(Clone)]
 pub struct Oracle {
     time: WorldTime,
-    book: Arc<Mutex<Book>>,
+    book: Arc<Mutex<OracleState>>,
 }
 
 #[derive(Default)]
-struct Book {
+struct OracleState {
     trace: Trace,
     one_leader: OneLeader,
     same_state: SameState,
@@ -76,7 +76,7 @@ struct Book {
     violation: Option<Violation>,
 }
 
-impl Book {
+impl OracleState {
     fn note(&mut self, at_ms: u64, result: Result<(), String>, rule: &'static str) {
         if let Err(what) = result {
             self.violate(at_ms, Violation { severity: Severity::Safety, rule, what });
@@ -106,11 +106,11 @@ impl Book {
 impl Oracle {
     /// Has seen nothing yet. The cluster's leaders wait for this margin beyond a lease.
     pub fn new(time: WorldTime, lease_margin_ms: u64) -> Self {
-        let book = Book { released: Released::new(lease_margin_ms), ..Book::default() };
+        let book = OracleState { released: Released::new(lease_margin_ms), ..OracleState::default() };
         Self { time, book: Arc::new(Mutex::new(book)) }
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
+    fn book(&self) -> MutexGuard<'_, OracleState> {
         self.book.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
@@ -185,7 +185,7 @@ impl Oracle {
         book.note(now, seen, "the cluster's version only grows, with every member");
     }
 
-    fn on_outcomes(&self, now: u64, book: &mut Book, state: &State) {
+    fn on_outcomes(&self, now: u64, book: &mut OracleState, state: &State) {
         match book.kept.seen(state) {
             Ok(new) => {
                 for (task, outcome) in new {

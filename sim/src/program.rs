@@ -19,13 +19,13 @@ pub struct Program {
 
 /// Why it does not even start.
 pub fn spawn_failure(lease: LeaseId, rules: &Workload) -> Option<EndKind> {
-    match ways(lease, rules) {
-        Ways::CannotStart(kind) => Some(kind),
+    match behaviour(lease, rules) {
+        Behaviour::CannotStart(kind) => Some(kind),
         _ => None,
     }
 }
 
-enum Ways {
+enum Behaviour {
     Succeeds,
     Hangs,
     Fails(EndKind),
@@ -33,26 +33,26 @@ enum Ways {
 }
 
 /// The same for every attempt of a task, but for failures that lie with the machine.
-fn ways(lease: LeaseId, rules: &Workload) -> Ways {
+fn behaviour(lease: LeaseId, rules: &Workload) -> Behaviour {
     let task = lease.task.0;
     let mut rng = SeededRng::new(task as u64 ^ (task >> 64) as u64, 0x5000);
     let percent = rng.below(100);
     if percent < rules.hanging_percent {
-        return Ways::Hangs;
+        return Behaviour::Hangs;
     }
     if percent >= rules.hanging_percent + rules.failing_percent {
-        return Ways::Succeeds;
+        return Behaviour::Succeeds;
     }
     let first = lease.attempt == 1;
     match rng.below(10) {
-        0..=3 => Ways::Fails(EndKind::Exited(rng.between(1, 255) as i32)),
-        4 => Ways::Fails(EndKind::Signalled(11)),
-        5 | 6 => Ways::Fails(EndKind::OutOfMemory),
-        7 => Ways::CannotStart(EndKind::NotRunnable),
+        0..=3 => Behaviour::Fails(EndKind::Exited(rng.between(1, 255) as i32)),
+        4 => Behaviour::Fails(EndKind::Signalled(11)),
+        5 | 6 => Behaviour::Fails(EndKind::OutOfMemory),
+        7 => Behaviour::CannotStart(EndKind::NotRunnable),
         // These lie with the machine: another attempt may do better.
-        8 if first => Ways::CannotStart(EndKind::StartFailed),
-        9 if first => Ways::Fails(EndKind::StartFailed),
-        _ => Ways::Succeeds,
+        8 if first => Behaviour::CannotStart(EndKind::StartFailed),
+        9 if first => Behaviour::Fails(EndKind::StartFailed),
+        _ => Behaviour::Succeeds,
     }
 }
 
@@ -60,10 +60,10 @@ impl Program {
     /// Begins now.
     pub fn drawn(lease: LeaseId, rules: &Workload, rng: &mut SeededRng, now: BootMs) -> Self {
         let run_ms = if rules.run_ms.is_empty() { 0 } else { rng.within(*rng.clone().pick(&rules.run_ms)) };
-        let (hangs, end) = match ways(lease, rules) {
-            Ways::Succeeds => (false, EndKind::Exited(0)),
-            Ways::Hangs => (true, EndKind::Exited(0)),
-            Ways::Fails(kind) | Ways::CannotStart(kind) => (false, kind),
+        let (hangs, end) = match behaviour(lease, rules) {
+            Behaviour::Succeeds => (false, EndKind::Exited(0)),
+            Behaviour::Hangs => (true, EndKind::Exited(0)),
+            Behaviour::Fails(kind) | Behaviour::CannotStart(kind) => (false, kind),
         };
         let ends_at = (!hangs).then(|| now.plus(run_ms));
         Self { since: now, ends_at, end, obeys_term: !rng.one_in(3), dies_at: None }

@@ -46,7 +46,7 @@ const STALE_MS: Range = Range(0, 40);
 
 /// What is wrong with Slurm now; faults set it.
 #[derive(Clone, Default)]
-pub struct Trouble {
+pub struct SlurmFaults {
     /// No controller answers.
     pub down: bool,
     /// One that was just started answers, and knows of no job yet.
@@ -75,7 +75,7 @@ struct Inner {
     plant: Option<Plant>,
     /// Jobs that run at a time.
     slots: usize,
-    trouble: Trouble,
+    trouble: SlurmFaults,
     arriving: Vec<(u64, JobId, Job)>,
     jobs: BTreeMap<JobId, Job>,
     last_job: u64,
@@ -118,7 +118,7 @@ impl SlurmWorld {
             rules,
             plant,
             slots: slots as usize,
-            trouble: Trouble::default(),
+            trouble: SlurmFaults::default(),
             arriving: Vec::new(),
             jobs: BTreeMap::new(),
             last_job: 0,
@@ -133,7 +133,7 @@ impl SlurmWorld {
     }
 
     /// Changes what is wrong.
-    pub fn trouble(&self, change: impl FnOnce(&mut Trouble)) {
+    pub fn set_faults(&self, change: impl FnOnce(&mut SlurmFaults)) {
         change(&mut self.inner().trouble);
     }
 

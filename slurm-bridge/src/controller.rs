@@ -7,7 +7,7 @@ mod time;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use stint_executor::watchdog::{Action, Limits, Watchdog};
+use stint_executor::watchdog::{Action, AttemptTimes, Watchdog};
 use stint_executor::{HostEvent, Launch, RunningAttempt, StopReason};
 use stint_protocol::{AttemptEnd, BootMs, EndKind, LeaseId};
 
@@ -164,8 +164,8 @@ impl JobController {
         self.timing.kill_margin_ms + self.timing.guard_ms
     }
 
-    fn limits(&self, record: &JobRecord, deadline: BootMs) -> Limits {
-        Limits {
+    fn limits(&self, record: &JobRecord, deadline: BootMs) -> AttemptTimes {
+        AttemptTimes {
             deadline,
             grace_ms: record.grace_ms,
             kill_margin_ms: self.reserve_ms(),

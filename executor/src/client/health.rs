@@ -5,11 +5,11 @@ use stint_protocol::Runtime as Kind;
 use crate::client::state::ClientState;
 use crate::host::{HostHealth, Sandbox};
 use crate::refusal::Refusal;
-use crate::runtimes::{Permits, Runtime};
+use crate::runtimes::{HostCapabilities, NodeRuntime};
 
 impl ClientState {
     /// A runtime that the operator enabled.
-    pub fn enabled(&self, kind: Kind) -> Result<&dyn Runtime, Refusal> {
+    pub fn enabled(&self, kind: Kind) -> Result<&dyn NodeRuntime, Refusal> {
         match self.runtimes.get(&kind) {
             Some(runtime) => Ok(runtime.as_ref()),
             None => Err(Refusal::start_failed(self.not_enabled(kind))),
@@ -25,18 +25,18 @@ impl ClientState {
     }
 
     /// Whether a runtime can be used here now, else why not and what to do.
-    pub fn usable(&self, kind: Kind) -> Result<&dyn Runtime, Refusal> {
+    pub fn usable(&self, kind: Kind) -> Result<&dyn NodeRuntime, Refusal> {
         let runtime = self.enabled(kind)?;
         runtime.probe(self.permits()).map_err(Refusal::start_failed)?;
         Ok(runtime)
     }
 
     /// What the watchdog found that this host permits.
-    pub fn permits(&self) -> Permits {
+    pub fn permits(&self) -> HostCapabilities {
         let state = self.lock();
-        let Some(hello) = &state.hello else { return Permits::default() };
+        let Some(hello) = &state.hello else { return HostCapabilities::default() };
         let pid_namespaces = hello.sandbox == Sandbox::PidNamespace && hello.own_proc;
-        Permits { pid_namespaces, jails: hello.jails }
+        HostCapabilities { pid_namespaces, jails: hello.jails }
     }
 
     pub fn health(&self) -> HostHealth {

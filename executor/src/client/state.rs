@@ -16,7 +16,7 @@ use crate::host::{
     StopReason,
 };
 use crate::refusal::Refusal;
-use crate::runtimes::{self, Holds, Runtimes};
+use crate::runtimes::{self, HasAttempt, Runtimes};
 use crate::settings::HostSettings;
 use crate::shim_api::layout::Layout;
 use crate::shim_api::wire::{Hello, ToShim};
@@ -315,7 +315,7 @@ impl ClientState {
     }
 
     /// Says whether an attempt has not ended.
-    pub fn holds(self: &Arc<Self>) -> Holds {
+    pub fn holds(self: &Arc<Self>) -> HasAttempt {
         let shared = self.clone();
         Arc::new(move |lease| shared.lock().running.contains_key(&lease))
     }

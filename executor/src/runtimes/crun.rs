@@ -11,7 +11,7 @@ use std::sync::Arc;
 use stint_protocol::{Allowance, Runtime as Kind, TaskSpec};
 
 use super::request::{self, DEFAULTS, INSIDE};
-use super::{Permits, Runtime};
+use super::{HostCapabilities, NodeRuntime};
 use crate::host::Launch;
 use crate::refusal::Refusal;
 use crate::settings::HostSettings;
@@ -29,13 +29,13 @@ struct Crun {
     path: Option<PathBuf>,
 }
 
-pub fn open(settings: Arc<HostSettings>, _: &Layout) -> Arc<dyn Runtime> {
+pub fn open(settings: Arc<HostSettings>, _: &Layout) -> Arc<dyn NodeRuntime> {
     let path = find_program(&settings.crun_path);
     Arc::new(Crun { settings, path })
 }
 
-impl Runtime for Crun {
-    fn probe(&self, permits: Permits) -> Result<(), String> {
+impl NodeRuntime for Crun {
+    fn probe(&self, permits: HostCapabilities) -> Result<(), String> {
         if self.path.is_none() {
             return Err(format!(
                 "crun was not found as {}: install it (Debian: apt install crun) or set crun_path",
@@ -55,7 +55,7 @@ impl Runtime for Crun {
         Ok(())
     }
 
-    fn allowance(&self, permits: Permits) -> Allowance {
+    fn allowance(&self, permits: HostCapabilities) -> Allowance {
         // What it mounts takes the same calls of the kernel as a jail.
         let mounts = permits.jails.then(|| self.settings.mounts.roots(Kind::Crun));
         Allowance { mounts, ..self.settings.crun.confine.allowance(Kind::Crun) }
@@ -65,7 +65,12 @@ impl Runtime for Crun {
         Some(self.settings.crun.confine.user)
     }
 
-    fn request(&self, launch: &Launch, staged: &Staged, permits: Permits) -> Result<StartRequest, Refusal> {
+    fn request(
+        &self,
+        launch: &Launch,
+        staged: &Staged,
+        permits: HostCapabilities,
+    ) -> Result<StartRequest, Refusal> {
         let spec = &launch.spec;
         let image = root::resolve(&self.settings, spec, true, staged.image.as_ref())?;
         self.check(spec, permits)?;

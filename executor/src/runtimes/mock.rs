@@ -8,7 +8,7 @@ use std::time::Duration;
 use stint_protocol::{Allowance, AttemptEnd, BootMs, EndKind, LeaseId, Runtime as Kind};
 use tokio::sync::mpsc;
 
-use super::{Permits, Runtime};
+use super::{HostCapabilities, NodeRuntime};
 use crate::clock::boot_now;
 use crate::host::{Executing, HostEvent, Launch, Publisher, StopReason};
 use crate::refusal::Refusal;
@@ -16,28 +16,28 @@ use crate::settings::HostSettings;
 use crate::shim_api::layout::Layout;
 use crate::shim_api::request::StartRequest;
 use crate::stages::Staged;
-use crate::watchdog::{Action, Limits, Watchdog, Why};
+use crate::watchdog::{Action, AttemptTimes, StopCause, Watchdog};
 
 struct Mock;
 
-pub fn open(_: Arc<HostSettings>, _: &Layout) -> Arc<dyn Runtime> {
+pub fn open(_: Arc<HostSettings>, _: &Layout) -> Arc<dyn NodeRuntime> {
     Arc::new(Mock)
 }
 
-impl Runtime for Mock {
+impl NodeRuntime for Mock {
     fn executing(&self) -> Executing {
         Executing::Node
     }
 
-    fn probe(&self, _: Permits) -> Result<(), String> {
+    fn probe(&self, _: HostCapabilities) -> Result<(), String> {
         Ok(())
     }
 
-    fn allowance(&self, _: Permits) -> Allowance {
+    fn allowance(&self, _: HostCapabilities) -> Allowance {
         Allowance::everything(Kind::Mock)
     }
 
-    fn request(&self, _: &Launch, _: &Staged, _: Permits) -> Result<StartRequest, Refusal> {
+    fn request(&self, _: &Launch, _: &Staged, _: HostCapabilities) -> Result<StartRequest, Refusal> {
         Err(Refusal::start_failed("a mock attempt is executed by its node, without the watchdog"))
     }
 }
@@ -90,7 +90,7 @@ pub enum ToMock {
     Start {
         lease: LeaseId,
         command: Vec<String>,
-        limits: Limits,
+        limits: AttemptTimes,
     },
     Renew(LeaseId, BootMs),
     Stop(LeaseId, StopReason),
@@ -143,7 +143,7 @@ impl MockAttempts {
         }
     }
 
-    fn start(&mut self, lease: LeaseId, command: &[String], limits: Limits, now: BootMs) {
+    fn start(&mut self, lease: LeaseId, command: &[String], limits: AttemptTimes, now: BootMs) {
         let refuse =
             |kind, message: &str| HostEvent::Ended(AttemptEnd::new(lease, kind, message.to_owned(), 0));
         let script = match parse(command) {
@@ -178,13 +178,13 @@ impl MockAttempts {
         }
     }
 
-    fn end(&mut self, lease: LeaseId, why: Option<Why>, now: BootMs) {
+    fn end(&mut self, lease: LeaseId, why: Option<StopCause>, now: BootMs) {
         self.watchdog.exited(lease);
         let Some((script, started)) = self.running.remove(&lease) else { return };
         if let Some(run_ms) = script.run_ms {
             self.ends.remove(&(started.plus(run_ms), lease));
         }
-        let kind = why.map_or(script.end, Why::end_kind);
+        let kind = why.map_or(script.end, StopCause::end_kind);
         let end = AttemptEnd::new(lease, kind, String::new(), now.since(started));
         self.events.push(HostEvent::Ended(end));
     }
@@ -213,7 +213,7 @@ mod tests {
     fn a_hanging_mock_ends_when_its_lease_does() {
         let (mut mock, lease) =
             (MockAttempts::default(), LeaseId { task: stint_protocol::TaskId(1), attempt: 1 });
-        let limits = Limits {
+        let limits = AttemptTimes {
             deadline: BootMs(1000),
             grace_ms: 100,
             kill_margin_ms: 100,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use stint_protocol::{Allowance, Network, Runtime as Kind};
 
 use super::request::{self, DEFAULTS};
-use super::{Permits, Runtime};
+use super::{HostCapabilities, NodeRuntime};
 use crate::host::Launch;
 use crate::refusal::Refusal;
 use crate::settings::{Bounds, HostSettings};
@@ -23,20 +23,20 @@ pub use watchdog_side::MODES;
 
 struct Process(Arc<HostSettings>);
 
-pub fn open(settings: Arc<HostSettings>, _: &Layout) -> Arc<dyn Runtime> {
+pub fn open(settings: Arc<HostSettings>, _: &Layout) -> Arc<dyn NodeRuntime> {
     Arc::new(Process(settings))
 }
 
-impl Runtime for Process {
+impl NodeRuntime for Process {
     /// A folder of `executor.process.writable` that is not there would fail every start.
-    fn probe(&self, _: Permits) -> Result<(), String> {
+    fn probe(&self, _: HostCapabilities) -> Result<(), String> {
         let missing = self.0.process.writable.iter().find(|folder| self.0.sandbox && !folder.is_dir());
         let Some(missing) = missing else { return Ok(()) };
         let advice = "make it, or take it out of executor.process.writable, and start the node again";
         Err(format!("{} is no folder: {advice}", missing.display()))
     }
 
-    fn allowance(&self, permits: Permits) -> Allowance {
+    fn allowance(&self, permits: HostCapabilities) -> Allowance {
         let rules = &self.0.process.confine;
         if self.0.sandbox && permits.jails {
             let mounts = Some(self.0.mounts.roots(Kind::Process));
@@ -53,7 +53,12 @@ impl Runtime for Process {
         changes_user.then_some(self.0.process.confine.user)
     }
 
-    fn request(&self, launch: &Launch, staged: &Staged, permits: Permits) -> Result<StartRequest, Refusal> {
+    fn request(
+        &self,
+        launch: &Launch,
+        staged: &Staged,
+        permits: HostCapabilities,
+    ) -> Result<StartRequest, Refusal> {
         let spec = &launch.spec;
         let image = root::resolve(&self.0, spec, false, staged.image.as_ref())?;
         self.check(spec, permits)?;

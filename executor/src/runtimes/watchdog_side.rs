@@ -14,11 +14,11 @@ use crate::sys::StatusSlot;
 use crate::sys::spawn::{Child, Namespaces, Program, Spawner, Step};
 
 /// What the watchdog does in each of a runtime's modes.
-pub type Modes = &'static [(Mode, &'static dyn WatchdogSide)];
+pub type Modes = &'static [(Mode, &'static dyn WatchdogRuntime)];
 
 /// DOOR: a runtime, as the watchdog uses it. It holds nothing of any attempt. The watchdog has one thread and must never be
 /// late, so nothing here waits for anything but the clone of a child.
-pub trait WatchdogSide: Debug + Sync {
+pub trait WatchdogRuntime: Debug + Sync {
     /// Whether its attempts run in cgroups that the watchdog makes.
     fn has_cgroup(&self) -> bool {
         true

@@ -11,11 +11,11 @@ use std::sync::atomic::Ordering::SeqCst;
 use stint_protocol::limits::clip;
 use stint_protocol::{AttemptEnd, BootMs, EndKind, LeaseId};
 
-use crate::runtimes::watchdog_side::{AttemptMonitor, WatchdogSide};
+use crate::runtimes::watchdog_side::{AttemptMonitor, WatchdogRuntime};
 use crate::shim::cgroup::Cgroup;
 use crate::shim::cgroup_pool::CgroupPool;
 use crate::shim::journal::{Journal, OpenAttempt, ProcessIdentity};
-use crate::shim::probe::{Ability, children_file};
+use crate::shim::probe::{ProbedHost, children_file};
 use crate::shim::recover::Leftovers;
 use crate::shim::sandbox_dirs::SandboxDirs;
 use crate::shim_api::layout::Layout;
@@ -24,12 +24,12 @@ use crate::shim_api::wire::{FromShim, RunningAttempt, WatchedAttempt};
 use crate::sys;
 use crate::sys::Reaped;
 use crate::sys::spawn::{Child, Spawner};
-use crate::watchdog::{Action, Watchdog, Why};
+use crate::watchdog::{Action, StopCause, Watchdog};
 
 #[derive(Debug)]
 struct Attempt {
     request: StartRequest,
-    runtime: &'static dyn WatchdogSide,
+    runtime: &'static dyn WatchdogRuntime,
     /// None: in its own folder from the beginning.
     sandbox_dir: Option<u32>,
     slot: u32,
@@ -51,7 +51,7 @@ struct Attempt {
 struct LeaderExit {
     /// None: it was never waited for.
     reaped: Option<Reaped>,
-    why: Option<Why>,
+    why: Option<StopCause>,
     at: BootMs,
 }
 
@@ -59,7 +59,7 @@ struct LeaderExit {
 pub struct Attempts {
     layout: Layout,
     spawner: Spawner,
-    pub ability: Ability,
+    pub ability: ProbedHost,
     pub watchdog: Watchdog,
     pub journal: Journal,
     running: BTreeMap<LeaseId, Attempt>,
@@ -83,7 +83,7 @@ pub struct Attempts {
 impl Attempts {
     /// Takes over what the journal tells.
     pub fn open(layout: &Layout, mut spawner: Spawner) -> io::Result<Self> {
-        let ability = Ability::probe(layout, &mut spawner);
+        let ability = ProbedHost::probe(layout, &mut spawner);
         let (journal, past) = Journal::open(&layout.journal())?;
         let taken: BTreeSet<u32> = past.open.values().filter_map(|open| open.sandbox_dir).collect();
         let pending_removal = ability.cgroups.remove_spare(&taken);
@@ -201,7 +201,7 @@ impl Attempts {
             match action {
                 Action::Term(lease, _) => self.term(lease),
                 Action::Kill(lease, why) => {
-                    if why != Why::LeaseOver {
+                    if why != StopCause::LeaseOver {
                         self.meter(lease);
                     }
                     self.kill(lease);
@@ -233,7 +233,7 @@ impl Attempts {
     /// Stops everything, for a node that goes for good.
     pub fn stop_all(&mut self) {
         for lease in self.running.keys() {
-            self.watchdog.stop(*lease, Why::Drained);
+            self.watchdog.stop(*lease, StopCause::Drained);
         }
     }
 

@@ -41,7 +41,7 @@ enum Version {
 
 /// What an attempt may use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Amounts {
+pub struct CgroupLimits {
     pub memory_bytes: u64,
     /// Beyond its memory.
     pub swap_bytes: u64,
@@ -55,7 +55,7 @@ pub struct Amounts {
 pub struct Cgroup {
     folders: Vec<(PathBuf, Version)>,
     /// Its limits; none: an earlier watchdog made it.
-    amounts: Option<Amounts>,
+    amounts: Option<CgroupLimits>,
     /// The sandbox folder whose name it has.
     sandbox_dir: Option<u32>,
 }
@@ -109,7 +109,12 @@ impl Cgroups {
 
     /// Makes an attempt's cgroup with its limits. It has the name of the attempt's sandbox folder, unless the former one of that
     /// sandbox folder is still there.
-    pub fn create(&self, lease: LeaseId, sandbox_dir: Option<u32>, amounts: Amounts) -> io::Result<Cgroup> {
+    pub fn create(
+        &self,
+        lease: LeaseId,
+        sandbox_dir: Option<u32>,
+        amounts: CgroupLimits,
+    ) -> io::Result<Cgroup> {
         let sandbox_dir =
             sandbox_dir.filter(|sandbox_dir| self.named(&sandbox_dir_name(*sandbox_dir)).is_empty());
         let name = sandbox_dir.map_or_else(|| folder_name(lease), sandbox_dir_name);
@@ -195,7 +200,7 @@ impl Cgroup {
     /// The files a process of one thread writes `0` into to enter. `tasks` of version 1 moves the thread that writes, for
     /// which the kernel waits for nobody; for a whole process it waits until no processor is starting another one, which on
     /// an idle machine takes some ten milliseconds.
-    pub fn doors(&self) -> Vec<CString> {
+    pub fn procs_paths(&self) -> Vec<CString> {
         let path = |(folder, version): &(PathBuf, Version)| {
             let file = if *version == Version::Two { "cgroup.procs" } else { "tasks" };
             CString::new(folder.join(file).into_os_string().into_encoded_bytes()).ok()
@@ -239,7 +244,7 @@ impl Cgroup {
     }
 
     /// Its limits, when this watchdog made it.
-    pub fn amounts(&self) -> Option<Amounts> {
+    pub fn amounts(&self) -> Option<CgroupLimits> {
         self.amounts
     }
 
@@ -398,8 +403,8 @@ fn optional(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
-fn set_limits(folder: &Path, version: Version, amounts: Amounts) -> io::Result<()> {
-    let Amounts { memory_bytes, swap_bytes, cpu_milli, pids } = amounts;
+fn set_limits(folder: &Path, version: Version, amounts: CgroupLimits) -> io::Result<()> {
+    let CgroupLimits { memory_bytes, swap_bytes, cpu_milli, pids } = amounts;
     let put = |file: &str, value: u64| put(folder, file, &value.to_string());
     const PERIOD_US: u64 = 100_000;
     const MOST_SHARES: u64 = 262_144;
@@ -472,7 +477,7 @@ mod tests {
 
     #[test]
     fn swap_comes_on_top_of_the_memory() {
-        let amounts = Amounts { memory_bytes: 1 << 20, swap_bytes: 1 << 19, cpu_milli: 1000, pids: 64 };
+        let amounts = CgroupLimits { memory_bytes: 1 << 20, swap_bytes: 1 << 19, cpu_milli: 1000, pids: 64 };
         let limits = |version, file: &str| {
             let folder = tempfile::tempdir().unwrap();
             assert!(
@@ -509,7 +514,7 @@ mod tests {
         let path = root.path().join("stint-label");
         let (earlier, now) = (cgroups_in(&path), cgroups_in(&path));
         let lease = |n| LeaseId { task: stint_protocol::TaskId(n), attempt: 1 };
-        let amounts = Amounts { memory_bytes: 1 << 20, swap_bytes: 0, cpu_milli: 1000, pids: 64 };
+        let amounts = CgroupLimits { memory_bytes: 1 << 20, swap_bytes: 0, cpu_milli: 1000, pids: 64 };
         earlier.remove();
         assert!(!path.exists());
         now.create(lease(1), None, amounts).unwrap();
@@ -524,7 +529,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let all = cgroups_in(&root.path().join("stint-label"));
         let lease = |n| LeaseId { task: stint_protocol::TaskId(n), attempt: 1 };
-        let amounts = Amounts { memory_bytes: 1 << 20, swap_bytes: 0, cpu_milli: 1000, pids: 64 };
+        let amounts = CgroupLimits { memory_bytes: 1 << 20, swap_bytes: 0, cpu_milli: 1000, pids: 64 };
         let first = all.create(lease(1), Some(7), amounts).unwrap();
         assert_eq!((first.sandbox_dir(), all.leases()), (Some(7), BTreeSet::new()));
         // The kernel still takes the former one apart: they do not share it.

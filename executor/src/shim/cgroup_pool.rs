@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use stint_protocol::BootMs;
 
 use crate::limits;
-use crate::shim::cgroup::{Amounts, Cgroup};
+use crate::shim::cgroup::{Cgroup, CgroupLimits};
 
 /// Cgroups with nobody in them.
 #[derive(Debug, Default)]
@@ -20,7 +20,7 @@ pub struct CgroupPool {
 
 impl CgroupPool {
     /// The cgroup of a sandbox folder when it has these limits; one with others is to be removed.
-    pub fn take(&mut self, sandbox_dir: u32, amounts: Amounts) -> Result<Cgroup, Option<Cgroup>> {
+    pub fn take(&mut self, sandbox_dir: u32, amounts: CgroupLimits) -> Result<Cgroup, Option<Cgroup>> {
         match self.by_sandbox_dir.remove(&sandbox_dir) {
             Some((cgroup, _)) if cgroup.amounts() == Some(amounts) => Ok(cgroup),
             other => Err(other.map(|(cgroup, _)| cgroup)),

@@ -13,7 +13,7 @@ use crate::sys::spawn::{Jail, Namespaces, Phase, Program, Spawner};
 
 /// What this host permits.
 #[derive(Debug)]
-pub struct Ability {
+pub struct ProbedHost {
     /// None: no pid namespaces here.
     pub namespaces: Option<Namespaces>,
     /// A program without a container can be shut into its own view of the host, without network.
@@ -22,7 +22,7 @@ pub struct Ability {
     pub problems: Vec<String>,
 }
 
-impl Ability {
+impl ProbedHost {
     /// Tries namespaces from the best to the least, running `/bin/true` in them.
     pub fn probe(layout: &Layout, spawner: &mut Spawner) -> Self {
         let label = format!("{:08x}", crc32c::crc32c(layout.root().as_os_str().as_bytes()));

@@ -14,7 +14,7 @@ use crate::shim_api::layout::{Layout, SOCKET};
 use crate::shim_api::wire::{FromShim, Hello, ToShim, VERSION, put_frames, take_frames};
 use crate::sys;
 use crate::sys::spawn::Spawner;
-use crate::watchdog::Why;
+use crate::watchdog::StopCause;
 
 /// How often unfinished business is looked at, in milliseconds.
 const SWEEP_MS: u64 = 20;
@@ -227,7 +227,7 @@ impl Server {
             match message {
                 ToShim::Start(_) | ToShim::Acknowledge(_) => {}
                 ToShim::Renew(lease, deadline) => self.attempts.watchdog.renew(lease, deadline),
-                ToShim::Stop(lease, reason) => self.attempts.watchdog.stop(lease, Why::from(reason)),
+                ToShim::Stop(lease, reason) => self.attempts.watchdog.stop(lease, StopCause::from(reason)),
                 ToShim::Ping => self.attempts.news.push(FromShim::Pong),
                 ToShim::Leave => self.leave(),
             }

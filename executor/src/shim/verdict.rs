@@ -6,23 +6,23 @@ use std::sync::atomic::Ordering::SeqCst;
 use stint_protocol::limits::clip;
 use stint_protocol::{AttemptEnd, EndKind};
 
-use crate::runtimes::watchdog_side::{Failed, WatchdogSide};
+use crate::runtimes::watchdog_side::{Failed, WatchdogRuntime};
 use crate::shim_api::layout::Layout;
 use crate::shim_api::request::StartRequest;
 use crate::sys::StatusSlot;
 use crate::sys::spawn::{Phase, Step};
-use crate::watchdog::Why;
+use crate::watchdog::StopCause;
 
 /// Everything there is to judge by.
 pub struct Evidence<'a> {
     pub layout: &'a Layout,
     pub request: &'a StartRequest,
-    pub runtime: &'static dyn WatchdogSide,
+    pub runtime: &'static dyn WatchdogRuntime,
     pub slot: &'a StatusSlot,
     /// Raw wait status of the watchdog's child: the program, or the init of its namespace.
     pub child_status: i32,
     pub contained: bool,
-    pub why: Option<Why>,
+    pub why: Option<StopCause>,
     pub oom_kills: u64,
     /// What the monitor said of what ran elsewhere.
     pub kept_end: Option<AttemptEnd>,
@@ -56,14 +56,14 @@ pub fn judge(evidence: &Evidence<'_>) -> (EndKind, String) {
     (kind, message)
 }
 
-fn stopped_message(why: Why, request: &StartRequest) -> String {
+fn stopped_message(why: StopCause, request: &StartRequest) -> String {
     match why {
-        Why::TimedOut => format!("ran longer than its timeout of {} ms", request.run_timeout_ms),
-        Why::Cancelled => "cancelled".into(),
-        Why::LeaseOver => {
+        StopCause::TimedOut => format!("ran longer than its timeout of {} ms", request.run_timeout_ms),
+        StopCause::Cancelled => "cancelled".into(),
+        StopCause::LeaseOver => {
             "its lease was over: the node did not renew it in time or had to give it back".into()
         }
-        Why::Drained => "stopped because its node drains".into(),
+        StopCause::Drained => "stopped because its node drains".into(),
     }
 }
 

@@ -30,11 +30,11 @@ use super::{StatusPage, StatusSlot, boot_now, heap};
 use region::Region;
 
 pub use program::{
-    Access, Container, JAIL_BINARY, JAIL_SECRETS, JAIL_WORK, Jail, Laid, Overlay, Program, SHOWN, Shown,
-    WRITABLE,
+    Access, BindMount, Container, JAIL_BINARY, JAIL_SECRETS, JAIL_WORK, Jail, Overlay, Program, SHOWN,
+    VisiblePath, WRITABLE,
 };
 
-/// What is known about an attempt, in `Slot::phase`.
+/// What is known about an attempt, in `StatusSlot::phase`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     Nothing,
@@ -54,7 +54,7 @@ impl Phase {
     }
 }
 
-/// Where starting failed, in `Slot::step`.
+/// Where starting failed, in `StatusSlot::step`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Step {
@@ -211,12 +211,12 @@ struct RawContainer {
     env: *const *const c_char,
     pid_file: *const c_char,
     overlay: Option<RawOverlay>,
-    mounts: *const RawLaid,
+    mounts: *const RawBindMount,
     mounted: usize,
 }
 
 #[derive(Clone, Copy)]
-struct RawLaid {
+struct RawBindMount {
     source: *const c_char,
     place: *const c_char,
     writable: bool,
@@ -236,7 +236,7 @@ struct RawJail {
     shm: *const c_char,
     binary: *const c_char,
     secrets: *const c_char,
-    shown: *const RawShown,
+    shown: *const RawVisiblePath,
     all_shown: usize,
     hidden: *const *const c_char,
     user: Option<(u32, u32)>,
@@ -244,7 +244,7 @@ struct RawJail {
 }
 
 #[derive(Clone, Copy)]
-struct RawShown {
+struct RawVisiblePath {
     path: *const c_char,
     above: *const *const c_char,
     access: Access,
@@ -263,9 +263,9 @@ impl RawContainer {
             }
         };
         let mut mounts = Vec::with_capacity(container.mounts.len());
-        for Laid { source, place, writable } in &container.mounts {
+        for BindMount { source, place, writable } in &container.mounts {
             let (source, place) = (region.string(source)?, region.string(place)?);
-            mounts.push(RawLaid { source, place, writable: *writable });
+            mounts.push(RawBindMount { source, place, writable: *writable });
         }
         let raw = Self {
             mounts: region.put(&mounts)?,
@@ -281,7 +281,7 @@ impl RawContainer {
         Ok(unsafe { &*place })
     }
 
-    fn mounts(&self) -> &[RawLaid] {
+    fn mounts(&self) -> &[RawBindMount] {
         // SAFETY: made from a slice of this length, in the same region as this value.
         unsafe { std::slice::from_raw_parts(self.mounts, self.mounted) }
     }
@@ -290,9 +290,9 @@ impl RawContainer {
 impl RawJail {
     fn put(region: &mut Region, jail: &Jail) -> io::Result<&'static Self> {
         let mut all_shown = Vec::with_capacity(jail.shown.len());
-        for Shown { path, above, access, folder } in &jail.shown {
+        for VisiblePath { path, above, access, folder } in &jail.shown {
             let (path, above) = (region.string(path)?, region.strings(above)?);
-            all_shown.push(RawShown { path, above, access: *access, folder: *folder });
+            all_shown.push(RawVisiblePath { path, above, access: *access, folder: *folder });
         }
         let raw = Self {
             tmp: region.string(&jail.tmp)?,
@@ -310,7 +310,7 @@ impl RawJail {
         Ok(unsafe { &*place })
     }
 
-    fn shown(&self) -> &[RawShown] {
+    fn shown(&self) -> &[RawVisiblePath] {
         // SAFETY: as above.
         unsafe { std::slice::from_raw_parts(self.shown, self.all_shown) }
     }

@@ -11,7 +11,7 @@ use super::gc::candidates;
 use super::message::{BlobChunk, OfferAnswer, OfferBlob, ReadBlob};
 use crate::limits;
 use crate::peers::PeerAddress;
-use crate::wire::{Kind, Refusal, RefusalCode, decode, encode};
+use crate::wire::{CallKind, Refusal, RefusalCode, decode, encode};
 
 impl Blobs {
     /// Sees to it that as many peers as the rules say have bytes that this one has. Answers who has them.
@@ -68,7 +68,7 @@ impl Blobs {
             let node = state.node(to).ok_or_else(|| format!("node {to} is no member any more"))?;
             let address = PeerAddress::node(to, &node.address);
             let body =
-                self.cluster.peers.call(&address, Kind::OfferBlob, encode(&offer), patience(blob)).await;
+                self.cluster.peers.call(&address, CallKind::OfferBlob, encode(&offer), patience(blob)).await;
             decode(&body.map_err(|e| e.to_string())?)?
         };
         match answer {

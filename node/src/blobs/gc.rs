@@ -93,13 +93,13 @@ pub fn candidates(state: &State, digest: &Digest, voters: &[NodeId], have: &[Nod
 #[cfg(test)]
 mod tests {
     use stint_protocol::{ImageId, ImageName, ImageSource, Tenant, TimeMs, Version};
-    use stint_scheduler::{Admit, Command, RegisterImage, Stamped, apply};
+    use stint_scheduler::{Admit, Command, RegisterImage, StampedCommand, apply};
 
     use super::*;
 
     fn four_nodes() -> State {
         let mut state = State::default();
-        let mut run = |command| apply(&mut state, Stamped { now: TimeMs(1), command }).unwrap();
+        let mut run = |command| apply(&mut state, StampedCommand { now: TimeMs(1), command }).unwrap();
         run(Command::AddJoinToken { hash: [1; 32], valid_ms: 1_000 });
         for id in 1..=4u8 {
             let (name, address) = (format!("n{id}"), "a:1".into());
@@ -120,7 +120,7 @@ mod tests {
             (ImageId::from_parts(1, 1), String::new(), vec![NodeId(1), NodeId(2)]);
         let image = RegisterImage { id, tenant, name, source, description, holders };
         let registering = Command::RegisterImage(image);
-        apply(&mut state, Stamped { now: TimeMs(2), command: registering }).unwrap();
+        apply(&mut state, StampedCommand { now: TimeMs(2), command: registering }).unwrap();
         assert!(!is_surplus(&state, NodeId(1), 2, &registered), "it is counted on");
         assert!(is_surplus(&state, NodeId(4), 2, &registered), "enough others have it");
         assert!(!is_surplus(&state, NodeId(4), 3, &registered), "too few have it");

@@ -9,7 +9,7 @@ use super::message::{BlobChunk, ReadBlob};
 use super::{BlobError, Blobs, Incoming};
 use crate::limits;
 use crate::peers::{PeerAddress, Peers};
-use crate::wire::{Kind, decode, encode};
+use crate::wire::{CallKind, decode, encode};
 
 /// Why bytes could not be fetched.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +93,7 @@ impl Source<'_> {
     async fn read_from(&self, holder: &PeerAddress, offset: u64) -> Result<Bytes, String> {
         let length = (self.blob.size - offset).min(limits::BLOB_CHUNK_BYTES as u64) as u32;
         let request = encode(&ReadBlob { digest: self.blob.digest, offset, length });
-        let answer = self.peers.call(holder, Kind::ReadBlob, request, limits::CHUNK_DEADLINE).await;
+        let answer = self.peers.call(holder, CallKind::ReadBlob, request, limits::CHUNK_DEADLINE).await;
         match decode(&answer.map_err(|e| e.to_string())?)? {
             BlobChunk::Bytes(bytes) if bytes.len() == length as usize => Ok(Vec::from(bytes).into()),
             BlobChunk::Bytes(bytes) => {

@@ -40,11 +40,11 @@ pub struct Key<'a> {
     /// `section.name`
     pub name: String,
     pub about: About,
-    pub slot: &'a mut dyn Slot,
+    pub slot: &'a mut dyn ConfigValue,
 }
 
 /// The value of a key together with its format.
-pub trait Slot {
+pub trait ConfigValue {
     fn kind(&self) -> String;
     fn read(&mut self, value: &Value) -> Result<(), Misfit>;
     fn show(&self) -> Option<Value>;
@@ -55,7 +55,7 @@ struct KeySlot<'a, T, F> {
     format: &'a F,
 }
 
-impl<T, F: Format<T>> Slot for KeySlot<'_, T, F> {
+impl<T, F: Format<T>> ConfigValue for KeySlot<'_, T, F> {
     fn kind(&self) -> String {
         self.format.kind()
     }

@@ -9,7 +9,7 @@ use toml::{Table, Value};
 
 use super::describe::Format;
 use super::formats::{Bytes, Misfit, Whole};
-use super::texts::{Written, text};
+use super::texts::{CustomFormat, text};
 
 /// Where the GPUs of a node come from.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,8 +21,10 @@ pub enum Gpus {
     Listed(Vec<FixedGpu>),
 }
 
-pub const GPU_SOURCE: Written<Gpus> = Written { kind: "auto, none", read: source, show: show_source };
-pub const GPU_TABLES: Written<Gpus> = Written { kind: "list of tables", read: tables, show: show_tables };
+pub const GPU_SOURCE: CustomFormat<Gpus> =
+    CustomFormat { kind: "auto, none", read: source, show: show_source };
+pub const GPU_TABLES: CustomFormat<Gpus> =
+    CustomFormat { kind: "list of tables", read: tables, show: show_tables };
 
 /// The keys of a table.
 const KEYS: [&str; 5] = ["id", "model", "memory", "index", "in_use_file"];

@@ -14,13 +14,13 @@ use super::describe::Format;
 use super::formats::{Misfit, Whole};
 
 /// A format out of its parts.
-pub struct Written<T> {
+pub struct CustomFormat<T> {
     pub kind: &'static str,
     pub read: fn(&Value) -> Result<T, Misfit>,
     pub show: fn(&T) -> Option<Value>,
 }
 
-impl<T> Format<T> for Written<T> {
+impl<T> Format<T> for CustomFormat<T> {
     fn kind(&self) -> String {
         self.kind.into()
     }
@@ -34,41 +34,44 @@ impl<T> Format<T> for Written<T> {
     }
 }
 
-pub const NODE_NAME: Written<String> = Written { kind: "name", read: node_name, show: show_text };
-pub const HOST_AND_PORT: Written<String> =
-    Written { kind: "host:port", read: host_and_port, show: show_text };
-pub const DOCKER_NETWORK: Written<String> =
-    Written { kind: "name of a network", read: docker_network, show: show_text };
-pub const IMAGE_PATTERN: Written<String> = Written { kind: "pattern", read: image_pattern, show: show_text };
-pub const SUBMIT_OPTION: Written<String> = Written { kind: "option", read: submit_option, show: show_text };
+pub const NODE_NAME: CustomFormat<String> = CustomFormat { kind: "name", read: node_name, show: show_text };
+pub const HOST_AND_PORT: CustomFormat<String> =
+    CustomFormat { kind: "host:port", read: host_and_port, show: show_text };
+pub const DOCKER_NETWORK: CustomFormat<String> =
+    CustomFormat { kind: "name of a network", read: docker_network, show: show_text };
+pub const IMAGE_PATTERN: CustomFormat<String> =
+    CustomFormat { kind: "pattern", read: image_pattern, show: show_text };
+pub const SUBMIT_OPTION: CustomFormat<String> =
+    CustomFormat { kind: "option", read: submit_option, show: show_text };
 /// An empty text stands for the default.
-pub const FILTER: Written<String> = Written { kind: "text", read: filter, show: show_text };
-pub const PROGRAM: Written<PathBuf> =
-    Written { kind: "path or name", read: |value| text(value).map(PathBuf::from), show: show_path };
-pub const ABSOLUTE: Written<PathBuf> = Written { kind: "path", read: absolute, show: show_path };
-pub const FOLDER: Written<PathBuf> = Written { kind: "folder", read: folder, show: show_path };
-pub const FILE: Written<PathBuf> = Written { kind: "file", read: file, show: show_path };
+pub const FILTER: CustomFormat<String> = CustomFormat { kind: "text", read: filter, show: show_text };
+pub const PROGRAM: CustomFormat<PathBuf> =
+    CustomFormat { kind: "path or name", read: |value| text(value).map(PathBuf::from), show: show_path };
+pub const ABSOLUTE: CustomFormat<PathBuf> = CustomFormat { kind: "path", read: absolute, show: show_path };
+pub const FOLDER: CustomFormat<PathBuf> = CustomFormat { kind: "folder", read: folder, show: show_path };
+pub const FILE: CustomFormat<PathBuf> = CustomFormat { kind: "file", read: file, show: show_path };
 /// A folder to open to tasks: no way leads out of it by its name.
-pub const OPEN_FOLDER: Written<PathBuf> = Written { kind: "folder", read: open_folder, show: show_path };
-pub const ADDRESS: Written<SocketAddr> =
-    Written { kind: "address", read: address, show: |address| Some(address.to_string().into()) };
+pub const OPEN_FOLDER: CustomFormat<PathBuf> =
+    CustomFormat { kind: "folder", read: open_folder, show: show_path };
+pub const ADDRESS: CustomFormat<SocketAddr> =
+    CustomFormat { kind: "address", read: address, show: |address| Some(address.to_string().into()) };
 /// `""` switches a listener off.
-pub const LISTENER: Written<Option<SocketAddr>> = Written {
+pub const LISTENER: CustomFormat<Option<SocketAddr>> = CustomFormat {
     kind: "address",
     read: listener,
     show: |address| Some(address.map_or_else(String::new, |a| a.to_string()).into()),
 };
-pub const TRUE_OR_FALSE: Written<bool> =
-    Written { kind: "true or false", read: boolean, show: |on| Some((*on).into()) };
-pub const USER_AND_GROUP: Written<(u32, u32)> = Written {
+pub const TRUE_OR_FALSE: CustomFormat<bool> =
+    CustomFormat { kind: "true or false", read: boolean, show: |on| Some((*on).into()) };
+pub const USER_AND_GROUP: CustomFormat<(u32, u32)> = CustomFormat {
     kind: "user:group",
     read: user_and_group,
     show: |(user, group)| Some(format!("{user}:{group}").into()),
 };
-pub const LABELS_TABLE: Written<BTreeMap<String, String>> =
-    Written { kind: "table of texts", read: labels, show: |labels| Value::try_from(labels).ok() };
+pub const LABELS_TABLE: CustomFormat<BTreeMap<String, String>> =
+    CustomFormat { kind: "table of texts", read: labels, show: |labels| Value::try_from(labels).ok() };
 /// A version that this program speaks.
-pub const KNOWN_VERSION: Written<Version> = Written {
+pub const KNOWN_VERSION: CustomFormat<Version> = CustomFormat {
     kind: "version",
     read: |value| Whole(version::OLDEST.0.into(), version::CURRENT.0.into()).read(value).map(Version),
     show: |version| Some(i64::from(version.0).into()),

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::UnpackError;
 use super::archive::unpack;
-use super::config::Written;
+use super::config::ImageConfigFile;
 
 /// Before the name of what is not whole, or not wanted any more.
 const DRAFT: &str = "draft-";
@@ -163,7 +163,7 @@ impl ImageCache {
             return path.is_file().then_some(ImageFiles::Executable(path));
         }
         let text = fs::read(path.join("config.json")).ok()?;
-        let written: Written = serde_json::from_slice(&text).ok()?;
+        let written: ImageConfigFile = serde_json::from_slice(&text).ok()?;
         Some(ImageFiles::Root { folder: path.join("root"), config: Arc::new(written.into()) })
     }
 
@@ -191,7 +191,7 @@ impl ImageCache {
         let made = DirBuilder::new().mode(0o755).create(temporary);
         made.map_err(UnpackError::io(format!("making {}", temporary.display())))?;
         let config: ImageConfig = unpack(bytes, temporary, self.max_bytes)?;
-        let text = serde_json::to_vec(&Written::from(&config));
+        let text = serde_json::to_vec(&ImageConfigFile::from(&config));
         let text = text.map_err(|e| UnpackError::Wrong(format!("its configuration: {e}")))?;
         fs::write(temporary.join("config.json"), text).map_err(UnpackError::io("writing its configuration"))
     }

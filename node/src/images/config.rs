@@ -5,22 +5,22 @@ use stint_executor::ImageConfig;
 
 /// The part of an image's configuration that we use (OCI image specification; Docker writes the same).
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub struct Written {
+pub struct ImageConfigFile {
     #[serde(default)]
-    config: Option<Running>,
+    config: Option<ContainerConfig>,
 }
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-struct Running {
+struct ContainerConfig {
     entrypoint: Option<Vec<String>>,
     cmd: Option<Vec<String>>,
     env: Option<Vec<String>>,
     working_dir: Option<String>,
 }
 
-impl From<Written> for ImageConfig {
-    fn from(written: Written) -> Self {
+impl From<ImageConfigFile> for ImageConfig {
+    fn from(written: ImageConfigFile) -> Self {
         let running = written.config.unwrap_or_default();
         Self {
             entrypoint: running.entrypoint.unwrap_or_default(),
@@ -31,10 +31,10 @@ impl From<Written> for ImageConfig {
     }
 }
 
-impl From<&ImageConfig> for Written {
+impl From<&ImageConfig> for ImageConfigFile {
     fn from(config: &ImageConfig) -> Self {
         Self {
-            config: Some(Running {
+            config: Some(ContainerConfig {
                 entrypoint: Some(config.entrypoint.clone()),
                 cmd: Some(config.command.clone()),
                 env: Some(config.environment.clone()),

@@ -12,7 +12,7 @@ use tar::EntryType;
 
 use super::UnpackError;
 use super::bounded_tar::{BoundedTar, Skip};
-use super::config::Written;
+use super::config::ImageConfigFile;
 use crate::limits;
 
 /// A file inside an archive.
@@ -125,7 +125,7 @@ impl Members<'_> {
     fn oci(&mut self, name: &str, nested: u32) -> Result<Layered, UnpackError> {
         let described: Described = self.json(name)?;
         if let Some(config) = described.config {
-            let config: Written = self.json(&blob_path(&config.digest)?)?;
+            let config: ImageConfigFile = self.json(&blob_path(&config.digest)?)?;
             let layers = described.layers.iter().map(|layer| blob_path(&layer.digest));
             return self.layered(&layers.collect::<Result<Vec<_>, _>>()?, config);
         }
@@ -149,11 +149,11 @@ impl Members<'_> {
             let message = format!("it holds {} images: save one", saved.len());
             return Err(UnpackError::Wrong(message));
         };
-        let config: Written = self.json(&image.config)?;
+        let config: ImageConfigFile = self.json(&image.config)?;
         self.layered(&image.layers, config)
     }
 
-    fn layered(&self, names: &[String], config: Written) -> Result<Layered, UnpackError> {
+    fn layered(&self, names: &[String], config: ImageConfigFile) -> Result<Layered, UnpackError> {
         if names.len() > limits::IMAGE_LAYERS {
             return Err(UnpackError::Wrong(format!("it has {} layers", names.len())));
         }

@@ -171,7 +171,7 @@ impl Store for ImageStore {
 
 /// Removes unpacked images that nobody uses, until the peer stops.
 pub async fn maintenance(node: Arc<Node>, cache: Arc<ImageCache>) {
-    let mut tick = interval(limits::SHELF_ROUND);
+    let mut tick = interval(limits::IMAGE_CACHE_ROUND);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tick.tick().await;

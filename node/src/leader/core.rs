@@ -9,12 +9,12 @@ use stint_scheduler::{Command, Rejection, State};
 
 use super::quorum::{Confirmation, Quorum, Ticket};
 use crate::applied_state::{LogEntry, Results};
-use crate::leadership::{EntryBuilder, LeaderView, Leadership, NextEntry, TickInput, check_version};
+use crate::leadership::{EntryBuilder, Leadership, NextEntry, PeerView, TickInput, check_version};
 use crate::limits;
 
 /// Why commands were not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotDone {
+pub enum ProposalError {
     #[error("this peer does not lead")]
     NotLeader,
     #[error("the leader's queue is full")]
@@ -27,7 +27,7 @@ pub enum NotDone {
 }
 
 /// What became of an entry, or of one proposal's part of it.
-pub type ProposalResult = Result<Results, NotDone>;
+pub type ProposalResult = Result<Results, ProposalError>;
 
 /// Who waits, and what to tell each.
 pub type Answers<W> = Vec<(W, ProposalResult)>;
@@ -128,7 +128,7 @@ impl<W> Default for LeaderCore<W> {
 
 impl<W> LeaderCore<W> {
     /// The peer's leadership, while it leads.
-    pub fn leadership(&mut self, view: &LeaderView<'_>) -> Option<&mut Leadership> {
+    pub fn leadership(&mut self, view: &PeerView<'_>) -> Option<&mut Leadership> {
         Leadership::renew(&mut self.leadership, view)
     }
 
@@ -148,7 +148,7 @@ impl<W> LeaderCore<W> {
 
     /// Looks at what there is to do: commands arrived, the state changed, or the clock ticked. Nothing while an entry is
     /// made: look again when that one is written.
-    pub fn turn(&mut self, view: &LeaderView<'_>, tick: bool) -> Turn<W> {
+    pub fn turn(&mut self, view: &PeerView<'_>, tick: bool) -> Turn<W> {
         if !matches!(self.stage, EntryStage::Resting) {
             return Turn { answers: Vec::new(), drafting: None };
         }
@@ -191,7 +191,7 @@ impl<W> LeaderCore<W> {
     }
 
     /// What became of the entry: it is applied here, or it was not proposed, or nobody knows.
-    pub fn written(&mut self, result: ProposalResult, view: &LeaderView<'_>) -> Answers<W> {
+    pub fn written(&mut self, result: ProposalResult, view: &PeerView<'_>) -> Answers<W> {
         let EntryStage::Writing(writing) = &mut self.stage else { return Vec::new() };
         let (begun, (time, at)) = (writing.begun, writing.stamp);
         let waiting = std::mem::take(&mut writing.waiting);
@@ -269,14 +269,14 @@ impl<W> LeaderCore<W> {
                     drafting.waiting.push(Waiting { commands: commands.len(), waiter });
                     drafting.commands.extend(commands);
                 }
-                Err(rejection) => answers.push((waiter, Err(NotDone::Refused(rejection)))),
+                Err(rejection) => answers.push((waiter, Err(ProposalError::Refused(rejection)))),
             }
         }
         answers
     }
 
     fn refuse_all(&mut self) -> Answers<W> {
-        self.queue.drain(..).map(|proposal| (proposal.waiter, Err(NotDone::NotLeader))).collect()
+        self.queue.drain(..).map(|proposal| (proposal.waiter, Err(ProposalError::NotLeader))).collect()
     }
 }
 

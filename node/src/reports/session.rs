@@ -7,7 +7,7 @@ use stint_scheduler::{Command, State};
 
 use crate::leader::core::{LeaderCore, ProposalResult};
 use crate::leader::quorum::{Confirmation, Ticket};
-use crate::leadership::LeaderView;
+use crate::leadership::PeerView;
 use crate::limits;
 use crate::mutations::{Mutation, planted};
 use crate::orders::{self, Reporter};
@@ -55,7 +55,7 @@ pub struct ReportSession {
 
 impl ReportSession {
     /// A report arrived.
-    pub fn begin<W>(report: Report, core: &mut LeaderCore<W>, view: &LeaderView<'_>) -> (Self, Step) {
+    pub fn begin<W>(report: Report, core: &mut LeaderCore<W>, view: &PeerView<'_>) -> (Self, Step) {
         let mut session = Self { report, ticket: core.ticket(), stage: Stage::Registering };
         let step = session.receive(core, view);
         (session, step)
@@ -81,7 +81,7 @@ impl ReportSession {
     }
 
     /// Checks who reports, and registers it if it asks.
-    fn receive<W>(&mut self, core: &mut LeaderCore<W>, view: &LeaderView<'_>) -> Step {
+    fn receive<W>(&mut self, core: &mut LeaderCore<W>, view: &PeerView<'_>) -> Step {
         if core.leadership(view).is_none() {
             return Step::NotLeader;
         }
@@ -103,7 +103,7 @@ impl ReportSession {
         &mut self,
         fate: ProposalResult,
         core: &mut LeaderCore<W>,
-        view: &LeaderView<'_>,
+        view: &PeerView<'_>,
     ) -> Step {
         match (self.stage, fate.map(|results| results.into_iter().next())) {
             // Also when its fate is not known: the node reports again, and to register or to record an end twice
@@ -118,7 +118,7 @@ impl ReportSession {
     }
 
     /// Notes the contact: registering counts as one (docs/internals/leases.md#contact).
-    fn heard<W>(&mut self, core: &mut LeaderCore<W>, view: &LeaderView<'_>) -> Step {
+    fn heard<W>(&mut self, core: &mut LeaderCore<W>, view: &PeerView<'_>) -> Step {
         let Some(leadership) = core.leadership(view) else { return Step::NotLeader };
         let new = !leadership.lease_clock.reaches(self.report.node, view.now);
         leadership.lease_clock.heard(self.report.node, self.report.nonce, view.now);
@@ -127,7 +127,7 @@ impl ReportSession {
     }
 
     /// Records what ended, or waits for news.
-    pub fn next_step(&mut self, view: &LeaderView<'_>) -> Step {
+    pub fn next_step(&mut self, view: &PeerView<'_>) -> Step {
         if self.report.ends.is_empty() {
             self.stage = Stage::Holding;
             return Step::Hold;
@@ -138,7 +138,7 @@ impl ReportSession {
     }
 
     /// The node's orders may have changed: what to do if they have, and none while there is no news.
-    pub fn check_news<W>(&mut self, core: &mut LeaderCore<W>, view: &LeaderView<'_>) -> Option<Step> {
+    pub fn check_news<W>(&mut self, core: &mut LeaderCore<W>, view: &PeerView<'_>) -> Option<Step> {
         let news = core.leadership(view).is_none_or(|leadership| {
             orders::has_news(view.state, &leadership.lease_clock, view.now, &self.report)
         });
@@ -147,7 +147,7 @@ impl ReportSession {
 
     /// Answers with orders once a quorum has confirmed this leader after the report arrived: they renew leases
     /// (docs/internals/leases.md#quorum-after-report).
-    pub fn confirm<W>(&mut self, core: &mut LeaderCore<W>, view: &LeaderView<'_>) -> Step {
+    pub fn confirm<W>(&mut self, core: &mut LeaderCore<W>, view: &PeerView<'_>) -> Step {
         let waited_for = match self.stage {
             Stage::Confirming { waits_for } => waits_for,
             _ => None,
@@ -163,7 +163,7 @@ impl ReportSession {
     }
 
     /// Orders from the applied state, unless this peer leads no more.
-    fn orders<W>(&self, core: &mut LeaderCore<W>, view: &LeaderView<'_>) -> Step {
+    fn orders<W>(&self, core: &mut LeaderCore<W>, view: &PeerView<'_>) -> Step {
         let Some(leadership) = core.leadership(view) else { return Step::NotLeader };
         // All of them, also those that were stale and recorded nothing: the node would name them in every report for
         // ever. They went through the log before this stage.

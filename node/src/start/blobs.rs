@@ -6,7 +6,7 @@ use stint_executor::Store;
 use tokio::task::JoinSet;
 
 use super::NodeError;
-use crate::blobs::{Blobs, Cluster, maintenance};
+use crate::blobs::{BlobContext, Blobs, maintenance};
 use crate::config::Config;
 use crate::identity::DataDir;
 use crate::images::{self, ImageCache, ImageStore};
@@ -19,7 +19,7 @@ pub fn start(
     config: &Config,
     tasks: &mut JoinSet<()>,
 ) -> Result<Arc<dyn Store>, NodeError> {
-    let blobs = Blobs::open(&dir.path.join("blobs"), config.blobs.clone(), Cluster::reached_by(node));
+    let blobs = Blobs::open(&dir.path.join("blobs"), config.blobs.clone(), BlobContext::reached_by(node));
     let blobs = Arc::new(blobs?);
     // Set here alone, once.
     let _ = node.blobs.set(blobs.clone());

@@ -45,7 +45,7 @@ impl SharedLedger {
     }
 }
 
-impl Machine for SharedLedger {
+impl StateMachine for SharedLedger {
     type Reply = (u64, usize);
 
     fn apply(&mut self, at: Position, data: &[u8]) -> Result<(u64, usize), String> {

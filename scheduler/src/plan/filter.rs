@@ -9,7 +9,7 @@ use crate::state::State;
 
 /// One thing a node lacks for a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Missing {
+pub(crate) enum UnfitReason {
     NotRegistered,
     Cordoned,
     Draining,
@@ -55,61 +55,63 @@ pub(crate) enum Missing {
     },
 }
 
-impl Missing {
+impl UnfitReason {
     /// Whether it passes by itself when other tasks end.
     pub(crate) fn is_busy(&self) -> bool {
         match self {
-            Missing::Slots { most } => *most > 0,
-            Missing::Held { .. } | Missing::OnTrial | Missing::Quarantined { .. } => true,
-            Missing::Cpu { need, total, .. } | Missing::Memory { need, total, .. } => need <= total,
-            Missing::Gpus { need, fitting, .. } => need <= fitting,
+            UnfitReason::Slots { most } => *most > 0,
+            UnfitReason::Held { .. } | UnfitReason::OnTrial | UnfitReason::Quarantined { .. } => true,
+            UnfitReason::Cpu { need, total, .. } | UnfitReason::Memory { need, total, .. } => need <= total,
+            UnfitReason::Gpus { need, fitting, .. } => need <= fitting,
             _ => false,
         }
     }
 }
 
-impl fmt::Display for Missing {
+impl fmt::Display for UnfitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cores = |milli: &u64| *milli as f64 / 1000.0;
         let mib = |bytes: &u64| bytes / (1024 * 1024);
         match self {
-            Missing::NotRegistered => write!(f, "has not offered to run anything yet"),
-            Missing::Cordoned => write!(f, "is cordoned"),
-            Missing::Draining => write!(f, "is draining"),
-            Missing::Held { left_ms, tasks, message } => {
+            UnfitReason::NotRegistered => write!(f, "has not offered to run anything yet"),
+            UnfitReason::Cordoned => write!(f, "is cordoned"),
+            UnfitReason::Draining => write!(f, "is draining"),
+            UnfitReason::Held { left_ms, tasks, message } => {
                 let seconds = left_ms.div_ceil(1000);
                 write!(f, "failed to start the last {tasks} tasks, tried again in {seconds} s: {message}")
             }
-            Missing::OnTrial => {
+            UnfitReason::OnTrial => {
                 write!(f, "is tried with one task at a time, as it failed to start several in a row")
             }
-            Missing::Class(class) => write!(f, "does not offer class {class}"),
-            Missing::Runtime(wanted) => {
+            UnfitReason::Class(class) => write!(f, "does not offer class {class}"),
+            UnfitReason::Runtime(wanted) => {
                 write!(f, "offers none of the runtimes {}", names_of(wanted))
             }
-            Missing::Allowed(refused) => {
+            UnfitReason::Allowed(refused) => {
                 let refusals: Vec<String> = refused.iter().map(NotAllowed::to_string).collect();
                 f.write_str(&refusals.join("; "))
             }
-            Missing::Limits => {
+            UnfitReason::Limits => {
                 write!(
                     f,
                     "knows no limits of single tasks: it runs an earlier stint than the others, or its watchdog does"
                 )
             }
-            Missing::Label { key, wanted, has: Some(has) } => write!(f, "label {key} is {has}, not {wanted}"),
-            Missing::Label { key, wanted, has: None } => write!(f, "has no label {key}={wanted}"),
-            Missing::Slots { most } => write!(f, "all {most} slots are taken"),
-            Missing::Cpu { need, free, total } => {
+            UnfitReason::Label { key, wanted, has: Some(has) } => {
+                write!(f, "label {key} is {has}, not {wanted}")
+            }
+            UnfitReason::Label { key, wanted, has: None } => write!(f, "has no label {key}={wanted}"),
+            UnfitReason::Slots { most } => write!(f, "all {most} slots are taken"),
+            UnfitReason::Cpu { need, free, total } => {
                 write!(f, "{} of {} cores free, {} needed", cores(free), cores(total), cores(need))
             }
-            Missing::Memory { need, free, total } => {
+            UnfitReason::Memory { need, free, total } => {
                 write!(f, "{} of {} MiB memory free, {} needed", mib(free), mib(total), mib(need))
             }
-            Missing::Quarantined { gpu, used_by } => {
+            UnfitReason::Quarantined { gpu, used_by } => {
                 write!(f, "GPU {gpu} is quarantined: {used_by} still uses it")
             }
-            Missing::Gpus { need, free, fitting, total } => {
+            UnfitReason::Gpus { need, free, fitting, total } => {
                 write!(f, "{free} of {total} GPUs free and fitting ({fitting} fit at all), {need} needed")
             }
         }
@@ -123,54 +125,59 @@ pub(crate) fn names_of(runtimes: &[Runtime]) -> String {
 }
 
 /// Everything `node` lacks for `spec`; empty = it fits now.
-pub(crate) fn missing(state: &State, node: &Node, spec: &TaskSpec) -> Vec<Missing> {
+pub(crate) fn missing(state: &State, node: &Node, spec: &TaskSpec) -> Vec<UnfitReason> {
     let mut lacks = missing_but_gpus(node, spec, &node.free(), node.free_slots());
     if let Some(backoff) = node.backing_off(state.time()) {
         let left_ms = backoff.until.since(state.time());
-        lacks.push(Missing::Held { left_ms, tasks: backoff.tasks, message: backoff.message.clone() });
+        lacks.push(UnfitReason::Held { left_ms, tasks: backoff.tasks, message: backoff.message.clone() });
     }
     lacks.extend(missing_gpus(state, node, spec));
     lacks
 }
 
 /// What `node` lacks when `free` and `slots` are what is left of it.
-pub(crate) fn missing_but_gpus(node: &Node, spec: &TaskSpec, free: &Resources, slots: u32) -> Vec<Missing> {
+pub(crate) fn missing_but_gpus(
+    node: &Node,
+    spec: &TaskSpec,
+    free: &Resources,
+    slots: u32,
+) -> Vec<UnfitReason> {
     let mut lacks = Vec::new();
     if node.incarnation.0 == 0 {
-        lacks.push(Missing::NotRegistered);
+        lacks.push(UnfitReason::NotRegistered);
         return lacks;
     }
     match node.mode {
         NodeMode::Ready => {}
-        NodeMode::Cordoned => lacks.push(Missing::Cordoned),
-        NodeMode::Draining => lacks.push(Missing::Draining),
+        NodeMode::Cordoned => lacks.push(UnfitReason::Cordoned),
+        NodeMode::Draining => lacks.push(UnfitReason::Draining),
     }
     if !node.offer.classes.contains(&spec.class) {
-        lacks.push(Missing::Class(spec.class));
+        lacks.push(UnfitReason::Class(spec.class));
     }
     for (key, wanted) in &spec.constraints {
         let has = node.offer.labels.get(key);
         if has != Some(wanted) {
-            lacks.push(Missing::Label { key: key.clone(), wanted: wanted.clone(), has: has.cloned() });
+            lacks.push(UnfitReason::Label { key: key.clone(), wanted: wanted.clone(), has: has.cloned() });
         }
     }
     lacks.extend(missing_amounts(node, spec, free, slots));
     lacks
 }
 
-fn missing_amounts(node: &Node, spec: &TaskSpec, free: &Resources, slots: u32) -> Vec<Missing> {
+fn missing_amounts(node: &Node, spec: &TaskSpec, free: &Resources, slots: u32) -> Vec<UnfitReason> {
     let mut lacks = Vec::new();
     let (need, total) = (spec.resources(), node.offer.resources);
     if slots == 0 && node.on_probation() {
-        lacks.push(Missing::OnTrial);
+        lacks.push(UnfitReason::OnTrial);
     } else if slots == 0 {
-        lacks.push(Missing::Slots { most: node.offer.slots });
+        lacks.push(UnfitReason::Slots { most: node.offer.slots });
     }
     if need.cpu_milli > free.cpu_milli {
-        lacks.push(Missing::Cpu { need: need.cpu_milli, free: free.cpu_milli, total: total.cpu_milli });
+        lacks.push(UnfitReason::Cpu { need: need.cpu_milli, free: free.cpu_milli, total: total.cpu_milli });
     }
     if need.memory_bytes > free.memory_bytes {
-        lacks.push(Missing::Memory {
+        lacks.push(UnfitReason::Memory {
             need: need.memory_bytes,
             free: free.memory_bytes,
             total: total.memory_bytes,
@@ -179,7 +186,7 @@ fn missing_amounts(node: &Node, spec: &TaskSpec, free: &Resources, slots: u32) -
     lacks
 }
 
-fn missing_gpus(state: &State, node: &Node, spec: &TaskSpec) -> Vec<Missing> {
+fn missing_gpus(state: &State, node: &Node, spec: &TaskSpec) -> Vec<UnfitReason> {
     let Some(request) = spec.leases() else { return Vec::new() };
     let offered = node.offer.gpus.iter().filter(|g| request.accepts(g));
     let is_free = |id| state.gpu(id).is_some_and(|r| r.free_on(node.id).is_some());
@@ -191,20 +198,20 @@ fn missing_gpus(state: &State, node: &Node, spec: &TaskSpec) -> Vec<Missing> {
     let fitting = (offered.count() + quarantined.len()) as u32;
     let total = (node.offer.gpus.len() + node.offer.quarantined.len()) as u32;
     let why =
-        |q: &&QuarantinedGpu| Missing::Quarantined { gpu: q.info.id.clone(), used_by: q.used_by.clone() };
-    let lacks = [Missing::Gpus { need: request.count, free, fitting, total }];
+        |q: &&QuarantinedGpu| UnfitReason::Quarantined { gpu: q.info.id.clone(), used_by: q.used_by.clone() };
+    let lacks = [UnfitReason::Gpus { need: request.count, free, fitting, total }];
     lacks.into_iter().chain(quarantined.iter().map(why)).collect()
 }
 
 /// The runtime a node would use: the task's own choice, else the first of the class's that the node offers and that
 /// gives what the task asks for.
-pub(crate) fn choose_runtime(state: &State, node: &Node, spec: &TaskSpec) -> Result<Runtime, Missing> {
+pub(crate) fn choose_runtime(state: &State, node: &Node, spec: &TaskSpec) -> Result<Runtime, UnfitReason> {
     let of_class = state.settings().class(spec.class).runtimes.iter().copied();
     let of_class = of_class.filter(|runtime| suits(*runtime, spec));
     let suited = || spec.runtime.into_iter().chain(of_class.clone().filter(|_| spec.runtime.is_none()));
     let mut offered = suited().filter(|runtime| node.offer.runtimes.contains(runtime));
     if spec.limits.is_none() {
-        return offered.next().ok_or_else(|| Missing::Runtime(suited().collect()));
+        return offered.next().ok_or_else(|| UnfitReason::Runtime(suited().collect()));
     }
     let mut refused = Vec::new();
     for runtime in offered {
@@ -213,7 +220,11 @@ pub(crate) fn choose_runtime(state: &State, node: &Node, spec: &TaskSpec) -> Res
             lacks => refused.extend(lacks),
         }
     }
-    Err(if refused.is_empty() { Missing::Runtime(suited().collect()) } else { Missing::Allowed(refused) })
+    Err(if refused.is_empty() {
+        UnfitReason::Runtime(suited().collect())
+    } else {
+        UnfitReason::Allowed(refused)
+    })
 }
 
 /// What a task asks for and the node does not allow with this runtime.
@@ -221,10 +232,10 @@ pub(crate) fn not_allowed(
     node: &Node,
     runtime: Runtime,
     spec: &TaskSpec,
-) -> Result<Vec<NotAllowed>, Missing> {
+) -> Result<Vec<NotAllowed>, UnfitReason> {
     let Some(limits) = &spec.limits else { return Ok(Vec::new()) };
-    let allows = node.offer.allows.as_ref().ok_or(Missing::Limits)?;
-    let own = allows.iter().find(|allowance| allowance.runtime == runtime).ok_or(Missing::Limits)?;
+    let allows = node.offer.allows.as_ref().ok_or(UnfitReason::Limits)?;
+    let own = allows.iter().find(|allowance| allowance.runtime == runtime).ok_or(UnfitReason::Limits)?;
     Ok(own.refuses(limits))
 }
 

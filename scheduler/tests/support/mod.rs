@@ -43,7 +43,7 @@ impl Story {
     }
 
     pub fn apply(&mut self, command: Command) -> Result<Vec<Change>, Rejection> {
-        let result = apply(&mut self.state, Stamped { now: TimeMs(self.now), command });
+        let result = apply(&mut self.state, StampedCommand { now: TimeMs(self.now), command });
         check(&self.state).unwrap();
         result
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use stint_node::leader::core::{NotDone, ProposalResult};
+use stint_node::leader::core::{ProposalError, ProposalResult};
 use stint_protocol::{
     Class, GpuRequest, IdempotencyKey, OnLost, RetryPolicy, Runtime, SharedSpec, TaskId, TaskName, TaskSpec,
     Tenant,
@@ -220,7 +220,7 @@ impl World {
         if self.holds_office(peer) {
             self.propose(peer, vec![command], Waiter::Client { request, attempt });
         } else {
-            self.client_answered(request, attempt, Err(NotDone::NotLeader));
+            self.client_answered(request, attempt, Err(ProposalError::NotLeader));
         }
     }
 

@@ -121,7 +121,7 @@ pub enum Event {
         from: usize,
         to: usize,
     },
-    CalmWeather {
+    CalmLinks {
         epoch: u64,
     },
     FastDisks {

@@ -80,7 +80,7 @@ const SPLIT_KINDS: &[Begin] = &[
 ];
 
 /// The schedule of a seed, and the faults of the world as a whole.
-pub struct Trouble {
+pub struct FaultSchedule {
     rng: SeededRng,
     pub faults: u64,
     /// Longest time an entry takes, in milliseconds; 0 = disks are fast.
@@ -92,7 +92,7 @@ pub struct Trouble {
     silent_until: u64,
 }
 
-impl Trouble {
+impl FaultSchedule {
     pub fn new(seed: u64) -> Self {
         Self {
             rng: SeededRng::new(seed, 0x5004),
@@ -157,8 +157,8 @@ impl World {
         self.arrange_host(node);
     }
 
-    pub fn calm_weather(&mut self, epoch: u64) {
-        if self.network.weather_epoch == epoch {
+    pub fn calm_links(&mut self, epoch: u64) {
+        if self.network.link_epoch == epoch {
             self.network.link_faults = Default::default();
         }
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use stint_executor::RunningAttempt;
-use stint_executor::watchdog::Why;
+use stint_executor::watchdog::StopCause;
 use stint_node::agent::core::AgentAction;
 use stint_protocol::{AttemptEnd, BootMs, LeaseId};
 
@@ -67,7 +67,7 @@ impl Host {
             AgentAction::Renew(renewals) => {
                 renewals.into_iter().for_each(|(l, at)| self.host_model.renew(l, at))
             }
-            AgentAction::Stop(lease, reason) => self.host_model.stop(lease, Why::from(reason)),
+            AgentAction::Stop(lease, reason) => self.host_model.stop(lease, StopCause::from(reason)),
             AgentAction::Start(launch) => {
                 // A lease that is held or has ended is left as it is.
                 if !self.host_model.holds(launch.lease) && !self.ends.contains_key(&launch.lease) {

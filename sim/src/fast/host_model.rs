@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use stint_executor::watchdog::{Action, Limits, Watchdog, Why};
+use stint_executor::watchdog::{Action, AttemptTimes, StopCause, Watchdog};
 use stint_executor::{Launch, RunningAttempt};
 use stint_protocol::{BootMs, EndKind, GpuId, LeaseId, SharedSpec};
 
@@ -93,7 +93,7 @@ impl HostModel {
 
     pub fn start(&mut self, launch: Launch, profile: ProgramProfile, now: BootMs, rng: &mut SeededRng) {
         let lease = launch.lease;
-        let limits = Limits {
+        let limits = AttemptTimes {
             deadline: launch.deadline,
             grace_ms: launch.spec.stop_grace_ms,
             kill_margin_ms: profile.kill_margin_ms,
@@ -109,7 +109,7 @@ impl HostModel {
         self.watchdog.renew(lease, deadline);
     }
 
-    pub fn stop(&mut self, lease: LeaseId, why: Why) {
+    pub fn stop(&mut self, lease: LeaseId, why: StopCause) {
         self.watchdog.stop(lease, why);
     }
 
@@ -166,7 +166,7 @@ impl HostModel {
             else {
                 continue;
             };
-            let limits = Limits {
+            let limits = AttemptTimes {
                 deadline,
                 grace_ms: attempt.launch.spec.stop_grace_ms,
                 kill_margin_ms: profile.kill_margin_ms,
@@ -201,7 +201,7 @@ impl HostModel {
                 Action::Term(lease, why) => (lease, why, false),
                 Action::Kill(lease, why) => (lease, why, true),
             };
-            if self.forgets_ends && why == Why::LeaseOver {
+            if self.forgets_ends && why == StopCause::LeaseOver {
                 continue;
             }
             let Some(attempt) = self.attempts.get_mut(&lease) else { continue };
@@ -225,7 +225,7 @@ impl HostModel {
     }
 
     fn end(&mut self, lease: LeaseId, own: EndKind, happened: &mut Vec<AttemptEvent>) {
-        let kind = self.watchdog.exited(lease).map_or(own, Why::end_kind);
+        let kind = self.watchdog.exited(lease).map_or(own, StopCause::end_kind);
         let Some(attempt) = self.attempts.remove(&lease) else { return };
         happened.push(AttemptEvent::Ended { lease, kind, since: attempt.since() });
     }

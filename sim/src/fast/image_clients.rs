@@ -367,4 +367,4 @@ impl World {
 }
 
 /// What a peer keeps for leading the looking after.
-pub type LibraryOffice = BlobGc;
+pub type LeaderBlobGc = BlobGc;

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use stint_node::applied_state::LogEntry;
-use stint_node::leader::core::{Answers, LeaderCore, NotDone, Proposal, ProposalResult, Turn};
+use stint_node::leader::core::{Answers, LeaderCore, Proposal, ProposalError, ProposalResult, Turn};
 use stint_node::leader::quorum::Ticket;
-use stint_node::leadership::{LeaderView, Leadership, RaftRole};
+use stint_node::leadership::{Leadership, PeerView, RaftRole};
 use stint_node::limits;
 use stint_scheduler::{Command, State};
 
 use super::event::Event;
-use super::image_clients::LibraryOffice;
+use super::image_clients::LeaderBlobGc;
 use super::log::Flight;
 use super::sessions::Session;
 use super::shape::Pace;
@@ -44,7 +44,7 @@ pub struct SimulatedLeader {
     pub question: Option<Question>,
     pub sessions: BTreeMap<u64, Session>,
     pub next_session: u64,
-    pub image_clients: LibraryOffice,
+    pub image_clients: LeaderBlobGc,
 }
 
 /// A question to the quorum that is under way.
@@ -63,15 +63,11 @@ impl World {
     }
 
     /// Runs `act` on what the peer keeps for leading, with what it knows of itself now.
-    pub fn lead<R>(
-        &mut self,
-        peer: usize,
-        act: impl FnOnce(&mut SimulatedLeader, &LeaderView<'_>) -> R,
-    ) -> R {
+    pub fn lead<R>(&mut self, peer: usize, act: impl FnOnce(&mut SimulatedLeader, &PeerView<'_>) -> R) -> R {
         let (standing, now) = (self.standing(peer), self.clocks(peer).boot(self.now));
         let process = &mut self.peers[peer];
         let (state, index) = (self.log.state_at(process.applied), process.applied);
-        act(&mut process.leader, &LeaderView { role: standing, state, index, now })
+        act(&mut process.leader, &PeerView { role: standing, state, index, now })
     }
 
     /// The peer's leadership, if it leads, with the state it has applied.
@@ -89,7 +85,7 @@ impl World {
     pub fn propose(&mut self, peer: usize, commands: Vec<Command>, waiter: Waiter) {
         match self.peers[peer].leader.core.propose(Proposal::new(commands, waiter)) {
             Ok(()) => self.turn(peer, false),
-            Err(waiter) => self.tell_waiters(peer, vec![(waiter, Err(NotDone::Full))]),
+            Err(waiter) => self.tell_waiters(peer, vec![(waiter, Err(ProposalError::Full))]),
         }
     }
 
@@ -212,9 +208,9 @@ impl World {
     /// The peer hears that it does not lead any more, or leads another term: what it wrote may be there or not.
     pub fn step_down(&mut self, peer: usize) {
         let leader = &mut self.peers[peer].leader;
-        leader.image_clients = LibraryOffice::default();
+        leader.image_clients = LeaderBlobGc::default();
         if leader.writing.take().is_some() {
-            self.written(peer, Err(NotDone::Unknown("another term began".into())));
+            self.written(peer, Err(ProposalError::Unknown("another term began".into())));
         }
         self.turn(peer, false);
         self.quorum_denies(peer);

@@ -3,7 +3,7 @@
 
 use stint_node::applied_state::{LogEntry, Results, concerned};
 use stint_protocol::NodeId;
-use stint_scheduler::{Command, Stamped, State, apply};
+use stint_scheduler::{Command, StampedCommand, State, apply};
 
 /// Entries that a new leader may not have applied yet at most.
 pub const BEHIND: u64 = 30;
@@ -127,6 +127,6 @@ impl Log {
 
 /// What every replica does with an entry.
 pub fn apply_entry(state: &mut State, entry: &LogEntry) -> Results {
-    let one = |command: &Command| apply(state, Stamped { now: entry.now, command: command.clone() });
+    let one = |command: &Command| apply(state, StampedCommand { now: entry.now, command: command.clone() });
     entry.commands.iter().map(one).collect()
 }

@@ -22,12 +22,12 @@ pub struct Network {
     /// How many faults cut each directed link.
     cuts: Vec<u32>,
     pub link_faults: LinkFaults,
-    pub weather_epoch: u64,
+    pub link_epoch: u64,
 }
 
 impl Network {
     pub fn new(peers: usize) -> Self {
-        Self { peers, cuts: vec![0; peers * peers], link_faults: LinkFaults::default(), weather_epoch: 0 }
+        Self { peers, cuts: vec![0; peers * peers], link_faults: LinkFaults::default(), link_epoch: 0 }
     }
 
     pub fn open(&self, from: usize, to: usize) -> bool {

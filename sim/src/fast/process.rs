@@ -14,7 +14,7 @@ use super::world::{World, node_id};
 
 /// What the agent is doing.
 #[derive(Clone, Copy, Debug, Default)]
-enum Agency {
+enum AgentPhase {
     #[default]
     Pausing,
     Calling {
@@ -39,7 +39,7 @@ pub struct Process {
     pub applied: u64,
     pub leader: SimulatedLeader,
     agent: Option<AgentCore>,
-    agency: Agency,
+    agent_phase: AgentPhase,
     /// When the last report was sent.
     sent: BootMs,
     /// Something ended while no held report could be cut short.
@@ -102,7 +102,7 @@ impl World {
 
     /// Sends the next report; what ended meanwhile cuts it short.
     pub fn report(&mut self, node: usize) {
-        if matches!(self.peers[node].agency, Agency::Left | Agency::Calling { .. }) {
+        if matches!(self.peers[node].agent_phase, AgentPhase::Left | AgentPhase::Calling { .. }) {
             return;
         }
         let sent = self.clocks(node).boot(self.now);
@@ -115,7 +115,7 @@ impl World {
         let holds = report.hold_ms > 0;
         self.peers[node].sent = sent;
         let local = leader == node;
-        self.peers[node].agency = Agency::Calling { sequence: report.sequence, sent, holds, local };
+        self.peers[node].agent_phase = AgentPhase::Calling { sequence: report.sequence, sent, holds, local };
         let call = Call { node, life: self.peers[node].life, sequence: report.sequence };
         self.queue.at(self.now + limits::REPORT_DEADLINE.as_millis() as u64, Event::CallDeadline { call });
         self.send_report(leader, call, report);
@@ -144,27 +144,27 @@ impl World {
     fn on_news(&mut self, node: usize) {
         let process = &mut self.peers[node];
         let Some(core) = process.agent.as_mut() else { return };
-        match process.agency {
-            Agency::Calling { holds: true, .. } => {
+        match process.agent_phase {
+            AgentPhase::Calling { holds: true, .. } => {
                 core.on_news();
-                process.agency = Agency::Pausing;
+                process.agent_phase = AgentPhase::Pausing;
                 self.report(node);
             }
-            Agency::Left => {}
+            AgentPhase::Left => {}
             _ => process.news = true,
         }
     }
 
     pub fn on_answer(&mut self, call: Call, answer: ReportAnswer) {
         let node = call.node;
-        match self.peers[node].agency {
-            Agency::Calling { sequence, sent, .. }
+        match self.peers[node].agent_phase {
+            AgentPhase::Calling { sequence, sent, .. }
                 if self.peers[node].lives(call.life) && sequence == call.sequence =>
             {
-                self.peers[node].agency = Agency::Pausing;
+                self.peers[node].agent_phase = AgentPhase::Pausing;
                 self.answer(node, Ok(answer), sent);
             }
-            Agency::Left => {}
+            AgentPhase::Left => {}
             _ => self.on_late_answer(node, answer),
         }
     }
@@ -198,7 +198,7 @@ impl World {
                 let pause = limits::RETRY_PAUSE.as_millis() as u64 * self.rng.between(1, 9);
                 self.queue.at(self.now + pause, Event::Resume { node, life });
             }
-            Next::Leave => self.peers[node].agency = Agency::Left,
+            Next::Leave => self.peers[node].agent_phase = AgentPhase::Left,
         }
     }
 
@@ -212,9 +212,9 @@ impl World {
     }
 
     fn give_up(&mut self, node: usize, which: impl FnOnce(&Process, u64, bool) -> bool) {
-        let Agency::Calling { sequence, sent, local, .. } = self.peers[node].agency else { return };
+        let AgentPhase::Calling { sequence, sent, local, .. } = self.peers[node].agent_phase else { return };
         if which(&self.peers[node], sequence, local) {
-            self.peers[node].agency = Agency::Pausing;
+            self.peers[node].agent_phase = AgentPhase::Pausing;
             self.answer(node, Err(String::new()), sent);
         }
     }

@@ -2,7 +2,7 @@
 
 use stint_node::leader::core::{LeaderCore, ProposalResult};
 use stint_node::leader::quorum::Ticket;
-use stint_node::leadership::LeaderView;
+use stint_node::leadership::PeerView;
 use stint_node::limits;
 use stint_node::reports::session::{ReportSession, Step};
 use stint_node::wire::{Report, ReportAnswer};
@@ -37,7 +37,7 @@ impl World {
         &mut self,
         peer: usize,
         number: u64,
-        event: impl FnOnce(&mut ReportSession, &mut LeaderCore<Waiter>, &LeaderView<'_>) -> S,
+        event: impl FnOnce(&mut ReportSession, &mut LeaderCore<Waiter>, &PeerView<'_>) -> S,
     ) {
         let step = self.lead(peer, |leader, view| {
             let session = leader.sessions.get_mut(&number)?;

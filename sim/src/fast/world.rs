@@ -8,7 +8,7 @@ use stint_scheduler::{Admit, Command};
 use super::clients::Clients;
 use super::clock::Clocks;
 use super::event::{Call, Event};
-use super::faults::Trouble;
+use super::faults::FaultSchedule;
 use super::host::Host;
 use super::image_clients::ImageClients;
 use super::log::Log;
@@ -49,7 +49,7 @@ pub struct World {
     pub peers: Vec<Process>,
     pub hosts: Vec<Host>,
     pub clients: Clients,
-    pub trouble: Trouble,
+    pub trouble: FaultSchedule,
     pub image_clients: ImageClients,
     pub operator: Operator,
     /// When everything was healed.
@@ -82,7 +82,7 @@ impl World {
             peers,
             hosts,
             clients: Clients::new(seed, &shape),
-            trouble: Trouble::new(seed),
+            trouble: FaultSchedule::new(seed),
             image_clients: ImageClients::new(seed, &shape),
             operator: Operator::new(seed, &shape),
             healed_at: None,
@@ -159,7 +159,7 @@ impl World {
             Event::Silence { node, length } if !self.is_healed() => self.silence(node, length),
             Event::Silence { .. } => {}
             Event::Mend { from, to } => self.mend(from, to),
-            Event::CalmWeather { epoch } => self.calm_weather(epoch),
+            Event::CalmLinks { epoch } => self.calm_links(epoch),
             Event::FastDisks { epoch } => self.fast_disks(epoch),
             Event::QuickWatchdog { node } => self.quicken(node),
             Event::RightClock { machine } => self.machines[machine].clocks.wall_offset_ms = 0,

@@ -5,9 +5,9 @@ use super::Fault;
 use crate::cluster::Cluster;
 use crate::rng::SeededRng;
 use crate::scenario::Range;
-use crate::slurm::Trouble;
+use crate::slurm::SlurmFaults;
 
-type Set = fn(&mut Trouble, &Drawn, bool);
+type Set = fn(&mut SlurmFaults, &Drawn, bool);
 
 struct Drawn {
     range: Range,
@@ -62,12 +62,12 @@ pub fn folder_stale(rng: &mut SeededRng) -> Box<dyn Fault> {
 
 impl Fault for Lasting {
     fn begin(&mut self, cluster: &mut Cluster<'_>) -> String {
-        cluster.slurm.trouble(|trouble| (self.set)(trouble, &self.drawn, true));
+        cluster.slurm.set_faults(|trouble| (self.set)(trouble, &self.drawn, true));
         format!("{} ({:?}, {})", self.name, self.drawn.range, self.drawn.coin)
     }
 
     fn end(&mut self, cluster: &mut Cluster<'_>) {
-        cluster.slurm.trouble(|trouble| (self.set)(trouble, &self.drawn, false));
+        cluster.slurm.set_faults(|trouble| (self.set)(trouble, &self.drawn, false));
     }
 }
 

@@ -1,7 +1,7 @@
 //! Whether an attempt has ended, and how.
 
 use stint_executor::HostEvent;
-use stint_executor::watchdog::Why;
+use stint_executor::watchdog::StopCause;
 use stint_protocol::{AttemptEnd, BootMs, EndKind, LeaseId};
 
 use super::JobController;
@@ -57,7 +57,7 @@ impl JobController {
     fn end(&mut self, lease: LeaseId, own: EndKind, message: String, run_ms: u64, now: BootMs) {
         let Some(slurm_job) = self.jobs.get(&lease) else { return };
         let why = self.watchdog.exited(lease).filter(|_| slurm_job.obeyed());
-        let kind = why.map_or(own, Why::end_kind);
+        let kind = why.map_or(own, StopCause::end_kind);
         let end = AttemptEnd::new(lease, kind, message, run_ms);
         let Some(mut slurm_job) = self.jobs.remove(&lease) else { return };
         slurm_job.record.end = Some(end.clone());

@@ -26,7 +26,7 @@ use stint_protocol::LeaseId;
 
 use crate::shim_api::layout::{Layout, folder_name};
 use crate::shim_api::request::{ResolvedMount, StartRequest};
-use crate::sys::spawn::{Container, Laid};
+use crate::sys::spawn::{BindMount, Container};
 
 /// Where crun writes its messages for an attempt.
 pub fn log_file(layout: &Layout, lease: LeaseId) -> PathBuf {
@@ -43,7 +43,7 @@ fn mount_place(bundle: &Path, number: usize) -> PathBuf {
 }
 
 /// Makes the places of an order's mounts. No program of the attempt reaches them.
-fn mounts(request: &StartRequest, bundle: &Path) -> io::Result<Vec<Laid>> {
+fn mounts(request: &StartRequest, bundle: &Path) -> io::Result<Vec<BindMount>> {
     let laid = |(number, mount): (usize, &ResolvedMount)| {
         let place = mount_place(bundle, number);
         if mount.folder {
@@ -51,7 +51,7 @@ fn mounts(request: &StartRequest, bundle: &Path) -> io::Result<Vec<Laid>> {
         } else {
             std::fs::write(&place, "")?;
         }
-        Ok(Laid { source: text(&mount.source), place: flag("", &place), writable: mount.writable })
+        Ok(BindMount { source: text(&mount.source), place: flag("", &place), writable: mount.writable })
     };
     request.mounts.iter().enumerate().map(laid).collect()
 }

@@ -5,7 +5,7 @@ use stint_protocol::{EndKind, LeaseId};
 
 use super::{bundle, verdict};
 use crate::runtimes::program::{has_no_network, in_folder};
-use crate::runtimes::watchdog_side::{Failed, Modes, Start, StartError, Started, WatchdogSide};
+use crate::runtimes::watchdog_side::{Failed, Modes, Start, StartError, Started, WatchdogRuntime};
 use crate::shim_api::inside::WORK;
 use crate::shim_api::layout::Layout;
 use crate::shim_api::request::Mode;
@@ -16,7 +16,7 @@ pub const MODES: Modes = &[(Mode::Crun, &Container)];
 #[derive(Debug)]
 struct Container;
 
-impl WatchdogSide for Container {
+impl WatchdogRuntime for Container {
     fn keeps_folder(&self) -> bool {
         true
     }

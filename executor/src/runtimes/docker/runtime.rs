@@ -14,7 +14,7 @@ use crate::host::{ContainersFuture, Launch, Publisher};
 use crate::observer::{PullEnd, Rule};
 use crate::refusal::Refusal;
 use crate::runtimes::request::{self, INSIDE};
-use crate::runtimes::{Beside, Holds, Permits, Runtime};
+use crate::runtimes::{BackgroundFuture, HasAttempt, HostCapabilities, NodeRuntime};
 use crate::settings::{DockerSettings, HostSettings};
 use crate::shim_api::layout::Layout;
 use crate::shim_api::request::{DockerRequest, Mode, StartRequest};
@@ -29,14 +29,14 @@ struct Docker {
     credentials: Option<Arc<CredentialsWatch>>,
 }
 
-pub fn open(settings: Arc<HostSettings>, layout: &Layout) -> Arc<dyn Runtime> {
+pub fn open(settings: Arc<HostSettings>, layout: &Layout) -> Arc<dyn NodeRuntime> {
     let daemon = Arc::new(DaemonWatch::new(&settings.docker, layout));
     let credentials = settings.docker.credentials.clone().map(|file| Arc::new(CredentialsWatch::new(file)));
     Arc::new(Docker { layout: layout.clone(), settings, daemon, credentials })
 }
 
-impl Runtime for Docker {
-    fn probe(&self, _: Permits) -> Result<(), String> {
+impl NodeRuntime for Docker {
+    fn probe(&self, _: HostCapabilities) -> Result<(), String> {
         if sys::effective_ids().0 != 0 {
             return Err(
                 "docker runs as root only: containers must be killed without the daemon's help".into()
@@ -45,7 +45,7 @@ impl Runtime for Docker {
         self.daemon.problem().map_or(Ok(()), Err)
     }
 
-    fn allowance(&self, _: Permits) -> Allowance {
+    fn allowance(&self, _: HostCapabilities) -> Allowance {
         let mounts = Some(self.settings.mounts.roots(Kind::Docker));
         // Never the host's network: who has it reaches the daemons that wait on abstract sockets.
         let bounds = &self.settings.docker.bounds;
@@ -56,7 +56,12 @@ impl Runtime for Docker {
         Some(self.settings.docker.user)
     }
 
-    fn request(&self, launch: &Launch, staged: &Staged, permits: Permits) -> Result<StartRequest, Refusal> {
+    fn request(
+        &self,
+        launch: &Launch,
+        staged: &Staged,
+        permits: HostCapabilities,
+    ) -> Result<StartRequest, Refusal> {
         self.check(&launch.spec, permits)?;
         let docker = self.docker_request(launch)?;
         // A Docker image says itself where its programs are.
@@ -64,7 +69,7 @@ impl Runtime for Docker {
         Ok(StartRequest { docker: Some(Box::new(docker)), ..request })
     }
 
-    fn look(&self, holds: Holds) -> Beside<'_> {
+    fn look(&self, holds: HasAttempt) -> BackgroundFuture<'_> {
         Box::pin(async move {
             self.daemon.look(&*holds).await;
             if let Some(credentials) = &self.credentials {
@@ -73,11 +78,12 @@ impl Runtime for Docker {
         })
     }
 
-    fn beside(&self, publish: &Publisher, holds: &Holds) -> Vec<Beside<'static>> {
-        let daemon: Beside<'static> = Box::pin(self.daemon.clone().run(publish.clone(), holds.clone()));
+    fn background_futures(&self, publish: &Publisher, holds: &HasAttempt) -> Vec<BackgroundFuture<'static>> {
+        let daemon: BackgroundFuture<'static> =
+            Box::pin(self.daemon.clone().run(publish.clone(), holds.clone()));
         let credentials = self.credentials.clone();
         let credentials =
-            credentials.map(|watch| -> Beside<'static> { Box::pin(watch.run(publish.clone())) });
+            credentials.map(|watch| -> BackgroundFuture<'static> { Box::pin(watch.run(publish.clone())) });
         std::iter::once(daemon).chain(credentials).collect()
     }
 

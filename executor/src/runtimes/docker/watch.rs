@@ -16,7 +16,7 @@ use super::engine::{self, EngineError};
 use super::{LABEL_CLASS, LABEL_EXECUTOR, LABEL_LEASE, LABEL_TENANT};
 use crate::host::{HostEvent, Publisher};
 use crate::limits;
-use crate::runtimes::Holds;
+use crate::runtimes::HasAttempt;
 use crate::settings::DockerSettings;
 use crate::shim_api::layout::{Layout, parse_folder_name};
 
@@ -71,7 +71,7 @@ impl DaemonWatch {
     }
 
     /// Goes on looking; tells the node when the daemon comes or goes. Runs until the client goes.
-    pub async fn run(self: Arc<Self>, publish: Publisher, holds: Holds) {
+    pub async fn run(self: Arc<Self>, publish: Publisher, holds: HasAttempt) {
         let mut ticks = interval(Duration::from_millis(limits::DOCKER_PING_MS));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut swept = Instant::now();

@@ -10,7 +10,7 @@ use stint_protocol::{AttemptEnd, BootMs, LeaseId};
 
 use super::{monitor, verdict};
 use crate::limits;
-use crate::runtimes::watchdog_side::{AttemptMonitor, Modes, Start, StartError, Started, WatchdogSide};
+use crate::runtimes::watchdog_side::{AttemptMonitor, Modes, Start, StartError, Started, WatchdogRuntime};
 use crate::shim_api::layout::Layout;
 use crate::shim_api::request::Mode;
 use crate::sys::spawn::{Child, Spawner};
@@ -21,7 +21,7 @@ pub const MODES: Modes = &[(Mode::Docker, &Docker)];
 #[derive(Debug)]
 struct Docker;
 
-impl WatchdogSide for Docker {
+impl WatchdogRuntime for Docker {
     /// The daemon makes the container's.
     fn has_cgroup(&self) -> bool {
         false
@@ -98,7 +98,7 @@ impl AttemptMonitor for Container {
         }
         let now = sys::boot_now();
         let first = *self.killed_at.get_or_insert(now);
-        let hangs = now.since(first) > limits::KEEPER_HUNG_MS;
+        let hangs = now.since(first) > limits::MONITOR_HUNG_MS;
         if hangs {
             self.killed_at = None;
         }

@@ -7,7 +7,7 @@ use crate::limits;
 use crate::runtimes::program::{c_path, c_string};
 use crate::shim_api::request::{Confinement, ResolvedMount, Root, StartRequest};
 use crate::sys;
-use crate::sys::spawn::{Access, Jail, SHOWN, Shown, WRITABLE};
+use crate::sys::spawn::{Access, Jail, SHOWN, VisiblePath, WRITABLE};
 
 /// The jail of an order's program. `changes_user`: it runs as another user than the watchdog.
 pub fn jail_for(request: &StartRequest, confinement: &Confinement, changes_user: bool) -> Jail {
@@ -31,12 +31,12 @@ pub fn jail_for(request: &StartRequest, confinement: &Confinement, changes_user:
 }
 
 /// Folders in `/tmp` are hidden by the attempt's own, in which those above them are made again.
-fn shown(path: &str, access: Access, folder: bool) -> Shown {
+fn shown(path: &str, access: Access, folder: bool) -> VisiblePath {
     // Of a file the last is made by whoever shows it.
     let above = Path::new(path).ancestors().skip(usize::from(!folder));
     let mut above: Vec<CString> = above.take_while(|above| above.starts_with("/tmp/")).map(c_path).collect();
     above.reverse();
-    Shown { path: c_string(path), above, access, folder }
+    VisiblePath { path: c_string(path), above, access, folder }
 }
 
 /// Device files of GPUs that belong to others. Who has one may ask the driver for what all devices share.

@@ -3,7 +3,7 @@
 
 use super::jail::jail_for;
 use super::program::program_for;
-use crate::runtimes::watchdog_side::{Modes, Start, StartError, Started, WatchdogSide};
+use crate::runtimes::watchdog_side::{Modes, Start, StartError, Started, WatchdogRuntime};
 use crate::shim_api::request::Mode;
 
 pub const MODES: Modes = &[(Mode::Direct, &Direct), (Mode::Sandboxed, &Sandboxed)];
@@ -15,7 +15,7 @@ struct Direct;
 #[derive(Debug)]
 struct Sandboxed;
 
-impl WatchdogSide for Direct {
+impl WatchdogRuntime for Direct {
     fn has_cgroup(&self) -> bool {
         false
     }
@@ -26,7 +26,7 @@ impl WatchdogSide for Direct {
     }
 }
 
-impl WatchdogSide for Sandboxed {
+impl WatchdogRuntime for Sandboxed {
     fn start(&self, start: Start<'_>) -> Result<Started, StartError> {
         let confinement = start.request.confinement.as_deref().filter(|_| start.jails);
         let changes_user = !start.namespaces.is_some_and(|namespaces| namespaces.user);

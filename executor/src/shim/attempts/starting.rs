@@ -6,14 +6,14 @@ use stint_protocol::{EndKind, LeaseId};
 use super::{Attempt, Attempts};
 use crate::limits;
 use crate::runtimes;
-use crate::runtimes::watchdog_side::{Start, StartError, Started, WatchdogSide};
-use crate::shim::cgroup::{Amounts, Cgroup};
+use crate::runtimes::watchdog_side::{Start, StartError, Started, WatchdogRuntime};
+use crate::shim::cgroup::{Cgroup, CgroupLimits};
 use crate::shim::journal::ProcessIdentity;
 use crate::shim_api::request::StartRequest;
 use crate::shim_api::wire::FromShim;
 use crate::sys;
 use crate::sys::spawn::Phase;
-use crate::watchdog::{Limits, Watchdog};
+use crate::watchdog::{AttemptTimes, Watchdog};
 
 impl Attempts {
     /// Starts a batch: one journal write before, one after.
@@ -59,12 +59,12 @@ impl Attempts {
     fn start_one(
         &mut self,
         request: StartRequest,
-        runtime: &'static dyn WatchdogSide,
+        runtime: &'static dyn WatchdogRuntime,
         sandbox_dir: Option<u32>,
     ) {
         let lease = request.lease;
         let before = sys::boot_now();
-        let mut limits = Limits {
+        let mut limits = AttemptTimes {
             deadline: request.deadline,
             grace_ms: request.grace_ms,
             kill_margin_ms: request.kill_margin_ms,
@@ -129,7 +129,7 @@ impl Attempts {
     fn cgroup_for(
         &mut self,
         request: &StartRequest,
-        runtime: &dyn WatchdogSide,
+        runtime: &dyn WatchdogRuntime,
         sandbox_dir: Option<u32>,
     ) -> Result<Option<Cgroup>, StartError> {
         // Processes of a container belong to its daemon and never enter a cgroup of ours; an attempt without a sandbox is
@@ -139,7 +139,7 @@ impl Attempts {
         }
         let pids = request.confinement.as_ref().map_or(limits::PIDS, |c| c.pids);
         // One more for the init that the program does not see.
-        let amounts = Amounts {
+        let amounts = CgroupLimits {
             memory_bytes: request.memory_bytes,
             swap_bytes: request.swap_bytes,
             cpu_milli: request.cpu_milli,
@@ -158,7 +158,7 @@ impl Attempts {
     fn spawn(
         &mut self,
         request: &StartRequest,
-        runtime: &dyn WatchdogSide,
+        runtime: &dyn WatchdogRuntime,
         sandbox_dir: Option<u32>,
         cgroup: Option<&Cgroup>,
     ) -> Result<(u32, Started), StartError> {
@@ -170,7 +170,7 @@ impl Attempts {
             request,
             folder: sandbox_dir
                 .map_or_else(|| layout.attempt(request.lease), |number| layout.sandbox_dir(number)),
-            cgroups: cgroup.map(Cgroup::doors).unwrap_or_default(),
+            cgroups: cgroup.map(Cgroup::procs_paths).unwrap_or_default(),
             namespaces: self.ability.namespaces,
             jails: self.ability.jail,
             spawner: &mut self.spawner,

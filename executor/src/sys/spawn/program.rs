@@ -13,12 +13,12 @@ pub struct Container {
     pub pid_file: CString,
     pub overlay: Option<Overlay>,
     /// Laid before crun runs.
-    pub mounts: Vec<Laid>,
+    pub mounts: Vec<BindMount>,
 }
 
 /// What of the host is laid somewhere for a container.
 #[derive(Debug)]
-pub struct Laid {
+pub struct BindMount {
     /// No part of it may be a link when it is mounted.
     pub source: CString,
     pub place: CString,
@@ -45,7 +45,7 @@ pub struct Jail {
     pub binary: Option<CString>,
     /// A folder with its secrets, to be seen as `/tmp/secrets`.
     pub secrets: Option<CString>,
-    pub shown: Vec<Shown>,
+    pub shown: Vec<VisiblePath>,
     /// Device files that it must not open.
     pub hidden: Vec<CString>,
     /// User and group that it runs as; none: those of the watchdog.
@@ -56,7 +56,7 @@ pub struct Jail {
 
 /// A folder or file of the host that is seen as it is, and the folders above it that may have to be made in `/tmp`.
 #[derive(Debug)]
-pub struct Shown {
+pub struct VisiblePath {
     pub path: CString,
     pub above: Vec<CString>,
     pub access: Access,

@@ -1,7 +1,7 @@
 //! Sequences of events at a leader, and what it does at each.
 
 use stint_protocol::{Digest, LeaseId, NodeId, Nonce, TaskId};
-use stint_scheduler::{Stamped, apply};
+use stint_scheduler::{StampedCommand, apply};
 
 use super::*;
 use crate::leadership::RaftRole;
@@ -33,9 +33,9 @@ impl Peer {
         self.wall = self.wall.plus(ms);
     }
 
-    fn on<R>(&mut self, act: impl FnOnce(&mut LeaderCore<&'static str>, &LeaderView<'_>) -> R) -> R {
+    fn on<R>(&mut self, act: impl FnOnce(&mut LeaderCore<&'static str>, &PeerView<'_>) -> R) -> R {
         let (standing, index, now) = (self.standing, self.index, BootMs(self.boot));
-        act(&mut self.core, &LeaderView { role: standing, state: &self.state, index, now })
+        act(&mut self.core, &PeerView { role: standing, state: &self.state, index, now })
     }
 
     fn propose(&mut self, who: &'static str, commands: Vec<Command>) {
@@ -61,7 +61,7 @@ impl Peer {
     /// The entry is committed and applied here.
     fn commit(&mut self, entry: LogEntry) -> Answers<&'static str> {
         let state = &mut self.state;
-        let one = |command| apply(state, Stamped { now: entry.now, command });
+        let one = |command| apply(state, StampedCommand { now: entry.now, command });
         let results: Results = entry.commands.into_iter().map(one).collect();
         self.index += 1;
         self.written(Ok(results))
@@ -114,7 +114,10 @@ fn who_does_not_lead_or_has_applied_no_entry_of_its_term_refuses_all() {
         peer.propose("one", vec![cancel(1); limits::BATCH_COMMANDS]);
         peer.propose("other", vec![cancel(2)]);
         let (answers, entry) = peer.turn(true);
-        assert_eq!(answers, [("one", Err(NotDone::NotLeader)), ("other", Err(NotDone::NotLeader))]);
+        assert_eq!(
+            answers,
+            [("one", Err(ProposalError::NotLeader)), ("other", Err(ProposalError::NotLeader))]
+        );
         assert!(entry.is_none(), "{standing:?}");
     }
 }
@@ -164,7 +167,7 @@ fn what_the_cluster_does_not_speak_is_refused_and_the_rest_goes_on() {
     peer.propose("newer", vec![newer]);
     peer.propose("known", vec![cancel(1)]);
     let (answers, entry) = peer.turn(false);
-    assert!(matches!(answers[..], [("newer", Err(NotDone::Refused(_)))]), "{answers:?}");
+    assert!(matches!(answers[..], [("newer", Err(ProposalError::Refused(_)))]), "{answers:?}");
     assert!(entry.is_some_and(|entry| entry.commands.contains(&cancel(1))));
 }
 
@@ -172,14 +175,14 @@ fn what_the_cluster_does_not_speak_is_refused_and_the_rest_goes_on() {
 fn an_entry_of_which_nobody_knows_is_planned_again() {
     let mut peer = Peer::leading();
     let ended = Command::ExpireLeases(vec![LEASE]);
-    apply(&mut peer.state, Stamped { now: TimeMs(2), command: ended }).unwrap();
+    apply(&mut peer.state, StampedCommand { now: TimeMs(2), command: ended }).unwrap();
     peer.later(600_000);
     // Its pause before the next attempt is over in the state: nothing becomes due with the next entry.
-    apply(&mut peer.state, Stamped { now: peer.wall, command: Command::Tick }).unwrap();
+    apply(&mut peer.state, StampedCommand { now: peer.wall, command: Command::Tick }).unwrap();
     peer.on(|core, view| core.leadership(view).unwrap().lease_clock.heard(NodeId(1), Nonce(1), view.now));
     let plans = |entry: &LogEntry| matches!(entry.commands[..], [Command::CommitPlan(_)]);
     assert!(plans(&peer.entry(false)), "the task waits again");
-    let unknown = NotDone::Unknown("no reply".into());
+    let unknown = ProposalError::Unknown("no reply".into());
     assert!(peer.written(Err(unknown)).is_empty());
     assert!(plans(&peer.entry(false)), "the same state, planned anew");
     peer.written(Ok(vec![Ok(Vec::new())]));
@@ -188,7 +191,7 @@ fn an_entry_of_which_nobody_knows_is_planned_again() {
 
 #[test]
 fn who_waits_for_an_entry_of_which_nobody_knows_is_told_so() {
-    for why in [NotDone::Unknown("no reply".into()), NotDone::NotLeader, NotDone::Full] {
+    for why in [ProposalError::Unknown("no reply".into()), ProposalError::NotLeader, ProposalError::Full] {
         let mut peer = Peer::leading();
         peer.propose("asks", vec![cancel(1)]);
         peer.entry(false);
@@ -210,7 +213,7 @@ fn only_what_became_an_entry_carries_time_ahead() {
         let refused = peer.entry(false);
         assert_eq!(refused.now, stamped.plus(limits::TIME_JUMP_MS));
         assert!(peer.core.ahead_ms().is_some());
-        peer.written(Err(NotDone::Full));
+        peer.written(Err(ProposalError::Full));
     }
     peer.propose("asks", vec![cancel(1)]);
     let second = peer.entry(false);
@@ -254,7 +257,7 @@ fn an_entry_confirms_the_leader_only_when_it_is_applied() {
         if applied {
             peer.commit(entry)
         } else {
-            peer.written(Err(NotDone::Full))
+            peer.written(Err(ProposalError::Full))
         };
         assert_eq!(peer.core.confirm(before, None) == Confirmation::Given, confirmed);
         assert_ne!(peer.core.confirm(after, None), Confirmation::Given, "it was proposed before");

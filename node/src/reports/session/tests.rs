@@ -1,10 +1,10 @@
 //! Sequences of events while a report is answered, and what is done at each.
 
 use stint_protocol::{AttemptEnd, BootMs, EndKind, Incarnation, LeaseId, NodeId, NodeOffer, Nonce, TaskId};
-use stint_scheduler::{RegisterNode, Stamped, apply};
+use stint_scheduler::{RegisterNode, StampedCommand, apply};
 
 use super::*;
-use crate::leader::core::{NotDone, Proposal, Turn};
+use crate::leader::core::{Proposal, ProposalError, Turn};
 use crate::leadership::RaftRole;
 use crate::lease_clock::tests::{LEASE, placed};
 
@@ -25,12 +25,12 @@ impl Peer {
         let offer = state.node(NODE).unwrap().offer.clone();
         let said_all = NodeOffer { allows: Some(Vec::new()), ..offer };
         let now = state.time();
-        apply(&mut state, Stamped { now, command: register(Nonce(1), said_all) }).unwrap();
+        apply(&mut state, StampedCommand { now, command: register(Nonce(1), said_all) }).unwrap();
         Self { core: LeaderCore::default(), standing: LEADS, state, now: BootMs(5_000) }
     }
 
-    fn on<R>(&mut self, act: impl FnOnce(&mut LeaderCore<()>, &LeaderView<'_>) -> R) -> R {
-        let view = LeaderView { role: self.standing, state: &self.state, index: 9, now: self.now };
+    fn on<R>(&mut self, act: impl FnOnce(&mut LeaderCore<()>, &PeerView<'_>) -> R) -> R {
+        let view = PeerView { role: self.standing, state: &self.state, index: 9, now: self.now };
         act(&mut self.core, &view)
     }
 
@@ -58,7 +58,7 @@ impl Peer {
             let Turn { drafting, .. } = core.turn(view, false);
             core.built(drafting.unwrap().draft(view.state, view.index, wall)).unwrap()
         });
-        let one = |command| apply(&mut self.state, Stamped { now: entry.now, command });
+        let one = |command| apply(&mut self.state, StampedCommand { now: entry.now, command });
         let results = entry.commands.into_iter().map(one).collect();
         self.on(|core, view| core.written(Ok(results), view)).remove(0).1
     }
@@ -133,7 +133,7 @@ fn news_ends_the_hold() {
     let mut peer = Peer::leading();
     let (mut session, _) = peer.begin_known(report());
     let (now, command) = (peer.state.time(), Command::Cancel(LEASE.task));
-    apply(&mut peer.state, Stamped { now, command }).unwrap();
+    apply(&mut peer.state, StampedCommand { now, command }).unwrap();
     let step = peer.on(|core, view| session.check_news(core, view));
     question(step.unwrap_or_else(|| panic!("it is to be stopped")));
 }
@@ -159,7 +159,7 @@ fn a_refused_registration_is_told() {
     let (mut session, step) = peer.begin(registers(Nonce(2)));
     assert!(matches!(step, Step::Propose(_)));
     let cancel = Command::Cancel(TaskId(77));
-    let refused = apply(&mut peer.state.clone(), Stamped { now: peer.state.time(), command: cancel });
+    let refused = apply(&mut peer.state.clone(), StampedCommand { now: peer.state.time(), command: cancel });
     let step = peer.on(|core, view| session.proposed(Ok(vec![refused]), core, view));
     assert!(matches!(step, Step::Answer(ReportAnswer::Stale(_))), "{step:?}");
     assert!(!peer.reaches(NODE));
@@ -201,7 +201,7 @@ fn an_entry_that_was_proposed_before_the_report_arrived_confirms_nothing() {
 
 #[test]
 fn nothing_is_recorded_or_renewed_when_the_fate_of_the_ends_is_not_known() {
-    for why in [NotDone::NotLeader, NotDone::Full, NotDone::Unknown("no reply".into())] {
+    for why in [ProposalError::NotLeader, ProposalError::Full, ProposalError::Unknown("no reply".into())] {
         let mut peer = Peer::leading();
         let (mut session, _) = peer.begin_known(ended());
         let step = peer.on(|core, view| session.proposed(Err(why), core, view));

@@ -12,7 +12,7 @@ use stint_protocol::{
     version,
 };
 use stint_scheduler::{
-    Admit, Command, PlanInput, RegisterNode, Settings, Stamped, State, Submit, apply, plan,
+    Admit, Command, PlanInput, RegisterNode, Settings, StampedCommand, State, Submit, apply, plan,
 };
 
 use super::{Tail, document};
@@ -88,7 +88,7 @@ impl World {
 
     fn apply(&mut self, command: Command) {
         self.now += 1_000;
-        apply(&mut self.state, Stamped { now: TimeMs(self.now), command }).unwrap();
+        apply(&mut self.state, StampedCommand { now: TimeMs(self.now), command }).unwrap();
     }
 
     fn start(&mut self) {

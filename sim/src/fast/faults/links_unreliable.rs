@@ -30,8 +30,8 @@ fn begin(world: &mut World, rng: &mut SeededRng, link_faults: LinkFaults) -> boo
     let length = rng.between(500, 8_000);
     world.say("FAULT", 12, link_faults.late_ms, || format!("{link_faults:?} for {length} ms"));
     world.network.link_faults = link_faults;
-    world.network.weather_epoch += 1;
-    let epoch = world.network.weather_epoch;
-    world.queue.at(world.now + length, Event::CalmWeather { epoch });
+    world.network.link_epoch += 1;
+    let epoch = world.network.link_epoch;
+    world.queue.at(world.now + length, Event::CalmLinks { epoch });
     true
 }

@@ -4,13 +4,13 @@ use super::Fault;
 use crate::cluster::Cluster;
 use crate::rng::SeededRng;
 
-struct Turn(Option<u64>);
+struct RestartNext(Option<u64>);
 
 pub fn restart_next(_: &mut SeededRng) -> Box<dyn Fault> {
-    Box::new(Turn(None))
+    Box::new(RestartNext(None))
 }
 
-impl Fault for Turn {
+impl Fault for RestartNext {
     fn begin(&mut self, cluster: &mut Cluster<'_>) -> String {
         let next =
             cluster.peers.iter().min_by_key(|peer| (peer.life(), peer.id())).map_or(1, |peer| peer.id());
