@@ -85,7 +85,7 @@ pub fn lease_of(name: &str) -> Option<LeaseId> {
 }
 
 impl SharedJobDir {
-    /// As [`FileShelf::open`], for a file system that may hang: an error after this time.
+    /// As [`SharedJobDir::open`], for a file system that may hang: an error after this time.
     pub fn open_within(settings: JobDirSettings, time: Duration) -> Result<(Self, LeftJobs), String> {
         let folder = settings.folder.clone();
         let (send, result) = mpsc::sync_channel(1);

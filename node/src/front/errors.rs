@@ -64,7 +64,7 @@ fn codes(error: &ServiceError) -> Codes {
         | E::ImageNotFound { .. }
         | E::ImageGone
         | E::OutputNotFound { .. }
-        | E::KeeperUnknown
+        | E::OutputNodeUnknown
         | E::NotKept(_) => NOT_FOUND,
         E::NoOutputYet(_) | E::NotFinished => CONFLICT,
         E::UploadsFull => FULL,

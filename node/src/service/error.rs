@@ -76,7 +76,7 @@ pub enum ServiceError {
     #[error("the task left no output {path:?}: see `stint outputs {task}`")]
     OutputNotFound { task: String, path: String },
     #[error("which node ran the task is not known any more")]
-    KeeperUnknown,
+    OutputNodeUnknown,
     /// In the words of the node that should keep it.
     #[error("{0}")]
     NotKept(String),

@@ -71,7 +71,7 @@ fn find(scope: Scope<'_>, state: &State, asked: &OutputAsked) -> Result<Found, S
     let unknown = || ServiceError::OutputNotFound { task: asked.task.clone(), path: asked.path.clone() };
     let file = file.ok_or_else(unknown)?;
     let record = task.fields.records.iter().rev().find(|record| record.number == outcome.attempt);
-    let node = record.map(|record| record.node).ok_or(ServiceError::KeeperUnknown)?;
+    let node = record.map(|record| record.node).ok_or(ServiceError::OutputNodeUnknown)?;
     Ok(Found { node, lease: LeaseId { task: id, attempt: outcome.attempt }, file })
 }
 
