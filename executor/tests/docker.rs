@@ -292,7 +292,7 @@ fn monitors(rig: &Rig) -> Vec<i32> {
 }
 
 #[tokio::test]
-async fn a_keeper_that_is_killed_leaves_nothing() {
+async fn a_monitor_that_is_killed_leaves_nothing() {
     let (rig, mut client) = open().await;
     let launch = shell("sleep 100");
     let lease = launch.lease;
@@ -309,7 +309,7 @@ async fn a_keeper_that_is_killed_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn watchdog_and_keeper_killed_at_once() {
+async fn watchdog_and_monitor_killed_at_once() {
     let (rig, mut client) = open().await;
     let launch = shell("sleep 100");
     let lease = launch.lease;
@@ -329,7 +329,7 @@ async fn watchdog_and_keeper_killed_at_once() {
 }
 
 #[tokio::test]
-async fn a_hung_keeper_does_not_keep_its_container_alive() {
+async fn a_hung_monitor_does_not_keep_its_container_alive() {
     let (rig, mut client) = open().await;
     let mut launch = shell("trap : TERM; while :; do sleep 0.05; done");
     launch.deadline = boot_now().plus(4_000);
@@ -430,7 +430,7 @@ async fn a_full_disk_costs_output_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn what_a_keeper_cannot_do_stands_in_the_log_with_time_and_lease() {
+async fn what_a_monitor_cannot_do_stands_in_the_log_with_time_and_lease() {
     let (rig, mut client) = open().await;
     let launch = shell("sleep 60");
     let lease = launch.lease;

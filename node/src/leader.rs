@@ -1,5 +1,5 @@
-//! The leader's loop: drives `LeaderCore` from this peer's log, clock and callers. Runs on every peer and rests where
-//! there is no office to hold.
+//! The leader's loop: drives `LeaderCore` from this peer's log, clock and callers. Runs on every peer and does nothing
+//! while its peer does not lead.
 
 pub mod core;
 pub mod quorum;
@@ -72,9 +72,9 @@ impl Leader {
         // begun, with all that it heard.
         let (status, view) = (self.raft.status(), self.shared.view());
         let leads = status.role == Role::Leader;
-        let standing = RaftRole { leads, term: status.term, applied_term: view.at.term };
+        let role = RaftRole { leads, term: status.term, applied_term: view.at.term };
         let (index, now) = (view.at.index, self.clock.boot());
-        act(&mut core, &PeerView { role: standing, state: &view.state, index, now })
+        act(&mut core, &PeerView { role, state: &view.state, index, now })
     }
 
     /// Runs `act` on the leader's clocks while this peer leads for certain: it believes so, and an entry of its own term

@@ -5,7 +5,7 @@
 //! meets more than it may speak stops instead of guessing.
 //!
 //! Version 1 is the first cluster. How versions are negotiated belongs to it: what a member speaks (in `Admit` and
-//! `Announce`) and `RaiseVersion` are understood by every peer.
+//! `SetNodeVersion`) and `RaiseVersion` are understood by every peer.
 //!
 //! **To add version 6:** name here what comes with it (`pub const NEW_THING: Version = Version(6)`) and make `CURRENT`
 //! that version; let `Command::needs` (for a field of a task `TaskSpec::needs`) answer it for the new command or field; numbers are new, fields have

@@ -160,7 +160,7 @@ impl Requests {
     /// What is read is what the attempt wrote, or a reason why not.
     async fn read_log(&self, node: &Node, task: TaskId) -> Result<Answer, Refusal> {
         let state = node.leader_client.read().await?;
-        let Some((keeper, lease)) = log_node_of(&state, task, 0) else { return Ok(Answer::Done) };
+        let Some((log_node, lease)) = log_node_of(&state, task, 0) else { return Ok(Answer::Done) };
         let read = ReadLog {
             lease,
             stderr: false,
@@ -172,7 +172,7 @@ impl Requests {
             stage: None,
         };
         // What waits in Slurm's queue has written nothing yet.
-        if let LogAnswer::Chunk { bytes, complete, .. } = node.output.read(keeper, read).await?
+        if let LogAnswer::Chunk { bytes, complete, .. } = node.output.read(log_node, read).await?
             && (complete || !bytes.is_empty())
             && **bytes != output(lease)
         {
@@ -423,7 +423,7 @@ impl Workload {
             }
             (Ask::Operate(_), _) => {}
             (Ask::Cancel(task), Answer::Done) => self.oracle.on_cancelled(*task),
-            // Its keeper is away, or has lost it with its power.
+            // The node that has it is away, or has lost it with its power.
             (Ask::Log(_), Answer::Refused(_)) => {}
             (_, Answer::Refused(refusal)) if is_passing(refusal.code) => {
                 self.refused = Some(refusal);

@@ -233,18 +233,18 @@ impl<'a> World<'a> {
             self.cluster.peers.iter().for_each(|peer| self.oracle.on_disk(peer.id(), peer.disk().bytes()));
         }
         if self.time.ms().is_multiple_of(LOOK_MS) {
-            self.look_at_offices();
+            self.look_at_leaders();
         }
         self.workload.follow_up(self.time.ms(), &self.cluster.peers);
         if self.oracle.is_over() { Err(Ended) } else { Ok(()) }
     }
 
-    fn look_at_offices(&self) {
+    fn look_at_leaders(&self) {
         for peer in &self.cluster.peers {
             let Some(node) = peer.node() else { continue };
             let status = node.raft.status();
             if status.role == Role::Leader && node.leader.leads() {
-                self.oracle.on_office(peer.id(), status.term, node.applied.view().at.term);
+                self.oracle.on_leader(peer.id(), status.term, node.applied.view().at.term);
             }
         }
     }

@@ -241,7 +241,7 @@ impl JobController {
         }
     }
 
-    /// As `Host::held`.
+    /// As `Host::running`.
     pub fn running(&self) -> Vec<RunningAttempt> {
         let one = |(lease, slurm_job): (&LeaseId, &SlurmJob)| RunningAttempt {
             lease: *lease,

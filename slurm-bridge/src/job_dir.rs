@@ -36,7 +36,7 @@ pub struct JobDirSettings {
     pub keep_ended: KeepEnded,
 }
 
-/// Folders of jobs; a copy is the same one.
+/// The job folder; a copy is the same one.
 #[derive(Clone)]
 pub struct SharedJobDir(Arc<Inner>);
 

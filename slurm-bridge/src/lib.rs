@@ -12,7 +12,7 @@
 //! | module | |
 //! |---|---|
 //! | [`controller`] | what to do when, pure: time and answers are handed in, the simulator runs the same code |
-//! | [`door`] | the two doors: Slurm, and the folder that its nodes share with this one |
+//! | [`doors`] | the two doors: Slurm, and the folder that its nodes share with this one |
 //! | [`state`] | Slurm's words for how jobs are and how they end |
 //! | [`host`] | the controller as a `Host` beside the local one |
 //! | [`command`], [`job_dir`], [`script`] | the real doors: the command line, files, and what runs on Slurm's nodes |

@@ -73,7 +73,7 @@ pub struct Machines {
 }
 
 impl Machines {
-    /// So many machines. `shares_pids`: they see the host's processes, as the Docker daemon's keepers need.
+    /// So many machines. `shares_pids`: they see the host's processes, as the monitors of Docker containers need.
     pub fn start(count: usize, shares_pids: bool, path: &Path) -> Self {
         let root = tempfile::Builder::new().prefix("stint-page-").tempdir().expect("a folder");
         // Programs of tasks run as other users.

@@ -370,7 +370,7 @@ impl Spawner {
         match super::fork()? {
             super::Fork::Parent(pid) => Ok(Child { pid, pidfd: super::pidfd_open(pid)? }),
             super::Fork::Child => {
-                child::become_keeper(self.own_pid, self.notice.as_raw_fd());
+                child::become_monitor(self.own_pid, self.notice.as_raw_fd());
                 // Unwinding into the watchdog's loop would make a second watchdog.
                 let work = std::panic::AssertUnwindSafe(|| work(&self.notice));
                 super::exit_now(std::panic::catch_unwind(work).unwrap_or(70))

@@ -139,7 +139,7 @@ impl<T> Place<T, Keys> for NoKey {
 }
 
 /// Describes keys. A row is
-/// `/// meaning` `name: Type = default, "default in about" => format, key "name", flag "--name VALUE", variable "STINT_X";`
+/// `/// meaning` `name: Type = default, "default in words" => format, key "name", flag "--name VALUE", variable "STINT_X";`
 /// where the words, `key` (when it is not the field's name), `flag` and `variable` are left out where there are none. The
 /// defaults see the machine under the name after `on`. `also` describes further keys of the same fields; `impl` describes
 /// the keys of a struct that is defined elsewhere.

@@ -16,7 +16,7 @@ struct Stamp {
     time: TimeMs,
     /// No entry of its term was made before this: the blank one that began it was seen then. When a later one was
     /// made nobody can tell from outside: several that waited for a quorum may be seen at once.
-    office_since_ms: u64,
+    term_since_ms: u64,
 }
 
 /// The stamps seen, one term after another.
@@ -43,14 +43,14 @@ impl TimeKeeps {
         if self.last.is_some_and(|last| last.time == time) {
             return Ok(());
         }
-        let same_office = self.last.filter(|last| last.at.term == at.term);
-        let office_since_ms = same_office.map_or(before_ms, |last| last.office_since_ms);
-        let stamp = Stamp { at, time, office_since_ms };
+        let same_term = self.last.filter(|last| last.at.term == at.term);
+        let term_since_ms = same_term.map_or(before_ms, |last| last.term_since_ms);
+        let stamp = Stamp { at, time, term_since_ms };
         self.last = Some(stamp);
         match self.anchor.filter(|anchor| anchor.at.term == at.term) {
             Some(anchor) => within(&anchor, at, time, seen_ms),
             None => {
-                self.anchor = same_office.map(|_| stamp);
+                self.anchor = same_term.map(|_| stamp);
                 Ok(())
             }
         }
@@ -58,7 +58,7 @@ impl TimeKeeps {
 }
 
 fn within(anchor: &Stamp, at: Position, time: TimeMs, seen_ms: u64) -> Result<(), String> {
-    let elapsed = seen_ms - anchor.office_since_ms;
+    let elapsed = seen_ms - anchor.term_since_ms;
     let entries = at.index - anchor.at.index;
     let most = elapsed + elapsed / 50 + AHEAD_MS * entries + SLACK_MS;
     let ran = time.since(anchor.time);

@@ -30,7 +30,7 @@ pub fn hint_for(rule: &str) -> &'static str {
         }
         "no peer meets what it may not speak" | "the cluster's version only grows, with every member" => {
             "An entry needs a version that some member does not speak. Who proposed it, and what did that leader's state \
-             say then: node/src/leadership.rs (speakable) and scheduler/src/apply/version.rs."
+             say then: node/src/leadership.rs (check_version) and scheduler/src/apply/version.rs."
         }
         "a right request is not refused" => {
             "A request of a client that follows the rules was refused: read the refusal."

@@ -217,7 +217,7 @@ impl World {
                 Command::SetNodeMode { node: node_id(*node), mode: *mode, within_ms: None }
             }
         };
-        if self.holds_office(peer) {
+        if self.leads_for_certain(peer) {
             self.propose(peer, vec![command], Waiter::Client { request, attempt });
         } else {
             self.client_answered(request, attempt, Err(ProposalError::NotLeader));

@@ -146,7 +146,7 @@ impl World {
     }
 
     pub fn on_library_command(&mut self, peer: usize, command: Command) {
-        if self.peers[peer].up && self.holds_office(peer) {
+        if self.peers[peer].up && self.leads_for_certain(peer) {
             self.propose(peer, vec![command], Waiter::Nobody);
         }
     }
@@ -167,7 +167,7 @@ impl World {
         (holders.len() == COPIES).then_some(holders)
     }
 
-    /// A round of a peer's upkeep.
+    /// A round of a peer's maintenance.
     pub fn on_upkeep(&mut self, peer: usize) {
         let life = self.peers[peer].life;
         self.queue.at(self.now + ROUND_MS, Event::Upkeep { peer, life });
@@ -259,7 +259,7 @@ impl World {
     }
 
     pub fn on_sweep_asked(&mut self, leader: usize, peer: usize, life: u64) {
-        if self.peers[leader].up && self.holds_office(leader) {
+        if self.peers[leader].up && self.leads_for_certain(leader) {
             let nothing = Command::LoseBlobs { node: node_id(peer), blobs: Vec::new() };
             self.propose(leader, vec![nothing], Waiter::Sweep { peer, life });
         }
@@ -293,7 +293,7 @@ impl World {
         let (boot, patience_ms) = (self.clocks(peer).boot(self.now), self.image_clients.sweep_after_ms);
         let applied = self.peers[peer].applied;
         let mut leadership = std::mem::take(&mut self.peers[peer].leader.image_clients);
-        let looked = self.in_office(peer, |at_leader, state| {
+        let looked = self.while_leading(peer, |at_leader, state| {
             let reachable = at_leader.lease_clock.reachable(boot);
             let live = leadership.live(state, &reachable, boot, patience_ms);
             let few = too_few(state, &live, COPIES).next();
@@ -326,7 +326,7 @@ impl World {
 
     /// A peer said that it has fetched what the leader offered.
     pub fn on_copied(&mut self, peer: usize, target: usize, digest: Digest) {
-        if self.holds_office(peer) {
+        if self.leads_for_certain(peer) {
             let at_leader = Command::HoldBlobs { node: node_id(target), blobs: vec![digest] };
             self.propose(peer, vec![at_leader], Waiter::Nobody);
         }

@@ -71,14 +71,18 @@ impl World {
     }
 
     /// The peer's leadership, if it leads, with the state it has applied.
-    pub fn in_office<R>(&mut self, peer: usize, act: impl FnOnce(&mut Leadership, &State) -> R) -> Option<R> {
+    pub fn while_leading<R>(
+        &mut self,
+        peer: usize,
+        act: impl FnOnce(&mut Leadership, &State) -> R,
+    ) -> Option<R> {
         self.lead(peer, |leader, view| {
             leader.core.leadership(view).map(|leadership| act(leadership, view.state))
         })
     }
 
-    pub fn holds_office(&mut self, peer: usize) -> bool {
-        self.in_office(peer, |_, _| ()).is_some()
+    pub fn leads_for_certain(&mut self, peer: usize) -> bool {
+        self.while_leading(peer, |_, _| ()).is_some()
     }
 
     /// Takes commands into the queue.

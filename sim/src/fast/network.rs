@@ -1,4 +1,4 @@
-//! Messages between peers: links that are cut in one direction, and faults that delay, drops and repeats.
+//! Messages between peers: links that are cut in one direction, and faults that delay, drop and repeat.
 
 use crate::rng::SeededRng;
 

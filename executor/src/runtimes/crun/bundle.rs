@@ -42,7 +42,7 @@ fn mount_place(bundle: &Path, number: usize) -> PathBuf {
     bundle.join(format!("mount-{number}"))
 }
 
-/// Makes the places of an order's mounts. No program of the attempt reaches them.
+/// Makes the places of a request's mounts. No program of the attempt reaches them.
 fn mounts(request: &StartRequest, bundle: &Path) -> io::Result<Vec<BindMount>> {
     let laid = |(number, mount): (usize, &ResolvedMount)| {
         let place = mount_place(bundle, number);

@@ -13,7 +13,7 @@ use crate::shim_api::layout::{Layout, folder_name};
 use crate::shim_api::request::{DockerRequest, StartRequest};
 use crate::working_dir;
 
-/// The container of an order, of an image that is already here.
+/// The container of a request, of an image that is already here.
 pub fn body(
     layout: &Layout,
     request: &StartRequest,

@@ -24,7 +24,7 @@ use crate::observer::PullEnd;
 use crate::shim_api::layout::Layout;
 use crate::shim_api::request::{DockerRequest, Pull};
 
-/// Looks for the image of an order, and pulls it.
+/// Looks for the image of a request, and pulls it.
 pub struct Puller<'a> {
     pub engine: &'a Docker,
     pub request: &'a DockerRequest,

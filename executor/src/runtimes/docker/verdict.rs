@@ -179,7 +179,7 @@ pub fn record_end(layout: &Layout, lease: LeaseId, slot: Option<&'static StatusS
     }
 }
 
-/// What `say_end` said; none: nothing yet.
+/// What `record_end` recorded; none: nothing yet.
 pub fn recorded_end(slot: &StatusSlot) -> Option<EndKind> {
     let number = slot.errno.load(SeqCst).checked_sub(1)?;
     let code = slot.status.load(SeqCst);

@@ -9,7 +9,7 @@ use crate::shim_api::request::{Confinement, ResolvedMount, Root, StartRequest};
 use crate::sys;
 use crate::sys::spawn::{Access, Jail, SHOWN, VisiblePath, WRITABLE};
 
-/// The jail of an order's program. `changes_user`: it runs as another user than the watchdog.
+/// The jail of a request's program. `changes_user`: it runs as another user than the watchdog.
 pub fn jail_for(request: &StartRequest, confinement: &Confinement, changes_user: bool) -> Jail {
     let options = |bytes: u64| c_string(&format!("mode=1777,size={bytes}"));
     let user = (confinement.user, confinement.group);

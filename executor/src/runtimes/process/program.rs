@@ -1,4 +1,4 @@
-//! An order as a program of the host: arguments, environment, and where its name may be found.
+//! A request as a program of the host: arguments, environment, and where its name may be found.
 
 use std::ffi::CString;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::shim_api::request::{Root, StartRequest};
 use crate::sys::spawn::{JAIL_BINARY, JAIL_SECRETS, JAIL_WORK, Jail, Program};
 use crate::working_dir;
 
-/// What the spawner needs to start an order. Without a jail the program sees the host.
+/// What the spawner needs to start a request. Without a jail the program sees the host.
 pub fn program_for(start: &Start<'_>, jail: Option<Jail>) -> Program {
     let (request, jailed) = (start.request, jail.is_some());
     let work = start.folder.join("work").display().to_string();

@@ -79,7 +79,7 @@ impl Attempts {
         self.announce(lease);
         // Asked now: its lease may run out while the rest is cleared away, and would pass for the reason of its end.
         let why = self.watchdog.stopped_by(lease);
-        if self.was_left_by_its_keeper(lease) {
+        if self.was_left_by_its_monitor(lease) {
             return self.clear_up(lease);
         }
         if let Some(attempt) = self.running.get_mut(&lease) {
@@ -92,7 +92,7 @@ impl Attempts {
     }
 
     /// Whether a monitor is gone that has not said how its attempt ended: it was killed.
-    fn was_left_by_its_keeper(&self, lease: LeaseId) -> bool {
+    fn was_left_by_its_monitor(&self, lease: LeaseId) -> bool {
         let Some(attempt) = self.running.get(&lease) else { return false };
         attempt.monitor.as_ref().is_some_and(|monitor| !monitor.is_over(self.spawner.slot(attempt.slot)))
     }
@@ -124,7 +124,7 @@ impl Attempts {
         }
         let (labelled, unknown) = self.kill_orphans();
         for lease in gone {
-            if self.was_left_by_its_keeper(lease) {
+            if self.was_left_by_its_monitor(lease) {
                 self.clear_up(lease);
                 continue;
             }

@@ -20,7 +20,7 @@ impl Attempts {
     pub fn start(&mut self, requests: Vec<StartRequest>) {
         let mut fresh = Vec::with_capacity(requests.len());
         for request in requests {
-            // Also one that has ended: an order that is repeated after the end must not start it a second time under its
+            // Also one that has ended: a request that is repeated after the end must not start it a second time under its
             // number.
             let known = self.running.contains_key(&request.lease)
                 || self.ended.contains_key(&request.lease)

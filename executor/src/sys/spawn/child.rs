@@ -169,7 +169,7 @@ fn execute(
 
 /// A fork that goes on in our own code: told by USR1 when the watchdog dies, away from its session, its name and its
 /// descriptors.
-pub(super) fn become_keeper(watchdog: c_int, notice: c_int) {
+pub(super) fn become_monitor(watchdog: c_int, notice: c_int) {
     // SAFETY: no pointers but a C string; closes descriptors whose owners in this copy of memory are never used again.
     unsafe {
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGUSR1, 0, 0, 0);

@@ -210,7 +210,7 @@ fn nothing_is_recorded_or_renewed_when_the_fate_of_the_ends_is_not_known() {
 }
 
 #[test]
-fn without_office_a_report_is_sent_on_at_every_stage() {
+fn without_leadership_a_report_is_sent_on_at_every_stage() {
     let lost = RaftRole { leads: false, ..LEADS };
     let not_leader = |step: Step| assert!(matches!(step, Step::NotLeader), "{step:?}");
     let mut peer = Peer::leading();

@@ -27,7 +27,7 @@ pub struct Devices {
     pub env: Vec<String>,
 }
 
-/// The devices of an order.
+/// The devices of a request.
 pub fn devices(request: &StartRequest) -> Devices {
     if request.gpus.is_empty() {
         return Devices::default();

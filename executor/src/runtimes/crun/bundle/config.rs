@@ -47,7 +47,7 @@ const MASKED: [&str; 12] = [
 ];
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-/// The user and group of an order's program.
+/// The user and group of a request's program.
 pub fn user(request: &StartRequest) -> (u32, u32) {
     request.confinement.as_ref().map_or((NOBODY, NOBODY), |c| (c.user, c.group))
 }
@@ -233,7 +233,7 @@ mod tests {
         }
     }
 
-    /// An order with everything that an order can ask for.
+    /// A request with everything that a request can ask for.
     fn full() -> (StartRequest, RootFs, Devices) {
         let given = |source: &str, target: &str, writable| ResolvedMount {
             source: source.into(),

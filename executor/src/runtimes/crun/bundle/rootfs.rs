@@ -25,7 +25,7 @@ pub struct RootFs {
     pub working_dir: String,
 }
 
-/// Prepares the root that an order asks for.
+/// Prepares the root that a request asks for.
 pub fn make(layout: &Layout, request: &StartRequest, bundle: &Path) -> io::Result<RootFs> {
     let root = bare(layout, request, bundle)?;
     // Attempts share it, and crun makes the places of mounts in it.
