@@ -225,7 +225,7 @@ impl Oracle {
     }
 
     /// A peer acts as the leader.
-    pub fn on_leader(&self, peer: u64, term: u64, applied_term: u64) {
+    pub fn on_leadership(&self, peer: u64, term: u64, applied_term: u64) {
         if term != applied_term {
             let what =
                 format!("peer {peer} leads term {term} and has applied entries of term {applied_term}");

@@ -244,7 +244,7 @@ impl<'a> World<'a> {
             let Some(node) = peer.node() else { continue };
             let status = node.raft.status();
             if status.role == Role::Leader && node.leader.leads() {
-                self.oracle.on_leader(peer.id(), status.term, node.applied.view().at.term);
+                self.oracle.on_leadership(peer.id(), status.term, node.applied.view().at.term);
             }
         }
     }
