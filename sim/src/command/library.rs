@@ -35,6 +35,8 @@ library![
     "slurm-chaos",
     "slurm-purge",
     "slurm-restarts",
+    "slurm-begins-again",
+    "slurm-first-question",
     "quiet",
 ];
 
