@@ -134,7 +134,8 @@ impl EntryBuilder {
         }
         // Time catches up with each entry: without any, a clock that was behind and is set right would stop planning
         // for good.
-        let catches_up = ahead_ms.is_some() && tick && !state.nothing_waits();
+        let catches_up =
+            ahead_ms.is_some() && tick && !state.nothing_waits() && !planted(Mutation::NeverCatchUp);
         commands.extend(state.upgradable_to().map(|to| Command::RaiseVersion { to }));
         if commands.is_empty() && (catches_up || state.drain_due(stamp)) {
             commands.push(Command::Tick);

@@ -67,7 +67,7 @@ impl LeaseClock {
             heard: BTreeMap::new(),
             over_at: BTreeMap::new(),
             revoked: BTreeSet::new(),
-            stamped: None,
+            stamped: planted(Mutation::StampFromOldTerm).then_some((begun, since)),
         }
     }
 

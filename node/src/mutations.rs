@@ -28,6 +28,15 @@ pub enum Mutation {
     LaunchWithoutDevices,
     /// A new leader renews a lease before it has looked how long it may already be (`lease_clock.rs`).
     RenewUnseen,
+    /// A new leader takes its predecessor's last entry for as old as its own leadership (`lease_clock.rs`).
+    StampFromOldTerm,
+    /// An entry's time counts from when it was written, however long that took (`leader/core.rs`).
+    StampWhenWritten,
+    /// What was refused carries time ahead as what became an entry does (`leader/core.rs`).
+    StampRefused,
+    /// A leader whose clock was set right waits for its time to catch up, and writes nothing for that
+    /// (`leadership.rs`).
+    NeverCatchUp,
 }
 
 #[cfg(feature = "mutations")]

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::error::MembershipError;
 use crate::machine::StateMachine;
+use crate::mutations::{Mutation, planted};
 use crate::raft::{Raft, leader_of};
 use crate::settings::{CATCH_UP_DEADLINE, CATCH_UP_LAG, MEMBERSHIP_DEADLINE};
 use crate::status::{Role, Status};
@@ -126,7 +127,7 @@ impl<M: StateMachine> Raft<M> {
 
     async fn caught_up(&self, id: PeerId, deadline: Duration) -> Result<(), MembershipError> {
         // A leader that lost its own vote lags behind nobody, and no report says so.
-        if id == self.0.id {
+        if id == self.0.id && !planted(Mutation::AwaitOwnReport) {
             return self.leading().map(drop);
         }
         let lag = |status: &Status| status.lag.get(&id).copied().flatten();

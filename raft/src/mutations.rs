@@ -11,7 +11,15 @@ pub enum Mutation {
     /// What is read when a peer starts counts as stored, though a sync of its last run may have failed
     /// (`log/recovery.rs`).
     TrustWhatIsRead,
+    /// A term may have several leaders, the one with the higher number after the other, as openraft's default has it
+    /// (`types.rs`).
+    SeveralLeadersATerm,
+    /// A leader that lost its vote gets it back when it has reported to itself that it caught up (`membership.rs`).
+    AwaitOwnReport,
 }
+
+#[cfg(feature = "mutations")]
+pub(crate) mod leader_id;
 
 #[cfg(feature = "mutations")]
 mod active {

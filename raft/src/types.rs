@@ -102,14 +102,19 @@ impl<'de> Deserialize<'de> for BoxedReply {
     }
 }
 
+/// At most one leader a term, as Raft has it; openraft's default lets a term have several, one after another.
+#[cfg(not(feature = "mutations"))]
+type OneLeaderATerm = openraft::impls::leader_id_std::LeaderId<u64, PeerId>;
+#[cfg(feature = "mutations")]
+type OneLeaderATerm = crate::mutations::leader_id::LeaderId;
+
 openraft::declare_raft_types!(
     pub(crate) Types:
         D = Payload,
         R = BoxedReply,
         NodeId = PeerId,
         Node = PeerInfo,
-        // At most one leader a term, as Raft has it; the default lets a term have several, one after another.
-        LeaderId = openraft::impls::leader_id_std::LeaderId<u64, PeerId>,
+        LeaderId = OneLeaderATerm,
         AsyncRuntime = DeterministicRng<TokioRuntime>,
 );
 

@@ -36,7 +36,7 @@ pub enum Plant {
 
 /// Every plant with its word. `StaleOrders` is not here: between whole nodes an answer reaches only the call that waits
 /// for it, so orders are never stale; the fast layer, where late answers arrive, plants and catches it.
-const WORDS: [(&str, Plant); 21] = [
+const WORDS: [(&str, Plant); 27] = [
     ("late_kill", Plant::LateKill),
     ("lying_disk", Plant::LyingDisk),
     ("leader_restore", Plant::LeaderRestore),
@@ -53,11 +53,17 @@ const WORDS: [(&str, Plant); 21] = [
     ("wall_clock_jump", Plant::Node(NodeMutation::WallClockJump)),
     ("renew_without_quorum", Plant::Node(NodeMutation::RenewWithoutQuorum)),
     ("ignore_version_gate", Plant::Node(NodeMutation::IgnoreVersionGate)),
+    ("stamp_from_old_term", Plant::Node(NodeMutation::StampFromOldTerm)),
+    ("stamp_refused", Plant::Node(NodeMutation::StampRefused)),
     ("ack_before_fsync", Plant::Raft(RaftMutation::AckBeforeSync)),
     ("forget_vote", Plant::Raft(RaftMutation::ForgetVote)),
     ("trust_what_is_read", Plant::Raft(RaftMutation::TrustWhatIsRead)),
+    ("several_leaders_a_term", Plant::Raft(RaftMutation::SeveralLeadersATerm)),
+    ("await_own_report", Plant::Raft(RaftMutation::AwaitOwnReport)),
     ("slurm_always_obeyed", Plant::Slurm(SlurmMutation::AlwaysObeyed)),
     ("slurm_speaks_first", Plant::Slurm(SlurmMutation::SlurmSpeaksFirst)),
+    ("slurm_cancelled_before_it_ran", Plant::Slurm(SlurmMutation::CancelledBeforeItRan)),
+    ("slurm_grant_while_waiting", Plant::Slurm(SlurmMutation::GrantWhileWaiting)),
 ];
 
 impl Plant {

@@ -23,7 +23,7 @@ fn stories() -> Vec<(u64, String, Option<FastPlant>)> {
     let lines = text.lines().filter_map(|line| line.strip_prefix("fast:"));
     let story = |line: &str| {
         let fields: Vec<&str> = line.split(' ').take(3).collect();
-        let plant = (fields[2] != "-").then_some(fields[2]);
+        let plant = Some(fields[2]).filter(|plant| !["-", "simulator"].contains(plant));
         let plant = plant
             .map(|word| FastPlant::ALL.into_iter().find(|plant| plant.as_str() == word).expect("a plant"));
         (fields[0].parse().expect("a seed"), fields[1].replace('-', " "), plant)

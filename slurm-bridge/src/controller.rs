@@ -14,6 +14,7 @@ use stint_protocol::{AttemptEnd, BootMs, EndKind, LeaseId};
 use crate::doors::{JobCommand, JobId, JobRecord, JobReport, ListedJob, SubmitError, TimeGrant};
 use crate::job::{JobPhase, SlurmJob};
 use crate::limits;
+use crate::mutations::{Mutation, planted};
 
 /// How often things are looked at, and what is kept for what takes time; in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,6 +211,10 @@ impl JobController {
         for (lease, deadline) in renewals {
             let Some(slurm_job) = self.jobs.get_mut(lease) else { continue };
             let waited = slurm_job.leased_until.is_none() && slurm_job.record.granted_until.is_none();
+            if waited && planted(Mutation::GrantWhileWaiting) {
+                slurm_job.leased_until = self.watchdog.deadline(*lease);
+                continue;
+            }
             slurm_job.leased_until = slurm_job.leased_until.max(Some(*deadline));
             if waited && self.watchdog.stopping(*lease).is_none() {
                 // It was only waiting for its leader: from now on its lease counts.

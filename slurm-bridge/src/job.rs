@@ -146,7 +146,8 @@ impl SlurmJob {
     /// have begun it again, and what became of the first time is not known.
     fn cancelled_here(&self) -> bool {
         let ran = |over: &JobEnd| {
-            over.reason == EndReason::Cancelled && over.code.is_some_and(|code| code != (0, 0))
+            let ran = over.code.is_some_and(|code| code != (0, 0)) || planted(Mutation::CancelledBeforeItRan);
+            over.reason == EndReason::Cancelled && ran
         };
         self.record.killed && self.ended.as_ref().is_some_and(ran)
     }

@@ -8,6 +8,11 @@ pub enum Mutation {
     AlwaysObeyed,
     /// Slurm's word for how a program ended counts before everything that its job wrote is seen (`job.rs`).
     SlurmSpeaksFirst,
+    /// A job that Slurm cancelled before it ran ended because of that, though an earlier run of it may have ended by
+    /// itself (`job.rs`).
+    CancelledBeforeItRan,
+    /// A restarted node gives a job as long as it itself waits for its leader (`controller.rs`).
+    GrantWhileWaiting,
 }
 
 #[cfg(feature = "mutations")]

@@ -11,6 +11,7 @@ use super::quorum::{Confirmation, Quorum, Ticket};
 use crate::applied_state::{LogEntry, Results};
 use crate::leadership::{EntryBuilder, Leadership, NextEntry, PeerView, TickInput, check_version};
 use crate::limits;
+use crate::mutations::{Mutation, planted};
 
 /// Why commands were not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -201,12 +202,18 @@ impl<W> LeaderCore<W> {
                 self.quorum.committed(begun);
                 // Only what became an entry may carry time ahead: refused tries would add up.
                 if let Some(leadership) = self.leadership(view) {
+                    let at = if planted(Mutation::StampWhenWritten) { view.now } else { at };
                     leadership.lease_clock.stamped(time, at);
                 }
                 answers_of(waiting, results)
             }
             Err(why) => {
                 self.builder.forget();
+                if planted(Mutation::StampRefused)
+                    && let Some(leadership) = self.leadership(view)
+                {
+                    leadership.lease_clock.stamped(time, at);
+                }
                 waiting.into_iter().map(|waiting| (waiting.waiter, Err(why.clone()))).collect()
             }
         }

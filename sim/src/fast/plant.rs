@@ -35,11 +35,15 @@ pub enum FastPlant {
     LaunchWithoutDevices,
     /// A new leader renews a lease before it has looked how long it may already be.
     RenewUnseen,
+    /// An entry's time counts from when it was written.
+    StampWhenWritten,
+    /// A leader whose clock was set right writes nothing to catch up with it.
+    NeverCatchUp,
 }
 
 impl FastPlant {
     /// Every one.
-    pub const ALL: [FastPlant; 17] = [
+    pub const ALL: [FastPlant; 19] = [
         FastPlant::RenewAfterRevoke,
         FastPlant::ActBeforeOwnTermEntry,
         FastPlant::SkipDriftMargin,
@@ -57,6 +61,8 @@ impl FastPlant {
         FastPlant::SweepAskedFor,
         FastPlant::LaunchWithoutDevices,
         FastPlant::RenewUnseen,
+        FastPlant::StampWhenWritten,
+        FastPlant::NeverCatchUp,
     ];
 
     /// The word of the command line.
@@ -79,6 +85,8 @@ impl FastPlant {
             FastPlant::SweepAskedFor => "sweep_asked_for",
             FastPlant::LaunchWithoutDevices => "launch_without_devices",
             FastPlant::RenewUnseen => "renew_unseen",
+            FastPlant::StampWhenWritten => "stamp_when_written",
+            FastPlant::NeverCatchUp => "never_catch_up",
         }
     }
 
@@ -102,7 +110,7 @@ impl FastPlant {
         match self {
             RenewAfterRevoke | ActBeforeOwnTermEntry | SkipDriftMargin | ReleaseOnNewIncarnation => true,
             OldReceiptTimes | WallClockJump | StaleOrders | RenewWithoutQuorum => true,
-            LaunchWithoutDevices | RenewUnseen => true,
+            LaunchWithoutDevices | RenewUnseen | StampWhenWritten | NeverCatchUp => true,
             LateKill | FalseAccount | LeaseFromReceipt | SweepBlindly => false,
             SweepWithoutEntry | SweepFoundTwice | SweepAskedFor => false,
         }
@@ -138,6 +146,8 @@ pub fn plant_in_product(plant: Option<FastPlant>) {
         Some(FastPlant::RenewWithoutQuorum) => Some(Mutation::RenewWithoutQuorum),
         Some(FastPlant::LaunchWithoutDevices) => Some(Mutation::LaunchWithoutDevices),
         Some(FastPlant::RenewUnseen) => Some(Mutation::RenewUnseen),
+        Some(FastPlant::StampWhenWritten) => Some(Mutation::StampWhenWritten),
+        Some(FastPlant::NeverCatchUp) => Some(Mutation::NeverCatchUp),
         _ => None,
     });
 }
