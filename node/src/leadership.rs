@@ -3,8 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use stint_protocol::{BootMs, LeaseId, NodeId, TimeMs};
-use stint_scheduler::{Command, PlanInput, Rejection, StampedCommand, State, apply, plan};
+use stint_protocol::{BootMs, LeaseId, NodeId, TaskId, TimeMs};
+use stint_scheduler::{
+    Command, Plan, PlanInput, Planner, Rejection, StampedCommand, State, apply, overlooked,
+};
 
 use crate::applied_state::LogEntry;
 use crate::lease_clock::{LeaseClock, StampRange};
@@ -111,6 +113,7 @@ struct PlanBasis {
 #[derive(Default)]
 pub struct EntryBuilder {
     planned: Option<PlanBasis>,
+    planner: Planner,
 }
 
 impl EntryBuilder {
@@ -142,12 +145,13 @@ impl EntryBuilder {
         }
         let due = state.next_due().is_some_and(|due| due <= stamp);
         let seen = PlanBasis { index, reachable };
-        if ahead_ms.is_none() && (due || !commands.is_empty() || self.planned.as_ref() != Some(&seen)) {
+        let changed = self.planned.as_ref() != Some(&seen) && !planted(Mutation::PlanOnChangesOnly);
+        if ahead_ms.is_none() && (due || !commands.is_empty() || changed) {
             // Without a command, and with nothing that becomes due, the state stays as it is.
             let planned = if commands.is_empty() && !due {
-                plan_on(state, &seen.reachable)
+                self.plan_on(state, &seen.reachable)
             } else {
-                plan_after_commands(state, stamp, &commands, &seen.reachable)
+                self.plan_after_commands(state, stamp, &commands, &seen.reachable)
             };
             commands.extend(planned);
             self.planned = Some(seen);
@@ -158,6 +162,39 @@ impl EntryBuilder {
     /// Whether the last entry was applied is not known: what it planned is planned again.
     pub fn forget(&mut self) {
         self.planned = None;
+    }
+
+    /// For simulators, which look after each turn: a waiting task that fits on a node and that the last plan left waiting.
+    pub fn overlooked(&mut self, state: &State, reachable: &BTreeSet<NodeId>) -> Option<(TaskId, NodeId)> {
+        let input = PlanInput { reachable: reachable.clone() };
+        overlooked(&mut self.planner, state, &input, &Plan::default())
+    }
+
+    /// What would be placed once the commands are applied: tried on a copy, so that a task may start with the entry
+    /// that accepts it.
+    fn plan_after_commands(
+        &mut self,
+        state: &State,
+        now: TimeMs,
+        commands: &[Command],
+        reachable: &BTreeSet<NodeId>,
+    ) -> Option<Command> {
+        if state.nothing_waits() && !commands.iter().any(Command::may_queue) {
+            return None;
+        }
+        let mut trial = state.clone();
+        // The tick brings what is due by now into the queue, as the plan's own command will: without other commands
+        // nothing else does.
+        for command in commands.iter().cloned().chain([Command::Tick]) {
+            // A rejection will come again when the entry is applied, and be answered then.
+            let _ = apply(&mut trial, StampedCommand { now, command });
+        }
+        self.plan_on(&trial, reachable)
+    }
+
+    fn plan_on(&mut self, state: &State, reachable: &BTreeSet<NodeId>) -> Option<Command> {
+        let plan = self.planner.plan(state, &PlanInput { reachable: reachable.clone() });
+        (!plan.assignments.is_empty()).then_some(Command::CommitPlan(plan))
     }
 }
 
@@ -172,32 +209,6 @@ fn stamp(state: &State, wall: TimeMs, range: StampRange) -> (TimeMs, Option<u64>
         }
         _ => (wall, None),
     }
-}
-
-/// What would be placed once the commands are applied: tried on a copy, so that a task may start with the entry
-/// that accepts it.
-fn plan_after_commands(
-    state: &State,
-    now: TimeMs,
-    commands: &[Command],
-    reachable: &BTreeSet<NodeId>,
-) -> Option<Command> {
-    if state.nothing_waits() && !commands.iter().any(Command::may_queue) {
-        return None;
-    }
-    let mut trial = state.clone();
-    // The tick brings what is due by now into the queue, as the plan's own command will: without other commands
-    // nothing else does.
-    for command in commands.iter().cloned().chain([Command::Tick]) {
-        // A rejection will come again when the entry is applied, and be answered then.
-        let _ = apply(&mut trial, StampedCommand { now, command });
-    }
-    plan_on(&trial, reachable)
-}
-
-fn plan_on(state: &State, reachable: &BTreeSet<NodeId>) -> Option<Command> {
-    let plan = plan(state, &PlanInput { reachable: reachable.clone() });
-    (!plan.assignments.is_empty()).then_some(Command::CommitPlan(plan))
 }
 
 #[cfg(test)]

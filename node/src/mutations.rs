@@ -26,6 +26,8 @@ pub enum Mutation {
     IgnoreVersionGate,
     /// An attempt is launched without the devices that its node no longer offers (`orders.rs`).
     LaunchWithoutDevices,
+    /// A leader plans only when there are commands: what becomes free without one stays idle (`leadership.rs`).
+    PlanOnChangesOnly,
     /// A new leader renews a lease before it has looked how long it may already be (`lease_clock.rs`).
     RenewUnseen,
     /// A new leader takes its predecessor's last entry for as old as its own leadership (`lease_clock.rs`).

@@ -27,7 +27,7 @@ pub enum ImageSource {
 }
 
 /// The word for what an image is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ImageKind {
     Executable,
     Rootfs,

@@ -11,7 +11,7 @@ use crate::limits;
 use crate::task::{InvalidSpec, refuse};
 
 /// A folder or file of its node that a task sees.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub struct HostMount {
     /// Absolute, on the node.
     #[n(0)]

@@ -11,7 +11,7 @@ use crate::mounts::{self, HostMount, MountRefused, MountRoot};
 use crate::task::{InvalidSpec, refuse};
 
 /// What of a network a program sees.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 #[cbor(index_only)]
 pub enum Network {
     /// A loopback of its own, and nothing else.
@@ -51,7 +51,7 @@ impl fmt::Display for Network {
 }
 
 /// Limits of one attempt. What is unset is as its node gives it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub struct TaskLimits {
     /// Processes and threads.
     #[n(0)]

@@ -1,55 +1,51 @@
-//! Cost of a plan by how many tasks are queued: `cargo run --profile dist -p stint-scheduler --example plan`.
+//! Cost of a plan by nodes, by tasks that are queued and by how many different demands they have:
+//! `cargo run --profile dist -p stint-scheduler --example plan [-- --all] [-- --check]`.
 //!
-//! Ten nodes with room for 64 tasks each; each round plans, commits, and ends what was placed. Figures are medians.
+//! Nodes run eight tasks each. When all are full, each round ends some tasks and plans what takes their place. Figures are
+//! medians. `--check` looks after each plan for a waiting task that fits and was not placed.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use stint_protocol::*;
 use stint_scheduler::*;
 
-const NODES: u64 = 10;
-const SLOTS: u32 = 64;
-const ROUNDS: usize = 9;
+const SLOTS: u32 = 8;
+const ROUNDS: usize = 15;
+/// Tasks that end in a round.
+const ENDED: usize = 200;
 
 struct Bench {
     state: State,
+    planner: Planner,
+    input: PlanInput,
     now: u64,
-    /// Of each task, at least.
-    cpu_milli: u64,
+    submits: u128,
+    check: bool,
 }
 
 impl Bench {
-    fn new() -> Self {
-        let mut bench = Self { state: State::default(), now: 1_000, cpu_milli: 100 };
-        bench.apply(Command::Configure(Settings::default()));
-        bench.apply(Command::AddJoinToken { hash: [1; 32], valid_ms: 60_000 });
-        for id in 1..=NODES {
+    fn new(nodes: u64, check: bool) -> Self {
+        let input = PlanInput { reachable: (1..=nodes).map(NodeId).collect() };
+        let (state, planner) = (State::default(), Planner::default());
+        let mut bench = Self { state, planner, input, now: 1_000, submits: 0, check };
+        bench.apply(Command::Configure(Settings { max_live_tasks: 4_000_000, ..Settings::default() }));
+        bench.apply(Command::AddJoinToken { hash: [1; 32], valid_ms: 600_000_000 });
+        for id in 1..=nodes {
+            let (disk, address) = (u128::from(id).to_le_bytes(), format!("10.0.0.{id}:7001"));
             let token = (id > 1).then_some([1; 32]);
-            let (disk, address) = ([id as u8; 16], format!("10.0.0.{id}:7001"));
-            bench.apply(Command::Admit(Admit {
-                disk,
-                name: format!("n{id}"),
-                address,
-                token,
-                speaks: version::CURRENT,
-            }));
+            let (name, speaks) = (format!("n{id}"), version::CURRENT);
+            bench.apply(Command::Admit(Admit { disk, name, address, token, speaks }));
             let offer = NodeOffer {
-                resources: Resources { cpu_milli: 1_000_000, memory_bytes: 1 << 42 },
+                resources: Resources { cpu_milli: 16_000, memory_bytes: 64 << 30 },
                 runtimes: vec![Runtime::Process],
                 classes: vec![Class::CpuShort],
                 slots: SLOTS,
                 ..NodeOffer::default()
             };
             let (node, incarnation, nonce) = (NodeId(id), Incarnation(1), Nonce(1));
-            bench.apply(Command::RegisterNode(RegisterNode {
-                node,
-                incarnation,
-                nonce,
-                offer,
-                problems: vec![],
-            }));
+            let problems = Vec::new();
+            bench.apply(Command::RegisterNode(RegisterNode { node, incarnation, nonce, offer, problems }));
         }
         bench
     }
@@ -59,19 +55,22 @@ impl Bench {
         apply(&mut self.state, StampedCommand { now: TimeMs(self.now), command }).unwrap();
     }
 
-    /// Queues tasks, `same` of one shape each: each submit has a spec of its own.
-    fn queue(&mut self, count: u32, same: u32) {
+    /// Queues `count` tasks with `demands` different demands, in turn.
+    fn queue(&mut self, count: u64, demands: u64, least_milli: u64) {
         let rules = ClassRules::default_for(Class::CpuShort);
-        for submit in 0..count.div_ceil(same) {
-            let mut spec = TaskSpec::new(Class::CpuShort, vec![format!("task-{submit}")]);
-            spec.cpu_milli = self.cpu_milli + u64::from(submit % 7);
-            let spec = spec.resolve(&rules).unwrap();
+        let each = (count / demands).clamp(1, 200);
+        for submit in 0..count / each {
+            let mut spec = TaskSpec::new(Class::CpuShort, vec!["/bin/true".into()]);
+            let kind = submit % demands;
+            spec.cpu_milli = least_milli + kind % 100;
+            spec.memory_bytes = (64 + kind / 100) << 20;
+            self.submits += 1;
             self.apply(Command::Submit(Submit {
                 tenant: Tenant::default_tenant(),
-                first: TaskId(u128::from(submit + 1) << 16),
-                count: same.min(count),
+                first: TaskId(self.submits << 16),
+                count: each as u32,
                 name: None,
-                spec: SharedSpec::new(spec),
+                spec: SharedSpec::new(spec.resolve(&rules).unwrap()),
                 key: None,
                 digest: 0,
                 key_made_ms: None,
@@ -79,22 +78,31 @@ impl Bench {
         }
     }
 
-    /// One plan, committed: tasks placed, time for both.
-    fn round(&mut self, input: &PlanInput) -> (usize, Duration, Duration) {
+    /// One plan, committed: tasks placed, and the time for the plan alone.
+    fn round(&mut self) -> (usize, Duration) {
         let begun = Instant::now();
-        let made = plan(&self.state, input);
-        let planned = begun.elapsed();
-        let placed = made.assignments.len();
-        let begun = Instant::now();
-        self.apply(Command::CommitPlan(made));
-        (placed, planned, begun.elapsed())
+        let plan = self.planner.plan(&self.state, &self.input);
+        let took = begun.elapsed();
+        let placed = plan.assignments.len();
+        self.apply(Command::CommitPlan(plan.clone()));
+        if self.check {
+            let missed = overlooked(&mut self.planner, &self.state, &self.input, &plan);
+            assert_eq!(missed, None, "a task that fits waits");
+        }
+        (placed, took)
     }
 
-    fn end_all(&mut self) {
-        for id in 1..=NODES {
-            let end = |lease| AttemptEnd::new(lease, EndKind::Exited(0), String::new(), 1);
-            let ends: Vec<AttemptEnd> = self.state.leases_of(NodeId(id)).map(end).collect();
-            self.apply(Command::RecordEnds { node: NodeId(id), ends });
+    fn fill(&mut self) {
+        while self.round().0 > 0 {}
+    }
+
+    /// Ends as many leases, here and there.
+    fn end_some(&mut self, round: usize) {
+        let leases: Vec<(NodeId, LeaseId)> = self.state.leases().collect();
+        let step = (leases.len() / ENDED).max(1);
+        for (node, lease) in leases.into_iter().skip(round % step).step_by(step) {
+            let ends = vec![AttemptEnd::new(lease, EndKind::Exited(0), String::new(), 1)];
+            self.apply(Command::RecordEnds { node, ends });
         }
     }
 }
@@ -104,51 +112,60 @@ fn median(mut times: Vec<f64>) -> f64 {
     times[times.len() / 2]
 }
 
-fn measure(queued: u32, same: u32) {
-    let mut bench = Bench::new();
-    let reachable: BTreeSet<NodeId> = (1..=NODES).map(NodeId).collect();
-    let input = PlanInput { reachable };
-    bench.queue(queued + ROUNDS as u32 * NODES as u32 * SLOTS, same);
-    let (mut plans, mut commits, mut idle) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        let (placed, planned, committed) = bench.round(&input);
-        assert_eq!(placed, (NODES as usize) * SLOTS as usize, "every slot gets a task");
-        plans.push(planned.as_nanos() as f64 / placed as f64);
-        commits.push(committed.as_nanos() as f64 / placed as f64);
-        // Everything is taken now: what a plan costs that places nothing.
-        let (none, planned, _) = bench.round(&input);
-        assert_eq!(none, 0);
-        idle.push(planned.as_nanos() as f64 / 1000.0);
-        bench.end_all();
+fn micros(time: Duration) -> f64 {
+    time.as_nanos() as f64 / 1000.0
+}
+
+fn measure(nodes: u64, queued: u64, demands: u64, check: bool) {
+    let mut bench = Bench::new(nodes, check);
+    let room = nodes * u64::from(SLOTS) + (ENDED * ROUNDS) as u64;
+    bench.queue(queued.max(demands) + room, demands, 100);
+    bench.fill();
+    let (mut each, mut idle) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        bench.end_some(round);
+        let (placed, took) = bench.round();
+        assert!(placed > 0, "what ended makes room");
+        each.push(micros(took) / placed as f64);
+        let (none, took) = bench.round();
+        assert_eq!(none, 0, "all is full");
+        idle.push(micros(took));
     }
-    let (plan, commit, idle) = (median(plans), median(commits), median(idle));
-    print!(
-        "{queued:>7} queued, {same:>3} of a shape: {plan:>4.0} ns plan and {commit:>4.0} ns commit a placed task; "
-    );
+    let begun = Instant::now();
+    assert_eq!(plan(&bench.state, &bench.input).assignments.len(), 0);
+    let first = micros(begun.elapsed()) / 1000.0;
+    let (each, idle, blocked) = (median(each), median(idle), blocked(nodes, queued, demands, check));
     println!(
-        "places nothing: {idle:.1} us when all is taken, {:.0} us when nothing fits",
-        blocked(queued, same)
+        "{nodes:>6} nodes {queued:>8} queued {demands:>5} demands: {each:>6.1} us a placed task, \
+         {idle:>7.0} us when all is full, {blocked:>7.0} us when nothing fits, first plan {first:>6.1} ms"
     );
 }
 
-/// Microseconds of a plan when every node has free slots and no task fits.
-fn blocked(queued: u32, same: u32) -> f64 {
-    let mut bench = Bench::new();
-    bench.cpu_milli = 2_000_000;
-    bench.queue(queued, same);
-    let input = PlanInput { reachable: (1..=NODES).map(NodeId).collect() };
-    let times = (0..ROUNDS).map(|_| {
-        let (none, planned, _) = bench.round(&input);
+/// Microseconds of a plan on idle nodes on which no task fits, when one node changed.
+fn blocked(nodes: u64, queued: u64, demands: u64, check: bool) -> f64 {
+    let mut bench = Bench::new(nodes, check);
+    bench.queue(queued.max(demands), demands, 17_000);
+    bench.round();
+    let times = (0..ROUNDS as u64).map(|round| {
+        for mode in [NodeMode::Cordoned, NodeMode::Ready] {
+            bench.apply(Command::SetNodeMode { node: NodeId(1 + round % nodes), mode, within_ms: None });
+        }
+        let (none, took) = bench.round();
         assert_eq!(none, 0);
-        planned.as_nanos() as f64 / 1000.0
+        micros(took)
     });
     median(times.collect())
 }
 
 fn main() {
-    for same in [1, 100] {
-        for queued in [100, 10_000, 100_000] {
-            measure(queued, same);
+    let given: Vec<String> = std::env::args().skip(1).collect();
+    let has = |flag: &str| given.iter().any(|word| word == flag);
+    let (all, check) = (has("--all"), has("--check"));
+    for nodes in [10, 1_000, 10_000] {
+        for queued in if all { vec![100, 100_000, 1_000_000] } else { vec![100, 100_000] } {
+            for demands in [1, 500, 5_000] {
+                measure(nodes, queued, demands, check);
+            }
         }
     }
 }

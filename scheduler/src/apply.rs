@@ -96,8 +96,7 @@ fn promote_due(state: &mut State) {
         }
         state.delayed.remove(&(due, id));
         if let Some(task) = state.tasks.get(&id) {
-            let key = state.queue_key(id, task);
-            state.queue.insert(key);
+            state.queue.insert(id, task);
         }
     }
 }

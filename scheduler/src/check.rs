@@ -6,10 +6,13 @@ mod settings;
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Display};
 
-use stint_protocol::{GpuId, IdempotencyKey, LeaseId, NodeId, Resources, TaskId, TaskName, Tenant, TimeMs};
+use stint_protocol::{
+    Class, GpuId, IdempotencyKey, LeaseId, NodeId, Resources, TaskId, TaskName, Tenant, TimeMs,
+};
 
 use crate::apply::wake_place;
-use crate::state::{QueueKey, State, TenantTasks};
+use crate::demand::Demand;
+use crate::state::{LineKey, Place, State, TenantTasks};
 use crate::task::TaskState;
 
 /// Re-derives every index and says what does not agree.
@@ -54,9 +57,10 @@ fn check_version(state: &State) -> Result<(), String> {
 
 /// A waiting task stands in exactly one of queue and delayed, a suspended one among those, a leased one in none.
 fn check_places(state: &State) -> Result<(), String> {
-    let (mut queue, mut delayed): (Vec<QueueKey>, Vec<_>) = (Vec::new(), Vec::new());
+    let (mut queue, mut delayed): (Vec<(LineKey, Place)>, Vec<_>) = (Vec::new(), Vec::new());
     let mut suspended: Vec<(TimeMs, TaskId)> = Vec::new();
     for (id, task) in &state.tasks {
+        agree(format_args!("demand of task {id}"), &task.demand, &Demand::from_spec(&task.spec))?;
         match task.fields.state {
             // Promotion happens at the start of the next command: at the border both places are right.
             TaskState::Queued { not_before, .. } if state.delayed.contains(&(not_before, *id)) => {
@@ -65,14 +69,27 @@ fn check_places(state: &State) -> Result<(), String> {
             TaskState::Queued { not_before, .. } if not_before > state.time => {
                 return Err(format!("task {id} waits for a later time but stands in the queue"));
             }
-            TaskState::Queued { .. } => queue.push(state.queue_key(*id, task)),
+            TaskState::Queued { .. } => queue.push((LineKey::from_task(task), Place::from_task(*id, task))),
             TaskState::Suspended { wake_at, .. } => suspended.push((wake_place(wake_at), *id)),
             TaskState::Leased(_) => {}
         }
     }
-    agree_all("queue", state.queue.iter().copied(), queue)?;
+    check_counts(state)?;
+    agree_all("queue", state.queue.places().map(|(key, place)| (key.clone(), *place)), queue)?;
     agree_all("delayed", state.delayed.iter().copied(), delayed)?;
     agree_all("suspended", state.suspended.iter().copied(), suspended)
+}
+
+/// No line without a task, and as many tasks of each class as are counted.
+fn check_counts(state: &State) -> Result<(), String> {
+    if let Some((key, _)) = state.queue.lines.iter().find(|(_, line)| line.0.is_empty()) {
+        return Err(format!("a line of {} is kept for nothing", key.tenant));
+    }
+    for class in Class::ALL {
+        let of_class = state.queue.places().filter(|(key, _)| key.demand.class() == class).count();
+        agree(format_args!("waiting tasks of class {class}"), &state.queue.len_of(class), &of_class)?;
+    }
+    Ok(())
 }
 
 /// The tasks of each tenant, and no tenant without one.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use stint_protocol::{NodeId, TaskId};
 
 use crate::node::Node;
-use crate::plan::{UnfitReason, choose_runtime, missing, names_of as words_of};
+use crate::plan::{PlanInput, Planner, UnfitReason, choose_runtime, missing, names_of as words_of};
 use crate::state::State;
 use crate::task::{StopReason, SuspendReason, Task, TaskState};
 
@@ -24,7 +24,7 @@ pub struct Explanation {
     pub nodes: Vec<NodeReason>,
     /// What would unblock it.
     pub advice: Vec<String>,
-    /// Tasks of its class that come first.
+    /// Waiting tasks that come first, of any class.
     pub ahead: u64,
 }
 
@@ -77,18 +77,32 @@ fn last_end(task: &Task) -> String {
     last.map_or_else(String::new, |r| format!("attempt {} ended as {}", r.number, r.end.as_str()))
 }
 
+/// Asks the planner what it would do now, so that it says nothing else than what happens.
 fn explain_waiting(state: &State, id: TaskId, task: &Task, reachable: &BTreeSet<NodeId>) -> Explanation {
-    let views: Vec<(&Node, Vec<NodeUnfitReason>)> =
-        state.nodes().map(|node| (&**node, lacks(state, node, task, reachable))).collect();
-    let own_place = state.queue_key(id, task);
-    let ahead = state.queued_keys(task.spec.class).take_while(|key| **key < own_place).count() as u64;
+    let mut planner = Planner::default();
+    let ahead = planner.ahead(state, reachable, id, task);
+    let input = PlanInput { reachable: reachable.clone() };
+    let plan = planner.plan(state, &input);
+    let starts = plan.assignments.iter().any(|assignment| assignment.task == id);
+    let views: Vec<(&Node, Vec<NodeUnfitReason>)> = state
+        .nodes()
+        .map(|node| {
+            let mut lacks = lacks(state, node, task, reachable);
+            if lacks.is_empty() && !starts {
+                lacks.extend(planner.taken(state, task, node.id).map(NodeUnfitReason::Of));
+            }
+            (&**node, lacks)
+        })
+        .collect();
+    let expected =
+        planner.expected(state, task).map(|(node, at)| expected(state, node, at.since(state.time())));
     let nodes = views.iter().map(|(node, lacks)| NodeReason {
         node: node.id,
         name: node.name.clone(),
         missing: lacks.iter().map(NodeUnfitReason::message).collect(),
     });
     Explanation {
-        summary: summary(task, &views, ahead),
+        summary: summary(&views, starts, ahead, expected.as_deref()),
         nodes: nodes.collect(),
         advice: advice(task, &views),
         ahead,
@@ -137,13 +151,27 @@ fn unusable(node: &Node, missing: &UnfitReason) -> Vec<String> {
     node.problems.iter().filter(of).cloned().collect()
 }
 
-fn summary(task: &Task, views: &[(&Node, Vec<NodeUnfitReason>)], ahead: u64) -> String {
-    let class = task.spec.class;
+/// Where and when a task that is next of its class starts at the latest.
+fn expected(state: &State, node: NodeId, left_ms: u64) -> String {
+    let node = state.node(node).map_or("?", |node| node.name.as_str());
+    format!("node {node} is kept for it, in {} s at the latest", left_ms.div_ceil(1000))
+}
+
+fn summary(
+    views: &[(&Node, Vec<NodeUnfitReason>)],
+    starts: bool,
+    ahead: u64,
+    expected: Option<&str>,
+) -> String {
     if views.is_empty() {
         return "no node is a member of this cluster".into();
     }
-    if views.iter().any(|(_, lacks)| lacks.is_empty()) {
-        return format!("a node fits; it starts with the next plan ({ahead} of class {class} come first)");
+    let first = match ahead {
+        1 => "1 waiting task comes first".to_owned(),
+        ahead => format!("{ahead} waiting tasks come first"),
+    };
+    if starts {
+        return format!("a node fits; it starts with the next plan ({first})");
     }
     let only_busy = |(_, lacks): &&(&Node, Vec<NodeUnfitReason>)| lacks.iter().all(NodeUnfitReason::is_busy);
     let is_held = |lacks: &[NodeUnfitReason]| {
@@ -159,7 +187,8 @@ fn summary(task: &Task, views: &[(&Node, Vec<NodeUnfitReason>)], ahead: u64) -> 
     match able.len() {
         0 => format!("no node of {} can ever take it as things are", views.len()),
         able => {
-            format!("{able} of {} nodes can take it, {why}; {ahead} of class {class} come first", views.len())
+            let when = expected.map_or_else(String::new, |expected| format!("; {expected}"));
+            format!("{able} of {} nodes can take it, {why}; {first}{when}", views.len())
         }
     }
 }
@@ -202,6 +231,9 @@ fn unblock(node: &Node, lack: &NodeUnfitReason) -> String {
         }
         NodeUnfitReason::Of(missing @ UnfitReason::Gpus { need, free, .. }) if missing.is_busy() => {
             format!("would start on {name} if {} GPU(s) were freed", need - free)
+        }
+        NodeUnfitReason::Of(UnfitReason::Reserved { .. } | UnfitReason::Given) => {
+            format!("would start on {name} after the tasks that come first")
         }
         NodeUnfitReason::Of(missing) if missing.is_busy() => {
             format!("would start on {name} when a task there ends")

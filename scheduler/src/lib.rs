@@ -5,6 +5,7 @@
 mod apply;
 mod check;
 mod command;
+mod demand;
 mod explain;
 mod history;
 mod image;
@@ -24,7 +25,7 @@ pub use command::{
 pub use explain::{Explanation, NodeReason, explain};
 pub use image::{BlobRecord, Image, Keep};
 pub use node::{GpuRecord, Node, NodeMode};
-pub use plan::{Assignment, Plan, PlanInput, plan};
+pub use plan::{Assignment, Plan, PlanInput, Planner, overlooked, plan};
 pub use settings::{
     ChangedBy, ChangedSetting, ClassSetting, InvalidSettings, Placement, Setting, Settings, SettingsAudit,
     SettingsChange,

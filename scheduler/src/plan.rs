@@ -1,25 +1,28 @@
 //! Placement: which waiting task starts where. Only reads; `CommitPlan` is checked again when applied.
 
-mod capacity;
+mod chunks;
 mod filter;
+mod lines;
+mod nodes;
+mod overlooked;
+mod planner;
+mod reservation;
+mod room;
 mod score;
+mod tenants;
 
 use std::collections::BTreeSet;
 
 use minicbor::{Decode, Encode};
-use stint_protocol::{Class, GpuId, Incarnation, NodeId, Runtime, SharedSpec, TaskId};
+use stint_protocol::{GpuId, Incarnation, NodeId, Runtime, TaskId};
 
 use crate::state::State;
 use crate::task::TaskState;
 
-use capacity::FreeCapacity;
 pub(crate) use filter::{UnfitReason, choose_runtime, missing, names_of};
+pub use overlooked::overlooked;
+pub use planner::Planner;
 
-/// Waiting tasks of one class that a plan looks at without placing one: bounds the cost of a plan when the
-/// queue is long and nothing in it fits. Tasks of a shape that was tried already are not counted twice.
-const BACKFILL_WINDOW: usize = 512;
-/// Places in the queue that a plan walks over at most, for each class.
-const SCAN_LIMIT: usize = 16_384;
 /// Assignments of one plan: keeps its entry well under a megabyte.
 const PLAN_LIMIT: usize = 4_096;
 
@@ -52,38 +55,9 @@ pub struct PlanInput {
     pub reachable: BTreeSet<NodeId>,
 }
 
-/// Chooses what starts now: by class, then priority, then age.
+/// What a planner that knows nothing yet would start now.
 pub fn plan(state: &State, input: &PlanInput) -> Plan {
-    if state.queue.is_empty() {
-        return Plan::default();
-    }
-    let mut capacity = FreeCapacity::open(state, &input.reachable);
-    let mut plan = Plan::default();
-    for class in Class::ALL {
-        plan_class(state, class, &mut capacity, &mut plan);
-    }
-    plan
-}
-
-fn plan_class(state: &State, class: Class, capacity: &mut FreeCapacity, plan: &mut Plan) {
-    if state.queued_keys(class).next().is_none() || !capacity.serves(class) {
-        return;
-    }
-    // Shapes that fit nowhere now: a task of the same shape cannot fit either.
-    let mut blocked: Vec<SharedSpec> = Vec::new();
-    for key in state.queued_keys(class).take(SCAN_LIMIT) {
-        if plan.assignments.len() >= PLAN_LIMIT || blocked.len() >= BACKFILL_WINDOW || !capacity.has_room() {
-            return;
-        }
-        let Some(task) = state.task(key.task) else { continue };
-        if blocked.iter().rev().any(|spec| spec.ptr_eq(&task.spec)) {
-            continue;
-        }
-        match capacity.place(state, key.task, task) {
-            Some(assignment) => plan.assignments.push(assignment),
-            None => blocked.push(task.spec.clone()),
-        }
-    }
+    Planner::default().plan(state, input)
 }
 
 /// Whether an assignment is still right, against the state as it is when the plan is applied.

@@ -1,6 +1,7 @@
 //! The replicated state: metadata only, in copy-on-write maps, so that a capture costs nothing.
 
 mod images;
+mod queue;
 mod tenants;
 
 use std::sync::Arc;
@@ -19,16 +20,8 @@ use crate::node::{GpuRecord, Node};
 use crate::settings::{Settings, SettingsAudit};
 use crate::task::{FinishedTask, Task};
 
+pub(crate) use queue::{Line, LineKey, Place, Queue};
 pub(crate) use tenants::TenantTasks;
-
-/// A place in the queue: class, then priority (higher first), then age.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct QueueKey {
-    pub class: Class,
-    pub rank: u8,
-    pub sequence: u64,
-    pub task: TaskId,
-}
 
 /// What is remembered of a submit under an idempotency key.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -70,7 +63,7 @@ pub struct State {
     /// What tenants want kept for a time.
     pub(crate) keeps: OrdMap<(Tenant, Digest), Keep>,
     // Indexes: all of them re-derived by `check`.
-    pub(crate) queue: OrdSet<QueueKey>,
+    pub(crate) queue: Queue,
     pub(crate) delayed: OrdSet<(TimeMs, TaskId)>,
     /// Suspended tasks by when they are woken; those that no time wakes come last.
     pub(crate) suspended: OrdSet<(TimeMs, TaskId)>,
@@ -223,7 +216,7 @@ impl State {
 
     /// Tasks that wait for a node now, of one class.
     pub fn queued(&self, class: Class) -> usize {
-        self.queued_keys(class).count()
+        self.queue.len_of(class)
     }
 
     /// Tasks that wait: for a node, or for the time of their retry.
@@ -268,20 +261,5 @@ impl State {
     /// Whether a join token's hash is valid now.
     pub fn join_token_valid(&self, hash: &[u8; 32]) -> bool {
         self.join_tokens.get(hash).is_some_and(|expires| *expires > self.time)
-    }
-
-    pub(crate) fn queued_keys(&self, class: Class) -> impl Iterator<Item = &QueueKey> {
-        let lowest = QueueKey { class, rank: 0, sequence: 0, task: TaskId(0) };
-        let highest = QueueKey { class, rank: u8::MAX, sequence: u64::MAX, task: TaskId(u128::MAX) };
-        self.queue.range(lowest..=highest)
-    }
-
-    pub(crate) fn queue_key(&self, id: TaskId, task: &Task) -> QueueKey {
-        QueueKey {
-            class: task.spec.class,
-            rank: u8::MAX - task.spec.priority,
-            sequence: task.fields.sequence,
-            task: id,
-        }
     }
 }

@@ -4,6 +4,7 @@ mod stop;
 
 pub use stop::StopReason;
 
+use crate::demand::Demand;
 use minicbor::{Decode, Encode};
 use stint_protocol::{
     EndKind, GpuId, IdempotencyKey, Incarnation, NodeId, Outcome, Runtime, SharedSpec, TaskName, Tenant,
@@ -89,6 +90,8 @@ pub struct AttemptRecord {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Task {
     pub spec: SharedSpec,
+    /// Where it may run and what it takes there, by its spec.
+    pub(crate) demand: Demand,
     pub fields: TaskFields,
 }
 

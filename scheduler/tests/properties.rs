@@ -38,6 +38,10 @@ enum Step {
     Plan {
         reachable: u8,
     },
+    /// A plan that never becomes an entry.
+    LosePlan {
+        reachable: u8,
+    },
     End {
         pick: usize,
         kind: usize,
@@ -97,6 +101,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (1..5u64, 0..4u32, 0..16u8, any::<bool>())
             .prop_map(|(node, slots, gpus, new_life)| Step::Register { node, slots, gpus, new_life }),
         5 => any::<u8>().prop_map(|reachable| Step::Plan { reachable }),
+        1 => any::<u8>().prop_map(|reachable| Step::LosePlan { reachable }),
         6 => (0..64usize, 0..9usize).prop_map(|(pick, kind)| Step::End { pick, kind }),
         1 => (0..64usize).prop_map(|pick| Step::StaleEnd { pick }),
         1 => (0..64usize).prop_map(Step::Expire),
@@ -119,6 +124,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 struct Run {
+    /// One for all plans, also for those on a state that lacks what the last one gave.
+    planner: Planner,
     state: State,
     replica: State,
     now: u64,
@@ -130,6 +137,7 @@ struct Run {
 impl Run {
     fn new() -> Self {
         let mut run = Run {
+            planner: Planner::default(),
             state: State::default(),
             replica: State::default(),
             now: 5_000,
@@ -210,6 +218,12 @@ impl Run {
             Step::Submit { class, count, priority, key, retry, image, tenant } => {
                 let mut spec = TaskSpec::new(Class::ALL[class], vec!["true".into()]);
                 spec.priority = priority;
+                // Few demands, so that lines are shared, and some that fit only an empty node, or none.
+                spec.cpu_milli = [0, 1_000, 3_000, 4_000, 9_000][usize::from(priority) % 5];
+                spec.timeout_ms = [0, 5_000, 60_000][usize::from(priority) % 3];
+                if priority % 7 == 0 {
+                    spec.constraints.insert("zone".into(), ["a", "b"][usize::from(priority) % 2].into());
+                }
                 spec.retry.retry_failures = retry;
                 spec.image = image.map(|name| format!("stint://i{name}"));
                 let spec = spec.resolve(self.state.settings().class(Class::ALL[class])).unwrap();
@@ -239,11 +253,19 @@ impl Run {
             }
             Step::Plan { reachable } => {
                 let reachable = (1..5u64).filter(|n| reachable & (1 << n) != 0).map(NodeId).collect();
-                let plan = plan(&self.state, &PlanInput { reachable });
+                let input = PlanInput { reachable };
+                let plan = self.planner.plan(&self.state, &input);
                 let count = plan.assignments.len();
                 let leases = self.state.running();
-                self.apply(Command::CommitPlan(plan)).unwrap();
+                self.apply(Command::CommitPlan(plan.clone())).unwrap();
                 assert_eq!(self.state.running(), leases + count, "a fresh plan lost assignments");
+                let missed = overlooked(&mut self.planner, &self.state, &input, &plan);
+                assert_eq!(missed, None, "a task that fits waits");
+                None
+            }
+            Step::LosePlan { reachable } => {
+                let reachable = (1..5u64).filter(|n| reachable & (1 << n) != 0).map(NodeId).collect();
+                self.planner.plan(&self.state, &PlanInput { reachable });
                 None
             }
             Step::End { pick, kind } => {
@@ -353,6 +375,7 @@ fn register(node: u64, life: u64, slots: u32, gpus: u8) -> RegisterNode {
         gpus: (0..4).filter(|n| gpus & (1 << n) != 0).map(gpu).collect(),
         runtimes: vec![Runtime::Process, Runtime::Crun],
         classes: Class::ALL.to_vec(),
+        labels: [("zone".to_owned(), ["a", "c"][node as usize % 2].to_owned())].into(),
         slots,
         ..NodeOffer::default()
     };

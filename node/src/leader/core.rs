@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 
-use stint_protocol::{BootMs, TimeMs};
+use stint_protocol::{BootMs, NodeId, TaskId, TimeMs};
 use stint_scheduler::{Command, Rejection, State};
 
 use super::quorum::{Confirmation, Quorum, Ticket};
@@ -154,6 +154,8 @@ impl<W> LeaderCore<W> {
             return Turn { answers: Vec::new(), drafting: None };
         }
         let Some(leadership) = Leadership::renew(&mut self.leadership, view) else {
+            // What it knows of another term's state is of no use, and takes memory.
+            self.builder = EntryBuilder::default();
             return Turn { answers: self.refuse_all(), drafting: None };
         };
         let input = TickInput::read(&mut leadership.lease_clock, view.state, view.now, tick);
@@ -217,6 +219,15 @@ impl<W> LeaderCore<W> {
                 waiting.into_iter().map(|waiting| (waiting.waiter, Err(why.clone()))).collect()
             }
         }
+    }
+
+    /// For simulators: a waiting task that fits on a node although this leader just planned, and has nothing to write.
+    pub fn overlooked(&mut self, view: &PeerView<'_>) -> Option<(TaskId, NodeId)> {
+        if !matches!(self.stage, EntryStage::Resting) || self.ahead_ms.is_some() {
+            return None;
+        }
+        let reachable = self.leadership(view)?.lease_clock.reachable(view.now);
+        self.builder.overlooked(view.state, &reachable)
     }
 
     /// Takes nothing any more. Whoever waits is given back: nobody will answer.

@@ -29,8 +29,7 @@ fn grant(state: &mut State, assignment: Assignment, changes: &mut Vec<Change>) {
     let Assignment { task: id, node, incarnation, runtime, gpus } = assignment;
     let since = state.time;
     let Some(task) = state.tasks.get(&id) else { return };
-    let key = state.queue_key(id, task);
-    state.queue.remove(&key);
+    state.queue.remove(id, task);
     let Some(task) = state.tasks.get_mut(&id).map(Arc::make_mut) else { return };
     task.fields.attempts += 1;
     let lease = LeaseId { task: id, attempt: task.fields.attempts };
@@ -223,8 +222,7 @@ fn requeue(state: &mut State, id: TaskId, not_before: TimeMs, changes: &mut Vec<
     if not_before > since {
         state.delayed.insert((not_before, id));
     } else {
-        let key = state.queue_key(id, task);
-        state.queue.insert(key);
+        state.queue.insert(id, task);
     }
     changes.push(Change::Queued { task: id });
 }

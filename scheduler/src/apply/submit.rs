@@ -7,6 +7,7 @@ use stint_protocol::{TaskId, TaskName};
 
 use super::image;
 use crate::command::{Change, Rejection, Submit};
+use crate::demand::Demand;
 use crate::state::{KeyRecord, State};
 use crate::task::{Task, TaskFields, TaskState};
 
@@ -19,8 +20,9 @@ pub(super) fn submit(state: &mut State, submit: Submit, changes: &mut Vec<Change
     let names = check(state, &submit)?;
     image::add_use(state, &submit.spec, submit.count);
     remember_key(state, &submit);
+    let demand = state.queue.intern(Demand::from_spec(&submit.spec), &submit.tenant);
     for (index, name) in (0..submit.count).zip(names) {
-        accept(state, &submit, index, name);
+        accept(state, &submit, &demand, index, name);
     }
     changes.push(Change::Submitted { first: submit.first, count: submit.count, repeated: false });
     Ok(())
@@ -107,7 +109,7 @@ fn remember_key(state: &mut State, submit: &Submit) {
     state.key_order.insert((state.time, submit.tenant.clone(), key.clone()));
 }
 
-fn accept(state: &mut State, submit: &Submit, index: u32, name: Option<TaskName>) {
+fn accept(state: &mut State, submit: &Submit, demand: &Demand, index: u32, name: Option<TaskName>) {
     let id = nth(submit.first, index);
     let fields = TaskFields {
         tenant: submit.tenant.clone(),
@@ -123,14 +125,13 @@ fn accept(state: &mut State, submit: &Submit, index: u32, name: Option<TaskName>
         records: Vec::new(),
         key: submit.key.clone(),
     };
-    let task = Task { spec: submit.spec.clone(), fields };
+    let task = Task { spec: submit.spec.clone(), demand: demand.clone(), fields };
     state.next_sequence += 1;
     state.spec_bytes += share_of_spec(&task);
     if let Some(name) = name {
         state.names.insert((submit.tenant.clone(), name), id);
     }
-    let key = state.queue_key(id, &task);
-    state.queue.insert(key);
+    state.queue.insert(id, &task);
     state.tenant_accepted(&submit.tenant, id);
     state.tasks.insert(id, Arc::new(task));
 }

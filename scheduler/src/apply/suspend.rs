@@ -49,8 +49,7 @@ fn queue_again(state: &mut State, id: TaskId, changes: &mut Vec<Change>) {
     let now = state.time;
     set(state, id, TaskState::Queued { since: now, not_before: now });
     if let Some(task) = state.tasks.get(&id) {
-        let key = state.queue_key(id, task);
-        state.queue.insert(key);
+        state.queue.insert(id, task);
         changes.push(Change::Queued { task: id });
     }
 }
@@ -66,8 +65,7 @@ pub(super) fn leave_place(state: &mut State, id: TaskId) {
     let Some(task) = state.tasks.get(&id) else { return };
     match task.fields.state {
         TaskState::Queued { not_before, .. } => {
-            let key = state.queue_key(id, task);
-            state.queue.remove(&key);
+            state.queue.remove(id, task);
             state.delayed.remove(&(not_before, id));
         }
         TaskState::Suspended { wake_at, .. } => {

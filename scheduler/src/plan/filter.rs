@@ -1,8 +1,9 @@
 //! Why a node cannot take a task. The same reasons serve placing and explaining.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-use stint_protocol::{Class, GpuId, NotAllowed, QuarantinedGpu, Resources, Runtime, TaskSpec};
+use stint_protocol::{Class, GpuId, NotAllowed, QuarantinedGpu, Resources, Runtime, TaskId, TaskSpec};
 
 use crate::node::{Node, NodeMode};
 use crate::state::State;
@@ -53,6 +54,17 @@ pub(crate) enum UnfitReason {
         gpu: GpuId,
         used_by: String,
     },
+    /// Enough is free, but kept for its free GPUs.
+    KeptForGpus {
+        gpus: u32,
+    },
+    /// It fits, but would delay a task that comes first and is to start here.
+    Reserved {
+        task: TaskId,
+        left_ms: u64,
+    },
+    /// It fits, but tasks that come first are to start here now.
+    Given,
 }
 
 impl UnfitReason {
@@ -60,7 +72,12 @@ impl UnfitReason {
     pub(crate) fn is_busy(&self) -> bool {
         match self {
             UnfitReason::Slots { most } => *most > 0,
-            UnfitReason::Held { .. } | UnfitReason::OnTrial | UnfitReason::Quarantined { .. } => true,
+            UnfitReason::Held { .. }
+            | UnfitReason::OnTrial
+            | UnfitReason::Quarantined { .. }
+            | UnfitReason::KeptForGpus { .. }
+            | UnfitReason::Reserved { .. }
+            | UnfitReason::Given => true,
             UnfitReason::Cpu { need, total, .. } | UnfitReason::Memory { need, total, .. } => need <= total,
             UnfitReason::Gpus { need, fitting, .. } => need <= fitting,
             _ => false,
@@ -111,6 +128,17 @@ impl fmt::Display for UnfitReason {
             UnfitReason::Quarantined { gpu, used_by } => {
                 write!(f, "GPU {gpu} is quarantined: {used_by} still uses it")
             }
+            UnfitReason::KeptForGpus { gpus } => {
+                write!(f, "what is free is kept for its {gpus} free GPU(s)")
+            }
+            UnfitReason::Reserved { task, left_ms } => {
+                let seconds = left_ms.div_ceil(1000);
+                write!(
+                    f,
+                    "is kept for task {task}, which comes first and starts in {seconds} s at the latest"
+                )
+            }
+            UnfitReason::Given => write!(f, "starts tasks that come first"),
             UnfitReason::Gpus { need, free, fitting, total } => {
                 write!(f, "{free} of {total} GPUs free and fitting ({fitting} fit at all), {need} needed")
             }
@@ -165,6 +193,11 @@ pub(crate) fn missing_but_gpus(
     lacks
 }
 
+/// Whether a node has all these labels, with these values.
+pub(super) fn fits_labels(node: &Node, constraints: &BTreeMap<String, String>) -> bool {
+    constraints.iter().all(|(key, wanted)| node.offer.labels.get(key) == Some(wanted))
+}
+
 fn missing_amounts(node: &Node, spec: &TaskSpec, free: &Resources, slots: u32) -> Vec<UnfitReason> {
     let mut lacks = Vec::new();
     let (need, total) = (spec.resources(), node.offer.resources);
@@ -203,15 +236,23 @@ fn missing_gpus(state: &State, node: &Node, spec: &TaskSpec) -> Vec<UnfitReason>
     lacks.into_iter().chain(quarantined.iter().map(why)).collect()
 }
 
+/// The runtimes that could run it, the preferred one first: the task's own choice, else those of its class.
+pub(super) fn suited_runtimes<'a>(
+    state: &'a State,
+    spec: &'a TaskSpec,
+) -> impl Iterator<Item = Runtime> + Clone + use<'a> {
+    let of_class = state.settings().class(spec.class).runtimes.iter().copied();
+    let of_class = of_class.filter(|runtime| spec.runtime.is_none() && suits(*runtime, spec));
+    spec.runtime.into_iter().chain(of_class)
+}
+
 /// The runtime a node would use: the task's own choice, else the first of the class's that the node offers and that
 /// gives what the task asks for.
 pub(crate) fn choose_runtime(state: &State, node: &Node, spec: &TaskSpec) -> Result<Runtime, UnfitReason> {
-    let of_class = state.settings().class(spec.class).runtimes.iter().copied();
-    let of_class = of_class.filter(|runtime| suits(*runtime, spec));
-    let suited = || spec.runtime.into_iter().chain(of_class.clone().filter(|_| spec.runtime.is_none()));
-    let mut offered = suited().filter(|runtime| node.offer.runtimes.contains(runtime));
+    let suited = suited_runtimes(state, spec);
+    let mut offered = suited.clone().filter(|runtime| node.offer.runtimes.contains(runtime));
     if spec.limits.is_none() {
-        return offered.next().ok_or_else(|| UnfitReason::Runtime(suited().collect()));
+        return offered.next().ok_or_else(|| UnfitReason::Runtime(suited.collect()));
     }
     let mut refused = Vec::new();
     for runtime in offered {
@@ -221,7 +262,7 @@ pub(crate) fn choose_runtime(state: &State, node: &Node, spec: &TaskSpec) -> Res
         }
     }
     Err(if refused.is_empty() {
-        UnfitReason::Runtime(suited().collect())
+        UnfitReason::Runtime(suited.collect())
     } else {
         UnfitReason::Allowed(refused)
     })

@@ -11,6 +11,7 @@ use stint_protocol::{
 
 use super::items::Items;
 use super::{FORMAT, SnapshotError};
+use crate::demand::Demand;
 use crate::history::EncodedTask;
 use crate::image::{BlobRecord, Image, Keep};
 use crate::node::{GpuRecord, Node};
@@ -71,17 +72,18 @@ pub fn read_snapshot(from: impl Read) -> Result<State, SnapshotError> {
 }
 
 fn read_tasks<R: Read>(items: &mut Items<R>, state: &mut State) -> Result<(), SnapshotError> {
-    let mut specs: Vec<SharedSpec> = Vec::new();
-    items.each(|spec| {
-        specs.push(spec);
+    let mut specs: Vec<(SharedSpec, Demand)> = Vec::new();
+    items.each(|spec: SharedSpec| {
+        let demand = Demand::from_spec(&spec);
+        specs.push((spec, demand));
         Ok(())
     })?;
     items.each(|(id, place, fields): (TaskId, u32, TaskFields)| {
-        let spec = spec_at(&specs, place)?;
-        add_task(state, id, Task { spec, fields })
+        let (spec, demand) = spec_at(&specs, place)?;
+        add_task(state, id, Task { spec, demand, fields })
     })?;
     items.each(|(id, place, fields): (TaskId, u32, FinishedFields)| {
-        let spec = spec_at(&specs, place)?;
+        let (spec, _) = spec_at(&specs, place)?;
         add_finished(state, id, FinishedTask { spec, fields })
     })
 }
@@ -94,7 +96,7 @@ fn read_keys<R: Read>(items: &mut Items<R>, state: &mut State) -> Result<(), Sna
     })
 }
 
-fn spec_at(specs: &[SharedSpec], place: u32) -> Result<SharedSpec, SnapshotError> {
+fn spec_at(specs: &[(SharedSpec, Demand)], place: u32) -> Result<(SharedSpec, Demand), SnapshotError> {
     let missing = || SnapshotError::Broken(format!("spec {place} is not in the table of {}", specs.len()));
     specs.get(place as usize).cloned().ok_or_else(missing)
 }
@@ -166,8 +168,7 @@ fn add_task(state: &mut State, id: TaskId, task: Task) -> Result<(), SnapshotErr
             state.delayed.insert((*not_before, id));
         }
         TaskState::Queued { .. } => {
-            let key = state.queue_key(id, &task);
-            state.queue.insert(key);
+            state.queue.insert(id, &task);
         }
         TaskState::Leased(leased) => add_lease(state, id, &task, leased)?,
         TaskState::Suspended { wake_at, .. } => {

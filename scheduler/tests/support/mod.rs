@@ -12,6 +12,7 @@ use stint_scheduler::*;
 
 pub struct Story {
     pub state: State,
+    planner: Planner,
     now: u64,
     submits: u128,
     images: u128,
@@ -20,8 +21,14 @@ pub struct Story {
 
 impl Default for Story {
     fn default() -> Self {
-        let mut story =
-            Self { state: State::default(), now: 1_000, submits: 0, images: 0, down: BTreeSet::new() };
+        let mut story = Self {
+            state: State::default(),
+            planner: Planner::default(),
+            now: 1_000,
+            submits: 0,
+            images: 0,
+            down: BTreeSet::new(),
+        };
         story.apply(Command::Configure(Settings::default())).unwrap();
         story
     }
@@ -76,8 +83,12 @@ impl Story {
             "join" => self.join(rest),
             "submit" => self.submit(rest),
             "plan" => {
-                let plan = plan(&self.state, &self.input());
-                self.show(Command::CommitPlan(plan))
+                let input = self.input();
+                let plan = self.planner.plan(&self.state, &input);
+                let trace = self.show(Command::CommitPlan(plan.clone()));
+                let missed = overlooked(&mut self.planner, &self.state, &input, &plan);
+                assert_eq!(missed, None, "a task that fits waits");
+                trace
             }
             "end" => self.end(rest),
             "expire" => self.show(Command::ExpireLeases(vec![lease(rest[0], rest[1])])),
@@ -206,7 +217,7 @@ impl Story {
         }))
     }
 
-    /// `submit CLASS [count=N] [name=X] [key=K] [priority=P] [gpus=G] [cpus=C] [image=I] [runtime=R] [retry] [fail]
+    /// `submit CLASS [count=N] [name=X] [key=K] [priority=P] [gpus=G] [cpus=C] [timeout=SECONDS] [image=I] [runtime=R] [retry] [fail]
     /// [constraint=k:v] [network=N] [pids=P] [tmp=BYTES] [tenant=T]`
     fn submit(&mut self, args: &[&str]) -> String {
         let mut tenant = Tenant::default_tenant();
@@ -225,6 +236,7 @@ impl Story {
                 ("cpus", c) => spec.cpu_milli = c.parse::<u64>().unwrap() * 1000,
                 ("image", image) => spec.image = Some(image.into()),
                 ("runtime", runtime) => spec.runtime = Some(runtime.parse().unwrap()),
+                ("timeout", s) => spec.timeout_ms = s.parse::<u64>().unwrap() * 1000,
                 ("retry", _) => spec.retry.retry_failures = true,
                 ("fail", _) => spec.on_lost = OnLost::Fail,
                 ("constraint", kv) => {

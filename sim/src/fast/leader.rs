@@ -116,8 +116,17 @@ impl World {
             (answers, drafted.and_then(|drafted| leader.core.built(drafted)))
         });
         self.tell_waiters(peer, answers);
-        if let Some(entry) = entry {
-            self.write(peer, entry);
+        match entry {
+            Some(entry) => self.write(peer, entry),
+            None => self.check_planned(peer),
+        }
+    }
+
+    /// A leader that has nothing to write has placed whatever fits.
+    fn check_planned(&mut self, peer: usize) {
+        let overlooked = self.lead(peer, |leader, view| leader.core.overlooked(view));
+        if let Some((task, node)) = overlooked {
+            self.oracle.waits_for_no_plan(task, node);
         }
     }
 

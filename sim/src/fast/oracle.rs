@@ -2,7 +2,7 @@
 
 use stint_node::applied_state::Results;
 use stint_node::wire::{Orders, Report};
-use stint_protocol::{BootMs, EndKind, GpuId, IdempotencyKey, LeaseId, SharedSpec, TaskId};
+use stint_protocol::{BootMs, EndKind, GpuId, IdempotencyKey, LeaseId, NodeId, SharedSpec, TaskId};
 use stint_scheduler::{Change, State};
 
 use super::checkers::{Bounds, Deadlines, InForce, Outcomes, Promises, Replicas, Room, Stamps, touched};
@@ -172,6 +172,12 @@ impl Oracle {
         });
         let kept = self.promises.acknowledged(key, (first, count), as_new, state, &self.outcomes);
         self.note(kept, "acknowledged is kept");
+    }
+
+    /// A leader has nothing to write, and a task waits that fits on a node.
+    pub fn waits_for_no_plan(&mut self, task: TaskId, node: NodeId) {
+        let what = format!("task {task} fits on node {node}, and the leader's last plan left it waiting");
+        self.violate(Severity::Liveness, "a task that fits waits for no plan", what);
     }
 
     /// Looks at the sizes of queues.

@@ -39,11 +39,13 @@ pub enum FastPlant {
     StampWhenWritten,
     /// A leader whose clock was set right writes nothing to catch up with it.
     NeverCatchUp,
+    /// A leader plans only when there are commands.
+    PlanOnChangesOnly,
 }
 
 impl FastPlant {
     /// Every one.
-    pub const ALL: [FastPlant; 19] = [
+    pub const ALL: [FastPlant; 20] = [
         FastPlant::RenewAfterRevoke,
         FastPlant::ActBeforeOwnTermEntry,
         FastPlant::SkipDriftMargin,
@@ -63,6 +65,7 @@ impl FastPlant {
         FastPlant::RenewUnseen,
         FastPlant::StampWhenWritten,
         FastPlant::NeverCatchUp,
+        FastPlant::PlanOnChangesOnly,
     ];
 
     /// The word of the command line.
@@ -87,6 +90,7 @@ impl FastPlant {
             FastPlant::RenewUnseen => "renew_unseen",
             FastPlant::StampWhenWritten => "stamp_when_written",
             FastPlant::NeverCatchUp => "never_catch_up",
+            FastPlant::PlanOnChangesOnly => "plan_on_changes_only",
         }
     }
 
@@ -110,7 +114,7 @@ impl FastPlant {
         match self {
             RenewAfterRevoke | ActBeforeOwnTermEntry | SkipDriftMargin | ReleaseOnNewIncarnation => true,
             OldReceiptTimes | WallClockJump | StaleOrders | RenewWithoutQuorum => true,
-            LaunchWithoutDevices | RenewUnseen | StampWhenWritten | NeverCatchUp => true,
+            LaunchWithoutDevices | RenewUnseen | StampWhenWritten | NeverCatchUp | PlanOnChangesOnly => true,
             LateKill | FalseAccount | LeaseFromReceipt | SweepBlindly => false,
             SweepWithoutEntry | SweepFoundTwice | SweepAskedFor => false,
         }
@@ -148,6 +152,7 @@ pub fn plant_in_product(plant: Option<FastPlant>) {
         Some(FastPlant::RenewUnseen) => Some(Mutation::RenewUnseen),
         Some(FastPlant::StampWhenWritten) => Some(Mutation::StampWhenWritten),
         Some(FastPlant::NeverCatchUp) => Some(Mutation::NeverCatchUp),
+        Some(FastPlant::PlanOnChangesOnly) => Some(Mutation::PlanOnChangesOnly),
         _ => None,
     });
 }
