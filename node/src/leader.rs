@@ -169,6 +169,7 @@ impl Leader {
             // not be told so: what was proposed might be done twice.
             Err(ProposeError::NotLeader { .. } | ProposeError::Stopped) => Err(ProposalError::NotLeader),
             Err(ProposeError::Busy) => Err(ProposalError::Full),
+            Err(ProposeError::TooLarge { bytes, limit }) => Err(ProposalError::TooLarge { bytes, limit }),
             Err(error) => {
                 tracing::warn!(%error, "an entry's fate is not known");
                 Err(ProposalError::Unknown(error.to_string()))

@@ -10,6 +10,7 @@ use stint_scheduler::{
 
 use crate::applied_state::LogEntry;
 use crate::lease_clock::{LeaseClock, StampRange};
+use crate::limits;
 use crate::mutations::{Mutation, planted};
 
 /// One term in which a peer leads.
@@ -78,6 +79,8 @@ pub fn check_version(state: &State, commands: &[Command]) -> Result<(), Rejectio
 /// What the leader alone knows when it makes an entry.
 pub struct TickInput {
     pub expired: Vec<LeaseId>,
+    /// More leases ran out than one entry ends.
+    pub more_expired: bool,
     pub reachable: BTreeSet<NodeId>,
     pub range: StampRange,
     /// The leader's clock ticked; otherwise something else woke it.
@@ -87,9 +90,11 @@ pub struct TickInput {
 impl TickInput {
     /// As the lease clock is now. `expiry`: at a tick; looks for leases that ran out, which stops their renewal at once.
     pub fn read(lease_clock: &mut LeaseClock, state: &State, now: BootMs, expiry: bool) -> Self {
-        let expired = if expiry { lease_clock.expire(state, now) } else { Vec::new() };
+        let mut expired = if expiry { lease_clock.expire(state, now) } else { Vec::new() };
+        let more_expired = expired.len() > limits::EXPIRED_PER_ENTRY;
+        expired.truncate(limits::EXPIRED_PER_ENTRY);
         let (reachable, range) = (lease_clock.reachable(now), lease_clock.stamp_range(now));
-        Self { expired, reachable, range, tick: expiry }
+        Self { expired, more_expired, reachable, range, tick: expiry }
     }
 }
 
@@ -127,7 +132,7 @@ impl EntryBuilder {
         wall: TimeMs,
         batch: Vec<Command>,
     ) -> NextEntry {
-        let TickInput { expired, reachable, range, tick } = input;
+        let TickInput { expired, reachable, range, tick, .. } = input;
         let (stamp, ahead_ms) = stamp(state, wall, range);
         let (mut commands, expired_count) = (batch, expired.len());
         // Behind the batch: an end that the node reports in the same entry says how its attempt ended. The other way

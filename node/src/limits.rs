@@ -8,6 +8,10 @@ pub use stint_protocol::limits::CLOCK_DRIFT_PERCENT;
 pub const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 /// Requests that may wait for the leader's next entry; beyond it submits are pushed back.
 pub const PROPOSALS: usize = 4_096;
+/// Bytes of one entry of the log. `BATCH_BYTES`, `EXPIRED_PER_ENTRY` leases and the largest plan together stay below it.
+pub const ENTRY_BYTES: usize = 1024 * 1024;
+/// Leases that one entry ends because they ran out, 31 bytes each at most. What is left comes with the next entry.
+pub const EXPIRED_PER_ENTRY: usize = 2_048;
 /// Bytes of commands in one entry: under the log's entry bound with room for the plan.
 pub const BATCH_BYTES: usize = 512 * 1024;
 /// Commands in one entry, so that applying one never takes long.

@@ -40,6 +40,9 @@ impl From<ProposalError> for RequestError {
             ProposalError::Full => {
                 Refusal::new(RefusalCode::Full, "the leader's queue is full: retry in a moment").into()
             }
+            too_large @ ProposalError::TooLarge { .. } => {
+                Refusal::new(RefusalCode::Invalid, too_large.to_string()).into()
+            }
             ProposalError::Refused(rejection) => rejection.into(),
             ProposalError::Unknown(why) => Refusal::new(RefusalCode::Unknown, why).into(),
         }

@@ -228,6 +228,7 @@ async fn open_node(
 fn raft_settings(config: &Config, cluster: &str, dir: &DataDir) -> Result<RaftSettings, NodeError> {
     let mut settings = RaftSettings::new(cluster);
     settings.disk_id = Some(dir.disk()?.to_string());
+    settings.max_entry_bytes = limits::ENTRY_BYTES;
     settings.snapshot_every_entries = config.raft.snapshot_every_entries;
     settings.profile = match config.raft.profile {
         RaftProfile::Fast => Profile::Fast,

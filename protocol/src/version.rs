@@ -49,6 +49,9 @@ pub const FILES_MISSING: Version = Version(4);
 /// Comments of tasks: `TaskSpec.comment`.
 pub const COMMENTS: Version = Version(5);
 
+/// A name may be used again when its task has finished; it means the latest one.
+pub const NAMES_AGAIN: Version = Version(5);
+
 /// Settings that change while the cluster runs: `UpdateSettings`.
 pub const SETTINGS: Version = Version(5);
 

@@ -154,19 +154,25 @@ fn check_gpus(state: &State) -> Result<(), String> {
     agree("holders of unknown GPUs", &holders.len(), &0)
 }
 
+/// A name is one live task's at most, and means the latest of those that finished otherwise.
 fn check_names(state: &State) -> Result<(), String> {
-    let live = state.tasks.iter().map(|(id, t)| (id, &t.fields.tenant, &t.fields.name));
-    let live = live.map(|(id, tenant, name)| (*id, tenant.clone(), name.clone()));
-    let done = state.finished_before(TaskId(u128::MAX)).map(|(id, t)| (id, t.fields.tenant, t.fields.name));
-    let all = live.chain(done);
-    let mut names: Vec<((Tenant, TaskName), TaskId)> =
-        all.filter_map(|(id, tenant, name)| Some(((tenant, name?), id))).collect();
-    names.sort_unstable();
-    if let Some(twice) = names.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-        let (tenant, name) = &twice[0].0;
-        return Err(format!("two tasks of {tenant} are named {name}"));
+    let mut names: BTreeMap<(Tenant, TaskName), TaskId> = BTreeMap::new();
+    let mut done: Vec<_> = state
+        .finished_before(TaskId(u128::MAX))
+        .filter_map(|(id, t)| Some((t.fields.submitted_at, id, (t.fields.tenant, t.fields.name?))))
+        .collect();
+    done.sort_unstable();
+    names.extend(done.into_iter().map(|(_, id, name)| (name, id)));
+    for (id, task) in &state.tasks {
+        let Some(name) = &task.fields.name else { continue };
+        let name = (task.fields.tenant.clone(), name.clone());
+        let other = names.insert(name.clone(), *id);
+        if other.is_some_and(|other| state.tasks.contains_key(&other)) {
+            return Err(format!("two live tasks of {} are named {}", name.0, name.1));
+        }
     }
-    agree_all("names", state.names.iter().map(|(name, id)| (name.clone(), *id)), names)
+    let derived = names.into_iter().collect();
+    agree_all("names", state.names.iter().map(|(name, id)| (name.clone(), *id)), derived)
 }
 
 fn check_history(state: &State) -> Result<(), String> {

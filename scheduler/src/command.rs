@@ -322,7 +322,7 @@ pub enum Rejection {
     #[error("task {0} runs: cancel it, or wait until it has ended")]
     TaskRuns(TaskId),
     #[error(
-        "the name {name} is taken by task {holder}: choose another, or wait until that task leaves the history"
+        "the name {name} is taken by task {holder}: choose another, or wait until that task has finished"
     )]
     NameTaken { name: TaskName, holder: TaskId },
     #[error("idempotency key {key} was used for another request (its first task is {first}): use a new key")]

@@ -23,8 +23,9 @@ pub(crate) use filter::{UnfitReason, choose_runtime, missing, names_of};
 pub use overlooked::overlooked;
 pub use planner::Planner;
 
-/// Assignments of one plan: keeps its entry well under a megabyte.
-const PLAN_LIMIT: usize = 4_096;
+/// Bytes of one plan, about. With the commands and the ends of leases that an entry holds beside it, the entry stays below a
+/// megabyte, which is what the log takes.
+const PLAN_BYTES: usize = 192 * 1024;
 
 /// One task onto one node.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -46,6 +47,20 @@ pub struct Assignment {
 pub struct Plan {
     #[n(0)]
     pub assignments: Vec<Assignment>,
+}
+
+impl Plan {
+    /// Whether what still waits comes with the next plan.
+    pub(crate) fn is_full(&self) -> bool {
+        self.assignments.iter().map(Assignment::bytes).sum::<usize>() >= PLAN_BYTES
+    }
+}
+
+impl Assignment {
+    /// Bytes that it takes in an entry, about.
+    fn bytes(&self) -> usize {
+        64 + 48 * self.gpus.len()
+    }
 }
 
 /// What the leader knows beyond the replicated state.

@@ -50,8 +50,11 @@ fn forget(state: &mut State, id: TaskId) {
     let Some(task) = state.history.remove(&id).map(|task| task.unpack()) else { return };
     state.history_bytes = state.history_bytes.saturating_sub(task.weight());
     state.tenant_forgot(&task.fields.tenant, id);
-    if let Some(name) = &task.fields.name {
-        state.names.remove(&(task.fields.tenant.clone(), name.clone()));
+    if let Some(name) = task.fields.name {
+        let name = (task.fields.tenant, name);
+        if state.names.get(&name) == Some(&id) {
+            state.names.remove(&name);
+        }
     }
 }
 

@@ -93,7 +93,7 @@ fn what_contradicts_itself_is_refused() {
     let (tasks, history, nodes, keys, images, blobs, keeps) = (8, 9, 10, 11, 14, 15, 16);
     for (part, says) in [
         (tasks, "named"),
-        (history, "named"),
+        (history, "is there twice"),
         (nodes, "is there twice"),
         (keys, "is there twice"),
         (images, "is there twice"),

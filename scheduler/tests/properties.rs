@@ -21,6 +21,7 @@ enum Step {
         retry: bool,
         image: Option<u8>,
         tenant: u8,
+        name: Option<u8>,
     },
     Cancel(usize),
     Suspend {
@@ -92,8 +93,8 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => (0..3usize, 1..6u32, 0..100u8, proptest::option::of(0..4u8), any::<bool>(), proptest::option::of(0..3u8), 0..2u8)
-            .prop_map(|(class, count, priority, key, retry, image, tenant)| Step::Submit { class, count, priority, key, retry, image, tenant }),
+        4 => (0..3usize, 1..6u32, 0..100u8, proptest::option::of(0..4u8), any::<bool>(), proptest::option::of(0..3u8), 0..2u8, proptest::option::weighted(0.4, 0..3u8))
+            .prop_map(|(class, count, priority, key, retry, image, tenant, name)| Step::Submit { class, count, priority, key, retry, image, tenant, name }),
         2 => (0..64usize, any::<bool>(), proptest::option::of(0..200_000u64))
             .prop_map(|(pick, paused, wake_ms)| Step::Suspend { pick, paused, wake_ms }),
         1 => (0..64usize).prop_map(Step::Wake),
@@ -135,7 +136,8 @@ struct Run {
 }
 
 impl Run {
-    fn new() -> Self {
+    /// `current`: the cluster speaks the newest version, else the oldest.
+    fn new(current: bool) -> Self {
         let mut run = Run {
             planner: Planner::default(),
             state: State::default(),
@@ -155,7 +157,7 @@ impl Run {
                 name: format!("n{node}"),
                 address: "a:1".into(),
                 token: Some([1; 32]),
-                speaks: Version(u32::from(node % 2) + 1),
+                speaks: if current { version::CURRENT } else { Version(u32::from(node % 2) + 1) },
             };
             run.apply(Command::Admit(admit)).unwrap();
         }
@@ -215,7 +217,7 @@ impl Run {
 
     fn command(&mut self, step: Step) -> Option<Command> {
         match step {
-            Step::Submit { class, count, priority, key, retry, image, tenant } => {
+            Step::Submit { class, count, priority, key, retry, image, tenant, name } => {
                 let mut spec = TaskSpec::new(Class::ALL[class], vec!["true".into()]);
                 spec.priority = priority;
                 // Few demands, so that lines are shared, and some that fit only an empty node, or none.
@@ -232,7 +234,7 @@ impl Run {
                     tenant: owner(tenant),
                     first: TaskId(self.submits << 16),
                     count,
-                    name: None,
+                    name: name.map(|name| TaskName::new(&format!("n{name}")).unwrap()),
                     digest: u64::from(count),
                     spec: SharedSpec::new(spec),
                     key: key.map(|k| IdempotencyKey::new(&format!("k{k}")).unwrap()),
@@ -402,8 +404,9 @@ proptest! {
     fn random_histories_keep_every_invariant(
         steps in proptest::collection::vec(step(), 1..120),
         piece in 1..300usize,
+        current in any::<bool>(),
     ) {
-        let mut run = Run::new();
+        let mut run = Run::new(current);
         for step in steps {
             run.take(step);
         }

@@ -23,6 +23,9 @@ pub enum ProposalError {
     /// It was not proposed: the cluster does not speak it yet.
     #[error(transparent)]
     Refused(Rejection),
+    /// It was not proposed: no entry may be so large.
+    #[error("takes {bytes} bytes in the log, {limit} at most: ask for less at once")]
+    TooLarge { bytes: usize, limit: usize },
     #[error("whether it was done cannot be said: {0}")]
     Unknown(String),
 }
@@ -111,6 +114,8 @@ pub struct LeaderCore<W> {
     stage: EntryStage<W>,
     builder: EntryBuilder,
     ahead_ms: Option<u64>,
+    /// Leases ran out that the last entry had no room for: the next turn looks for them, whether or not the clock ticked.
+    more_expired: bool,
     quorum: Quorum,
 }
 
@@ -122,6 +127,7 @@ impl<W> Default for LeaderCore<W> {
             stage: EntryStage::Resting,
             builder: EntryBuilder::default(),
             ahead_ms: None,
+            more_expired: false,
             quorum: Quorum::default(),
         }
     }
@@ -158,7 +164,9 @@ impl<W> LeaderCore<W> {
             self.builder = EntryBuilder::default();
             return Turn { answers: self.refuse_all(), drafting: None };
         };
+        let tick = tick || self.more_expired;
         let input = TickInput::read(&mut leadership.lease_clock, view.state, view.now, tick);
+        self.more_expired = input.more_expired;
         let mut drafting = UnbuiltEntry {
             builder: std::mem::take(&mut self.builder),
             input,
@@ -276,12 +284,17 @@ impl<W> LeaderCore<W> {
             bytes += next.bytes;
             let commands = drafting.commands.len() + next.commands.len();
             let beyond = bytes > limits::BATCH_BYTES || commands > limits::BATCH_COMMANDS;
-            // The first one goes whatever its size: left in front for being too large, it would hold up all others
-            // for good.
             if beyond && !drafting.waiting.is_empty() {
                 break;
             }
-            let Some(Proposal { commands, waiter, .. }) = self.queue.pop_front() else { break };
+            let Some(Proposal { commands, waiter, bytes: own }) = self.queue.pop_front() else { break };
+            if own > limits::BATCH_BYTES {
+                // Left in front, it would hold up all others for good.
+                let too_large = ProposalError::TooLarge { bytes: own, limit: limits::BATCH_BYTES };
+                answers.push((waiter, Err(too_large)));
+                bytes -= own;
+                continue;
+            }
             match check_version(state, &commands) {
                 Ok(()) => {
                     drafting.waiting.push(Waiting { commands: commands.len(), waiter });

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use stint_protocol::limits;
-use stint_protocol::{TaskId, TaskName};
+use stint_protocol::{TaskId, TaskName, limits, version};
 
 use super::image;
 use crate::command::{Change, Rejection, Submit};
@@ -89,11 +88,21 @@ fn names(state: &State, submit: &Submit) -> Result<Vec<Option<TaskName>>, Reject
         // A front refuses names that leave no room for the index.
         let Ok(name) = name else { return Ok(None) };
         match state.named(&submit.tenant, &name) {
-            Some(holder) => Err(Rejection::NameTaken { name, holder }),
-            None => Ok(Some(name)),
+            Some(holder) if !gives_up_name(state, holder, nth(submit.first, index)) => {
+                Err(Rejection::NameTaken { name, holder })
+            }
+            _ => Ok(Some(name)),
         }
     };
     (0..submit.count).map(one).collect()
+}
+
+/// Whether a task's name may pass on to a new one: it has finished. Earlier versions let it go when the task is forgotten,
+/// and all replicas do the same. Among finished tasks, time of submit and id say which is the latest, so a task of the same
+/// millisecond with a higher id keeps it: whoever reads a snapshot could not tell otherwise.
+fn gives_up_name(state: &State, holder: TaskId, next: TaskId) -> bool {
+    let finished = || state.finished(holder).map(|task| (task.fields.submitted_at, holder));
+    state.version >= version::NAMES_AGAIN && finished().is_some_and(|before| before < (state.time, next))
 }
 
 fn remember_key(state: &mut State, submit: &Submit) {

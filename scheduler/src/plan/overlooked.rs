@@ -7,7 +7,7 @@ use super::filter::{choose_runtime, missing};
 use super::nodes::Fit;
 use super::planner::Planner;
 use super::room::free_without_gpus;
-use super::{PLAN_LIMIT, Plan, PlanInput};
+use super::{Plan, PlanInput};
 use crate::node::Node;
 use crate::state::State;
 use crate::task::Task;
@@ -20,7 +20,7 @@ pub fn overlooked(
     input: &PlanInput,
     plan: &Plan,
 ) -> Option<(TaskId, NodeId)> {
-    if plan.assignments.len() >= PLAN_LIMIT {
+    if plan.is_full() {
         return None;
     }
     let nodes: Vec<&Node> =

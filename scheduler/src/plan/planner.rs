@@ -13,7 +13,7 @@ use super::nodes::{Fit, Nodes, Running, Wanted};
 use super::reservation::{Holder, Kept, Reservation, reserve};
 use super::room::Need;
 use super::tenants::{Amounts, Tenants};
-use super::{Assignment, PLAN_LIMIT, Plan, PlanInput, UnfitReason};
+use super::{Assignment, PLAN_BYTES, Plan, PlanInput, UnfitReason};
 use crate::node::{GpuRecord, Node};
 use crate::settings::Settings;
 use crate::state::{Line, LineKey, Place, State};
@@ -78,7 +78,7 @@ impl Planner {
         for _ in 0..ROUNDS {
             self.serve_all(state, &mut plan);
             self.lines.settle();
-            if plan.assignments.len() >= PLAN_LIMIT {
+            if plan.is_full() {
                 return plan;
             }
             self.nodes.forget_grown();
@@ -98,12 +98,17 @@ impl Planner {
         for unit in self.lines.units() {
             turns.extend(self.next_of(unit).map(|turn| (turn, unit)));
         }
-        while plan.assignments.len() < PLAN_LIMIT
+        let mut bytes: usize = plan.assignments.iter().map(Assignment::bytes).sum();
+        while bytes < PLAN_BYTES
             && let Some((turn, unit)) = turns.pop_first()
         {
             // What was placed since may have taken its room, or raised its tenant's share.
             match self.next_of(unit) {
-                Some(now) if now == turn => plan.assignments.extend(self.serve(state, turn)),
+                Some(now) if now == turn => {
+                    let assignment = self.serve(state, turn);
+                    bytes += assignment.as_ref().map_or(0, Assignment::bytes);
+                    plan.assignments.extend(assignment);
+                }
                 _ => {}
             }
             turns.extend(self.next_of(unit).map(|turn| (turn, unit)));

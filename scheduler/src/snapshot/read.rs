@@ -157,6 +157,20 @@ fn add_name(
     once(known.is_none(), || format!("two tasks of {tenant} are named {name}"))
 }
 
+/// Among finished tasks of one name the latest has it, unless one that lives does.
+fn add_finished_name(state: &mut State, id: TaskId, task: &FinishedFields) {
+    let Some(name) = &task.name else { return };
+    let name = (task.tenant.clone(), name.clone());
+    let holder = state.names.get(&name).copied();
+    let later = |holder: TaskId| match state.finished(holder) {
+        Some(other) => (other.fields.submitted_at, holder) > (task.submitted_at, id),
+        None => true,
+    };
+    if !holder.is_some_and(later) {
+        state.names.insert(name, id);
+    }
+}
+
 fn add_task(state: &mut State, id: TaskId, task: Task) -> Result<(), SnapshotError> {
     add_name(state, id, &task.fields.tenant, &task.fields.name)?;
     state.spec_bytes += crate::apply::share_of_spec(&task);
@@ -207,7 +221,7 @@ fn sum_up_leases(state: &mut State) -> Result<(), SnapshotError> {
 }
 
 fn add_finished(state: &mut State, id: TaskId, task: FinishedTask) -> Result<(), SnapshotError> {
-    add_name(state, id, &task.fields.tenant, &task.fields.name)?;
+    add_finished_name(state, id, &task.fields);
     state.tenant_finished(&task.fields.tenant, id);
     state.finished_order.insert((task.fields.outcome.finished_at, id));
     state.history_bytes += task.weight();

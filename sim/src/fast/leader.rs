@@ -131,6 +131,7 @@ impl World {
     }
 
     fn write(&mut self, peer: usize, entry: LogEntry) {
+        self.oracle.written(&entry);
         let number = self.log.next_number;
         self.log.next_number += 1;
         let process = &mut self.peers[peer];

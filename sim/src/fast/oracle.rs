@@ -1,6 +1,7 @@
 //! Sees everything from outside: keeps the trace and asks the checkers. The first violation ends the seed.
 
-use stint_node::applied_state::Results;
+use stint_node::applied_state::{LogEntry, Results};
+use stint_node::limits;
 use stint_node::wire::{Orders, Report};
 use stint_protocol::{BootMs, EndKind, GpuId, IdempotencyKey, LeaseId, NodeId, SharedSpec, TaskId};
 use stint_scheduler::{Change, State};
@@ -172,6 +173,16 @@ impl Oracle {
         });
         let kept = self.promises.acknowledged(key, (first, count), as_new, state, &self.outcomes);
         self.note(kept, "acknowledged is kept");
+    }
+
+    /// A leader writes an entry.
+    pub fn written(&mut self, entry: &LogEntry) {
+        let bytes = stint_node::wire::encode(entry).len();
+        if bytes > limits::ENTRY_BYTES {
+            let what =
+                format!("{bytes} bytes, {} at most: it is refused again and again", limits::ENTRY_BYTES);
+            self.broken("the log takes every entry", what);
+        }
     }
 
     /// A leader has nothing to write, and a task waits that fits on a node.

@@ -1,7 +1,7 @@
 //! Sequences of events at a leader, and what it does at each.
 
-use stint_protocol::{Digest, LeaseId, NodeId, Nonce, TaskId};
-use stint_scheduler::{StampedCommand, apply};
+use stint_protocol::{Digest, LeaseId, NodeId, NodeOffer, Nonce, Resources, TaskId, Tenant};
+use stint_scheduler::{PlanInput, Planner, RegisterNode, StampedCommand, Submit, apply};
 
 use super::*;
 use crate::leadership::RaftRole;
@@ -146,6 +146,103 @@ fn a_proposal_beyond_the_bounds_has_an_entry_of_its_own() {
     peer.propose("huge", vec![cancel(1); limits::BATCH_COMMANDS + 1]);
     peer.propose("small", vec![cancel(2)]);
     assert_eq!(peer.entry(false).commands.len(), limits::BATCH_COMMANDS + 1);
+}
+
+#[test]
+fn a_proposal_that_no_entry_can_hold_is_refused_and_holds_up_nobody() {
+    let mut peer = Peer::leading();
+    peer.propose(
+        "huge",
+        vec![Command::ExpireLeases(vec![LeaseId { task: TaskId(1 << 100), attempt: 1 }; 40_000])],
+    );
+    peer.propose("small", vec![cancel(2)]);
+    let (answers, entry) = peer.turn(false);
+    assert!(matches!(answers[..], [("huge", Err(ProposalError::TooLarge { .. }))]), "{answers:?}");
+    assert_eq!(entry.map(|entry| entry.commands), Some(vec![cancel(2)]));
+}
+
+/// A node with as many tasks as run there at once, which all ran out.
+fn crowded(tasks: u32) -> Peer {
+    let mut peer = Peer::leading();
+    let known = peer.state.node(NodeId(1)).unwrap_or_else(|| panic!("a node leads")).clone();
+    let offer = NodeOffer {
+        slots: tasks + 1,
+        resources: Resources { cpu_milli: u64::MAX, memory_bytes: u64::MAX },
+        ..known.offer.clone()
+    };
+    let (node, incarnation, nonce) = (known.id, known.incarnation, known.nonce);
+    let register = RegisterNode { node, incarnation, nonce, offer, problems: Vec::new() };
+    let mut commands = vec![Command::RegisterNode(register)];
+    let leased = peer.state.spec(LEASE.task).unwrap_or_else(|| panic!("a task runs")).clone();
+    for submit in 0..tasks.div_ceil(1_000) {
+        commands.push(Command::Submit(Submit {
+            tenant: Tenant::default_tenant(),
+            first: TaskId(u128::from(submit + 2) << 16),
+            count: 1_000.min(tasks),
+            name: None,
+            spec: leased.clone(),
+            key: None,
+            digest: 0,
+            key_made_ms: None,
+        }));
+    }
+    let mut planner = Planner::default();
+    let now = peer.state.time();
+    let run = |state: &mut State, command| {
+        apply(state, StampedCommand { now, command }).unwrap_or_else(|why| panic!("{why}"));
+    };
+    commands.into_iter().for_each(|command| run(&mut peer.state, command));
+    loop {
+        let plan = planner.plan(&peer.state, &PlanInput { reachable: [node].into() });
+        if plan.assignments.is_empty() {
+            return peer;
+        }
+        run(&mut peer.state, Command::CommitPlan(plan));
+    }
+}
+
+#[test]
+fn leases_that_run_out_together_all_end_and_no_entry_is_larger_than_the_log_takes() {
+    let mut peer = crowded(60_000);
+    let running = peer.state.running();
+    assert!(running > 60_000 - 1_000, "{running} run");
+    // The first tick of a term counts all leases from then on.
+    let (_, none) = peer.turn(true);
+    assert!(none.is_none_or(|entry| !entry.commands.iter().any(|c| matches!(c, Command::ExpireLeases(_)))));
+    peer.later(600_000);
+    let mut entries = 0;
+    let mut tick = true;
+    while peer.state.running() > 0 {
+        // As many commands beside them as fit.
+        peer.propose("beside", vec![cancel(7); limits::BATCH_COMMANDS]);
+        let entry = peer.entry(tick);
+        let bytes = crate::wire::encode(&entry).len();
+        assert!(bytes <= limits::ENTRY_BYTES, "{bytes} bytes");
+        peer.commit(entry);
+        entries += 1;
+        tick = false;
+        assert!(
+            entries <= running / limits::EXPIRED_PER_ENTRY + 2,
+            "without waiting for the clock's next tick"
+        );
+    }
+}
+
+#[test]
+fn the_largest_parts_of_an_entry_together_are_no_larger_than_the_log_takes() {
+    let lease = LeaseId { task: TaskId(u128::MAX), attempt: u32::MAX };
+    let ended = Command::ExpireLeases(vec![lease; limits::EXPIRED_PER_ENTRY]);
+    let mut peer = crowded(8_000);
+    let leases: Vec<LeaseId> = peer.state.leases().map(|(_, lease)| lease).collect();
+    let now = peer.state.time();
+    apply(&mut peer.state, StampedCommand { now, command: Command::ExpireLeases(leases) })
+        .unwrap_or_else(|why| panic!("{why}"));
+    let input = PlanInput { reachable: [NodeId(1)].into() };
+    let plan = Planner::default().plan(&peer.state, &input);
+    assert!(plan.assignments.len() > 2_000, "a full plan: {}", plan.assignments.len());
+    let bytes =
+        limits::BATCH_BYTES + encoded_bytes(&ended) + encoded_bytes(&Command::CommitPlan(plan)) + 1_024;
+    assert!(bytes <= limits::ENTRY_BYTES, "{bytes}");
 }
 
 #[test]
