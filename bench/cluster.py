@@ -201,18 +201,48 @@ def logs(args):
         cluster.close()
 
 
+def queue(args):
+    """How soon a task starts that fits, behind as many as the cluster takes that fit nowhere: 5,000 different demands."""
+    cluster = Cluster(3, sandbox=False, sync_delay_ms=args.sync_delay_ms)
+    try:
+        p50, p99 = latency(cluster, 100)
+        print(f"an empty queue: one `stint run /bin/true` p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+        submits, each = args.submits, 199
+        address = ",".join(f"unix:{folder}/stint.sock" for folder in cluster.dirs)
+        # Every second one waits for a label that no node has, the others for more than any node has.
+        def words(n):
+            fits_not = ["--constraint", "zone=nowhere", "--cpus", "0.1"] if n % 2 else ["--cpus", "5000"]
+            return f"submit --class cpu_short --count {each} --memory {n + 16}MiB {' '.join(fits_not)} -- /bin/true"
+        script = f"exec {STINT} --address {address} $0"
+        begun = time.monotonic()
+        subprocess.run(
+            ["xargs", "-P4", "-d", "\n", "-I{}", "sh", "-c", script, "{}"],
+            input="\n".join(words(n) for n in range(submits)) + "\n", text=True, check=True, stdout=subprocess.DEVNULL,
+        )
+        print(f"{submits * each:,} tasks of {submits:,} submits wait, accepted in {time.monotonic() - begun:.0f} s; largest peer {cluster.largest_mib():.0f} MiB")
+        p50, p99 = latency(cluster, 100)
+        print(f"behind them: one `stint run /bin/true` p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+        task = ["--class", "cpu_short", "--runtime", "mock", "--cpus", "0.1", "--memory", "1MiB", "--", "run=0ms"]
+        print(f"kill -9 of the leader: a submit is accepted again after {cluster.failover(*task):.2f} s")
+        p50, p99 = latency(cluster, 20)
+        print(f"under the new leader: one `stint run /bin/true` p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+    finally:
+        cluster.close()
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--sync-delay-ms", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=["speed", "failover", "logs"])
+    parser.add_argument("--only", choices=["speed", "failover", "logs", "queue"])
+    parser.add_argument("--submits", type=int, default=5_000, help="submits of 199 tasks each that wait, for the queue")
     parser.add_argument("--profile", default="dist", help="which build of stint to measure")
     parser.add_argument("--check", action="store_true", help="fail when a submit is accepted later than promised")
     args = parser.parse_args()
     print(f"sync delay {args.sync_delay_ms} ms, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     global STINT
     STINT = TARGET / args.profile / "stint"
-    for name, measure in {"speed": speed, "failover": failover, "logs": logs}.items():
+    for name, measure in {"speed": speed, "failover": failover, "logs": logs, "queue": queue}.items():
         if args.only in (None, name):
             measure(args)
 

@@ -80,6 +80,17 @@ pub const ATTEMPT_RECORDS: usize = 8;
 pub const IDEMPOTENCY_KEYS: usize = 1_000_000;
 /// How long an idempotency key lives at least, in milliseconds (docs/internals/leases.md#idempotency-keys).
 pub const DEDUPE_WINDOW_MS: u64 = 24 * 3_600_000;
+/// An attempt that was lost counts against its task only when its node was lost so soon after its start, in milliseconds, apart from
+/// the time that the leader waits for a lease: what a task does to its node it does soon.
+pub const LOST_SOON_MS: u64 = 60_000;
+/// A task that ran for so long before it was lost is no danger to nodes, in milliseconds: its earlier losses are forgotten.
+pub const LOSSES_FORGOTTEN_MS: u64 = 3_600_000;
+/// Tries after which files that no node has are taken for files that are nowhere: an outage of some seconds passes.
+pub const FILES_MISSING_TRIES: u32 = 3;
+/// The least memory that a task may ask for, in bytes: no runtime starts a program in less (Docker's own bound).
+pub const LEAST_MEMORY_BYTES: u64 = 6 * 1024 * 1024;
+/// The least CPU that a task may ask for, in thousandths of a core (Docker's own bound).
+pub const LEAST_CPU_MILLI: u64 = 10;
 /// Losses of its node after which a task fails as `crash_loop` (docs/internals/leases.md#losses).
 pub const CRASH_LOOP_LOSSES: u32 = 3;
 /// Starts of one task that nodes may fail before it is given up: the nodes' own faults do not count as attempts.

@@ -353,6 +353,29 @@ impl TaskSpec {
         Ok(())
     }
 
+    /// With less no runtime starts anything, and each node would be blamed for it. Slurm and the mock have no such bounds.
+    fn check_least_amounts(&self) -> Result<(), InvalidSpec> {
+        if self.class == Class::GpuSlurm || self.runtime == Some(Runtime::Mock) {
+            return Ok(());
+        }
+        let (bytes, least) = (self.memory_bytes, limits::LEAST_MEMORY_BYTES);
+        if bytes < least {
+            let problem = format!(
+                "{bytes} bytes is less than any runtime can start with ({} MiB): write it with a unit, for example \"512MiB\"",
+                least >> 20
+            );
+            return refuse("memory", problem);
+        }
+        if self.cpu_milli < limits::LEAST_CPU_MILLI {
+            let problem = format!(
+                "{} cores is less than any runtime can limit a task to: ask for 0.01 at least",
+                self.cpu_milli as f64 / 1000.0
+            );
+            return refuse("cpus", problem);
+        }
+        Ok(())
+    }
+
     fn check_numbers(&self, rules: &ClassRules) -> Result<(), InvalidSpec> {
         if self.timeout_ms > rules.max_timeout_ms {
             let (asked, most) = (self.timeout_ms, rules.max_timeout_ms);
@@ -364,6 +387,7 @@ impl TaskSpec {
                 ),
             );
         }
+        self.check_least_amounts()?;
         if self.priority > 100 {
             return refuse("priority", format!("{} is outside 0 to 100", self.priority));
         }

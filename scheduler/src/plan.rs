@@ -14,8 +14,9 @@ mod tenants;
 use std::collections::BTreeSet;
 
 use minicbor::{Decode, Encode};
-use stint_protocol::{GpuId, Incarnation, NodeId, Runtime, TaskId};
+use stint_protocol::{GpuId, Incarnation, NodeId, Runtime, TaskId, TaskSpec};
 
+use crate::node::Node;
 use crate::state::State;
 use crate::task::TaskState;
 
@@ -73,6 +74,13 @@ pub struct PlanInput {
 /// What a planner that knows nothing yet would start now.
 pub fn plan(state: &State, input: &PlanInput) -> Plan {
     Planner::default().plan(state, input)
+}
+
+/// Whether a node could run a task now if nothing else ran there.
+pub(crate) fn could_run(state: &State, node: &Node, spec: &TaskSpec) -> bool {
+    let whole = &node.offer.resources;
+    filter::missing_but_gpus(node, spec, whole, node.offer.slots).is_empty()
+        && choose_runtime(state, node, spec).is_ok()
 }
 
 /// Whether an assignment is still right, against the state as it is when the plan is applied.

@@ -53,7 +53,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, InvalidAmount> {
     Ok(Duration::from_millis(total_ms))
 }
 
-/// Reads "512MiB", "1.5 GB", "2G" (= GiB), or plain bytes.
+/// Reads "512MiB", "1.5 GB", "2G" and "2Gi" (= GiB), or plain bytes.
 pub fn parse_bytes(text: &str) -> Result<u64, InvalidAmount> {
     let wrong = |problem: &str| InvalidAmount {
         text: text.into(),
@@ -152,10 +152,10 @@ fn next_part(text: &str) -> Option<(&str, &str, &str)> {
 fn byte_unit(unit: &str) -> Option<u64> {
     match unit {
         "" => Some(1),
-        "k" | "K" => Some(1 << 10),
-        "m" | "M" => Some(1 << 20),
-        "g" | "G" => Some(1 << 30),
-        "t" | "T" => Some(1 << 40),
+        "k" | "K" | "Ki" => Some(1 << 10),
+        "m" | "M" | "Mi" => Some(1 << 20),
+        "g" | "G" | "Gi" => Some(1 << 30),
+        "t" | "T" | "Ti" => Some(1 << 40),
         _ => find(SIZES, unit),
     }
 }
@@ -204,7 +204,14 @@ mod tests {
 
     #[test]
     fn sizes_are_read() {
-        let cases = [("512MiB", 512 << 20), ("1.5 GiB", 3 << 29), ("2G", 2 << 30), ("1kB", 1000), ("7", 7)];
+        let cases = [
+            ("512MiB", 512 << 20),
+            ("1.5 GiB", 3 << 29),
+            ("2G", 2 << 30),
+            ("2Gi", 2 << 30),
+            ("1kB", 1000),
+            ("7", 7),
+        ];
         for (text, bytes) in cases {
             assert_eq!(parse_bytes(text).unwrap(), bytes, "{text}");
         }

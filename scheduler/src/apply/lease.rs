@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use stint_protocol::{
-    AttemptEnd, EndKind, LeaseId, NodeId, OnLost, Outcome, RetryPolicy, TaskId, TimeMs, limits,
+    AttemptEnd, EndKind, LeaseId, NodeId, OnLost, Outcome, RetryPolicy, TaskId, TimeMs, limits, version,
 };
 
 use crate::apply::image;
@@ -11,7 +11,7 @@ use crate::apply::submit::share_of_spec;
 use crate::apply::suspend;
 use crate::command::{Change, Rejection};
 use crate::history::EncodedTask;
-use crate::plan::{Assignment, Plan, assignment_holds};
+use crate::plan::{Assignment, Plan, assignment_holds, could_run};
 use crate::state::State;
 use crate::task::{AttemptRecord, FinishedFields, FinishedTask, Leased, Task, TaskState};
 
@@ -86,6 +86,7 @@ pub(super) fn expire(
 
 fn end_attempt(state: &mut State, node: NodeId, end: AttemptEnd, changes: &mut Vec<Change>) {
     let Some(released) = release(state, node, end.lease) else { return };
+    let verdict = Verdict::read(state, &released, &end);
     changes.push(Change::Released { lease: end.lease, node });
     let now = state.time;
     let Some(task) = state.tasks.get_mut(&end.lease.task).map(Arc::make_mut) else { return };
@@ -93,7 +94,7 @@ fn end_attempt(state: &mut State, node: NodeId, end: AttemptEnd, changes: &mut V
     if let Some(node) = state.nodes.get_mut(&node).map(Arc::make_mut) {
         node.note_end(&end, released.since, now);
     }
-    match decide(end.lease.task, task, &released, end, now) {
+    match decide(end.lease.task, task, &released, end, now, verdict) {
         Next::Finish(outcome, id) => finish(state, id, outcome, changes),
         Next::Retry(id, not_before) => requeue(state, id, not_before, changes),
     }
@@ -142,8 +143,57 @@ enum Next {
     Retry(TaskId, TimeMs),
 }
 
+/// What the state says of an end beyond its task. By version: all replicas decide the same.
+struct Verdict {
+    /// The loss may be the task's doing.
+    loss_counts: bool,
+    /// It ran for so long before it was lost that its earlier losses say nothing.
+    losses_forgotten: bool,
+    /// Every node that could run it said that its files are not there, or the time it may run would be over.
+    files_are_nowhere: bool,
+}
+
+impl Verdict {
+    fn read(state: &State, leased: &Leased, end: &AttemptEnd) -> Self {
+        let plain = Self { loss_counts: true, losses_forgotten: false, files_are_nowhere: false };
+        let Some(task) = state.tasks.get(&end.lease.task) else { return plain };
+        if state.version < version::FAIR_VERDICTS {
+            return plain;
+        }
+        let held_ms = state.time.since(leased.since);
+        let waited_ms = state.longest_lease_ms(task.spec.class) + state.settings.lease_margin_ms;
+        let lost_there = |record: &AttemptRecord| record.end == EndKind::Lost && record.node == leased.node;
+        // With fewer nodes than losses that end a task, one node has to count more than once.
+        let few_nodes = (state.nodes.len() as u32) < limits::CRASH_LOOP_LOSSES;
+        let elsewhere = few_nodes || !task.fields.records.iter().any(lost_there);
+        Self {
+            loss_counts: elsewhere && held_ms <= limits::LOST_SOON_MS + waited_ms,
+            losses_forgotten: held_ms >= limits::LOSSES_FORGOTTEN_MS,
+            files_are_nowhere: files_are_nowhere(state, task, leased),
+        }
+    }
+}
+
+/// Whether to give up on files that an attempt did not find.
+fn files_are_nowhere(state: &State, task: &Task, leased: &Leased) -> bool {
+    let lately = task.fields.records.iter().rev().take_while(|record| record.end == EndKind::FilesMissing);
+    let without: Vec<NodeId> = lately.clone().map(|record| record.node).chain([leased.node]).collect();
+    let first = lately.map(|record| record.leased_at).min().unwrap_or(leased.since);
+    let too_late = state.time.since(first) > task.spec.timeout_ms;
+    let mut able = state.nodes.values().filter(|node| could_run(state, node, &task.spec));
+    let everywhere = able.all(|node| without.contains(&node.id));
+    too_late || (everywhere && without.len() as u32 >= limits::FILES_MISSING_TRIES)
+}
+
 /// What follows the end of an attempt (docs/using/results.md has the table of what is tried again).
-fn decide(id: TaskId, task: &mut Task, leased: &Leased, end: AttemptEnd, now: TimeMs) -> Next {
+fn decide(
+    id: TaskId,
+    task: &mut Task,
+    leased: &Leased,
+    end: AttemptEnd,
+    now: TimeMs,
+    verdict: Verdict,
+) -> Next {
     let mut outcome = Outcome {
         kind: end.kind,
         message: end.message,
@@ -174,7 +224,10 @@ fn decide(id: TaskId, task: &mut Task, leased: &Leased, end: AttemptEnd, now: Ti
         }
         EndKind::Drained => Next::Retry(id, now),
         EndKind::Lost => {
-            task.fields.losses += 1;
+            if verdict.losses_forgotten {
+                task.fields.losses = 0;
+            }
+            task.fields.losses += u32::from(verdict.loss_counts);
             outcome.crash_loop = task.fields.losses >= limits::CRASH_LOOP_LOSSES;
             if outcome.crash_loop {
                 let losses = task.fields.losses;
@@ -187,7 +240,8 @@ fn decide(id: TaskId, task: &mut Task, leased: &Leased, end: AttemptEnd, now: Ti
         EndKind::StartFailed | EndKind::FilesMissing => {
             task.fields.failed_starts += 1;
             let count = task.fields.failed_starts;
-            let again = count < limits::FAILED_STARTS;
+            let nowhere = outcome.kind == EndKind::FilesMissing && verdict.files_are_nowhere;
+            let again = count < limits::FAILED_STARTS && !nowhere;
             if again { retry_after(id, policy, count, now) } else { Next::Finish(outcome, id) }
         }
         EndKind::Exited(_)

@@ -49,6 +49,8 @@ pub(super) struct Wanted<'a> {
     pub need: Need,
     /// Any spec with this demand.
     pub spec: &'a SharedSpec,
+    /// The time of the plan.
+    pub now: TimeMs,
 }
 
 /// A node that fits, and what the task would get there.

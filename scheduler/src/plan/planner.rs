@@ -59,6 +59,8 @@ pub struct Planner {
     touched_leases: Vec<(NodeId, LeaseId, TimeMs)>,
     holders: [Holder; Class::ALL.len()],
     envelopes: [Option<Envelope>; Class::ALL.len()],
+    /// The time of the last plan. A state on which a plan was tried may be later than the one that is looked at next.
+    now: TimeMs,
     /// Nodes of which lines that were tried may get something now.
     again: BTreeSet<NodeId>,
 }
@@ -140,7 +142,7 @@ impl Planner {
             self.again.insert(fit.node);
         }
         // Under a number that no attempt has: the lease itself is known when the plan is carried out.
-        let (lease, until) = (LeaseId { task, attempt: u32::MAX }, state.time().plus(longest_ms));
+        let (lease, until) = (LeaseId { task, attempt: u32::MAX }, self.now.plus(longest_ms));
         self.nodes.lease(fit.node, lease, Running { need, until, gpus: fit.gpus.clone() });
         self.touched_leases.push((fit.node, lease, until));
         self.tenants.planned(tenant, &Amounts::from(&need));
@@ -157,13 +159,14 @@ impl Planner {
         let grown = self.lines.is_blocked(turn.line);
         let line = self.lines.get(turn.line)?;
         let task = state.task(line.places.get_min()?.task)?;
-        let (key, need, longest_ms) = (line.key.clone(), line.need, line.key.demand.longest_ms());
+        let (key, need) = (line.key.clone(), line.need);
+        let over_at = self.now.plus(key.demand.longest_ms());
         let spec = task.spec.clone();
-        let wanted = Wanted { state, demand: &key.demand, need, spec: &spec };
+        let wanted = Wanted { state, demand: &key.demand, need, spec: &spec, now: self.now };
         let failed = |node: NodeId| task.fields.failed_to_start_on(node);
         let mut reserved = false;
         loop {
-            let permits = |fit: &Fit| !reserved || self.permitted(state, turn, fit, &need, longest_ms);
+            let permits = |fit: &Fit| !reserved || self.permitted(state, turn, fit, &need, over_at);
             let untried = |fit: &Fit| !failed(fit.node) && permits(fit);
             let first = self.nodes.best(&wanted, grown, &untried);
             let found = match first {
@@ -174,16 +177,16 @@ impl Planner {
             if reserved || !self.reserve_before(state, turn) {
                 return Some(found);
             }
-            if self.permitted(state, turn, &found, &need, longest_ms) {
+            if self.permitted(state, turn, &found, &need, over_at) {
                 return Some(found);
             }
             reserved = true;
         }
     }
 
-    fn permitted(&self, state: &State, turn: Turn, fit: &Fit, need: &Need, longest_ms: u64) -> bool {
+    fn permitted(&self, state: &State, turn: Turn, fit: &Fit, need: &Need, over_at: TimeMs) -> bool {
         let before = self.reservations_before(turn);
-        before.into_iter().all(|kept| kept.permits(&self.nodes, state, fit, need, longest_ms))
+        before.into_iter().all(|kept| kept.permits(&self.nodes, state, fit, need, over_at))
     }
 
     fn reservations_before(&self, turn: Turn) -> impl Iterator<Item = &Reservation> {
@@ -211,7 +214,8 @@ impl Planner {
     /// next.
     fn reserve(&mut self, state: &State, class: Class, line: LineId) {
         let Some(known) = self.lines.get(line) else { return };
-        let wanted = Wanted { state, demand: &known.key.demand, need: known.need, spec: &known.spec };
+        let wanted =
+            Wanted { state, demand: &known.key.demand, need: known.need, spec: &known.spec, now: self.now };
         let place = reserve(&self.nodes, &wanted, line);
         let turn = self.holders[class as usize].turn;
         let holder = &mut self.holders[class as usize];
@@ -283,9 +287,9 @@ impl Planner {
         let turn = self.lines.turn(line, &self.tenants)?;
         self.reserve_before(state, turn);
         let known = self.lines.get(line)?;
-        let (need, longest_ms) = (known.need, known.key.demand.longest_ms());
+        let (need, over_at) = (known.need, self.now.plus(known.key.demand.longest_ms()));
         let mut before = self.reservations_before(turn);
-        before.find(|kept| !kept.permits(&self.nodes, state, fit, &need, longest_ms))
+        before.find(|kept| !kept.permits(&self.nodes, state, fit, &need, over_at))
     }
 
     /// Why a node on which a waiting task fits does not take it, when the plan that was just made does not start it.
@@ -293,7 +297,7 @@ impl Planner {
         let line = self.lines.id_of(&LineKey::from_task(task))?;
         let known = self.nodes.get(node)?;
         let (need, spec) = (Need::from_demand(&task.demand), &task.spec);
-        let fit = known.fit(&Wanted { state, demand: &task.demand, need, spec });
+        let fit = known.fit(&Wanted { state, demand: &task.demand, need, spec, now: self.now });
         let Some(fit) = fit else {
             let kept = known.room.may_hold(&need) && !known.room.holds(&need);
             let gpus = known.room.gpus;
@@ -352,6 +356,7 @@ impl Planner {
             *self = Self::default();
         }
         self.envelopes = Default::default();
+        self.now = state.time();
         self.tenants.begin();
         for (node, lease, until) in std::mem::take(&mut self.touched_leases) {
             self.nodes.release(node, lease, until);

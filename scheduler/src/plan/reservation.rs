@@ -62,7 +62,7 @@ pub(super) fn reserve(nodes: &Nodes, wanted: &Wanted<'_>, line: LineId) -> Kept 
 /// When enough is free on the node for the need, if before `earlier`.
 fn free_at(nodes: &Nodes, known: &PlanNode, wanted: &Wanted<'_>, earlier: Option<TimeMs>) -> Option<TimeMs> {
     let sooner = |at: TimeMs| earlier.is_none_or(|earlier| at < earlier);
-    let (now, request) = (wanted.state.time(), wanted.demand.gpus());
+    let (now, request) = (wanted.now, wanted.demand.gpus());
     let mut left = Left::now(known, request);
     if left.holds(&wanted.need) {
         return sooner(now).then_some(now);
@@ -127,7 +127,7 @@ fn fitting(known: &PlanNode, request: Option<&GpuRequest>, gpus: &[GpuId]) -> u3
 }
 
 impl Reservation {
-    /// Whether a task may start so now without a delay for the line: it is over before, or what is left then is enough for
+    /// Whether a task may start so, which is over at this time at the latest, without a delay for the line: it is over before, or what is left then is enough for
     /// both.
     pub(super) fn permits(
         &self,
@@ -135,9 +135,9 @@ impl Reservation {
         state: &State,
         fit: &Fit,
         need: &Need,
-        longest_ms: u64,
+        over_at: TimeMs,
     ) -> bool {
-        if fit.node != self.node || state.time().plus(longest_ms) < self.at {
+        if fit.node != self.node || over_at < self.at {
             return true;
         }
         let Some(known) = nodes.get(fit.node) else { return true };
