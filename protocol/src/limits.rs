@@ -97,6 +97,11 @@ pub const CRASH_LOOP_LOSSES: u32 = 3;
 pub const FAILED_STARTS: u32 = 10;
 /// Tasks in a row that a node fails to start before it gets no more for a while.
 pub const FAILED_STARTS_OF_A_NODE: u32 = 3;
+/// Tenants for which a node fails to start tasks with a runtime before all others get none with it either: then it is not their
+/// tasks' fault.
+pub const HELD_TENANTS: usize = 2;
+/// Pairs of runtime and tenant of which a node's failed starts are remembered; the oldest one is forgotten for a new one.
+pub const HOLDS_OF_A_NODE: usize = 64;
 /// How long it then gets none, in milliseconds; doubled each time a try fails again, up to the second number.
 pub const NODE_HOLD_MS: (u64, u64) = (5_000, 300_000);
 /// The clocks of two machines drift apart by at most this part of the elapsed time

@@ -49,6 +49,8 @@ pub const FILES_MISSING: Version = Version(4);
 /// Comments of tasks: `TaskSpec.comment`.
 pub const COMMENTS: Version = Version(5);
 
+/// A node is held for one runtime and tenant, not as a whole, when it fails to start tasks.
+pub const HOLDS: Version = Version(5);
 /// Losses that cannot be the task's doing do not count; files that no node has end a task early.
 pub const FAIR_VERDICTS: Version = Version(5);
 /// A name may be used again when its task has finished; it means the latest one.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use stint_protocol::{NodeId, TaskId};
+use stint_protocol::{NodeId, Runtime, TaskId};
 
 use crate::node::Node;
 use crate::plan::{PlanInput, Planner, UnfitReason, choose_runtime, missing, names_of as words_of};
@@ -137,11 +137,21 @@ fn lacks(state: &State, node: &Node, task: &Task, reachable: &BTreeSet<NodeId>) 
         lacks.push(NodeUnfitReason::Unreachable);
     }
     lacks.extend(missing(state, node, &task.spec).into_iter().map(NodeUnfitReason::Of));
-    if let Err(runtime) = choose_runtime(state, node, &task.spec) {
-        let why = unusable(node, &runtime);
-        lacks.push(NodeUnfitReason::Runtime(runtime, why));
+    match choose_runtime(state, node, &task.spec) {
+        Ok(runtime) => lacks.extend(backing_off(state, node, runtime, task).map(NodeUnfitReason::Of)),
+        Err(runtime) => {
+            let why = unusable(node, &runtime);
+            lacks.push(NodeUnfitReason::Runtime(runtime, why));
+        }
     }
     lacks
+}
+
+/// Whether the node failed to start tasks of this kind and gets none for a while.
+fn backing_off(state: &State, node: &Node, runtime: Runtime, task: &Task) -> Option<UnfitReason> {
+    let backoff = node.hold(state.time(), runtime, &task.fields.tenant)?;
+    let (left_ms, tasks) = (backoff.until.since(state.time()), backoff.tasks);
+    Some(UnfitReason::Held { left_ms, tasks, message: backoff.message.clone() })
 }
 
 /// What a node says of the runtimes that it lacks.

@@ -24,7 +24,7 @@ pub use command::{
 };
 pub use explain::{Explanation, NodeReason, explain};
 pub use image::{BlobRecord, Image, Keep};
-pub use node::{GpuRecord, Node, NodeMode};
+pub use node::{GpuRecord, Node, NodeMode, StartBackoff, StartHold};
 pub use plan::{Assignment, Plan, PlanInput, Planner, overlooked, plan};
 pub use settings::{
     ChangedBy, ChangedSetting, ClassSetting, InvalidSettings, Placement, Setting, Settings, SettingsAudit,

@@ -2,9 +2,11 @@
 
 use minicbor::{Decode, Encode};
 use stint_protocol::{
-    AttemptEnd, EndKind, GpuId, GpuInfo, Incarnation, LeaseId, NodeId, NodeOffer, Nonce, Resources, TaskId,
-    TimeMs, Version, limits,
+    AttemptEnd, EndKind, GpuId, GpuInfo, Incarnation, LeaseId, NodeId, NodeOffer, Nonce, Resources, Runtime,
+    TaskId, Tenant, TimeMs, Version, limits,
 };
+
+use crate::task::Leased;
 
 /// What the operator wants of a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -60,6 +62,22 @@ pub struct Node {
     #[n(13)]
     #[cbor(default)]
     pub speaks: Version,
+    /// What it fails to start. None while there is nothing.
+    #[n(14)]
+    #[cbor(default)]
+    pub start_holds: Option<Box<Vec<StartHold>>>,
+}
+
+/// Failed starts of the tasks of one tenant with one runtime, which keep others of the same kind away for a while: a task that
+/// cannot start anywhere hurts nobody else's.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct StartHold {
+    #[n(0)]
+    pub runtime: Runtime,
+    #[n(1)]
+    pub tenant: Tenant,
+    #[n(2)]
+    pub backoff: StartBackoff,
 }
 
 /// A node that fails to start what it is given: after some tasks in a row it is held, so that it does not draw and
@@ -121,13 +139,80 @@ impl Node {
         self.start_backoff.as_ref().is_some_and(|backoff| backoff.holds > 0)
     }
 
-    /// Why it gets nothing now, when that is for failed starts.
+    /// What it failed to start, by runtime and tenant.
+    pub fn start_holds(&self) -> &[StartHold] {
+        self.start_holds.as_deref().map_or(&[], Vec::as_slice)
+    }
+
+    /// Holds that are in force.
+    pub fn holds_in_force(&self, now: TimeMs) -> impl Iterator<Item = &StartHold> {
+        self.start_holds().iter().filter(move |hold| hold.backoff.until > now)
+    }
+
+    /// Why it gets no task of this tenant with this runtime now: it failed to start its tasks, or those of several others.
+    pub fn hold(&self, now: TimeMs, runtime: Runtime, tenant: &Tenant) -> Option<&StartBackoff> {
+        let of_runtime = || self.holds_in_force(now).filter(|hold| hold.runtime == runtime);
+        let own = of_runtime().find(|hold| hold.tenant == *tenant).or_else(|| {
+            let several = of_runtime().count() >= limits::HELD_TENANTS;
+            several.then(|| of_runtime().min_by_key(|hold| hold.backoff.until)).flatten()
+        });
+        own.map(|hold| &hold.backoff)
+    }
+
+    /// The failed starts after which it is tried again with one task of this tenant and runtime at a time.
+    pub fn on_trial(&self, now: TimeMs, runtime: Runtime, tenant: &Tenant) -> Option<&StartBackoff> {
+        let own = self.start_holds().iter().find(|hold| hold.runtime == runtime && hold.tenant == *tenant);
+        own.map(|hold| &hold.backoff).filter(|backoff| backoff.holds > 0 && backoff.until <= now)
+    }
+
+    /// Why it gets nothing now, when that is for failed starts of an earlier version of the cluster.
     pub fn backing_off(&self, now: TimeMs) -> Option<&StartBackoff> {
         self.start_backoff.as_ref().filter(|backoff| backoff.until > now)
     }
 
-    /// An attempt ended here that had been leased at `since`.
-    pub(crate) fn note_end(&mut self, end: &AttemptEnd, since: TimeMs, now: TimeMs) {
+    /// Whatever kept it from starting tasks is mended, or somebody says so.
+    pub(crate) fn forget_failed_starts(&mut self) {
+        self.start_backoff = None;
+        self.start_holds = None;
+    }
+
+    /// An attempt of this tenant ended here.
+    pub(crate) fn note_end(&mut self, end: &AttemptEnd, leased: &Leased, tenant: &Tenant, now: TimeMs) {
+        let (runtime, since) = (leased.runtime, leased.since);
+        match end.kind {
+            EndKind::StartFailed => {
+                let mut holds = self.start_holds.take().map_or_else(Vec::new, |holds| *holds);
+                let known = holds.iter().position(|hold| hold.runtime == runtime && hold.tenant == *tenant);
+                let known = known.map(|place| holds.remove(place).backoff);
+                let (task, message) = (end.lease.task, end.message.clone());
+                let backoff = StartBackoff::record_failure(known, task, message, now);
+                if holds.len() >= limits::HOLDS_OF_A_NODE {
+                    // The one whose last failure is longest ago stands first.
+                    holds.remove(0);
+                }
+                holds.push(StartHold { runtime, tenant: tenant.clone(), backoff });
+                self.start_holds = Some(Box::new(holds));
+            }
+            // It says nothing about starting.
+            EndKind::Lost
+            | EndKind::Denied
+            | EndKind::Cancelled
+            | EndKind::Drained
+            | EndKind::FilesMissing => {}
+            // What was started before the trouble says nothing either. What was started since, by whomever, shows that the
+            // node can start tasks with this runtime.
+            _ => {
+                self.start_backoff.take_if(|backoff| since > backoff.at);
+                if let Some(holds) = &mut self.start_holds {
+                    holds.retain(|hold| hold.runtime != runtime || since <= hold.backoff.at);
+                }
+                self.start_holds.take_if(|holds| holds.is_empty());
+            }
+        }
+    }
+
+    /// The same before version 5: failed starts count for the node as a whole. `since`: when the attempt was leased.
+    pub(crate) fn note_end_for_all(&mut self, end: &AttemptEnd, since: TimeMs, now: TimeMs) {
         match end.kind {
             EndKind::StartFailed => {
                 let known = self.start_backoff.take();

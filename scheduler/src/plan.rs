@@ -96,7 +96,8 @@ pub(crate) fn assignment_holds(state: &State, assignment: &Assignment) -> bool {
     let count_right =
         distinct.len() == assignment.gpus.len() && assignment.gpus.len() == task.spec.leased_gpus() as usize;
     let lacks = filter::missing_but_gpus(node, &task.spec, &node.free(), node.free_slots());
+    let backs_off = node.hold(state.time(), assignment.runtime, &task.fields.tenant).is_some();
     let allowed = filter::not_allowed(node, assignment.runtime, &task.spec);
     let allowed = allowed.is_ok_and(|refused| refused.is_empty());
-    waits && same_life && gpus_free && count_right && allowed && lacks.is_empty()
+    waits && same_life && !backs_off && gpus_free && count_right && allowed && lacks.is_empty()
 }

@@ -247,8 +247,10 @@ impl State {
     /// When the next waiting retry, the next suspended task, or the next held node, is due.
     pub fn next_due(&self) -> Option<TimeMs> {
         let retry = self.delayed.get_min().map(|(at, _)| *at);
-        let retry_at =
-            self.nodes.values().filter_map(|node| node.backing_off(self.time)).map(|retry_at| retry_at.until);
+        let retry_at = self.nodes.values().flat_map(|node| {
+            let holds = node.holds_in_force(self.time).map(|hold| &hold.backoff);
+            node.backing_off(self.time).into_iter().chain(holds).map(|backoff| backoff.until)
+        });
         let wakes = self.suspended.get_min().map(|(at, _)| *at);
         retry.into_iter().chain(wakes).chain(retry_at).min()
     }

@@ -76,6 +76,7 @@ fn new_node(id: NodeId, admit: Admit) -> Node {
         used: Resources::default(),
         running: 0,
         start_backoff: None,
+        start_holds: None,
         drain_by: None,
         speaks: admit.speaks,
     }

@@ -92,7 +92,11 @@ fn end_attempt(state: &mut State, node: NodeId, end: AttemptEnd, changes: &mut V
     let Some(task) = state.tasks.get_mut(&end.lease.task).map(Arc::make_mut) else { return };
     record_attempt(task, &released, &end, now);
     if let Some(node) = state.nodes.get_mut(&node).map(Arc::make_mut) {
-        node.note_end(&end, released.since, now);
+        if state.version >= version::HOLDS {
+            node.note_end(&end, &released, &task.fields.tenant, now);
+        } else {
+            node.note_end_for_all(&end, released.since, now);
+        }
     }
     match decide(end.lease.task, task, &released, end, now, verdict) {
         Next::Finish(outcome, id) => finish(state, id, outcome, changes),

@@ -27,7 +27,7 @@ pub(super) fn register(
     let before: Vec<GpuId> = node.offer.gpus.iter().map(|g| g.id.clone()).collect();
     if node.nonce != register.nonce {
         // Another process: what kept the last one from starting tasks may be mended.
-        node.start_backoff = None;
+        node.forget_failed_starts();
     }
     node.incarnation = register.incarnation;
     node.nonce = register.nonce;
@@ -76,7 +76,7 @@ pub(super) fn set_mode(
     node.mode = mode;
     // An operator who resumes a node has seen to what kept it from starting tasks. Earlier versions wait for a trial.
     if mode == NodeMode::Ready && state.version >= version::RESUME_FREES {
-        node.start_backoff = None;
+        node.forget_failed_starts();
     }
     before.map(|at| state.drains.remove(&(at, id)));
     drain_by.map(|at| state.drains.insert((at, id)));

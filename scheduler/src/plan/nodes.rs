@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use stint_protocol::{Class, GpuId, LeaseId, NodeId, Runtime, SharedSpec, TimeMs};
+use stint_protocol::{Class, GpuId, LeaseId, NodeId, Runtime, SharedSpec, Tenant, TimeMs};
 
 use super::chunks::{Chunks, Summary};
 use super::filter::{choose_runtime, fits_labels, suited_runtimes};
@@ -21,8 +21,12 @@ const FEW: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Running {
     pub need: Need,
+    pub since: TimeMs,
     pub until: TimeMs,
     pub gpus: Vec<GpuId>,
+    pub runtime: Runtime,
+    /// By its number.
+    pub tenant: usize,
 }
 
 /// One node that may get work.
@@ -49,6 +53,8 @@ pub(super) struct Wanted<'a> {
     pub need: Need,
     /// Any spec with this demand.
     pub spec: &'a SharedSpec,
+    /// Whose task it is, and by which number.
+    pub tenant: (&'a Tenant, usize),
     /// The time of the plan.
     pub now: TimeMs,
 }
@@ -109,9 +115,10 @@ impl Nodes {
         };
         let gpus = free_gpus(state, node);
         let room = Room::on_node(state.settings(), node, node.free(), node.free_slots(), gpus.len() as u32);
-        let before = self.usable.get(&id).map(|before| (before.room, before.node.offer == node.offer));
-        let same_offer = before.is_some_and(|(_, same)| same);
-        let grew = before.is_none_or(|(before, same)| !same || room.grew_from(&before));
+        let before = self.usable.get(&id);
+        let same_offer = before.is_some_and(|before| before.node.offer == node.offer);
+        let same_holds = before.is_some_and(|before| before.node.start_holds == node.start_holds);
+        let grew = before.is_none_or(|before| room.grew_from(&before.room)) || !same_offer || !same_holds;
         if same_offer {
             self.set(state, id, node.clone(), room, gpus);
         } else {
@@ -270,7 +277,7 @@ impl Nodes {
         permits: &dyn Fn(&Fit) -> bool,
     ) -> Option<Fit> {
         let known = nodes.iter().filter_map(|id| self.usable.get(id));
-        let fits = known.filter_map(|known| Some(((known.rank, known.node.id), known.fit(wanted)?)));
+        let fits = known.filter_map(|known| Some(((known.rank, known.node.id), self.fit(known, wanted)?)));
         fits.filter(|(_, fit)| permits(fit)).min_by_key(|(place, _)| *place).map(|(_, fit)| fit)
     }
 
@@ -287,7 +294,7 @@ impl Nodes {
                 |(_, id), room| {
                     fit = room
                         .holds(&wanted.need)
-                        .then(|| self.usable.get(id)?.fit(wanted))
+                        .then(|| self.fit(self.usable.get(id)?, wanted))
                         .flatten()
                         .filter(permits);
                     fit.is_some()
@@ -296,6 +303,22 @@ impl Nodes {
             found.map(|(place, _)| *place).zip(fit)
         });
         best.min_by_key(|(place, _)| *place).map(|(_, fit)| fit)
+    }
+
+    /// What the task would get on a node, if it fits there and the node is not held for its kind.
+    pub(super) fn fit(&self, known: &PlanNode, wanted: &Wanted<'_>) -> Option<Fit> {
+        let fit = known.fit(wanted)?;
+        let (tenant, number) = wanted.tenant;
+        if known.node.start_holds().is_empty() {
+            return Some(fit);
+        }
+        let tried = |since: TimeMs| {
+            let mut running = self.leases_of(fit.node);
+            running.any(|r| r.tenant == number && r.runtime == fit.runtime && r.since > since)
+        };
+        let backs_off = known.node.hold(wanted.now, fit.runtime, tenant).is_some();
+        let on_trial = known.node.on_trial(wanted.now, fit.runtime, tenant);
+        (!backs_off && !on_trial.is_some_and(|backoff| tried(backoff.at))).then_some(fit)
     }
 
     /// Every node that may get work.
@@ -312,7 +335,7 @@ impl Nodes {
 
 impl PlanNode {
     /// What the task would get here, if it fits.
-    pub(super) fn fit(&self, wanted: &Wanted<'_>) -> Option<Fit> {
+    fn fit(&self, wanted: &Wanted<'_>) -> Option<Fit> {
         if !self.room.holds(&wanted.need) || !self.suits(wanted.demand) {
             return None;
         }
@@ -341,6 +364,13 @@ impl PlanNode {
             && self.suits(wanted.demand)
             && wanted.demand.gpus().is_none_or(|request| fitting(request) >= request.count)
             && choose_runtime(wanted.state, &self.node, wanted.spec).is_ok()
+    }
+
+    /// Whether the node failed to start tasks of this kind, and gets none or one at a time.
+    pub(super) fn is_held_for(&self, wanted: &Wanted<'_>) -> bool {
+        let Ok(runtime) = choose_runtime(wanted.state, &self.node, wanted.spec) else { return false };
+        let (node, now, tenant) = (&self.node, wanted.now, wanted.tenant.0);
+        node.hold(now, runtime, tenant).is_some() || node.on_trial(now, runtime, tenant).is_some()
     }
 }
 

@@ -45,6 +45,19 @@ fn fit(state: &State, node: &Node, task: &Task) -> Option<Fit> {
         return None;
     }
     let runtime = choose_runtime(state, node, &task.spec).ok()?;
+    let (now, tenant) = (state.time(), &task.fields.tenant);
+    if node.hold(now, runtime, tenant).is_some() {
+        return None;
+    }
+    if let Some(backoff) = node.on_trial(now, runtime, tenant) {
+        let since = |lease: stint_protocol::LeaseId| {
+            let tried = state.task(lease.task).filter(|tried| tried.fields.tenant == *tenant)?;
+            tried.leased().filter(|leased| leased.runtime == runtime).map(|leased| leased.since)
+        };
+        if state.leases_of(node.id).filter_map(since).any(|since| since > backoff.at) {
+            return None;
+        }
+    }
     let free = |id| state.gpu(id).is_some_and(|record| record.free_on(node.id).is_some());
     let free_gpus: Vec<_> = node.offer.gpus.iter().filter(|gpu| free(&gpu.id)).collect();
     let need = task.spec.resources();

@@ -143,7 +143,11 @@ impl Planner {
         }
         // Under a number that no attempt has: the lease itself is known when the plan is carried out.
         let (lease, until) = (LeaseId { task, attempt: u32::MAX }, self.now.plus(longest_ms));
-        self.nodes.lease(fit.node, lease, Running { need, until, gpus: fit.gpus.clone() });
+        self.nodes.lease(
+            fit.node,
+            lease,
+            Running { need, since: self.now, until, gpus: fit.gpus.clone(), runtime: fit.runtime, tenant },
+        );
         self.touched_leases.push((fit.node, lease, until));
         self.tenants.planned(tenant, &Amounts::from(&need));
         self.lines.placed(turn.line);
@@ -159,10 +163,17 @@ impl Planner {
         let grown = self.lines.is_blocked(turn.line);
         let line = self.lines.get(turn.line)?;
         let task = state.task(line.places.get_min()?.task)?;
-        let (key, need) = (line.key.clone(), line.need);
+        let (key, need, number) = (line.key.clone(), line.need, line.tenant);
         let over_at = self.now.plus(key.demand.longest_ms());
         let spec = task.spec.clone();
-        let wanted = Wanted { state, demand: &key.demand, need, spec: &spec, now: self.now };
+        let wanted = Wanted {
+            state,
+            demand: &key.demand,
+            need,
+            spec: &spec,
+            tenant: (&key.tenant, number),
+            now: self.now,
+        };
         let failed = |node: NodeId| task.fields.failed_to_start_on(node);
         let mut reserved = false;
         loop {
@@ -214,8 +225,14 @@ impl Planner {
     /// next.
     fn reserve(&mut self, state: &State, class: Class, line: LineId) {
         let Some(known) = self.lines.get(line) else { return };
-        let wanted =
-            Wanted { state, demand: &known.key.demand, need: known.need, spec: &known.spec, now: self.now };
+        let wanted = Wanted {
+            state,
+            demand: &known.key.demand,
+            need: known.need,
+            spec: &known.spec,
+            tenant: (&known.key.tenant, known.tenant),
+            now: self.now,
+        };
         let place = reserve(&self.nodes, &wanted, line);
         let turn = self.holders[class as usize].turn;
         let holder = &mut self.holders[class as usize];
@@ -297,7 +314,12 @@ impl Planner {
         let line = self.lines.id_of(&LineKey::from_task(task))?;
         let known = self.nodes.get(node)?;
         let (need, spec) = (Need::from_demand(&task.demand), &task.spec);
-        let fit = known.fit(&Wanted { state, demand: &task.demand, need, spec, now: self.now });
+        let tenant = (&task.fields.tenant, self.lines.get(line)?.tenant);
+        let wanted = Wanted { state, demand: &task.demand, need, spec, tenant, now: self.now };
+        let fit = self.nodes.fit(known, &wanted);
+        if known.is_held_for(&wanted) {
+            return Some(UnfitReason::OnTrial);
+        }
         let Some(fit) = fit else {
             let kept = known.room.may_hold(&need) && !known.room.holds(&need);
             let gpus = known.room.gpus;
@@ -362,13 +384,16 @@ impl Planner {
             self.nodes.release(node, lease, until);
         }
         let mut nodes = std::mem::take(&mut self.touched_nodes);
-        self.follow_nodes(state, reachable, &mut nodes);
+        let due = self.follow_nodes(state, reachable, &mut nodes);
         self.follow_leases(state);
         for id in &nodes {
             self.nodes.refresh(state, *id, reachable.contains(id));
-            let until = state.node(*id).and_then(|node| Some(node.backing_off(state.time())?.until));
+            let Some(node) = state.node(*id) else { continue };
+            let holds = node.holds_in_force(state.time()).map(|hold| hold.backoff.until);
+            let until = node.backing_off(state.time()).map(|backoff| backoff.until).into_iter().chain(holds);
             self.backing_off.extend(until.map(|until| (until, *id)));
         }
+        due.into_iter().for_each(|id| self.nodes.mark_grown(id));
         self.follow_lines(state);
         self.basis = Basis {
             settings: state.settings().clone(),
@@ -388,8 +413,13 @@ impl Planner {
         self.touched_nodes.clear();
     }
 
-    /// Collects the nodes of which anything may have changed.
-    fn follow_nodes(&mut self, state: &State, reachable: &BTreeSet<NodeId>, changed: &mut BTreeSet<NodeId>) {
+    /// Collects the nodes of which anything may have changed; answers those that are no longer held.
+    fn follow_nodes(
+        &mut self,
+        state: &State,
+        reachable: &BTreeSet<NodeId>,
+        changed: &mut BTreeSet<NodeId>,
+    ) -> BTreeSet<NodeId> {
         for item in self.basis.nodes.diff(&state.nodes) {
             let (id, before, now) = match item {
                 DiffItem::Add(id, now) => (id, None, Some(&**now)),
@@ -413,12 +443,15 @@ impl Planner {
         if self.basis.reachable != *reachable {
             changed.extend(self.basis.reachable.symmetric_difference(reachable));
         }
+        let mut due = BTreeSet::new();
         while let Some((until, id)) =
             self.backing_off.first().copied().filter(|(until, _)| *until <= state.time())
         {
             self.backing_off.remove(&(until, id));
-            changed.insert(id);
+            due.insert(id);
         }
+        changed.extend(due.iter().copied());
+        due
     }
 
     fn follow_leases(&mut self, state: &State) {
@@ -443,7 +476,18 @@ impl Planner {
         let (need, until) = (Need::from_demand(&task.demand), leased.since.plus(task.demand.longest_ms()));
         let (tenant, amounts) = (self.tenants.number(&task.fields.tenant), Amounts::from(&need));
         self.tenants.leased(tenant, &amounts);
-        self.nodes.lease(node, lease, Running { need, until, gpus: leased.gpus.clone() });
+        self.nodes.lease(
+            node,
+            lease,
+            Running {
+                need,
+                since: leased.since,
+                until,
+                gpus: leased.gpus.clone(),
+                runtime: leased.runtime,
+                tenant,
+            },
+        );
         self.leases.insert(lease, LeaseUse { tenant, amounts, until });
     }
 

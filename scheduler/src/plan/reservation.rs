@@ -47,6 +47,10 @@ pub(super) fn reserve(nodes: &Nodes, wanted: &Wanted<'_>, line: LineId) -> Kept 
     let mut able = false;
     for known in nodes.iter().filter(|known| known.could_hold(wanted)) {
         able = true;
+        // A place there is no use to it, and would be in the way of others.
+        if known.is_held_for(wanted) {
+            continue;
+        }
         if let Some(at) = free_at(nodes, known, wanted, best.map(|(at, _)| at)) {
             best = Some((at, known.node.id));
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use stint_protocol::{GpuInfo, LeaseId, NodeId, QuarantinedGpu, api};
 use stint_raft::Status as RaftStatus;
-use stint_scheduler::{Node, NodeMode, State};
+use stint_scheduler::{Node, NodeMode, StartBackoff, State};
 
 use crate::service::Principal;
 use crate::wire::LeaderView;
@@ -52,14 +52,17 @@ pub fn holding_back(state: &State) -> Vec<api::HeldBack> {
         .collect()
 }
 
-fn backing_off(state: &State, node: &Node) -> Option<String> {
-    let backing_off = node.backing_off(state.time())?;
-    let seconds = backing_off.until.since(state.time()).div_ceil(1000);
-    let tasks = backing_off.tasks;
-    Some(format!(
-        "failed to start the last {tasks} tasks, tried again in {seconds} s: {}",
-        backing_off.message
-    ))
+fn backing_off(state: &State, node: &Node) -> Vec<String> {
+    let now = state.time();
+    let line = |backoff: &StartBackoff, of: &str| {
+        let (seconds, tasks) = (backoff.until.since(now).div_ceil(1000), backoff.tasks);
+        format!("failed to start the last {tasks} tasks{of}, tried again in {seconds} s: {}", backoff.message)
+    };
+    let whole = node.backing_off(now).map(|backoff| line(backoff, ""));
+    let holds = node
+        .holds_in_force(now)
+        .map(|hold| line(&hold.backoff, &format!(" of tenant {} with {}", hold.tenant, hold.runtime)));
+    whole.into_iter().chain(holds).collect()
 }
 
 fn quarantined(node: &Node) -> impl Iterator<Item = String> + '_ {
@@ -74,6 +77,7 @@ fn node_state(state: &State, node: &Node, reachable: bool) -> &'static str {
         _ if node.incarnation.0 == 0 => "joining",
         _ if !reachable => "lost",
         NodeMode::Ready if node.backing_off(state.time()).is_some() => "held",
+        NodeMode::Ready if node.holds_in_force(state.time()).next().is_some() => "held",
         NodeMode::Ready => "ready",
         NodeMode::Cordoned => "cordoned",
         NodeMode::Draining if node.running == 0 => "drained",
