@@ -88,7 +88,7 @@ pub struct Draft {
     #[arg(long, value_name = "DURATION", value_parser = milliseconds)]
     #[serde(deserialize_with = "task_file::duration_ms")]
     pub timeout: Option<u64>,
-    /// Time between TERM and KILL when the task is stopped [default: 2s]
+    /// Time between TERM and KILL when the task is stopped [default: 2s, or half of the class's lease]
     #[arg(long, value_name = "DURATION", value_parser = milliseconds)]
     #[serde(deserialize_with = "task_file::duration_ms")]
     pub stop_grace: Option<u64>,

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use stint_protocol::{BootMs, LeaseId, NodeId, Nonce, TaskSpec, TimeMs};
-use stint_scheduler::{Settings, State};
+use stint_scheduler::State;
 
 use crate::limits;
 use crate::mutations::{Mutation, planted};
@@ -35,11 +35,11 @@ pub struct StampRange {
 
 /// How long after the last possible renewal a lease may still be held: its length, what two clocks may drift
 /// apart over it, and the margin.
-fn full_length(settings: &Settings, ttl_ms: u64) -> u64 {
+fn full_length(state: &State, ttl_ms: u64) -> u64 {
     if planted(Mutation::SkipDriftMargin) {
         return ttl_ms;
     }
-    ttl_ms + ttl_ms * limits::CLOCK_DRIFT_PERCENT / 100 + settings.lease_margin_ms
+    ttl_ms + (ttl_ms * limits::CLOCK_DRIFT_PERCENT).div_ceil(100) + state.margin_beside_drift_ms()
 }
 
 /// How long a grant lasts: as the class has it now, and long enough for a task that was accepted when leases were longer
@@ -116,7 +116,7 @@ impl LeaseClock {
         if !self.over_at.contains_key(&lease) && !planted(Mutation::RenewUnseen) {
             self.first_seen(state, lease, now);
         }
-        let over = now.plus(full_length(state.settings(), ttl_ms));
+        let over = now.plus(full_length(state, ttl_ms));
         // Never earlier, also when the length was made shorter: orders that do not arrive leave the node with what it
         // was granted before.
         let at = self.over_at.entry(lease).or_insert(over);
@@ -146,21 +146,24 @@ impl LeaseClock {
             true => length_ms(state, &task.spec),
             false => longest_ms(state, &task.spec),
         };
-        let length = full_length(state.settings(), ttl_ms);
+        let length = full_length(state, ttl_ms);
         self.over_at.entry(lease).or_insert(now.max(self.since).plus(length));
     }
 }
 
 #[cfg(test)]
 pub mod tests {
-    use stint_protocol::TaskId;
+    use stint_protocol::{Class, TaskId};
+    use stint_scheduler::Settings;
 
     use super::*;
 
     pub const LEASE: LeaseId = LeaseId { task: TaskId(1 << 16), attempt: 1 };
 
+    /// With a second beside the drift over the longest lease, which is that of `gpu_slurm`.
     fn settings() -> Settings {
-        Settings { lease_margin_ms: 1_000, ..Settings::default() }
+        let drift_ms = Settings::default().class(Class::GpuSlurm).lease_ttl_ms / 100;
+        Settings { lease_margin_ms: 1_000 + drift_ms, ..Settings::default() }
     }
 
     #[test]
@@ -168,6 +171,25 @@ pub mod tests {
         let mut lease_clock = LeaseClock::new(BootMs(0), TimeMs(0));
         assert!(lease_clock.renew(&placed(), LEASE, 10_000, BootMs(50)));
         assert_eq!(lease_clock.over_at[&LEASE], BootMs(50 + 10_000 + 100 + 1_000));
+    }
+
+    /// A task of a lost node waits for its own lease, not for the ten minutes that a job of Slurm has.
+    #[test]
+    fn the_margin_is_that_of_the_lease_and_not_of_the_longest_one() {
+        let state = placed();
+        assert_eq!(full_length(&state, 3_000), 3_000 + 30 + 1_000);
+        assert_eq!(full_length(&state, 600_000), 600_000 + 6_000 + 1_000);
+        let mut settings = settings();
+        settings.lease_margin_ms = 0;
+        let mut bare = State::default();
+        let configure = stint_scheduler::Command::Configure(settings);
+        let stamped = stint_scheduler::StampedCommand { now: TimeMs(1), command: configure };
+        stint_scheduler::apply(&mut bare, stamped).unwrap();
+        assert_eq!(
+            full_length(&bare, 3_000),
+            3_000 + 30 + 500,
+            "the kill takes its time whatever the margin"
+        );
     }
 
     #[test]
@@ -241,8 +263,8 @@ pub mod tests {
             ChangedBy, ClassSetting, Command, Setting, StampedCommand, UpdateSettings, apply,
         };
         let mut state = placed();
-        let before = full_length(state.settings(), 10_000);
-        let to = vec![Setting::Class(stint_protocol::Class::CpuShort, ClassSetting::LeaseTtlMs(4_000))];
+        let before = full_length(&state, 10_000);
+        let to = vec![Setting::Class(Class::CpuShort, ClassSetting::LeaseTtlMs(4_000))];
         let by = ChangedBy { role: "admin".into(), proof: "local_socket".into(), peer: NodeId(1) };
         let command = Command::UpdateSettings(UpdateSettings { to, if_revision: None, by });
         apply(&mut state, StampedCommand { now: TimeMs(2), command }).unwrap();
@@ -260,17 +282,17 @@ pub mod tests {
         // No other leader can have granted what the log has only since this one began.
         let mut lease_clock = LeaseClock::new(BootMs(500), TimeMs(0));
         assert!(lease_clock.renew(&state, LEASE, 4_000, BootMs(500)));
-        let short = full_length(state.settings(), 4_000);
+        let short = full_length(&state, 4_000);
         assert_eq!(lease_clock.expire(&state, BootMs(500 + short)), vec![LEASE]);
     }
 
     #[test]
     fn a_new_leader_counts_leases_afresh() {
         let state = placed();
-        let ttl = settings().class(stint_protocol::Class::CpuShort).lease_ttl_ms;
+        let ttl = settings().class(Class::CpuShort).lease_ttl_ms;
         let mut lease_clock = LeaseClock::new(BootMs(500), TimeMs(1));
         assert!(lease_clock.expire(&state, BootMs(500)).is_empty());
-        let length = full_length(&settings(), ttl);
+        let length = full_length(&state, ttl);
         assert!(lease_clock.expire(&state, BootMs(500 + length - 1)).is_empty());
         assert_eq!(lease_clock.expire(&state, BootMs(500 + length)), vec![LEASE]);
         assert!(!lease_clock.renew(&placed(), LEASE, ttl, BootMs(500 + length)));

@@ -94,6 +94,7 @@ fn job() -> NewTasks {
         tenant: team(),
         name: Some(TaskName::new("job").unwrap()),
         spec: TaskSpec::new(Class::CpuShort, vec!["/bin/true".into()]),
+        own_grace: false,
         runtime: String::new(),
         count: 1,
         key: None,

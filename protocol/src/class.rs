@@ -158,6 +158,12 @@ pub struct ClassRules {
 }
 
 impl ClassRules {
+    /// The longest time between TERM and KILL that a task of the class may have, in milliseconds: stopping takes half of a
+    /// lease at most.
+    pub fn most_grace_ms(&self) -> u64 {
+        self.lease_ttl_ms / 2
+    }
+
     /// The rules a new cluster starts with, where its founder's file does not say otherwise (`[classes.*]`). What Slurm
     /// runs may take as long and use as many devices as its partitions give: 30 days and 64 devices are beyond what
     /// sites allow.

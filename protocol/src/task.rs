@@ -125,6 +125,12 @@ impl TaskSpec {
         }
     }
 
+    /// With no more time to stop than the class's leases have room for: for a spec whose user named none.
+    pub fn with_grace_within(mut self, rules: &ClassRules) -> Self {
+        self.stop_grace_ms = self.stop_grace_ms.min(rules.most_grace_ms());
+        self
+    }
+
     /// Fills in the class's defaults and checks everything; the result needs no further check.
     pub fn resolve(mut self, rules: &ClassRules) -> Result<Self, InvalidSpec> {
         if self.cpu_milli == 0 {
@@ -403,7 +409,7 @@ impl TaskSpec {
                 format!("is over {} ms (one hour)", limits::MAX_BACKOFF_MS),
             );
         }
-        let most_grace = rules.lease_ttl_ms / 2;
+        let most_grace = rules.most_grace_ms();
         if self.stop_grace_ms > most_grace {
             return refuse(
                 "stop_grace_ms",
@@ -432,6 +438,15 @@ mod tests {
     fn defaults_come_from_the_class() {
         let spec = resolve(TaskSpec::new(Class::Gpu, arguments("train --fast"))).unwrap();
         assert_eq!((spec.cpu_milli, spec.gpu_count(), spec.timeout_ms), (2000, 1, 600_000));
+    }
+
+    #[test]
+    fn a_short_lease_leaves_half_of_itself_to_stop() {
+        let rules = ClassRules { lease_ttl_ms: 3_000, ..ClassRules::default_for(Class::CpuShort) };
+        let spec = TaskSpec::new(Class::CpuShort, arguments("true"));
+        assert_eq!(spec.clone().resolve(&rules).unwrap_err().field, "stop_grace_ms");
+        let spec = spec.with_grace_within(&rules).resolve(&rules).unwrap();
+        assert_eq!((spec.stop_grace_ms, spec.least_lease_ms()), (1_500, 3_000));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::command::Rejection;
 use crate::history::EncodedTask;
 use crate::image::{BlobRecord, Image, Keep};
 use crate::node::{GpuRecord, Node};
-use crate::settings::{Settings, SettingsAudit};
+use crate::settings::{Settings, SettingsAudit, drift_ms};
 use crate::task::{FinishedTask, Task};
 
 pub(crate) use queue::{Line, LineKey, Place, Queue};
@@ -108,6 +108,15 @@ impl State {
     /// (docs/internals/leases.md#changed-length).
     pub fn longest_lease_ms(&self, class: Class) -> u64 {
         self.audit.longest_lease_ms(&self.settings, class)
+    }
+
+    /// What a leader waits beyond a lease and the drift of two clocks over that lease, in milliseconds: election timeout
+    /// and kill margin. The margin of the settings has the drift over the longest lease of any class in it, which is no
+    /// matter of the others (docs/internals/leases.md#length-and-margin).
+    pub fn margin_beside_drift_ms(&self) -> u64 {
+        let longest = Class::ALL.into_iter().map(|class| self.longest_lease_ms(class)).max().unwrap_or(0);
+        let settings = &self.settings;
+        settings.lease_margin_ms.saturating_sub(drift_ms(longest)).max(settings.kill_margin_ms)
     }
 
     /// The version that the cluster speaks: nothing that it lacks stands in the log.

@@ -245,6 +245,7 @@ impl Submit {
             tenant: Tenant::default_tenant(),
             name: None,
             spec,
+            own_grace: true,
             runtime: String::new(),
             count: self.count,
             key,

@@ -20,7 +20,7 @@ pub fn cluster_settings(settings: &Settings) -> Table {
     row("max_live_tasks", cluster.max_live_tasks.to_string().into());
     row("name (fixed)", fixed(cluster.name.clone()));
     row("kill_margin (fixed)", fixed(units::exact_duration(cluster.kill_margin_ms)));
-    row("lease_margin (follows)", fixed(units::exact_duration(cluster.lease_margin_ms)));
+    row("lease_margin (fixed)", fixed(units::exact_duration(cluster.lease_margin_ms)));
     row("revision", fixed(settings.revision.to_string()));
     table
 }
@@ -106,21 +106,21 @@ mod tests {
             keep_finished: 200_000,
             keep_finished_ms: 604_800_000,
             max_live_tasks: 1_000_000,
-            lease_margin_ms: 6_800,
+            lease_margin_ms: 800,
             kill_margin_ms: 500,
         };
         let classes_of = vec![class("cpu_long", 0), class("gpu", 1)];
         let settings = Settings { revision: 3, cluster, classes: classes_of, changes: vec![] };
         let expected = "\
-KEY                     VALUE
-placement               spread
-keep_finished           200000
-keep_finished_for       7d
-max_live_tasks          1000000
-name (fixed)            stint
-kill_margin (fixed)     500ms
-lease_margin (follows)  6800ms
-revision                3
+KEY                   VALUE
+placement             spread
+keep_finished         200000
+keep_finished_for     7d
+max_live_tasks        1000000
+name (fixed)          stint
+kill_margin (fixed)   500ms
+lease_margin (fixed)  800ms
+revision              3
 ";
         assert_eq!(cluster_settings(&settings).render(false), expected);
         let expected = "\

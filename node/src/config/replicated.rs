@@ -14,7 +14,7 @@ use super::formats::{Misfit, OneWord, Time, Whole};
 /// Keys of the cluster that no request changes, with what decides them.
 const FIXED: &[(&str, &str)] = &[
     ("name", "is the founder's `cluster.name`, and stays"),
-    ("lease_margin", "follows from the longest lease; no request sets it"),
+    ("lease_margin", "is the founder's election timeout (`raft.profile`) and kill margin, and stays"),
     ("kill_margin", "is the founder's `executor.kill_margin_ms`, and stays"),
 ];
 

@@ -22,6 +22,7 @@ pub fn new_tasks(request: v1::SubmitRequest) -> Result<NewTasks, Status> {
         tenant: tenant(&request.tenant)?,
         name: name.map(|n| TaskName::new(&n)).transpose().map_err(invalid)?,
         runtime: std::mem::take(&mut spec.runtime),
+        own_grace: spec.stop_grace_ms.is_some(),
         spec: task_spec(spec)?,
         count: request.count.max(1),
         key: key.map(|k| IdempotencyKey::new(&k)).transpose().map_err(invalid)?,

@@ -11,20 +11,21 @@ pub fn settings(state: &State) -> api::Settings {
     let (settings, audit) = (state.settings(), state.audit());
     api::Settings {
         revision: audit.revision,
-        cluster: cluster(settings),
+        cluster: cluster(state),
         classes: Class::ALL.into_iter().map(|of| class(settings, of)).collect(),
         changes: audit.changes.iter().map(|made| change(state, made)).collect(),
     }
 }
 
-fn cluster(settings: &Settings) -> api::ClusterSettings {
+fn cluster(state: &State) -> api::ClusterSettings {
+    let settings = state.settings();
     api::ClusterSettings {
         name: settings.cluster.clone(),
         placement: settings.placement.as_str().into(),
         keep_finished: settings.keep_finished,
         keep_finished_ms: settings.keep_finished_ms,
         max_live_tasks: settings.max_live_tasks,
-        lease_margin_ms: settings.lease_margin_ms,
+        lease_margin_ms: state.margin_beside_drift_ms(),
         kill_margin_ms: settings.kill_margin_ms,
     }
 }

@@ -15,6 +15,8 @@ pub struct NewTasks {
     pub tenant: Tenant,
     pub name: Option<TaskName>,
     pub spec: TaskSpec,
+    /// The user said how long it may take to stop. Otherwise it is the default, and at most half of its class's lease.
+    pub own_grace: bool,
     /// As the user names it: a runtime, or `python`, whose command is a module or a script. Empty: as `spec` says.
     pub runtime: String,
     pub count: u32,
@@ -59,7 +61,8 @@ impl Service {
         let key_made_ms = new.key.as_ref().and_then(made_at);
         self.node.leader_client.check_speaks(new.spec.needs())?;
         let rules = settings.class(new.spec.class);
-        let spec = new.spec.resolve(rules)?;
+        let spec = if new.own_grace { new.spec } else { new.spec.with_grace_within(rules) };
+        let spec = spec.resolve(rules)?;
         if let Some(name) = new.name.as_ref().filter(|_| new.count > 1) {
             TaskName::new(&format!("{name}-{}", new.count - 1))?;
         }
