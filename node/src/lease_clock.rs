@@ -108,15 +108,23 @@ impl LeaseClock {
         !(self.revoked.contains(&lease) || over) || planted(Mutation::RenewAfterRevoke)
     }
 
-    /// Whether the lease may be renewed by orders sent now; if so, the leader waits for the whole length anew.
-    pub fn renew(&mut self, state: &State, lease: LeaseId, ttl_ms: u64, now: BootMs) -> bool {
+    /// Whether the lease may be renewed by orders sent now; if so, the leader waits for the whole length anew, from when the
+    /// report arrived that they answer: the node counts from when it sent that one.
+    pub fn renew(
+        &mut self,
+        state: &State,
+        lease: LeaseId,
+        ttl_ms: u64,
+        arrived: BootMs,
+        now: BootMs,
+    ) -> bool {
         if !self.may_renew(lease, now) {
             return false;
         }
         if !self.over_at.contains_key(&lease) && !planted(Mutation::RenewUnseen) {
             self.first_seen(state, lease, now);
         }
-        let over = now.plus(full_length(state, ttl_ms));
+        let over = arrived.plus(full_length(state, ttl_ms));
         // Never earlier, also when the length was made shorter: orders that do not arrive leave the node with what it
         // was granted before.
         let at = self.over_at.entry(lease).or_insert(over);
@@ -169,7 +177,7 @@ pub mod tests {
     #[test]
     fn the_leader_waits_longer_than_the_lease() {
         let mut lease_clock = LeaseClock::new(BootMs(0), TimeMs(0));
-        assert!(lease_clock.renew(&placed(), LEASE, 10_000, BootMs(50)));
+        assert!(lease_clock.renew(&placed(), LEASE, 10_000, BootMs(50), BootMs(50)));
         assert_eq!(lease_clock.over_at[&LEASE], BootMs(50 + 10_000 + 100 + 1_000));
     }
 
@@ -192,13 +200,26 @@ pub mod tests {
         );
     }
 
+    /// A report may be held for long before it is answered, and its node die meanwhile.
+    #[test]
+    fn a_renewal_is_counted_from_the_report_and_never_makes_a_lease_shorter() {
+        let mut lease_clock = LeaseClock::new(BootMs(0), TimeMs(0));
+        let state = placed();
+        assert!(lease_clock.renew(&state, LEASE, 10_000, BootMs(50), BootMs(1_050)));
+        assert_eq!(lease_clock.over_at[&LEASE], BootMs(1_050 + 11_100), "seen for the first time");
+        assert!(lease_clock.renew(&state, LEASE, 10_000, BootMs(1_060), BootMs(2_060)));
+        assert_eq!(lease_clock.over_at[&LEASE], BootMs(1_060 + 11_100));
+        assert!(lease_clock.renew(&state, LEASE, 10_000, BootMs(1_000), BootMs(2_070)));
+        assert_eq!(lease_clock.over_at[&LEASE], BootMs(1_060 + 11_100));
+    }
+
     #[test]
     fn a_lease_that_is_over_or_revoked_is_never_renewed() {
         let mut lease_clock = LeaseClock::new(BootMs(0), TimeMs(0));
-        lease_clock.renew(&placed(), LEASE, 10_000, BootMs(0));
-        assert!(!lease_clock.renew(&placed(), LEASE, 10_000, BootMs(11_100)));
+        lease_clock.renew(&placed(), LEASE, 10_000, BootMs(0), BootMs(0));
+        assert!(!lease_clock.renew(&placed(), LEASE, 10_000, BootMs(11_100), BootMs(11_100)));
         lease_clock.revoked.insert(LEASE);
-        assert!(!lease_clock.renew(&placed(), LEASE, 10_000, BootMs(5)));
+        assert!(!lease_clock.renew(&placed(), LEASE, 10_000, BootMs(5), BootMs(5)));
     }
 
     #[test]
@@ -275,13 +296,13 @@ pub mod tests {
             if looks_first {
                 assert!(lease_clock.expire(&state, BootMs(500)).is_empty());
             }
-            assert!(lease_clock.renew(&state, LEASE, 4_000, BootMs(500)));
+            assert!(lease_clock.renew(&state, LEASE, 4_000, BootMs(500), BootMs(500)));
             assert!(lease_clock.expire(&state, BootMs(500 + before - 1)).is_empty());
             assert_eq!(lease_clock.expire(&state, BootMs(500 + before)), vec![LEASE]);
         }
         // No other leader can have granted what the log has only since this one began.
         let mut lease_clock = LeaseClock::new(BootMs(500), TimeMs(0));
-        assert!(lease_clock.renew(&state, LEASE, 4_000, BootMs(500)));
+        assert!(lease_clock.renew(&state, LEASE, 4_000, BootMs(500), BootMs(500)));
         let short = full_length(&state, 4_000);
         assert_eq!(lease_clock.expire(&state, BootMs(500 + short)), vec![LEASE]);
     }
@@ -295,6 +316,6 @@ pub mod tests {
         let length = full_length(&state, ttl);
         assert!(lease_clock.expire(&state, BootMs(500 + length - 1)).is_empty());
         assert_eq!(lease_clock.expire(&state, BootMs(500 + length)), vec![LEASE]);
-        assert!(!lease_clock.renew(&placed(), LEASE, ttl, BootMs(500 + length)));
+        assert!(!lease_clock.renew(&placed(), LEASE, ttl, BootMs(500 + length), BootMs(500 + length)));
     }
 }

@@ -69,13 +69,14 @@ pub fn ends(state: &State, report: &Report) -> Vec<AttemptEnd> {
     ends
 }
 
-/// Orders from the applied state, which answer this report at `now` by the leader's clock. They renew leases: the
+/// Orders from the applied state, which answer this report at `now` by the leader's clock. They renew leases, from when
+/// the report arrived: the
 /// caller saw to it that a quorum confirmed the leader after the report arrived
 /// (docs/internals/leases.md#quorum-after-report).
 pub fn make(
     state: &State,
     leadership: &mut Leadership,
-    now: BootMs,
+    (arrived, now): (BootMs, BootMs),
     report: &Report,
     recorded: Vec<LeaseId>,
 ) -> Orders {
@@ -101,7 +102,7 @@ pub fn make(
             continue;
         }
         let ttl_ms = length_ms(state, &task.spec);
-        if lease_clock.renew(state, lease, ttl_ms, now) {
+        if lease_clock.renew(state, lease, ttl_ms, arrived, now) {
             launches += usize::from(new);
             grants.push(grant(state, lease, task, leased, ttl_ms, new));
         }
@@ -265,7 +266,7 @@ mod tests {
 
     fn orders(state: &State, report: &Report) -> Orders {
         let mut leadership = Leadership { term: 1, lease_clock: LeaseClock::new(BootMs(0), TimeMs(0)) };
-        make(state, &mut leadership, BootMs(20), report, Vec::new())
+        make(state, &mut leadership, (BootMs(20), BootMs(20)), report, Vec::new())
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! quorum confirms the leader, and the orders are made. Pure: events come in with the leader's core and what the peer
 //! knows of itself; what is to be done next comes out. The leader's side of reports and the fast simulation drive it.
 
-use stint_protocol::LeaseId;
+use stint_protocol::{BootMs, LeaseId};
 use stint_scheduler::{Command, State};
 
 use crate::leader::core::{LeaderCore, ProposalResult};
@@ -50,13 +50,16 @@ pub struct ReportSession {
     report: Report,
     /// Drawn when the report arrived: orders renew leases only by a confirmation that was asked for later.
     ticket: Ticket,
+    /// By the leader's clock: leases are renewed from here on.
+    arrived: BootMs,
     stage: Stage,
 }
 
 impl ReportSession {
     /// A report arrived.
     pub fn begin<W>(report: Report, core: &mut LeaderCore<W>, view: &PeerView<'_>) -> (Self, Step) {
-        let mut session = Self { report, ticket: core.ticket(), stage: Stage::Registering };
+        let mut session =
+            Self { report, ticket: core.ticket(), arrived: view.now, stage: Stage::Registering };
         let step = session.receive(core, view);
         (session, step)
     }
@@ -168,7 +171,7 @@ impl ReportSession {
         // All of them, also those that were stale and recorded nothing: the node would name them in every report for
         // ever. They went through the log before this stage.
         let recorded = self.report.ends.iter().map(|end| end.lease).collect();
-        let orders = orders::make(view.state, leadership, view.now, &self.report, recorded);
+        let orders = orders::make(view.state, leadership, (self.arrived, view.now), &self.report, recorded);
         Step::Answer(ReportAnswer::Orders(orders))
     }
 }
