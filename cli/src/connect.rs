@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Once;
 
 use stint_node::config::default_data_dir;
+use stint_sdk::api::Outdated;
 use stint_sdk::{Address, Client, Credentials, Options};
 
 use crate::args::Global;
 use crate::failure::Failure;
+use crate::output::talk;
+use crate::view::{age, clock, now_ms};
 
 /// A client for the addresses and credentials of the command line.
 pub fn client(global: &Global) -> Result<Client, Failure> {
@@ -22,7 +26,22 @@ pub fn client(global: &Global) -> Result<Client, Failure> {
     }
     let credentials = credentials(global, data_dir.join("credentials"));
     let server_name = global.server_name.clone();
-    Ok(Client::new(Options { credentials, server_name, ..Options::to_any(addresses) })?)
+    let on_outdated = Some(tell_outdated as fn(&Outdated));
+    Ok(Client::new(Options { credentials, server_name, on_outdated, ..Options::to_any(addresses) })?)
+}
+
+/// Says once that what is shown may lack what came last.
+fn tell_outdated(mark: &Outdated) {
+    static TOLD: Once = Once::new();
+    TOLD.call_once(|| talk(&outdated_line(mark, now_ms())));
+}
+
+/// Since when there is no leader, as of when the answer is, and who is missing.
+fn outdated_line(mark: &Outdated, now_ms: u64) -> String {
+    let Outdated { no_leader_since_ms, as_of_ms, missing } = mark;
+    let (since, as_of) = (clock(*no_leader_since_ms), clock(*as_of_ms));
+    let ago = age(*no_leader_since_ms, now_ms);
+    format!("no leader since {since} ({ago}), as of {as_of}: this is what one peer knows; {missing}")
 }
 
 /// The folder's files, each replaced by the one that is named; none when nothing is there.

@@ -41,6 +41,12 @@ pub fn age(since_ms: u64, now_ms: u64) -> String {
     units::show_duration(now_ms.saturating_sub(since_ms))
 }
 
+/// A time of day in UTC, as the clocks of logs show it.
+pub fn clock(at_ms: u64) -> String {
+    let seconds = at_ms / 1_000 % 86_400;
+    format!("{:02}:{:02}:{:02} UTC", seconds / 3_600, seconds / 60 % 60, seconds % 60)
+}
+
 fn outcome_cell(outcome: &Outcome) -> Cell {
     let detail = match (outcome.status.as_str(), outcome.kind.as_str()) {
         ("succeeded" | "cancelled", _) => String::new(),
@@ -61,7 +67,7 @@ pub fn state_tone(state: &str) -> Tone {
     match state {
         "running" | "starting" | "stopping" | "leased" | "draining" => Tone::Busy,
         "ready" | "free" | "leader" => Tone::Good,
-        "lost" | "quarantined" | "conflict" => Tone::Bad,
+        "lost" | "unreachable" | "quarantined" | "conflict" => Tone::Bad,
         "cordoned" | "drained" => Tone::Faint,
         _ => Tone::Plain,
     }

@@ -29,6 +29,7 @@ const PAGES: &[(&str, usize)] = &[
     ("docs/using/limits.md", 0),
     ("docs/using/logs.md", 0),
     ("docs/using/metrics.md", 0),
+    ("docs/using/outages.md", 0),
     ("docs/using/process.md", 0),
     ("docs/using/results.md", 0),
     ("docs/using/settings.md", 0),
@@ -85,6 +86,7 @@ pages! {
     limits "docs/using/limits.md"
     logs "docs/using/logs.md"
     metrics "docs/using/metrics.md"
+    outages "docs/using/outages.md"
     process "docs/using/process.md"
     results "docs/using/results.md"
     settings_of_the_cluster "docs/using/settings.md"

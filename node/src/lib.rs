@@ -23,6 +23,7 @@ mod metrics;
 pub mod mutations;
 pub mod node;
 pub mod orders;
+pub mod outage;
 pub mod peers;
 pub mod pki;
 pub mod reports;

@@ -20,6 +20,20 @@ pub const BATCH_COMMANDS: usize = 1_024;
 pub const REQUEST_DEADLINE: Duration = Duration::from_secs(8);
 /// One try at forwarding a request: shorter than the whole, so that a dead leader is found out.
 pub const FORWARD_DEADLINE: Duration = Duration::from_secs(3);
+/// A peer that gave no sign of life for this long counts as unreachable: twenty heartbeats of the quickest profile.
+pub const PEER_SILENCE: Duration = Duration::from_secs(1);
+/// The same without a leader, where voters hear of each other at elections alone: two of them, and no less than this.
+pub const VOTER_SILENCE: Duration = Duration::from_millis(700);
+/// How long no leader may be there at most before reads are answered from a peer's own copy.
+pub const READ_PATIENCE: Duration = Duration::from_millis(750);
+/// How long one read waits at most for a leader that a majority may elect: its answer is there within a second.
+pub const READ_WAIT: Duration = Duration::from_millis(900);
+/// How long beyond an election no leader may be there, and no majority, before writes are refused.
+pub const WRITE_PATIENCE: Duration = Duration::from_millis(900);
+/// How often a request that waits looks whether there is a leader.
+pub const OUTAGE_LOOK: Duration = Duration::from_millis(50);
+/// How long an answer from a peer's own copy waits for what another node keeps.
+pub const OUTAGE_READ: Duration = Duration::from_millis(500);
 /// Pause before a request that found no leader tries again: a fraction of an election.
 pub const RETRY_PAUSE: Duration = Duration::from_millis(25);
 /// Pause before a peer looks again whether the cluster knows where it is reached and what it speaks.

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use prometheus::{Encoder, GaugeVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{Encoder, Gauge, GaugeVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 use stint_protocol::Class;
 
 use crate::node::Node;
+use crate::outage::is_silent;
 
 /// Containers of this node by class, as its daemon tells; none: no daemon does.
 pub type Containers = Option<BTreeMap<Class, u64>>;
@@ -73,7 +74,30 @@ fn raft(registry: &Registry, node: &Node) -> Result<(), prometheus::Error> {
         status.last_log.unwrap_or(0) as i64,
     )?;
     gauge(registry, "stint_raft_is_leader", "1 while this peer leads", i64::from(node.leader.leads()))?;
-    gauge(registry, "stint_raft_voters", "Voters of the cluster", status.voters.len() as i64)
+    gauge(registry, "stint_raft_voters", "Voters of the cluster", status.voters.len() as i64)?;
+    let help = "Seconds since this peer heard a leader that it follows, or led with a quorum";
+    let contact = Gauge::new("stint_raft_leader_last_contact_seconds", help)?;
+    contact.set(status.leader_silence.as_secs_f64());
+    registry.register(Box::new(contact))?;
+    alarms(registry, node, &status)
+}
+
+/// What an operator should look at: each is 1 while it is so.
+fn alarms(registry: &Registry, node: &Node, status: &stint_raft::Status) -> Result<(), prometheus::Error> {
+    let help = "1 while an operator should look: no_leader (this peer knows none), peer_unreachable (as a leader \
+                it does not hear a peer), clock (as a leader its wall clock does not go with its boot clock)";
+    let alarms = IntGaugeVec::new(Opts::new("stint_alarm", help), &["alarm"])?;
+    let leads = status.is_leader_with_quorum();
+    let others = status.voters.keys().chain(status.learners.keys()).filter(|id| **id != status.id);
+    let silent = |id: &u64| status.contacts.get(id).is_none_or(|age| is_silent(*age));
+    for (alarm, on) in [
+        ("no_leader", status.leader_in_contact().is_none()),
+        ("peer_unreachable", leads && others.clone().any(silent)),
+        ("clock", !node.leader.alarms().is_empty()),
+    ] {
+        alarms.with_label_values(&[alarm]).set(i64::from(on));
+    }
+    registry.register(Box::new(alarms))
 }
 
 /// What runs on this node.

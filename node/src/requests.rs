@@ -227,12 +227,14 @@ impl Requests {
             return Err(RequestError::NotLeader);
         };
         let status = self.leader.raft.status();
+        let contacts = status.contacts.iter().map(|(id, age)| (NodeId(*id), age.as_millis() as u64));
         Ok(Reply::LeaderView(LeaderView {
             leader: NodeId(status.id),
             index,
             reachable: reachable.into_iter().collect(),
             lag: status.lag.into_iter().filter_map(|(peer, lag)| Some((NodeId(peer), lag?))).collect(),
             alarms: self.leader.alarms(),
+            contacts: Some(contacts.collect()),
         }))
     }
 

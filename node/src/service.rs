@@ -5,6 +5,7 @@ pub mod access;
 mod cluster;
 mod documents;
 mod error;
+mod freshness;
 mod health;
 mod images;
 mod logs;
@@ -15,9 +16,9 @@ mod results;
 mod settings;
 mod tasks;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use stint_scheduler::State;
+use stint_protocol::api;
 
 pub use cluster::MadeJoinToken;
 pub use error::{NotReady, ServiceError};
@@ -34,16 +35,18 @@ use crate::node::Node;
 #[derive(Clone)]
 pub struct Service {
     node: Arc<Node>,
+    /// Set when an answer was made without a leader.
+    outdated: OnceLock<api::Outdated>,
 }
 
 impl Service {
     /// What this peer is asked for.
     pub fn new(node: Arc<Node>) -> Self {
-        Self { node }
+        Self { node, outdated: OnceLock::new() }
     }
 
-    /// The state, no older than this call.
-    async fn read(&self) -> Result<State, ServiceError> {
-        Ok(self.node.leader_client.read().await?)
+    /// For one request: whether its answer is outdated is its own.
+    pub fn for_request(&self) -> Self {
+        Self::new(self.node.clone())
     }
 }

@@ -256,6 +256,11 @@ pub struct LeaderView {
     pub lag: Vec<(NodeId, u64)>,
     #[n(4)]
     pub alarms: Vec<String>,
+    /// How long ago each other peer gave the leader a sign of life, in milliseconds. None: the leader runs an earlier
+    /// program.
+    #[n(5)]
+    #[cbor(default)]
+    pub contacts: Option<Vec<(NodeId, u64)>>,
 }
 
 /// What kind of refusal: each front has one code for each.

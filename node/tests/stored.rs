@@ -237,7 +237,11 @@ fn answers_to_forwarded_requests_are_read_and_written_as_they_were_stored() {
         reachable: vec![NodeId(1), NodeId(2)],
         lag: vec![(NodeId(2), 12)],
         alarms: vec!["the clock is behind".into()],
+        contacts: None,
     };
+    let with_contacts = LeaderView { contacts: Some(vec![(NodeId(2), 40)]), ..view.clone() };
+    let reply = ForwardAnswer::Reply(Reply::LeaderView(with_contacts));
+    stored().check("reply-4-leader-view-contacts.cbor", &reply);
     let replies = [
         ("submitted", Reply::Submitted { first: task(), count: 2, repeated: true }),
         ("done", Reply::Done { index: 70_000 }),

@@ -8,6 +8,7 @@ mod explanation;
 mod grpc;
 mod image;
 mod node;
+mod outdated;
 mod result;
 mod settings;
 mod task;
@@ -16,6 +17,7 @@ pub use cluster::{Cluster, HeldBack, JoinToken, LeaderTransferred, Peer};
 pub use explanation::{Explanation, NodeReason};
 pub use image::Image;
 pub use node::{Gpu, Node, NodeRemoved};
+pub use outdated::{NO_LEADER, Outdated};
 pub use result::{
     AttemptSummary, OutputFile, OutputsSummary, ResultEnd, ResultError, ResultLogs, ResultOutputs,
     ResultSpec, TaskResult,

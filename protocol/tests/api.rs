@@ -194,6 +194,9 @@ fn the_cluster() {
         address: format!("10.0.0.{id}:7001"),
         role: role.into(),
         lag,
+        state: if role == "leader" { role } else { "unreachable" }.into(),
+        contact_ms: if role == "leader" { Some(0) } else { Some(5_300) },
+        speaks: 5,
     };
     let reply = v1::ClusterStatusReply {
         cluster: "stint".into(),
@@ -209,9 +212,16 @@ fn the_cluster() {
         alarms: vec!["clock of b runs ahead".into()],
         cluster_version: 3,
         held_back_by: vec![v1::HeldBack { name: "b".into(), speaks: 3 }],
+        can_lose: Some(0),
+        outdated: None,
     };
     check::<_, Cluster>("cluster.json", reply.clone());
-    let leaderless = v1::ClusterStatusReply { leader_id: 0, alarms: vec![], held_back_by: vec![], ..reply };
+    let missing = "1 of 2 voters missing: b (silent for 5 s)".into();
+    let outdated =
+        Some(v1::Outdated { no_leader_since_ms: 1_790_000_000_000, as_of_ms: 1_789_999_999_000, missing });
+    let (alarms, held_back_by, can_lose) = (vec![], vec![], None);
+    let leaderless =
+        v1::ClusterStatusReply { leader_id: 0, alarms, held_back_by, can_lose, outdated, ..reply };
     check::<_, Cluster>("cluster-leaderless.json", leaderless);
 }
 

@@ -23,9 +23,10 @@ use crate::log::Log;
 use crate::log::driver::Queue;
 use crate::log::segment::segment_number;
 use crate::machine::{Applier, SnapshotTrigger, StateMachine};
+use crate::reachability::PeerReachability;
 use crate::settings::{PROPOSALS_IN_FLIGHT_BYTES, PROPOSE_DEADLINE, Settings};
 use crate::snapshot::Snapshots;
-use crate::status::{LastMembers, Status, StatusWatch};
+use crate::status::{Known, LastMembers, Status, StatusWatch};
 use crate::store::Store;
 use crate::transfer::Receiver;
 use crate::transport::{CallClass, Network, NetworkContext, Transport};
@@ -57,12 +58,24 @@ pub(crate) struct Inner<M: StateMachine> {
     seed: AtomicU64,
     stopped: AtomicBool,
     members: Arc<LastMembers>,
+    reachability: Arc<PeerReachability>,
     growth_task: AbortHandle,
 }
 
 impl<M: StateMachine> Drop for Inner<M> {
     fn drop(&mut self) {
         self.growth_task.abort();
+    }
+}
+
+impl<M: StateMachine> Inner<M> {
+    /// What statuses are made of beside openraft's metrics.
+    fn known(&self) -> Known {
+        Known {
+            members: self.members.clone(),
+            reachability: self.reachability.clone(),
+            lease: self.settings.profile.timing().election_max,
+        }
     }
 }
 
@@ -93,6 +106,7 @@ impl<M: StateMachine> Raft<M> {
         let wiring = NetworkContext::new(id, &settings, transport);
         let seed = AtomicU64::new(settings.rng_seed.unwrap_or_else(system_seed));
 
+        let reachability = wiring.reachability.clone();
         let network = Network(wiring.clone());
         let built = Core::build(id, Arc::new(config), network, Store(Arc::new(log)), applier);
         let built = seeded(next_seed(&seed), built).await;
@@ -111,6 +125,7 @@ impl<M: StateMachine> Raft<M> {
             seed,
             stopped: AtomicBool::new(false),
             members: Arc::default(),
+            reachability,
             growth_task,
         })))
     }
@@ -137,7 +152,11 @@ impl<M: StateMachine> Raft<M> {
         let envelope: Envelope = wire::decode(&request)?;
         drop(request);
         self.check(&envelope)?;
+        self.0.reachability.heard(envelope.from);
         let answer = self.seeded(self.serve(envelope.request)).await?;
+        if answer.follows() {
+            self.0.reachability.led(Duration::ZERO);
+        }
         Ok(wire::encode(&answer))
     }
 
@@ -230,12 +249,12 @@ impl<M: StateMachine> Raft<M> {
         // First: it borrows the metrics too, and a second borrow under the first would wait for a writer that waits
         // for the first.
         let stopped = self.is_stopped();
-        Status::read(&self.0.core.metrics().borrow_watched(), &self.0.members, self.lease(), stopped)
+        Status::read(&self.0.core.metrics().borrow_watched(), &self.0.known(), stopped)
     }
 
     /// Tells of changes of role, term, leader and membership from now on.
     pub fn watch(&self) -> StatusWatch {
-        StatusWatch::new(self.0.core.metrics(), self.0.members.clone(), self.lease())
+        StatusWatch::new(self.0.core.metrics(), self.0.known())
     }
 
     /// Stops taking part, and returns once everything queued is on stable storage and the data folder is free.
@@ -278,10 +297,6 @@ impl<M: StateMachine> Raft<M> {
 
     fn is_stopped(&self) -> bool {
         self.0.stopped.load(Ordering::Relaxed) || self.failure().is_some()
-    }
-
-    fn lease(&self) -> Duration {
-        self.0.settings.profile.timing().election_max
     }
 
     pub(crate) fn heartbeat(&self) -> Duration {

@@ -8,6 +8,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::{Instant, RaftMetrics, ServerState};
 
 use crate::log::lock;
+use crate::reachability::PeerReachability;
 use crate::types::{LogId, PeerId, PeerInfo, Position, Types, position};
 
 /// A peer's part in the cluster.
@@ -41,8 +42,14 @@ pub struct Status {
     pub snapshot: Option<Position>,
     /// On a leader: how long ago the newest request was sent that a quorum has answered. `None`: never.
     pub quorum_ack_age: Option<Duration>,
-    /// How old an answer of a quorum may be for the lead to count.
+    /// How old an answer of a quorum may be for the lead to count, and how old the last word of a leader for it to count
+    /// as one: the longest election timeout.
     pub lease: Duration,
+    /// How long ago this peer heard a leader that it follows, or led with a quorum; since it was opened, when it never did.
+    pub leader_silence: Duration,
+    /// How long ago each other peer gave a sign of life to this one: an answer, or a request of its own. A leader hears
+    /// of all peers at each heartbeat, a candidate of all voters at each election, a follower of its leader alone.
+    pub contacts: BTreeMap<PeerId, Duration>,
     /// The voters of the newest membership in this peer's log; both sets while it changes. Shared by all pictures of one
     /// membership.
     pub voters: Arc<BTreeMap<PeerId, PeerInfo>>,
@@ -56,8 +63,17 @@ pub struct Status {
 impl Status {
     /// Whether this peer leads and a quorum answered within the lease: what health and planning go by.
     pub fn is_leader_with_quorum(&self) -> bool {
-        let alone = self.voters.len() == 1 && self.voters.contains_key(&self.id);
-        self.role == Role::Leader && (alone || self.quorum_ack_age.is_some_and(|age| age < self.lease))
+        self.role == Role::Leader
+            && (is_alone(self.id, &self.voters) || self.quorum_ack_age.is_some_and(|age| age < self.lease))
+    }
+
+    /// The leader, if it counts as one: it was heard within the election timeout, or is this peer and has its quorum.
+    pub fn leader_in_contact(&self) -> Option<PeerId> {
+        let counts = match self.role {
+            Role::Leader => self.is_leader_with_quorum(),
+            _ => self.leader_silence < self.lease,
+        };
+        self.leader.filter(|_| counts)
     }
 
     /// The leader with its address, when both are known.
@@ -67,16 +83,16 @@ impl Status {
         Some((leader, info.clone()))
     }
 
-    pub(crate) fn read(
-        metrics: &RaftMetrics<Types>,
-        members: &LastMembers,
-        lease: Duration,
-        failed: bool,
-    ) -> Self {
-        let Members { voters, learners, changing, .. } = members.in_metrics(metrics);
+    pub(crate) fn read(metrics: &RaftMetrics<Types>, known: &Known, failed: bool) -> Self {
+        let Members { voters, learners, changing, .. } = known.members.in_metrics(metrics);
         let role = if failed || metrics.running_state.is_err() { Role::Stopped } else { role(metrics.state) };
         let leads = role == Role::Leader;
         let acked = metrics.last_quorum_acked.map(|acked| acked.into_inner()).filter(|_| leads);
+        let quorum_ack_age = acked.map(|acked| acked.elapsed());
+        let alone = leads && is_alone(metrics.id, &voters);
+        if let Some(age) = Some(Duration::ZERO).filter(|_| alone).or(quorum_ack_age) {
+            known.reachability.led(age);
+        }
         Self {
             id: metrics.id,
             role,
@@ -86,8 +102,10 @@ impl Status {
             committed: metrics.local_committed.as_ref().map(position),
             applied: metrics.last_applied.as_ref().map(position),
             snapshot: metrics.snapshot.as_ref().map(position),
-            quorum_ack_age: acked.map(|acked| acked.elapsed()),
-            lease,
+            quorum_ack_age,
+            lease: known.lease,
+            leader_silence: known.reachability.leader_silence(),
+            contacts: known.reachability.contacts(),
             voters,
             learners,
             membership_changing: changing,
@@ -102,6 +120,13 @@ impl Status {
             && self.voters == other.voters
             && self.learners == other.learners
     }
+}
+
+/// What statuses are made of beside openraft's metrics.
+pub(crate) struct Known {
+    pub(crate) members: Arc<LastMembers>,
+    pub(crate) reachability: Arc<PeerReachability>,
+    pub(crate) lease: Duration,
 }
 
 /// A membership as statuses show it.
@@ -147,6 +172,11 @@ impl Members {
     }
 }
 
+/// Whether this peer is the one voter, which needs no answer of others.
+fn is_alone(id: PeerId, voters: &BTreeMap<PeerId, PeerInfo>) -> bool {
+    voters.len() == 1 && voters.contains_key(&id)
+}
+
 fn role(state: ServerState) -> Role {
     match state {
         ServerState::Leader => Role::Leader,
@@ -173,16 +203,15 @@ type Metrics = openraft::alias::WatchReceiverOf<Types, RaftMetrics<Types>>;
 /// Tells of changes of role, term, leader and membership.
 pub struct StatusWatch {
     metrics: Metrics,
-    members: Arc<LastMembers>,
-    lease: Duration,
+    known: Known,
     last: Status,
     ended: bool,
 }
 
 impl StatusWatch {
-    pub(crate) fn new(metrics: Metrics, members: Arc<LastMembers>, lease: Duration) -> Self {
-        let last = Status::read(&metrics.borrow_watched(), &members, lease, false);
-        Self { metrics, members, lease, last, ended: false }
+    pub(crate) fn new(metrics: Metrics, known: Known) -> Self {
+        let last = Status::read(&metrics.borrow_watched(), &known, false);
+        Self { metrics, known, last, ended: false }
     }
 
     /// The status when the last change was told (or the watch was made).
@@ -197,7 +226,7 @@ impl StatusWatch {
                 std::future::pending::<()>().await;
             }
             self.ended = self.metrics.changed().await.is_err();
-            let now = Status::read(&self.metrics.borrow_watched(), &self.members, self.lease, self.ended);
+            let now = Status::read(&self.metrics.borrow_watched(), &self.known, self.ended);
             self.ended |= now.role == Role::Stopped;
             if !now.same_place(&self.last) {
                 self.last = now.clone();

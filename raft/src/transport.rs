@@ -58,7 +58,7 @@ pub(crate) struct NetworkContext {
     cluster: String,
     transport: Arc<dyn Transport>,
     append_deadline: Duration,
-    reachability: PeerReachability,
+    pub(crate) reachability: Arc<PeerReachability>,
     /// Openraft's own view of the membership, for addresses that change while a connection lives.
     members: OnceLock<openraft::alias::WatchReceiverOf<Types, openraft::RaftMetrics<Types>>>,
 }
@@ -70,7 +70,7 @@ impl NetworkContext {
             cluster: settings.cluster_name.clone(),
             transport,
             append_deadline: settings.append_deadline(),
-            reachability: PeerReachability::default(),
+            reachability: Arc::default(),
             members: OnceLock::new(),
         })
     }

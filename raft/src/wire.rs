@@ -111,6 +111,17 @@ pub(crate) enum Answer {
     Chunk(#[n(0)] ChunkAnswer),
 }
 
+impl Answer {
+    /// Whether this peer follows the leader that it answers: it took what the leader sent, or says what it lacks.
+    pub(crate) fn follows(&self) -> bool {
+        match self {
+            Answer::Append(answer) => !matches!(answer, AppendAnswer::HigherVote(_)),
+            Answer::Chunk(answer) => matches!(answer, ChunkAnswer::Next(_) | ChunkAnswer::Damaged),
+            Answer::Vote(_) | Answer::Transfer(_) => false,
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub(crate) enum AppendAnswer {
     #[n(0)]

@@ -64,6 +64,39 @@ async fn another_peer_leads_when_the_leader_stops_and_all_is_kept() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_leader_counts_only_while_it_is_heard() {
+    let cluster = Cluster::of_three(small_snapshots).await;
+    cluster.propose("one").await;
+    let leader = cluster.leader().await;
+    let others: Vec<PeerId> = (1..=3).filter(|id| *id != leader).collect();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let lease = cluster.raft(leader).status().lease;
+    for id in 1..=3 {
+        let status = cluster.raft(id).status();
+        assert_eq!(status.leader_in_contact(), Some(leader), "{status:?}");
+        assert!(status.leader_silence < lease, "{status:?}");
+    }
+    let heard = cluster.raft(leader).status().contacts;
+    assert!(others.iter().all(|id| heard[id] < lease), "a leader hears of all: {heard:?}");
+    for id in 1..=3 {
+        cluster.cut(id);
+    }
+    tokio::time::sleep(lease * 2).await;
+    for id in 1..=3 {
+        let status = cluster.raft(id).status();
+        assert_eq!(status.leader_in_contact(), None, "{status:?}");
+        assert!(status.leader_silence >= lease, "{status:?}");
+        assert!(status.contacts.values().all(|age| *age >= lease), "{status:?}");
+    }
+    // Two of three see each other's elections before one of them leads again.
+    others.iter().for_each(|id| cluster.heal(*id));
+    let again = cluster.wait("a leader again", || cluster.raft(others[0]).status().leader_in_contact()).await;
+    let status = cluster.raft(others[0]).status();
+    assert!(again != leader && status.leader_silence < lease, "{status:?}");
+    assert!(status.contacts[&others[1]] < lease * 2 && status.contacts[&leader] > lease * 2, "{status:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_restart_of_all_keeps_everything() {
     let mut cluster = Cluster::of_three(small_snapshots).await;
     for n in 0..130 {

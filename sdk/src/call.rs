@@ -6,6 +6,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use stint_protocol::api::{NO_LEADER, Outdated};
 use stint_protocol::v1::stint_client::StintClient;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tonic::transport::Channel;
@@ -23,6 +24,7 @@ pub(crate) struct Peers {
     peers: Vec<Peer>,
     /// Index of the peer that answered last.
     preferred: AtomicUsize,
+    on_outdated: Option<fn(&Outdated)>,
 }
 
 pub(crate) struct Peer {
@@ -42,8 +44,8 @@ pub(crate) struct Operation {
 }
 
 impl Peers {
-    pub(crate) fn new(peers: Vec<Peer>) -> Self {
-        Self { peers, preferred: AtomicUsize::new(0) }
+    pub(crate) fn new(peers: Vec<Peer>, on_outdated: Option<fn(&Outdated)>) -> Self {
+        Self { peers, preferred: AtomicUsize::new(0), on_outdated }
     }
 
     /// Sends `request` until it is answered or refused, or the bounds are reached.
@@ -60,19 +62,26 @@ impl Peers {
     {
         let give_up = Instant::now() + operation.call_timeout;
         let mut tried = BTreeMap::new();
+        // What a peer without a leader answers counts once no other peer has one.
+        let mut outdated = None;
         for round in 0..limits::ROUNDS {
-            if !pause_before(round, &tried, give_up).await {
+            if outdated.is_some() || !pause_before(round, &tried, give_up).await {
                 break;
             }
             for index in self.in_order() {
                 let peer = &self.peers[index];
                 let start = Instant::now();
-                let until = give_up.min(start + operation.try_timeout);
+                let leaderless = outdated.is_some() || tried.values().any(|tried| tried.leaderless);
+                let most = if leaderless { limits::ASK_ANOTHER } else { operation.try_timeout };
+                let until = give_up.min(start + most.min(operation.try_timeout));
                 let sent = send(peer.stub.clone(), Request::new(request.clone()));
                 match timeout_at(until, sent).await {
                     Ok(Ok(response)) => {
-                        self.preferred.store(index, Ordering::Relaxed);
-                        return Ok(response.into_inner());
+                        let Some(mark) = Outdated::taken(response.metadata()) else {
+                            self.preferred.store(index, Ordering::Relaxed);
+                            return Ok(response.into_inner());
+                        };
+                        outdated.get_or_insert((mark, response.into_inner()));
                     }
                     Ok(Err(status)) => {
                         tried.insert(index, judge(operation, peer, status)?);
@@ -88,7 +97,22 @@ impl Peers {
                 tracing::debug!(operation = operation.name, address = %peer.address, round, "try failed");
             }
         }
+        if let Some((mark, answer)) = outdated {
+            self.tell(&mark);
+            return Ok(answer);
+        }
         Err(Error::Unreachable { operation: operation.name, tried: tried.into_values().collect() })
+    }
+
+    fn tell(&self, mark: &Outdated) {
+        tracing::debug!(
+            since_ms = mark.no_leader_since_ms,
+            missing = mark.missing,
+            "answered without a leader"
+        );
+        if let Some(on_outdated) = self.on_outdated {
+            on_outdated(mark);
+        }
     }
 
     /// The address that answered last.
@@ -106,6 +130,13 @@ impl Peers {
 async fn pause_before(round: u32, tried: &BTreeMap<usize, Try>, give_up: Instant) -> bool {
     if round == 0 {
         return true;
+    }
+    // Whoever is there has waited for a leader already.
+    if !tried.is_empty()
+        && tried.values().all(|t| t.leaderless || !t.connected)
+        && tried.values().any(|t| t.leaderless)
+    {
+        return false;
     }
     let no_contact = tried.values().all(|t| !t.connected);
     if no_contact && round >= limits::ROUNDS_WITHOUT_CONTACT {
@@ -127,7 +158,8 @@ fn judge(operation: Operation, peer: &Peer, status: Status) -> Result<Try, Error
         return Err(refused(operation.name, &peer.address, &status));
     }
     let connected = !(local && status.code() == Code::Unavailable);
-    Ok(Try { address: peer.address.clone(), problem: innermost(&status), connected })
+    let leaderless = status.metadata().contains_key(NO_LEADER);
+    Ok(Try { address: peer.address.clone(), problem: innermost(&status), connected, leaderless })
 }
 
 /// Whether a failed stream is worth another address.
@@ -144,7 +176,7 @@ pub(crate) fn refused(operation: &'static str, address: &Address, status: &Statu
 
 fn timed_out(peer: &Peer, start: Instant) -> Try {
     let problem = format!("no answer within {:.1} s", start.elapsed().as_secs_f64());
-    Try { address: peer.address.clone(), problem, connected: true }
+    Try { address: peer.address.clone(), problem, connected: true, leaderless: false }
 }
 
 /// The cause at the bottom: "No such file or directory" says more than "transport error".

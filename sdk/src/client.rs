@@ -30,6 +30,8 @@ pub struct Options {
     pub try_timeout: Duration,
     /// One call with all its tries.
     pub call_timeout: Duration,
+    /// Told of each answer that was made without a leader, from one peer's own copy.
+    pub on_outdated: Option<fn(&api::Outdated)>,
 }
 
 impl Options {
@@ -47,6 +49,7 @@ impl Options {
             connect_timeout: limits::CONNECT_TIMEOUT,
             try_timeout: limits::TRY_TIMEOUT,
             call_timeout: limits::CALL_TIMEOUT,
+            on_outdated: None,
         }
     }
 
@@ -79,7 +82,7 @@ impl Client {
         let peers: Result<Vec<Peer>, Error> =
             options.addresses.iter().map(|address| peer(address, tls.as_ref(), &options)).collect();
         Ok(Self {
-            peers: Arc::new(Peers::new(peers?)),
+            peers: Arc::new(Peers::new(peers?, options.on_outdated)),
             try_timeout: options.try_timeout,
             call_timeout: options.call_timeout,
         })

@@ -54,6 +54,8 @@ pub struct Try {
     pub problem: String,
     /// False when no connection came about, so that nothing can have been done there.
     pub connected: bool,
+    /// It waited for a leader and there is none: it will say so until a majority of the peers is back.
+    pub leaderless: bool,
 }
 
 impl fmt::Display for Try {

@@ -10,6 +10,8 @@ pub const TRY_TIMEOUT: Duration = Duration::from_secs(10);
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Passes over all addresses while a peer answers "not now": with the waits below about 6 s, more than a failover takes.
 pub const ROUNDS: u32 = 7;
+/// One try at another address once a peer said that it has no leader: a peer that has one answers sooner.
+pub const ASK_ANOTHER: Duration = Duration::from_millis(400);
 /// Passes when no address could be reached at all: nobody is there, so say so soon (0.3 s).
 pub const ROUNDS_WITHOUT_CONTACT: u32 = 3;
 /// First wait between two passes; it doubles each time.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use stint_protocol::api::NO_LEADER;
 use stint_protocol::v1::{LogChunk, LogsRequest};
 use tonic::{Status, Streaming};
 
@@ -68,9 +69,10 @@ impl LogStream {
         if !is_transient(&status) {
             return Err(refused(OPERATION, self.address(), &status));
         }
-        if self.request.attempt == 0 || self.reconnects_left == 0 {
+        let leaderless = status.metadata().contains_key(NO_LEADER);
+        if self.request.attempt == 0 || self.reconnects_left == 0 || leaderless {
             let problem = innermost(&status);
-            let tried = vec![Try { address: self.address().clone(), problem, connected: true }];
+            let tried = vec![Try { address: self.address().clone(), problem, connected: true, leaderless }];
             return Err(Error::Unreachable { operation: OPERATION, tried });
         }
         let used = limits::LOG_RECONNECTS - self.reconnects_left;

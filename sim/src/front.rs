@@ -7,6 +7,7 @@ use stint_node::node::Node;
 use stint_node::service::{Principal, Proof};
 use stint_node::wire::{Refusal, RefusalCode};
 use stint_node::{NativeApi, with_caller};
+use stint_protocol::api::Outdated;
 use stint_protocol::v1::stint_server::Stint;
 use stint_protocol::{TaskId, v1};
 use tonic::{Code, Request, Status};
@@ -47,6 +48,9 @@ impl Front {
     pub async fn is_finished(&self, task: TaskId) -> Result<Option<bool>, Refusal> {
         let request = v1::GetTaskRequest { tenant: String::new(), task: task.to_string() };
         match self.0.get_task(asked(request)).await {
+            Ok(found) if Outdated::taken(found.metadata()).is_some() => {
+                Err(Refusal::new(RefusalCode::Unavailable, "answered without a leader"))
+            }
             Ok(found) => {
                 let found = found.into_inner();
                 let is_finished = found.state == "finished";

@@ -5,14 +5,14 @@ pub mod settings;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use stint_sdk::api::{Cluster, JoinToken, LeaderTransferred};
+use stint_sdk::api::{Cluster, JoinToken, LeaderTransferred, Peer};
 use stint_sdk::units;
 
 use super::Context;
 use crate::Done;
 use crate::output::{Format, talk};
 use crate::table::{Cell, Table, Tone};
-use crate::view::{now_ms, state_tone};
+use crate::view::{age, now_ms, state_tone};
 
 #[derive(Args, Debug)]
 pub struct ClusterArgs {
@@ -91,7 +91,7 @@ fn text(cluster: &Cluster, color: bool) -> String {
     };
     let leader = match cluster.leader_id {
         Some(id) => Cell::from(name_of(id)),
-        None => Cell::new("none: no majority of the voters is in contact", Tone::Bad),
+        None => Cell::new(leaderless(cluster, now_ms()), Tone::Bad),
     };
     let mut facts = Table::pairs();
     facts
@@ -104,11 +104,31 @@ fn text(cluster: &Cluster, color: bool) -> String {
             format!("{} queued, {} running, {} finished", cluster.queued, cluster.running, cluster.finished),
         )
         .pair("version", cluster.version.as_str())
-        .pair("peers speak", spoken(cluster));
+        .pair("peers speak", spoken(cluster))
+        .pair("can lose", can_lose(cluster));
     for alarm in &cluster.alarms {
         facts.pair("alarm", Cell::new(alarm, Tone::Bad));
     }
     format!("{}\n{}", facts.render(color), peers(cluster).render(color))
+}
+
+/// Since when there is no leader, and why.
+fn leaderless(cluster: &Cluster, now_ms: u64) -> String {
+    match &cluster.outdated {
+        Some(mark) => format!("none for {}: {}", age(mark.no_leader_since_ms, now_ms), mark.missing),
+        None => "none: no majority of the voters is in contact".into(),
+    }
+}
+
+/// How many voters more may be lost.
+fn can_lose(cluster: &Cluster) -> Cell {
+    match cluster.can_lose {
+        Some(1) => "1 more peer".into(),
+        Some(0) => Cell::new("no more peer: the next loss stops the cluster", Tone::Busy),
+        Some(more) => format!("{more} more peers").into(),
+        None if cluster.leader_id.is_none() => Cell::new("none: no majority is there", Tone::Bad),
+        None => "".into(),
+    }
 }
 
 /// The cluster's version, and who keeps it from a higher one.
@@ -123,23 +143,40 @@ fn spoken(cluster: &Cluster) -> Cell {
 }
 
 fn peers(cluster: &Cluster) -> Table {
-    let mut table = Table::new(&["ID", "NAME", "ROLE", "LAG", "ADDRESS"]);
+    let mut table = Table::new(&["ID", "NAME", "ROLE", "STATE", "CONTACT", "LAG", "VERSION", "ADDRESS"]);
     for peer in &cluster.peers {
         table.row(vec![
             peer.id.to_string().into(),
             peer.name.as_str().into(),
             Cell::new(&peer.role, state_tone(&peer.role)),
+            Cell::new(&peer.state, state_tone(&peer.state)),
+            contact(peer).into(),
             peer.lag.map(|lag| lag.to_string()).unwrap_or_default().into(),
+            Some(peer.speaks)
+                .filter(|speaks| *speaks > 0)
+                .map(|speaks| speaks.to_string())
+                .unwrap_or_default()
+                .into(),
             peer.address.as_str().into(),
         ]);
     }
     table
 }
 
+/// How long ago a peer gave a sign of life; the one that tells is there.
+fn contact(peer: &Peer) -> String {
+    match peer.contact_ms {
+        Some(0) => "now".into(),
+        Some(ms) if ms < 1_000 => "under 1s ago".into(),
+        Some(ms) => format!("{} ago", units::show_duration(ms / 1_000 * 1_000)),
+        None => String::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use stint_sdk::v1;
+    use stint_sdk::{api, v1};
 
     #[test]
     fn the_cluster_for_people() {
@@ -149,6 +186,9 @@ mod tests {
             address: format!("10.0.0.{id}:7001"),
             role: role.into(),
             lag,
+            state: if role == "leader" { role } else { "unreachable" }.into(),
+            contact_ms: if role == "leader" { Some(0) } else { Some(5_300) },
+            speaks: 5,
         };
         let reply = v1::ClusterStatusReply {
             cluster: "stint".into(),
@@ -163,6 +203,7 @@ mod tests {
             alarms: vec!["clock of b runs ahead".into()],
             cluster_version: 1,
             held_back_by: vec![v1::HeldBack { name: "b".into(), speaks: 1 }],
+            can_lose: Some(0),
             ..Default::default()
         };
         let expected = "\
@@ -173,12 +214,23 @@ answered by  b (2)
 tasks        3 queued, 2 running, 1 finished
 version      0.1.0
 peers speak  version 1, held back by b (speaks 1)
+can lose     no more peer: the next loss stops the cluster
 alarm        clock of b runs ahead
 
-ID  NAME  ROLE    LAG  ADDRESS
-1   a     leader  0    10.0.0.1:7001
-2   b     voter   -    10.0.0.2:7001
+ID  NAME  ROLE    STATE        CONTACT  LAG  VERSION  ADDRESS
+1   a     leader  leader       now      0    5        10.0.0.1:7001
+2   b     voter   unreachable  5s ago   -    5        10.0.0.2:7001
 ";
-        assert_eq!(text(&reply.into(), false), expected);
+        let cluster = Cluster::from(reply);
+        assert_eq!(text(&cluster, false), expected);
+        let missing = "1 of 2 voters missing: b (silent for 5 s)".to_owned();
+        let outdated = api::Outdated { no_leader_since_ms: now_ms() - 5_000, as_of_ms: 0, missing };
+        let alone = Cluster { leader_id: None, can_lose: None, outdated: Some(outdated), ..cluster };
+        let shown = text(&alone, false);
+        assert!(
+            shown.contains("leader       none for 5s: 1 of 2 voters missing: b (silent for 5 s)\n"),
+            "{shown}"
+        );
+        assert!(shown.contains("can lose     none: no majority is there\n"), "{shown}");
     }
 }

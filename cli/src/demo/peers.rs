@@ -152,7 +152,9 @@ impl Peer {
                     self.last_words()
                 )));
             }
-            if self.dir.join("stint.sock").exists() && client.cluster_status().await.is_ok() {
+            if self.dir.join("stint.sock").exists()
+                && client.cluster_status().await.is_ok_and(|seen| seen.leader_id != 0)
+            {
                 return Ok(());
             }
             if Instant::now() >= until {

@@ -139,7 +139,9 @@ impl Cluster {
         let until = Instant::now() + PATIENCE;
         loop {
             let nodes = client.list_nodes().await.unwrap();
-            if nodes.len() == self.peers.len() && nodes.iter().all(|n| n.state == "ready") {
+            // Without a leader a peer tells what it knew.
+            let led = nodes.iter().any(|n| n.role == "leader");
+            if led && nodes.len() == self.peers.len() && nodes.iter().all(|n| n.state == "ready") {
                 return;
             }
             assert!(Instant::now() < until, "not all peers are ready: {nodes:#?}");
@@ -154,9 +156,14 @@ impl Cluster {
 
     /// The place of the leader among the peers.
     pub async fn leader(&self) -> usize {
-        let status = self.client().cluster_status().await.unwrap();
-        let name = &status.peers.iter().find(|p| p.id == status.leader_id).expect("a leader").name;
-        self.peers.iter().position(|p| p.name == *name).expect("the leader is one of ours")
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let status = self.client().cluster_status().await.unwrap();
+            if let Some(leader) = status.peers.iter().find(|p| p.id == status.leader_id) {
+                return self.peers.iter().position(|p| p.name == leader.name).expect("one of ours leads");
+            }
+            assert!(Instant::now() < until, "no peer leads: {status:#?}");
+        }
     }
 
     /// Until all tasks are finished; answers them.
@@ -255,7 +262,9 @@ impl Peer {
             if let Some(Ok(Some(status))) = self.process.as_mut().map(|p| p.try_wait()) {
                 panic!("peer {} ended ({status}):\n{}", self.name, self.log());
             }
-            if self.dir.join("stint.sock").exists() && client.cluster_status().await.is_ok() {
+            if self.dir.join("stint.sock").exists()
+                && client.cluster_status().await.is_ok_and(|seen| seen.leader_id != 0)
+            {
                 return;
             }
             assert!(Instant::now() < until, "peer {} does not answer:\n{}", self.name, self.log());

@@ -2,6 +2,8 @@
 
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use stint_protocol::api::NO_LEADER;
+use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
 use crate::service::ServiceError;
@@ -9,7 +11,11 @@ use crate::wire::RefusalCode;
 
 impl From<ServiceError> for Status {
     fn from(error: ServiceError) -> Self {
-        Status::new(codes(&error).0, error.to_string())
+        let mut status = Status::new(codes(&error).0, error.to_string());
+        if error.is_leaderless() {
+            status.metadata_mut().insert(NO_LEADER, MetadataValue::from_static("1"));
+        }
+        status
     }
 }
 
@@ -69,6 +75,8 @@ fn codes(error: &ServiceError) -> Codes {
         E::NoOutputYet(_) | E::NotFinished => CONFLICT,
         E::UploadsFull => FULL,
         E::UploadPaused | E::OutputUnreadable(_) | E::Stopping | E::NotReady(_) => UNAVAILABLE,
+        E::NoLeader { tried: false, .. } | E::OutputAway | E::NotInCopy { .. } => UNAVAILABLE,
+        E::NoLeader { tried: true, .. } => UNKNOWN,
         E::OutputShorter => DATA_LOSS,
         E::Authority(_) | E::Metrics(_) => INTERNAL,
         E::Blob(error) => refused(error.refusal_code()),

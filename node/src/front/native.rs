@@ -29,6 +29,10 @@ impl NativeApi {
     pub fn new(node: Arc<Node>) -> Self {
         Self(Service::new(node))
     }
+
+    fn asked(&self) -> Asked {
+        Asked(self.0.for_request())
+    }
 }
 
 /// The gRPC service of this peer.
@@ -38,9 +42,17 @@ pub fn service(node: Arc<Node>) -> StintServer<NativeApi> {
 
 type Answer<T> = Result<Response<T>, Status>;
 
-/// A document as the message that carries it.
-fn answer<D, M: From<D>>(document: D) -> Answer<M> {
-    Ok(Response::new(document.into()))
+/// What one request asked for, as the message that carries it; marked when it was made without a leader.
+struct Asked(Service);
+
+impl Asked {
+    fn answer<M>(&self, found: Result<impl Into<M>, ServiceError>) -> Answer<M> {
+        let mut response = Response::new(found.map_err(|error| self.0.judge(error))?.into());
+        if let Some(mark) = self.0.outdated() {
+            mark.put(response.metadata_mut());
+        }
+        Ok(response)
+    }
 }
 
 /// Parts of a stream as the messages that carry them.
@@ -50,8 +62,8 @@ type Parts<P, M> =
 fn stream<P, M>(
     parts: mpsc::Receiver<Result<P, ServiceError>>,
     encode: fn(Result<P, ServiceError>) -> Result<M, Status>,
-) -> Answer<Parts<P, M>> {
-    Ok(Response::new(ReceiverStream::new(parts).map(encode)))
+) -> Parts<P, M> {
+    ReceiverStream::new(parts).map(encode)
 }
 
 #[tonic::async_trait]
@@ -65,15 +77,18 @@ impl Stint for NativeApi {
 
     async fn get_task(&self, request: Request<v1::GetTaskRequest>) -> Answer<v1::Task> {
         let (caller, request) = caller::take(request)?;
-        answer(self.0.task(&caller, &tenant(&request.tenant)?, &request.task).await?)
+        let asked = self.asked();
+        asked.answer(asked.0.task(&caller, &tenant(&request.tenant)?, &request.task).await)
     }
 
     async fn list_tasks(&self, request: Request<v1::ListTasksRequest>) -> Answer<v1::ListTasksReply> {
         let (caller, request) = caller::take(request)?;
-        let page = self.0.list_tasks(&caller, &filter(&request)?).await?;
-        let tasks = page.tasks.into_iter().map(v1::Task::from).collect();
-        let next = page.next.map(|id| id.to_string()).unwrap_or_default();
-        Ok(Response::new(v1::ListTasksReply { tasks, next }))
+        let asked = self.asked();
+        let page = asked.0.list_tasks(&caller, &filter(&request)?).await;
+        asked.answer(page.map(|page| {
+            let tasks = page.tasks.into_iter().map(v1::Task::from).collect();
+            v1::ListTasksReply { tasks, next: page.next.map(|id| id.to_string()).unwrap_or_default() }
+        }))
     }
 
     async fn wait(&self, request: Request<v1::WaitRequest>) -> Answer<v1::WaitReply> {
@@ -84,18 +99,23 @@ impl Stint for NativeApi {
             timeout: Some(request.timeout_ms).filter(|ms| *ms != 0).map(Duration::from_millis),
             any: request.any,
         };
-        answer(self.0.wait(&caller, wait).await?)
+        let asked = self.asked();
+        asked.answer(asked.0.wait(&caller, wait).await)
     }
 
     async fn cancel(&self, request: Request<v1::CancelRequest>) -> Answer<v1::CancelReply> {
         let (caller, request) = caller::take(request)?;
-        let tasks = self.0.cancel(&caller, &tenant(&request.tenant)?, &request.tasks).await?;
-        Ok(Response::new(v1::CancelReply { tasks: tasks.into_iter().map(v1::Task::from).collect() }))
+        let asked = self.asked();
+        let tasks = asked.0.cancel(&caller, &tenant(&request.tenant)?, &request.tasks).await;
+        asked.answer(
+            tasks.map(|tasks| v1::CancelReply { tasks: tasks.into_iter().map(v1::Task::from).collect() }),
+        )
     }
 
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Answer<v1::ExplainReply> {
         let (caller, request) = caller::take(request)?;
-        answer(self.0.explain(&caller, &tenant(&request.tenant)?, &request.task).await?)
+        let asked = self.asked();
+        asked.answer(asked.0.explain(&caller, &tenant(&request.tenant)?, &request.task).await)
     }
 
     type LogsStream = Parts<LogPart, v1::LogChunk>;
@@ -109,15 +129,22 @@ impl Stint for NativeApi {
             stream: log_stream(&request.stream)?,
             follow: request.follow,
         };
-        stream(self.0.logs(&caller, asked).await?, log_chunk)
+        let service = self.asked();
+        let parts = service.0.logs(&caller, asked).await;
+        service.answer(parts.map(|parts| stream(parts, log_chunk)))
     }
 
     async fn get_result(&self, request: Request<v1::GetTaskRequest>) -> Answer<v1::ResultReply> {
         let (caller, request) = caller::take(request)?;
-        let result = self.0.result(&caller, &tenant(&request.tenant)?, &request.task).await?;
+        let asked = self.asked();
+        let result = asked.0.result(&caller, &tenant(&request.tenant)?, &request.task).await;
         // Its keys are in the order of the alphabet, as ever.
-        let json = serde_json::to_value(result).map_err(|error| Status::internal(error.to_string()))?;
-        Ok(Response::new(v1::ResultReply { json: json.to_string() }))
+        let json = result.map(|result| serde_json::to_value(result).map(|json| json.to_string()));
+        asked.answer::<v1::ResultReply>(match json {
+            Ok(Ok(json)) => Ok(v1::ResultReply { json }),
+            Ok(Err(error)) => return Err(Status::internal(error.to_string())),
+            Err(error) => Err(error),
+        })
     }
 
     type ReadOutputStream = Parts<OutputPart, v1::OutputChunk>;
@@ -126,25 +153,32 @@ impl Stint for NativeApi {
         let (caller, request) = caller::take(request)?;
         let v1::ReadOutputRequest { tenant: name, task, path, offset } = request;
         let asked = OutputAsked { tenant: tenant(&name)?, task, path, offset };
-        stream(self.0.read_output(&caller, &asked).await?, output_chunk)
+        let service = self.asked();
+        let parts = service.0.read_output(&caller, &asked).await;
+        service.answer(parts.map(|parts| stream(parts, output_chunk)))
     }
 
     async fn list_nodes(&self, request: Request<v1::ListNodesRequest>) -> Answer<v1::ListNodesReply> {
         let (caller, _) = caller::take(request)?;
-        let nodes = self.0.list_nodes(&caller).await?;
-        Ok(Response::new(v1::ListNodesReply { nodes: nodes.into_iter().map(v1::Node::from).collect() }))
+        let asked = self.asked();
+        let nodes = asked.0.list_nodes(&caller).await;
+        asked.answer(
+            nodes.map(|nodes| v1::ListNodesReply { nodes: nodes.into_iter().map(v1::Node::from).collect() }),
+        )
     }
 
     async fn set_node_mode(&self, request: Request<v1::SetNodeModeRequest>) -> Answer<v1::Node> {
         let (caller, request) = caller::take(request)?;
         let mode = node_mode(&request.mode)?;
-        answer(self.0.set_node_mode(&caller, &request.node, mode, request.within_ms).await?)
+        let asked = self.asked();
+        asked.answer(asked.0.set_node_mode(&caller, &request.node, mode, request.within_ms).await)
     }
 
     async fn remove_node(&self, request: Request<v1::RemoveNodeRequest>) -> Answer<v1::RemoveNodeReply> {
         let (caller, request) = caller::take(request)?;
-        self.0.remove_node(&caller, &request.node).await?;
-        Ok(Response::new(v1::RemoveNodeReply {}))
+        let asked = self.asked();
+        let removed = asked.0.remove_node(&caller, &request.node).await;
+        asked.answer(removed.map(|()| v1::RemoveNodeReply {}))
     }
 
     async fn cluster_status(
@@ -152,7 +186,8 @@ impl Stint for NativeApi {
         request: Request<v1::ClusterStatusRequest>,
     ) -> Answer<v1::ClusterStatusReply> {
         let (caller, _) = caller::take(request)?;
-        answer(self.0.cluster_status(&caller).await?)
+        let asked = self.asked();
+        asked.answer(asked.0.cluster_status(&caller).await)
     }
 
     async fn create_join_token(
@@ -172,18 +207,21 @@ impl Stint for NativeApi {
     ) -> Answer<v1::TransferLeaderReply> {
         let (caller, request) = caller::take(request)?;
         let to = Some(request.node.as_str()).filter(|node| !node.is_empty());
-        let leader = self.0.transfer_leader(&caller, to).await?;
-        Ok(Response::new(v1::TransferLeaderReply { leader_id: leader.0 }))
+        let asked = self.asked();
+        let leader = asked.0.transfer_leader(&caller, to).await;
+        asked.answer(leader.map(|leader| v1::TransferLeaderReply { leader_id: leader.0 }))
     }
 
     async fn get_settings(&self, request: Request<v1::GetSettingsRequest>) -> Answer<v1::Settings> {
         let (caller, _) = caller::take(request)?;
-        answer(self.0.settings(&caller).await?)
+        let asked = self.asked();
+        asked.answer(asked.0.settings(&caller).await)
     }
 
     async fn update_settings(&self, request: Request<v1::UpdateSettingsRequest>) -> Answer<v1::Settings> {
         let (caller, request) = caller::take(request)?;
-        answer(self.0.update_settings(&caller, settings_update(request)?).await?)
+        let asked = self.asked();
+        asked.answer(asked.0.update_settings(&caller, settings_update(request)?).await)
     }
 
     async fn register_image(
@@ -192,7 +230,7 @@ impl Stint for NativeApi {
     ) -> Answer<v1::Image> {
         let (caller, mut parts) = caller::take(request)?;
         let new = images::header(&mut parts).await?;
-        answer(self.0.register_image(&caller, new, images::bytes(parts)).await?)
+        Ok(Response::new(self.0.register_image(&caller, new, images::bytes(parts)).await?.into()))
     }
 
     async fn list_images(&self, request: Request<v1::ListImagesRequest>) -> Answer<v1::ListImagesReply> {
@@ -201,20 +239,25 @@ impl Stint for NativeApi {
         let after = after.map(|after| ImageName::new(after)).transpose();
         let after = after.map_err(|error| invalid(format!("after: {error}")))?;
         let (tenant, limit) = (tenant(&request.tenant)?, request.limit as usize);
-        let page = self.0.list_images(&caller, &tenant, after.as_ref(), limit).await?;
-        let images = page.images.into_iter().map(v1::Image::from).collect();
-        Ok(Response::new(v1::ListImagesReply { images, next: page.next.unwrap_or_default() }))
+        let asked = self.asked();
+        let page = asked.0.list_images(&caller, &tenant, after.as_ref(), limit).await;
+        asked.answer(page.map(|page| {
+            let images = page.images.into_iter().map(v1::Image::from).collect();
+            v1::ListImagesReply { images, next: page.next.unwrap_or_default() }
+        }))
     }
 
     async fn get_image(&self, request: Request<v1::GetImageRequest>) -> Answer<v1::Image> {
         let (caller, request) = caller::take(request)?;
-        answer(self.0.image(&caller, &tenant(&request.tenant)?, &request.image).await?)
+        let asked = self.asked();
+        asked.answer(asked.0.image(&caller, &tenant(&request.tenant)?, &request.image).await)
     }
 
     async fn delete_image(&self, request: Request<v1::DeleteImageRequest>) -> Answer<v1::DeleteImageReply> {
         let (caller, request) = caller::take(request)?;
-        let image = self.0.delete_image(&caller, &tenant(&request.tenant)?, &request.image).await?;
-        Ok(Response::new(v1::DeleteImageReply { image: Some(image.into()) }))
+        let asked = self.asked();
+        let image = asked.0.delete_image(&caller, &tenant(&request.tenant)?, &request.image).await;
+        asked.answer(image.map(|image| v1::DeleteImageReply { image: Some(image.into()) }))
     }
 }
 

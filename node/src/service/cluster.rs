@@ -26,22 +26,24 @@ impl Service {
     /// The cluster as this peer sees it, with what only the leader knows.
     pub async fn cluster_status(&self, caller: &Principal) -> Result<api::Cluster, ServiceError> {
         allow(caller, Operation::GetClusterStatus)?;
-        let (view, state) = self.node.leader_client.view().await?;
-        let raft = self.node.raft.status();
+        let view = self.cluster_view().await?;
+        let (state, raft) = (&view.state, self.node.raft.status());
         Ok(api::Cluster {
             cluster: self.node.cluster.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             node_id: self.node.id.0,
-            leader_id: Some(view.leader.0),
+            leader_id: view.leader.map(|leader| leader.0),
             term: raft.term,
             applied_index: self.node.applied.view().at.index,
             queued: state.waiting() as u64,
             running: state.running() as u64,
             finished: state.finished_total(),
-            peers: documents::cluster_peers(&state, &raft, &view),
-            alarms: view.alarms,
+            peers: documents::cluster_peers(&raft, &view, self.node.id),
+            alarms: view.alarms.clone(),
             cluster_version: state.version().0,
-            held_back_by: documents::holding_back(&state),
+            held_back_by: documents::holding_back(state),
+            can_lose: view.can_lose,
+            outdated: self.outdated().cloned(),
         })
     }
 
@@ -59,7 +61,7 @@ impl Service {
         let secret = self.node.rng.random_bits().to_be_bytes();
         let hash: [u8; 32] = Sha256::digest(secret).into();
         let request = Request::CreateJoinToken { hash: hash.into(), valid_ms: valid.as_millis() as u64 };
-        let expires = match self.node.leader_client.ask(request).await? {
+        let expires = match self.ask(request).await? {
             Reply::JoinToken { expires } => expires,
             other => return Err(unexpected(&other).into()),
         };
@@ -78,7 +80,7 @@ impl Service {
             Some(text) => Some(find_node(&self.read().await?, text)?),
             None => None,
         };
-        match self.node.leader_client.ask(Request::TransferLeader(to)).await? {
+        match self.ask(Request::TransferLeader(to)).await? {
             Reply::Leader(leader) => Ok(leader),
             other => Err(unexpected(&other).into()),
         }

@@ -1,5 +1,7 @@
 //! Why an operation was not done. Each front has one code for each of these (`front/errors.rs`).
 
+use std::time::Duration;
+
 use stint_protocol::{
     Class, ImageName, InvalidName, InvalidSpec, NodeId, Runtime, TaskId, Tenant, limits, python,
 };
@@ -99,6 +101,19 @@ pub enum ServiceError {
     #[error("the output is shorter than it was when it was kept")]
     OutputShorter,
 
+    // There is no leader.
+    #[error(
+        "no leader for {} s, so {}: {missing}; it goes on when a majority is back",
+        silence.as_secs(),
+        if *tried { "nobody can say whether it was done" } else { "nothing was done" }
+    )]
+    NoLeader { silence: Duration, missing: String, tried: bool },
+    #[error("the node that keeps this output does not answer, and there is no leader: retry when it is back")]
+    OutputAway,
+    /// This peer's own copy, without a leader, does not have it; another peer's may.
+    #[error("{what}; but there is no leader, and what came last may be missing here ({missing})")]
+    NotInCopy { what: Box<ServiceError>, missing: String },
+
     // This peer, or the leader.
     #[error("this peer is stopping")]
     Stopping,
@@ -113,13 +128,37 @@ pub enum ServiceError {
     Refused(#[from] Refusal),
 }
 
+impl ServiceError {
+    /// Whether it says that there is no such thing.
+    pub fn is_not_found(&self) -> bool {
+        use ServiceError as E;
+        matches!(
+            self,
+            E::TaskNotFound { .. }
+                | E::TaskGone
+                | E::NodeNotFound(_)
+                | E::NodeGone(_)
+                | E::ImageNotFound { .. }
+                | E::OutputNotFound { .. }
+        )
+    }
+
+    /// Whether another try at this peer will have the same answer until a majority of the peers is back.
+    pub fn is_leaderless(&self) -> bool {
+        matches!(
+            self,
+            ServiceError::NoLeader { .. } | ServiceError::OutputAway | ServiceError::NotInCopy { .. }
+        )
+    }
+}
+
 /// Why a peer should not be sent requests now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotReady {
-    #[error("no leader is known")]
-    NoLeader,
-    #[error("this peer leads but no quorum answers it")]
-    NoQuorum,
+    #[error("no leader for {:.1} s: {missing}", silence.as_secs_f64())]
+    NoLeader { silence: Duration, missing: String },
+    #[error("this peer leads but no quorum answers it: {missing}")]
+    NoQuorum { missing: String },
     #[error("{0} entries are stored but not applied")]
     Behind(u64),
 }

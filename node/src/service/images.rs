@@ -120,7 +120,7 @@ impl Service {
 
     async fn enter(&self, image: RegisterImage) -> Result<api::Image, ServiceError> {
         let request = Request::Registry(RegistryRequest::Register(image));
-        let (id, index) = match self.node.leader_client.ask(request).await? {
+        let (id, index) = match self.ask(request).await? {
             Reply::Image { image, index } => (image, index),
             other => return Err(unexpected(&other).into()),
         };
@@ -166,7 +166,7 @@ impl Service {
         let state = self.read().await?;
         let found = scope.find_image(&state, image)?;
         let delete = RegistryRequest::Delete { tenant: tenant.clone(), image: found.id };
-        self.node.leader_client.ask(Request::Registry(delete)).await?;
+        self.ask(Request::Registry(delete)).await?;
         Ok(documents::image(&state, &found))
     }
 }

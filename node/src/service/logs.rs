@@ -6,6 +6,7 @@ use stint_executor::LogStream;
 use stint_protocol::{LeaseId, NodeId, Tenant};
 use stint_scheduler::State;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::access::{Operation, allow_in};
 use super::{Principal, Service, ServiceError};
@@ -63,7 +64,8 @@ impl Service {
         let streams = [LogStream::Stdout, LogStream::Stderr];
         for stream in streams.into_iter().filter(|stream| asked.stream.is_none_or(|only| only == *stream)) {
             let (node, sender, follow) = (self.node.clone(), sender.clone(), asked.follow);
-            tokio::spawn(Reader { node, log_node, lease, stream, follow, sender }.run());
+            let leaderless = self.outdated().is_some();
+            tokio::spawn(Reader { node, log_node, lease, stream, follow, leaderless, sender }.run());
         }
         Ok(receiver)
     }
@@ -75,12 +77,17 @@ struct Reader {
     lease: LeaseId,
     stream: LogStream,
     follow: bool,
+    /// The node that keeps the output is likely to be away, too.
+    leaderless: bool,
     sender: mpsc::Sender<Parts>,
 }
 
 impl Reader {
     /// Reads until the output is complete, or once through when nobody follows.
     async fn run(self) {
+        if let Err(error) = self.probe().await {
+            return self.fail(error).await;
+        }
         let mut offset = 0;
         while !self.sender.is_closed() {
             match self.node.output.read(self.log_node, self.next(offset)).await {
@@ -97,6 +104,19 @@ impl Reader {
                 Ok(LogAnswer::Failed(why)) => return self.fail(ServiceError::NotKept(why)).await,
                 Err(refusal) => return self.fail(refusal.into()).await,
             }
+        }
+    }
+
+    /// Without a leader: whether the node that keeps the output is there, before anybody waits for it.
+    async fn probe(&self) -> Result<(), ServiceError> {
+        if !self.leaderless || self.log_node == self.node.id {
+            return Ok(());
+        }
+        let read = ReadLog { wait_ms: 0, ..self.next(0) };
+        let read = self.node.output.read(self.log_node, read);
+        match timeout(limits::OUTAGE_READ, read).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(ServiceError::OutputAway),
         }
     }
 

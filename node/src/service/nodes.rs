@@ -11,9 +11,9 @@ impl Service {
     /// Every node of the cluster.
     pub async fn list_nodes(&self, caller: &Principal) -> Result<Vec<api::Node>, ServiceError> {
         allow(caller, Operation::ListNodes)?;
-        let (view, state) = self.node.leader_client.view().await?;
+        let view = self.cluster_view().await?;
         let raft = self.node.raft.status();
-        Ok(state.nodes().map(|node| documents::node(&state, node, &raft, &view, caller)).collect())
+        Ok(view.state.nodes().map(|node| documents::node(node, &raft, &view, caller)).collect())
     }
 
     /// Sets the mode of a node, found by id or name. What still runs `within_ms` after a drain is stopped, to go on
@@ -30,17 +30,17 @@ impl Service {
         if within_ms.is_some() && mode != NodeMode::Draining {
             return Err(ServiceError::DeadlineWithoutDrain);
         }
-        self.node.leader_client.ask(Request::SetNodeMode { node, mode, within_ms }).await?;
-        let (view, state) = self.node.leader_client.view().await?;
-        let found = state.node(node).ok_or(ServiceError::NodeGone(node))?;
-        Ok(documents::node(&state, found, &self.node.raft.status(), &view, caller))
+        self.ask(Request::SetNodeMode { node, mode, within_ms }).await?;
+        let view = self.cluster_view().await?;
+        let found = view.state.node(node).ok_or(ServiceError::NodeGone(node))?;
+        Ok(documents::node(found, &self.node.raft.status(), &view, caller))
     }
 
     /// Takes a node out of the cluster for good.
     pub async fn remove_node(&self, caller: &Principal, node: &str) -> Result<(), ServiceError> {
         allow(caller, Operation::RemoveNode)?;
         let node = find_node(&self.read().await?, node)?;
-        self.node.leader_client.ask(Request::RemoveNode(node)).await?;
+        self.ask(Request::RemoveNode(node)).await?;
         Ok(())
     }
 }

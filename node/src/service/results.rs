@@ -33,8 +33,14 @@ impl Service {
         let state = self.read().await?;
         let id = scope.find_task(&state, task)?;
         let log_node = log_node_of(&state, id, 0);
-        let tails = tails(&self.node.output, log_node).await;
-        let progress = progress(&self.node.output, log_node).await;
+        let output = &self.node.output;
+        let ends = async { tokio::join!(tails(output, log_node), progress(output, log_node)) };
+        let away = || {
+            let away =
+                || Tail { problem: Some("the node that keeps it does not answer".into()), ..Tail::default() };
+            ((away(), away()), Value::Null)
+        };
+        let (tails, progress) = self.unless_away(ends).await.unwrap_or_else(away);
         document(&state, id, tails, progress).ok_or(ServiceError::TaskGone)
     }
 }

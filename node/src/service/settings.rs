@@ -41,7 +41,7 @@ impl Service {
         let (role, proof) = (caller.role.as_str().into(), caller.proof.as_str().into());
         let by = ChangedBy { role, proof, peer: self.node.id };
         let request = Request::UpdateSettings(UpdateSettings { to, if_revision, by });
-        match self.node.leader_client.ask(request).await? {
+        match self.ask(request).await? {
             Reply::Done { index } => Ok(documents::settings(&self.node.leader_client.read_at(index).await?)),
             other => Err(unexpected(&other).into()),
         }

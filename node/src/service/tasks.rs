@@ -15,6 +15,7 @@ pub use list::{ListedState, TaskFilter, TaskPage};
 pub use submit::{AcceptedTasks, NewTasks};
 
 use super::access::{Operation, allow_in};
+use super::freshness::ClusterView;
 use super::{Principal, Service, ServiceError, documents};
 use crate::limits;
 use crate::wire::{Refusal, RefusalCode, Reply, Request};
@@ -47,11 +48,13 @@ impl Service {
     /// Answers when every named task is finished (or one of them), or when the wait is over.
     pub async fn wait(&self, caller: &Principal, wait: Wait) -> Result<Waited, ServiceError> {
         let scope = allow_in(caller, Operation::WaitForTasks, &wait.tenant)?;
+        let began = Instant::now();
         let ids = scope.find_tasks(&self.read().await?, &wait.tasks)?;
         let mut open = ids.clone();
         let most = wait.timeout.unwrap_or(limits::WAIT_MOST);
         let done = |state: &State| all_or_any(state, &mut open, wait.any);
-        let finished = self.wait_until(&ids, most, done).await?;
+        // What looking for a leader took is a part of the wait.
+        let finished = self.wait_until(&ids, most.saturating_sub(began.elapsed()), done).await?;
         let state = self.node.applied.view().state;
         Ok(Waited { finished, tasks: documents::tasks(&state, &ids) })
     }
@@ -65,7 +68,7 @@ impl Service {
     ) -> Result<Vec<api::Task>, ServiceError> {
         let scope = allow_in(caller, Operation::CancelTasks, tenant)?;
         let ids = scope.find_tasks(&self.read().await?, tasks)?;
-        let state = match self.node.leader_client.ask(Request::Cancel(ids.clone())).await? {
+        let state = match self.ask(Request::Cancel(ids.clone())).await? {
             Reply::Done { index } => self.node.leader_client.read_at(index).await?,
             _ => self.read().await?,
         };
@@ -80,9 +83,8 @@ impl Service {
         task: &str,
     ) -> Result<api::Explanation, ServiceError> {
         let scope = allow_in(caller, Operation::ExplainTask, tenant)?;
-        let (view, state) = self.node.leader_client.view().await?;
+        let ClusterView { state, reachable, alarms, .. } = self.cluster_view().await?;
         let id = scope.find_task(&state, task)?;
-        let reachable = view.reachable.into_iter().collect();
         let explained = explain(&state, id, &reachable).ok_or(ServiceError::TaskGone)?;
         let reason = |r: stint_scheduler::NodeReason| api::NodeReason {
             node_id: r.node.0,
@@ -90,8 +92,17 @@ impl Service {
             missing: r.missing,
         };
         let mut summary = explained.summary;
-        if let Some(stage) = self.stage(&state, id).await {
+        if let Some(stage) = self.unless_away(self.stage(&state, id)).await.flatten() {
             summary = format!("{summary}, where it is {stage}");
+        }
+        let waits = state.task(id).is_some_and(|task| task.leased().is_none());
+        if let Some(mark) = self.outdated() {
+            summary = format!(
+                "nothing starts without a leader ({}); as this peer knew it last: {summary}",
+                mark.missing
+            );
+        } else if let Some(alarm) = alarms.first().filter(|_| waits) {
+            summary = format!("{summary}; {alarm}");
         }
         Ok(api::Explanation {
             summary,

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Outdated;
+
 /// The cluster as the peer that answers sees it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cluster {
@@ -22,6 +24,10 @@ pub struct Cluster {
     pub cluster_version: u32,
     /// Members that speak less than another one does.
     pub held_back_by: Vec<HeldBack>,
+    /// Voters that may be lost before no majority is left; none when there is none now.
+    pub can_lose: Option<u32>,
+    /// Set when there is no leader: this is what the peer that answers knows.
+    pub outdated: Option<Outdated>,
 }
 
 /// A member that keeps the cluster from a higher version.
@@ -41,6 +47,12 @@ pub struct Peer {
     pub role: String,
     /// Entries it lags behind the leader.
     pub lag: Option<u64>,
+    /// leader, follower, learner, unreachable
+    pub state: String,
+    /// How long ago it gave the leader (without one, the peer that answers) a sign of life; none: never.
+    pub contact_ms: Option<u64>,
+    /// The highest version that it may speak.
+    pub speaks: u32,
 }
 
 /// A token with which a machine joins the cluster.
@@ -80,6 +92,8 @@ mod grpc {
                 alarms: reply.alarms,
                 cluster_version: reply.cluster_version,
                 held_back_by: all(reply.held_back_by),
+                can_lose: reply.can_lose,
+                outdated: reply.outdated.map(Into::into),
             }
         }
     }
@@ -100,21 +114,23 @@ mod grpc {
                 alarms: cluster.alarms,
                 cluster_version: cluster.cluster_version,
                 held_back_by: all(cluster.held_back_by),
+                can_lose: cluster.can_lose,
+                outdated: cluster.outdated.map(Into::into),
             }
         }
     }
 
     impl From<v1::Peer> for Peer {
         fn from(peer: v1::Peer) -> Self {
-            let v1::Peer { id, name, address, role, lag } = peer;
-            Self { id, name, address, role, lag }
+            let v1::Peer { id, name, address, role, lag, state, contact_ms, speaks } = peer;
+            Self { id, name, address, role, lag, state, contact_ms, speaks }
         }
     }
 
     impl From<Peer> for v1::Peer {
         fn from(peer: Peer) -> Self {
-            let Peer { id, name, address, role, lag } = peer;
-            Self { id, name, address, role, lag }
+            let Peer { id, name, address, role, lag, state, contact_ms, speaks } = peer;
+            Self { id, name, address, role, lag, state, contact_ms, speaks }
         }
     }
 

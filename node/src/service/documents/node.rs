@@ -1,28 +1,23 @@
 //! Nodes and peers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use stint_protocol::{GpuInfo, LeaseId, NodeId, QuarantinedGpu, api};
 use stint_raft::Status as RaftStatus;
 use stint_scheduler::{Node, NodeMode, StartBackoff, State};
 
+use crate::outage::is_silent;
 use crate::service::Principal;
-use crate::wire::LeaderView;
+use crate::service::freshness::ClusterView;
 
 /// A node with its use and its state. Which attempt has a GPU is told to those alone who may act for its tenant.
-pub fn node(
-    state: &State,
-    node: &Node,
-    raft: &RaftStatus,
-    view: &LeaderView,
-    caller: &Principal,
-) -> api::Node {
-    let reachable: BTreeSet<NodeId> = view.reachable.iter().copied().collect();
+pub fn node(node: &Node, raft: &RaftStatus, view: &ClusterView, caller: &Principal) -> api::Node {
+    let state = &view.state;
     api::Node {
         id: node.id.0,
         name: node.name.clone(),
         address: node.address.clone(),
-        state: node_state(state, node, reachable.contains(&node.id)).into(),
+        state: node_state(state, node, view.reachable.contains(&node.id)).into(),
         role: role(node.id, raft, view.leader).into(),
         cpu_milli: node.offer.resources.cpu_milli,
         cpu_used_milli: node.used.cpu_milli,
@@ -85,9 +80,9 @@ fn node_state(state: &State, node: &Node, reachable: bool) -> &'static str {
     }
 }
 
-fn role(node: NodeId, raft: &RaftStatus, leader: NodeId) -> &'static str {
+fn role(node: NodeId, raft: &RaftStatus, leader: Option<NodeId>) -> &'static str {
     match () {
-        () if node == leader => "leader",
+        () if Some(node) == leader => "leader",
         () if raft.voters.contains_key(&node.0) => "voter",
         () if raft.learners.contains_key(&node.0) => "learner",
         () => "worker",
@@ -124,18 +119,38 @@ fn gpus(state: &State, node: &Node, caller: &Principal) -> Vec<api::Gpu> {
     node.offer.gpus.iter().map(one).chain(quarantined).collect()
 }
 
-/// The members of the log's replication.
-pub fn cluster_peers(state: &State, raft: &RaftStatus, view: &LeaderView) -> Vec<api::Peer> {
-    let lag: BTreeMap<NodeId, u64> = view.lag.iter().copied().collect();
+/// The members of the log's replication, as their leader or this peer sees them.
+pub fn cluster_peers(raft: &RaftStatus, view: &ClusterView, own: NodeId) -> Vec<api::Peer> {
     let one = |(id, info): (&u64, &stint_raft::PeerInfo)| {
         let node = NodeId(*id);
+        let record = view.state.node(node);
+        let role = role(node, raft, view.leader);
+        // Whoever tells hears itself at once.
+        let teller = view.leader.unwrap_or(own);
+        let heard = || view.contacts.as_ref().and_then(|contacts| contacts.get(&node).copied());
+        let contact = if node == teller { Some(Duration::ZERO) } else { heard() };
         api::Peer {
             id: *id,
-            name: state.node(node).map(|n| n.name.clone()).unwrap_or_default(),
+            name: record.map(|node| node.name.clone()).unwrap_or_default(),
             address: info.addr.clone(),
-            role: role(node, raft, view.leader).into(),
-            lag: lag.get(&node).copied(),
+            role: role.into(),
+            lag: view.lag.get(&node).copied(),
+            state: peer_state(role, contact, view).into(),
+            contact_ms: contact.map(|age| age.as_millis() as u64),
+            speaks: record.map(|node| node.speaks.0).unwrap_or_default(),
         }
     };
     raft.voters.iter().chain(raft.learners.iter()).map(one).collect()
+}
+
+/// What a peer is to the one that tells.
+fn peer_state(role: &'static str, contact: Option<Duration>, view: &ClusterView) -> &'static str {
+    match contact {
+        // A leader of an earlier version does not tell.
+        None if view.contacts.is_none() => "",
+        None => "unreachable",
+        Some(age) if is_silent(age) => "unreachable",
+        Some(_) if role == "voter" => "follower",
+        Some(_) => role,
+    }
 }

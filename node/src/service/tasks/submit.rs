@@ -49,7 +49,7 @@ impl Service {
         };
         runtime::choose(&state, &mut new)?;
         let request = Request::Submit(self.checked(new)?);
-        match self.node.leader_client.ask(request).await? {
+        match self.ask(request).await? {
             Reply::Submitted { first, count, repeated } => Ok(AcceptedTasks { first, count, repeated }),
             other => Err(unexpected(&other).into()),
         }
