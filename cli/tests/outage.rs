@@ -281,3 +281,80 @@ async fn a_dead_peer_is_unreachable_within_two_seconds() {
         "{again:#}"
     );
 }
+
+/// Wall time is ahead by as many seconds as the file `$FAKE_CLOCK` says.
+const FAKE_CLOCK: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    static int (*real)(clockid_t, struct timespec *);
+    if (!real) real = dlsym(RTLD_NEXT, "clock_gettime");
+    int result = real(clock, now);
+    const char *path = getenv("FAKE_CLOCK");
+    FILE *file = result == 0 && clock == CLOCK_REALTIME && path ? fopen(path, "r") : NULL;
+    long ahead = 0;
+    if (file) {
+        if (fscanf(file, "%ld", &ahead) == 1) now->tv_sec += ahead;
+        fclose(file);
+    }
+    return result;
+}
+"#;
+
+/// Builds it; an error says what is missing here.
+fn fake_clock(folder: &std::path::Path) -> Result<String, String> {
+    let (source, library) = (folder.join("clock.c"), folder.join("clock.so"));
+    std::fs::write(&source, FAKE_CLOCK).unwrap();
+    let mut compile = std::process::Command::new("cc");
+    let ended = compile.args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).arg("-ldl").output();
+    let ended = ended.map_err(|error| format!("no C compiler: {error}"))?;
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    Ok(library.display().to_string())
+}
+
+async fn a_leader_whose_wall_clock_is_set(ahead_s: i64) {
+    let mut cluster = Cluster::start(Setup::default()).await;
+    let library = match fake_clock(cluster.root.path()) {
+        Ok(library) => library,
+        Err(why) => return eprintln!("left out, as no clock can be set here: {why}"),
+    };
+    let offset = |cluster: &Cluster, place: usize| cluster.root.path().join(format!("ahead-{place}"));
+    for place in 0..3 {
+        let file = offset(&cluster, place).display().to_string();
+        cluster.peers[place].variables = vec![("LD_PRELOAD", library.clone()), ("FAKE_CLOCK", file)];
+        cluster.peers[place].kill().await;
+        cluster.peers[place].spawn(&[]);
+        cluster.peers[place].ready().await;
+    }
+    cluster.all_ready().await;
+    let leader = cluster.leader().await;
+    std::fs::write(offset(&cluster, leader), ahead_s.to_string()).unwrap();
+    let set = Instant::now();
+    while cluster.leader().await == leader {
+        assert!(set.elapsed() < PATIENCE, "{}", cluster.peers[leader].log());
+        sleep(LOOK_AGAIN).await;
+    }
+    let took = set.elapsed();
+    eprintln!("another peer leads {took:?} after the leader's clock was set by {ahead_s} s");
+    assert!(took <= Duration::from_secs(5), "{took:?}");
+    let began = Instant::now();
+    let ids = accepted(&cluster.client(), submit("cpu_short", &["/bin/true"], 1)).await;
+    cluster.finish(&ids, PATIENCE).await;
+    assert!(began.elapsed() <= Duration::from_secs(5), "the task took {:?}", began.elapsed());
+    let seen = status(&cluster, (leader + 1) % 3);
+    assert_eq!(seen["alarms"].as_array().map(Vec::len), Some(0), "{seen:#}");
+    assert!(cluster.peers[leader].log().contains("wall clock was set"), "{}", cluster.peers[leader].log());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_wall_clock_is_set_ahead_hands_over() {
+    a_leader_whose_wall_clock_is_set(3_600).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_wall_clock_is_set_back_hands_over() {
+    a_leader_whose_wall_clock_is_set(-3_600).await;
+}

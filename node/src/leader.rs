@@ -114,10 +114,24 @@ impl Leader {
 
     /// What the operator should know of the leader's clock.
     pub fn alarms(&self) -> Vec<String> {
-        let message = |ahead| {
-            format!("the leader's wall clock runs {ahead} ms ahead of the cluster's time: set it right")
+        let core = self.core();
+        let cure = "set it right (chronyc makestep), or hand over: stint cluster transfer-leader";
+        let alarm = match (core.clock_step_ms(), core.ahead_ms()) {
+            (Some(step), _) => {
+                let (by, way) = (step.unsigned_abs() / 1_000, if step > 0 { "ahead" } else { "back" });
+                format!(
+                    "the leader's wall clock was set {by} s {way}, and no other peer took over yet: {cure}"
+                )
+            }
+            (None, Some(ahead)) => {
+                format!(
+                    "the leader's wall clock is {} s ahead of the cluster's time: {cure}",
+                    ahead.div_ceil(1_000)
+                )
+            }
+            (None, None) => return Vec::new(),
         };
-        self.core().ahead_ms().map(message).into_iter().collect()
+        vec![alarm]
     }
 
     /// Proposes until the node stops.
@@ -144,6 +158,20 @@ impl Leader {
                 let result = self.write(entry).await;
                 send_answers(self.with(|core, view| core.written(result, view)));
             }
+            if ticked {
+                self.hand_over_if_clock_was_set().await;
+            }
+        }
+    }
+
+    /// Another leader's clock is likely to be right. Meanwhile this one goes on.
+    async fn hand_over_if_clock_was_set(&self) {
+        if self.raft.status().voters.len() < 2 || !self.with(|core, view| core.hands_over(view)) {
+            return;
+        }
+        match self.raft.transfer_leadership(None, limits::HAND_OVER).await {
+            Ok(()) => tracing::info!("handed the lead over, as this machine's wall clock was set"),
+            Err(error) => tracing::warn!(%error, "could not hand the lead over"),
         }
     }
 

@@ -17,6 +17,55 @@ use crate::mutations::{Mutation, planted};
 pub struct Leadership {
     pub term: u64,
     pub lease_clock: LeaseClock,
+    pub wall_clock: WallClock,
+}
+
+/// Whether this machine's wall clock was set while it leads: the cluster's time goes with the leader's. Another leader has
+/// a clock of its own, and begins with it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WallClock {
+    /// Wall and boot clock of one moment before it was set.
+    base: Option<(TimeMs, BootMs)>,
+    /// By how much it was set, in milliseconds, ahead or (negative) behind; 0: it was not.
+    stepped_ms: i64,
+    /// When this leader last tried to hand over for it.
+    tried: Option<BootMs>,
+}
+
+impl WallClock {
+    /// The two clocks at one moment.
+    pub fn look(&mut self, wall: TimeMs, now: BootMs) {
+        let Some((wall_then, boot_then)) = self.base else {
+            self.base = Some((wall, now));
+            return;
+        };
+        let expected = wall_then.plus(now.since(boot_then));
+        let step = wall.0 as i64 - expected.0 as i64;
+        if step.unsigned_abs() > limits::CLOCK_STEP_MS {
+            if self.stepped_ms == 0 {
+                tracing::error!(step_ms = step, "the leader's wall clock was set: it hands over");
+            }
+            self.stepped_ms = step;
+        } else {
+            // It was slewed, or set right again.
+            (self.base, self.stepped_ms) = (Some((wall, now)), 0);
+        }
+    }
+
+    /// By how much it was set, if it was: ahead, or (negative) behind.
+    pub fn stepped_ms(&self) -> Option<i64> {
+        Some(self.stepped_ms).filter(|step| *step != 0)
+    }
+
+    /// Whether to hand over now: each true is one try.
+    pub fn hands_over(&mut self, now: BootMs) -> bool {
+        let due = self.tried.is_none_or(|at| now.since(at) >= limits::HAND_OVER_PAUSE_MS);
+        let hands_over = self.stepped_ms != 0 && due;
+        if hands_over {
+            self.tried = Some(now);
+        }
+        hands_over
+    }
 }
 
 /// Where a peer stands: by its own account, and in its log.
@@ -61,7 +110,7 @@ impl Leadership {
             let kept = leadership.take().filter(|_| planted(Mutation::OldReceiptTimes));
             let lease_clock = kept
                 .map_or_else(|| LeaseClock::new(view.now, view.state.time()), |earlier| earlier.lease_clock);
-            *leadership = Some(Leadership { term: at.term, lease_clock });
+            *leadership = Some(Leadership { term: at.term, lease_clock, wall_clock: WallClock::default() });
         }
         leadership.as_mut()
     }
@@ -103,7 +152,7 @@ pub struct NextEntry {
     pub entry: LogEntry,
     /// Leases it ends because they ran out.
     pub expired: usize,
-    /// How far the wall clock is ahead of what an entry may be stamped with; then nothing is planned.
+    /// How far the wall clock is ahead of what an entry may be stamped with.
     pub ahead_ms: Option<u64>,
 }
 
@@ -151,7 +200,8 @@ impl EntryBuilder {
         let due = state.next_due().is_some_and(|due| due <= stamp);
         let seen = PlanBasis { index, reachable };
         let changed = self.planned.as_ref() != Some(&seen) && !planted(Mutation::PlanOnChangesOnly);
-        if ahead_ms.is_none() && (due || !commands.is_empty() || changed) {
+        // Also while the clock is ahead: what fits a node starts whatever the time is.
+        if due || !commands.is_empty() || changed {
             // Without a command, and with nothing that becomes due, the state stays as it is.
             let planned = if commands.is_empty() && !due {
                 self.plan_on(state, &seen.reachable)
@@ -218,8 +268,11 @@ fn stamp(state: &State, wall: TimeMs, range: StampRange) -> (TimeMs, Option<u64>
 
 #[cfg(test)]
 mod tests {
-    use stint_protocol::{Class, ClassRules, SharedSpec, TaskId, TaskSpec, Tenant};
-    use stint_scheduler::{Settings, Submit};
+    use stint_protocol::{
+        Class, ClassRules, Incarnation, NodeOffer, Nonce, Resources, Runtime, SharedSpec, TaskId, TaskSpec,
+        Tenant, version,
+    };
+    use stint_scheduler::{Admit, RegisterNode, Settings, Submit};
 
     use super::*;
 
@@ -244,6 +297,26 @@ mod tests {
         state
     }
 
+    /// The same, with a node that has room for it.
+    fn one_fits() -> (State, NodeId) {
+        let mut state = one_waits(TimeMs(1_000_000));
+        let (name, address, node) = ("a".into(), "a:1".into(), NodeId(1));
+        let admit = Admit { disk: [1; 16], name, address, token: None, speaks: version::CURRENT };
+        let offer = NodeOffer {
+            resources: Resources { cpu_milli: 4_000, memory_bytes: 8 << 30 },
+            runtimes: vec![Runtime::Process],
+            classes: vec![Class::CpuShort],
+            slots: 4,
+            ..NodeOffer::default()
+        };
+        let (incarnation, nonce, problems) = (Incarnation(1), Nonce(1), vec![]);
+        let register = RegisterNode { node, incarnation, nonce, offer, problems };
+        for command in [Command::Admit(admit), Command::RegisterNode(register)] {
+            apply(&mut state, StampedCommand { now: TimeMs(1_000_000), command }).unwrap();
+        }
+        (state, node)
+    }
+
     /// What a leader proposes half a second after its last entry, when its wall clock shows `ahead_ms` more than it
     /// then showed.
     fn drafted(state: &State, ahead_ms: u64, tick: bool) -> NextEntry {
@@ -260,6 +333,40 @@ mod tests {
         assert!(draft.ahead_ms.is_some());
         assert!(matches!(draft.entry.commands[..], [Command::Tick]), "{:?}", draft.entry);
         assert!(draft.entry.now > waits.time(), "the cluster's time goes on");
+    }
+
+    #[test]
+    fn a_clock_that_was_set_is_told_from_one_that_is_slewed() {
+        let mut clock = WallClock::default();
+        let mut look = |wall: u64, boot: u64| {
+            clock.look(TimeMs(1_000_000 + wall), BootMs(boot));
+            (clock.stepped_ms(), clock.hands_over(BootMs(boot)))
+        };
+        assert_eq!(look(0, 0), (None, false));
+        assert_eq!(look(2_200, 200), (None, false), "two seconds of slewing");
+        assert_eq!(look(4_400, 400), (None, false), "and two more");
+        assert_eq!(look(3_604_600, 600), (Some(3_600_000), true), "an hour ahead");
+        assert_eq!(look(3_604_800, 800), (Some(3_600_000), false), "tried a moment ago");
+        let again = limits::HAND_OVER_PAUSE_MS + 600;
+        assert_eq!(look(3_604_000 + again, again), (Some(3_600_000), true));
+        assert_eq!(look(4_000 + again + 200, again + 200), (None, false), "set right again");
+    }
+
+    /// A leader behind whose back the clock was set goes on planning: what it may give out does not depend on the time.
+    #[test]
+    fn what_fits_a_node_starts_while_the_clock_is_ahead() {
+        let (state, node) = one_fits();
+        let mut lease_clock = LeaseClock::new(BootMs(0), state.time());
+        lease_clock.stamped(state.time(), BootMs(1_000));
+        lease_clock.heard(node, Nonce(1), BootMs(1_000));
+        let input = TickInput::read(&mut lease_clock, &state, BootMs(1_500), true);
+        let wall = state.time().plus(3_600_000);
+        let draft = EntryBuilder::default().build(&state, 1, input, wall, Vec::new());
+        assert!(draft.ahead_ms.is_some());
+        let placed =
+            |command: &Command| matches!(command, Command::CommitPlan(plan) if !plan.assignments.is_empty());
+        assert!(draft.entry.commands.iter().any(placed), "{:?}", draft.entry);
+        assert_eq!(draft.entry.now, state.time().plus(500 + limits::TIME_JUMP_MS), "time does not jump");
     }
 
     #[test]

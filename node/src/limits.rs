@@ -123,6 +123,13 @@ pub const END_BYTES_PER_REPORT: usize = 256 * 1024;
 pub const LAUNCHES_PER_ORDERS: usize = 512;
 /// Voters of a cluster at most; further peers join as learners.
 pub const VOTERS: usize = 7;
+/// A wall clock that goes otherwise than boot time by more than this between two looks was set: twice what an entry may
+/// carry time ahead, and more than a leap second.
+pub const CLOCK_STEP_MS: u64 = 2_000;
+/// How long a leader waits until another one leads: an election.
+pub const HAND_OVER: Duration = Duration::from_secs(1);
+/// Pause before a leader whose wall clock was set tries again to hand over, in milliseconds.
+pub const HAND_OVER_PAUSE_MS: u64 = 5_000;
 /// State time may run ahead of elapsed boot time by this much an entry, in milliseconds
 /// (docs/internals/leases.md#cluster-time).
 pub const TIME_JUMP_MS: u64 = 1_000;

@@ -265,7 +265,8 @@ mod tests {
     }
 
     fn orders(state: &State, report: &Report) -> Orders {
-        let mut leadership = Leadership { term: 1, lease_clock: LeaseClock::new(BootMs(0), TimeMs(0)) };
+        let lease_clock = LeaseClock::new(BootMs(0), TimeMs(0));
+        let mut leadership = Leadership { term: 1, lease_clock, wall_clock: Default::default() };
         make(state, &mut leadership, (BootMs(20), BootMs(20)), report, Vec::new())
     }
 

@@ -106,7 +106,7 @@ impl<M: StateMachine> Raft<M> {
             Some(to) if status.voters.contains_key(&to) => to,
             Some(to) => return Err(MembershipError::UnknownPeer(to)),
             None => successor(&status)
-                .ok_or_else(|| MembershipError::Refused("there is no other voter".into()))?,
+                .ok_or_else(|| MembershipError::Refused("no other voter is in contact".into()))?,
         };
         let triggered = self.seeded(self.0.core.trigger().transfer_leader(to)).await;
         triggered.map_err(|_| MembershipError::Stopped)?;
@@ -184,9 +184,10 @@ impl<M: StateMachine> Raft<M> {
     }
 }
 
-/// The voter that is least behind, and of equals the one with the lowest number.
+/// The voter that is least behind, of those that were heard lately, and of equals the one with the lowest number.
 fn successor(status: &Status) -> Option<PeerId> {
-    let others = status.voters.keys().filter(|id| **id != status.id);
+    let heard = |id: &PeerId| status.contacts.get(id).is_some_and(|age| *age < status.lease * 2);
+    let others = status.voters.keys().filter(|id| **id != status.id && heard(id));
     others.min_by_key(|id| status.lag.get(*id).copied().flatten().unwrap_or(u64::MAX)).copied()
 }
 

@@ -71,8 +71,11 @@ impl Peers {
             for index in self.in_order() {
                 let peer = &self.peers[index];
                 let start = Instant::now();
-                let leaderless = outdated.is_some() || tried.values().any(|tried| tried.leaderless);
-                let most = if leaderless { limits::ASK_ANOTHER } else { operation.try_timeout };
+                let most = match () {
+                    () if outdated.is_some() => limits::ASK_ANOTHER,
+                    () if tried.values().any(|tried| tried.leaderless) => limits::ASK_ANOTHER_TO_WRITE,
+                    () => operation.try_timeout,
+                };
                 let until = give_up.min(start + most.min(operation.try_timeout));
                 let sent = send(peer.stub.clone(), Request::new(request.clone()));
                 match timeout_at(until, sent).await {

@@ -10,8 +10,10 @@ pub const TRY_TIMEOUT: Duration = Duration::from_secs(10);
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Passes over all addresses while a peer answers "not now": with the waits below about 6 s, more than a failover takes.
 pub const ROUNDS: u32 = 7;
-/// One try at another address once a peer said that it has no leader: a peer that has one answers sooner.
+/// One try at another address once a peer answered from its own copy: a peer with a leader answers sooner.
 pub const ASK_ANOTHER: Duration = Duration::from_millis(400);
+/// The same once a peer refused for want of a leader: another one may take as long as a slow commit.
+pub const ASK_ANOTHER_TO_WRITE: Duration = Duration::from_secs(3);
 /// Passes when no address could be reached at all: nobody is there, so say so soon (0.3 s).
 pub const ROUNDS_WITHOUT_CONTACT: u32 = 3;
 /// First wait between two passes; it doubles each time.

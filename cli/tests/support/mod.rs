@@ -30,6 +30,8 @@ pub struct Peer {
     pub dir: PathBuf,
     pub http: u16,
     process: Option<Child>,
+    /// Variables that its process gets, from its next start on.
+    pub variables: Vec<(&'static str, String)>,
     /// Namespaces of its own, where the test wants them.
     pub place: Option<Place>,
 }
@@ -107,7 +109,14 @@ impl Cluster {
             let text = config(&setup, index, &name, &dir, &address, https[index]);
             std::fs::write(dir.join("stint.toml"), text).unwrap();
             addresses.push(address);
-            cluster.peers.push(Peer { name, dir, http: https[index], process: None, place });
+            cluster.peers.push(Peer {
+                name,
+                dir,
+                http: https[index],
+                process: None,
+                variables: Vec::new(),
+                place,
+            });
         }
         cluster.peers[0].spawn(&["--bootstrap"]);
         cluster.peers[0].ready().await;
@@ -217,6 +226,7 @@ impl Peer {
             .arg("--config")
             .arg(self.dir.join("stint.toml"))
             .args(arguments)
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)

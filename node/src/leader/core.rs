@@ -79,7 +79,7 @@ impl<W> UnbuiltEntry<W> {
     /// Drafts the entry, on the state that the turn saw and the index up to which it was applied.
     pub fn draft(mut self, state: &State, index: u64, wall: TimeMs) -> BuiltEntry<W> {
         let draft = self.builder.build(state, index, self.input, wall, self.commands);
-        BuiltEntry { builder: self.builder, draft, waiting: self.waiting, now: self.now }
+        BuiltEntry { builder: self.builder, draft, waiting: self.waiting, now: self.now, wall }
     }
 }
 
@@ -89,6 +89,7 @@ pub struct BuiltEntry<W> {
     draft: NextEntry,
     waiting: Vec<Waiting<W>>,
     now: BootMs,
+    wall: TimeMs,
 }
 
 /// The entry that is being written.
@@ -181,12 +182,16 @@ impl<W> LeaderCore<W> {
 
     /// Takes the draft back: the entry to write now, unless there is nothing to write.
     pub fn built(&mut self, drafted: BuiltEntry<W>) -> Option<LogEntry> {
-        let BuiltEntry { builder, draft: NextEntry { entry, expired, ahead_ms }, waiting, now } = drafted;
+        let BuiltEntry { builder, draft, waiting, now, wall } = drafted;
+        let NextEntry { entry, expired, ahead_ms } = draft;
         if !matches!(self.stage, EntryStage::Drafting) {
             return None;
         }
         self.builder = builder;
         self.note_ahead(ahead_ms);
+        if let Some(leadership) = &mut self.leadership {
+            leadership.wall_clock.look(wall, now);
+        }
         if expired > 0 {
             tracing::warn!(count = expired, "leases ran out");
         }
@@ -231,7 +236,7 @@ impl<W> LeaderCore<W> {
 
     /// For simulators: a waiting task that fits on a node although this leader just planned, and has nothing to write.
     pub fn overlooked(&mut self, view: &PeerView<'_>) -> Option<(TaskId, NodeId)> {
-        if !matches!(self.stage, EntryStage::Resting) || self.ahead_ms.is_some() {
+        if !matches!(self.stage, EntryStage::Resting) {
             return None;
         }
         let reachable = self.leadership(view)?.lease_clock.reachable(view.now);
@@ -270,9 +275,19 @@ impl<W> LeaderCore<W> {
         self.ahead_ms
     }
 
+    /// By how much the wall clock was set since this peer leads, if it was: ahead, or (negative) behind.
+    pub fn clock_step_ms(&self) -> Option<i64> {
+        self.leadership.as_ref().and_then(|leadership| leadership.wall_clock.stepped_ms())
+    }
+
+    /// Whether this leader should hand over now, as its wall clock was set: each true is one try.
+    pub fn hands_over(&mut self, view: &PeerView<'_>) -> bool {
+        self.leadership(view).is_some_and(|leadership| leadership.wall_clock.hands_over(view.now))
+    }
+
     fn note_ahead(&mut self, ahead_ms: Option<u64>) {
         if let Some(ahead) = ahead_ms.filter(|_| self.ahead_ms.is_none()) {
-            tracing::error!(ahead_ms = ahead, "the leader's wall clock jumped ahead; not planning");
+            tracing::error!(ahead_ms = ahead, "the leader's wall clock is ahead of the cluster's time");
         }
         self.ahead_ms = ahead_ms;
     }

@@ -335,6 +335,30 @@ fn the_alarm_ends_when_the_wall_clock_is_right_again() {
 }
 
 #[test]
+fn a_leader_whose_clock_was_set_hands_over_and_its_successor_does_not() {
+    for step in [3_600_000_i64, -3_600_000] {
+        let mut peer = Peer::leading();
+        peer.wall = TimeMs(1_790_000_000_000);
+        peer.turn(true);
+        peer.later(200);
+        peer.turn(true);
+        assert!(!peer.on(|core, view| core.hands_over(view)));
+        peer.wall = TimeMs(peer.wall.0.saturating_add_signed(step));
+        peer.later(200);
+        peer.turn(true);
+        assert!(peer.core.clock_step_ms().is_some());
+        assert!(peer.on(|core, view| core.hands_over(view)));
+        assert!(!peer.on(|core, view| core.hands_over(view)), "one try at a time");
+        // The clock of the next leader is what it is: it was not set in its term.
+        peer.standing = RaftRole { leads: true, term: 4, applied_term: 4 };
+        peer.turn(true);
+        peer.later(limits::HAND_OVER_PAUSE_MS);
+        peer.turn(true);
+        assert!(!peer.on(|core, view| core.hands_over(view)));
+    }
+}
+
+#[test]
 fn a_lease_that_ran_out_is_taken_back_at_a_tick() {
     let mut peer = Peer::leading();
     assert!(peer.turn(true).1.is_none(), "the lease is counted from now");
