@@ -282,6 +282,42 @@ async fn a_dead_peer_is_unreachable_within_two_seconds() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removal_that_would_stop_the_cluster_is_refused_and_a_removed_peer_ends() {
+    let mut cluster = Cluster::start(Setup::default()).await;
+    let leader = cluster.leader().await;
+    let (away, there) = ((leader + 1) % 3, (leader + 2) % 3);
+    let name = |cluster: &Cluster, place: usize| cluster.peers[place].name.clone();
+    let (away_name, there_name) = (name(&cluster, away), name(&cluster, there));
+    cluster.peers[away].kill().await;
+    let until = Instant::now() + PATIENCE;
+    while state_of(&status(&cluster, leader), &away_name) != "unreachable" {
+        assert!(Instant::now() < until, "{away_name} does not get unreachable");
+    }
+    let (code, _, err) = stint_at(&cluster, leader, &["node", "remove", &there_name]);
+    assert_eq!(code, 1, "{err}");
+    assert!(err.contains("no majority") && err.contains(&away_name) && err.contains("--force"), "{err}");
+    // The one that is away may go. It hears of that when it is back.
+    let (code, _, err) = stint_at(&cluster, leader, &["node", "remove", &away_name]);
+    assert_eq!(code, 0, "{err}");
+    cluster.peers[away].spawn(&[]);
+    let ended = cluster.peers[away].exit().await;
+    assert_eq!(ended.code(), Some(1), "{}", cluster.peers[away].log());
+    assert!(cluster.peers[away].log().contains("removed from its cluster"), "{}", cluster.peers[away].log());
+    // So may one that runs: the one that is left is a majority of itself.
+    let (code, _, err) = stint_at(&cluster, leader, &["node", "remove", &there_name]);
+    assert_eq!(code, 0, "a cluster of one is left: {err}");
+    let ended = cluster.peers[there].exit().await;
+    assert_eq!(ended.code(), Some(1), "{}", cluster.peers[there].log());
+    assert!(
+        cluster.peers[there].log().contains("removed from its cluster"),
+        "{}",
+        cluster.peers[there].log()
+    );
+    let (code, _, err) = stint_at(&cluster, leader, &["submit", "--", "/bin/true"]);
+    assert_eq!(code, 0, "{err}");
+}
+
 /// Wall time is ahead by as many seconds as the file `$FAKE_CLOCK` says.
 const FAKE_CLOCK: &str = r#"
 #define _GNU_SOURCE

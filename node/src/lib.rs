@@ -26,6 +26,7 @@ pub mod orders;
 pub mod outage;
 pub mod peers;
 pub mod pki;
+mod removed;
 pub mod reports;
 pub mod requests;
 pub mod service;

@@ -30,6 +30,10 @@ pub const READ_PATIENCE: Duration = Duration::from_millis(750);
 pub const READ_WAIT: Duration = Duration::from_millis(900);
 /// How long beyond an election no leader may be there, and no majority, before writes are refused.
 pub const WRITE_PATIENCE: Duration = Duration::from_millis(900);
+/// How long no leader may be there before a peer asks the others whether it is still a member.
+pub const LONELY: Duration = Duration::from_secs(3);
+/// How often a peer looks whether it is still a member.
+pub const REMOVED_LOOK: Duration = Duration::from_secs(1);
 /// How often a request that waits looks whether there is a leader.
 pub const OUTAGE_LOOK: Duration = Duration::from_millis(50);
 /// How long an answer from a peer's own copy waits for what another node keeps.

@@ -33,6 +33,7 @@ use crate::limits;
 use crate::node::Node;
 use crate::peers;
 use crate::pki::{self, Authority};
+use crate::removed::removed;
 
 /// How long a leader may take to hand over before it stops all the same.
 const HAND_OVER: Duration = Duration::from_secs(2);
@@ -88,6 +89,12 @@ pub enum NodeError {
     Membership(String),
     #[error("this peer stops: {0}")]
     Outgrown(VersionTooOld),
+    #[error(
+        "this peer was removed from its cluster (stint node remove), so it ends: to join again, empty {} and start with \
+         --join ADDRESS --token TOKEN",
+        .0.display()
+    )]
+    Removed(PathBuf),
     #[error("the log failed, so this peer stops (it never retries a failed write): {0}")]
     LogFailed(String),
 }
@@ -129,15 +136,24 @@ pub async fn serve(
         // Whoever started this peer may not care.
         let _ = ready.send(peer);
     }
-    let failed = tokio::select! {
-        _ = stop.wait_for(|stopped| *stopped) => None,
-        why = node.raft.fatal() => Some(why),
+    let end = tokio::select! {
+        _ = stop.wait_for(|stopped| *stopped) => End::Asked,
+        why = node.raft.fatal() => End::Failed(why),
+        () = removed(node.clone(), advertise.clone()) => End::Removed,
     };
     executing.closing.store(true, SeqCst);
-    let Some(why) = failed else {
-        hand_over(&node).await;
-        stop_node(&node, executing.host, tasks).await;
-        return Ok(());
+    let why = match end {
+        End::Asked => {
+            hand_over(&node).await;
+            stop_node(&node, executing.host, tasks).await;
+            return Ok(());
+        }
+        End::Removed => {
+            tracing::error!("this peer was removed from its cluster, so it ends");
+            stop_node(&node, executing.host, tasks).await;
+            return Err(NodeError::Removed(dir.path.clone()));
+        }
+        End::Failed(why) => why,
     };
     // At once: what comes next may take its time on a disk that fails.
     tracing::error!(error = %why, "this peer stops at once; its attempts go on until their leases end");
@@ -145,6 +161,13 @@ pub async fn serve(
         tracing::warn!("stopping took too long and is cut short");
     }
     Err(node.applied.outgrown().map_or(NodeError::LogFailed(why), NodeError::Outgrown))
+}
+
+/// Why a peer ends.
+enum End {
+    Asked,
+    Removed,
+    Failed(String),
 }
 
 /// Ends everything that runs in this process; attempts go on under the watchdog.

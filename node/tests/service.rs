@@ -190,11 +190,11 @@ async fn who_may_only_read_changes_nothing() {
     assert!(is_refused(register(service, reader).await));
     assert!(is_refused(service.delete_image(reader, &team(), "web").await));
     assert!(is_refused(service.set_node_mode(reader, "a", NodeMode::Cordoned, None).await));
-    assert!(is_refused(service.remove_node(reader, "a").await));
+    assert!(is_refused(service.remove_node(reader, "a", false).await));
     assert!(is_refused(service.create_join_token(reader, None).await));
     assert!(is_refused(service.transfer_leader(reader, None).await));
     assert!(is_refused(service.update_settings(reader, update("placement", "bin_pack")).await));
-    let refusal = service.remove_node(reader, "a").await.unwrap_err().to_string();
+    let refusal = service.remove_node(reader, "a", false).await.unwrap_err().to_string();
     let expected =
         "removing a node takes the role admin, and yours is read: ask an administrator of the cluster";
     assert_eq!(refusal, expected);
@@ -214,7 +214,7 @@ async fn an_operator_moves_work_and_an_administrator_decides_who_belongs() {
     let node = service.set_node_mode(operator, "a", NodeMode::Cordoned, None).await.unwrap();
     assert_eq!(node.name, "a");
     assert!(is_refused(service.create_join_token(operator, None).await));
-    assert!(is_refused(service.remove_node(operator, "a").await));
+    assert!(is_refused(service.remove_node(operator, "a", false).await));
     let made = service.create_join_token(&administrator(), None).await.unwrap();
     assert!(made.token.to_string().starts_with("stint1-"));
     world.stop().await;

@@ -32,8 +32,8 @@ pub enum NodeCommand {
     Cordon(Named),
     /// Give it tasks again
     Resume(Named),
-    /// Take it out of the cluster for good
-    Remove(Named),
+    /// Take it out of the cluster for good; its process ends
+    Remove(RemoveArgs),
 }
 
 #[derive(Args, Debug)]
@@ -43,6 +43,15 @@ pub struct DrainArgs {
     /// Stop what still runs after this long, such as 10m; it goes on elsewhere. 0s: at once [default: let it end]
     #[arg(long, value_name = "DURATION", value_parser = milliseconds)]
     pub deadline: Option<u64>,
+}
+
+#[derive(Args, Debug)]
+pub struct RemoveArgs {
+    #[command(flatten)]
+    pub named: Named,
+    /// Also when no majority is left after it, or files are lost that no other node has
+    #[arg(long)]
+    pub force: bool,
 }
 
 #[derive(Args, Debug)]
@@ -63,7 +72,7 @@ pub fn run(global: &Global, args: NodeArgs) -> Done {
         }
         Some(NodeCommand::Cordon(named)) => with_client(global, |c| set_mode(c, named.node, "cordon", None)),
         Some(NodeCommand::Resume(named)) => with_client(global, |c| set_mode(c, named.node, "ready", None)),
-        Some(NodeCommand::Remove(named)) => with_client(global, |c| remove(c, named.node)),
+        Some(NodeCommand::Remove(args)) => with_client(global, |c| remove(c, args)),
     }
 }
 
@@ -80,8 +89,9 @@ async fn set_mode(context: Context, node: String, mode: &str, within_ms: Option<
     Ok(0)
 }
 
-async fn remove(context: Context, node: String) -> Done {
-    context.client.remove_node(v1::RemoveNodeRequest { node: node.clone() }).await?;
+async fn remove(context: Context, args: RemoveArgs) -> Done {
+    let (node, force) = (args.named.node, args.force);
+    context.client.remove_node(v1::RemoveNodeRequest { node: node.clone(), force }).await?;
     let document = NodeRemoved { removed: node.clone() };
     context.output.show_text(&document, [node.clone()], || format!("{node} removed\n"))?;
     Ok(0)

@@ -177,7 +177,7 @@ impl Stint for NativeApi {
     async fn remove_node(&self, request: Request<v1::RemoveNodeRequest>) -> Answer<v1::RemoveNodeReply> {
         let (caller, request) = caller::take(request)?;
         let asked = self.asked();
-        let removed = asked.0.remove_node(&caller, &request.node).await;
+        let removed = asked.0.remove_node(&caller, &request.node, request.force).await;
         asked.answer(removed.map(|()| v1::RemoveNodeReply {}))
     }
 

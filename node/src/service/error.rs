@@ -89,6 +89,9 @@ pub enum ServiceError {
     #[error("the task is not finished: its outputs are kept at its end")]
     NotFinished,
 
+    #[error("{costs}; --force removes it all the same")]
+    RemovalCosts { costs: String },
+
     // Bytes.
     #[error("{most} images are on their way to this peer: retry in a moment", most = own::UPLOADS)]
     UploadsFull,

@@ -28,6 +28,16 @@ pub(super) struct ClusterView {
     pub can_lose: Option<u32>,
 }
 
+impl ClusterView {
+    /// Whether a peer gave a sign of life lately, as far as anybody tells.
+    pub fn is_there(&self, peer: NodeId) -> bool {
+        let heard = |contacts: &BTreeMap<NodeId, Duration>| {
+            contacts.get(&peer).is_some_and(|age| !outage::is_silent(*age))
+        };
+        self.leader == Some(peer) || self.contacts.as_ref().is_none_or(heard)
+    }
+}
+
 /// How long an answer waits for a leader.
 #[derive(Clone, Copy)]
 enum Patience {

@@ -4,6 +4,7 @@ use stint_protocol::{NodeId, api};
 use stint_scheduler::{NodeMode, State};
 
 use super::access::{Operation, allow};
+use super::freshness::ClusterView;
 use super::{Principal, Service, ServiceError, documents};
 use crate::wire::Request;
 
@@ -36,12 +37,46 @@ impl Service {
         Ok(documents::node(found, &self.node.raft.status(), &view, caller))
     }
 
-    /// Takes a node out of the cluster for good.
-    pub async fn remove_node(&self, caller: &Principal, node: &str) -> Result<(), ServiceError> {
+    /// Takes a node out of the cluster for good. Refused, unless `force`, where no majority would be left, or bytes that
+    /// are nowhere else would be lost. A node that holds leases is never removed.
+    pub async fn remove_node(&self, caller: &Principal, node: &str, force: bool) -> Result<(), ServiceError> {
         allow(caller, Operation::RemoveNode)?;
-        let node = find_node(&self.read().await?, node)?;
+        let view = self.cluster_view().await?;
+        let node = find_node(&view.state, node)?;
+        let costs = self.costs_of_removal(&view, node);
+        if !force && !costs.is_empty() {
+            return Err(ServiceError::RemovalCosts { costs: costs.join("; ") });
+        }
         self.ask(Request::RemoveNode(node)).await?;
         Ok(())
+    }
+}
+
+impl Service {
+    /// What the removal of a node would cost, and what to do instead.
+    fn costs_of_removal(&self, view: &ClusterView, node: NodeId) -> Vec<String> {
+        let voters: Vec<NodeId> = self.node.raft.status().voters.keys().map(|id| NodeId(*id)).collect();
+        let left: Vec<NodeId> = voters.iter().copied().filter(|voter| *voter != node).collect();
+        let there = left.iter().filter(|voter| view.is_there(**voter)).count();
+        let mut costs = Vec::new();
+        if left.len() < voters.len() && there < left.len() / 2 + 1 {
+            let silent = left.iter().filter(|voter| !view.is_there(**voter));
+            let names: Vec<String> =
+                silent.filter_map(|voter| view.state.node(*voter)).map(|node| node.name.clone()).collect();
+            let (left, names) = (left.len(), names.join(", "));
+            costs.push(format!(
+                "{there} of the {left} voters that are left would be there, which is no majority, and the cluster would \
+                 stop: start {names} first, or remove it"
+            ));
+        }
+        let only_there = view.state.blobs().filter(|(_, record)| record.holders.iter().eq([&node])).count();
+        if only_there > 0 {
+            costs.push(format!(
+                "{only_there} images or kept files are on this node alone: wait until another one has a copy \
+                 (stint image show)"
+            ));
+        }
+        costs
     }
 }
 

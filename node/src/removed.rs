@@ -1,0 +1,60 @@
+//! Whether the cluster took this peer out. Then it is of no use any more: it would only ask for votes that nobody gives.
+
+use std::sync::Arc;
+
+use stint_protocol::NodeId;
+use tokio::time::sleep;
+
+use crate::limits;
+use crate::node::Node;
+use crate::outage::Outage;
+use crate::peers::PeerAddress;
+use crate::wire::{CallKind, ForwardAnswer, RefusalCode, Request, decode, encode};
+
+/// Returns when this peer, which is reached at `address`, is no member any more: its own state says so, or the leader does
+/// after it was away.
+pub async fn removed(node: Arc<Node>, address: String) {
+    let mut was_member = false;
+    loop {
+        let is_member = node.applied.view().state.node(node.id).is_some();
+        if was_member && !is_member {
+            return;
+        }
+        was_member |= is_member;
+        let outage = Outage::seen(&node.raft.status());
+        let lonely = outage.is_some_and(|outage| outage.leaderless >= limits::LONELY);
+        if lonely && is_unknown(&node, &address).await {
+            return;
+        }
+        sleep(limits::REMOVED_LOOK).await;
+    }
+}
+
+/// Whether a leader among those that were members says that it does not know this peer.
+async fn is_unknown(node: &Node, address: &str) -> bool {
+    let status = node.raft.status();
+    let members = status.voters.iter().chain(status.learners.iter()).filter(|(id, _)| **id != node.id.0);
+    let mut targets: Vec<PeerAddress> =
+        members.map(|(id, info)| PeerAddress::node(NodeId(*id), &info.addr)).collect();
+    // A peer that does not lead names the one that does; so far one look goes.
+    let most = targets.len() * 2;
+    let mut asked = 0;
+    while let Some(target) = targets.pop().filter(|_| asked < most) {
+        asked += 1;
+        // Changes nothing for a member.
+        let speaks = node.applied.speaks;
+        let request = Request::SetNodeAddress { node: node.id, address: address.to_owned(), speaks };
+        let answer =
+            node.peers.call(&target, CallKind::Forward, encode(&request), limits::FORWARD_DEADLINE).await;
+        let answer = answer.ok().and_then(|body| decode::<ForwardAnswer>(&body).ok());
+        match answer {
+            Some(ForwardAnswer::Refused(refusal)) => return refusal.code == RefusalCode::NotFound,
+            Some(ForwardAnswer::NotLeader(Some((id, address)))) if id != node.id => {
+                targets.push(PeerAddress::node(id, &address));
+            }
+            Some(ForwardAnswer::Reply(_)) => return false,
+            _ => {}
+        }
+    }
+    false
+}
