@@ -187,6 +187,10 @@ impl Requests {
 fn refusal(error: ServiceError) -> Refusal {
     match error {
         ServiceError::Refused(refusal) => refusal,
+        ServiceError::NoLeader { tried, .. } => {
+            let code = if tried { RefusalCode::Unknown } else { RefusalCode::Unavailable };
+            Refusal::new(code, error.to_string())
+        }
         other => Refusal::new(RefusalCode::Invalid, other.to_string()),
     }
 }
