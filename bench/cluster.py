@@ -217,7 +217,7 @@ def queue(args):
         begun = time.monotonic()
         subprocess.run(
             ["xargs", "-P4", "-d", "\n", "-I{}", "sh", "-c", script, "{}"],
-            input="\n".join(words(n) for n in range(submits)) + "\n", text=True, check=True, stdout=subprocess.DEVNULL,
+            input="\n".join(words(n) for n in range(submits)) + "\n", text=True, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )
         print(f"{submits * each:,} tasks of {submits:,} submits wait, accepted in {time.monotonic() - begun:.0f} s; largest peer {cluster.largest_mib():.0f} MiB")
         p50, p99 = latency(cluster, 100)
