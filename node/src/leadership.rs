@@ -201,7 +201,10 @@ impl EntryBuilder {
         let seen = PlanBasis { index, reachable };
         let changed = self.planned.as_ref() != Some(&seen) && !planted(Mutation::PlanOnChangesOnly);
         // Also while the clock is ahead: what fits a node starts whatever the time is.
-        if due || !commands.is_empty() || changed {
+        // When these faults were there, it did not.
+        let as_it_was = planted(Mutation::NeverCatchUp) || planted(Mutation::StampFromOldTerm);
+        let may_plan = ahead_ms.is_none() || !as_it_was;
+        if may_plan && (due || !commands.is_empty() || changed) {
             // Without a command, and with nothing that becomes due, the state stays as it is.
             let planned = if commands.is_empty() && !due {
                 self.plan_on(state, &seen.reachable)

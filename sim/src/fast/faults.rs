@@ -79,6 +79,28 @@ const SPLIT_KINDS: &[Begin] = &[
     links_unreliable::foul,
 ];
 
+/// Where an entry waits for longer than a file stays that nothing names.
+const STUCK_KINDS: &[Begin] = &[
+    disks::slow,
+    disks::slow,
+    disks::slow,
+    disks::file_lost,
+    links::isolate_leader,
+    links::split_with_leader,
+    leaders::replaced,
+];
+
+/// Where leases are lost sight of: one leader follows another.
+const TAKEOVER_KINDS: &[Begin] = &[
+    leaders::replaced,
+    leaders::replaced,
+    leaders::replaced_and_back,
+    processes::crash_leader,
+    node_silence::after_renewal,
+    node_silence::after_renewal,
+    links::isolate,
+];
+
 /// The schedule of a seed, and the faults of the world as a whole.
 pub struct FaultSchedule {
     rng: SeededRng,
@@ -117,6 +139,8 @@ impl World {
         let mut rng = self.trouble.rng.clone();
         let kinds = match (self.plant, self.shape.pace) {
             (Some(FastPlant::RenewWithoutQuorum), _) => SPLIT_KINDS,
+            (Some(FastPlant::RenewUnseen), _) => TAKEOVER_KINDS,
+            (Some(plant), _) if plant.is_of_sweeps() => STUCK_KINDS,
             (_, Pace::Long) => LONG_KINDS,
             _ => KINDS,
         };

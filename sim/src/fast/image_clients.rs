@@ -50,7 +50,7 @@ impl ImageClients {
             disks: vec![BTreeMap::new(); peers],
             found: vec![Vec::new(); peers],
             rounds: vec![0; peers],
-            sweep_after_ms: rng.between(3_500, 9_000),
+            sweep_after_ms: rng.between(shape.files_stay_ms.0, shape.files_stay_ms.1),
             next_image: 0,
             rng,
         }

@@ -108,6 +108,13 @@ impl FastPlant {
         }
     }
 
+    /// Whether it lies in how files are swept. These show when an entry takes longer than files stay, so files stay for
+    /// less long with them, and there are images in every seed.
+    pub fn is_of_sweeps(self) -> bool {
+        use FastPlant::*;
+        matches!(self, SweepWithoutEntry | SweepFoundTwice | SweepAskedFor)
+    }
+
     /// Whether it lies in the product's own code, which only a build with the feature `mutations` can change.
     pub fn needs_feature(self) -> bool {
         use FastPlant::*;

@@ -24,6 +24,8 @@ pub struct Shape {
     pub pace: Pace,
     /// Whether images are registered and used.
     pub images: bool,
+    /// How long a file stays that nothing names, in milliseconds: least and most.
+    pub files_stay_ms: (u64, u64),
 }
 
 /// How fast things go in a seed.
@@ -74,7 +76,7 @@ impl Shape {
         let most_gpus = most_gpus.unwrap_or(0).clamp(1, 2) as u32;
         let settings = settings(pace, &mut rng);
         let images = rng.one_in(2);
-        Self { settings, machine_of, clocks, offers, most_gpus, pace, images }
+        Self { settings, machine_of, clocks, offers, most_gpus, pace, images, files_stay_ms: (3_500, 9_000) }
     }
 
     pub fn peers(&self) -> usize {

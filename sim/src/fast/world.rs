@@ -58,7 +58,10 @@ pub struct World {
 
 impl World {
     pub fn new(seed: u64, plant: Option<FastPlant>, keep_text: bool) -> Self {
-        let shape = Shape::drawn(seed, plant.and_then(FastPlant::pace));
+        let mut shape = Shape::drawn(seed, plant.and_then(FastPlant::pace));
+        if plant.is_some_and(FastPlant::is_of_sweeps) {
+            (shape.images, shape.files_stay_ms) = (true, (900, 1_800));
+        }
         let clocks = shape.clocks.clone();
         let log = Log::new(founding(&shape, &clocks[0]));
         let host = |peer| {
