@@ -200,10 +200,10 @@ impl EntryBuilder {
         let due = state.next_due().is_some_and(|due| due <= stamp);
         let seen = PlanBasis { index, reachable };
         let changed = self.planned.as_ref() != Some(&seen) && !planted(Mutation::PlanOnChangesOnly);
-        // Also while the clock is ahead: what fits a node starts whatever the time is.
-        // When these faults were there, it did not.
-        let as_it_was = planted(Mutation::NeverCatchUp) || planted(Mutation::StampFromOldTerm);
-        let may_plan = ahead_ms.is_none() || !as_it_was;
+        // Also while the clock is ahead: what fits a node starts whatever the time is. These two faults need a leader that
+        // waits then, as it once did.
+        let waits = planted(Mutation::NeverCatchUp) || planted(Mutation::StampFromOldTerm);
+        let may_plan = ahead_ms.is_none() || !waits;
         if may_plan && (due || !commands.is_empty() || changed) {
             // Without a command, and with nothing that becomes due, the state stays as it is.
             let planned = if commands.is_empty() && !due {

@@ -100,8 +100,9 @@ pub const FAILED_STARTS_OF_A_NODE: u32 = 3;
 /// Tenants for which a node fails to start tasks with a runtime before all others get none with it either: then it is not their
 /// tasks' fault.
 pub const HELD_TENANTS: usize = 2;
-/// Pairs of runtime and tenant of which a node's failed starts are remembered; the oldest one is forgotten for a new one.
-pub const HOLDS_OF_A_NODE: usize = 64;
+/// Pairs of runtime and tenant of which a node's failed starts are remembered; the oldest one is forgotten for a new one. Each
+/// has a message of `MESSAGE_BYTES` at most, and a node's record is copied with each lease there.
+pub const HOLDS_OF_A_NODE: usize = 16;
 /// How long it then gets none, in milliseconds; doubled each time a try fails again, up to the second number.
 pub const NODE_HOLD_MS: (u64, u64) = (5_000, 300_000);
 /// The clocks of two machines drift apart by at most this part of the elapsed time

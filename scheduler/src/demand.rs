@@ -9,7 +9,7 @@ use stint_protocol::{Class, GpuRequest, ImageKind, Resources, Runtime, TaskLimit
 
 /// A demand; equal ones compare equal, whichever submit they came with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Demand(Arc<DemandFields>);
+pub(crate) struct Demand(Arc<DemandFields>);
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct DemandFields {

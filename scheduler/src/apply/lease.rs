@@ -173,7 +173,8 @@ impl Verdict {
         Self {
             loss_counts: elsewhere && held_ms <= limits::LOST_SOON_MS + waited_ms,
             losses_forgotten: held_ms >= limits::LOSSES_FORGOTTEN_MS,
-            files_are_nowhere: files_are_nowhere(state, task, leased),
+            // Looks at every node: only when it matters.
+            files_are_nowhere: end.kind == EndKind::FilesMissing && files_are_nowhere(state, task, leased),
         }
     }
 }
@@ -244,8 +245,7 @@ fn decide(
         EndKind::StartFailed | EndKind::FilesMissing => {
             task.fields.failed_starts += 1;
             let count = task.fields.failed_starts;
-            let nowhere = outcome.kind == EndKind::FilesMissing && verdict.files_are_nowhere;
-            let again = count < limits::FAILED_STARTS && !nowhere;
+            let again = count < limits::FAILED_STARTS && !verdict.files_are_nowhere;
             if again { retry_after(id, policy, count, now) } else { Next::Finish(outcome, id) }
         }
         EndKind::Exited(_)

@@ -9,7 +9,6 @@ use super::chunks::{Chunks, Summary};
 use super::filter::{choose_runtime, fits_labels, suited_runtimes};
 use super::room::{Need, Room};
 use super::score::rank;
-use super::tenants::Amounts;
 use crate::demand::Demand;
 use crate::node::{Node, NodeMode};
 use crate::state::State;
@@ -324,12 +323,6 @@ impl Nodes {
     /// Every node that may get work.
     pub(super) fn iter(&self) -> impl Iterator<Item = &PlanNode> {
         self.usable.values()
-    }
-
-    pub(super) fn total(nodes: &mut Amounts, before: Option<&Node>, now: Option<&Node>) {
-        let of = |node: &Node| Amounts::new(&node.offer.resources, node.offer.gpus.len() as u64);
-        before.iter().for_each(|node| nodes.subtract(&of(node)));
-        now.iter().for_each(|node| nodes.add(&of(node)));
     }
 }
 

@@ -426,7 +426,7 @@ impl Planner {
                 DiffItem::Update { old: (id, before), new: (_, now) } => (id, Some(&**before), Some(&**now)),
                 DiffItem::Remove(id, before) => (id, Some(&**before), None),
             };
-            Nodes::total(&mut self.tenants.total, before, now);
+            self.tenants.node_changed(before, now);
             changed.insert(*id);
         }
         let offering =

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use stint_protocol::{Resources, Tenant};
 
 use super::room::Need;
+use crate::node::Node;
 
 /// A part of the cluster, in millionths.
 pub(super) type Share = u64;
@@ -18,17 +19,17 @@ pub(super) struct Amounts {
 }
 
 impl Amounts {
-    pub(super) fn new(resources: &Resources, gpus: u64) -> Self {
+    fn new(resources: &Resources, gpus: u64) -> Self {
         Self { cpu_milli: resources.cpu_milli, memory_bytes: resources.memory_bytes, gpus }
     }
 
-    pub(super) fn add(&mut self, other: &Amounts) {
+    fn add(&mut self, other: &Amounts) {
         self.cpu_milli += other.cpu_milli;
         self.memory_bytes += other.memory_bytes;
         self.gpus += other.gpus;
     }
 
-    pub(super) fn subtract(&mut self, other: &Amounts) {
+    fn subtract(&mut self, other: &Amounts) {
         self.cpu_milli = self.cpu_milli.saturating_sub(other.cpu_milli);
         self.memory_bytes = self.memory_bytes.saturating_sub(other.memory_bytes);
         self.gpus = self.gpus.saturating_sub(other.gpus);
@@ -55,7 +56,7 @@ pub(super) struct Tenants {
     numbers: BTreeMap<Tenant, usize>,
     uses: Vec<TenantUse>,
     /// Of all nodes.
-    pub total: Amounts,
+    total: Amounts,
 }
 
 impl Tenants {
@@ -79,6 +80,13 @@ impl Tenants {
 
     pub(super) fn planned(&mut self, tenant: usize, amounts: &Amounts) {
         self.uses[tenant].planned.add(amounts);
+    }
+
+    /// A node offers something else, came or went: shares are parts of what all nodes offer.
+    pub(super) fn node_changed(&mut self, before: Option<&Node>, now: Option<&Node>) {
+        let whole = |node: &Node| Amounts::new(&node.offer.resources, node.offer.gpus.len() as u64);
+        before.iter().for_each(|node| self.total.subtract(&whole(node)));
+        now.iter().for_each(|node| self.total.add(&whole(node)));
     }
 
     /// A new plan is made: what the last one gave is leased by now, or was not given.
