@@ -1,8 +1,10 @@
 //! The command line. Every sub-command's own arguments stand in its file under `commands/`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
     cancel, class, cluster, config, events, explain, image, logs, node, nodes, outputs, ps, result, run, sim,
@@ -84,46 +86,83 @@ impl Global {
 /// The tenant of whoever names none.
 pub const DEFAULT_TENANT: &str = "default";
 
+/// The arguments of the command line, once `only_named` was called.
+static ARGUMENTS: OnceLock<Vec<OsString>> = OnceLock::new();
+
+/// From here on only commands that these arguments name are described. Describing all of them takes longer than many commands do.
+pub fn only_named(arguments: impl Iterator<Item = OsString>) {
+    ARGUMENTS.get_or_init(|| arguments.collect());
+}
+
+/// Arguments of a command: described unless the command line does not name it.
+#[derive(Debug)]
+pub struct IfNamed<T>(pub T);
+
+/// Whether the command line may mean this command.
+fn may_be_meant(command: &clap::Command) -> bool {
+    ARGUMENTS.get().is_none_or(|arguments| arguments.iter().any(|argument| argument == command.get_name()))
+}
+
+impl<T: Args> Args for IfNamed<T> {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        if may_be_meant(&command) { T::augment_args(command) } else { command }
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        T::augment_args_for_update(command)
+    }
+}
+
+impl<T: FromArgMatches> FromArgMatches for IfNamed<T> {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        T::from_arg_matches(matches).map(Self)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0.update_from_arg_matches(matches)
+    }
+}
+
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Run a task, show its output, exit with its exit code
-    Run(run::RunArgs),
+    Run(IfNamed<run::RunArgs>),
     /// Leave a task with the cluster and print its id
-    Submit(submit::SubmitArgs),
+    Submit(IfNamed<submit::SubmitArgs>),
     /// List tasks
-    Ps(ps::PsArgs),
+    Ps(IfNamed<ps::PsArgs>),
     /// Show one task with its attempts
-    Status(status::StatusArgs),
+    Status(IfNamed<status::StatusArgs>),
     /// Say why a task waits, and what would let it start
-    Explain(explain::ExplainArgs),
+    Explain(IfNamed<explain::ExplainArgs>),
     /// Show the output of a task
-    Logs(logs::LogsArgs),
+    Logs(IfNamed<logs::LogsArgs>),
     /// Print how a task stands or ended, as one JSON document
-    Result(result::ResultArgs),
+    Result(IfNamed<result::ResultArgs>),
     /// List or fetch the files that a task left
-    Outputs(outputs::OutputsArgs),
+    Outputs(IfNamed<outputs::OutputsArgs>),
     /// Cancel tasks
-    Cancel(cancel::CancelArgs),
+    Cancel(IfNamed<cancel::CancelArgs>),
     /// Wait until tasks are finished
-    Wait(wait::WaitArgs),
+    Wait(IfNamed<wait::WaitArgs>),
     /// List the nodes of the cluster
-    Nodes(nodes::NodesArgs),
+    Nodes(IfNamed<nodes::NodesArgs>),
     /// Start a peer; or show, drain, cordon, resume, remove a node
-    Node(node::NodeArgs),
+    Node(IfNamed<node::NodeArgs>),
     /// Show the cluster's status, show and change its settings, make join tokens, move the leadership
-    Cluster(cluster::ClusterArgs),
+    Cluster(IfNamed<cluster::ClusterArgs>),
     /// Show and change the rules of classes
-    Class(class::ClassArgs),
+    Class(IfNamed<class::ClassArgs>),
     /// Register, list, show and delete images
-    Image(image::ImageArgs),
+    Image(IfNamed<image::ImageArgs>),
     /// Export finished tasks as a workload that can be simulated
-    Events(events::EventsArgs),
+    Events(IfNamed<events::EventsArgs>),
     /// Check a configuration file
-    Config(config::ConfigArgs),
+    Config(IfNamed<config::ConfigArgs>),
     /// Start a whole cluster on this machine, to look around
-    Demo(demo::Args),
+    Demo(IfNamed<demo::Args>),
     /// Simulate whole clusters from seeds: faults, replays, what went wrong (the program stint-sim)
-    Sim(sim::SimArgs),
+    Sim(IfNamed<sim::SimArgs>),
 }
 
 #[cfg(test)]
@@ -146,7 +185,7 @@ mod tests {
     #[test]
     fn a_node_is_started_with_or_without_the_word() {
         for line in ["stint node --bootstrap", "stint node start --bootstrap"] {
-            let Command::Node(args) = parse(line).unwrap().command else { panic!("{line}") };
+            let Command::Node(IfNamed(args)) = parse(line).unwrap().command else { panic!("{line}") };
             let start = match args.command {
                 Some(NodeCommand::Start(start)) => *start,
                 None => args.start,
@@ -170,7 +209,8 @@ mod tests {
 
     #[test]
     fn a_program_keeps_its_own_flags() {
-        let Command::Run(args) = parse("stint run --cpus 2 -- ls --all -o json").unwrap().command else {
+        let Command::Run(IfNamed(args)) = parse("stint run --cpus 2 -- ls --all -o json").unwrap().command
+        else {
             panic!()
         };
         let draft = args.task.draft(None).unwrap();
@@ -203,7 +243,9 @@ mod tests {
 
     #[test]
     fn a_join_token_is_valid_for_an_hour_unless_said() {
-        let Command::Cluster(args) = parse("stint cluster join-token").unwrap().command else { panic!() };
+        let Command::Cluster(IfNamed(args)) = parse("stint cluster join-token").unwrap().command else {
+            panic!()
+        };
         let ClusterCommand::JoinToken(token) = args.command else { panic!() };
         assert_eq!(token.valid.as_secs(), 3600);
     }

@@ -26,7 +26,7 @@ use std::future::Future;
 use stint_sdk::Client;
 
 use crate::Done;
-use crate::args::{Cli, Command, Global};
+use crate::args::{Cli, Command, Global, IfNamed};
 use crate::connect;
 use crate::failure::Failure;
 use crate::output::Output;
@@ -42,25 +42,25 @@ pub struct Context {
 pub fn dispatch(cli: Cli) -> Done {
     let Cli { global, command } = cli;
     match command {
-        Command::Run(args) => with_client(&global, |context| run::run(context, args)),
-        Command::Submit(args) => with_client(&global, |context| submit::run(context, args)),
-        Command::Ps(args) => with_client(&global, |context| ps::run(context, args)),
-        Command::Status(args) => with_client(&global, |context| status::run(context, args)),
-        Command::Explain(args) => with_client(&global, |context| explain::run(context, args)),
-        Command::Logs(args) => with_client(&global, |context| logs::run(context, args)),
-        Command::Outputs(args) => with_client(&global, |context| outputs::run(context, args)),
-        Command::Result(args) => with_client(&global, |context| result::run(context, args)),
-        Command::Cancel(args) => with_client(&global, |context| cancel::run(context, args)),
-        Command::Wait(args) => with_client(&global, |context| wait::run(context, args)),
-        Command::Nodes(args) => with_client(&global, |context| nodes::run(context, args)),
-        Command::Node(args) => node::run(&global, args),
-        Command::Class(args) => with_client(&global, |context| class::run(context, args)),
-        Command::Cluster(args) => with_client(&global, |context| cluster::run(context, args)),
-        Command::Image(args) => with_client(&global, |context| image::run(context, args)),
-        Command::Events(args) => with_client(&global, |context| events::run(context, args)),
-        Command::Config(args) => config::run(&Output::new(global.output), args),
-        Command::Demo(args) => crate::demo::run(args),
-        Command::Sim(args) => sim::run(&args.args),
+        Command::Run(IfNamed(args)) => with_client(&global, |context| run::run(context, args)),
+        Command::Submit(IfNamed(args)) => with_client(&global, |context| submit::run(context, args)),
+        Command::Ps(IfNamed(args)) => with_client(&global, |context| ps::run(context, args)),
+        Command::Status(IfNamed(args)) => with_client(&global, |context| status::run(context, args)),
+        Command::Explain(IfNamed(args)) => with_client(&global, |context| explain::run(context, args)),
+        Command::Logs(IfNamed(args)) => with_client(&global, |context| logs::run(context, args)),
+        Command::Outputs(IfNamed(args)) => with_client(&global, |context| outputs::run(context, args)),
+        Command::Result(IfNamed(args)) => with_client(&global, |context| result::run(context, args)),
+        Command::Cancel(IfNamed(args)) => with_client(&global, |context| cancel::run(context, args)),
+        Command::Wait(IfNamed(args)) => with_client(&global, |context| wait::run(context, args)),
+        Command::Nodes(IfNamed(args)) => with_client(&global, |context| nodes::run(context, args)),
+        Command::Node(IfNamed(args)) => node::run(&global, args),
+        Command::Class(IfNamed(args)) => with_client(&global, |context| class::run(context, args)),
+        Command::Cluster(IfNamed(args)) => with_client(&global, |context| cluster::run(context, args)),
+        Command::Image(IfNamed(args)) => with_client(&global, |context| image::run(context, args)),
+        Command::Events(IfNamed(args)) => with_client(&global, |context| events::run(context, args)),
+        Command::Config(IfNamed(args)) => config::run(&Output::new(global.output), args),
+        Command::Demo(IfNamed(args)) => crate::demo::run(args),
+        Command::Sim(IfNamed(args)) => sim::run(&args.args),
     }
 }
 

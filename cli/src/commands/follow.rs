@@ -22,7 +22,7 @@ pub struct Followed {
 /// Copies the output of every attempt from `attempt` on, until the task is finished.
 pub async fn follow(client: &Client, followed: &Followed, mut attempt: u32) -> Result<v1::Task, Failure> {
     loop {
-        let task = attempt_or_end(client, followed, attempt).await?;
+        let (task, finished) = attempt_or_end(client, followed, attempt).await?;
         if task.attempts < attempt {
             return Ok(task);
         }
@@ -30,6 +30,9 @@ pub async fn follow(client: &Client, followed: &Followed, mut attempt: u32) -> R
             talk(&format!("{}: attempt {attempt}{}", followed.task, why_again(&task, attempt - 1)));
         }
         copy_while_it_lasts(client, followed, attempt).await?;
+        if finished && task.attempts == attempt {
+            return Ok(task);
+        }
         attempt += 1;
     }
 }
@@ -88,13 +91,17 @@ fn is_over(task: &v1::Task, attempt: u32) -> bool {
     task.outcome.is_some() || task.attempts > attempt || task.attempt_records.iter().any(ended)
 }
 
-/// Waits until the attempt has begun or the task is finished.
-async fn attempt_or_end(client: &Client, followed: &Followed, attempt: u32) -> Result<v1::Task, Failure> {
+/// Waits until the attempt has begun or the task is finished; answers which.
+async fn attempt_or_end(
+    client: &Client,
+    followed: &Followed,
+    attempt: u32,
+) -> Result<(v1::Task, bool), Failure> {
     let mut wait_ms = FIRST_LOOK_MS;
     loop {
         let (task, finished) = look(client, followed, wait_ms).await?;
         if finished || task.attempts >= attempt {
-            return Ok(task);
+            return Ok((task, finished));
         }
         tokio::time::sleep(stint_sdk::limits::WAIT_PAUSE).await;
         wait_ms = LATER_LOOK_MS;

@@ -36,7 +36,7 @@ impl Machine {
 
 /// Where a node keeps its data unless told otherwise: `/var/lib/stint` for root, else below the home folder.
 pub fn default_data_dir(env: &BTreeMap<String, String>) -> PathBuf {
-    data_dir_for(is_root(), env)
+    data_dir_for(rustix::process::geteuid().is_root(), env)
 }
 
 fn data_dir_for(root: bool, env: &BTreeMap<String, String>) -> PathBuf {
@@ -46,13 +46,6 @@ fn data_dir_for(root: bool, env: &BTreeMap<String, String>) -> PathBuf {
     }
     let share = set("XDG_DATA_HOME").or_else(|| set("HOME").map(|home| home.join(".local/share")));
     share.unwrap_or_else(|| "/var/lib".into()).join("stint")
-}
-
-/// The effective user id is the second number of the line `Uid:`.
-fn is_root() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
-    uids.and_then(|ids| ids.split_whitespace().nth(1)) == Some("0")
 }
 
 fn number_after(text: &str, label: &str) -> Option<u64> {
