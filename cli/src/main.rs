@@ -22,6 +22,10 @@ use clap::Parser as _;
 use crate::args::{Cli, Command};
 use crate::failure::Failure;
 
+/// States are copied on write, entry by entry (docs/decisions/0008-allocator.md).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
     match args.next() {
@@ -31,6 +35,7 @@ fn main() -> ExitCode {
         Some(word) if word == "sim" => return exit(commands::sim::run(&args.collect::<Vec<_>>()), false),
         _ => {}
     }
+    args::only_named(std::env::args_os());
     let cli = Cli::parse();
     let is_run = matches!(cli.command, Command::Run(_));
     exit(commands::dispatch(cli), is_run)

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
+use bytes::Bytes;
 use minicbor::{Decode, Encode};
 use stint_protocol::{NodeId, TaskId, TimeMs, Version};
 use stint_raft::{Capture, Position, StateMachine};
@@ -26,8 +27,37 @@ pub struct LogEntry {
     pub commands: Vec<Command>,
 }
 
+impl LogEntry {
+    /// The least version of a peer that may apply it.
+    pub fn needs(&self) -> Version {
+        self.commands.iter().map(Command::needs).max().unwrap_or_default()
+    }
+
+    /// Applies its commands one by one.
+    pub fn carry_out(self, state: &mut State) -> Results {
+        let now = self.now;
+        self.commands.into_iter().map(|command| apply(state, StampedCommand { now, command })).collect()
+    }
+}
+
 /// What became of an entry's commands, one by one.
 pub type Results = Vec<Result<Vec<Change>, Rejection>>;
+
+/// What an entry does to a state, found out while it was drafted. It is the same on every peer and at any time, so the peer
+/// that drafted it need not carry it out again.
+pub struct Effect {
+    pub state: State,
+    pub results: Results,
+}
+
+/// An entry that this peer proposes, and its effect on the state at one index.
+pub struct Prepared {
+    /// Up to where the state was applied.
+    pub index: u64,
+    pub data: Bytes,
+    pub needs: Version,
+    pub effect: Effect,
+}
 
 /// Shared between the state machine's task and everything that reads.
 pub struct AppliedState {
@@ -62,6 +92,8 @@ pub struct VersionTooOld {
 struct Inner {
     state: State,
     at: Position,
+    /// The entry that is being proposed here.
+    prepared: Option<Prepared>,
     /// What the batch has changed so far.
     touched: Touched,
 }
@@ -83,7 +115,7 @@ impl AppliedState {
     /// An empty state of a peer that may speak this.
     pub fn new(speaks: Version) -> Result<Arc<Self>, prometheus::Error> {
         let at = Position { index: 0, term: 0 };
-        let inner = Inner { state: State::default(), at, touched: Touched::default() };
+        let inner = Inner { state: State::default(), at, prepared: None, touched: Touched::default() };
         Ok(Arc::new(Self {
             inner: Mutex::new(inner),
             applied: watch::Sender::new(0),
@@ -101,6 +133,11 @@ impl AppliedState {
     pub fn view(&self) -> View {
         let inner = self.lock();
         View { state: inner.state.clone(), at: inner.at }
+    }
+
+    /// Keeps the effect of an entry that is proposed next, or lets go of the one before.
+    pub fn prepare(&self, prepared: Option<Prepared>) {
+        self.lock().prepared = prepared;
     }
 
     /// Why this peer had to stop, when that is for its version.
@@ -166,14 +203,24 @@ impl StateMachine for NodeStateMachine {
     type Reply = Results;
 
     fn apply(&mut self, at: Position, data: &[u8]) -> Result<Results, String> {
-        let entry: LogEntry =
-            minicbor::decode(data).map_err(|e| format!("{e}: was it written by a newer stint?"))?;
-        let needs = entry.commands.iter().map(Command::needs).max().unwrap_or_default();
-        self.0.can_follow(needs)?;
         let mut inner = self.0.lock();
         let inner = &mut *inner;
-        let one = |command| apply(&mut inner.state, StampedCommand { now: entry.now, command });
-        let results: Results = entry.commands.into_iter().map(one).collect();
+        // The state up to one index, and an entry behind it: what follows from both is known.
+        let known = inner.prepared.take_if(|prepared| prepared.data == data);
+        let results = match known.filter(|known| known.index == inner.at.index && at.index == known.index + 1)
+        {
+            Some(Prepared { needs, effect, .. }) => {
+                self.0.can_follow(needs)?;
+                inner.state = effect.state;
+                effect.results
+            }
+            None => {
+                let entry: LogEntry =
+                    minicbor::decode(data).map_err(|e| format!("{e}: was it written by a newer stint?"))?;
+                self.0.can_follow(entry.needs())?;
+                entry.carry_out(&mut inner.state)
+            }
+        };
         results.iter().flatten().for_each(|changes| self.0.counts.note(at.index, &inner.state, changes));
         let changes = || results.iter().flatten().flatten();
         inner.touched.nodes.extend(changes().filter_map(concerned));
@@ -224,5 +271,52 @@ pub fn concerned(change: &Change) -> Option<NodeId> {
             Some(*node)
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use stint_protocol::version;
+    use stint_scheduler::Settings;
+
+    use super::*;
+    use crate::wire::encode;
+
+    fn founding(now: u64) -> LogEntry {
+        LogEntry { now: TimeMs(now), commands: vec![Command::Configure(Settings::default())] }
+    }
+
+    /// An entry as prepared on the state up to an index; its effect is told from that of applying it by the time.
+    fn prepared(entry: &LogEntry, index: u64) -> Prepared {
+        let mut state = State::default();
+        let results = LogEntry { now: TimeMs(7), ..entry.clone() }.carry_out(&mut state);
+        Prepared { index, data: encode(entry), needs: entry.needs(), effect: Effect { state, results } }
+    }
+
+    /// The cluster's time after an entry at this index, by a peer that prepared one.
+    fn time_after(prepared: Prepared, entry: &LogEntry, index: u64) -> u64 {
+        let shared = AppliedState::new(version::CURRENT).unwrap();
+        shared.prepare(Some(prepared));
+        let mut machine = NodeStateMachine(shared.clone());
+        let results = machine.apply(Position { index, term: 1 }, &encode(entry)).unwrap();
+        assert!(results.iter().all(Result::is_ok));
+        assert!(
+            shared.lock().prepared.is_none()
+                || shared.lock().prepared.as_ref().unwrap().data != encode(entry)
+        );
+        shared.view().state.time().0
+    }
+
+    #[test]
+    fn a_prepared_effect_is_taken_for_its_own_entry_behind_its_own_state_only() {
+        let entry = founding(5);
+        assert_eq!(time_after(prepared(&entry, 0), &entry, 1), 7, "it is taken");
+        assert_eq!(time_after(prepared(&entry, 0), &entry, 2), 5, "another entry came between");
+        assert_eq!(time_after(prepared(&entry, 3), &entry, 1), 5, "it was made for another state");
+        assert_eq!(
+            time_after(prepared(&founding(6), 0), &entry, 1),
+            5,
+            "another entry than the prepared one"
+        );
     }
 }

@@ -6,6 +6,7 @@ pub mod quorum;
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use bytes::Bytes;
 use stint_raft::{ProposeError, Raft, Role};
 use stint_scheduler::Command;
 use tokio::sync::{Notify, oneshot, watch};
@@ -14,7 +15,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 pub use self::core::ProposalError;
 use self::core::{Answers, LeaderCore, Proposal, ProposalResult};
 use self::quorum::Ticket;
-use crate::applied_state::{AppliedState, LogEntry, NodeStateMachine, Results};
+use crate::applied_state::{AppliedState, NodeStateMachine, Prepared, Results};
 use crate::clock::Clock;
 use crate::leadership::{PeerView, RaftRole};
 use crate::lease_clock::LeaseClock;
@@ -156,6 +157,7 @@ impl Leader {
             let ticked = tick_or(&mut tick, more).await;
             if let Some(entry) = self.build_entry(ticked) {
                 let result = self.write(entry).await;
+                self.shared.prepare(None);
                 send_answers(self.with(|core, view| core.written(result, view)));
             }
             if ticked {
@@ -175,18 +177,22 @@ impl Leader {
         }
     }
 
-    /// The next entry, if there is anything to write.
-    fn build_entry(&self, tick: bool) -> Option<LogEntry> {
+    /// The next entry as it goes into the log, if there is anything to write.
+    fn build_entry(&self, tick: bool) -> Option<Bytes> {
         let (turn, state, index) =
             self.with(|core, view| (core.turn(view, tick), view.state.clone(), view.index));
         send_answers(turn.answers);
         let drafted = turn.drafting?.draft(&state, index, self.clock.wall());
-        self.core().built(drafted)
+        let (entry, effect) = self.core().built(drafted)?;
+        let data = Bytes::from(encode(&entry));
+        let needs = entry.needs();
+        self.shared.prepare(effect.map(|effect| Prepared { index, data: data.clone(), needs, effect }));
+        Some(data)
     }
 
     /// Puts an entry into the log: what became of it.
-    async fn write(&self, entry: LogEntry) -> ProposalResult {
-        match self.raft.propose(encode(&entry)).await {
+    async fn write(&self, entry: Bytes) -> ProposalResult {
+        match self.raft.propose(entry).await {
             Ok(results) => {
                 if task_log::is_on() {
                     task_log::log_changes(&self.shared.view().state, &results);

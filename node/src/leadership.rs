@@ -8,7 +8,7 @@ use stint_scheduler::{
     Command, Plan, PlanInput, Planner, Rejection, StampedCommand, State, apply, overlooked,
 };
 
-use crate::applied_state::LogEntry;
+use crate::applied_state::{Effect, LogEntry, Results};
 use crate::lease_clock::{LeaseClock, StampRange};
 use crate::limits;
 use crate::mutations::{Mutation, planted};
@@ -154,6 +154,8 @@ pub struct NextEntry {
     pub expired: usize,
     /// How far the wall clock is ahead of what an entry may be stamped with.
     pub ahead_ms: Option<u64>,
+    /// What it does to the state it was made for, when planning had to find that out.
+    pub effect: Option<Effect>,
 }
 
 /// What the last plan was made of: as long as it is the same, there is nothing new to plan.
@@ -204,17 +206,17 @@ impl EntryBuilder {
         // waits then, as it once did.
         let waits = planted(Mutation::NeverCatchUp) || planted(Mutation::StampFromOldTerm);
         let may_plan = ahead_ms.is_none() || !waits;
+        let mut effect = None;
         if may_plan && (due || !commands.is_empty() || changed) {
             // Without a command, and with nothing that becomes due, the state stays as it is.
-            let planned = if commands.is_empty() && !due {
-                self.plan_on(state, &seen.reachable)
+            if commands.is_empty() && !due {
+                commands.extend(self.plan_on(state, &seen.reachable));
             } else {
-                self.plan_after_commands(state, stamp, &commands, &seen.reachable)
-            };
-            commands.extend(planned);
+                effect = self.plan_after_commands(state, stamp, &mut commands, &seen.reachable);
+            }
             self.planned = Some(seen);
         }
-        NextEntry { entry: LogEntry { now: stamp, commands }, expired: expired_count, ahead_ms }
+        NextEntry { entry: LogEntry { now: stamp, commands }, expired: expired_count, ahead_ms, effect }
     }
 
     /// Whether the last entry was applied is not known: what it planned is planned again.
@@ -228,26 +230,39 @@ impl EntryBuilder {
         overlooked(&mut self.planner, state, &input, &Plan::default())
     }
 
-    /// What would be placed once the commands are applied: tried on a copy, so that a task may start with the entry
-    /// that accepts it.
+    /// Adds the plan for the time when the commands are applied: they are tried on a copy, so that a task may start with the
+    /// entry that accepts it. Answers what all of them do.
     fn plan_after_commands(
         &mut self,
         state: &State,
         now: TimeMs,
-        commands: &[Command],
+        commands: &mut Vec<Command>,
         reachable: &BTreeSet<NodeId>,
-    ) -> Option<Command> {
+    ) -> Option<Effect> {
         if state.nothing_waits() && !commands.iter().any(Command::may_queue) {
             return None;
         }
         let mut trial = state.clone();
-        // The tick brings what is due by now into the queue, as the plan's own command will: without other commands
-        // nothing else does.
-        for command in commands.iter().cloned().chain([Command::Tick]) {
-            // A rejection will come again when the entry is applied, and be answered then.
-            let _ = apply(&mut trial, StampedCommand { now, command });
+        // A rejection will come again when the entry is applied, and be answered then.
+        let try_one = |trial: &mut State, command| apply(trial, StampedCommand { now, command });
+        let mut results: Results =
+            commands.iter().map(|command| try_one(&mut trial, command.clone())).collect();
+        let plan = if commands.is_empty() {
+            // The tick brings what is due by now into the queue, as the plan's own command will: nothing else does.
+            let mut due = trial.clone();
+            let _ = try_one(&mut due, Command::Tick);
+            self.plan_on(&due, reachable)?
+        } else {
+            let Some(plan) = self.plan_on(&trial, reachable) else {
+                return Some(Effect { state: trial, results });
+            };
+            plan
+        };
+        if !planted(Mutation::EffectWithoutPlan) {
+            results.push(try_one(&mut trial, plan.clone()));
         }
-        self.plan_on(&trial, reachable)
+        commands.push(plan);
+        Some(Effect { state: trial, results })
     }
 
     fn plan_on(&mut self, state: &State, reachable: &BTreeSet<NodeId>) -> Option<Command> {
@@ -353,6 +368,41 @@ mod tests {
         let again = limits::HAND_OVER_PAUSE_MS + 600;
         assert_eq!(look(3_604_000 + again, again), (Some(3_600_000), true));
         assert_eq!(look(4_000 + again + 200, again + 200), (None, false), "set right again");
+    }
+
+    /// What a leader proposes next, with one more task that arrives.
+    fn drafted_with_a_submit(state: &State) -> NextEntry {
+        let mut lease_clock = LeaseClock::new(BootMs(0), state.time());
+        let (node, nonce) = (NodeId(1), Nonce(1));
+        lease_clock.heard(node, nonce, BootMs(1_400));
+        let input = TickInput::read(&mut lease_clock, state, BootMs(1_500), false);
+        let (id, task) = state.tasks_before(TaskId(u128::MAX)).next().unwrap();
+        let submit = Submit {
+            tenant: Tenant::default_tenant(),
+            first: TaskId(id.0 + (1 << 16)),
+            count: 1,
+            name: None,
+            spec: task.spec.clone(),
+            key: None,
+            digest: 0,
+            key_made_ms: None,
+        };
+        EntryBuilder::default().build(state, 1, input, state.time().plus(1), vec![Command::Submit(submit)])
+    }
+
+    #[test]
+    fn what_an_entry_does_is_found_out_once() {
+        let (state, _) = one_fits();
+        let draft = drafted_with_a_submit(&state);
+        let [Command::Submit(_), Command::CommitPlan(plan)] = &draft.entry.commands[..] else {
+            panic!("{:?}", draft.entry)
+        };
+        assert_eq!(plan.assignments.len(), 2, "the task that arrives starts with the entry that accepts it");
+        let effect = draft.effect.expect("it had to be found out for the plan");
+        let mut applied = state.clone();
+        assert_eq!(draft.entry.carry_out(&mut applied), effect.results);
+        assert!(stint_scheduler::same(&applied, &effect.state));
+        assert_eq!(applied.running(), 2);
     }
 
     /// A leader behind whose back the clock was set goes on planning: what it may give out does not depend on the time.

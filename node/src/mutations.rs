@@ -28,6 +28,8 @@ pub enum Mutation {
     LaunchWithoutDevices,
     /// A leader plans only when there are commands: what becomes free without one stays idle (`leadership.rs`).
     PlanOnChangesOnly,
+    /// A leader keeps what an entry does as it was found out before the entry's plan (`leadership.rs`).
+    EffectWithoutPlan,
     /// A new leader renews a lease before it has looked how long it may already be (`lease_clock.rs`).
     RenewUnseen,
     /// A new leader takes its predecessor's last entry for as old as its own leadership (`lease_clock.rs`).

@@ -8,7 +8,7 @@ use stint_protocol::{BootMs, NodeId, TaskId, TimeMs};
 use stint_scheduler::{Command, Rejection, State};
 
 use super::quorum::{Confirmation, Quorum, Ticket};
-use crate::applied_state::{LogEntry, Results};
+use crate::applied_state::{Effect, LogEntry, Results};
 use crate::leadership::{EntryBuilder, Leadership, NextEntry, PeerView, TickInput, check_version};
 use crate::limits;
 use crate::mutations::{Mutation, planted};
@@ -180,10 +180,11 @@ impl<W> LeaderCore<W> {
         Turn { answers, drafting: Some(drafting) }
     }
 
-    /// Takes the draft back: the entry to write now, unless there is nothing to write.
-    pub fn built(&mut self, drafted: BuiltEntry<W>) -> Option<LogEntry> {
+    /// Takes the draft back: the entry to write now, unless there is nothing to write; and its effect on the state it was drafted
+    /// for, if that is known.
+    pub fn built(&mut self, drafted: BuiltEntry<W>) -> Option<(LogEntry, Option<Effect>)> {
         let BuiltEntry { builder, draft, waiting, now, wall } = drafted;
-        let NextEntry { entry, expired, ahead_ms } = draft;
+        let NextEntry { entry, expired, ahead_ms, effect } = draft;
         if !matches!(self.stage, EntryStage::Drafting) {
             return None;
         }
@@ -203,7 +204,7 @@ impl<W> LeaderCore<W> {
         // and renew their leases.
         let begun = self.quorum.ticket();
         self.stage = EntryStage::Writing(Writing { begun, stamp: (entry.now, now), waiting });
-        Some(entry)
+        Some((entry, effect))
     }
 
     /// What became of the entry: it is applied here, or it was not proposed, or nobody knows.

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use stint_node::applied_state::LogEntry;
+use stint_node::applied_state::{Effect, LogEntry};
 use stint_node::leader::core::{Answers, LeaderCore, Proposal, ProposalError, ProposalResult, Turn};
 use stint_node::leader::quorum::Ticket;
 use stint_node::leadership::{Leadership, PeerView, RaftRole};
 use stint_node::limits;
-use stint_scheduler::{Command, State};
+use stint_scheduler::{Command, State, same};
 
 use super::event::Event;
 use super::image_clients::LeaderBlobGc;
@@ -113,11 +113,15 @@ impl World {
         let (answers, entry) = self.lead(peer, |leader, view| {
             let Turn { answers, drafting } = leader.core.turn(view, tick);
             let drafted = drafting.map(|drafting| drafting.draft(view.state, view.index, wall));
-            (answers, drafted.and_then(|drafted| leader.core.built(drafted)))
+            let built = drafted.and_then(|drafted| leader.core.built(drafted));
+            (answers, built.map(|(entry, effect)| (is_found_out(view.state, &entry, effect), entry)))
         });
         self.tell_waiters(peer, answers);
         match entry {
-            Some(entry) => self.write(peer, entry),
+            Some((found_out, entry)) => {
+                self.oracle.found_out(found_out, &entry);
+                self.write(peer, entry);
+            }
             None => self.check_planned(peer),
         }
     }
@@ -238,4 +242,11 @@ impl World {
             most => self.rng.between(most / 4, most),
         }
     }
+}
+
+/// Whether an entry does what its leader found out while drafting it. One entry in eight is looked at.
+fn is_found_out(state: &State, entry: &LogEntry, effect: Option<Effect>) -> bool {
+    let Some(effect) = effect.filter(|_| entry.now.0.is_multiple_of(8)) else { return true };
+    let mut state = state.clone();
+    entry.clone().carry_out(&mut state) == effect.results && same(&state, &effect.state)
 }

@@ -191,6 +191,14 @@ impl Oracle {
         self.violate(Severity::Liveness, "a task that fits waits for no plan", what);
     }
 
+    /// Whether an entry does what its leader found out while drafting it.
+    pub fn found_out(&mut self, is_so: bool, entry: &LogEntry) {
+        if !is_so {
+            let what = format!("the entry of {} ms does not do what its leader found out", entry.now.0);
+            self.violate(Severity::Safety, "same sound state on every replica", what);
+        }
+    }
+
     /// Looks at the sizes of queues.
     pub fn bounded(&mut self, events: usize, peers: &[Process]) {
         let bounds = Bounds::hold(events, peers);

@@ -41,11 +41,13 @@ pub enum FastPlant {
     NeverCatchUp,
     /// A leader plans only when there are commands.
     PlanOnChangesOnly,
+    /// A leader keeps an entry's effect as it was before its plan.
+    EffectWithoutPlan,
 }
 
 impl FastPlant {
     /// Every one.
-    pub const ALL: [FastPlant; 20] = [
+    pub const ALL: [FastPlant; 21] = [
         FastPlant::RenewAfterRevoke,
         FastPlant::ActBeforeOwnTermEntry,
         FastPlant::SkipDriftMargin,
@@ -66,6 +68,7 @@ impl FastPlant {
         FastPlant::StampWhenWritten,
         FastPlant::NeverCatchUp,
         FastPlant::PlanOnChangesOnly,
+        FastPlant::EffectWithoutPlan,
     ];
 
     /// The word of the command line.
@@ -91,6 +94,7 @@ impl FastPlant {
             FastPlant::StampWhenWritten => "stamp_when_written",
             FastPlant::NeverCatchUp => "never_catch_up",
             FastPlant::PlanOnChangesOnly => "plan_on_changes_only",
+            FastPlant::EffectWithoutPlan => "effect_without_plan",
         }
     }
 
@@ -122,6 +126,7 @@ impl FastPlant {
             RenewAfterRevoke | ActBeforeOwnTermEntry | SkipDriftMargin | ReleaseOnNewIncarnation => true,
             OldReceiptTimes | WallClockJump | StaleOrders | RenewWithoutQuorum => true,
             LaunchWithoutDevices | RenewUnseen | StampWhenWritten | NeverCatchUp | PlanOnChangesOnly => true,
+            EffectWithoutPlan => true,
             LateKill | FalseAccount | LeaseFromReceipt | SweepBlindly => false,
             SweepWithoutEntry | SweepFoundTwice | SweepAskedFor => false,
         }
@@ -160,6 +165,7 @@ pub fn plant_in_product(plant: Option<FastPlant>) {
         Some(FastPlant::StampWhenWritten) => Some(Mutation::StampWhenWritten),
         Some(FastPlant::NeverCatchUp) => Some(Mutation::NeverCatchUp),
         Some(FastPlant::PlanOnChangesOnly) => Some(Mutation::PlanOnChangesOnly),
+        Some(FastPlant::EffectWithoutPlan) => Some(Mutation::EffectWithoutPlan),
         _ => None,
     });
 }

@@ -48,7 +48,7 @@ impl Peer {
         self.on(|core, view| {
             let Turn { answers, drafting } = core.turn(view, tick);
             let drafted = drafting.map(|drafting| drafting.draft(view.state, view.index, wall));
-            (answers, drafted.and_then(|drafted| core.built(drafted)))
+            (answers, drafted.and_then(|drafted| core.built(drafted)).map(|(entry, _)| entry))
         })
     }
 

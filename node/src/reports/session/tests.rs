@@ -56,7 +56,7 @@ impl Peer {
         let wall = self.state.time().plus(1);
         let entry = self.on(|core, view| {
             let Turn { drafting, .. } = core.turn(view, false);
-            core.built(drafting.unwrap().draft(view.state, view.index, wall)).unwrap()
+            core.built(drafting.unwrap().draft(view.state, view.index, wall)).unwrap().0
         });
         let one = |command| apply(&mut self.state, StampedCommand { now: entry.now, command });
         let results = entry.commands.into_iter().map(one).collect();
