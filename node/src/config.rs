@@ -59,7 +59,7 @@ impl LogFormat {
 /// How fast a lost leader is noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RaftProfile {
-    /// 50 / 150–300 ms: the default.
+    /// 50 / 125–225 ms: the default.
     Fast,
     /// 100 / 300–600 ms: where syncs stall.
     Lan,
@@ -93,7 +93,7 @@ impl RaftProfile {
     /// Heartbeat and election timeouts.
     pub fn timing(self) -> RaftTiming {
         let (heartbeat_ms, election_timeout_min_ms, election_timeout_max_ms) = match self {
-            Self::Fast => (50, 150, 300),
+            Self::Fast => (50, 125, 225),
             Self::Lan => (100, 300, 600),
             Self::Tight => (30, 100, 150),
             Self::Wan => (250, 1000, 2000),

@@ -52,7 +52,7 @@ const MAX_ENTRY_BYTES: usize = 64 * 1024 * 1024;
 /// Heartbeat and election timing. A failover takes about `election max + min .. 2 * max`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Profile {
-    /// 50 / 150–300 ms: a network of one site and disks whose syncs stay under 100 ms.
+    /// 50 / 125–225 ms: a network of one site and disks whose syncs stay under 100 ms.
     #[default]
     Fast,
     /// 100 / 300–600 ms: where syncs stall now and then.
@@ -75,7 +75,7 @@ pub struct Timing {
 impl Profile {
     pub fn timing(self) -> Timing {
         let (heartbeat, min, max) = match self {
-            Self::Fast => (50, 150, 300),
+            Self::Fast => (50, 125, 225),
             Self::Lan => (100, 300, 600),
             Self::Tight => (30, 100, 150),
             Self::Wan => (250, 1000, 2000),

@@ -178,9 +178,9 @@ pub enum InvalidSettings {
 mod tests {
     use super::*;
 
-    /// As a founder with the profile `fast` makes them: 300 ms election + 1 % of ten minutes + 500 ms for the kill.
+    /// As a founder with the profile `fast` makes them: 225 ms election + 1 % of ten minutes + 500 ms for the kill.
     fn founded() -> Settings {
-        Settings { lease_margin_ms: 6_800, ..Settings::default() }
+        Settings { lease_margin_ms: 6_725, ..Settings::default() }
     }
 
     fn checked(change: impl FnOnce(&mut Settings), changed: &Setting) -> Result<(), InvalidSettings> {
@@ -192,14 +192,14 @@ mod tests {
 
     #[test]
     fn a_lease_must_outlive_a_change_of_leader() {
-        // 2 × (2 × 300 + 500) / 0.98, as for a founder's file.
-        assert_eq!(founded().shortest_lease_ms(600_000), 2_245);
+        // 2 × (2 × 225 + 500) / 0.98, as for a founder's file.
+        assert_eq!(founded().shortest_lease_ms(600_000), 1_939);
         let ttl = |ms: u64| {
             let setting = Setting::Class(Class::Gpu, ClassSetting::LeaseTtlMs(ms));
             checked(|settings| setting.put(settings), &setting)
         };
-        assert_eq!(ttl(2_245), Ok(()));
-        assert!(matches!(ttl(2_244), Err(InvalidSettings::LeaseTooShort { least_ms: 2_245, .. })));
+        assert_eq!(ttl(1_939), Ok(()));
+        assert!(matches!(ttl(1_938), Err(InvalidSettings::LeaseTooShort { least_ms: 1_939, .. })));
         assert_eq!(ttl(limits::LEASE_MS), Ok(()));
         assert!(matches!(ttl(limits::LEASE_MS + 1), Err(InvalidSettings::LeaseTooLong { .. })));
     }

@@ -8,7 +8,7 @@ use stint_raft::Profile;
 use stint_scheduler::{Placement, Settings};
 
 /// What is not given is the simulator's own: short leases and run times, so that much happens in little time. The
-/// margin is the real one: 300 ms of election, drift of a hundredth of the lease, the kill margin, and some.
+/// margin is no less than the real one: 225 ms of election, drift of a hundredth of the lease, the kill margin, and some.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClusterRules {

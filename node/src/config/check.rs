@@ -195,15 +195,15 @@ mod tests {
     #[test]
     fn a_lease_must_outlive_a_change_of_leader() {
         let config = from_file("");
-        // 300 ms election + 1 % of 10 s + 500 ms for the kill.
-        assert_eq!(config.lease_margin_ms(10_000), 900);
-        // 2 × (2 × 300 + 500) / 0.98
-        assert_eq!(config.shortest_lease_ttl_ms(), 2245);
-        let short = "[classes.cpu_short]\nlease_ttl = \"2s\"";
-        assert!(refusals(short, &[], &[]).contains("at least 2245 ms"));
+        // 225 ms election + 1 % of 10 s + 500 ms for the kill.
+        assert_eq!(config.lease_margin_ms(10_000), 825);
+        // 2 × (2 × 225 + 500) / 0.98
+        assert_eq!(config.shortest_lease_ttl_ms(), 1939);
+        let short = "[classes.cpu_short]\nlease_ttl = \"1900ms\"";
+        assert!(refusals(short, &[], &[]).contains("at least 1939 ms"));
         assert_eq!(
-            from_file("[classes.cpu_short]\nlease_ttl = \"2250ms\"").classes[&Class::CpuShort].lease_ttl_ms,
-            2250
+            from_file("[classes.cpu_short]\nlease_ttl = \"1940ms\"").classes[&Class::CpuShort].lease_ttl_ms,
+            1940
         );
         for profile in ["fast", "lan", "tight", "wan"] {
             from_file(&format!("[raft]\nprofile = \"{profile}\""));

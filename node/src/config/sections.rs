@@ -102,7 +102,7 @@ settings! {
 settings! {
     /// How peers agree.
     pub struct RaftConfig on _machine {
-        /// How fast a lost leader is noticed, as heartbeat / election timeout in milliseconds: `fast` 50 / 150–300,
+        /// How fast a lost leader is noticed, as heartbeat / election timeout in milliseconds: `fast` 50 / 125–225,
         /// `lan` 100 / 300–600 (where syncs stall), `tight` 30 / 100–150 (good disks only), `wan` 250 / 1000–2000
         /// (peers far apart).
         pub profile: RaftProfile = RaftProfile::Fast => OneWord;
