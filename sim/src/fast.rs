@@ -9,6 +9,7 @@
 mod checkers;
 mod clients;
 mod clock;
+mod crowd;
 mod election;
 mod event;
 mod faults;
@@ -30,6 +31,7 @@ mod sweep;
 mod trace;
 mod world;
 
+pub use crowd::has_crowd;
 pub use plant::FastPlant;
 pub use sweep::{Sweep, run_caught, sweep};
 
@@ -49,6 +51,8 @@ pub struct FastReport {
     pub faults: u64,
     pub attempts: usize,
     pub finished: usize,
+    /// Tasks that waited at once, at most.
+    pub most_waiting: usize,
 }
 
 /// Runs one seed to its end. Knows nothing but its arguments.
@@ -67,6 +71,7 @@ pub fn run_fast(seed: u64, plant: Option<FastPlant>, keep_trace: bool) -> FastRe
         faults: world.trouble.faults,
         attempts,
         finished,
+        most_waiting: world.most_waiting,
         trace: world.oracle.trace.into_text(),
     }
 }

@@ -36,7 +36,7 @@ mod workload;
 mod world;
 
 pub use event::{Event, FaultId};
-pub use fast::{FastPlant, FastReport, Sweep, run_caught, run_fast, sweep};
+pub use fast::{FastPlant, FastReport, Sweep, has_crowd, run_caught, run_fast, sweep};
 pub use faults::kinds as fault_kinds;
 pub use oracle::{Severity, Violation};
 pub use plant::Plant;

@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use stint_sim::{FastPlant, Severity, Sweep, run_fast, sweep};
+use stint_sim::{FastPlant, Severity, Sweep, has_crowd, run_fast, sweep};
 
 /// Seeds within which each plant must be caught.
 const CAUGHT_WITHIN: u64 = 50;
@@ -63,6 +63,17 @@ fn fresh_seeds_pass() {
     });
     let failed = failed.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
     assert!(failed.is_empty(), "{failed:#?}");
+}
+
+/// The planner, the log and the queues at the size of real life.
+#[test]
+fn ten_thousand_waiting_tasks_are_in_nobodys_way() {
+    for seed in (0..).filter(|seed| has_crowd(*seed)).take(2) {
+        let report = run_fast(seed, None, false);
+        assert!(report.violation.is_none(), "fast:{seed}: {:?}", report.violation);
+        assert!(report.most_waiting >= 10_000, "fast:{seed}: {} waited", report.most_waiting);
+        assert!(report.finished > report.most_waiting, "fast:{seed}: {} finished", report.finished);
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use stint_protocol::{
 };
 use stint_scheduler::{Change, Command, NodeMode, Rejection, Settings, Submit};
 
+use super::crowd::Crowd;
 use super::event::Event;
 use super::image_clients::ImageClients;
 use super::leader::Waiter;
@@ -40,10 +41,17 @@ pub enum Reply {
 
 /// What is asked for.
 #[derive(Clone, Debug)]
-enum Asked {
+pub enum Asked {
     Submit(Box<Submit>),
+    /// With a key that stands for another one.
+    UsedKey(Box<Submit>),
     Cancel(TaskId),
-    Mode { node: usize, mode: NodeMode },
+    CancelMany(Vec<TaskId>),
+    Mode {
+        node: usize,
+        mode: NodeMode,
+        within_ms: Option<u64>,
+    },
 }
 
 /// A request without an answer.
@@ -56,7 +64,7 @@ struct Request {
 
 impl Request {
     fn readies(&self, node: usize) -> bool {
-        matches!(&self.asked, Asked::Mode { node: known, mode: NodeMode::Ready } if *known == node)
+        matches!(&self.asked, Asked::Mode { node: known, mode: NodeMode::Ready, .. } if *known == node)
     }
 }
 
@@ -89,19 +97,25 @@ impl Clients {
         self.requests.len()
     }
 
-    fn add(&mut self, asked: Asked, again: bool) -> u64 {
+    /// Whether a request that cancels many is open.
+    pub fn cancels_many(&self) -> bool {
+        self.requests.values().any(|open| matches!(open.asked, Asked::CancelMany(_)))
+    }
+
+    pub fn add(&mut self, asked: Asked, again: bool) -> u64 {
         self.next += 1;
         self.requests.insert(self.next, Request { asked, attempt: 0, again });
         self.next
     }
 
-    fn drawn(&mut self, peers: usize, image_clients: &mut ImageClients) -> Asked {
+    fn drawn(&mut self, peers: usize, image_clients: &mut ImageClients, crowd: &mut Crowd) -> Asked {
         match self.rng.below(12) {
             0 if !self.known.is_empty() => Asked::Cancel(*self.rng.pick(&self.known)),
             1 => {
                 let modes = [NodeMode::Ready, NodeMode::Ready, NodeMode::Cordoned, NodeMode::Draining];
                 let node = self.rng.below(peers as u64) as usize;
-                Asked::Mode { node, mode: *self.rng.pick(&modes) }
+                let mode = *self.rng.pick(&modes);
+                Asked::Mode { node, mode, within_ms: crowd.drain_deadline(mode) }
             }
             _ => Asked::Submit(Box::new(self.submit(image_clients))),
         }
@@ -162,8 +176,14 @@ impl World {
         }
         let pause = self.clients.rng.between(30, 450);
         self.queue.at(self.now + pause * self.shape.pace.stretch().min(2), Event::Ask);
-        if self.clients.open() < OPEN && self.log.state().waiting() < WAITING {
-            let asked = self.clients.drawn(self.peers.len(), &mut self.image_clients);
+        while self.clients.open() < OPEN / 2
+            && let Some(submit) = self.crowd.submit(self.clients.next + 1, &self.shape.settings)
+        {
+            let request = self.clients.add(Asked::Submit(Box::new(submit)), false);
+            self.send_request(request);
+        }
+        if self.clients.open() < OPEN && self.log.state().waiting() < WAITING + self.crowd.tasks {
+            let asked = self.clients.drawn(self.peers.len(), &mut self.image_clients, &mut self.crowd);
             let request = self.clients.add(asked, false);
             self.send_request(request);
         }
@@ -176,13 +196,14 @@ impl World {
             if ready || self.clients.requests.values().any(|open| open.readies(node)) {
                 continue;
             }
-            let request = self.clients.add(Asked::Mode { node, mode: NodeMode::Ready }, false);
+            let request =
+                self.clients.add(Asked::Mode { node, mode: NodeMode::Ready, within_ms: None }, false);
             self.send_request(request);
         }
     }
 
     /// Sends a try to the leader that some peer knows of.
-    fn send_request(&mut self, request: u64) {
+    pub fn send_request(&mut self, request: u64) {
         let Some(open) = self.clients.requests.get_mut(&request) else { return };
         open.attempt += 1;
         let attempt = open.attempt;
@@ -210,15 +231,16 @@ impl World {
             return;
         }
         let Some(open) = self.clients.requests.get(&request) else { return };
-        let command = match &open.asked {
-            Asked::Submit(submit) => Command::Submit((**submit).clone()),
-            Asked::Cancel(task) => Command::Cancel(*task),
-            Asked::Mode { node, mode } => {
-                Command::SetNodeMode { node: node_id(*node), mode: *mode, within_ms: None }
+        let commands = match &open.asked {
+            Asked::Submit(submit) | Asked::UsedKey(submit) => vec![Command::Submit((**submit).clone())],
+            Asked::Cancel(task) => vec![Command::Cancel(*task)],
+            Asked::CancelMany(tasks) => tasks.iter().map(|task| Command::Cancel(*task)).collect(),
+            Asked::Mode { node, mode, within_ms } => {
+                vec![Command::SetNodeMode { node: node_id(*node), mode: *mode, within_ms: *within_ms }]
             }
         };
         if self.leads_for_certain(peer) {
-            self.propose(peer, vec![command], Waiter::Client { request, attempt });
+            self.propose(peer, commands, Waiter::Client { request, attempt });
         } else {
             self.client_answered(request, attempt, Err(ProposalError::NotLeader));
         }
@@ -227,6 +249,7 @@ impl World {
     /// What became of a request at the leader.
     pub fn client_answered(&mut self, request: u64, attempt: u32, result: ProposalResult) {
         let reply = match result.map(|results| results.into_iter().next()) {
+            Err(ProposalError::Refused(rejection)) => Reply::Refused(Box::new(rejection)),
             Err(_) | Ok(None) => Reply::Again,
             Ok(Some(Err(rejection))) => Reply::Refused(Box::new(rejection)),
             Ok(Some(Ok(changes))) => changes.into_iter().find_map(submitted).unwrap_or(Reply::Done),
@@ -261,8 +284,17 @@ impl World {
             (Asked::Submit(submit), Reply::Submitted { first, count, repeated }) => {
                 self.acknowledged(*submit, first, count, repeated, again);
             }
-            (Asked::Cancel(_), Reply::Refused(rejection))
+            (Asked::Cancel(_) | Asked::CancelMany(_), Reply::Refused(rejection))
                 if matches!(*rejection, Rejection::UnknownTask(_)) => {}
+            // An older peer is a member, and knows no deadlines.
+            (Asked::Mode { within_ms: Some(_), .. }, Reply::Refused(rejection))
+                if matches!(*rejection, Rejection::VersionTooLow { .. }) => {}
+            (Asked::UsedKey(_), Reply::Refused(rejection))
+                if matches!(*rejection, Rejection::KeyReused { .. }) => {}
+            (Asked::UsedKey(submit), reply) => {
+                let what = format!("{:?} with another body: {reply:?}", submit.key);
+                self.oracle.broken("a key stands for one body", what);
+            }
             // It was deleted, or never there; a request that was accepted once stays so.
             (Asked::Submit(_), Reply::Refused(rejection))
                 if matches!(*rejection, Rejection::UnknownImage { .. }) && !again => {}
@@ -280,6 +312,13 @@ impl World {
             self.clients.known.remove(0);
         }
         self.clients.known.push(first);
+        if !again && self.crowd.uses_key_again() {
+            let mut other = submit.clone();
+            other.digest += 1 << 32;
+            other.first = TaskId(submit.first.0 + (1 << 32));
+            let request = self.clients.add(Asked::UsedKey(Box::new(other)), true);
+            self.send_request(request);
+        }
         if !again && self.clients.rng.one_in(6) {
             let request = self.clients.add(Asked::Submit(Box::new(submit)), true);
             self.send_request(request);

@@ -54,6 +54,7 @@ fn caught(seed: u64, run: impl FnOnce() -> FastReport) -> FastReport {
             faults: 0,
             attempts: 0,
             finished: 0,
+            most_waiting: 0,
         }
     })
 }

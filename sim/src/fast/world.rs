@@ -7,6 +7,7 @@ use stint_scheduler::{Admit, Command};
 
 use super::clients::Clients;
 use super::clock::Clocks;
+use super::crowd::{Crowd, has_crowd};
 use super::event::{Call, Event};
 use super::faults::FaultSchedule;
 use super::host::Host;
@@ -49,6 +50,9 @@ pub struct World {
     pub peers: Vec<Process>,
     pub hosts: Vec<Host>,
     pub clients: Clients,
+    pub crowd: Crowd,
+    /// Tasks that waited at once, at most.
+    pub most_waiting: usize,
     pub trouble: FaultSchedule,
     pub image_clients: ImageClients,
     pub operator: Operator,
@@ -59,6 +63,9 @@ pub struct World {
 impl World {
     pub fn new(seed: u64, plant: Option<FastPlant>, keep_text: bool) -> Self {
         let mut shape = Shape::drawn(seed, plant.and_then(FastPlant::pace));
+        if has_crowd(seed) {
+            shape.settings.max_live_tasks = 20_000;
+        }
         if plant.is_some_and(FastPlant::is_of_sweeps) {
             (shape.images, shape.files_stay_ms) = (true, (900, 1_800));
         }
@@ -85,6 +92,8 @@ impl World {
             peers,
             hosts,
             clients: Clients::new(seed, &shape),
+            crowd: Crowd::new(seed),
+            most_waiting: 0,
             trouble: FaultSchedule::new(seed),
             image_clients: ImageClients::new(seed, &shape),
             operator: Operator::new(seed, &shape),
@@ -203,6 +212,7 @@ impl World {
     /// Heals everything once there was trouble enough; then everything must finish.
     fn look(&mut self) -> Result<(), Ended> {
         self.oracle.bounded(self.queue.len(), &self.peers);
+        self.most_waiting = self.most_waiting.max(self.log.state().waiting());
         self.queue.at(self.now + LOOK_MS, Event::Look);
         match self.healed_at {
             None => {
@@ -215,6 +225,7 @@ impl World {
             }
             Some(healed) => {
                 self.ready_all();
+                self.cancel_crowd();
                 let Err(why) = self.settled() else { return Err(Ended) };
                 let bound = SETTLE_MS * self.shape.pace.stretch() + 3 * self.shape.longest_wait_ms();
                 if self.now > healed + bound {

@@ -5,8 +5,9 @@ use stint_scheduler::{State, check, decode_snapshot, digest, encode_snapshot, sa
 
 use crate::fast::log::{Log, apply_entry};
 
-/// Commands between two looks.
+/// Commands between two looks; more of them with many tasks, of which a look sees each.
 const EVERY: u64 = 50;
+const TASKS_A_COMMAND: u64 = 10;
 
 /// A replica that was restored at the last look.
 #[derive(Default)]
@@ -19,7 +20,8 @@ pub struct Replicas {
 impl Replicas {
     /// An entry was committed. Looks when it is time; answers whether it did.
     pub fn committed(&mut self, log: &Log) -> Result<bool, String> {
-        if log.commands < self.commands + EVERY {
+        let tasks = log.state().waiting() as u64;
+        if log.commands < self.commands + EVERY + tasks / TASKS_A_COMMAND {
             return Ok(false);
         }
         self.commands = log.commands;
