@@ -95,6 +95,8 @@ pub enum NodeError {
         .0.display()
     )]
     Removed(PathBuf),
+    #[error("this peer stops and does not start again by itself: {0}. See docs/using/failures.md")]
+    Contradicted(String),
     #[error("the log failed, so this peer stops (it never retries a failed write): {0}")]
     LogFailed(String),
 }
@@ -160,7 +162,9 @@ pub async fn serve(
     if timeout(limits::STOP_AFTER_FAILURE, stop_node(&node, executing.host, tasks)).await.is_err() {
         tracing::warn!("stopping took too long and is cut short");
     }
-    Err(node.applied.outgrown().map_or(NodeError::LogFailed(why), NodeError::Outgrown))
+    let outgrown = node.applied.outgrown().map(NodeError::Outgrown);
+    let contradicted = || node.raft.contradiction().map(NodeError::Contradicted);
+    Err(outgrown.or_else(contradicted).unwrap_or(NodeError::LogFailed(why)))
 }
 
 /// Why a peer ends.

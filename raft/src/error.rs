@@ -22,6 +22,12 @@ pub enum OpenError {
     NewerFormat { path: PathBuf, found: u32, known: u32 },
     #[error("{} holds snapshots but no log: its votes are lost. Move the folder aside and let the peer join anew", .path.display())]
     LogMissing { path: PathBuf },
+    #[error(
+        "this peer stopped because its leader contradicted it, and does not start over that by itself: {what}. See \
+         docs/using/failures.md. When the folders are right again, remove {}",
+        .path.display()
+    )]
+    Contradicted { path: PathBuf, what: String },
     #[error("the settings are not usable: {0}")]
     Settings(String),
     #[error("raft cannot start: {0}")]

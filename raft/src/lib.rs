@@ -5,9 +5,11 @@
 //!
 //! What holds: an entry whose proposal was answered survives any crash of any minority, and of all peers at once if
 //! their disks keep what they synced; a restarted leader never takes its term again without an election; a storage
-//! failure ends the peer and is never retried; damage of stored data is an error that names the file, never silent loss.
+//! failure ends the peer and is never retried; damage of stored data is an error that names the file, never silent loss;
+//! a peer that is told to unlearn what is decided stops.
 
 mod codec;
+mod contradiction;
 mod error;
 mod log;
 mod machine;

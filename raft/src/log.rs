@@ -31,6 +31,7 @@ use self::driver::{Driver, Queue};
 use self::record::{Bookmarks, Record, parse_placed};
 use self::segment::{Segment, Spares};
 use self::writer::{Effect, Pending, Writer};
+use crate::contradiction::Mark;
 use crate::error::{OpenError, StorageFailure};
 use crate::mutations::{Mutation, planted};
 use crate::settings::Settings;
@@ -57,7 +58,7 @@ pub(crate) struct IndexSlot {
 /// The log in memory. It runs ahead of the disk by what the queue holds.
 #[derive(Debug)]
 pub(crate) struct LogIndex {
-    bookmarks: Bookmarks,
+    pub(crate) bookmarks: Bookmarks,
     slots: VecDeque<IndexSlot>,
     cache: EntryCache,
     segments: BTreeMap<u64, Segment>,
@@ -70,9 +71,10 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// An open log. Dropping it stops the writer after what is queued.
 pub(crate) struct Log {
-    shared: Arc<Mutex<LogIndex>>,
-    queue: Arc<Queue>,
+    pub(crate) shared: Arc<Mutex<LogIndex>>,
+    pub(crate) queue: Arc<Queue>,
     inline_io: bool,
+    pub(crate) mark: Mark,
 }
 
 /// An entry that is read: from memory, or from its place in a segment.
@@ -87,6 +89,7 @@ impl Log {
         let disk = settings.disk.clone();
         disk.create_dir_all(dir).map_err(|e| OpenError::io("make the folder", dir, e))?;
         let guard = take_lock(disk.as_ref(), dir)?;
+        let mark = Mark::look(disk.clone(), dir)?;
         let mut spares = Spares::new(disk.clone(), dir.to_path_buf(), settings.segment_bytes);
         let found = recovery::recover(disk.as_ref(), dir, &mut spares, settings.entry_cache_bytes)?;
         let bookmarks = found.bookmarks;
@@ -105,7 +108,7 @@ impl Log {
             found.next_seq,
         );
         let queue = Driver::start(writer, spares, disk, settings, guard)?;
-        Ok(Self { shared, queue, inline_io: settings.inline_io })
+        Ok(Self { shared, queue, inline_io: settings.inline_io, mark })
     }
 
     pub(crate) fn bookmarks(&self) -> Bookmarks {
@@ -158,11 +161,25 @@ impl Log {
         self.queue.set_committed(Pending { effect: Effect::Committed(committed), encoded });
     }
 
-    /// Drops the entries after this one (all, when `None`). Stable before anything appended later is.
-    pub(crate) fn truncate_after(&self, after: Option<LogId>) {
-        lock(&self.shared).truncate(after);
+    /// Drops the entries after this one (all, when `None`). Stable before anything appended later is. Never drops what is
+    /// decided.
+    pub(crate) fn truncate_after(&self, after: Option<LogId>) -> io::Result<()> {
+        {
+            let mut shared = lock(&self.shared);
+            let decided = shared.bookmarks.committed.map_or(0, |id| id.index + 1);
+            let keep = after.map_or(0, |id| id.index + 1);
+            if keep < decided {
+                let what = format!(
+                    "told to drop entries from {keep} on, of which those below {decided} are decided"
+                );
+                self.queue.fail(StorageFailure(what.clone()));
+                return Err(io::Error::other(what));
+            }
+            shared.truncate(after);
+        }
         let encoded = Record::Truncated(after).encode();
         self.queue.push(vec![Pending { effect: Effect::Truncated(after), encoded }], None);
+        Ok(())
     }
 
     /// Drops the entries up to this one. Their segments go once the mark is stable.
@@ -282,7 +299,12 @@ impl LogIndex {
         self.bookmarks.purge(upto);
     }
 
-    fn slot(&self, index: u64) -> Option<&IndexSlot> {
+    /// An entry that is in memory.
+    pub(crate) fn cached(&self, id: LogId) -> Option<Entry> {
+        self.cache.get(id.index).filter(|entry| entry.log_id == id).cloned()
+    }
+
+    pub(crate) fn slot(&self, index: u64) -> Option<&IndexSlot> {
         let first = self.slots.front()?.id.index;
         self.slots.get(usize::try_from(index.checked_sub(first)?).ok()?)
     }

@@ -14,10 +14,12 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{
     ClientWriteError, Fatal, ForwardToLeader, InitializeError, LinearizableReadError, RaftError,
 };
+use openraft::raft::AppendEntriesRequest;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::contradiction::LeaderSays;
 use crate::error::{BarrierError, HandleError, MembershipError, OpenError, ProposeError, StorageFailure};
 use crate::log::Log;
 use crate::log::driver::Queue;
@@ -51,6 +53,7 @@ pub(crate) struct Inner<M: StateMachine> {
     pub(crate) id: PeerId,
     pub(crate) core: Core<M>,
     settings: Settings,
+    log: Arc<Log>,
     queue: Arc<Queue>,
     failures: watch::Receiver<Option<StorageFailure>>,
     snapshots_in: Receiver,
@@ -95,7 +98,7 @@ impl<M: StateMachine> Raft<M> {
         let config = settings.openraft().map_err(OpenError::Settings)?;
         let (log_dir, snapshot_dir) = (dir.join("log"), dir.join("snapshots"));
         refuse_missing_log(&settings, &log_dir, &snapshot_dir)?;
-        let log = Log::open(&log_dir, &settings)?;
+        let log = Arc::new(Log::open(&log_dir, &settings)?);
         let queue = log.queue();
         let failures = log.failures();
         let snapshots =
@@ -103,12 +106,12 @@ impl<M: StateMachine> Raft<M> {
         let growth = SnapshotTrigger::new(settings.snapshot_every_bytes);
         let snapshots = Arc::new(snapshots);
         let applier = Applier::new(machine, snapshots.clone(), growth.clone());
-        let wiring = NetworkContext::new(id, &settings, transport);
+        let wiring = NetworkContext::new(id, &settings, transport, log.clone());
         let seed = AtomicU64::new(settings.rng_seed.unwrap_or_else(system_seed));
 
         let reachability = wiring.reachability.clone();
         let network = Network(wiring.clone());
-        let built = Core::build(id, Arc::new(config), network, Store(Arc::new(log)), applier);
+        let built = Core::build(id, Arc::new(config), network, Store(log.clone()), applier);
         let built = seeded(next_seed(&seed), built).await;
         let core: Core<M> = built.map_err(|error| OpenError::Start(error.to_string()))?;
         wiring.follow(core.metrics());
@@ -118,6 +121,7 @@ impl<M: StateMachine> Raft<M> {
             id,
             core,
             settings,
+            log,
             queue,
             failures,
             snapshots_in: Receiver::new(snapshots),
@@ -182,7 +186,17 @@ impl<M: StateMachine> Raft<M> {
         let stopped = |error: &dyn std::fmt::Display| HandleError::Stopped(error.to_string());
         Ok(match request {
             Request::Append(rpc) => {
-                Answer::Append(core.append_entries(rpc.into()).await.map_err(|e| stopped(&e))?.into())
+                let crc = rpc.previous_crc;
+                let rpc: AppendEntriesRequest<Types> = rpc.into();
+                let previous = rpc.prev_log_id;
+                let says = LeaderSays {
+                    vote: rpc.vote,
+                    names: [previous, rpc.leader_commit],
+                    crc: previous.zip(crc),
+                    entries: &rpc.entries,
+                };
+                self.0.log.check(says).await.map_err(|e| stopped(&e))?;
+                Answer::Append(core.append_entries(rpc).await.map_err(|e| stopped(&e))?.into())
             }
             Request::Vote(rpc) => Answer::Vote(core.vote(rpc.into()).await.map_err(|e| stopped(&e))?.into()),
             Request::PreVote(rpc) => {
@@ -192,7 +206,12 @@ impl<M: StateMachine> Raft<M> {
                 let response = core.handle_transfer_leader(rpc.into()).await.map_err(|e| stopped(&e))?;
                 Answer::Transfer(response.into())
             }
-            Request::Chunk(chunk) => Answer::Chunk(self.0.snapshots_in.receive(core, chunk).await?),
+            Request::Chunk(chunk) => {
+                let names = [chunk.meta().last_log_id, None];
+                let says = LeaderSays { vote: chunk.vote.into(), names, crc: None, entries: &[] };
+                self.0.log.check(says).await.map_err(|e| stopped(&e))?;
+                Answer::Chunk(self.0.snapshots_in.receive(core, chunk).await?)
+            }
         })
     }
 
@@ -283,6 +302,11 @@ impl<M: StateMachine> Raft<M> {
                 else => std::future::pending::<()>().await,
             }
         }
+    }
+
+    /// Why this peer stopped, when that is because a leader told it to unlearn what is decided.
+    pub fn contradiction(&self) -> Option<String> {
+        self.0.log.mark.written().map(str::to_owned)
     }
 
     fn failure(&self) -> Option<String> {

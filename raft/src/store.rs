@@ -116,8 +116,7 @@ impl RaftLogStorage<Types> for Store {
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
-        self.0.truncate_after(last);
-        Ok(())
+        self.0.truncate_after(last)
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {

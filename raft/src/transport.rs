@@ -17,13 +17,14 @@ use openraft::raft::{
 };
 
 use crate::error::TransportError;
+use crate::log::Log;
 use crate::reachability::PeerReachability;
 use crate::settings::{
     SNAPSHOT_CHUNK_BYTES, SNAPSHOT_CHUNK_DEADLINE, SNAPSHOT_INSTALL_DEADLINE, SNAPSHOT_RETRIES, Settings,
 };
 use crate::snapshot::Body;
 use crate::types::{Payload, PeerId, PeerInfo, Snapshot, Types, Vote};
-use crate::wire::{self, Answer, ChunkAnswer, ChunkCode, Envelope, Request};
+use crate::wire::{self, Answer, AppendCode, ChunkAnswer, ChunkCode, Envelope, Request};
 
 /// Which stream a request belongs on, so that a snapshot never delays a heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +58,7 @@ pub(crate) struct NetworkContext {
     id: PeerId,
     cluster: String,
     transport: Arc<dyn Transport>,
+    log: Arc<Log>,
     append_deadline: Duration,
     pub(crate) reachability: Arc<PeerReachability>,
     /// Openraft's own view of the membership, for addresses that change while a connection lives.
@@ -64,9 +66,15 @@ pub(crate) struct NetworkContext {
 }
 
 impl NetworkContext {
-    pub(crate) fn new(id: PeerId, settings: &Settings, transport: Arc<dyn Transport>) -> Arc<Self> {
+    pub(crate) fn new(
+        id: PeerId,
+        settings: &Settings,
+        transport: Arc<dyn Transport>,
+        log: Arc<Log>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             id,
+            log,
             cluster: settings.cluster_name.clone(),
             transport,
             append_deadline: settings.append_deadline(),
@@ -188,7 +196,13 @@ impl RaftNetworkV2<Types> for Connection {
             // openraft's own figure is the heartbeat interval: too short for a slow sync.
             _ => option.hard_ttl().max(self.wiring.append_deadline),
         };
-        match self.ask(self.append_class, Request::Append(rpc.into()), deadline).await {
+        let previous = rpc.prev_log_id;
+        let mut append = AppendCode::from(rpc);
+        if self.append_class == CallClass::Control {
+            // Heartbeats name the last entry that both sides are believed to have.
+            append.previous_crc = previous.and_then(|id| self.wiring.log.crc_of(id));
+        }
+        match self.ask(self.append_class, Request::Append(append), deadline).await {
             Ok(Answer::Append(answer)) => Ok(answer.into()),
             Ok(_) => Err(unexpected()),
             Err(failure) => Err(self.rpc_error(RPCTypes::AppendEntries, failure, deadline)),

@@ -128,9 +128,12 @@ impl Life {
             1 if !self.now.entries.is_empty() => {
                 let nth = rng.below(self.now.entries.len() as u64) as usize;
                 let after = nth.checked_sub(1).map(|nth| self.now.entries[nth].log_id).or(self.now.purged);
+                if after.map(|id| id.index) < log.bookmarks().committed.map(|id| id.index) {
+                    return;
+                }
                 self.term += 1;
                 self.take(Step::Truncate(after));
-                log.truncate_after(after);
+                log.truncate_after(after).expect("nothing of it is decided");
             }
             2 if !self.now.entries.is_empty() => {
                 let nth = rng.below(self.now.entries.len() as u64) as usize;
@@ -427,4 +430,21 @@ async fn an_entry_larger_than_a_segment_gets_its_own() {
     let found = Model::read(&open(&disk).unwrap()).await;
     assert_eq!(found.entries.len(), 2);
     assert_eq!(segment_name(7), "segment-0000000000000007.log");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_decided_is_never_cut() {
+    let disk = MemoryDisk::default();
+    let log = open(&disk).unwrap();
+    append(&log, 0..10, 10).await.unwrap();
+    log.save_committed(Some(id(1, 5)));
+    log.truncate_after(Some(id(1, 5))).unwrap();
+    append(&log, 6..8, 10).await.unwrap();
+    let refused = log.truncate_after(Some(id(1, 4))).unwrap_err();
+    assert!(refused.to_string().contains("those below 6 are decided"), "{refused}");
+    assert!(append(&log, 8..9, 10).await.is_err(), "the log goes on");
+    close(log).await;
+    let log = open(&disk).unwrap();
+    assert_eq!(log.bookmarks().last, Some(id(1, 7)), "all is there");
+    close(log).await;
 }
