@@ -198,10 +198,7 @@ impl RaftNetworkV2<Types> for Connection {
         };
         let previous = rpc.prev_log_id;
         let mut append = AppendCode::from(rpc);
-        if self.append_class == CallClass::Control {
-            // Heartbeats name the last entry that both sides are believed to have.
-            append.previous_crc = previous.and_then(|id| self.wiring.log.crc_of(id));
-        }
+        append.previous_crc = previous.and_then(|id| self.wiring.log.crc_of(id));
         match self.ask(self.append_class, Request::Append(append), deadline).await {
             Ok(Answer::Append(answer)) => Ok(answer.into()),
             Ok(_) => Err(unexpected()),
