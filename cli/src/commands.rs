@@ -55,7 +55,7 @@ pub fn dispatch(cli: Cli) -> Done {
         Command::Nodes(IfNamed(args)) => with_client(&global, |context| nodes::run(context, args)),
         Command::Node(IfNamed(args)) => node::run(&global, args),
         Command::Class(IfNamed(args)) => with_client(&global, |context| class::run(context, args)),
-        Command::Cluster(IfNamed(args)) => with_client(&global, |context| cluster::run(context, args)),
+        Command::Cluster(IfNamed(args)) => cluster::run(&global, args),
         Command::Image(IfNamed(args)) => with_client(&global, |context| image::run(context, args)),
         Command::Events(IfNamed(args)) => with_client(&global, |context| events::run(context, args)),
         Command::Config(IfNamed(args)) => config::run(&Output::new(global.output), args),

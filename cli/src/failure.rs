@@ -2,6 +2,7 @@
 
 use stint_node::NodeError;
 use stint_node::config::ConfigError;
+use stint_node::recovery::RecoveryError;
 use stint_sdk::Error as SdkError;
 
 use crate::logs::{self, Level};
@@ -32,6 +33,8 @@ pub enum Failure {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Node(#[from] NodeError),
+    #[error(transparent)]
+    Recovery(#[from] RecoveryError),
     #[error("cannot write the output: {0}")]
     Output(#[from] std::io::Error),
     #[error("cannot start: {0}")]
@@ -45,7 +48,11 @@ impl Failure {
             Failure::Call(SdkError::Refused { .. } | SdkError::Source(_) | SdkError::Document(_)) => FAILED,
             Failure::Call(SdkError::Unreachable { .. } | SdkError::Setup { .. }) => UNREACHABLE,
             Failure::Call(_) | Failure::Usage(_) | Failure::Config(_) => USAGE,
-            Failure::Failed(_) | Failure::Node(_) | Failure::Output(_) | Failure::Start(_) => FAILED,
+            Failure::Failed(_)
+            | Failure::Node(_)
+            | Failure::Recovery(_)
+            | Failure::Output(_)
+            | Failure::Start(_) => FAILED,
         }
     }
 

@@ -31,6 +31,7 @@ const PAGES: &[(&str, usize)] = &[
     ("docs/using/metrics.md", 0),
     ("docs/using/outages.md", 0),
     ("docs/using/process.md", 0),
+    ("docs/using/recovery.md", 0),
     ("docs/using/results.md", 0),
     ("docs/using/settings.md", 0),
     ("docs/using/simulation.md", 1),
@@ -88,6 +89,7 @@ pages! {
     metrics "docs/using/metrics.md"
     outages "docs/using/outages.md"
     process "docs/using/process.md"
+    recovery "docs/using/recovery.md"
     results "docs/using/results.md"
     settings_of_the_cluster "docs/using/settings.md"
     simulation "docs/using/simulation.md"

@@ -22,6 +22,8 @@ use crate::transport::RaftTransport;
 pub struct NodeParts {
     pub id: NodeId,
     pub cluster: String,
+    /// The id of the cluster, where it was recovered.
+    pub recovered: Option<String>,
     /// The highest version that it may speak.
     pub speaks: Version,
     pub authority: Authority,
@@ -52,7 +54,19 @@ pub enum BuildError {
 
 /// A peer that serves nobody yet: `peers::serve` and `Leader::run` bring it to life.
 pub async fn build_node(parts: NodeParts) -> Result<(Arc<Node>, LeaderQueue), BuildError> {
-    let NodeParts { id, cluster, speaks, authority, identity, log, settings, endpoint, clock, rng } = parts;
+    let NodeParts {
+        id,
+        cluster,
+        recovered,
+        speaks,
+        authority,
+        identity,
+        log,
+        settings,
+        endpoint,
+        clock,
+        rng,
+    } = parts;
     let server = peers::server_config(pki::peer_server(&authority, &identity)?).map_err(BuildError::Quic)?;
     endpoint.set_server_config(Some(server));
     let client = pki::peer_client(&authority, &identity)?;
@@ -81,6 +95,7 @@ pub async fn build_node(parts: NodeParts) -> Result<(Arc<Node>, LeaderQueue), Bu
     let node = Node {
         id,
         cluster,
+        recovered,
         raft,
         applied: shared,
         leader,

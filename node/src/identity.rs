@@ -4,11 +4,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use stint_protocol::{DiskId, Incarnation, NodeId};
 
-use crate::pki::{ADMIN_NAME, Authority, Identity, PEER_NAME, PkiError, node_name};
+use crate::former_member::Mark;
+use crate::pki::{ADMIN_NAME, Authority, Identity, PkiError};
 
 /// The data folder could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +41,19 @@ struct IdentityFile {
     /// Peers that were asked to join, until this one is a member.
     #[serde(default)]
     joining: Vec<String>,
+    /// The id of its cluster, where that was recovered from a survivor's folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    recovered: Option<String>,
+    /// The folder of its log, where it is not `raft`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    log: Option<String>,
+    /// How long its next start waits, in milliseconds: attempts of the cluster that it was made from may run until then.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    wait_ms: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// An opened data folder, locked for this process.
@@ -94,6 +109,49 @@ impl DataDir {
         self.record.cluster.as_deref()
     }
 
+    /// The id of its cluster, where that was recovered.
+    pub fn recovered(&self) -> Option<&str> {
+        self.record.recovered.as_deref()
+    }
+
+    /// The folder of its log.
+    pub fn log(&self) -> PathBuf {
+        self.path.join(self.record.log.as_deref().unwrap_or("raft"))
+    }
+
+    /// How long it must wait before it starts.
+    pub fn wait(&self) -> Duration {
+        Duration::from_millis(self.record.wait_ms)
+    }
+
+    /// It has waited.
+    pub fn waited(&mut self) -> Result<(), IdentityError> {
+        self.record.wait_ms = 0;
+        self.save()
+    }
+
+    /// The folder is to become that of a cluster's first peer, which waits so long before its first start.
+    pub fn must_wait(&mut self, wait_ms: u64) {
+        self.record.wait_ms = wait_ms;
+    }
+
+    /// From now on it is the one peer of a cluster of this id, whose log is in this folder below it.
+    pub fn recover(&mut self, cluster_id: &str, log: &str, wait_ms: u64) -> Result<(), IdentityError> {
+        let node = self.node().ok_or_else(|| {
+            IdentityError::Damaged(self.path.join("identity.toml"), "it belongs to no cluster".into())
+        })?;
+        let own = self.certificates()?.0.issue_peer(node, Some(cluster_id))?;
+        let pki = self.path.join("pki");
+        write_secret(&pki.join("node.pem"), &own.certificate)?;
+        write_secret(&pki.join("node-key.pem"), &own.key)?;
+        self.record.recovered = Some(cluster_id.into());
+        self.record.log = Some(log.into());
+        self.record.wait_ms = wait_ms;
+        self.record.founding = false;
+        self.record.joining.clear();
+        self.save()
+    }
+
     /// Whether the cluster it founds is not configured yet.
     pub fn founding(&self) -> bool {
         self.record.founding
@@ -117,6 +175,7 @@ impl DataDir {
         &mut self,
         node: NodeId,
         cluster: &str,
+        recovered: Option<&str>,
         authority: &Authority,
         joining: &[String],
     ) -> Result<(), IdentityError> {
@@ -124,7 +183,7 @@ impl DataDir {
         make_dir(&pki)?;
         write_secret(&pki.join("ca.pem"), &authority.certificate)?;
         write_secret(&pki.join("ca-key.pem"), &authority.key)?;
-        let own = authority.issue(&[&node_name(node), PEER_NAME, "localhost"])?;
+        let own = authority.issue_peer(node, recovered)?;
         write_secret(&pki.join("node.pem"), &own.certificate)?;
         write_secret(&pki.join("node-key.pem"), &own.key)?;
         let credentials = self.credentials();
@@ -135,9 +194,17 @@ impl DataDir {
         write_secret(&credentials.join("admin-key.pem"), &admin.key)?;
         self.record.node = Some(node.0);
         self.record.cluster = Some(cluster.into());
+        self.record.recovered = recovered.map(str::to_owned);
         self.record.founding = joining.is_empty();
         self.record.joining = joining.to_vec();
-        self.save()
+        self.save()?;
+        Mark::write(&self.path, node, cluster);
+        Ok(())
+    }
+
+    /// Whether this folder, which has no node, was a member's before it was wiped.
+    pub fn was_member(&self) -> Option<Mark> {
+        Mark::read(&self.path)
     }
 
     /// Where the administrator's certificate lies.

@@ -68,6 +68,8 @@ pub enum JoinError {
 pub struct Admitted {
     pub node: NodeId,
     pub cluster: String,
+    /// The id of the cluster, where it was recovered.
+    pub recovered: Option<String>,
     pub authority: Authority,
 }
 
@@ -99,8 +101,8 @@ pub async fn join(
     for address in addresses {
         let call = peers.call(&PeerAddress::any(address), CallKind::Join, encode(&join), JOIN_DEADLINE).await;
         match call.map_err(|e| e.to_string()).and_then(|body| decode(&body)) {
-            Ok(JoinAnswer::Admitted { node, authority, cluster }) => {
-                return Ok(Admitted { node, cluster, authority });
+            Ok(JoinAnswer::Admitted { node, authority, cluster, recovered }) => {
+                return Ok(Admitted { node, cluster, recovered, authority });
             }
             Ok(JoinAnswer::Refused(refusal)) => reasons.push(format!("{address}: {refusal}")),
             Err(error) => reasons.push(format!("{address}: {error}")),

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use stint_protocol::{BootMs, LeaseId, NodeId, Nonce, TaskSpec, TimeMs};
+use stint_protocol::{BootMs, Class, LeaseId, NodeId, Nonce, TaskId, TaskSpec, TimeMs};
 use stint_scheduler::State;
 
 use crate::limits;
@@ -52,6 +52,15 @@ pub fn length_ms(state: &State, spec: &TaskSpec) -> u64 {
 /// (docs/internals/leases.md#changed-length).
 fn longest_ms(state: &State, spec: &TaskSpec) -> u64 {
     state.longest_lease_ms(spec.class).max(spec.least_lease_ms())
+}
+
+/// How long any attempt may still hold a lease that was granted under this state, or soon after it, when nobody renews it
+/// any more. Jobs of Slurm count only where there is a task for one: their leases are long.
+pub fn longest_wait_ms(state: &State) -> u64 {
+    let classes = Class::ALL.into_iter().filter(|class| *class != Class::GpuSlurm);
+    let classes = classes.map(|class| state.longest_lease_ms(class));
+    let tasks = state.tasks_before(TaskId(u128::MAX)).map(|(_, task)| longest_ms(state, &task.spec));
+    full_length(state, classes.chain(tasks).max().unwrap_or(0))
 }
 
 fn is_fresh(heard: BootMs, now: BootMs) -> bool {

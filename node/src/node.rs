@@ -18,7 +18,7 @@ use crate::leader::Leader;
 use crate::leader_client::{LeaderClient, unexpected};
 use crate::limits;
 use crate::peers::{BoxFuture, Caller, Handler, Peers};
-use crate::pki::Authority;
+use crate::pki::{Authority, PkiError, recovered_name};
 use crate::reports::Reports;
 use crate::requests::Requests;
 use crate::wire::{
@@ -29,6 +29,8 @@ use crate::wire::{
 pub struct Node {
     pub id: NodeId,
     pub cluster: String,
+    /// The id of the cluster, where it was recovered: peers of before have no part in it.
+    pub recovered: Option<String>,
     pub raft: Raft<NodeStateMachine>,
     pub applied: Arc<AppliedState>,
     pub leader: Arc<Leader>,
@@ -50,6 +52,11 @@ impl Node {
     pub fn stored(&self) -> Result<&Arc<Blobs>, Refusal> {
         let none = || Refusal::new(RefusalCode::Unavailable, "this peer keeps no bytes: ask another one");
         self.blobs.get().ok_or_else(none)
+    }
+
+    /// What tells its cluster from others of the same name.
+    pub fn cluster_id(&self) -> Result<String, PkiError> {
+        self.recovered.clone().map_or_else(|| self.authority.cluster_id(), Ok)
     }
 
     async fn take_offer(&self, offer: OfferBlob) -> OfferAnswer {
@@ -77,10 +84,25 @@ impl Node {
         {
             Ok(Reply::Admitted(node)) => {
                 let (authority, cluster) = (self.authority.clone(), self.cluster.clone());
-                JoinAnswer::Admitted { node, authority, cluster }
+                JoinAnswer::Admitted { node, authority, cluster, recovered: self.recovered.clone() }
             }
             Ok(other) => JoinAnswer::Refused(unexpected(&other)),
             Err(refusal) => JoinAnswer::Refused(refusal),
+        }
+    }
+}
+
+/// How a peer of before is refused by a cluster that was recovered: by these words it knows that it is left out.
+pub const RECOVERED: &str = "this cluster was recovered as ";
+
+impl Node {
+    /// Refuses what a peer of before calls: it has a certificate of the same authority, which lacks the new cluster's name.
+    fn check_caller(&self, caller: &Caller, kind: CallKind) -> Result<(), String> {
+        match &self.recovered {
+            Some(id) if kind != CallKind::Join && !caller.carries(&recovered_name(id)) => Err(format!(
+                "{RECOVERED}{id} without the peers of before: empty the data folder and join anew"
+            )),
+            _ => Ok(()),
         }
     }
 }
@@ -93,6 +115,7 @@ impl Handler for Node {
         body: Bytes,
     ) -> BoxFuture<Result<Bytes, String>> {
         Box::pin(async move {
+            self.check_caller(&caller, kind)?;
             match kind {
                 CallKind::RaftControl => {
                     self.raft.handle(CallClass::Control, body).await.map_err(|e| e.to_string())

@@ -46,6 +46,11 @@ impl Caller {
         self.certificate.as_ref().is_some_and(|c| pki::carries(c, PEER_NAME))
     }
 
+    /// Whether its certificate has this name.
+    pub fn carries(&self, name: &str) -> bool {
+        self.certificate.as_ref().is_some_and(|c| pki::carries(c, name))
+    }
+
     /// Whether it holds the certificate of this node.
     pub fn is_node(&self, node: NodeId) -> bool {
         self.certificate.as_ref().is_some_and(|c| pki::carries(c, &pki::node_name(node)))

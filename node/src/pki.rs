@@ -40,6 +40,11 @@ pub fn node_name(node: NodeId) -> String {
     format!("node-{node}.stint")
 }
 
+/// The name in the certificates of all peers of a cluster that was recovered: those of before lack it.
+pub fn recovered_name(cluster_id: &str) -> String {
+    format!("cluster-{cluster_id}.stint")
+}
+
 /// The certificate authority, as PEM texts.
 #[derive(Clone, minicbor::Encode, minicbor::Decode)]
 pub struct Authority {
@@ -73,6 +78,18 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, names.first().cloned().unwrap_or_default());
         params.use_authority_key_identifier_extension = true;
         Ok(Identity { certificate: params.signed_by(&key, &issuer)?.pem(), key: key.serialize_pem() })
+    }
+
+    /// Issues the certificate of a peer; `recovered` is the id of its cluster, where that was recovered.
+    pub fn issue_peer(&self, node: NodeId, recovered: Option<&str>) -> Result<Identity, PkiError> {
+        let (own, cluster) = (node_name(node), recovered.map(recovered_name));
+        let names = [own.as_str(), PEER_NAME, "localhost"].into_iter().chain(cluster.as_deref());
+        self.issue(&names.collect::<Vec<_>>())
+    }
+
+    /// What tells a cluster that it made from others of the same name: 16 hexadecimal digits.
+    pub fn cluster_id(&self) -> Result<String, PkiError> {
+        Ok(self.fingerprint()?.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// SHA-256 of the certificate: what a join token carries, so that a joiner knows whom it talks to.

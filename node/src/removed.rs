@@ -6,32 +6,40 @@ use stint_protocol::NodeId;
 use tokio::time::sleep;
 
 use crate::limits;
-use crate::node::Node;
+use crate::node::{Node, RECOVERED};
 use crate::outage::Outage;
-use crate::peers::PeerAddress;
+use crate::peers::{CallError, PeerAddress};
 use crate::wire::{CallKind, ForwardAnswer, RefusalCode, Request, decode, encode};
 
+/// Why a peer is no member any more.
+pub enum Gone {
+    /// The cluster removed it.
+    Removed,
+    /// The cluster was recovered without it, in the words of a peer of the new one.
+    LeftOut(String),
+}
+
 /// Returns when this peer, which is reached at `address`, is no member any more: its own state says so, or the leader does
-/// after it was away.
-pub async fn removed(node: Arc<Node>, address: String) {
+/// after it was away, or a peer that has begun anew without it.
+pub async fn removed(node: Arc<Node>, address: String) -> Gone {
     let mut was_member = false;
     loop {
         let is_member = node.applied.view().state.node(node.id).is_some();
         if was_member && !is_member {
-            return;
+            return Gone::Removed;
         }
         was_member |= is_member;
         let outage = Outage::seen(&node.raft.status());
         let lonely = outage.is_some_and(|outage| outage.leaderless >= limits::LONELY);
-        if lonely && is_unknown(&node, &address).await {
-            return;
+        if lonely && let Some(gone) = is_unknown(&node, &address).await {
+            return gone;
         }
         sleep(limits::REMOVED_LOOK).await;
     }
 }
 
-/// Whether a leader among those that were members says that it does not know this peer.
-async fn is_unknown(node: &Node, address: &str) -> bool {
+/// Whether one of those that were members says that it does not know this peer: a leader, or one that was recovered.
+async fn is_unknown(node: &Node, address: &str) -> Option<Gone> {
     let status = node.raft.status();
     let members = status.voters.iter().chain(status.learners.iter()).filter(|(id, _)| **id != node.id.0);
     let mut targets: Vec<PeerAddress> =
@@ -46,15 +54,22 @@ async fn is_unknown(node: &Node, address: &str) -> bool {
         let request = Request::SetNodeAddress { node: node.id, address: address.to_owned(), speaks };
         let answer =
             node.peers.call(&target, CallKind::Forward, encode(&request), limits::FORWARD_DEADLINE).await;
+        if let Err(CallError::Refused(_, why)) = &answer
+            && why.starts_with(RECOVERED)
+        {
+            return Some(Gone::LeftOut(why.clone()));
+        }
         let answer = answer.ok().and_then(|body| decode::<ForwardAnswer>(&body).ok());
         match answer {
-            Some(ForwardAnswer::Refused(refusal)) => return refusal.code == RefusalCode::NotFound,
+            Some(ForwardAnswer::Refused(refusal)) => {
+                return (refusal.code == RefusalCode::NotFound).then_some(Gone::Removed);
+            }
             Some(ForwardAnswer::NotLeader(Some((id, address)))) if id != node.id => {
                 targets.push(PeerAddress::node(id, &address));
             }
-            Some(ForwardAnswer::Reply(_)) => return false,
+            Some(ForwardAnswer::Reply(_)) => return None,
             _ => {}
         }
     }
-    false
+    None
 }

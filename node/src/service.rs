@@ -14,6 +14,7 @@ mod outputs;
 pub mod principal;
 mod results;
 mod settings;
+mod snapshots;
 mod tasks;
 
 use std::sync::{Arc, OnceLock};

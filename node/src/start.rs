@@ -18,7 +18,7 @@ use stint_protocol::NodeId;
 use stint_raft::{Profile, Settings as RaftSettings, SyncDelay};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::announce::announce;
 use crate::applied_state::VersionTooOld;
@@ -26,14 +26,15 @@ use crate::blobs::OpenError;
 use crate::build::{BuildError, NodeParts, build_node};
 use crate::clock::{Clock, HostClock, Rng};
 use crate::config::{Config, RaftProfile};
+use crate::former_member::Mark;
 use crate::identity::{DataDir, IdentityError};
-use crate::join::{Applicant, JoinError, JoinToken, join};
+use crate::join::{Admitted, Applicant, JoinError, JoinToken, join};
 use crate::leader::LeaderQueue;
 use crate::limits;
-use crate::node::Node;
+use crate::node::{Node, unless_stopped};
 use crate::peers;
 use crate::pki::{self, Authority};
-use crate::removed::removed;
+use crate::removed::{Gone, removed};
 
 /// How long a leader may take to hand over before it stops all the same.
 const HAND_OVER: Duration = Duration::from_secs(2);
@@ -69,6 +70,13 @@ pub enum NodeError {
         "{0} belongs to no cluster yet: start with --bootstrap for a new cluster, or with --join ADDRESS --token TOKEN"
     )]
     NoCluster(PathBuf),
+    #[error(
+        "{} is empty, but it was {}: a second cluster is not founded by accident. To come back, start with --join ADDRESS \
+         --token TOKEN (a peer that is there makes tokens, and removes the old node); to restore from a file see \
+         docs/using/recovery.md; for a new cluster remove {} first",
+        .folder.display(), .mark.what, .mark.path.display()
+    )]
+    WasMember { folder: PathBuf, mark: Mark },
     #[error(transparent)]
     Join(#[from] JoinError),
     #[error(transparent)]
@@ -95,7 +103,13 @@ pub enum NodeError {
         .0.display()
     )]
     Removed(PathBuf),
-    #[error("this peer stops and does not start again by itself: {0}. See docs/using/failures.md")]
+    #[error(
+        "this peer ends, as a peer that it knew says: {why}. Its folder is {}: what it knows that the recovered cluster \
+         does not is lost with it",
+        .folder.display()
+    )]
+    LeftOut { why: String, folder: PathBuf },
+    #[error("this peer stops and does not start again by itself: {0}. See docs/using/recovery.md")]
     Contradicted(String),
     #[error("the log failed, so this peer stops (it never retries a failed write): {0}")]
     LogFailed(String),
@@ -114,6 +128,9 @@ pub async fn serve(
     let (endpoint, local) = bind(config.peers.listen)?;
     let advertise = with_port(&config.peers.advertise, local);
     settle_identity(&mut dir, &config, mode, &endpoint, &advertise).await?;
+    if !wait_for_old_leases(&mut dir, &mut stop).await? {
+        return Ok(());
+    }
     let (node, queue) = open_node(&dir, &config, &endpoint, clock, rng).await?;
 
     let mut tasks = JoinSet::new();
@@ -141,7 +158,7 @@ pub async fn serve(
     let end = tokio::select! {
         _ = stop.wait_for(|stopped| *stopped) => End::Asked,
         why = node.raft.fatal() => End::Failed(why),
-        () = removed(node.clone(), advertise.clone()) => End::Removed,
+        gone = removed(node.clone(), advertise.clone()) => End::Gone(gone),
     };
     executing.closing.store(true, SeqCst);
     let why = match end {
@@ -150,10 +167,14 @@ pub async fn serve(
             stop_node(&node, executing.host, tasks).await;
             return Ok(());
         }
-        End::Removed => {
-            tracing::error!("this peer was removed from its cluster, so it ends");
+        End::Gone(gone) => {
+            tracing::error!("this peer has no part in its cluster any more, so it ends");
             stop_node(&node, executing.host, tasks).await;
-            return Err(NodeError::Removed(dir.path.clone()));
+            let folder = dir.path.clone();
+            return Err(match gone {
+                Gone::Removed => NodeError::Removed(folder),
+                Gone::LeftOut(why) => NodeError::LeftOut { why, folder },
+            });
         }
         End::Failed(why) => why,
     };
@@ -170,7 +191,7 @@ pub async fn serve(
 /// Why a peer ends.
 enum End {
     Asked,
-    Removed,
+    Gone(Gone),
     Failed(String),
 }
 
@@ -216,7 +237,10 @@ async fn settle_identity(
     match mode {
         StartMode::Resume => Err(NodeError::NoCluster(dir.path.clone())),
         StartMode::Bootstrap => {
-            dir.become_node(NodeId(1), &config.cluster.name, &Authority::make()?, &[])?;
+            if let Some(mark) = dir.was_member() {
+                return Err(NodeError::WasMember { folder: dir.path.clone(), mark });
+            }
+            dir.become_node(NodeId(1), &config.cluster.name, None, &Authority::make()?, &[])?;
             Ok(())
         }
         StartMode::Join { addresses, token } => {
@@ -228,10 +252,30 @@ async fn settle_identity(
                 speaks: config.cluster.max_version,
             };
             let admitted = join(endpoint.clone(), &addresses, &token, applicant).await?;
-            dir.become_node(admitted.node, &admitted.cluster, &admitted.authority, &addresses)?;
+            let Admitted { node, cluster, recovered, authority } = admitted;
+            dir.become_node(node, &cluster, recovered.as_deref(), &authority, &addresses)?;
             Ok(())
         }
     }
+}
+
+/// Before the first start of a cluster that began anew: attempts of the one before may run until their leases are over
+/// (docs/internals/leases.md#new-beginning). A clock that stands still while the machine is suspended only waits longer.
+/// False: it was stopped meanwhile, and waits again next time.
+async fn wait_for_old_leases(dir: &mut DataDir, stop: &mut watch::Receiver<bool>) -> Result<bool, NodeError> {
+    let wait = dir.wait();
+    if wait.is_zero() {
+        return Ok(true);
+    }
+    tracing::warn!(
+        seconds = wait.as_secs_f64(),
+        "this cluster began anew: waiting until the leases of the one before are over"
+    );
+    if unless_stopped(stop, sleep(wait)).await.is_none() {
+        return Ok(false);
+    }
+    dir.waited()?;
+    Ok(true)
 }
 
 async fn open_node(
@@ -243,17 +287,35 @@ async fn open_node(
 ) -> Result<(Arc<Node>, LeaderQueue), NodeError> {
     let id = dir.node().ok_or_else(|| NodeError::NoCluster(dir.path.clone()))?;
     let cluster = dir.cluster().unwrap_or_default().to_string();
+    let recovered = dir.recovered().map(str::to_owned);
     let (authority, identity) = dir.certificates()?;
     let settings = raft_settings(config, &cluster, dir)?;
-    let log = dir.path.join("raft");
+    let log = dir.log();
     let endpoint = endpoint.clone();
     let speaks = config.cluster.max_version;
-    let parts = NodeParts { id, cluster, speaks, authority, identity, log, settings, endpoint, clock, rng };
+    let parts = NodeParts {
+        id,
+        cluster,
+        recovered,
+        speaks,
+        authority,
+        identity,
+        log,
+        settings,
+        endpoint,
+        clock,
+        rng,
+    };
     Ok(build_node(parts).await?)
 }
 
 fn raft_settings(config: &Config, cluster: &str, dir: &DataDir) -> Result<RaftSettings, NodeError> {
-    let mut settings = RaftSettings::new(cluster);
+    // Peers of before are refused by this name, too.
+    let name = match dir.recovered() {
+        Some(id) => format!("{cluster} (recovered as {id})"),
+        None => cluster.to_owned(),
+    };
+    let mut settings = RaftSettings::new(name);
     settings.disk_id = Some(dir.disk()?.to_string());
     settings.max_entry_bytes = limits::ENTRY_BYTES;
     settings.snapshot_every_entries = config.raft.snapshot_every_entries;

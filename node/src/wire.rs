@@ -389,6 +389,10 @@ pub enum JoinAnswer {
         authority: Authority,
         #[n(2)]
         cluster: String,
+        /// The id of the cluster, where it was recovered.
+        #[n(3)]
+        #[cbor(default)]
+        recovered: Option<String>,
     },
     #[n(1)]
     Refused(#[n(0)] Refusal),

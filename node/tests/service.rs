@@ -41,6 +41,7 @@ impl World {
         let parts = NodeParts {
             id: NODE,
             cluster: "test".into(),
+            recovered: None,
             speaks: version::CURRENT,
             authority,
             identity,

@@ -9,6 +9,7 @@ mod grpc;
 mod image;
 mod node;
 mod outdated;
+mod recovery;
 mod result;
 mod settings;
 mod task;
@@ -18,6 +19,7 @@ pub use explanation::{Explanation, NodeReason};
 pub use image::Image;
 pub use node::{Gpu, Node, NodeRemoved};
 pub use outdated::{NO_LEADER, Outdated};
+pub use recovery::{ClusterRecovered, ClusterRestored, ClusterSnapshot};
 pub use result::{
     AttemptSummary, OutputFile, OutputsSummary, ResultEnd, ResultError, ResultLogs, ResultOutputs,
     ResultSpec, TaskResult,

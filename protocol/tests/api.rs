@@ -11,7 +11,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use stint_protocol::api::{
-    Cluster, Explanation, Image, JoinToken, LeaderTransferred, Node, NodeRemoved, Settings, Task, TaskResult,
+    Cluster, ClusterRecovered, ClusterRestored, ClusterSnapshot, Explanation, Image, JoinToken,
+    LeaderTransferred, Node, NodeRemoved, Settings, Task, TaskResult,
 };
 use stint_protocol::v1;
 
@@ -235,6 +236,73 @@ fn what_becomes_of_members() {
     let document = NodeRemoved { removed: "gpu-7".into() };
     assert_eq!(serde_json::from_str::<NodeRemoved>(&stored).unwrap(), document);
     assert_eq!(serde_json::to_string_pretty(&document).unwrap() + "\n", stored);
+}
+
+/// A document that no message carries, as it is stored.
+fn check_document<D: PartialEq + Debug + Serialize + DeserializeOwned>(name: &str, document: &D) {
+    let path = folder().join(name);
+    let today = serde_json::to_string_pretty(document).unwrap() + "\n";
+    if !path.exists() && std::env::var_os("STINT_BLESS").is_some() {
+        std::fs::write(&path, &today).unwrap();
+    }
+    let stored = std::fs::read_to_string(&path)
+        .unwrap_or_else(|e| panic!("{}: {e}; STINT_BLESS=1 stores it", path.display()));
+    assert_eq!(today, stored, "{name} is shown otherwise than it is stored");
+    assert_eq!(serde_json::from_str::<D>(&stored).unwrap(), *document, "{name}");
+}
+
+#[test]
+fn files_of_a_cluster_and_what_is_made_of_them() {
+    let saved = ClusterSnapshot {
+        format: 1,
+        size_bytes: 40_960,
+        sha256: "0f".repeat(32),
+        cluster: "stint".into(),
+        cluster_id: "3f2a9c01d2e4b5a6".into(),
+        cluster_version: 5,
+        index: 1_200,
+        term: 7,
+        as_of_ms: 1_790_000_000_000,
+        saved_at_ms: 1_790_000_000_500,
+        saved_by: 2,
+        version: "0.1.0".into(),
+        nodes: 3,
+        queued: 4,
+        running: 2,
+        suspended: 1,
+        finished: 90,
+        images: 1,
+        not_in_file: vec!["private keys".into()],
+    };
+    check_document("cluster-snapshot.json", &saved);
+    let restored = ClusterRestored {
+        data_dir: "/var/lib/stint".into(),
+        cluster: "stint".into(),
+        cluster_id: "77e0a1b2c3d4e5f6".into(),
+        node_id: 10_004,
+        index: 1_001_200,
+        term: 1_007,
+        waits_ms: 15_350,
+        from: saved,
+    };
+    check_document("cluster-restored.json", &restored);
+    let recovered = ClusterRecovered {
+        data_dir: "/var/lib/stint".into(),
+        cluster: "stint".into(),
+        cluster_id: Some("77e0a1b2c3d4e5f6".into()),
+        node_id: 2,
+        committed_index: 1_198,
+        last_index: 1_200,
+        uncertain: 2,
+        left_out: vec!["a".into(), "c".into()],
+        queued: 4,
+        running: 2,
+        suspended: 1,
+        finished: 90,
+        waits_ms: 15_350,
+        old_log: "/var/lib/stint/raft".into(),
+    };
+    check_document("cluster-recovered.json", &recovered);
 }
 
 #[test]

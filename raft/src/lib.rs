@@ -15,6 +15,7 @@ mod log;
 mod machine;
 mod membership;
 pub mod mutations;
+mod offline;
 mod raft;
 mod reachability;
 mod settings;
@@ -41,6 +42,7 @@ pub use error::{
 };
 pub use log::disk::{Disk, DiskFile, OpenMode, RealDisk};
 pub use machine::{Capture, StateMachine};
+pub use offline::{OfflineLog, read_log, write_folder};
 pub use raft::Raft;
 pub use settings::{Profile, Settings, SyncDelay, Timing};
 pub use status::{Role, Status, StatusWatch};

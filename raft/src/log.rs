@@ -59,9 +59,9 @@ pub(crate) struct IndexSlot {
 #[derive(Debug)]
 pub(crate) struct LogIndex {
     pub(crate) bookmarks: Bookmarks,
-    slots: VecDeque<IndexSlot>,
-    cache: EntryCache,
-    segments: BTreeMap<u64, Segment>,
+    pub(crate) slots: VecDeque<IndexSlot>,
+    pub(crate) cache: EntryCache,
+    pub(crate) segments: BTreeMap<u64, Segment>,
 }
 
 /// A lock that a panic elsewhere cannot take away: the data is only ever changed in whole steps.
@@ -78,7 +78,7 @@ pub(crate) struct Log {
 }
 
 /// An entry that is read: from memory, or from its place in a segment.
-enum Source {
+pub(crate) enum Source {
     Memory(Entry),
     Disk(RecordPlace, Arc<dyn DiskFile>),
 }
@@ -242,7 +242,7 @@ impl Drop for Log {
     }
 }
 
-fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn Send + Sync>, OpenError> {
+pub(crate) fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn Send + Sync>, OpenError> {
     let path: PathBuf = dir.join("lock");
     disk.lock(&path).map_err(|source| match source.kind() {
         io::ErrorKind::WouldBlock => OpenError::Locked { path: dir.to_path_buf() },
@@ -250,7 +250,7 @@ fn take_lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn Send + Sync>, OpenEr
     })
 }
 
-fn load(source: Source) -> io::Result<Entry> {
+pub(crate) fn load(source: Source) -> io::Result<Entry> {
     match source {
         Source::Memory(entry) => Ok(entry),
         Source::Disk(place, file) => {
@@ -352,7 +352,7 @@ impl LogIndex {
         self.segments.pop_first()
     }
 
-    fn sources(&self, range: Range<u64>, max_bytes: usize) -> io::Result<Vec<Source>> {
+    pub(crate) fn sources(&self, range: Range<u64>, max_bytes: usize) -> io::Result<Vec<Source>> {
         let mut sources = Vec::new();
         let mut bytes = 0;
         let first = self.slots.front().map_or(range.end, |slot| slot.id.index).max(range.start);

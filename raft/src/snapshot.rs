@@ -64,6 +64,31 @@ impl Snapshots {
         Ok(!folder::list(disk, dir)?.is_empty())
     }
 
+    /// The newest snapshot of a stopped peer's folder, checked; nothing is changed.
+    pub(crate) fn read_newest(
+        disk: Arc<dyn Disk>,
+        dir: PathBuf,
+    ) -> Result<Option<(SnapshotMeta, Body)>, OpenError> {
+        let folder = Folder::new(disk, dir, true);
+        let names = folder::list(folder.disk.as_ref(), &folder.dir)?;
+        names.last().map(|name| read(&folder, &folder.dir.join(name))).transpose()
+    }
+
+    /// Writes the one snapshot of a folder that is made for it.
+    pub(crate) fn write_first(
+        disk: Arc<dyn Disk>,
+        dir: PathBuf,
+        meta: SnapshotMeta,
+        capture: Capture,
+    ) -> Result<(), OpenError> {
+        disk.create_dir_all(&dir).map_err(|e| OpenError::io("make the folder", &dir, e))?;
+        let failed = |source| OpenError::io("write the snapshot in", &dir, source);
+        let folder = Folder::new(disk, dir.clone(), true);
+        let body = folder.write(&meta, capture).map_err(failed)?;
+        let stored = folder.stored(&meta, &body).map_err(failed)?;
+        folder.name(&stored, &meta).map_err(failed)
+    }
+
     /// Writes a captured state; returns once it is on stable storage, or a newer one is.
     pub(crate) async fn write(&self, meta: SnapshotMeta, capture: Capture) -> io::Result<Body> {
         let (folder, newest) = (self.folder.clone(), self.newest.clone());

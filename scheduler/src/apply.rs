@@ -5,11 +5,14 @@ mod cancel;
 mod image;
 mod join;
 mod lease;
+mod new_beginning;
 mod node;
 mod settings;
 mod submit;
 mod suspend;
 mod version;
+
+pub use new_beginning::begin_anew;
 
 pub(crate) use blob::forget_keep;
 pub(crate) use submit::share_of_spec;

@@ -17,7 +17,7 @@ mod snapshot;
 mod state;
 mod task;
 
-pub use apply::{StampedCommand, apply};
+pub use apply::{StampedCommand, apply, begin_anew};
 pub use check::check;
 pub use command::{
     Admit, Change, Command, KeepBlob, RegisterImage, RegisterNode, Rejection, Submit, UpdateSettings,

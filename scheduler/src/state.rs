@@ -253,6 +253,16 @@ impl State {
         self.finished_total
     }
 
+    /// Finished tasks that are still kept.
+    pub fn remembered(&self) -> usize {
+        self.history.len()
+    }
+
+    /// Images that are listed.
+    pub fn listed_images(&self) -> usize {
+        self.image_names.len()
+    }
+
     /// When the next waiting retry, the next suspended task, or the next held node, is due.
     pub fn next_due(&self) -> Option<TimeMs> {
         let retry = self.delayed.get_min().map(|(at, _)| *at);

@@ -179,6 +179,13 @@ impl Client {
         self.peers.call(operation, request, |mut s, r| async move { s.read_output(r).await }).await
     }
 
+    /// The state of the cluster as the bytes of a file, in order.
+    pub async fn save_snapshot(&self) -> Result<tonic::Streaming<v1::SnapshotChunk>, Error> {
+        let operation = self.operation("save the cluster's state");
+        let send = |mut s: StintClient<_>, r| async move { s.save_snapshot(r).await };
+        self.peers.call(operation, v1::SaveSnapshotRequest {}, send).await
+    }
+
     /// Every node of the cluster.
     pub async fn list_nodes(&self) -> Result<Vec<v1::Node>, Error> {
         let operation = self.operation("list nodes");

@@ -207,6 +207,7 @@ impl Peer {
         let parts = NodeParts {
             id: NodeId(self.0.id),
             cluster: "sim".into(),
+            recovered: None,
             speaks: self.speaks(),
             authority: authority(),
             identity: identity(self.0.id),

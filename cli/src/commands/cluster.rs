@@ -1,6 +1,8 @@
 //! `stint cluster`: the cluster as a whole.
 
+pub mod recover;
 pub mod settings;
+pub mod snapshot;
 
 use std::time::Duration;
 
@@ -8,9 +10,10 @@ use clap::{Args, Subcommand};
 use stint_sdk::api::{Cluster, JoinToken, LeaderTransferred, Peer};
 use stint_sdk::units;
 
-use super::Context;
+use super::{Context, with_client};
 use crate::Done;
-use crate::output::{Format, talk};
+use crate::args::Global;
+use crate::output::{Format, Output, talk};
 use crate::table::{Cell, Table, Tone};
 use crate::view::{age, now_ms, state_tone};
 
@@ -32,6 +35,10 @@ pub enum ClusterCommand {
     JoinToken(JoinTokenArgs),
     /// Hand the leadership to another peer
     TransferLeader(TransferLeaderArgs),
+    /// Save the state of the cluster to a file, look into one, or restore a cluster from one
+    Snapshot(snapshot::SnapshotArgs),
+    /// Make a new cluster of the folder of a stopped peer, when a majority is lost for good
+    Recover(recover::RecoverArgs),
 }
 
 #[derive(Args, Debug)]
@@ -47,13 +54,15 @@ pub struct TransferLeaderArgs {
     pub node: Option<String>,
 }
 
-pub async fn run(context: Context, args: ClusterArgs) -> Done {
+pub fn run(global: &Global, args: ClusterArgs) -> Done {
     match args.command {
-        ClusterCommand::Status => status(context).await,
-        ClusterCommand::Show(args) => settings::show(context, args).await,
-        ClusterCommand::Set(changes) => settings::set(context, changes).await,
-        ClusterCommand::JoinToken(args) => join_token(context, args).await,
-        ClusterCommand::TransferLeader(args) => transfer_leader(context, args).await,
+        ClusterCommand::Status => with_client(global, status),
+        ClusterCommand::Show(args) => with_client(global, |context| settings::show(context, args)),
+        ClusterCommand::Set(changes) => with_client(global, |context| settings::set(context, changes)),
+        ClusterCommand::JoinToken(args) => with_client(global, |context| join_token(context, args)),
+        ClusterCommand::TransferLeader(args) => with_client(global, |context| transfer_leader(context, args)),
+        ClusterCommand::Snapshot(args) => snapshot::run(global, args),
+        ClusterCommand::Recover(args) => recover::run(&Output::new(global.output), args),
     }
 }
 

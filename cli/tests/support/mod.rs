@@ -131,6 +131,24 @@ impl Cluster {
         cluster
     }
 
+    /// One more peer, not started, with the configuration of the first at a port of its own.
+    pub fn another(&mut self, name: &str) -> usize {
+        let (first, dir) = (&self.peers[0], self.root.path().join(name));
+        let text = std::fs::read_to_string(first.dir.join("stint.toml")).unwrap();
+        let http = free_tcp_ports(1)[0];
+        let text = text
+            .replace(&format!("\"{}\"", first.name), &format!("\"{name}\""))
+            .replace(&first.dir.display().to_string(), &dir.display().to_string())
+            .replace(&first.http.to_string(), &http.to_string());
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("stint.toml"), text).unwrap();
+        let name = name.to_owned();
+        self.peers.push(Peer { name, dir, http, process: None, variables: Vec::new(), place: None });
+        let added = self.peers.len() - 1;
+        self.peers[added].move_elsewhere();
+        added
+    }
+
     /// A client that knows every address.
     pub fn client(&self) -> Client {
         let addresses = self.peers.iter().map(|p| Address::of_data_dir(&p.dir)).collect();
@@ -175,9 +193,24 @@ impl Cluster {
         }
     }
 
+    /// Where other peers reach this one.
+    pub fn address_of(&self, peer: usize) -> String {
+        let text = std::fs::read_to_string(self.peers[peer].dir.join("stint.toml")).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("advertise = \"")).unwrap();
+        line.trim_end_matches('"').to_owned()
+    }
+
     /// Until all tasks are finished; answers them.
     pub async fn finish(&self, ids: &[String], patience: Duration) -> Vec<v1::Task> {
-        let client = self.client();
+        self.finish_with(&self.client(), ids, patience).await
+    }
+
+    /// As `finish`, by one peer.
+    pub async fn finish_at(&self, peer: usize, ids: &[String]) -> Vec<v1::Task> {
+        self.finish_with(&self.client_of(peer), ids, PATIENCE).await
+    }
+
+    async fn finish_with(&self, client: &Client, ids: &[String], patience: Duration) -> Vec<v1::Task> {
         let until = Instant::now() + patience;
         loop {
             let request =
@@ -287,6 +320,26 @@ impl Peer {
         let Some(pid) = self.pid() else { return };
         signal(pid, "KILL");
         self.exit().await;
+    }
+
+    /// As an operator stops it; returns when the process is gone. What it runs goes on until its leases end.
+    pub async fn stop(&mut self) {
+        let Some(pid) = self.pid() else { return };
+        signal(pid, "TERM");
+        self.exit().await;
+    }
+
+    /// Its disk is another one: all is gone but the configuration.
+    pub fn wipe(&self) {
+        leftovers::clear(&self.dir);
+        for entry in std::fs::read_dir(&self.dir).unwrap().flatten() {
+            let path = entry.path();
+            match path.is_dir() {
+                true => std::fs::remove_dir_all(path).unwrap(),
+                false if path.ends_with("stint.toml") => {}
+                false => std::fs::remove_file(path).unwrap(),
+            }
+        }
     }
 
     /// Whether its process is there.

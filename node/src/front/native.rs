@@ -253,6 +253,18 @@ impl Stint for NativeApi {
         asked.answer(asked.0.image(&caller, &tenant(&request.tenant)?, &request.image).await)
     }
 
+    type SaveSnapshotStream = Parts<Vec<u8>, v1::SnapshotChunk>;
+
+    async fn save_snapshot(
+        &self,
+        request: Request<v1::SaveSnapshotRequest>,
+    ) -> Answer<Self::SaveSnapshotStream> {
+        let (caller, _) = caller::take(request)?;
+        let service = self.asked();
+        let parts = service.0.save_snapshot(&caller).await;
+        service.answer(parts.map(|parts| stream(parts, snapshot_chunk)))
+    }
+
     async fn delete_image(&self, request: Request<v1::DeleteImageRequest>) -> Answer<v1::DeleteImageReply> {
         let (caller, request) = caller::take(request)?;
         let asked = self.asked();
@@ -311,6 +323,10 @@ fn log_chunk(part: Result<LogPart, ServiceError>) -> Result<v1::LogChunk, Status
         LogStream::Stderr => "stderr",
     };
     Ok(v1::LogChunk { stream: stream.into(), offset, data: bytes })
+}
+
+fn snapshot_chunk(part: Result<Vec<u8>, ServiceError>) -> Result<v1::SnapshotChunk, Status> {
+    Ok(v1::SnapshotChunk { data: part? })
 }
 
 fn output_chunk(part: Result<OutputPart, ServiceError>) -> Result<v1::OutputChunk, Status> {

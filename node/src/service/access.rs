@@ -34,6 +34,7 @@ pub enum Operation {
     DeleteImage,
     GetSettings,
     UpdateSettings,
+    SaveSnapshot,
 }
 
 impl Operation {
@@ -57,7 +58,10 @@ impl Operation {
             | Operation::RegisterImage
             | Operation::DeleteImage => Role::Submit,
             Operation::SetNodeMode | Operation::TransferLeader => Role::Operator,
-            Operation::RemoveNode | Operation::CreateJoinToken | Operation::UpdateSettings => Role::Admin,
+            Operation::RemoveNode
+            | Operation::CreateJoinToken
+            | Operation::UpdateSettings
+            | Operation::SaveSnapshot => Role::Admin,
         }
     }
 }
@@ -87,6 +91,7 @@ impl fmt::Display for Operation {
             Operation::DeleteImage => "deleting an image",
             Operation::GetSettings => "reading settings",
             Operation::UpdateSettings => "changing settings",
+            Operation::SaveSnapshot => "saving the cluster's state",
         })
     }
 }
@@ -171,7 +176,7 @@ mod tests {
     use crate::service::{Proof, Tenants};
 
     /// The role that each operation needs: a changed line is a changed promise.
-    const NEEDS: [(Operation, Role); 21] = [
+    const NEEDS: [(Operation, Role); 22] = [
         (Operation::SubmitTasks, Role::Submit),
         (Operation::GetTask, Role::Read),
         (Operation::ListTasks, Role::Read),
@@ -193,6 +198,7 @@ mod tests {
         (Operation::DeleteImage, Role::Submit),
         (Operation::GetSettings, Role::Read),
         (Operation::UpdateSettings, Role::Admin),
+        (Operation::SaveSnapshot, Role::Admin),
     ];
 
     fn caller(role: Role) -> Principal {
@@ -210,7 +216,7 @@ mod tests {
         }
         assert_eq!(
             NEEDS.len(),
-            Operation::UpdateSettings as usize + 1,
+            Operation::SaveSnapshot as usize + 1,
             "the last operation is the table's last"
         );
     }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use stint_protocol::NodeId;
 use stint_raft::PeerInfo;
 use stint_scheduler::{Admit, Command, Placement, Settings};
 use tokio::sync::watch;
@@ -67,7 +66,7 @@ async fn found(node: &Node, dir: &DataDir, config: &Config, advertise: &str) -> 
     // Both are refused when an earlier start got that far.
     let commands = vec![Command::Configure(settings(config)), Command::Admit(admit)];
     node.leader.propose(commands).await.map_err(|e| failed(e.to_string()))?;
-    let admitted = node.applied.view().state.node(NodeId(1)).is_some();
+    let admitted = node.applied.view().state.node(node.id).is_some();
     if admitted { Ok(()) } else { Err(failed("the first node was not admitted".into())) }
 }
 

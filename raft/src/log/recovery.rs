@@ -14,7 +14,7 @@ use crate::mutations::{Mutation, planted};
 use crate::types::{Entry, LogId};
 
 /// The number of the first segment of all.
-const FIRST_SEQ: u64 = 1;
+pub(crate) const FIRST_SEQ: u64 = 1;
 
 /// A log as it was found.
 pub(crate) struct Recovered {

@@ -84,6 +84,32 @@ pub(super) fn expire(
     Ok(())
 }
 
+/// The cluster begins anew without what this attempt did: it is lost, which is no loss that its task is to blame for.
+pub(super) fn abandon(state: &mut State, node: NodeId, lease: LeaseId, changes: &mut Vec<Change>) {
+    let Some(released) = release(state, node, lease) else { return };
+    let now = state.time;
+    let message = "the cluster began anew from a copy: what became of this attempt is not known";
+    let end = AttemptEnd::new(lease, EndKind::Lost, message.into(), 0);
+    let Some(task) = state.tasks.get_mut(&lease.task).map(Arc::make_mut) else { return };
+    record_attempt(task, &released, &end, now);
+    let kind = match released.is_cancelled() {
+        true => EndKind::Cancelled,
+        false if task.spec.on_lost == OnLost::Fail => EndKind::Lost,
+        false => return requeue(state, lease.task, now, changes),
+    };
+    let outcome = Outcome {
+        kind,
+        message: end.message,
+        finished_at: now,
+        attempt: lease.attempt,
+        run_ms: 0,
+        crash_loop: false,
+        outputs: None,
+        usage: None,
+    };
+    finish(state, lease.task, outcome, changes);
+}
+
 fn end_attempt(state: &mut State, node: NodeId, end: AttemptEnd, changes: &mut Vec<Change>) {
     let Some(released) = release(state, node, end.lease) else { return };
     let verdict = Verdict::read(state, &released, &end);

@@ -103,6 +103,7 @@ impl Story {
             }
             "raise" => self.show(Command::RaiseVersion { to: version(rest[0]) }),
             "version" => self.version(),
+            "anew" => self.begin_anew(rest),
             "remove" => self.show(Command::RemoveNode(node(rest[0]))),
             "down" => {
                 self.down.insert(node(rest[0]));
@@ -124,6 +125,18 @@ impl Story {
             Ok(changes) if changes.is_empty() => "  -".into(),
             Ok(changes) => changes.iter().map(|c| format!("  {}", change(c))).collect::<Vec<_>>().join("\n"),
         }
+    }
+
+    /// `anew [keeps=N]`: the nodes, the leases and the next node of a cluster that begins anew from this state.
+    fn begin_anew(&mut self, args: &[&str]) -> String {
+        let keeps = args.first().map(|word| node(word.strip_prefix("keeps=").unwrap()));
+        begin_anew(&mut self.state, keeps, TimeMs(self.now));
+        check(&self.state).unwrap();
+        let read = decode_snapshot(&encode_snapshot(&self.state)).unwrap();
+        assert!(same(&read, &self.state), "its snapshot is another state");
+        let nodes: Vec<String> = self.state.nodes().map(|node| node.id.to_string()).collect();
+        let next = self.state.next_node();
+        format!("  nodes {nodes:?}, {} leases, the next node is {next}", self.state.leases().count())
     }
 
     /// What the cluster speaks, to what it can be raised, and who holds it back.

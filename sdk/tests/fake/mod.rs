@@ -186,6 +186,13 @@ impl Stint for Fake {
         Ok(Response::new(tokio_stream::iter(vec![])))
     }
 
+    type SaveSnapshotStream = tokio_stream::Iter<std::vec::IntoIter<Result<SnapshotChunk, Status>>>;
+
+    async fn save_snapshot(&self, _: Request<SaveSnapshotRequest>) -> Answer<Self::SaveSnapshotStream> {
+        self.gate().await?;
+        Ok(Response::new(tokio_stream::iter(vec![])))
+    }
+
     async fn list_nodes(&self, _: Request<ListNodesRequest>) -> Answer<ListNodesReply> {
         self.gate().await?;
         Ok(Response::new(ListNodesReply { nodes: self.nodes.lock().unwrap().clone() }))
