@@ -93,7 +93,7 @@ async fn a_peer_that_is_told_to_unlearn_stops() {
         accepted(&cluster.client_of(1), submit("gpu", &["/bin/true"], 25)).await.into_iter().collect();
     cluster.peers[0].spawn(&[]);
     until("somebody is told to unlearn", || cluster.peers.iter_mut().any(|peer| !peer.runs())).await;
-    // Whoever the others are, they have one history.
+    // Time for a split to show, if there is one: whoever runs on has one history.
     sleep(Duration::from_secs(1)).await;
     let running: Vec<usize> = (0..3).filter(|peer| cluster.peers[*peer].runs()).collect();
     for peer in &running {
@@ -190,7 +190,8 @@ async fn a_lost_majority_is_recovered_from_a_survivor() {
     cluster.peers[0].ready().await;
     let nodes = cluster.client_of(0).list_nodes().await.unwrap();
     let numbers: Vec<u64> = nodes.iter().map(|node| node.id).collect();
-    assert!(numbers.len() == 2 && numbers[0] == 3 && numbers[1] > 10_000, "{numbers:?}");
+    let (survivor, far) = (made["node_id"].as_u64().unwrap(), numbers.last().is_some_and(|id| *id > 10_000));
+    assert!(numbers.len() == 2 && numbers[0] == survivor && far, "{numbers:?}");
     let more = accepted(&cluster.client_of(0), submit("cpu_short", &["/bin/echo", "on"], 4)).await;
     cluster.finish_at(0, &more).await;
 }

@@ -36,6 +36,8 @@ pub enum RecoveryError {
     NoMember(PathBuf),
     #[error("reading {}: {source}", path.display())]
     Folder { path: PathBuf, source: std::io::Error },
+    #[error("the folder is recovered, but the log of before cannot be moved aside: {}: {source}", path.display())]
+    Aside { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
     Identity(#[from] IdentityError),
     #[error(transparent)]
@@ -157,16 +159,21 @@ impl Survivor {
     /// so that users need no other certificates; peers need the new cluster's name in theirs.
     pub fn recover(mut self) -> Result<api::ClusterRecovered, RecoveryError> {
         let id = format!("{:016x}", Rng::from_system().random_bits() as u64);
-        let document = self.document(&self.dir.log(), Some(&id));
+        let (log, old) = (format!("raft-{id}"), self.dir.log());
+        let mut aside = old.clone().into_os_string();
+        aside.push(format!(".before-{id}"));
+        let aside = PathBuf::from(aside);
+        let document = self.document(&aside, Some(&id));
         let mut state = self.state.clone();
         let address = state.node(self.node).map(|node| node.address.clone()).unwrap_or_default();
         begin_anew(&mut state, Some(self.node), HostClock.wall());
         let info = PeerInfo { addr: address, disk_id: self.dir.disk()?.to_string() };
-        let log = format!("raft-{id}");
         let at = beyond(self.log.last.index, self.log.term);
         write_log(&self.dir.path.join(&log), self.node, info, at, state)?;
         // With this the folder is another cluster's; until then it is as it was.
         self.dir.recover(&id, &log, self.wait_ms)?;
+        // So that no earlier program, which knows one folder of the log only, goes on as the cluster of before.
+        fs::rename(&old, &aside).map_err(|source| RecoveryError::Aside { path: old, source })?;
         Ok(document)
     }
 }

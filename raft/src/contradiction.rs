@@ -11,7 +11,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use crate::codec::{self, EntryCode};
 use crate::error::{OpenError, StorageFailure};
 use crate::log::disk::{Disk, OpenMode};
 use crate::log::record::Record;
@@ -63,15 +62,15 @@ pub(crate) struct LeaderSays<'a> {
     pub vote: Vote,
     /// Entries that it names without sending them.
     pub names: [Option<LogId>; 2],
-    /// An entry that it names, with the CRC32C of what it holds.
-    pub crc: Option<(LogId, u32)>,
+    /// An entry that it names, with its content.
+    pub content: Option<(LogId, u32)>,
     pub entries: &'a [Entry],
 }
 
 impl Log {
     /// Ends this peer, with an error, when what a leader says contradicts what is decided here.
     pub(crate) async fn check(&self, says: LeaderSays<'_>) -> Result<(), StorageFailure> {
-        let LeaderSays { vote, names, crc, entries } = says;
+        let LeaderSays { vote, names, content, entries } = says;
         let (found, decided, same) = {
             let shared = lock(&self.shared);
             let follows = |own: Vote| vote.partial_cmp(&own).is_some_and(|order| order.is_ge());
@@ -83,8 +82,8 @@ impl Log {
             let found = ids.into_iter().find_map(|id| shared.contradicts(id));
             (found, shared.bookmarks.committed, shared.same_ids(entries))
         };
-        let other_crc = |(id, crc): (LogId, u32)| self.crc_of(id).is_some_and(|own| own != crc);
-        let found = match (found, crc.filter(|named| other_crc(*named))) {
+        let differs = |(id, theirs): (LogId, u32)| self.content_of(id).is_some_and(|own| own != theirs);
+        let found = match (found, content.filter(|named| differs(*named))) {
             (Some(found), _) => Some(found),
             (None, Some((id, _))) => Some(other(id)),
             (None, None) => self.other_content(same).await?,
@@ -99,14 +98,10 @@ impl Log {
         Err(self.stop_contradicted(what).await)
     }
 
-    /// CRC32C of what an entry of this log holds, while it is in memory.
-    pub(crate) fn crc_of(&self, id: LogId) -> Option<u32> {
+    /// The content of an entry of this log, while it is in memory.
+    pub(crate) fn content_of(&self, id: LogId) -> Option<u32> {
         let entry = lock(&self.shared).cached(id)?;
-        Some(match &entry.payload {
-            EntryPayload::Normal(payload) => crc32c::crc32c(&payload.0),
-            // What has no bytes of its own is not taken for an entry whose bytes are the same.
-            _ => !crc32c::crc32c(&codec::encode(&EntryCode::from(&entry))),
-        })
+        Some(content(&entry.payload))
     }
 
     /// Whether one of these entries, whose ids are in this log too, is another entry here.
@@ -116,15 +111,9 @@ impl Log {
         let own = self.read(range, usize::MAX).await.map_err(|error| StorageFailure(error.to_string()))?;
         let differs = |entry: &&Entry| {
             let own = own.iter().find(|own| own.log_id == entry.log_id);
-            own.is_some_and(|own| own.payload != entry.payload)
+            own.is_some_and(|own| content(&own.payload) != content(&entry.payload))
         };
-        Ok(same.iter().find(differs).map(|entry| {
-            let id = entry.log_id;
-            format!(
-                "the leader's entry {} of term {} is another one than this peer's",
-                id.index, id.leader_id.term
-            )
-        }))
+        Ok(same.iter().find(differs).map(|entry| other(entry.log_id)))
     }
 
     /// What is decided is written down first, so that no later start takes it for open.
@@ -142,6 +131,16 @@ impl Log {
         let failure = StorageFailure(what);
         self.queue.fail(failure.clone());
         failure
+    }
+}
+
+/// What tells the content of an entry from that of another one of the same number and term: CRC32C of what was proposed,
+/// or its kind. (A membership may be encoded otherwise by another version.)
+fn content(payload: &EntryPayload) -> u32 {
+    match payload {
+        EntryPayload::Normal(payload) => crc32c::crc32c(&payload.0),
+        EntryPayload::Blank => 1,
+        EntryPayload::Membership(_) => 2,
     }
 }
 

@@ -24,7 +24,7 @@ pub enum OpenError {
     LogMissing { path: PathBuf },
     #[error(
         "this peer stopped because its leader contradicted it, and does not start over that by itself: {what}. See \
-         docs/using/recovery.md. When the folders are right again, remove {}",
+         docs/using/recovery.md. When the folders are right again, remove {} and start it",
         .path.display()
     )]
     Contradicted { path: PathBuf, what: String },

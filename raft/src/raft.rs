@@ -186,13 +186,13 @@ impl<M: StateMachine> Raft<M> {
         let stopped = |error: &dyn std::fmt::Display| HandleError::Stopped(error.to_string());
         Ok(match request {
             Request::Append(rpc) => {
-                let crc = rpc.previous_crc;
+                let content = rpc.previous_content;
                 let rpc: AppendEntriesRequest<Types> = rpc.into();
                 let previous = rpc.prev_log_id;
                 let says = LeaderSays {
                     vote: rpc.vote,
                     names: [previous, rpc.leader_commit],
-                    crc: previous.zip(crc),
+                    content: previous.zip(content),
                     entries: &rpc.entries,
                 };
                 self.0.log.check(says).await.map_err(|e| stopped(&e))?;
@@ -208,7 +208,7 @@ impl<M: StateMachine> Raft<M> {
             }
             Request::Chunk(chunk) => {
                 let names = [chunk.meta().last_log_id, None];
-                let says = LeaderSays { vote: chunk.vote.into(), names, crc: None, entries: &[] };
+                let says = LeaderSays { vote: chunk.vote.into(), names, content: None, entries: &[] };
                 self.0.log.check(says).await.map_err(|e| stopped(&e))?;
                 Answer::Chunk(self.0.snapshots_in.receive(core, chunk).await?)
             }

@@ -198,7 +198,7 @@ impl RaftNetworkV2<Types> for Connection {
         };
         let previous = rpc.prev_log_id;
         let mut append = AppendCode::from(rpc);
-        append.previous_crc = previous.and_then(|id| self.wiring.log.crc_of(id));
+        append.previous_content = previous.and_then(|id| self.wiring.log.content_of(id));
         match self.ask(self.append_class, Request::Append(append), deadline).await {
             Ok(Answer::Append(answer)) => Ok(answer.into()),
             Ok(_) => Err(unexpected()),

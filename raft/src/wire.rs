@@ -54,11 +54,11 @@ pub(crate) struct AppendCode {
     entries: Vec<EntryCode>,
     #[n(3)]
     committed: Option<LogIdCode>,
-    /// CRC32C of what the entry `previous` holds, where the leader says it: then the two may be told apart although they
-    /// have one number and term.
+    /// What tells the content of the entry `previous` from that of another one of its number and term, where the leader says
+    /// it.
     #[n(4)]
     #[cbor(default)]
-    pub previous_crc: Option<u32>,
+    pub previous_content: Option<u32>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -197,7 +197,7 @@ impl From<AppendEntriesRequest<Types>> for AppendCode {
             previous: code(rpc.prev_log_id),
             entries: rpc.entries.iter().map(Into::into).collect(),
             committed: code(rpc.leader_commit),
-            previous_crc: None,
+            previous_content: None,
         }
     }
 }
