@@ -8,7 +8,7 @@ use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
     cancel, class, cluster, config, events, explain, image, logs, node, nodes, outputs, ps, result, run, sim,
-    status, submit, wait,
+    status, submit, tenant, wait,
 };
 use crate::demo;
 use crate::output::Format;
@@ -153,6 +153,8 @@ pub enum Command {
     Cluster(IfNamed<cluster::ClusterArgs>),
     /// Show and change the rules of classes
     Class(IfNamed<class::ClassArgs>),
+    /// Show and change the rules of tenants: their highest priority, their weight
+    Tenant(IfNamed<tenant::TenantArgs>),
     /// Register, list, show and delete images
     Image(IfNamed<image::ImageArgs>),
     /// Export finished tasks as a workload that can be simulated
@@ -234,6 +236,10 @@ mod tests {
             "stint class set gpu max_gpus",
             "stint class set tpu max_gpus=4",
             "stint cluster set",
+            "stint tenant set team-7",
+            "stint tenant set team-7 --max-priority 101",
+            "stint tenant set team-7 --weight 0",
+            "stint tenant set --weight 2",
             "stint image register tool",
             "stint image register tool ./tool --docker a/b:1",
         ] {

@@ -19,7 +19,9 @@ pub mod run;
 pub mod sim;
 pub mod status;
 pub mod submit;
+pub mod tenant;
 pub mod wait;
+pub mod waiting;
 
 use std::future::Future;
 
@@ -55,6 +57,7 @@ pub fn dispatch(cli: Cli) -> Done {
         Command::Nodes(IfNamed(args)) => with_client(&global, |context| nodes::run(context, args)),
         Command::Node(IfNamed(args)) => node::run(&global, args),
         Command::Class(IfNamed(args)) => with_client(&global, |context| class::run(context, args)),
+        Command::Tenant(IfNamed(args)) => with_client(&global, |context| tenant::run(context, args)),
         Command::Cluster(IfNamed(args)) => cluster::run(&global, args),
         Command::Image(IfNamed(args)) => with_client(&global, |context| image::run(context, args)),
         Command::Events(IfNamed(args)) => with_client(&global, |context| events::run(context, args)),

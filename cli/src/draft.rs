@@ -92,7 +92,7 @@ pub struct Draft {
     #[arg(long, value_name = "DURATION", value_parser = milliseconds)]
     #[serde(deserialize_with = "task_file::duration_ms")]
     pub stop_grace: Option<u64>,
-    /// 0 to 100; within a class the highest starts first [default: 50]
+    /// 0 to 100, and no higher than the tenant may; the highest starts first [default: 50]
     #[arg(long, value_name = "N")]
     #[serde(deserialize_with = "task_file::number")]
     pub priority: Option<u32>,
@@ -111,6 +111,9 @@ pub struct Draft {
     /// Also repeat when the program itself fails: exit code, signal, memory or time
     #[arg(long, num_args = 0, default_missing_value = "true")]
     pub retry_failures: Option<bool>,
+    /// Refuse it when no node could ever run it, as the nodes are now
+    #[arg(long, num_args = 0, default_missing_value = "true")]
+    pub must_fit: Option<bool>,
     /// What to do when the node or the lease is lost: retry or fail [default: retry]
     #[arg(long, value_name = "ACTION")]
     pub on_lost: Option<String>,
@@ -231,6 +234,7 @@ impl Draft {
             name: self.name.clone().unwrap_or_default(),
             count: self.count.unwrap_or(1),
             idempotency_key: self.idempotency_key.clone().unwrap_or_default(),
+            must_fit: self.must_fit.unwrap_or(false),
             spec: Some(self.into_spec()),
         })
     }

@@ -574,6 +574,7 @@ async fn settings_are_shown_and_changed() {
         cluster: Some(v1::ClusterSettings { placement: "spread".into(), ..Default::default() }),
         classes: vec![class("cpu_long"), class("gpu")],
         changes: vec![change],
+        ..Default::default()
     };
     let done = world.stint(&["cluster", "show", "-o", "json"]).await;
     assert_eq!(
@@ -600,4 +601,124 @@ async fn settings_are_shown_and_changed() {
     assert_eq!(done.code, 2);
     assert!(done.stderr.contains("gpu_slurm"), "{}", done.stderr);
     assert_eq!(world.fake.updates.lock().unwrap().len(), 1, "nothing else was asked for");
+}
+
+#[tokio::test]
+async fn rules_of_tenants_are_shown_and_changed() {
+    let world = World::new();
+    let rules = |tenant: &str, max_priority, weight| v1::TenantSettings {
+        tenant: tenant.into(),
+        max_priority,
+        weight,
+    };
+    let setting = |key: &str| v1::ChangedSetting { key: key.into(), from: "1".into(), to: "3".into() };
+    let change = v1::SettingsChange {
+        revision: 7,
+        settings: vec![setting("tenants.team-7.weight"), setting("classes.gpu.max_gpus")],
+        ..Default::default()
+    };
+    *world.fake.settings.lock().unwrap() = v1::Settings {
+        revision: 7,
+        tenants: vec![rules("default", 100, 1), rules("team-7", 80, 3)],
+        changes: vec![change],
+        ..Default::default()
+    };
+    let done = world.stint(&["tenant", "show"]).await;
+    let expected = "\
+TENANT    MAX_PRIORITY  WEIGHT
+default   100           1
+team-7    80            3
+(others)  50            1
+";
+    assert_eq!(done.stdout, expected);
+    let done = world.stint(&["tenant", "show", "team-7", "--history"]).await;
+    assert!(
+        done.stdout.starts_with("TENANT  MAX_PRIORITY  WEIGHT\nteam-7  80            3\n\n"),
+        "{}",
+        done.stdout
+    );
+    assert!(done.stdout.contains("tenants.team-7.weight") && !done.stdout.contains("gpu"), "{}", done.stdout);
+    let done = world.stint(&["tenant", "show", "team-7", "-o", "json"]).await;
+    assert_eq!(done.json()["tenants"].as_array().map(Vec::len), Some(1));
+    let args = ["tenant", "set", "team-7", "--max-priority", "80", "--weight", "3", "--if-revision", "7"];
+    let done = world.stint(&args).await;
+    assert_eq!(
+        (done.code, done.stderr.as_str()),
+        (0, "stint: nothing to change; the settings keep revision 7\n")
+    );
+    let asked = world.fake.updates.lock().unwrap()[0].clone();
+    assert_eq!((asked.tenant.as_str(), asked.class.as_str(), asked.if_revision), ("team-7", "", Some(7)));
+    assert_eq!((asked.values["max_priority"].as_str(), asked.values["weight"].as_str()), ("80", "3"));
+}
+
+#[tokio::test]
+async fn a_task_that_no_node_can_ever_run_is_told_at_once() {
+    let world = World::new();
+    let why = "no node can ever run this: it asks for 5000 cores, and the largest node, a, has 8";
+    *world.fake.warning.lock().unwrap() = why.into();
+    let said =
+        format!("stint: warning: {why}; it waits for a node that can (--must-fit refuses such tasks)\n");
+    for format in ["table", "quiet"] {
+        let done = world.stint(&["submit", "-o", format, "--cpus", "5000", "--", "true"]).await;
+        assert_eq!((done.code, done.stdout.as_str()), (0, "task-0\n"));
+        assert!(done.stderr.contains(&said), "{}", done.stderr);
+    }
+    assert!(!world.fake.submits.lock().unwrap()[0].must_fit);
+    let done = world.stint(&["submit", "-o", "json", "--must-fit", "--cpus", "5000", "--", "true"]).await;
+    assert_eq!(done.json()["warning"].as_str(), Some(why));
+    assert!(world.fake.submits.lock().unwrap()[2].must_fit);
+    world.fake.fail_next([Status::failed_precondition(why)]);
+    let done = world.stint(&["submit", "--must-fit", "--cpus", "5000", "--", "true"]).await;
+    assert_eq!((done.code, done.stdout.as_str()), (1, ""));
+    assert!(done.stderr.contains(why), "{}", done.stderr);
+}
+
+/// A terminal, and what has been written on it so far.
+struct Terminal {
+    end: std::fs::File,
+    shown: tokio::sync::mpsc::UnboundedReceiver<String>,
+}
+
+impl Terminal {
+    fn open() -> Self {
+        use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap().into_string().unwrap();
+        let end = std::fs::OpenOptions::new().read(true).write(true).open(name).unwrap();
+        let (sender, shown) = tokio::sync::mpsc::unbounded_channel();
+        // It ends when the terminal is closed, or the test no longer listens.
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4_096];
+            while let Ok(read @ 1..) = rustix::io::read(&master, &mut buffer) {
+                if sender.send(String::from_utf8_lossy(&buffer[..read]).into_owned()).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { end, shown }
+    }
+
+    async fn until(&mut self, text: &str) {
+        let mut all = String::new();
+        while !all.contains(text) {
+            let more = tokio::time::timeout(AT_MOST, self.shown.recv()).await;
+            all += &more.unwrap_or_else(|_| panic!("{text:?} was not shown: {all:?}")).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_terminal_is_told_what_a_task_waits_for() {
+    let summary = "1 of 1 nodes can take it, all busy now; 3 waiting tasks come first";
+    for args in [&["run", "--", "true"][..], &["wait", "task-0"]] {
+        let world = World::with_task([running("task-0", 0)]);
+        world.fake.explain.lock().unwrap().summary = summary.into();
+        let mut terminal = Terminal::open();
+        let mut command = world.command(args);
+        let mut child = command.stderr(terminal.end.try_clone().unwrap()).spawn().unwrap();
+        terminal.until(&format!("stint: task-0: {summary}")).await;
+        child.kill().await.unwrap();
+    }
 }

@@ -80,6 +80,7 @@ impl From<Rejection> for RequestError {
                 RefusalCode::NotFound
             }
             Rejection::BadCount { .. }
+            | Rejection::PriorityTooHigh { .. }
             | Rejection::BadImageName(_)
             | Rejection::ImageUnsuited { .. }
             | Rejection::BlobDiffers { .. }

@@ -10,6 +10,7 @@ use futures_util::stream;
 use stint_node::blobs::Expected;
 use stint_node::build::{NodeParts, build_node};
 use stint_node::clock::{HostClock, Rng};
+use stint_node::config::replicated::Scope;
 use stint_node::node::Node;
 use stint_node::pki::{Authority, PEER_NAME, node_name};
 use stint_node::service::{
@@ -99,6 +100,7 @@ fn job() -> NewTasks {
         runtime: String::new(),
         count: 1,
         key: None,
+        must_fit: false,
     }
 }
 
@@ -136,7 +138,7 @@ async fn register(service: &Service, caller: &Principal) -> Result<(), ServiceEr
 
 /// Of the cluster's own settings.
 fn update(key: &str, value: &str) -> SettingsUpdate {
-    SettingsUpdate { class: None, values: [(key.into(), value.into())].into(), if_revision: None }
+    SettingsUpdate { of: Scope::Cluster, values: [(key.into(), value.into())].into(), if_revision: None }
 }
 
 fn is_not_found<T>(result: Result<T, ServiceError>) -> bool {
@@ -204,7 +206,7 @@ async fn who_may_only_read_changes_nothing() {
     assert!(!service.wait(reader, wait()).await.unwrap().finished);
     assert_eq!(service.list_nodes(reader).await.unwrap()[0].name, "a");
     assert_eq!(service.cluster_status(reader).await.unwrap().queued, 1);
-    assert_eq!(service.settings(reader).await.unwrap().revision, 0);
+    assert_eq!(service.settings(reader, None).await.unwrap().revision, 0);
     world.stop().await;
 }
 
@@ -230,8 +232,8 @@ async fn an_administrator_changes_settings_and_nobody_else_does() {
         let refused = refused.unwrap_err().to_string();
         assert!(refused.starts_with("changing settings takes the role admin, and yours is"), "{refused}");
     }
-    let class = Some(Class::Gpu);
-    let of_gpu = SettingsUpdate { class, ..update("max_gpus", "4") };
+    let of = Scope::Class(Class::Gpu);
+    let of_gpu = SettingsUpdate { of: of.clone(), ..update("max_gpus", "4") };
     let after = service.update_settings(admin, of_gpu).await.unwrap();
     assert_eq!((after.revision, after.classes[2].max_gpus), (1, 4));
     let change = &after.changes[0];
@@ -250,10 +252,33 @@ async fn an_administrator_changes_settings_and_nobody_else_does() {
         assert_eq!((after.revision, after.cluster.placement.as_str()), (2, "spread"));
     }
     // What does not fit together changes nothing.
-    let over = SettingsUpdate { class, ..update("default_timeout", "11m") };
+    let over = SettingsUpdate { of, ..update("default_timeout", "11m") };
     let refused = service.update_settings(admin, over).await.unwrap_err();
     assert!(matches!(&refused, ServiceError::Refused(_)), "{refused}");
     assert!(refused.to_string().contains("classes.gpu.default_timeout: is over max_timeout"), "{refused}");
-    assert_eq!(service.settings(admin).await.unwrap().revision, 2);
+    assert_eq!(service.settings(admin, None).await.unwrap().revision, 2);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_priority_over_the_tenants_highest_is_refused_with_what_to_do() {
+    let world = World::start().await;
+    let (service, admin) = (&world.service, &administrator());
+    let urgent = || NewTasks { name: None, spec: TaskSpec { priority: 80, ..job().spec }, ..job() };
+    let error = service.submit(admin, urgent()).await.unwrap_err().to_string();
+    let said = "priority 80 is over 50, the highest for tenant team-7: ask for less, or have an administrator raise it \
+                (`stint tenant set team-7 --max-priority 80`)";
+    assert!(error.contains(said), "{error}");
+    let of = Scope::Tenant(team());
+    let after =
+        service.update_settings(admin, SettingsUpdate { of, ..update("max_priority", "80") }).await.unwrap();
+    let rules = after.tenants.iter().map(|rules| (rules.tenant.as_str(), rules.max_priority, rules.weight));
+    assert_eq!(rules.collect::<Vec<_>>(), [("default", 100, 1), ("team-7", 80, 1)]);
+    service.submit(admin, urgent()).await.unwrap();
+    // Another tenant sees neither the rules nor their change.
+    let other = service.settings(&caller("blue", Role::Read), None).await.unwrap();
+    assert_eq!((other.revision, other.tenants.len(), other.changes[0].settings.len()), (1, 0, 0));
+    let own = service.settings(&caller("team-7", Role::Read), None).await.unwrap();
+    assert_eq!((own.tenants.len(), own.changes[0].settings.len()), (1, 1));
     world.stop().await;
 }

@@ -24,5 +24,7 @@ pub use result::{
     AttemptSummary, OutputFile, OutputsSummary, ResultEnd, ResultError, ResultLogs, ResultOutputs,
     ResultSpec, TaskResult,
 };
-pub use settings::{ChangedSetting, ClassSettings, ClusterSettings, Settings, SettingsChange};
+pub use settings::{
+    ChangedSetting, ClassSettings, ClusterSettings, Settings, SettingsChange, TenantSettings,
+};
 pub use task::{Attempt, Kept, Limits, Outcome, Submitted, Task, Usage, Waited};

@@ -274,6 +274,11 @@ impl Tenant {
     pub fn default_tenant() -> Self {
         Self("default".into())
     }
+
+    /// Whether it is the tenant of clients that name none.
+    pub fn is_default(&self) -> bool {
+        &*self.0 == "default"
+    }
 }
 
 fn check_tenant(text: &str) -> Result<(), &'static str> {

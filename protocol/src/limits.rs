@@ -116,6 +116,14 @@ pub const LEASE_MS: u64 = 24 * 3_600_000;
 pub const KEEP_FINISHED: u64 = 10_000_000;
 /// How long finished tasks can be kept, in milliseconds: a year.
 pub const KEEP_FINISHED_MS: u64 = 365 * 24 * 3_600_000;
+/// Highest priority of a task.
+pub const MAX_PRIORITY: u8 = 100;
+/// Highest priority of the tasks of a tenant that nobody gave another one: what a task has that names none.
+pub const TENANT_MAX_PRIORITY: u8 = 50;
+/// Heaviest weight of a tenant.
+pub const TENANT_WEIGHT: u32 = 10_000;
+/// Tenants that can have rules of their own: the table is copied with each change of settings.
+pub const TENANTS_WITH_RULES: usize = 4_096;
 /// Changes of settings that the cluster remembers: some months of an operator's work, a few KiB.
 pub const SETTINGS_CHANGES: usize = 64;
 /// Tasks one page of a listing shows at most.

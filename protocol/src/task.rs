@@ -394,8 +394,9 @@ impl TaskSpec {
             );
         }
         self.check_least_amounts()?;
-        if self.priority > 100 {
-            return refuse("priority", format!("{} is outside 0 to 100", self.priority));
+        if self.priority > limits::MAX_PRIORITY {
+            let most = limits::MAX_PRIORITY;
+            return refuse("priority", format!("{} is outside 0 to {most}", self.priority));
         }
         if !(1..=limits::MAX_ATTEMPTS).contains(&self.retry.max_attempts) {
             return refuse(

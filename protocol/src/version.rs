@@ -58,6 +58,8 @@ pub const NAMES_AGAIN: Version = Version(5);
 
 /// Settings that change while the cluster runs: `UpdateSettings`.
 pub const SETTINGS: Version = Version(5);
+/// Rules of tenants: `Setting::Tenant`, and submits of too high a priority are refused.
+pub const TENANT_RULES: Version = Version(5);
 
 /// Tasks that are suspended: `Suspend`, `Wake` and the state that they lead to. No cluster speaks it yet: the state
 /// machine keeps such tasks, and no request suspends one.

@@ -337,8 +337,9 @@ fn the_settings() {
         max_gpus: 4,
         lease_ttl_ms: 30_000,
     };
+    let tenants = vec![v1::TenantSettings { tenant: "team-7".into(), max_priority: 80, weight: 3 }];
     let (cluster, classes, changes) = (Some(cluster), vec![class], vec![change]);
-    check::<_, Settings>("settings.json", v1::Settings { revision: 3, cluster, classes, changes });
+    check::<_, Settings>("settings.json", v1::Settings { revision: 3, cluster, classes, changes, tenants });
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod version;
 pub use new_beginning::begin_anew;
 
 pub(crate) use blob::forget_keep;
+pub(crate) use image::pin;
 pub(crate) use submit::share_of_spec;
 pub(crate) use suspend::wake_place;
 

@@ -343,6 +343,11 @@ pub enum Rejection {
     SpecsTooLarge { bytes: u64, most: u64 },
     #[error("a submit takes 1 to {most} tasks, not {asked}")]
     BadCount { asked: u32, most: u32 },
+    #[error(
+        "priority {asked} is over {most}, the highest for tenant {tenant}: ask for less, or have an administrator raise it \
+         (`stint tenant set {tenant} --max-priority {asked}`)"
+    )]
+    PriorityTooHigh { tenant: Tenant, asked: u8, most: u8 },
     #[error("task id {0} is in use already")]
     IdTaken(TaskId),
     #[error("node {0} is not a member of this cluster")]

@@ -1,5 +1,7 @@
 //! Why a task waits, on which node, and what would let it start. Only reads.
 
+mod never;
+
 use std::collections::BTreeSet;
 
 use stint_protocol::{NodeId, Runtime, TaskId};
@@ -8,6 +10,8 @@ use crate::node::Node;
 use crate::plan::{PlanInput, Planner, UnfitReason, choose_runtime, missing, names_of as words_of};
 use crate::state::State;
 use crate::task::{StopReason, SuspendReason, Task, TaskState};
+
+pub use never::never_fits;
 
 /// What one node lacks for the task; empty = it fits there.
 #[derive(Clone, Debug, PartialEq, Eq)]

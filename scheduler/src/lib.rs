@@ -22,13 +22,13 @@ pub use check::check;
 pub use command::{
     Admit, Change, Command, KeepBlob, RegisterImage, RegisterNode, Rejection, Submit, UpdateSettings,
 };
-pub use explain::{Explanation, NodeReason, explain};
+pub use explain::{Explanation, NodeReason, explain, never_fits};
 pub use image::{BlobRecord, Image, Keep};
 pub use node::{GpuRecord, Node, NodeMode, StartBackoff, StartHold};
 pub use plan::{Assignment, Plan, PlanInput, Planner, overlooked, plan};
 pub use settings::{
     ChangedBy, ChangedSetting, ClassSetting, InvalidSettings, Placement, Setting, Settings, SettingsAudit,
-    SettingsChange,
+    SettingsChange, TenantRules, TenantSetting, TenantTable,
 };
 pub use snapshot::{
     SnapshotError, decode_snapshot, digest, encode_snapshot, read_snapshot, same, write_snapshot,

@@ -20,7 +20,7 @@ use crate::node::Node;
 use crate::state::State;
 use crate::task::TaskState;
 
-pub(crate) use filter::{UnfitReason, choose_runtime, missing, names_of};
+pub(crate) use filter::{UnfitReason, choose_runtime, fits_labels, lacks_of_empty, missing, names_of};
 pub use overlooked::overlooked;
 pub use planner::Planner;
 

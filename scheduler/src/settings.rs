@@ -2,12 +2,14 @@
 
 mod audit;
 mod setting;
+mod tenants;
 
 use minicbor::{Decode, Encode};
-use stint_protocol::{Class, ClassRules, limits};
+use stint_protocol::{Class, ClassRules, Tenant, limits};
 
 pub use audit::{ChangedBy, ChangedSetting, SettingsAudit, SettingsChange};
 pub use setting::{ClassSetting, Setting};
+pub use tenants::{TenantRules, TenantSetting, TenantTable};
 
 /// How a node is chosen among those that fit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -61,6 +63,8 @@ pub struct Settings {
     /// Tasks that may wait or run at once; a submit beyond is refused.
     #[n(7)]
     pub max_live_tasks: u64,
+    #[n(8)]
+    pub tenants: TenantTable,
 }
 
 impl Default for Settings {
@@ -74,6 +78,7 @@ impl Default for Settings {
             lease_margin_ms: 1_500,
             kill_margin_ms: 500,
             max_live_tasks: stint_protocol::limits::LIVE_TASKS,
+            tenants: TenantTable::default(),
         }
     }
 }
@@ -102,9 +107,20 @@ impl Settings {
     /// Whether these settings fit together, as far as the ones that changed are concerned. The longest lease is the one
     /// that the margin was made for.
     pub(crate) fn check(&self, changed: &Setting, longest_lease_ms: u64) -> Result<(), InvalidSettings> {
-        match changed.class() {
-            Some(class) => self.check_class(class, longest_lease_ms),
-            None => self.check_cluster(),
+        match changed {
+            Setting::Class(class, _) => self.check_class(*class, longest_lease_ms),
+            Setting::Tenant(tenant, _) => self.check_tenant(tenant),
+            _ => self.check_cluster(),
+        }
+    }
+
+    fn check_tenant(&self, tenant: &Tenant) -> Result<(), InvalidSettings> {
+        let rules = self.tenants.rules(tenant);
+        within("max_priority", rules.max_priority.into(), 0, limits::MAX_PRIORITY.into())?;
+        within("weight", rules.weight.into(), 1, limits::TENANT_WEIGHT.into())?;
+        match self.tenants.len() {
+            count if count > limits::TENANTS_WITH_RULES => Err(InvalidSettings::TooManyTenants),
+            _ => Ok(()),
         }
     }
 
@@ -153,6 +169,11 @@ fn within(key: &'static str, value: u64, least: u64, most: u64) -> Result<(), In
 pub enum InvalidSettings {
     #[error("{key}: {value} is not from {least} to {most}")]
     OutOfRange { key: &'static str, value: u64, least: u64, most: u64 },
+    #[error(
+        "{most} tenants have rules of their own, which is the most: give one back what every tenant has (`stint tenant set TENANT --max-priority 50 --weight 1`)",
+        most = limits::TENANTS_WITH_RULES
+    )]
+    TooManyTenants,
     #[error("classes.{0}.runtimes: is empty: name at least one runtime")]
     NoRuntime(Class),
     #[error(
@@ -219,6 +240,9 @@ mod tests {
             Setting::KeepFinished(0),
             Setting::KeepFinishedMs(999),
             Setting::MaxLiveTasks(limits::LIVE_TASKS + 1),
+            Setting::Tenant(Tenant::default_tenant(), TenantSetting::MaxPriority(101)),
+            Setting::Tenant(Tenant::default_tenant(), TenantSetting::Weight(0)),
+            Setting::Tenant(Tenant::default_tenant(), TenantSetting::Weight(limits::TENANT_WEIGHT + 1)),
         ] {
             let refused = checked(|settings| setting.put(settings), &setting);
             assert!(matches!(refused, Err(InvalidSettings::OutOfRange { .. })), "{setting:?}");

@@ -170,6 +170,11 @@ impl State {
         live.or_else(|| self.finished(id).map(|t| t.fields.tenant))
     }
 
+    /// Whether a submit of this tenant under this key was accepted, and is remembered.
+    pub fn key_known(&self, tenant: &Tenant, key: &IdempotencyKey) -> bool {
+        self.keys.contains_key(&(tenant.clone(), key.clone()))
+    }
+
     /// The task of this name.
     pub fn named(&self, tenant: &Tenant, name: &TaskName) -> Option<TaskId> {
         self.names.get(&(tenant.clone(), name.clone())).copied()

@@ -119,7 +119,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (1..5u64, 1..5u8).prop_map(|(node, content)| Step::Hold { node, content }),
         1 => (1..5u64, 1..5u8).prop_map(|(node, content)| Step::Lose { node, content }),
         1 => Just(Step::Drop),
-        2 => (0..8usize, 0..40u64, proptest::option::of(0..4u64))
+        2 => (0..10usize, 0..40u64, proptest::option::of(0..4u64))
             .prop_map(|(which, value, on)| Step::Settings { which, value, on }),
     ]
 }
@@ -259,6 +259,12 @@ impl Run {
                 let plan = self.planner.plan(&self.state, &input);
                 let count = plan.assignments.len();
                 let leases = self.state.running();
+                for assignment in &plan.assignments {
+                    let spec = self.state.spec(assignment.task).unwrap().clone();
+                    let tenant = self.state.tenant_of(assignment.task).unwrap();
+                    // An image that was deleted since says nothing.
+                    assert_eq!(never_fits(&self.state, &tenant, &spec), None, "it starts now");
+                }
                 self.apply(Command::CommitPlan(plan.clone())).unwrap();
                 assert_eq!(self.state.running(), leases + count, "a fresh plan lost assignments");
                 let missed = overlooked(&mut self.planner, &self.state, &input, &plan);
@@ -349,6 +355,8 @@ fn setting(which: usize, value: u64) -> Vec<Setting> {
             vec![long(ClassSetting::Runtimes(vec![[Runtime::Process, Runtime::Docker][value as usize % 2]]))]
         }
         6 => vec![Setting::Class(Class::CpuShort, ClassSetting::DefaultGpus(value as u32 % 2))],
+        7 => vec![Setting::Tenant(owner(value as u8 % 2), TenantSetting::MaxPriority(3 * value as u8))],
+        8 => vec![Setting::Tenant(owner(value as u8 % 2), TenantSetting::Weight(value as u32))],
         _ => vec![Setting::Class(Class::Gpu, ClassSetting::LeaseTtlMs(value * 10_000))],
     }
 }

@@ -496,6 +496,28 @@ fn mounts_are_read_and_written_as_they_were_stored() {
     }
 }
 
+/// Rules of a tenant, and the settings of a state that has them.
+#[test]
+fn rules_of_tenants_are_read_and_written_as_they_were_stored() {
+    let folder = Stored::of_crate(env!("CARGO_MANIFEST_DIR"));
+    let rules = [TenantSetting::MaxPriority(80), TenantSetting::Weight(300)];
+    let to = rules.map(|rule| Setting::Tenant(team(), rule)).to_vec();
+    let command = Command::UpdateSettings(UpdateSettings { to, if_revision: None, by: operator() });
+    assert_eq!(command.needs(), version::TENANT_RULES);
+    folder.check("tenants-update-settings.cbor", &command);
+    let mut state = State::default();
+    for command in [Command::Configure(settings()), command] {
+        apply(&mut state, StampedCommand { now: TimeMs(1_790_000_000_000), command }).unwrap();
+    }
+    let name = "tenants-snapshot.cbor";
+    let stored = folder.bytes(name, || encode_snapshot(&state));
+    let read = decode_snapshot(&stored).unwrap();
+    check(&read).unwrap();
+    let rules = TenantRules { max_priority: 80, weight: 300 };
+    assert_eq!(read.settings().tenants.iter().collect::<Vec<_>>(), [(&team(), &rules)]);
+    assert_same(name, &encode_snapshot(&read), &stored);
+}
+
 #[test]
 fn changes_of_settings_need_version_5() {
     let changing = samples().into_iter().find(|command| matches!(command, Command::UpdateSettings(_)));
@@ -554,6 +576,8 @@ fn every_command_is_stored_and_every_file_is_known() {
         "snapshot-5.cbor".into(),
         "comment-snapshot.cbor".into(),
         "snapshot-6.cbor".into(),
+        "tenants-snapshot.cbor".into(),
+        "tenants-update-settings.cbor".into(),
         "mounts-submit.cbor".into(),
         "mounts-register-node.cbor".into(),
     ]);

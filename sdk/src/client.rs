@@ -228,14 +228,21 @@ impl Client {
         Ok(self.peers.call(operation, request, send).await?.leader_id)
     }
 
-    /// The cluster's settings, the rules of its classes, and who changed them.
+    /// The cluster's settings, the rules of its classes and tenants, and who changed them.
     pub async fn get_settings(&self) -> Result<v1::Settings, Error> {
         let operation = self.operation("read the settings");
         let send = |mut s: StintClient<_>, r| async move { s.get_settings(r).await };
-        self.peers.call(operation, v1::GetSettingsRequest {}, send).await
+        self.peers.call(operation, v1::GetSettingsRequest::default(), send).await
     }
 
-    /// Changes settings of the cluster, or rules of one class, all or none. A repeated try changes nothing more.
+    /// The settings, and in any case the rules of this tenant.
+    pub async fn get_settings_of_tenant(&self, tenant: &str) -> Result<v1::Settings, Error> {
+        let operation = self.operation("read the settings");
+        let request = v1::GetSettingsRequest { tenant: tenant.into() };
+        self.peers.call(operation, request, |mut s, r| async move { s.get_settings(r).await }).await
+    }
+
+    /// Changes settings of the cluster, or rules of one class or tenant, all or none. A repeated try changes nothing more.
     pub async fn update_settings(&self, request: v1::UpdateSettingsRequest) -> Result<v1::Settings, Error> {
         let operation = self.operation("change settings");
         self.peers.call(operation, request, |mut s, r| async move { s.update_settings(r).await }).await

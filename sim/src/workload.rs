@@ -140,7 +140,7 @@ impl Requests {
             Ask::Submit(submit) => {
                 let caller = Principal::administrator(Proof::LocalSocket);
                 let accepted = Service::new(node.clone()).submit(&caller, submit.tasks()).await;
-                let AcceptedTasks { first, count, repeated } = accepted.map_err(refusal)?;
+                let AcceptedTasks { first, count, repeated, .. } = accepted.map_err(refusal)?;
                 Ok(Answer::Submitted { first, count, repeated })
             }
             Ask::Cancel(task) => {
@@ -253,6 +253,7 @@ impl Submit {
             runtime: String::new(),
             count: self.count,
             key,
+            must_fit: false,
         }
     }
 

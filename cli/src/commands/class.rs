@@ -3,9 +3,10 @@
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use stint_sdk::api::Settings;
+use stint_sdk::v1::UpdateSettingsRequest;
 
 use super::Context;
-use super::cluster::settings::{Changes, ShowArgs, no_class, tell, update};
+use super::cluster::settings::{Changes, ShowArgs, tell, update};
 use crate::Done;
 use crate::view::{classes, history};
 
@@ -60,9 +61,10 @@ pub async fn run(context: Context, args: ClassArgs) -> Done {
             show(&context, of_class(settings, args.class.as_deref()), args.show.history)
         }
         ClassCommand::Set(args) => {
-            let class = args.class.clone();
-            let (before, settings) = update(&context, args.class, args.changes).await?;
-            let done = show(&context, of_class(settings.clone(), Some(&class)), false)?;
+            let class = Some(args.class.as_str());
+            let of = UpdateSettingsRequest { class: args.class.clone(), ..Default::default() };
+            let (before, settings) = update(&context, of, args.changes).await?;
+            let done = show(&context, of_class(settings.clone(), class), false)?;
             tell(&context, before, &settings);
             Ok(done)
         }
@@ -81,7 +83,10 @@ fn show(context: &Context, settings: Settings, with_history: bool) -> Done {
         let color = context.output.color;
         let rules = classes(&settings).render(color);
         match with_history {
-            true => format!("{rules}\n{}", history(&settings.changes, |key| !no_class(key)).render(color)),
+            true => format!(
+                "{rules}\n{}",
+                history(&settings.changes, |key| key.starts_with("classes.")).render(color)
+            ),
             false => rules,
         }
     })?;

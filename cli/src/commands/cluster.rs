@@ -27,9 +27,9 @@ pub struct ClusterArgs {
 pub enum ClusterCommand {
     /// Show the leader, the peers with their lag, and alarms
     Status,
-    /// Show the settings of the cluster; those of classes: stint class show
+    /// Show the settings of the cluster; those of classes and tenants: stint class show, stint tenant show
     Show(settings::ShowArgs),
-    /// Change settings of the cluster; those of classes: stint class set
+    /// Change settings of the cluster; those of classes and tenants: stint class set, stint tenant set
     Set(settings::Changes),
     /// Make a token with which a new node joins
     JoinToken(JoinTokenArgs),

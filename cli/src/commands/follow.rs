@@ -4,6 +4,7 @@ use std::io::Write as _;
 
 use stint_sdk::{Client, Error, LogStream, v1};
 
+use super::waiting::telling;
 use crate::failure::Failure;
 use crate::output::talk;
 
@@ -22,7 +23,9 @@ pub struct Followed {
 /// Copies the output of every attempt from `attempt` on, until the task is finished.
 pub async fn follow(client: &Client, followed: &Followed, mut attempt: u32) -> Result<v1::Task, Failure> {
     loop {
-        let (task, finished) = attempt_or_end(client, followed, attempt).await?;
+        let begun = attempt_or_end(client, followed, attempt);
+        let (task, finished) =
+            telling(client, &followed.tenant, std::slice::from_ref(&followed.task), begun).await?;
         if task.attempts < attempt {
             return Ok(task);
         }

@@ -1,11 +1,13 @@
 //! `stint run`: submits a task, shows its output and ends as it ends.
 
 use clap::Args;
+use stint_sdk::api::Submitted;
 use stint_sdk::{Client, v1};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::Context;
 use super::follow::{Followed, follow};
+use super::submit::warn;
 use crate::Done;
 use crate::draft::TaskFlags;
 use crate::failure::{Failure, INTERRUPTED, RUN_FAILED};
@@ -15,7 +17,7 @@ const EXAMPLES: &str = "\
 Ctrl-C cancels the task and waits for its end; a second Ctrl-C leaves at once and says the task's id.
 
 Exit codes: the task's own; 128 + n for signal n; 124 when its time was over, 137 when the kernel killed it for
-memory, 127 when it cannot be run, 130 when cancelled, 125 when Stint itself failed.
+memory, 127 when it cannot be run, 130 when cancelled, 125 when Stint itself failed or refused it (--must-fit).
 
 Examples:
   stint run -- echo hello
@@ -36,7 +38,8 @@ pub async fn run(context: Context, args: RunArgs) -> Done {
         return Err(Failure::Usage(format!("run takes one task, not {}: {advice}", request.count)));
     }
     let tenant = request.tenant.clone();
-    let reply = context.client.submit(request).await?;
+    let reply = Submitted::from(context.client.submit(request).await?);
+    warn(reply.warning.as_deref());
     let task = reply.task_ids.into_iter().next();
     let task = task.ok_or_else(|| Failure::Failed("the cluster answered without the task's id".into()))?;
     let followed = Followed { tenant, task, stream: String::new() };

@@ -7,9 +7,13 @@ use super::Context;
 use crate::Done;
 use crate::args::DEFAULT_TENANT;
 use crate::draft::TaskFlags;
+use crate::logs::{self, Level};
 use crate::output::{Format, talk};
 
-const EXAMPLES: &str = r#"A task file is TOML or JSON with the keys of the flags, `_` for `-`; flags win over the file:
+const EXAMPLES: &str = r#"Exits with 0 when the tasks were accepted, with 1 when they were refused (--must-fit: no node could ever run them), with 2
+when a flag or a file cannot be understood, with 3 when no peer could be reached.
+
+A task file is TOML or JSON with the keys of the flags, `_` for `-`; flags win over the file:
   class = "gpu"
   command = ["python", "train.py"]
   image = "pytorch/pytorch:2.9"
@@ -26,6 +30,7 @@ Examples:
   stint submit --name sweep --count 100 --cpus 0.5 -- ./trial.sh      each sees its STINT_INDEX
   stint submit --input in.csv=data.csv --output-file out.csv --secret db -- ./convert.sh
   stint submit -f train.toml --idempotency-key nightly-2026-08-01     safe to repeat
+  stint submit --must-fit --cpus 64 -- ./job.sh                       refused when no node has 64 cores
   id=$(stint submit -o quiet -- ./job.sh) && stint wait "$id""#;
 
 #[derive(Args, Debug)]
@@ -47,7 +52,18 @@ pub async fn run(context: Context, args: SubmitArgs) -> Done {
     if context.output.format == Format::Table {
         tell(&submitted);
     }
+    warn(submitted.warning.as_deref());
     Ok(0)
+}
+
+/// Says, in every format, that a task was accepted which no node could ever run.
+pub fn warn(warning: Option<&str>) {
+    if let Some(why) = warning {
+        logs::write(
+            Level::Warn,
+            &format!("warning: {why}; it waits for a node that can (--must-fit refuses such tasks)"),
+        );
+    }
 }
 
 fn lines(ids: &[String]) -> String {

@@ -6,6 +6,7 @@ use clap::Args;
 use stint_sdk::api::{Task, Waited};
 use stint_sdk::{units, v1};
 
+use super::waiting::telling;
 use super::{Context, ps};
 use crate::Done;
 use crate::failure::{FAILED, WAIT_TIMED_OUT};
@@ -34,13 +35,19 @@ pub struct WaitArgs {
 }
 
 pub async fn run(context: Context, args: WaitArgs) -> Done {
-    let request =
-        v1::WaitRequest { tenant: context.tenant, tasks: args.tasks, any: args.any, ..Default::default() };
-    let waited = Waited::from(context.client.wait_for(request, args.timeout).await?);
+    let Context { client, tenant, output } = context;
+    let request = v1::WaitRequest {
+        tenant: tenant.clone(),
+        tasks: args.tasks.clone(),
+        any: args.any,
+        ..Default::default()
+    };
+    let over = client.wait_for(request, args.timeout);
+    let waited = Waited::from(telling(&client, &tenant, &args.tasks, over).await?);
     let done = waited.tasks.iter().filter(|task| task.outcome.is_some());
     let ids: Vec<String> = done.clone().map(|task| task.id.clone()).collect();
     let all_succeeded = done.clone().all(Task::succeeded);
-    context.output.show(&waited, ids, || ps::table(&waited.tasks, now_ms()))?;
+    output.show(&waited, ids, || ps::table(&waited.tasks, now_ms()))?;
     if !waited.finished {
         talk("the wait is over and not every task is finished; `stint explain TASK` says what one waits for");
         return Ok(WAIT_TIMED_OUT);

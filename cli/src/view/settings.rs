@@ -1,6 +1,7 @@
 //! How the replicated settings are shown, with the values as `set` takes them.
 
-use stint_sdk::api::{ClassSettings, Settings, SettingsChange};
+use stint_protocol::limits;
+use stint_sdk::api::{ClassSettings, Settings, SettingsChange, TenantSettings};
 use stint_sdk::units;
 
 use crate::table::{Cell, Table, Tone};
@@ -62,6 +63,21 @@ fn values(rules: &ClassSettings) -> [String; RULES.len()] {
     ]
 }
 
+/// A line for each tenant; with `all` one more for those that have no rules of their own.
+pub fn tenants(settings: &Settings, all: bool) -> Table {
+    let mut table = Table::new(&["TENANT", "MAX_PRIORITY", "WEIGHT"]);
+    let mut row = |name: Cell, most: u32, weight: u32| {
+        table.row(vec![name, most.to_string().into(), weight.to_string().into()]);
+    };
+    for TenantSettings { tenant, max_priority, weight } in &settings.tenants {
+        row(tenant.as_str().into(), *max_priority, *weight);
+    }
+    if all {
+        row(Cell::new("(others)", Tone::Faint), limits::TENANT_MAX_PRIORITY.into(), 1);
+    }
+    table
+}
+
 /// Who changed what: a line for each setting whose key is asked for, newest first.
 pub fn history(changes: &[SettingsChange], is_asked: impl Fn(&str) -> bool) -> Table {
     let mut table = Table::new(&["REVISION", "AGE", "KEY", "FROM", "TO", "BY", "THROUGH"]);
@@ -110,7 +126,7 @@ mod tests {
             kill_margin_ms: 500,
         };
         let classes_of = vec![class("cpu_long", 0), class("gpu", 1)];
-        let settings = Settings { revision: 3, cluster, classes: classes_of, changes: vec![] };
+        let settings = Settings { revision: 3, cluster, classes: classes_of, ..Settings::default() };
         let expected = "\
 KEY                   VALUE
 placement             spread

@@ -6,6 +6,7 @@ use stint_protocol::{
 use tonic::Status;
 
 use super::errors::invalid;
+use crate::config::replicated::Scope;
 use crate::service::{NewTasks, SettingsUpdate};
 
 /// A tenant; empty is the default one.
@@ -26,15 +27,20 @@ pub fn new_tasks(request: v1::SubmitRequest) -> Result<NewTasks, Status> {
         spec: task_spec(spec)?,
         count: request.count.max(1),
         key: key.map(|k| IdempotencyKey::new(&k)).transpose().map_err(invalid)?,
+        must_fit: request.must_fit,
     })
 }
 
 /// A change of settings as it came in.
 pub fn settings_update(request: v1::UpdateSettingsRequest) -> Result<SettingsUpdate, Status> {
-    let v1::UpdateSettingsRequest { class, values, if_revision } = request;
-    let class = Some(class).filter(|class| !class.is_empty());
-    let class = class.map(|class| class.parse()).transpose().map_err(invalid)?;
-    Ok(SettingsUpdate { class, values: values.into_iter().collect(), if_revision })
+    let v1::UpdateSettingsRequest { class, values, if_revision, tenant } = request;
+    let of = match (class.as_str(), tenant.as_str()) {
+        ("", "") => Scope::Cluster,
+        (class, "") => Scope::Class(class.parse().map_err(invalid)?),
+        ("", tenant) => Scope::Tenant(Tenant::new(tenant).map_err(invalid)?),
+        _ => return Err(invalid("class, tenant: name one of them")),
+    };
+    Ok(SettingsUpdate { of, values: values.into_iter().collect(), if_revision })
 }
 
 /// All but the runtime, which the service chooses.

@@ -72,7 +72,7 @@ fn codes(error: &ServiceError) -> Codes {
         | E::OutputNotFound { .. }
         | E::OutputNodeUnknown
         | E::NotKept(_) => NOT_FOUND,
-        E::NoOutputYet(_) | E::NotFinished | E::RemovalCosts { .. } => CONFLICT,
+        E::NoOutputYet(_) | E::NotFinished | E::RemovalCosts { .. } | E::NeverFits(_) => CONFLICT,
         E::UploadsFull => FULL,
         E::UploadPaused | E::OutputUnreadable(_) | E::Stopping | E::NotReady(_) => UNAVAILABLE,
         E::NoLeader { tried: false, .. } | E::OutputAway | E::NotInCopy { .. } => UNAVAILABLE,

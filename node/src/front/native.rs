@@ -72,7 +72,8 @@ impl Stint for NativeApi {
         let (caller, request) = caller::take(request)?;
         let accepted = self.0.submit(&caller, new_tasks(request)?).await?;
         let task_ids = accepted.ids().map(|id| id.to_string()).collect();
-        Ok(Response::new(v1::SubmitReply { task_ids, repeated: accepted.repeated }))
+        let warning = accepted.warning.unwrap_or_default();
+        Ok(Response::new(v1::SubmitReply { task_ids, repeated: accepted.repeated, warning }))
     }
 
     async fn get_task(&self, request: Request<v1::GetTaskRequest>) -> Answer<v1::Task> {
@@ -213,9 +214,10 @@ impl Stint for NativeApi {
     }
 
     async fn get_settings(&self, request: Request<v1::GetSettingsRequest>) -> Answer<v1::Settings> {
-        let (caller, _) = caller::take(request)?;
+        let (caller, request) = caller::take(request)?;
+        let of = Some(request.tenant).filter(|of| !of.is_empty()).map(|of| tenant(&of)).transpose()?;
         let asked = self.asked();
-        asked.answer(asked.0.settings(&caller).await)
+        asked.answer(asked.0.settings(&caller, of.as_ref()).await)
     }
 
     async fn update_settings(&self, request: Request<v1::UpdateSettingsRequest>) -> Answer<v1::Settings> {

@@ -42,6 +42,8 @@ pub enum ServiceError {
         word = python::WORD
     )]
     NoPlaceForPython(ImageName),
+    #[error("{0}: ask for less, or leave out --must-fit to let it wait for a node that can")]
+    NeverFits(String),
     #[error(transparent)]
     InvalidChange(#[from] InvalidChange),
     #[error("within_ms is for mode drain only")]

@@ -9,6 +9,9 @@ pub struct Settings {
     pub revision: u64,
     pub cluster: ClusterSettings,
     pub classes: Vec<ClassSettings>,
+    /// Tenant `default`, and those that have rules of their own, by name; of those that the caller may act for.
+    #[serde(default)]
+    pub tenants: Vec<TenantSettings>,
     /// Oldest first.
     pub changes: Vec<SettingsChange>,
 }
@@ -38,6 +41,14 @@ pub struct ClassSettings {
     pub default_gpus: u32,
     pub max_gpus: u32,
     pub lease_ttl_ms: u64,
+}
+
+/// The rules of one tenant.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TenantSettings {
+    pub tenant: String,
+    pub max_priority: u32,
+    pub weight: u32,
 }
 
 /// What one request changed.

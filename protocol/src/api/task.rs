@@ -10,6 +10,9 @@ pub struct Submitted {
     pub task_ids: Vec<String>,
     /// True when the idempotency key was known: these are the tasks of the first submit.
     pub repeated: bool,
+    /// Why no node could ever run them, as the nodes are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 /// What a wait ended with.
@@ -168,8 +171,8 @@ mod grpc {
 
     impl From<v1::SubmitReply> for Submitted {
         fn from(reply: v1::SubmitReply) -> Self {
-            let v1::SubmitReply { task_ids, repeated } = reply;
-            Self { task_ids, repeated }
+            let v1::SubmitReply { task_ids, repeated, warning } = reply;
+            Self { task_ids, repeated, warning: given(warning) }
         }
     }
 

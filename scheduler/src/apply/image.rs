@@ -77,7 +77,7 @@ fn unlist(state: &mut State, id: ImageId) {
 }
 
 /// The spec with the registered image that it names, if it names one.
-pub(super) fn pin(state: &State, tenant: &Tenant, spec: &SharedSpec) -> Result<SharedSpec, Rejection> {
+pub(crate) fn pin(state: &State, tenant: &Tenant, spec: &SharedSpec) -> Result<SharedSpec, Rejection> {
     let Some(named) = spec.image.as_deref().and_then(Named::of_task) else { return Ok(unpinned(spec)) };
     let named = named.map_err(|e| Rejection::BadImageName(e.to_string()))?;
     let unknown = || Rejection::UnknownImage { image: named.to_string(), tenant: tenant.clone() };

@@ -54,6 +54,7 @@ fn check(state: &State, submit: &Submit) -> Result<Vec<Option<TaskName>>, Reject
     if !(1..=most).contains(&submit.count) {
         return Err(Rejection::BadCount { asked: submit.count, most });
     }
+    check_priority(state, submit)?;
     let live = state.tasks.len() as u64;
     if live + u64::from(submit.count) > state.settings.max_live_tasks {
         return Err(Rejection::TooManyTasks {
@@ -76,6 +77,15 @@ fn check(state: &State, submit: &Submit) -> Result<Vec<Option<TaskName>>, Reject
         return Err(Rejection::IdTaken(id));
     }
     names(state, submit)
+}
+
+/// Earlier versions know no rules of tenants, and all replicas do the same.
+fn check_priority(state: &State, submit: &Submit) -> Result<(), Rejection> {
+    let (asked, most) = (submit.spec.priority, state.settings.tenants.rules(&submit.tenant).max_priority);
+    if state.version >= version::TENANT_RULES && asked > most {
+        return Err(Rejection::PriorityTooHigh { tenant: submit.tenant.clone(), asked, most });
+    }
+    Ok(())
 }
 
 fn names(state: &State, submit: &Submit) -> Result<Vec<Option<TaskName>>, Rejection> {

@@ -2,6 +2,7 @@
 
 use stint_protocol::{Class, limits};
 
+use crate::settings::TenantRules;
 use crate::state::State;
 
 /// Each class has its rules, changes stand in the order of their revisions up to the last, and no lease is longer than
@@ -10,6 +11,12 @@ pub(super) fn check(state: &State) -> Result<(), String> {
     let (settings, audit) = (&state.settings, &state.audit);
     if settings.classes.len() != Class::ALL.len() {
         return Err(format!("rules of {} classes", settings.classes.len()));
+    }
+    if settings.tenants.iter().any(|(tenant, rules)| *rules == TenantRules::default_for(tenant)) {
+        return Err("rules are kept that every tenant has".into());
+    }
+    if settings.tenants.len() > limits::TENANTS_WITH_RULES {
+        return Err(format!("rules of {} tenants", settings.tenants.len()));
     }
     let kept = audit.changes.len() as u64;
     if kept != audit.revision.min(limits::SETTINGS_CHANGES as u64) {

@@ -193,8 +193,24 @@ pub(crate) fn missing_but_gpus(
     lacks
 }
 
+/// What `node` lacks even if nothing else ran there, whatever its mode; the runtime apart.
+pub(crate) fn lacks_of_empty(node: &Node, spec: &TaskSpec) -> Vec<UnfitReason> {
+    let mut lacks = missing_but_gpus(node, spec, &node.offer.resources, node.offer.slots);
+    lacks.retain(|lack| !matches!(lack, UnfitReason::Cordoned | UnfitReason::Draining));
+    if let Some(request) = spec.leases() {
+        let quarantined = node.offer.quarantined.iter().map(|quarantined| &quarantined.info);
+        let all = node.offer.gpus.iter().chain(quarantined);
+        let fitting = all.clone().filter(|gpu| request.accepts(gpu)).count() as u32;
+        if fitting < request.count {
+            let (need, total) = (request.count, all.count() as u32);
+            lacks.push(UnfitReason::Gpus { need, free: fitting, fitting, total });
+        }
+    }
+    lacks
+}
+
 /// Whether a node has all these labels, with these values.
-pub(super) fn fits_labels(node: &Node, constraints: &BTreeMap<String, String>) -> bool {
+pub(crate) fn fits_labels(node: &Node, constraints: &BTreeMap<String, String>) -> bool {
     constraints.iter().all(|(key, wanted)| node.offer.labels.get(key) == Some(wanted))
 }
 

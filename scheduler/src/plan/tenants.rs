@@ -1,14 +1,16 @@
-//! What each tenant has of the cluster: who has the smallest share of what it uses most goes first.
+//! What each tenant has of the cluster: who has the smallest share of what it uses most, for its weight, goes first.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use stint_protocol::{Resources, Tenant};
 
 use super::room::Need;
 use crate::node::Node;
+use crate::settings::Settings;
 
-/// A part of the cluster, in millionths.
+/// A part of the cluster for a weight of 1, in millionths of millionths.
 pub(super) type Share = u64;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,8 +44,10 @@ impl From<&Need> for Amounts {
     }
 }
 
-#[derive(Default)]
+const WHOLE: u128 = 1_000_000_000_000;
+
 struct TenantUse {
+    weight: u32,
     /// Under leases.
     leased: Amounts,
     /// Given by the plan that is being made.
@@ -55,6 +59,7 @@ struct TenantUse {
 pub(super) struct Tenants {
     numbers: BTreeMap<Tenant, usize>,
     uses: Vec<TenantUse>,
+    settings: Arc<Settings>,
     /// Of all nodes.
     total: Amounts,
 }
@@ -66,7 +71,8 @@ impl Tenants {
         }
         let number = self.uses.len();
         self.numbers.insert(tenant.clone(), number);
-        self.uses.push(TenantUse::default());
+        let weight = self.settings.tenants.rules(tenant).weight;
+        self.uses.push(TenantUse { weight, leased: Amounts::default(), planned: Amounts::default() });
         number
     }
 
@@ -89,8 +95,10 @@ impl Tenants {
         now.iter().for_each(|node| self.total.add(&whole(node)));
     }
 
-    /// A new plan is made: what the last one gave is leased by now, or was not given.
-    pub(super) fn begin(&mut self) {
+    /// A new plan is made, under settings that give every known tenant the weight that it has: what the last one gave is
+    /// leased by now, or was not given.
+    pub(super) fn begin(&mut self, settings: &Arc<Settings>) {
+        self.settings = settings.clone();
         self.uses.iter_mut().for_each(|tenant| tenant.planned = Amounts::default());
     }
 
@@ -99,12 +107,12 @@ impl Tenants {
         (0..self.uses.len()).map(|tenant| self.share(tenant).cmp(&share)).collect()
     }
 
-    /// The largest part that the tenant has of any resource of the cluster.
+    /// The largest part that the tenant has of any resource of the cluster, for each of its weight.
     pub(super) fn share(&self, tenant: usize) -> Share {
-        let TenantUse { leased, planned } = &self.uses[tenant];
-        let part = |used: u64, total: u64| match total {
+        let TenantUse { weight, leased, planned } = &self.uses[tenant];
+        let part = |used: u64, total: u64| match u128::from(total) * u128::from(*weight) {
             0 => 0,
-            total => (u128::from(used) * 1_000_000 / u128::from(total)) as Share,
+            parts => (u128::from(used) * WHOLE / parts) as Share,
         };
         let cpu = part(leased.cpu_milli + planned.cpu_milli, self.total.cpu_milli);
         let memory = part(leased.memory_bytes + planned.memory_bytes, self.total.memory_bytes);

@@ -1,9 +1,9 @@
 //! The settings that may change while the cluster runs, each under its key.
 
 use minicbor::{Decode, Encode};
-use stint_protocol::{Class, ClassRules, Runtime};
+use stint_protocol::{Class, ClassRules, Runtime, Tenant};
 
-use super::{Placement, Settings};
+use super::{Placement, Settings, TenantSetting};
 
 /// One setting with a value. Numbers are never reused.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -18,6 +18,8 @@ pub enum Setting {
     MaxLiveTasks(#[n(0)] u64),
     #[n(4)]
     Class(#[n(0)] Class, #[n(1)] ClassSetting),
+    #[n(5)]
+    Tenant(#[n(0)] Tenant, #[n(1)] TenantSetting),
 }
 
 /// One rule of a class with a value.
@@ -58,15 +60,13 @@ impl Setting {
         ClassSetting::all_in(rules).into_iter().map(|rule| Setting::Class(class, rule)).collect()
     }
 
-    /// The class whose rule it is.
-    pub fn class(&self) -> Option<Class> {
-        match self {
-            Setting::Class(class, _) => Some(*class),
-            _ => None,
-        }
+    /// The rules of a tenant, as they are.
+    pub fn of_tenant(settings: &Settings, tenant: &Tenant) -> Vec<Setting> {
+        let rules = settings.tenants.rules(tenant);
+        TenantSetting::all_in(&rules).into_iter().map(|rule| Setting::Tenant(tenant.clone(), rule)).collect()
     }
 
-    /// The key that users write, without the class.
+    /// The key that users write, without the class or tenant.
     pub fn name(&self) -> &'static str {
         match self {
             Setting::Placement(_) => "placement",
@@ -74,6 +74,7 @@ impl Setting {
             Setting::KeepFinishedMs(_) => "keep_finished_for",
             Setting::MaxLiveTasks(_) => "max_live_tasks",
             Setting::Class(_, rule) => rule.name(),
+            Setting::Tenant(_, rule) => rule.name(),
         }
     }
 
@@ -85,6 +86,9 @@ impl Setting {
             Setting::KeepFinishedMs(_) => Setting::KeepFinishedMs(settings.keep_finished_ms),
             Setting::MaxLiveTasks(_) => Setting::MaxLiveTasks(settings.max_live_tasks),
             Setting::Class(class, rule) => Setting::Class(*class, rule.current(settings.class(*class))),
+            Setting::Tenant(tenant, rule) => {
+                Setting::Tenant(tenant.clone(), rule.current(&settings.tenants.rules(tenant)))
+            }
         }
     }
 
@@ -96,6 +100,11 @@ impl Setting {
             Setting::KeepFinishedMs(ms) => settings.keep_finished_ms = *ms,
             Setting::MaxLiveTasks(count) => settings.max_live_tasks = *count,
             Setting::Class(class, rule) => rule.put(&mut settings.classes[*class as usize]),
+            Setting::Tenant(tenant, rule) => {
+                let mut rules = settings.tenants.rules(tenant);
+                rule.put(&mut rules);
+                settings.tenants.put(tenant, rules);
+            }
         }
     }
 }

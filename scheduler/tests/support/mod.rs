@@ -231,11 +231,12 @@ impl Story {
     }
 
     /// `submit CLASS [count=N] [name=X] [key=K] [priority=P] [gpus=G] [cpus=C] [timeout=SECONDS] [image=I] [runtime=R] [retry] [fail]
-    /// [constraint=k:v] [network=N] [pids=P] [tmp=BYTES] [tenant=T]`
+    /// [constraint=k:v] [network=N] [pids=P] [tmp=BYTES] [tenant=T] [ask]`. `ask`: only whether any node could ever run it.
     fn submit(&mut self, args: &[&str]) -> String {
         let mut tenant = Tenant::default_tenant();
         let mut spec = TaskSpec::new(args[0].parse().unwrap(), vec!["true".into()]);
         let (mut count, mut name, mut key, mut made) = (1, None, None, None);
+        let mut ask = false;
         for word in &args[1..] {
             match word.split_once('=').unwrap_or((word, "")) {
                 ("count", n) => count = n.parse().unwrap(),
@@ -252,6 +253,7 @@ impl Story {
                 ("timeout", s) => spec.timeout_ms = s.parse::<u64>().unwrap() * 1000,
                 ("retry", _) => spec.retry.retry_failures = true,
                 ("fail", _) => spec.on_lost = OnLost::Fail,
+                ("ask", _) => ask = true,
                 ("constraint", kv) => {
                     let (k, v) = kv.split_once(':').unwrap();
                     spec.constraints.insert(k.into(), v.into());
@@ -268,6 +270,10 @@ impl Story {
             Ok(spec) => SharedSpec::new(spec),
             Err(error) => return format!("  refused: {error}"),
         };
+        if ask {
+            let never = never_fits(&self.state, &tenant, &spec);
+            return format!("  {}", never.unwrap_or_else(|| "a node could run it".into()));
+        }
         self.submits += 1;
         let first = TaskId(self.submits << 16);
         self.show(Command::Submit(Submit {

@@ -8,7 +8,8 @@ use stint_scheduler::*;
 
 use super::Story;
 
-/// `settings KEY=VALUE… [if=REVISION] [by=ROLE]` changes them (`gpu.lease_ttl=20000`); `settings` shows them.
+/// `settings KEY=VALUE… [if=REVISION] [by=ROLE]` changes them (`gpu.lease_ttl=20000`, `tenant:team.weight=3`); `settings`
+/// shows them.
 pub fn settings(story: &mut Story, args: &[&str]) -> String {
     if args.is_empty() {
         return show(&story.state);
@@ -27,6 +28,14 @@ pub fn settings(story: &mut Story, args: &[&str]) -> String {
 
 fn setting(key: &str, value: &str) -> Setting {
     let number = || value.parse::<u64>().unwrap();
+    if let Some((tenant, rule)) = key.strip_prefix("tenant:").and_then(|key| key.split_once('.')) {
+        let rule = match rule {
+            "max_priority" => TenantSetting::MaxPriority(number() as u8),
+            "weight" => TenantSetting::Weight(number() as u32),
+            other => panic!("{other:?}"),
+        };
+        return Setting::Tenant(Tenant::new(tenant).unwrap(), rule);
+    }
     if let Some((class, rule)) = key.split_once('.') {
         let rule = match rule {
             "runtimes" => ClassSetting::Runtimes(

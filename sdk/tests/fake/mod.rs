@@ -39,6 +39,8 @@ pub struct Fake {
     pub settings: Mutex<Settings>,
     pub updates: Mutex<Vec<UpdateSettingsRequest>>,
     pub explain: Mutex<ExplainReply>,
+    /// Of every submit.
+    pub warning: Mutex<String>,
     /// A result document.
     pub result: Mutex<String>,
     pub images: Mutex<Vec<Image>>,
@@ -129,7 +131,8 @@ impl Stint for Fake {
         self.submits.lock().unwrap().push(request);
         self.gate().await?;
         let task_ids = (0..count).map(|n| format!("task-{n}")).collect();
-        Ok(Response::new(SubmitReply { task_ids, repeated: false }))
+        let warning = self.warning.lock().unwrap().clone();
+        Ok(Response::new(SubmitReply { task_ids, repeated: false, warning }))
     }
 
     async fn get_task(&self, _: Request<GetTaskRequest>) -> Answer<Task> {

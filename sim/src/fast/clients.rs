@@ -22,6 +22,8 @@ const PATIENCE_MS: u64 = 3_000;
 /// Requests without an answer at most: clients that get none do not pile up.
 const OPEN: usize = 12;
 
+/// Whose tasks they are.
+pub const TENANTS: [&str; 3] = ["default", "blue", "green"];
 /// Tasks that wait at most before clients wait too: what is left at the end must finish soon.
 const WAITING: usize = 12;
 
@@ -126,7 +128,11 @@ impl Clients {
         spec.image = image_clients.named_by_task();
         let number = self.next + 1;
         let count = if self.rng.one_in(4) { self.rng.between(2, 4) as u32 } else { 1 };
-        let tenant = ["default", "blue", "green"][self.rng.below(3) as usize];
+        let tenant = TENANTS[self.rng.below(3) as usize];
+        // A quarter of what others ask for may be too high for them.
+        if tenant != TENANTS[0] && !spec.priority.is_multiple_of(4) {
+            spec.priority /= 2;
+        }
         let named = self.rng.one_in(4);
         Submit {
             tenant: Tenant::new(tenant).unwrap_or_else(|e| panic!("a fixed name: {e}")),
@@ -298,6 +304,9 @@ impl World {
             // It was deleted, or never there; a request that was accepted once stays so.
             (Asked::Submit(_), Reply::Refused(rejection))
                 if matches!(*rejection, Rejection::UnknownImage { .. }) && !again => {}
+            (Asked::Submit(submit), Reply::Refused(rejection))
+                if matches!(*rejection, Rejection::PriorityTooHigh { asked, most, .. }
+                    if asked == submit.spec.priority && asked > most && !again) => {}
             (asked, Reply::Refused(rejection)) => {
                 self.oracle.broken("a right request is not refused", format!("{asked:?}: {rejection}"));
             }

@@ -1,8 +1,9 @@
 //! The operator changes settings while everything goes on: how long leases are, above all.
 
-use stint_protocol::{Class, version};
-use stint_scheduler::{ChangedBy, ClassSetting, Command, Placement, Setting, UpdateSettings};
+use stint_protocol::{Class, Tenant, limits, version};
+use stint_scheduler::{ChangedBy, ClassSetting, Command, Placement, Setting, TenantSetting, UpdateSettings};
 
+use super::clients::TENANTS;
 use super::event::Event;
 use super::shape::{Pace, Shape};
 use super::world::{World, node_id};
@@ -25,10 +26,16 @@ impl Operator {
     /// Mostly the lease of a class: from short to long and back.
     fn drawn(&mut self, pace: Pace) -> Setting {
         let rng = &mut self.rng;
-        match rng.below(8) {
+        match rng.below(10) {
             0 => Setting::Placement(*rng.pick(&Placement::ALL)),
             1 => Setting::KeepFinished(rng.between(5, 20)),
             2 => Setting::MaxLiveTasks(rng.between(12, 10_000)),
+            3 => Setting::Tenant(tenant(rng), TenantSetting::Weight(rng.between(1, 8) as u32)),
+            // Any priority, or less than many tasks ask for.
+            4 => {
+                let most = rng.between(30, limits::MAX_PRIORITY.into()) as u8;
+                Setting::Tenant(tenant(rng), TenantSetting::MaxPriority(most))
+            }
             _ => {
                 let class = *rng.pick(&[Class::CpuShort, Class::CpuLong, Class::Gpu]);
                 let ttl_ms = match pace {
@@ -39,6 +46,11 @@ impl Operator {
             }
         }
     }
+}
+
+fn tenant(rng: &mut SeededRng) -> Tenant {
+    let name: &&str = rng.pick(&TENANTS);
+    Tenant::new(name).unwrap_or_else(|e| panic!("a fixed name: {e}"))
 }
 
 impl World {

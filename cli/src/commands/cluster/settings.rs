@@ -34,25 +34,24 @@ fn key_and_value(text: &str) -> Result<(String, String), String> {
     Ok((key.trim().into(), value.trim().into()))
 }
 
-/// Whether a setting of a change is one of the cluster, and not of a class.
-pub fn no_class(key: &str) -> bool {
-    !key.starts_with("classes.")
-}
-
 pub async fn show(context: Context, args: ShowArgs) -> Done {
     let settings = Settings::from(context.client.get_settings().await?);
     print(&context, &settings, args.history)
 }
 
 pub async fn set(context: Context, changes: Changes) -> Done {
-    let (before, settings) = update(&context, String::new(), changes).await?;
+    let (before, settings) = update(&context, v1::UpdateSettingsRequest::default(), changes).await?;
     let done = print(&context, &settings, false)?;
     tell(&context, before, &settings);
     Ok(done)
 }
 
-/// Has settings changed: their revision before, and all of them after it.
-pub async fn update(context: &Context, class: String, changes: Changes) -> Result<(u64, Settings), Failure> {
+/// Has settings changed, of a class or tenant where `of` names one: their revision before, and all of them after it.
+pub async fn update(
+    context: &Context,
+    of: v1::UpdateSettingsRequest,
+    changes: Changes,
+) -> Result<(u64, Settings), Failure> {
     let Changes { values, if_revision } = changes;
     let mut by_key = HashMap::new();
     for (key, value) in values {
@@ -61,7 +60,7 @@ pub async fn update(context: &Context, class: String, changes: Changes) -> Resul
         }
     }
     let before = context.client.get_settings().await?.revision;
-    let request = v1::UpdateSettingsRequest { class, values: by_key, if_revision };
+    let request = v1::UpdateSettingsRequest { values: by_key, if_revision, ..of };
     Ok((before, context.client.update_settings(request).await?.into()))
 }
 

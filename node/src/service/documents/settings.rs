@@ -1,19 +1,24 @@
 //! The document of the replicated settings.
 
-use stint_protocol::{Class, Runtime, api};
-use stint_scheduler::{ChangedSetting, Settings, SettingsChange, State};
+use std::collections::BTreeSet;
+
+use stint_protocol::{Class, Runtime, Tenant, api};
+use stint_scheduler::{ChangedSetting, Setting, Settings, SettingsChange, State};
 
 use super::node_name;
 use crate::config::replicated;
+use crate::service::Principal;
 
-/// The settings as the state has them.
-pub fn settings(state: &State) -> api::Settings {
+/// The settings as the state has them. Of tenants, those that the caller may act for: the default one, those that have rules
+/// of their own, and `asked`.
+pub fn settings(state: &State, caller: &Principal, asked: Option<&Tenant>) -> api::Settings {
     let (settings, audit) = (state.settings(), state.audit());
     api::Settings {
         revision: audit.revision,
         cluster: cluster(state),
         classes: Class::ALL.into_iter().map(|of| class(settings, of)).collect(),
-        changes: audit.changes.iter().map(|made| change(state, made)).collect(),
+        tenants: tenants(settings, caller, asked),
+        changes: audit.changes.iter().map(|made| change(state, caller, made)).collect(),
     }
 }
 
@@ -45,14 +50,33 @@ fn class(settings: &Settings, class: Class) -> api::ClassSettings {
     }
 }
 
-fn change(state: &State, change: &SettingsChange) -> api::SettingsChange {
+fn tenants(settings: &Settings, caller: &Principal, asked: Option<&Tenant>) -> Vec<api::TenantSettings> {
+    let own = settings.tenants.iter().map(|(tenant, _)| tenant.clone());
+    let shown: BTreeSet<Tenant> = own
+        .chain([Tenant::default_tenant()])
+        .chain(asked.cloned())
+        .filter(|of| caller.acts_for(of))
+        .collect();
+    let rules = |of: Tenant| {
+        let rules = settings.tenants.rules(&of);
+        let (max_priority, weight) = (rules.max_priority.into(), rules.weight);
+        api::TenantSettings { tenant: of.to_string(), max_priority, weight }
+    };
+    shown.into_iter().map(rules).collect()
+}
+
+fn change(state: &State, caller: &Principal, change: &SettingsChange) -> api::SettingsChange {
+    let seen = |changed: &&ChangedSetting| match &changed.to {
+        Setting::Tenant(tenant, _) => caller.acts_for(tenant),
+        _ => true,
+    };
     api::SettingsChange {
         revision: change.revision,
         at_ms: change.at.0,
         role: change.by.role.clone(),
         proof: change.by.proof.clone(),
         peer: node_name(state, change.by.peer),
-        settings: change.settings.iter().map(changed).collect(),
+        settings: change.settings.iter().filter(seen).map(changed).collect(),
     }
 }
 

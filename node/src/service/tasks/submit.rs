@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 use stint_protocol::{IdempotencyKey, SharedSpec, TaskId, TaskName, TaskSpec, Tenant};
-use stint_scheduler::Submit;
+use stint_scheduler::{Submit, never_fits};
 
 use super::runtime;
 use crate::leader_client::unexpected;
@@ -21,21 +21,26 @@ pub struct NewTasks {
     pub runtime: String,
     pub count: u32,
     pub key: Option<IdempotencyKey>,
+    /// Refuse tasks that no node could ever run, as the nodes are.
+    pub must_fit: bool,
 }
 
 /// Tasks that are on a majority of disks; their ids follow each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AcceptedTasks {
     pub first: TaskId,
     pub count: u32,
     /// The idempotency key was known: these are the tasks of the first submit.
     pub repeated: bool,
+    /// Why no node could ever run them, as the nodes are.
+    pub warning: Option<String>,
 }
 
 impl AcceptedTasks {
     /// All of them.
-    pub fn ids(self) -> impl Iterator<Item = TaskId> {
-        (0..self.count).map(move |n| TaskId(self.first.0 + u128::from(n)))
+    pub fn ids(&self) -> impl Iterator<Item = TaskId> + use<> {
+        let (first, count) = (self.first.0, self.count);
+        (0..count).map(move |n| TaskId(first + u128::from(n)))
     }
 }
 
@@ -43,14 +48,24 @@ impl Service {
     /// Accepts tasks. Answers when they are on a majority of disks.
     pub async fn submit(&self, caller: &Principal, mut new: NewTasks) -> Result<AcceptedTasks, ServiceError> {
         allow_in(caller, Operation::SubmitTasks, &new.tenant)?.tenant()?;
-        let state = match runtime::needs_image(&new) {
+        let state = match runtime::needs_image(&new) || new.must_fit {
             true => self.read().await?,
             false => self.node.applied.view().state,
         };
         runtime::choose(&state, &mut new)?;
-        let request = Request::Submit(self.checked(new)?);
-        match self.ask(request).await? {
-            Reply::Submitted { first, count, repeated } => Ok(AcceptedTasks { first, count, repeated }),
+        let must_fit = new.must_fit;
+        let submit = self.checked(new)?;
+        let never = never_fits(&state, &submit.tenant, &submit.spec);
+        // A repetition of what was accepted is answered as the first time.
+        let known = || submit.key.as_ref().is_some_and(|key| state.key_known(&submit.tenant, key));
+        if let Some(why) = never.as_ref().filter(|_| must_fit && !known()) {
+            return Err(ServiceError::NeverFits(why.clone()));
+        }
+        match self.ask(Request::Submit(submit)).await? {
+            Reply::Submitted { first, count, repeated } => {
+                let warning = never.filter(|_| !repeated);
+                Ok(AcceptedTasks { first, count, repeated, warning })
+            }
             other => Err(unexpected(&other).into()),
         }
     }

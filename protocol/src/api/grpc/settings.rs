@@ -1,25 +1,27 @@
 //! The settings as `stint.v1` carries them, both ways.
 
 use super::all;
-use crate::api::{ChangedSetting, ClassSettings, ClusterSettings, Settings, SettingsChange};
+use crate::api::{ChangedSetting, ClassSettings, ClusterSettings, Settings, SettingsChange, TenantSettings};
 use crate::v1;
 
 impl From<v1::Settings> for Settings {
     fn from(message: v1::Settings) -> Self {
-        let v1::Settings { revision, cluster, classes, changes } = message;
+        let v1::Settings { revision, cluster, classes, changes, tenants } = message;
         let classes = all(classes);
         let changes = all(changes);
+        let tenants = all(tenants);
         let cluster = cluster.unwrap_or_default().into();
-        Self { revision, cluster, classes, changes }
+        Self { revision, cluster, classes, tenants, changes }
     }
 }
 
 impl From<Settings> for v1::Settings {
     fn from(document: Settings) -> Self {
-        let Settings { revision, cluster, classes, changes } = document;
+        let Settings { revision, cluster, classes, tenants, changes } = document;
         let classes = all(classes);
         let changes = all(changes);
-        Self { revision, cluster: Some(cluster.into()), classes, changes }
+        let tenants = all(tenants);
+        Self { revision, cluster: Some(cluster.into()), classes, changes, tenants }
     }
 }
 
@@ -120,6 +122,20 @@ impl From<ClassSettings> for v1::ClassSettings {
             max_gpus,
             lease_ttl_ms,
         }
+    }
+}
+
+impl From<v1::TenantSettings> for TenantSettings {
+    fn from(message: v1::TenantSettings) -> Self {
+        let v1::TenantSettings { tenant, max_priority, weight } = message;
+        Self { tenant, max_priority, weight }
+    }
+}
+
+impl From<TenantSettings> for v1::TenantSettings {
+    fn from(document: TenantSettings) -> Self {
+        let TenantSettings { tenant, max_priority, weight } = document;
+        Self { tenant, max_priority, weight }
     }
 }
 

@@ -22,7 +22,7 @@ impl Planner {
         }
         self.envelopes = Default::default();
         self.now = state.time();
-        self.tenants.begin();
+        self.tenants.begin(state.settings());
         for (node, lease, until) in std::mem::take(&mut self.touched_leases) {
             self.nodes.release(node, lease, until);
         }

@@ -1,0 +1,142 @@
+//! What each tenant may, and how much of the cluster it is due beside others.
+
+use std::collections::BTreeMap;
+
+use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
+use stint_protocol::{Tenant, limits};
+
+/// The rules of one tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct TenantRules {
+    /// The highest priority that its tasks may have.
+    #[n(0)]
+    pub max_priority: u8,
+    /// At the same priority it is due so many times the share of a tenant with weight 1.
+    #[n(1)]
+    pub weight: u32,
+}
+
+impl TenantRules {
+    /// The rules of a tenant that nobody gave any. The default tenant is that of clients that name none: a cluster on which
+    /// there is no other has nobody to protect from high priorities.
+    pub fn default_for(tenant: &Tenant) -> Self {
+        let max_priority =
+            if tenant.is_default() { limits::MAX_PRIORITY } else { limits::TENANT_MAX_PRIORITY };
+        Self { max_priority, weight: 1 }
+    }
+}
+
+/// One rule of a tenant with a value.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum TenantSetting {
+    #[n(0)]
+    MaxPriority(#[n(0)] u8),
+    #[n(1)]
+    Weight(#[n(0)] u32),
+}
+
+impl TenantSetting {
+    pub(super) fn all_in(rules: &TenantRules) -> [TenantSetting; 2] {
+        [TenantSetting::MaxPriority(rules.max_priority), TenantSetting::Weight(rules.weight)]
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            TenantSetting::MaxPriority(_) => "max_priority",
+            TenantSetting::Weight(_) => "weight",
+        }
+    }
+
+    pub(super) fn current(&self, rules: &TenantRules) -> TenantSetting {
+        match self {
+            TenantSetting::MaxPriority(_) => TenantSetting::MaxPriority(rules.max_priority),
+            TenantSetting::Weight(_) => TenantSetting::Weight(rules.weight),
+        }
+    }
+
+    pub(super) fn put(&self, rules: &mut TenantRules) {
+        match self {
+            TenantSetting::MaxPriority(most) => rules.max_priority = *most,
+            TenantSetting::Weight(weight) => rules.weight = *weight,
+        }
+    }
+}
+
+/// The rules of tenants, as far as they are not those that every tenant has at first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TenantTable(BTreeMap<Tenant, TenantRules>);
+
+impl TenantTable {
+    /// The rules of any tenant.
+    pub fn rules(&self, tenant: &Tenant) -> TenantRules {
+        self.0.get(tenant).copied().unwrap_or_else(|| TenantRules::default_for(tenant))
+    }
+
+    /// Gives a tenant other rules; one that has those of the beginning again is forgotten.
+    pub fn put(&mut self, tenant: &Tenant, rules: TenantRules) {
+        if rules == TenantRules::default_for(tenant) {
+            self.0.remove(tenant);
+        } else {
+            self.0.insert(tenant.clone(), rules);
+        }
+    }
+
+    /// The tenants that have rules of their own, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&Tenant, &TenantRules)> {
+        self.0.iter()
+    }
+
+    /// Tenants that have rules of their own.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether every tenant has the rules of the beginning.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// An empty table is not written: settings without one are read and written as before there were any.
+impl<C> Encode<C> for TenantTable {
+    fn encode<W: encode::Write>(
+        &self,
+        e: &mut Encoder<W>,
+        ctx: &mut C,
+    ) -> Result<(), encode::Error<W::Error>> {
+        self.0.encode(e, ctx)
+    }
+
+    fn is_nil(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<'b, C> Decode<'b, C> for TenantTable {
+    fn decode(d: &mut Decoder<'b>, ctx: &mut C) -> Result<Self, decode::Error> {
+        Decode::decode(d, ctx).map(Self)
+    }
+
+    fn nil() -> Option<Self> {
+        Some(Self::default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_changed_is_kept_and_written() {
+        let team = Tenant::new("team-7").unwrap();
+        let mut table = TenantTable::default();
+        assert_eq!(table.rules(&team), TenantRules { max_priority: 50, weight: 1 });
+        assert_eq!(table.rules(&Tenant::default_tenant()), TenantRules { max_priority: 100, weight: 1 });
+        let rules = TenantRules { max_priority: 80, weight: 3 };
+        table.put(&team, rules);
+        let read: TenantTable = minicbor::decode(&minicbor::to_vec(&table).unwrap()).unwrap();
+        assert_eq!((read.rules(&team), read.len()), (rules, 1));
+        table.put(&team, TenantRules::default_for(&team));
+        assert!(table.is_empty() && Encode::<()>::is_nil(&table));
+    }
+}
