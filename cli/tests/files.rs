@@ -216,3 +216,29 @@ async fn status_and_result_say_the_same_of_a_task_that_was_cancelled_between_two
     assert_eq!(result["attempt_records"][0]["message"], status["attempt_records"][0]["message"]);
     assert!(args.contains("cancelled") && args.contains("exit code 3"), "{args}");
 }
+
+/// The second node opens a folder, the first none.
+fn etc_on_the_second(place: usize) -> String {
+    let roots = if place == 1 { "\"/etc\"" } else { "" };
+    format!("[artifacts]\nroots = [{roots}]\n")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_goes_where_its_input_is_open() {
+    let cluster = Cluster::start(Setup { peers: 2, more: etc_on_the_second, ..Setup::default() }).await;
+    for number in 0..3 {
+        let name = format!("reads-{number}");
+        let input = "passwd=file:///etc/passwd";
+        done(&cluster, 0, &["submit", "--name", &name, "--input", input, "--", "cat", "passwd"]);
+        done(&cluster, 0, &["wait", &name]);
+        let shown = done(&cluster, 0, &["result", &name]);
+        let result: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        assert_eq!(result["node"], "t2", "{shown}");
+    }
+    // Nobody opens it: the task is told so, and does not wait.
+    let args = ["run", "--input", "a=file:///usr/a", "--", "true"];
+    let (code, _, err) = stint_at(&cluster, 0, &args);
+    assert_eq!(code, 125, "{err}");
+    assert!(err.contains("opens no inputs in /usr") && err.contains("(denied)"), "{err}");
+    assert!(err.contains("not open to tasks"), "{err}");
+}

@@ -7,8 +7,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use stint_protocol::{
-    Allowance, AttemptEnd, BootMs, Class, GpuInfo, LeaseId, QuarantinedGpu, Runtime, SharedSpec, TaskName,
-    Tenant,
+    Allowance, AttemptEnd, BootMs, Class, GpuInfo, LeaseId, NodeRules, QuarantinedGpu, Runtime, SharedSpec,
+    TaskName, Tenant,
 };
 
 pub use crate::attempt_stage::{AttemptStage, Executing, Execution, Preparation};
@@ -186,6 +186,8 @@ pub struct HostHealth {
     pub runtimes: BTreeMap<Runtime, Result<(), String>>,
     /// What tasks may ask for with each of them.
     pub allows: Vec<Allowance>,
+    /// What of the images, inputs and secrets that they name it lets them have.
+    pub rules: NodeRules,
     /// False when something from before this process started could not be accounted for: start a new incarnation.
     pub accounted: bool,
     /// What is not enforced or does not work, in words for the operator.

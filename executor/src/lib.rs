@@ -54,7 +54,6 @@ pub use host::{
 pub use observer::{Artifact, Observer, PullEnd, Rule};
 pub use progress::{FILE as PROGRESS_FILE, Progress, read as read_progress};
 pub use runtimes::docker::credentials::{Credentials, CredentialsError};
-pub use runtimes::docker::image::{ImageRefusal as ImageRefused, Reference as ImageReference};
 pub use settings::{
     Bounds, ConfineSettings, CrunSettings, DockerSettings, HostSettings, KeepEnded, MountSettings,
     ProcessSettings,

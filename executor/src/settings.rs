@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use stint_protocol::{Network, Runtime, TaskLimits};
+use stint_protocol::{Network, NodeRules, Runtime, TaskLimits};
 
 use crate::gpu::GpuSource;
 use crate::limits;
@@ -63,6 +63,26 @@ impl HostSettings {
     pub fn observe(&self, tell: impl FnOnce(&dyn Observer)) {
         if let Some(observer) = &self.observer {
             tell(observer.as_ref());
+        }
+    }
+
+    /// What tasks may name of this host, as it is offered. A folder also counts under its true name: what a task names there is
+    /// looked at by its own.
+    pub fn rules(&self) -> NodeRules {
+        let shown = |folders: &[PathBuf]| {
+            let mut all: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
+            let real = folders.iter().filter_map(|folder| std::fs::canonicalize(folder).ok());
+            all.extend(real.map(|folder| folder.display().to_string()));
+            all.sort_unstable();
+            all.dedup();
+            all
+        };
+        NodeRules {
+            docker_images: self.docker.allowed_images.clone(),
+            docker_by_digest: self.docker.require_digest,
+            image_roots: self.crun.roots.iter().map(|root| root.display().to_string()).collect(),
+            input_roots: shown(&self.artifact_roots),
+            secrets: self.secrets_dir.is_some(),
         }
     }
 

@@ -44,6 +44,7 @@ pub fn reporter(state: &State, report: &Report) -> Reporter {
 fn in_cluster_version(state: &State, register: &RegisterNode) -> RegisterNode {
     let mut register = register.clone();
     register.offer.allows = register.offer.allows.filter(|_| state.version() >= version::TASK_LIMITS);
+    register.offer.rules = register.offer.rules.filter(|_| state.version() >= version::NODE_RULES);
     if state.version() < version::SLURM {
         register.offer.runtimes.retain(|runtime| *runtime != Runtime::Slurm);
     }
@@ -52,8 +53,9 @@ fn in_cluster_version(state: &State, register: &RegisterNode) -> RegisterNode {
 
 /// Whether the cluster learned the words for what the node allows after it registered.
 fn has_more_to_offer(state: &State, node: &Node) -> bool {
-    let knows = |speaks| speaks >= version::TASK_LIMITS;
-    knows(state.version()) && knows(node.speaks) && node.offer.allows.is_none()
+    let known = |needs| state.version() >= needs && node.speaks >= needs;
+    known(version::TASK_LIMITS) && node.offer.allows.is_none()
+        || known(version::NODE_RULES) && node.offer.rules.is_none()
 }
 
 /// What a report says has ended, as far as the cluster's version knows words for it.
@@ -319,6 +321,7 @@ mod tests {
         run(&mut state, admit(Version(3)));
         let Command::RegisterNode(mut register) = register(Nonce(1), Vec::new()) else { panic!("a node") };
         register.offer.allows = Some(vec![Allowance::everything(Runtime::Mock)]);
+        register.offer.rules = Some(Box::default());
         register.offer.runtimes = vec![Runtime::Mock, Runtime::Slurm];
         let usage = Some(Box::new(Usage { cpu_ms: Some(7), ..Usage::default() }));
         let end = AttemptEnd { usage, ..AttemptEnd::new(LEASE, EndKind::Exited(0), String::new(), 1) };
@@ -338,8 +341,8 @@ mod tests {
         run(&mut state, registers);
         assert!(matches!(reporter(&state, &report(Vec::new())), Reporter::Known));
 
-        run(&mut state, Command::SetNodeVersion { node: NODE, speaks: version::TASK_LIMITS });
-        run(&mut state, Command::RaiseVersion { to: version::TASK_LIMITS });
+        run(&mut state, Command::SetNodeVersion { node: NODE, speaks: version::CURRENT });
+        run(&mut state, Command::RaiseVersion { to: version::CURRENT });
         let turned = reporter(&state, &report(Vec::new()));
         assert!(
             matches!(turned, Reporter::Turned(ReportAnswer::Register)),

@@ -94,6 +94,7 @@ fn report(allows: Option<Vec<Allowance>>, end: AttemptEnd) -> Report {
         slots: 8,
         quarantined: vec![QuarantinedGpu { info: gpu(), used_by: "process 4711 (python3)".into() }],
         allows,
+        rules: None,
     };
     let register = RegisterNode {
         node: NodeId(2),

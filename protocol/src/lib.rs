@@ -4,11 +4,13 @@
 pub mod api;
 pub mod blob;
 pub mod class;
+pub mod docker_image;
 pub mod files;
 pub mod ids;
 pub mod image;
 pub mod limits;
 mod mounts;
+mod node_rules;
 pub mod outcome;
 pub mod python;
 pub mod resources;
@@ -37,6 +39,7 @@ pub use ids::{
 };
 pub use image::{ImageKind, ImageSource, Named, PinnedImage};
 pub use mounts::{HostMount, InvalidMount, MountRefused, MountRoot, is_taken};
+pub use node_rules::{NodeRules, folders_of_inputs};
 pub use outcome::{AttemptEnd, EndKind, Outcome, Usage, weight_of};
 pub use resources::{GpuInfo, GpuRequest, NodeOffer, QuarantinedGpu, Resources};
 pub use retry::RetryPolicy;

@@ -116,6 +116,8 @@ pub const LEASE_MS: u64 = 24 * 3_600_000;
 pub const KEEP_FINISHED: u64 = 10_000_000;
 /// How long finished tasks can be kept, in milliseconds: a year.
 pub const KEEP_FINISHED_MS: u64 = 365 * 24 * 3_600_000;
+/// Longest rules of a node for images and folders, as it offers them: they stand in the log and in every peer's memory.
+pub const NODE_RULES_BYTES: usize = 16 * 1024;
 /// Highest priority of a task.
 pub const MAX_PRIORITY: u8 = 100;
 /// Highest priority of the tasks of a tenant that nobody gave another one: what a task has that names none.

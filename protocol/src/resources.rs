@@ -6,6 +6,7 @@ use minicbor::{Decode, Encode};
 
 use crate::class::{Class, Runtime};
 use crate::ids::GpuId;
+use crate::node_rules::NodeRules;
 use crate::task_limits::Allowance;
 
 /// An amount of CPU (thousandths of a core) and memory (bytes).
@@ -109,4 +110,8 @@ pub struct NodeOffer {
     #[n(7)]
     #[cbor(default)]
     pub allows: Option<Vec<Allowance>>,
+    /// What of the images, inputs and secrets that tasks name it lets them have. None: only the node itself knows.
+    #[n(8)]
+    #[cbor(default)]
+    pub rules: Option<Box<NodeRules>>,
 }

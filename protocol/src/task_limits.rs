@@ -6,8 +6,10 @@ use std::str::FromStr;
 use minicbor::{Decode, Encode};
 
 use crate::class::{Runtime, UnknownWord};
+use crate::docker_image::ImageRefusal;
 use crate::limits;
 use crate::mounts::{self, HostMount, MountRefused, MountRoot};
+use crate::node_rules::describe;
 use crate::task::{InvalidSpec, refuse};
 
 /// What of a network a program sees.
@@ -174,6 +176,14 @@ pub enum NotAllowed {
         most: u64,
     },
     Mount(MountRefused),
+    /// An image of Docker that the operator does not let run.
+    Image(ImageRefusal),
+    /// A root file system or program outside the folders of images.
+    ImageRoot(String),
+    /// Inputs in a folder that is not open to tasks.
+    InputRoot(String),
+    /// Secrets, of which the node has none.
+    Secrets,
 }
 
 impl Allowance {
@@ -223,6 +233,14 @@ impl fmt::Display for NotAllowed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             NotAllowed::Mount(refused) => refused.fmt(f),
+            NotAllowed::Image(refusal) => f.write_str(&describe(refusal)),
+            NotAllowed::ImageRoot(path) => {
+                write!(f, "allows no image {path}: add a folder above it to executor.crun.roots there")
+            }
+            NotAllowed::InputRoot(folder) => {
+                write!(f, "opens no inputs in {folder}: add a folder above it to artifacts.roots there")
+            }
+            NotAllowed::Secrets => write!(f, "has no secrets: set secrets.dir there"),
             NotAllowed::Network { runtime: Runtime::Docker, asked } => {
                 write!(f, "gives containers of Docker no network {asked}: use another runtime")
             }

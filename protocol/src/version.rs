@@ -61,6 +61,10 @@ pub const SETTINGS: Version = Version(5);
 /// Rules of tenants: `Setting::Tenant`, and submits of too high a priority are refused.
 pub const TENANT_RULES: Version = Version(5);
 
+/// What a node allows of images, inputs and secrets is a part of its offer (`NodeOffer.rules`), and what one node denies is tried on
+/// others.
+pub const NODE_RULES: Version = Version(5);
+
 /// Tasks that are suspended: `Suspend`, `Wake` and the state that they lead to. No cluster speaks it yet: the state
 /// machine keeps such tasks, and no request suspends one.
 pub const SUSPEND: Version = Version(1_000);

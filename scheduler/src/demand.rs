@@ -2,10 +2,12 @@
 //! placement asks once for each demand, however many tasks have it.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use stint_protocol::{Class, GpuRequest, ImageKind, Resources, Runtime, TaskLimits, TaskSpec};
+use stint_protocol::{
+    Class, GpuRequest, ImageKind, Resources, Runtime, TaskLimits, TaskSpec, folders_of_inputs,
+};
 
 /// A demand; equal ones compare equal, whichever submit they came with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +25,28 @@ struct DemandFields {
     image: ImageNeed,
     constraints: BTreeMap<String, String>,
     limits: Option<Box<TaskLimits>>,
+    named: Option<Box<Named>>,
+}
+
+/// What it names of the node that runs it: nodes have rules for that. Not each input by itself, as tasks that differ in no more
+/// than the file are to stand in one line.
+#[derive(Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Named {
+    image: Option<String>,
+    folders: BTreeSet<String>,
+    secrets: bool,
+}
+
+impl Named {
+    fn from_spec(spec: &TaskSpec) -> Option<Box<Self>> {
+        let bytes = spec.pinned.as_ref().is_some_and(|pinned| pinned.source.blob().is_some());
+        let image = spec.image.clone().filter(|_| !bytes);
+        let files = spec.files.as_deref();
+        let folders = files.into_iter().flat_map(folders_of_inputs).map(String::from).collect();
+        let secrets = files.is_some_and(|files| !files.secrets.is_empty());
+        let named = Self { image, folders, secrets };
+        (named != Self::default()).then(|| Box::new(named))
+    }
 }
 
 /// What of its image decides which runtimes can run it.
@@ -52,6 +76,7 @@ impl Demand {
             image,
             constraints: spec.constraints.clone(),
             limits: spec.limits.clone(),
+            named: Named::from_spec(spec),
         }))
     }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use stint_protocol::{NodeId, Runtime, TaskId};
 
 use crate::node::Node;
-use crate::plan::{PlanInput, Planner, UnfitReason, choose_runtime, missing, names_of as words_of};
+use crate::plan::{PlanInput, Planner, Rules, UnfitReason, choose_runtime, missing, names_of as words_of};
 use crate::state::State;
 use crate::task::{StopReason, SuspendReason, Task, TaskState};
 
@@ -141,7 +141,7 @@ fn lacks(state: &State, node: &Node, task: &Task, reachable: &BTreeSet<NodeId>) 
         lacks.push(NodeUnfitReason::Unreachable);
     }
     lacks.extend(missing(state, node, &task.spec).into_iter().map(NodeUnfitReason::Of));
-    match choose_runtime(state, node, &task.spec) {
+    match choose_runtime(state, node, &task.spec, Rules::Heeded) {
         Ok(runtime) => lacks.extend(backing_off(state, node, runtime, task).map(NodeUnfitReason::Of)),
         Err(runtime) => {
             let why = unusable(node, &runtime);
@@ -184,6 +184,9 @@ fn summary(
         1 => "1 waiting task comes first".to_owned(),
         ahead => format!("{ahead} waiting tasks come first"),
     };
+    if starts && views.iter().all(|(_, lacks)| !lacks.is_empty()) {
+        return "no node allows it: it ends as denied, on the node that the next plan gives it to".into();
+    }
     if starts {
         return format!("a node fits; it starts with the next plan ({first})");
     }

@@ -20,7 +20,7 @@ use crate::node::Node;
 use crate::state::State;
 use crate::task::TaskState;
 
-pub(crate) use filter::{UnfitReason, choose_runtime, fits_labels, lacks_of_empty, missing, names_of};
+pub(crate) use filter::{Rules, UnfitReason, choose_runtime, fits_labels, lacks_of_empty, missing, names_of};
 pub use overlooked::overlooked;
 pub use planner::Planner;
 
@@ -80,7 +80,7 @@ pub fn plan(state: &State, input: &PlanInput) -> Plan {
 pub(crate) fn could_run(state: &State, node: &Node, spec: &TaskSpec) -> bool {
     let whole = &node.offer.resources;
     filter::missing_but_gpus(node, spec, whole, node.offer.slots).is_empty()
-        && choose_runtime(state, node, spec).is_ok()
+        && choose_runtime(state, node, spec, Rules::Heeded).is_ok()
 }
 
 /// Whether an assignment is still right, against the state as it is when the plan is applied.
@@ -97,7 +97,8 @@ pub(crate) fn assignment_holds(state: &State, assignment: &Assignment) -> bool {
         distinct.len() == assignment.gpus.len() && assignment.gpus.len() == task.spec.leased_gpus() as usize;
     let lacks = filter::missing_but_gpus(node, &task.spec, &node.free(), node.free_slots());
     let backs_off = node.hold(state.time(), assignment.runtime, &task.fields.tenant).is_some();
-    let allowed = filter::not_allowed(node, assignment.runtime, &task.spec);
+    // Whether rules count is for who plans to know; a node asks its own again.
+    let allowed = filter::not_allowed(node, assignment.runtime, &task.spec, Rules::Ignored);
     let allowed = allowed.is_ok_and(|refused| refused.is_empty());
     waits && same_life && !backs_off && gpus_free && count_right && allowed && lacks.is_empty()
 }

@@ -226,6 +226,13 @@ impl Run {
                 if priority % 7 == 0 {
                     spec.constraints.insert("zone".into(), ["a", "b"][usize::from(priority) % 2].into());
                 }
+                if priority % 11 == 3 {
+                    let path = ["/data/f", "/home/f"][usize::from(priority) % 2].into();
+                    let source = InputSource::File(path);
+                    let inputs =
+                        vec![InputFile { path: "f".into(), source, digest: None, executable: false }];
+                    spec.files = Some(Box::new(TaskFiles { inputs, outputs: vec![], secrets: vec![] }));
+                }
                 spec.retry.retry_failures = retry;
                 spec.image = image.map(|name| format!("stint://i{name}"));
                 let spec = spec.resolve(self.state.settings().class(Class::ALL[class])).unwrap();
@@ -260,9 +267,10 @@ impl Run {
                 let count = plan.assignments.len();
                 let leases = self.state.running();
                 for assignment in &plan.assignments {
-                    let spec = self.state.spec(assignment.task).unwrap().clone();
+                    // A task that names what no node allows is started to be told so; a deleted image says nothing.
+                    let spec = TaskSpec::clone(self.state.spec(assignment.task).unwrap());
+                    let spec = SharedSpec::new(TaskSpec { files: None, ..spec });
                     let tenant = self.state.tenant_of(assignment.task).unwrap();
-                    // An image that was deleted since says nothing.
                     assert_eq!(never_fits(&self.state, &tenant, &spec), None, "it starts now");
                 }
                 self.apply(Command::CommitPlan(plan.clone())).unwrap();
@@ -387,6 +395,10 @@ fn register(node: u64, life: u64, slots: u32, gpus: u8) -> RegisterNode {
         classes: Class::ALL.to_vec(),
         labels: [("zone".to_owned(), ["a", "c"][node as usize % 2].to_owned())].into(),
         slots,
+        rules: (node > 2).then(|| {
+            let input_roots = ["/data", "/home"][..(node as usize - 2)].iter().map(|root| root.to_string());
+            Box::new(NodeRules { input_roots: input_roots.collect(), ..NodeRules::default() })
+        }),
         ..NodeOffer::default()
     };
     RegisterNode {

@@ -353,6 +353,7 @@ fn offer() -> NodeOffer {
         slots: 8,
         quarantined: vec![QuarantinedGpu { info: gpu("GPU-3", 2), used_by: "process 4711 (python3)".into() }],
         allows: None,
+        rules: None,
     }
 }
 
@@ -496,6 +497,29 @@ fn mounts_are_read_and_written_as_they_were_stored() {
     }
 }
 
+/// What a node lets tasks name.
+#[test]
+fn rules_of_nodes_are_read_and_written_as_they_were_stored() {
+    let folder = Stored::of_crate(env!("CARGO_MANIFEST_DIR"));
+    let list = |texts: &[&str]| texts.iter().map(|text| text.to_string()).collect();
+    let rules = NodeRules {
+        docker_images: list(&["busybox", "ghcr.io/team/**"]),
+        docker_by_digest: true,
+        image_roots: list(&["/images"]),
+        input_roots: list(&["/data"]),
+        secrets: true,
+    };
+    let register = Command::RegisterNode(RegisterNode {
+        node: NodeId(300),
+        incarnation: Incarnation(4),
+        nonce: Nonce(7),
+        offer: NodeOffer { allows: Some(allows()), rules: Some(Box::new(rules)), ..offer() },
+        problems: Vec::new(),
+    });
+    assert_eq!(register.needs(), version::NODE_RULES);
+    folder.check("rules-register-node.cbor", &register);
+}
+
 /// Rules of a tenant, and the settings of a state that has them.
 #[test]
 fn rules_of_tenants_are_read_and_written_as_they_were_stored() {
@@ -576,6 +600,7 @@ fn every_command_is_stored_and_every_file_is_known() {
         "snapshot-5.cbor".into(),
         "comment-snapshot.cbor".into(),
         "snapshot-6.cbor".into(),
+        "rules-register-node.cbor".into(),
         "tenants-snapshot.cbor".into(),
         "tenants-update-settings.cbor".into(),
         "mounts-submit.cbor".into(),

@@ -7,7 +7,7 @@ use stint_executor::{
     Host, HostHealth, Launch, LogChunk, LogError, LogFuture, LogStream, RunningAttempt, Sandbox, StopReason,
 };
 use stint_node::clock::Clock;
-use stint_protocol::{Allowance, AttemptEnd, BootMs, LeaseId, Runtime};
+use stint_protocol::{Allowance, AttemptEnd, BootMs, LeaseId, NodeRules, Runtime};
 use stint_slurm_bridge::Bridge;
 
 use crate::clock::MachineClock;
@@ -97,7 +97,14 @@ impl Host for Machine {
         let runtimes = BTreeMap::from([(Runtime::Mock, Ok(()))]);
         let accounted = self.inner().accounted;
         let allows = vec![Allowance::everything(Runtime::Mock)];
-        HostHealth { sandbox: Sandbox::PidNamespace, runtimes, allows, accounted, problems: vec![] }
+        HostHealth {
+            sandbox: Sandbox::PidNamespace,
+            runtimes,
+            allows,
+            rules: NodeRules::open(),
+            accounted,
+            problems: vec![],
+        }
     }
 }
 

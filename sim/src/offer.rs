@@ -1,6 +1,6 @@
 //! What the simulated nodes offer.
 
-use stint_protocol::{Allowance, Class, GpuId, GpuInfo, NodeOffer, Resources, Runtime};
+use stint_protocol::{Allowance, Class, GpuId, GpuInfo, NodeOffer, NodeRules, Resources, Runtime};
 
 use crate::scenario::Topology;
 
@@ -29,6 +29,7 @@ pub fn offer(id: u64, topology: &Topology) -> NodeOffer {
         slots: topology.slots,
         quarantined: Vec::new(),
         allows: Some(vec![Allowance::everything(Runtime::Mock)]),
+        rules: Some(Box::new(NodeRules::open())),
     }
 }
 

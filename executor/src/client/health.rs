@@ -59,6 +59,7 @@ impl ClientState {
         };
         problems.extend(state.link_problem.clone());
         problems.extend(self.runtimes.values().filter_map(|runtime| runtime.problem()));
-        HostHealth { sandbox, runtimes, allows, accounted: state.accounted, problems }
+        let rules = self.settings.rules();
+        HostHealth { sandbox, runtimes, allows, rules, accounted: state.accounted, problems }
     }
 }

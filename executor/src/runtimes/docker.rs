@@ -10,7 +10,6 @@ mod container;
 pub mod credentials;
 pub mod credentials_watch;
 pub mod engine;
-pub mod image;
 mod logs;
 mod monitor;
 pub mod pull;

@@ -303,7 +303,7 @@ impl AgentCore {
 
 #[cfg(test)]
 mod tests {
-    use stint_protocol::{EndKind, Incarnation, NodeId, NodeOffer, Nonce, TaskId};
+    use stint_protocol::{EndKind, Incarnation, NodeId, NodeOffer, NodeRules, Nonce, TaskId};
 
     use super::*;
 
@@ -377,6 +377,7 @@ mod tests {
             sandbox: stint_executor::Sandbox::None,
             runtimes: BTreeMap::from([(Runtime::Docker, usable)]),
             allows: vec![],
+            rules: NodeRules::default(),
             accounted: true,
             problems: problems.iter().map(|message| (*message).to_owned()).collect(),
         };

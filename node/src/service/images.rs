@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use stint_executor::ImageReference;
+use stint_protocol::docker_image::Reference;
 use stint_protocol::{
     Blob, ImageId, ImageKind, ImageName, ImageSource, NodeId, Tenant, api, limits, version,
 };
@@ -88,7 +88,7 @@ impl Service {
                 Err(ServiceError::ReferenceTooLong)
             }
             true => {
-                let parsed = ImageReference::parse(&new.reference);
+                let parsed = Reference::parse(&new.reference);
                 let parsed = parsed.map_err(|error| ServiceError::InvalidReference(error.to_string()))?;
                 Ok(Some(parsed.full()))
             }

@@ -164,6 +164,7 @@ fn offer(config: &Config, health: &HostHealth, gpus: Vec<GpuInfo>, problems: &mu
         slots: config.executor.slots,
         quarantined: Vec::new(),
         allows: Some(health.allows.clone()),
+        rules: Some(Box::new(health.rules.clone().offered())),
     }
 }
 

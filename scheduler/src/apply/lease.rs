@@ -181,11 +181,18 @@ struct Verdict {
     losses_forgotten: bool,
     /// Every node that could run it said that its files are not there, or the time it may run would be over.
     files_are_nowhere: bool,
+    /// No node that could run it is left that has not refused it by a rule of its operator.
+    denied_everywhere: bool,
 }
 
 impl Verdict {
     fn read(state: &State, leased: &Leased, end: &AttemptEnd) -> Self {
-        let plain = Self { loss_counts: true, losses_forgotten: false, files_are_nowhere: false };
+        let plain = Self {
+            loss_counts: true,
+            losses_forgotten: false,
+            files_are_nowhere: false,
+            denied_everywhere: true,
+        };
         let Some(task) = state.tasks.get(&end.lease.task) else { return plain };
         if state.version < version::FAIR_VERDICTS {
             return plain;
@@ -201,6 +208,7 @@ impl Verdict {
             losses_forgotten: held_ms >= limits::LOSSES_FORGOTTEN_MS,
             // Looks at every node: only when it matters.
             files_are_nowhere: end.kind == EndKind::FilesMissing && files_are_nowhere(state, task, leased),
+            denied_everywhere: end.kind != EndKind::Denied || denied_everywhere(state, task, leased),
         }
     }
 }
@@ -214,6 +222,19 @@ fn files_are_nowhere(state: &State, task: &Task, leased: &Leased) -> bool {
     let mut able = state.nodes.values().filter(|node| could_run(state, node, &task.spec));
     let everywhere = able.all(|node| without.contains(&node.id));
     too_late || (everywhere && without.len() as u32 >= limits::FILES_MISSING_TRIES)
+}
+
+/// Whether every node that could run a task, as far as its offer says, has refused it by now.
+fn denied_everywhere(state: &State, task: &Task, leased: &Leased) -> bool {
+    if state.version < version::NODE_RULES {
+        return true;
+    }
+    let denied_on = |node: NodeId| {
+        let mut records = task.fields.records.iter();
+        node == leased.node || records.any(|record| record.node == node && record.end == EndKind::Denied)
+    };
+    let mut others = state.nodes.values().filter(|node| !denied_on(node.id));
+    !others.any(|node| could_run(state, node, &task.spec))
 }
 
 /// What follows the end of an attempt (docs/using/results.md has the table of what is tried again).
@@ -243,9 +264,8 @@ fn decide(
     }
     let policy = &task.spec.retry;
     match outcome.kind {
-        EndKind::Exited(0) | EndKind::NotRunnable | EndKind::Denied | EndKind::Cancelled => {
-            Next::Finish(outcome, id)
-        }
+        EndKind::Exited(0) | EndKind::NotRunnable | EndKind::Cancelled => Next::Finish(outcome, id),
+        EndKind::Denied if verdict.denied_everywhere => Next::Finish(outcome, id),
         // Tried again without `retry_failures`, too: the program did its work, and only what it left was lost.
         EndKind::OutputLost => {
             task.fields.failures += 1;
@@ -268,7 +288,7 @@ fn decide(
             let give_up = outcome.crash_loop || task.spec.on_lost == OnLost::Fail;
             if give_up { Next::Finish(outcome, id) } else { Next::Retry(id, now) }
         }
-        EndKind::StartFailed | EndKind::FilesMissing => {
+        EndKind::StartFailed | EndKind::FilesMissing | EndKind::Denied => {
             task.fields.failed_starts += 1;
             let count = task.fields.failed_starts;
             let again = count < limits::FAILED_STARTS && !verdict.files_are_nowhere;

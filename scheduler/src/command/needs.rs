@@ -81,6 +81,7 @@ fn needs_of_register(register: &RegisterNode) -> Version {
     let offer = &register.offer;
     highest([
         part(offer.allows.is_some(), version::TASK_LIMITS),
+        part(offer.rules.is_some(), version::NODE_RULES),
         part(offer.runtimes.contains(&Runtime::Slurm), version::SLURM),
     ])
 }

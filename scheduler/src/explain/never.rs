@@ -7,7 +7,7 @@ use stint_protocol::{SharedSpec, TaskSpec, Tenant};
 
 use crate::apply::pin;
 use crate::node::Node;
-use crate::plan::{UnfitReason, choose_runtime, fits_labels, lacks_of_empty};
+use crate::plan::{Rules, UnfitReason, choose_runtime, fits_labels, lacks_of_empty};
 use crate::state::State;
 
 /// Nodes of which it is said what each lacks, when they lack different things.
@@ -31,12 +31,12 @@ fn could_ever(state: &State, node: &Node, spec: &TaskSpec) -> bool {
     node.incarnation.0 == 0
         || (fits_labels(node, &spec.constraints)
             && lacks_of_empty(node, spec).is_empty()
-            && choose_runtime(state, node, spec).is_ok())
+            && choose_runtime(state, node, spec, Rules::Heeded).is_ok())
 }
 
 fn lacks(state: &State, node: &Node, spec: &TaskSpec) -> Vec<UnfitReason> {
     let mut lacks = lacks_of_empty(node, spec);
-    lacks.extend(choose_runtime(state, node, spec).err());
+    lacks.extend(choose_runtime(state, node, spec, Rules::Heeded).err());
     lacks
 }
 
@@ -73,6 +73,7 @@ fn shared(nodes: &[(&Node, Vec<UnfitReason>)], lack: &UnfitReason) -> Option<Str
         UnfitReason::Label { key, wanted, .. } => format!("no node has label {key}={wanted}"),
         UnfitReason::Slots { .. } => "every node has 0 slots".into(),
         UnfitReason::Runtime(_) if nodes.len() > 1 => format!("every node {largest}"),
+        other if nodes.len() > 1 => format!("node {name}, as every other, {other}"),
         other => format!("node {name} {other}"),
     })
 }

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use stint_protocol::{Class, GpuId, NotAllowed, QuarantinedGpu, Resources, Runtime, TaskId, TaskSpec};
+use stint_protocol::{
+    Class, GpuId, NodeOffer, NodeRules, NotAllowed, QuarantinedGpu, Resources, Runtime, TaskFiles, TaskId,
+    TaskSpec, folders_of_inputs,
+};
 
 use crate::node::{Node, NodeMode};
 use crate::state::State;
@@ -264,15 +267,17 @@ pub(super) fn suited_runtimes<'a>(
 
 /// The runtime a node would use: the task's own choice, else the first of the class's that the node offers and that
 /// gives what the task asks for.
-pub(crate) fn choose_runtime(state: &State, node: &Node, spec: &TaskSpec) -> Result<Runtime, UnfitReason> {
+pub(crate) fn choose_runtime(
+    state: &State,
+    node: &Node,
+    spec: &TaskSpec,
+    rules: Rules,
+) -> Result<Runtime, UnfitReason> {
     let suited = suited_runtimes(state, spec);
-    let mut offered = suited.clone().filter(|runtime| node.offer.runtimes.contains(runtime));
-    if spec.limits.is_none() {
-        return offered.next().ok_or_else(|| UnfitReason::Runtime(suited.collect()));
-    }
+    let offered = suited.clone().filter(|runtime| node.offer.runtimes.contains(runtime));
     let mut refused = Vec::new();
     for runtime in offered {
-        match not_allowed(node, runtime, spec)? {
+        match not_allowed(node, runtime, spec, rules)? {
             lacks if lacks.is_empty() => return Ok(runtime),
             lacks => refused.extend(lacks),
         }
@@ -284,16 +289,57 @@ pub(crate) fn choose_runtime(state: &State, node: &Node, spec: &TaskSpec) -> Res
     })
 }
 
+/// Whether what nodes forbid of images, inputs and secrets counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rules {
+    Heeded,
+    /// No node of the cluster allows it: whichever is asked says so, and the task ends as `denied`.
+    Ignored,
+}
+
+impl Rules {
+    /// `allowed`: some node of the cluster lets the task have what it names, also one that is away or out of work now.
+    pub(super) fn for_task(allowed: bool) -> Self {
+        if allowed { Rules::Heeded } else { Rules::Ignored }
+    }
+}
+
 /// What a task asks for and the node does not allow with this runtime.
 pub(crate) fn not_allowed(
     node: &Node,
     runtime: Runtime,
     spec: &TaskSpec,
+    rules: Rules,
 ) -> Result<Vec<NotAllowed>, UnfitReason> {
-    let Some(limits) = &spec.limits else { return Ok(Vec::new()) };
+    let mut refused = match rules {
+        Rules::Heeded => forbidden(node.offer.rules.as_deref(), runtime, spec),
+        Rules::Ignored => Vec::new(),
+    };
+    let Some(limits) = &spec.limits else { return Ok(refused) };
     let allows = node.offer.allows.as_ref().ok_or(UnfitReason::Limits)?;
     let own = allows.iter().find(|allowance| allowance.runtime == runtime).ok_or(UnfitReason::Limits)?;
-    Ok(own.refuses(limits))
+    refused.extend(own.refuses(limits));
+    Ok(refused)
+}
+
+/// What a task names of images, inputs and secrets that nodes with these rules do not let it have. A node without any says what it
+/// forbids when it is asked to start the task.
+pub(super) fn forbidden(rules: Option<&NodeRules>, runtime: Runtime, spec: &TaskSpec) -> Vec<NotAllowed> {
+    rules.map_or_else(Vec::new, |rules| rules.forbids(runtime, spec))
+}
+
+/// Whether nodes with this offer let a task of their class have what it names, with a runtime that they have.
+pub(super) fn lets_have(state: &State, offer: &NodeOffer, spec: &TaskSpec) -> bool {
+    let has = |runtime: &Runtime| offer.runtimes.contains(runtime);
+    let mut suited = suited_runtimes(state, spec).filter(has);
+    offer.classes.contains(&spec.class)
+        && suited.any(|runtime| forbidden(offer.rules.as_deref(), runtime, spec).is_empty())
+}
+
+/// Whether there is anything of a task that the rules of nodes could forbid.
+pub(super) fn names_anything(spec: &TaskSpec) -> bool {
+    let of_files = |files: &TaskFiles| !files.secrets.is_empty() || folders_of_inputs(files).next().is_some();
+    spec.image.is_some() || spec.files.as_deref().is_some_and(of_files)
 }
 
 /// Whether a runtime can run a spec which names none: Docker needs an image, a process has none, and only a task that

@@ -3,10 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use stint_protocol::{Class, GpuId, LeaseId, NodeId, Runtime, SharedSpec, Tenant, TimeMs};
+use stint_protocol::{
+    Class, GpuId, LeaseId, NodeId, NodeRules, Runtime, SharedSpec, TaskSpec, Tenant, TimeMs,
+};
 
 use super::chunks::{Chunks, Summary};
-use super::filter::{choose_runtime, fits_labels, suited_runtimes};
+use super::filter::{
+    Rules, choose_runtime, fits_labels, forbidden, lets_have, names_anything, suited_runtimes,
+};
 use super::room::{Need, Room};
 use super::score::rank;
 use crate::demand::Demand;
@@ -15,6 +19,9 @@ use crate::state::State;
 
 /// Nodes with a label are looked at one by one while they are no more than this; else all nodes by rank.
 const FEW: usize = 64;
+
+/// Classes, runtimes and rules, as nodes offer them.
+type Kind = (Vec<Class>, Vec<Runtime>, Option<Box<NodeRules>>);
 
 /// A lease on a node, and when it is over at the latest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,10 +45,11 @@ pub(super) struct PlanNode {
     rank: u64,
 }
 
-/// Nodes with the same classes and runtimes.
+/// Nodes with the same classes, runtimes and rules.
 struct Group {
     classes: Vec<Class>,
     runtimes: Vec<Runtime>,
+    rules: Option<Box<NodeRules>>,
     nodes: Chunks<(u64, NodeId), Room, Room>,
 }
 
@@ -54,6 +62,8 @@ pub(super) struct Wanted<'a> {
     pub spec: &'a SharedSpec,
     /// Whose task it is, and by which number.
     pub tenant: (&'a Tenant, usize),
+    /// Whether the rules of nodes count for it (`Nodes::rules_for`).
+    pub rules: Rules,
     /// The time of the plan.
     pub now: TimeMs,
 }
@@ -70,7 +80,9 @@ pub(super) struct Fit {
 pub(super) struct Nodes {
     usable: BTreeMap<NodeId, PlanNode>,
     groups: Vec<Group>,
-    group_of: BTreeMap<(Vec<Class>, Vec<Runtime>), usize>,
+    group_of: BTreeMap<Kind, usize>,
+    /// All nodes that registered, also those that get no work now: how many there are of a kind, and one of their offers.
+    kinds: BTreeMap<Kind, (usize, Arc<Node>)>,
     labelled: BTreeMap<(String, String), BTreeSet<NodeId>>,
     leases: BTreeMap<NodeId, BTreeMap<(TimeMs, LeaseId), Running>>,
     /// Nodes on which more is free than when the blocked lines were last tried, by class.
@@ -142,15 +154,41 @@ impl Nodes {
     }
 
     fn group_for(&mut self, node: &Node) -> usize {
-        let (mut classes, mut runtimes) = (node.offer.classes.clone(), node.offer.runtimes.clone());
-        classes.sort_unstable();
-        runtimes.sort_unstable();
+        let kind = kind_of(node);
         let next = self.groups.len();
-        let group = *self.group_of.entry((classes.clone(), runtimes.clone())).or_insert(next);
+        let group = *self.group_of.entry(kind.clone()).or_insert(next);
         if group == next {
-            self.groups.push(Group { classes, runtimes, nodes: Chunks::default() });
+            let (classes, runtimes, rules) = kind;
+            self.groups.push(Group { classes, runtimes, rules, nodes: Chunks::default() });
         }
         group
+    }
+
+    /// A node came, went or offers something else. When it was the last of its kind, what it alone allowed is allowed nowhere
+    /// now, and any node may tell that to the tasks that waited for it.
+    pub(super) fn note_offer(&mut self, before: Option<&Arc<Node>>, now: Option<&Arc<Node>>) {
+        let registered = |node: &&Arc<Node>| node.incarnation.0 != 0;
+        let (before, now) = (before.filter(registered), now.filter(registered));
+        if before.map(|node| &node.offer) == now.map(|node| &node.offer) {
+            return;
+        }
+        if let Some(node) = now {
+            self.kinds.entry(kind_of(node)).or_insert_with(|| (0, node.clone())).0 += 1;
+        }
+        let Some(kind) = before.map(|node| kind_of(node)) else { return };
+        let Some((count, _)) = self.kinds.get_mut(&kind) else { return };
+        *count -= 1;
+        if *count == 0 {
+            self.kinds.remove(&kind);
+            let all: Vec<NodeId> = self.usable.keys().copied().collect();
+            all.into_iter().for_each(|id| self.mark_grown(id));
+        }
+    }
+
+    /// Whether the rules of nodes count for a task: where none of them lets it have what it names, waiting is for nothing.
+    pub(super) fn rules_for(&self, state: &State, spec: &TaskSpec) -> Rules {
+        let allows = |(_, node): &(usize, Arc<Node>)| lets_have(state, &node.offer, spec);
+        Rules::for_task(!names_anything(spec) || self.kinds.values().any(allows))
     }
 
     fn take_out(&mut self, id: NodeId) {
@@ -283,8 +321,12 @@ impl Nodes {
     fn best_by_rank(&self, wanted: &Wanted<'_>, permits: &dyn Fn(&Fit) -> bool) -> Option<Fit> {
         let suited = suited_runtimes(wanted.state, wanted.spec);
         let meant = self.groups.iter().filter(|group| {
-            group.classes.contains(&wanted.demand.class())
-                && suited.clone().any(|runtime| group.runtimes.contains(&runtime))
+            let allowed = |runtime: Runtime| {
+                let may = || forbidden(group.rules.as_deref(), runtime, wanted.spec).is_empty();
+                group.runtimes.contains(&runtime) && (wanted.rules == Rules::Ignored || may())
+            };
+            let runs = group.nodes.summary().is_some() && group.classes.contains(&wanted.demand.class());
+            runs && suited.clone().any(allowed)
         });
         let best = meant.filter_map(|group| {
             let mut fit = None;
@@ -332,7 +374,7 @@ impl PlanNode {
         if !self.room.holds(&wanted.need) || !self.suits(wanted.demand) {
             return None;
         }
-        let runtime = choose_runtime(wanted.state, &self.node, wanted.spec).ok()?;
+        let runtime = choose_runtime(wanted.state, &self.node, wanted.spec, wanted.rules).ok()?;
         let gpus = match wanted.demand.gpus() {
             None => Vec::new(),
             Some(request) => {
@@ -356,15 +398,24 @@ impl PlanNode {
         whole(&self.node).may_hold(&wanted.need)
             && self.suits(wanted.demand)
             && wanted.demand.gpus().is_none_or(|request| fitting(request) >= request.count)
-            && choose_runtime(wanted.state, &self.node, wanted.spec).is_ok()
+            && choose_runtime(wanted.state, &self.node, wanted.spec, wanted.rules).is_ok()
     }
 
     /// Whether the node failed to start tasks of this kind, and gets none or one at a time.
     pub(super) fn is_held_for(&self, wanted: &Wanted<'_>) -> bool {
-        let Ok(runtime) = choose_runtime(wanted.state, &self.node, wanted.spec) else { return false };
+        let Ok(runtime) = choose_runtime(wanted.state, &self.node, wanted.spec, wanted.rules) else {
+            return false;
+        };
         let (node, now, tenant) = (&self.node, wanted.now, wanted.tenant.0);
         node.hold(now, runtime, tenant).is_some() || node.on_trial(now, runtime, tenant).is_some()
     }
+}
+
+fn kind_of(node: &Node) -> Kind {
+    let (mut classes, mut runtimes) = (node.offer.classes.clone(), node.offer.runtimes.clone());
+    classes.sort_unstable();
+    runtimes.sort_unstable();
+    (classes, runtimes, node.offer.rules.clone())
 }
 
 /// All that a node has.

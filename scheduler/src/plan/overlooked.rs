@@ -3,7 +3,7 @@
 
 use stint_protocol::{NodeId, TaskId};
 
-use super::filter::{choose_runtime, missing};
+use super::filter::{Rules, choose_runtime, lets_have, missing};
 use super::nodes::Fit;
 use super::planner::Planner;
 use super::room::free_without_gpus;
@@ -44,7 +44,9 @@ fn fit(state: &State, node: &Node, task: &Task) -> Option<Fit> {
     if !missing(state, node, &task.spec).is_empty() {
         return None;
     }
-    let runtime = choose_runtime(state, node, &task.spec).ok()?;
+    let allowed =
+        state.nodes().any(|node| node.incarnation.0 != 0 && lets_have(state, &node.offer, &task.spec));
+    let runtime = choose_runtime(state, node, &task.spec, Rules::for_task(allowed)).ok()?;
     let (now, tenant) = (state.time(), &task.fields.tenant);
     if node.hold(now, runtime, tenant).is_some() {
         return None;

@@ -148,7 +148,8 @@ impl Story {
     }
 
     /// `node N [speaks=V] [incarnation=I] [cpus=C] [slots=S] [gpus=a,b] [label=k:v] [runtimes=…]
-    /// [networks=none,host] [pids=P]`: joins if new, registers. Without networks it knows no limits of tasks.
+    /// [networks=none,host] [pids=P] [images=PATTERNS] [roots=FOLDERS] [inputs=FOLDERS] [secrets=yes]`: joins if new, registers.
+    /// Without networks it knows no limits of tasks, without images to secrets it offers no rules.
     fn node(&mut self, args: &[&str]) -> String {
         let id = node(args[0]);
         if self.state.node(id).is_none() {
@@ -188,6 +189,7 @@ impl Story {
             runtimes,
             classes: Class::ALL.into_iter().filter(|c| *c != Class::GpuSlurm || with_slurm).collect(),
             slots: get("slots", "8").parse().unwrap(),
+            rules: rules(&get),
             ..NodeOffer::default()
         };
         let networks = get("networks", "");
@@ -231,7 +233,7 @@ impl Story {
     }
 
     /// `submit CLASS [count=N] [name=X] [key=K] [priority=P] [gpus=G] [cpus=C] [timeout=SECONDS] [image=I] [runtime=R] [retry] [fail]
-    /// [constraint=k:v] [network=N] [pids=P] [tmp=BYTES] [tenant=T] [ask]`. `ask`: only whether any node could ever run it.
+    /// [constraint=k:v] [input=PATH] [secret=NAME] [network=N] [pids=P] [tmp=BYTES] [tenant=T] [ask]`. `ask`: only whether any node could ever run it.
     fn submit(&mut self, args: &[&str]) -> String {
         let mut tenant = Tenant::default_tenant();
         let mut spec = TaskSpec::new(args[0].parse().unwrap(), vec!["true".into()]);
@@ -260,6 +262,14 @@ impl Story {
                 }
                 ("network", network) => limits(&mut spec).network = Some(network.parse().unwrap()),
                 ("tenant", name) => tenant = Tenant::new(name).unwrap(),
+                ("input", path) => {
+                    let source = InputSource::File(path.into());
+                    let input = InputFile { path: "in".into(), source, digest: None, executable: false };
+                    files(&mut spec).inputs.push(input);
+                }
+                ("secret", name) => {
+                    files(&mut spec).secrets.push(SecretUse { name: name.into(), variable: None });
+                }
                 ("pids", pids) => limits(&mut spec).pids = Some(pids.parse().unwrap()),
                 ("tmp", bytes) => limits(&mut spec).tmp_bytes = Some(bytes.parse().unwrap()),
                 other => panic!("{other:?}"),
@@ -300,6 +310,7 @@ impl Story {
             ("start_failed", _) => EndKind::StartFailed,
             ("files_missing", _) => EndKind::FilesMissing,
             ("not_runnable", _) => EndKind::NotRunnable,
+            ("denied", _) => EndKind::Denied,
             ("drained", _) => EndKind::Drained,
             other => panic!("{other:?}"),
         };
@@ -387,6 +398,26 @@ fn short(id: TaskId) -> String {
 
 fn version(word: &str) -> Version {
     Version(word.parse().unwrap())
+}
+
+fn files(spec: &mut TaskSpec) -> &mut TaskFiles {
+    let none = || Box::new(TaskFiles { inputs: vec![], outputs: vec![], secrets: vec![] });
+    spec.files.get_or_insert_with(none)
+}
+
+/// What a node lets tasks name, where the script says anything of it.
+fn rules(get: &dyn Fn(&str, &str) -> String) -> Option<Box<NodeRules>> {
+    let values = ["images", "roots", "inputs", "secrets"].map(|key| get(key, ""));
+    let list = |text: &str| text.split(',').filter(|word| !word.is_empty()).map(String::from).collect();
+    let [images, roots, inputs, secrets] = &values;
+    let rules = NodeRules {
+        docker_images: list(images),
+        docker_by_digest: false,
+        image_roots: list(roots),
+        input_roots: list(inputs),
+        secrets: secrets == "yes",
+    };
+    values.iter().any(|word| !word.is_empty()).then(|| Box::new(rules))
 }
 
 fn node(word: &str) -> NodeId {

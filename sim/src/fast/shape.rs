@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use stint_protocol::{Allowance, Class, GpuId, GpuInfo, NodeOffer, Resources, Runtime};
+use stint_protocol::{Allowance, Class, GpuId, GpuInfo, NodeOffer, NodeRules, Resources, Runtime};
 use stint_scheduler::{Placement, Settings};
 
 use super::clock::Clocks;
@@ -154,5 +154,6 @@ fn offer(peer: usize, machine: usize, shared: bool, rng: &mut SeededRng) -> Node
         slots: rng.between(2, 6) as u32,
         quarantined: Vec::new(),
         allows: Some(vec![Allowance::everything(Runtime::Mock)]),
+        rules: Some(Box::new(NodeRules::open())),
     }
 }

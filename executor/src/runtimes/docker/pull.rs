@@ -11,12 +11,12 @@ use bollard::Docker;
 use bollard::auth::DockerCredentials;
 use bollard::query_parameters::CreateImageOptions;
 use futures_util::StreamExt;
+use stint_protocol::docker_image::Reference;
 use stint_protocol::{EndKind, LeaseId};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::credentials::{Credentials, CredentialsError};
 use super::engine::EngineError;
-use super::image::Reference;
 use super::refusal::{self, PullRefusal};
 use super::verdict::{Verdict, failed, verdict};
 use crate::limits;

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use stint_protocol::docker_image::{ImageRefusal, Reference};
 use stint_protocol::{Allowance, LeaseId, Network, Runtime as Kind, TaskLimits};
 
 use super::credentials_watch::CredentialsWatch;
-use super::image::{ImageRefusal, Reference};
 use super::pull;
 use super::watch::DaemonWatch;
 use super::{LABEL_CLASS, LABEL_TENANT};

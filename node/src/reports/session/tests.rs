@@ -23,7 +23,7 @@ impl Peer {
     fn leading() -> Self {
         let mut state = placed();
         let offer = state.node(NODE).unwrap().offer.clone();
-        let said_all = NodeOffer { allows: Some(Vec::new()), ..offer };
+        let said_all = NodeOffer { allows: Some(Vec::new()), rules: Some(Box::default()), ..offer };
         let now = state.time();
         apply(&mut state, StampedCommand { now, command: register(Nonce(1), said_all) }).unwrap();
         Self { core: LeaderCore::default(), standing: LEADS, state, now: BootMs(5_000) }

@@ -65,11 +65,12 @@ impl Planner {
     ) -> BTreeSet<NodeId> {
         for item in self.basis.nodes.diff(&state.nodes) {
             let (id, before, now) = match item {
-                DiffItem::Add(id, now) => (id, None, Some(&**now)),
-                DiffItem::Update { old: (id, before), new: (_, now) } => (id, Some(&**before), Some(&**now)),
-                DiffItem::Remove(id, before) => (id, Some(&**before), None),
+                DiffItem::Add(id, now) => (id, None, Some(now)),
+                DiffItem::Update { old: (id, before), new: (_, now) } => (id, Some(before), Some(now)),
+                DiffItem::Remove(id, before) => (id, Some(before), None),
             };
-            self.tenants.node_changed(before, now);
+            self.tenants.node_changed(before.map(|node| &**node), now.map(|node| &**node));
+            self.nodes.note_offer(before, now);
             changed.insert(*id);
         }
         let offering =

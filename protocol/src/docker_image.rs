@@ -1,4 +1,4 @@
-//! Names of images: their full form, and which of them an operator allows.
+//! Names of images of Docker: their full form, and which of them an operator allows.
 
 /// An image's name in full: registry, path, and tag or digest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -130,17 +130,36 @@ fn is_component(text: &str) -> bool {
     ends && text.bytes().all(|b| plain(b) || b"._-".contains(&b))
 }
 
-/// `*` matches anything but a slash, `**` anything.
+/// `*` matches anything but a slash, `**` anything. It takes no more steps than the product of both lengths.
 fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    match pattern {
-        [] => text.is_empty(),
-        [b'*', b'*', rest @ ..] => (0..=text.len()).any(|skip| glob(rest, &text[skip..])),
-        [b'*', rest @ ..] => {
-            let most = text.iter().position(|b| *b == b'/').unwrap_or(text.len());
-            (0..=most).any(|skip| glob(rest, &text[skip..]))
+    let (mut at, mut place) = (0, 0);
+    // Where the last `*` and the last `**` go on, in the pattern and in the text.
+    let (mut star, mut stars) = (None, None);
+    while place < text.len() {
+        match pattern.get(at) {
+            Some(b'*') if pattern.get(at + 1) == Some(&b'*') => {
+                at += 2;
+                (star, stars) = (None, Some((at, place)));
+            }
+            Some(b'*') => {
+                at += 1;
+                star = Some((at, place));
+            }
+            Some(byte) if *byte == text[place] => (at, place) = (at + 1, place + 1),
+            _ => match (star, stars) {
+                (Some((after, took)), _) if text[took] != b'/' => {
+                    (at, place) = (after, took + 1);
+                    star = Some((after, place));
+                }
+                (_, Some((after, took))) => {
+                    (at, place) = (after, took + 1);
+                    (star, stars) = (None, Some((after, place)));
+                }
+                _ => return false,
+            },
         }
-        [first, rest @ ..] => text.first() == Some(first) && glob(rest, &text[1..]),
     }
+    pattern[at..].iter().all(|byte| *byte == b'*')
 }
 
 #[cfg(test)]
@@ -192,6 +211,42 @@ mod tests {
         assert!(!allowed("ghcr.io/team/deep/x", &["ghcr.io/team/*"]));
         assert!(allowed("ghcr.io/team/deep/x", &["ghcr.io/team/**"]));
         assert!(allowed("anything.example/at/all:1", &["*"]));
+    }
+
+    /// As it reads, and exponential.
+    fn slow(pattern: &[u8], text: &[u8]) -> bool {
+        match pattern {
+            [] => text.is_empty(),
+            [b'*', b'*', rest @ ..] => (0..=text.len()).any(|skip| slow(rest, &text[skip..])),
+            [b'*', rest @ ..] => {
+                let most = text.iter().position(|b| *b == b'/').unwrap_or(text.len());
+                (0..=most).any(|skip| slow(rest, &text[skip..]))
+            }
+            [first, rest @ ..] => text.first() == Some(first) && slow(rest, &text[1..]),
+        }
+    }
+
+    fn strings(letters: &[u8], most: usize) -> Vec<Vec<u8>> {
+        let mut all = vec![vec![]];
+        let mut last = all.clone();
+        for _ in 0..most {
+            let longer = last.iter().flat_map(|word| letters.iter().map(|l| [&word[..], &[*l]].concat()));
+            last = longer.collect();
+            all.extend(last.clone());
+        }
+        all
+    }
+
+    #[test]
+    fn patterns_match_as_they_read_and_soon() {
+        let texts = strings(b"ab/", 5);
+        for pattern in strings(b"a/*", 5) {
+            for text in &texts {
+                assert_eq!(glob(&pattern, text), slow(&pattern, text), "{pattern:?} {text:?}");
+            }
+        }
+        let (pattern, text) = ("**a".repeat(100) + "b", "a".repeat(10_000));
+        assert!(!glob(pattern.as_bytes(), text.as_bytes()));
     }
 
     #[test]

@@ -1,0 +1,168 @@
+//! Which of what a task names the operator of a node lets tasks have: images, folders, secrets. A node offers its rules, so that a
+//! task goes where it is allowed; the node itself asks again before it starts anything.
+
+use std::path::Path;
+
+use minicbor::{Decode, Encode};
+
+use crate::class::Runtime;
+use crate::docker_image::{ImageRefusal, Reference};
+use crate::files::{InputSource, TaskFiles};
+use crate::image::SCHEME;
+use crate::limits;
+use crate::task::TaskSpec;
+use crate::task_limits::NotAllowed;
+
+/// The rules of one node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub struct NodeRules {
+    /// Patterns of images that Docker may run; none = none may.
+    #[n(0)]
+    pub docker_images: Vec<String>,
+    /// Only images that are named by digest.
+    #[n(1)]
+    pub docker_by_digest: bool,
+    /// Folders under which a task's root file system, or its program, may lie.
+    #[n(2)]
+    pub image_roots: Vec<String>,
+    /// Folders whose files tasks may name as inputs.
+    #[n(3)]
+    pub input_roots: Vec<String>,
+    /// Whether it has secrets of any tenant.
+    #[n(4)]
+    pub secrets: bool,
+}
+
+impl NodeRules {
+    /// Rules that let tasks have everything.
+    pub fn open() -> Self {
+        let all = |root: &str| vec![root.into()];
+        Self {
+            docker_images: all("**"),
+            docker_by_digest: false,
+            image_roots: all("/"),
+            input_roots: all("/"),
+            secrets: true,
+        }
+    }
+
+    /// The rules as a node offers them: where they are too long for that, only the node itself knows them, and tasks are placed as if
+    /// it had none.
+    pub fn offered(self) -> Self {
+        let lists = [&self.docker_images, &self.image_roots, &self.input_roots];
+        let bytes: usize = lists.into_iter().flatten().map(|text| text.len() + 8).sum();
+        if bytes <= limits::NODE_RULES_BYTES { self } else { Self::open() }
+    }
+
+    /// What a task names and the node does not let it have with this runtime; empty = all is allowed.
+    pub fn forbids(&self, runtime: Runtime, spec: &TaskSpec) -> Vec<NotAllowed> {
+        let image = spec.image.as_deref().and_then(|image| self.forbids_image(runtime, image));
+        let host = matches!(runtime, Runtime::Process | Runtime::Crun | Runtime::Docker);
+        let files = spec.files.as_deref().filter(|_| host);
+        let inputs = files.into_iter().flat_map(|files| self.forbidden_inputs(files));
+        let secrets = files.filter(|files| !files.secrets.is_empty() && !self.secrets);
+        image.into_iter().chain(inputs).chain(secrets.map(|_| NotAllowed::Secrets)).collect()
+    }
+
+    fn forbids_image(&self, runtime: Runtime, image: &str) -> Option<NotAllowed> {
+        match runtime {
+            Runtime::Docker if !image.starts_with(SCHEME) => {
+                // What is no name at all, the node tells better.
+                let image = Reference::parse(image).ok()?;
+                let refusal = image.check(&self.docker_images, self.docker_by_digest).err()?;
+                Some(NotAllowed::Image(refusal))
+            }
+            Runtime::Process | Runtime::Crun
+                if image.starts_with('/') && !below(&self.image_roots, image) =>
+            {
+                Some(NotAllowed::ImageRoot(image.into()))
+            }
+            _ => None,
+        }
+    }
+
+    fn forbidden_inputs(&self, files: &TaskFiles) -> impl Iterator<Item = NotAllowed> {
+        folders_of_inputs(files)
+            .filter(|folder| !below(&self.input_roots, folder))
+            .map(|folder| NotAllowed::InputRoot(folder.into()))
+    }
+}
+
+/// The folders of the node in which the inputs of a task lie: all that decides whether they are allowed.
+pub fn folders_of_inputs(files: &TaskFiles) -> impl Iterator<Item = &str> {
+    files.inputs.iter().filter_map(|input| match &input.source {
+        InputSource::File(path) => Some(Path::new(path).parent()?.to_str()?),
+        InputSource::Content(_) | InputSource::Blob(_) => None,
+    })
+}
+
+fn below(roots: &[String], path: &str) -> bool {
+    roots.iter().any(|root| Path::new(path).starts_with(root))
+}
+
+/// Why an image may not run, as one part of what a node does not allow.
+pub(crate) fn describe(refusal: &ImageRefusal) -> String {
+    match refusal {
+        ImageRefusal::NotAllowed { name, none: true } => {
+            format!("allows no images: add {name} to executor.docker.allowed_images there")
+        }
+        ImageRefusal::NotAllowed { name, none: false } => {
+            format!("does not allow image {name}: add it to executor.docker.allowed_images there")
+        }
+        ImageRefusal::NoDigest(name) => {
+            format!("wants {name} named by digest (executor.docker.require_digest): name@sha256:…")
+        }
+        ImageRefusal::Malformed(_) => refusal.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::class::Class;
+    use crate::files::{InputFile, SecretUse};
+
+    fn spec(image: Option<&str>) -> TaskSpec {
+        TaskSpec { image: image.map(Into::into), ..TaskSpec::new(Class::CpuShort, vec!["true".into()]) }
+    }
+
+    #[test]
+    fn each_rule_counts_for_the_runtimes_that_have_it() {
+        let rules = NodeRules {
+            docker_images: vec!["busybox".into()],
+            docker_by_digest: false,
+            image_roots: vec!["/images".into()],
+            input_roots: vec!["/data".into()],
+            secrets: false,
+        };
+        let forbids = |runtime, image: &str| !rules.forbids(runtime, &spec(Some(image))).is_empty();
+        assert!(!forbids(Runtime::Docker, "busybox:1") && forbids(Runtime::Docker, "evil/busybox"));
+        assert!(!forbids(Runtime::Crun, "/images/a") && forbids(Runtime::Crun, "/images-too/a"));
+        assert!(!forbids(Runtime::Crun, "stint://tool") && !forbids(Runtime::Mock, "/etc"));
+        assert!(rules.forbids(Runtime::Process, &spec(None)).is_empty());
+        let by_digest = NodeRules { docker_by_digest: true, ..rules.clone() };
+        let refused = by_digest.forbids(Runtime::Docker, &spec(Some("busybox:1")));
+        assert!(matches!(refused[..], [NotAllowed::Image(ImageRefusal::NoDigest(_))]));
+        let input = |path: &str| InputFile {
+            path: "in".into(),
+            source: InputSource::File(path.into()),
+            digest: None,
+            executable: false,
+        };
+        let secret = SecretUse { name: "token".into(), variable: None };
+        let (inputs, secrets) = (vec![input("/data/a/b"), input("/home/b")], vec![secret]);
+        let files = TaskFiles { inputs, outputs: vec![], secrets };
+        let asking = TaskSpec { files: Some(Box::new(files)), ..spec(None) };
+        let refused = rules.forbids(Runtime::Process, &asking);
+        assert_eq!(refused, [NotAllowed::InputRoot("/home".into()), NotAllowed::Secrets]);
+        assert!(NodeRules::open().forbids(Runtime::Process, &asking).is_empty());
+    }
+
+    #[test]
+    fn rules_that_are_too_long_are_the_nodes_own() {
+        let rules = |count| NodeRules { docker_images: vec!["a".repeat(92); count], ..NodeRules::default() };
+        let most = limits::NODE_RULES_BYTES / 100;
+        assert_eq!(rules(most).offered(), rules(most));
+        assert_eq!(rules(most + 1).offered(), NodeRules::open());
+    }
+}
