@@ -50,8 +50,8 @@ pub fn clock(at_ms: u64) -> String {
 fn outcome_cell(outcome: &Outcome) -> Cell {
     let detail = match (outcome.status.as_str(), outcome.kind.as_str()) {
         ("succeeded" | "cancelled", _) => String::new(),
-        (_, "exited") => format!(" (exit {})", outcome.exit_code),
-        (_, "signalled") => format!(" (signal {})", outcome.exit_code - 128),
+        (_, "exited") => format!(" (exit {})", outcome.run_exit_code),
+        (_, "signalled") => format!(" (signal {})", outcome.run_exit_code - 128),
         (_, kind) => format!(" ({kind})"),
     };
     let tone = match outcome.status.as_str() {

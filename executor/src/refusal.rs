@@ -3,6 +3,43 @@
 
 use stint_protocol::EndKind;
 
+/// What runtimes say when the node is at fault: its disk, its cgroups, its devices, what it has too little of.
+const OF_THE_NODE: [&str; 16] = [
+    "no space left",
+    "quota exceeded",
+    "input/output error",
+    "read-only file system",
+    "too many open files",
+    "cannot allocate memory",
+    "resource temporarily unavailable",
+    "device or resource busy",
+    "cgroup",
+    "systemd",
+    "dbus",
+    "device driver",
+    "nvidia",
+    "failed to create endpoint",
+    "network",
+    "timed out",
+];
+
+/// How a start ended that a runtime refused in these words: the node's fault where they show it, else nobody knows yet.
+pub fn blame(message: &str) -> EndKind {
+    let said = message.to_lowercase();
+    let of_the_node = OF_THE_NODE.iter().any(|part| said.contains(part));
+    if of_the_node { EndKind::StartFailed } else { EndKind::StartRefused }
+}
+
+/// The same by a number of the kernel.
+pub fn blame_errno(number: i32) -> EndKind {
+    use libc::{
+        EAGAIN, EBUSY, EDQUOT, EIO, EMFILE, ENFILE, ENODEV, ENOMEM, ENOSPC, ENOSYS, EPERM, EROFS, ETIMEDOUT,
+    };
+    let of_the_node =
+        [EAGAIN, EBUSY, EDQUOT, EIO, EMFILE, ENFILE, ENODEV, ENOMEM, ENOSPC, ENOSYS, EPERM, EROFS, ETIMEDOUT];
+    if of_the_node.contains(&number) { EndKind::StartFailed } else { EndKind::StartRefused }
+}
+
 /// The refusal of a launch.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -38,5 +75,29 @@ impl Refusal {
 
     pub fn is_denied(&self) -> bool {
         self.kind == EndKind::Denied
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What runtimes said on real machines.
+    #[test]
+    fn only_what_the_node_shows_to_be_its_own_is_its_fault() {
+        let of_the_node = [
+            "write /sys/fs/cgroup/stint/memory.max: Device or resource busy",
+            "mkdir /var/lib/docker/overlay2/x: no space left on device",
+            "could not select device driver \"\" with capabilities: [[gpu]]",
+            "open file: Too many open files",
+        ];
+        for message in of_the_node {
+            assert_eq!(blame(message), EndKind::StartFailed, "{message}");
+        }
+        for message in ["mount `proc` to `proc`: Not a directory", "invalid rootfs", ""] {
+            assert_eq!(blame(message), EndKind::StartRefused, "{message}");
+        }
+        assert_eq!(blame_errno(libc::ENOSPC), EndKind::StartFailed);
+        assert_eq!(blame_errno(libc::ENOTDIR), EndKind::StartRefused);
     }
 }

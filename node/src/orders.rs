@@ -68,6 +68,10 @@ pub fn ends(state: &State, report: &Report) -> Vec<AttemptEnd> {
         let missing = ends.iter_mut().filter(|end| end.kind == EndKind::FilesMissing);
         missing.for_each(|end| end.kind = EndKind::StartFailed);
     }
+    if state.version() < version::START_REFUSED {
+        let refused = ends.iter_mut().filter(|end| end.kind == EndKind::StartRefused);
+        refused.for_each(|end| end.kind = EndKind::StartFailed);
+    }
     ends
 }
 
@@ -326,7 +330,8 @@ mod tests {
         let usage = Some(Box::new(Usage { cpu_ms: Some(7), ..Usage::default() }));
         let end = AttemptEnd { usage, ..AttemptEnd::new(LEASE, EndKind::Exited(0), String::new(), 1) };
         let missing = AttemptEnd::new(LEASE, EndKind::FilesMissing, "no input".into(), 0);
-        let all = vec![end, missing];
+        let refused = AttemptEnd::new(LEASE, EndKind::StartRefused, "no".into(), 0);
+        let all = vec![end, missing, refused];
         let first = Report { register: Some(register.clone()), ends: all.clone(), ..report(Vec::new()) };
         let said = |state: &State| match reporter(state, &first) {
             Reporter::Registers(command) => command,
@@ -336,7 +341,9 @@ mod tests {
         for command in [said(&state), recorded(&state)] {
             assert!(command.needs() < version::TASK_LIMITS, "{command:?}");
         }
-        assert_eq!(ends(&state, &first)[1].kind, EndKind::StartFailed, "the word for it before");
+        for kind in ends(&state, &first)[1..].iter().map(|end| &end.kind) {
+            assert_eq!(*kind, EndKind::StartFailed, "the word for it before");
+        }
         let registers = said(&state);
         run(&mut state, registers);
         assert!(matches!(reporter(&state, &report(Vec::new())), Reporter::Known));

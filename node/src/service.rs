@@ -28,7 +28,7 @@ pub use logs::{LogPart, LogsAsked};
 pub use outputs::{OutputAsked, OutputPart};
 pub use principal::{Principal, Proof, Role, Tenants};
 pub use settings::SettingsUpdate;
-pub use tasks::{AcceptedTasks, ListedState, NewTasks, TaskFilter, TaskPage, Wait};
+pub use tasks::{AcceptedTasks, NewTasks, TaskFilter, TaskPage, Wait};
 
 use crate::node::Node;
 

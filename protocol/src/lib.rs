@@ -18,6 +18,7 @@ pub mod retry;
 pub mod shared_spec;
 pub mod task;
 pub mod task_limits;
+mod task_status;
 pub mod time;
 pub mod version;
 
@@ -46,5 +47,6 @@ pub use retry::RetryPolicy;
 pub use shared_spec::SharedSpec;
 pub use task::{InvalidSpec, OnLost, TaskSpec};
 pub use task_limits::{Allowance, Network, NotAllowed, TaskLimits};
+pub use task_status::TaskStatus;
 pub use time::{BootMs, TimeMs};
 pub use version::Version;

@@ -93,6 +93,8 @@ pub const LEAST_MEMORY_BYTES: u64 = 6 * 1024 * 1024;
 pub const LEAST_CPU_MILLI: u64 = 10;
 /// Losses of its node after which a task fails as `crash_loop` (docs/internals/leases.md#losses).
 pub const CRASH_LOOP_LOSSES: u32 = 3;
+/// The highest number of losses that can be set: a task that takes a node down takes down no more than so many.
+pub const CRASH_LOOP_MOST: u64 = 1_000;
 /// Starts of one task that nodes may fail before it is given up: the nodes' own faults do not count as attempts.
 pub const FAILED_STARTS: u32 = 10;
 /// Tasks in a row that a node fails to start before it gets no more for a while.

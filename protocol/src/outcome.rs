@@ -49,6 +49,10 @@ pub enum EndKind {
     /// nothing about the node).
     #[n(12)]
     FilesMissing,
+    /// Its runtime would not start it, and nothing shows whether that lies with the node or with the task (tried on another
+    /// node; when that one refuses it, too, it is the task).
+    #[n(13)]
+    StartRefused,
 }
 
 impl EndKind {
@@ -68,6 +72,18 @@ impl EndKind {
             EndKind::OutputMissing => "output_missing",
             EndKind::OutputLost => "output_lost",
             EndKind::FilesMissing => "files_missing",
+            EndKind::StartRefused => "start_refused",
+        }
+    }
+}
+
+impl EndKind {
+    /// The program's own exit code; none when it did not run, or was ended.
+    pub fn program_exit_code(&self) -> Option<i32> {
+        match self {
+            EndKind::Exited(code) => Some(*code),
+            EndKind::OutputMissing => Some(0),
+            _ => None,
         }
     }
 }
@@ -186,7 +202,8 @@ impl Outcome {
             | EndKind::Drained
             | EndKind::OutputMissing
             | EndKind::OutputLost
-            | EndKind::FilesMissing => 125,
+            | EndKind::FilesMissing
+            | EndKind::StartRefused => 125,
         }
     }
 }

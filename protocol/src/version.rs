@@ -65,6 +65,9 @@ pub const TENANT_RULES: Version = Version(5);
 /// others.
 pub const NODE_RULES: Version = Version(5);
 
+/// Starts that a runtime refuses without a reason of the node are told from the node's own: `EndKind::StartRefused`.
+pub const START_REFUSED: Version = Version(5);
+
 /// Tasks that are suspended: `Suspend`, `Wake` and the state that they lead to. No cluster speaks it yet: the state
 /// machine keeps such tasks, and no request suspends one.
 pub const SUSPEND: Version = Version(1_000);

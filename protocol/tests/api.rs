@@ -325,6 +325,8 @@ fn the_settings() {
         max_live_tasks: 1_000_000,
         lease_margin_ms: 6_800,
         kill_margin_ms: 500,
+        crash_loop_losses: 3,
+        keep_for_gpus: true,
     };
     let class = v1::ClassSettings {
         class: "gpu".into(),

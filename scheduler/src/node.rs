@@ -180,7 +180,7 @@ impl Node {
     pub(crate) fn note_end(&mut self, end: &AttemptEnd, leased: &Leased, tenant: &Tenant, now: TimeMs) {
         let (runtime, since) = (leased.runtime, leased.since);
         match end.kind {
-            EndKind::StartFailed => {
+            EndKind::StartFailed | EndKind::StartRefused => {
                 let mut holds = self.start_holds.take().map_or_else(Vec::new, |holds| *holds);
                 let known = holds.iter().position(|hold| hold.runtime == runtime && hold.tenant == *tenant);
                 let known = known.map(|place| holds.remove(place).backoff);
@@ -211,10 +211,19 @@ impl Node {
         }
     }
 
+    /// Another node refused the same task in the same way: what this one failed to start for that tenant with that runtime says
+    /// nothing about the node.
+    pub(crate) fn forget_refusals(&mut self, runtime: Runtime, tenant: &Tenant) {
+        if let Some(holds) = &mut self.start_holds {
+            holds.retain(|hold| hold.runtime != runtime || hold.tenant != *tenant);
+        }
+        self.start_holds.take_if(|holds| holds.is_empty());
+    }
+
     /// The same before version 5: failed starts count for the node as a whole. `since`: when the attempt was leased.
     pub(crate) fn note_end_for_all(&mut self, end: &AttemptEnd, since: TimeMs, now: TimeMs) {
         match end.kind {
-            EndKind::StartFailed => {
+            EndKind::StartFailed | EndKind::StartRefused => {
                 let known = self.start_backoff.take();
                 self.start_backoff =
                     Some(StartBackoff::record_failure(known, end.lease.task, end.message.clone(), now));

@@ -1,6 +1,7 @@
 //! Replicated settings: the same on every peer, changed only through the log.
 
 mod audit;
+mod cluster;
 mod setting;
 mod tenants;
 
@@ -8,6 +9,7 @@ use minicbor::{Decode, Encode};
 use stint_protocol::{Class, ClassRules, Tenant, limits};
 
 pub use audit::{ChangedBy, ChangedSetting, SettingsAudit, SettingsChange};
+pub use cluster::ClusterRules;
 pub use setting::{ClassSetting, Setting};
 pub use tenants::{TenantRules, TenantSetting, TenantTable};
 
@@ -65,6 +67,10 @@ pub struct Settings {
     pub max_live_tasks: u64,
     #[n(8)]
     pub tenants: TenantTable,
+    #[n(9)]
+    #[cbor(encode_with = "minicbor::Encode::encode", is_nil = "ClusterRules::is_default")]
+    #[cbor(decode_with = "minicbor::Decode::decode", nil = "ClusterRules::when_absent")]
+    pub rules: ClusterRules,
 }
 
 impl Default for Settings {
@@ -79,6 +85,7 @@ impl Default for Settings {
             kill_margin_ms: 500,
             max_live_tasks: stint_protocol::limits::LIVE_TASKS,
             tenants: TenantTable::default(),
+            rules: ClusterRules::default(),
         }
     }
 }
@@ -127,7 +134,8 @@ impl Settings {
     fn check_cluster(&self) -> Result<(), InvalidSettings> {
         within("keep_finished", self.keep_finished, 1, limits::KEEP_FINISHED)?;
         within("keep_finished_for", self.keep_finished_ms, 1_000, limits::KEEP_FINISHED_MS)?;
-        within("max_live_tasks", self.max_live_tasks, 1, limits::LIVE_TASKS)
+        within("max_live_tasks", self.max_live_tasks, 1, limits::LIVE_TASKS)?;
+        within("crash_loop_losses", self.rules.crash_loop_losses.into(), 1, limits::CRASH_LOOP_MOST)
     }
 
     fn check_class(&self, class: Class, longest_lease_ms: u64) -> Result<(), InvalidSettings> {
@@ -240,6 +248,7 @@ mod tests {
             Setting::KeepFinished(0),
             Setting::KeepFinishedMs(999),
             Setting::MaxLiveTasks(limits::LIVE_TASKS + 1),
+            Setting::CrashLoopLosses(0),
             Setting::Tenant(Tenant::default_tenant(), TenantSetting::MaxPriority(101)),
             Setting::Tenant(Tenant::default_tenant(), TenantSetting::Weight(0)),
             Setting::Tenant(Tenant::default_tenant(), TenantSetting::Weight(limits::TENANT_WEIGHT + 1)),

@@ -134,7 +134,8 @@ pub struct TaskFields {
 impl TaskFields {
     /// Whether this node failed to start it, or would not, since it last ran anywhere: another one is tried first.
     pub(crate) fn failed_to_start_on(&self, node: NodeId) -> bool {
-        let not_started = [EndKind::StartFailed, EndKind::FilesMissing, EndKind::Denied];
+        let not_started =
+            [EndKind::StartFailed, EndKind::StartRefused, EndKind::FilesMissing, EndKind::Denied];
         let lately = self.records.iter().rev().take_while(|record| not_started.contains(&record.end));
         lately.into_iter().any(|record| record.node == node)
     }

@@ -119,7 +119,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (1..5u64, 1..5u8).prop_map(|(node, content)| Step::Hold { node, content }),
         1 => (1..5u64, 1..5u8).prop_map(|(node, content)| Step::Lose { node, content }),
         1 => Just(Step::Drop),
-        2 => (0..10usize, 0..40u64, proptest::option::of(0..4u64))
+        2 => (0..12usize, 0..40u64, proptest::option::of(0..4u64))
             .prop_map(|(which, value, on)| Step::Settings { which, value, on }),
     ]
 }
@@ -363,6 +363,8 @@ fn setting(which: usize, value: u64) -> Vec<Setting> {
             vec![long(ClassSetting::Runtimes(vec![[Runtime::Process, Runtime::Docker][value as usize % 2]]))]
         }
         6 => vec![Setting::Class(Class::CpuShort, ClassSetting::DefaultGpus(value as u32 % 2))],
+        10 => vec![Setting::KeepForGpus(value.is_multiple_of(2))],
+        11 => vec![Setting::CrashLoopLosses(value as u32 % 6)],
         7 => vec![Setting::Tenant(owner(value as u8 % 2), TenantSetting::MaxPriority(3 * value as u8))],
         8 => vec![Setting::Tenant(owner(value as u8 % 2), TenantSetting::Weight(value as u32))],
         _ => vec![Setting::Class(Class::Gpu, ClassSetting::LeaseTtlMs(value * 10_000))],

@@ -525,7 +525,8 @@ fn rules_of_nodes_are_read_and_written_as_they_were_stored() {
 fn rules_of_tenants_are_read_and_written_as_they_were_stored() {
     let folder = Stored::of_crate(env!("CARGO_MANIFEST_DIR"));
     let rules = [TenantSetting::MaxPriority(80), TenantSetting::Weight(300)];
-    let to = rules.map(|rule| Setting::Tenant(team(), rule)).to_vec();
+    let own = [Setting::CrashLoopLosses(5), Setting::KeepForGpus(false)];
+    let to = rules.map(|rule| Setting::Tenant(team(), rule)).into_iter().chain(own).collect();
     let command = Command::UpdateSettings(UpdateSettings { to, if_revision: None, by: operator() });
     assert_eq!(command.needs(), version::TENANT_RULES);
     folder.check("tenants-update-settings.cbor", &command);
@@ -539,6 +540,7 @@ fn rules_of_tenants_are_read_and_written_as_they_were_stored() {
     check(&read).unwrap();
     let rules = TenantRules { max_priority: 80, weight: 300 };
     assert_eq!(read.settings().tenants.iter().collect::<Vec<_>>(), [(&team(), &rules)]);
+    assert_eq!(read.settings().rules, ClusterRules { crash_loop_losses: 5, keep_for_gpus: false });
     assert_same(name, &encode_snapshot(&read), &stored);
 }
 

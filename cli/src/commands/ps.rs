@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
+use stint_protocol::TaskStatus;
 use stint_sdk::api::Task;
 use stint_sdk::{Client, Error, v1};
 
@@ -15,7 +16,7 @@ use crate::view::{age, command_line, now_ms, run_time, state_cell};
 /// Characters of a command in the table.
 const COMMAND_WIDTH: usize = 48;
 /// In the order of a task's life: one that moves on between two questions is still seen.
-const UNFINISHED: [&str; 3] = ["queued", "running", "stopping"];
+const UNFINISHED: [TaskStatus; 3] = [TaskStatus::Queued, TaskStatus::Running, TaskStatus::Stopping];
 
 const EXAMPLES: &str = "\
 Examples:
@@ -47,7 +48,7 @@ pub async fn run(context: Context, args: PsArgs) -> Done {
     let states = match (&args.state, args.all) {
         (Some(state), _) => vec![state.as_str()],
         (None, true) => vec![""],
-        (None, false) => UNFINISHED.to_vec(),
+        (None, false) => UNFINISHED.map(TaskStatus::as_str).to_vec(),
     };
     let limit = args.limit.max(1);
     let (mut tasks, mut more) = list(&context.client, &context.tenant, &args, &states).await?;

@@ -53,7 +53,8 @@ fn facts(task: &Task, now_ms: u64) -> Table {
         if let Some(usage) = &outcome.usage {
             table.pair("used", usage_line(usage));
         }
-        table.pair("exit code", outcome.exit_code.to_string()).pair("message", outcome.message.as_str());
+        let own = outcome.exit_code.map_or_else(String::new, |code| code.to_string());
+        table.pair("exit code", own).pair("message", outcome.message.as_str());
     }
     table
 }

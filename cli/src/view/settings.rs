@@ -19,6 +19,8 @@ pub fn cluster_settings(settings: &Settings) -> Table {
     row("keep_finished", cluster.keep_finished.to_string().into());
     row("keep_finished_for", units::exact_duration(cluster.keep_finished_ms).into());
     row("max_live_tasks", cluster.max_live_tasks.to_string().into());
+    row("crash_loop_losses", cluster.crash_loop_losses.to_string().into());
+    row("keep_for_gpus", cluster.keep_for_gpus.to_string().into());
     row("name (fixed)", fixed(cluster.name.clone()));
     row("kill_margin (fixed)", fixed(units::exact_duration(cluster.kill_margin_ms)));
     row("lease_margin (fixed)", fixed(units::exact_duration(cluster.lease_margin_ms)));
@@ -122,6 +124,8 @@ mod tests {
             keep_finished: 200_000,
             keep_finished_ms: 604_800_000,
             max_live_tasks: 1_000_000,
+            crash_loop_losses: 3,
+            keep_for_gpus: true,
             lease_margin_ms: 800,
             kill_margin_ms: 500,
         };
@@ -133,6 +137,8 @@ placement             spread
 keep_finished         200000
 keep_finished_for     7d
 max_live_tasks        1000000
+crash_loop_losses     3
+keep_for_gpus         true
 name (fixed)          stint
 kill_margin (fixed)   500ms
 lease_margin (fixed)  800ms

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use stint_protocol::limits::clip;
 use stint_protocol::{AttemptEnd, EndKind};
 
+use crate::refusal::blame_errno;
 use crate::runtimes::watchdog_side::{Failed, WatchdogRuntime};
 use crate::shim_api::layout::Layout;
 use crate::shim_api::request::StartRequest;
@@ -96,10 +97,10 @@ fn not_started(evidence: &Evidence<'_>) -> (EndKind, String) {
         Step::WorkingDir => {
             let wanted = evidence.request.working_dir.as_deref().unwrap_or_default();
             let advice = "name a folder that its user may enter, or one below the work folder";
-            let kind = if is_of_the_name(number) { EndKind::NotRunnable } else { EndKind::StartFailed };
+            let kind = if is_of_the_name(number) { EndKind::NotRunnable } else { blame_errno(number) };
             (kind, clip(format!("working directory {wanted:?}: {error}: {advice}")))
         }
-        _ => (EndKind::StartFailed, clip(format!("{} failed: {error}", step.as_str()))),
+        _ => (blame_errno(number), clip(format!("{} failed: {error}", step.as_str()))),
     }
 }
 
@@ -127,7 +128,7 @@ fn exec_failure(name: &str, number: i32, error: &io::Error) -> (EndKind, String)
         libc::ENOEXEC => "not a program this machine can run: a script needs a first line such as #!/bin/sh",
         libc::E2BIG => "arguments and environment are too long for the kernel",
         libc::EISDIR | libc::ELOOP | libc::ENAMETOOLONG | libc::EINVAL => "not a program",
-        _ => return (EndKind::StartFailed, clip(format!("executing {name:?} failed: {error}"))),
+        _ => return (blame_errno(number), clip(format!("executing {name:?} failed: {error}"))),
     };
     (EndKind::NotRunnable, clip(format!("{name:?}: {advice}")))
 }

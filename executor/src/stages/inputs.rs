@@ -133,7 +133,9 @@ fn missing(input: &InputFile) -> Refusal {
 fn unreadable(input: &InputFile, path: &Path, e: &io::Error) -> Refusal {
     // Another node may have it.
     let kind = match e.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => EndKind::FilesMissing,
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::PermissionDenied => {
+            EndKind::FilesMissing
+        }
         _ => EndKind::StartFailed,
     };
     Refusal::new(kind, format!("input {:?}: reading {} on this node: {e}", input.path, path.display()))

@@ -132,11 +132,18 @@ fn read(provider: &Path, tenant: &Tenant, name: &str) -> Result<Vec<u8>, Refusal
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(&path);
     let file = file.map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => missing("this node has none of this name in secrets.dir".into()),
+        // The disk reads: what was put there is no file that could be a secret.
+        _ if [libc::ENOTDIR, libc::ELOOP].contains(&e.raw_os_error().unwrap_or(0)) => {
+            missing(format!("it is no file in secrets.dir: {e}"))
+        }
         _ => failed(format!("reading it: {e}")),
     })?;
     let mut value = Vec::new();
     let most = limits::SECRET_BYTES as u64;
-    file.take(most + 1).read_to_end(&mut value).map_err(|e| failed(format!("reading it: {e}")))?;
+    file.take(most + 1).read_to_end(&mut value).map_err(|e| match e.kind() {
+        io::ErrorKind::IsADirectory => missing("it is a folder in secrets.dir, not a file".into()),
+        _ => failed(format!("reading it: {e}")),
+    })?;
     if value.last() == Some(&b'\n') {
         value.pop();
     }
@@ -217,18 +224,22 @@ mod tests {
         std::fs::write(provider.join("default/short"), "a\n").unwrap();
         std::fs::write(provider.join("default/bytes"), [0xff; 16]).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", provider.join("default/link")).unwrap();
+        std::fs::create_dir(provider.join("default/folder")).unwrap();
         let secrets = Secrets::for_layout(&Layout::new(folder.path()));
         let lease = LeaseId { task: TaskId(2), attempt: 1 };
         let give = |provider: Option<&Path>, tenant: &str, name: &str, variable: Option<&str>| {
             let uses = [SecretUse { name: name.into(), variable: variable.map(String::from) }];
             let tenant = Tenant::new(tenant).unwrap();
-            secrets.give(provider, &tenant, lease, &uses, None).map(|_| ()).unwrap_err().message
+            let refusal = secrets.give(provider, &tenant, lease, &uses, None).map(|_| ()).unwrap_err();
+            assert_ne!(refusal.kind, EndKind::StartFailed, "the node is not at fault: {refusal}");
+            refusal.message
         };
         assert!(give(None, "default", "token", None).contains("secrets.dir"));
         assert!(give(Some(&provider), "default", "absent", None).contains("none of this name"));
         assert!(give(Some(&provider), "other", "short", None).contains("none of this name"));
         assert!(give(Some(&provider), "default", "short", None).contains("1 bytes"));
-        assert!(give(Some(&provider), "default", "link", None).contains("reading it"));
+        assert!(give(Some(&provider), "default", "link", None).contains("it is no file"));
+        assert!(give(Some(&provider), "default", "folder", None).contains("it is a folder"));
         assert!(give(Some(&provider), "default", "bytes", Some("B")).contains("not text"));
         secrets.clear(lease);
     }

@@ -10,6 +10,7 @@ use toml::Value;
 
 use super::describe::{About, Place, Settings, Visitor, settings};
 use super::formats::{Misfit, OneWord, Time, Whole};
+use super::texts::TRUE_OR_FALSE;
 
 /// Keys of the cluster that no request changes, with what decides them.
 const FIXED: &[(&str, &str)] = &[
@@ -28,6 +29,10 @@ settings! {
         keep_finished_ms => Time, key "keep_finished_for";
         /// Tasks that may wait or run at once.
         max_live_tasks => Whole(1, limits::LIVE_TASKS);
+        /// Losses soon after the start, on different nodes, that end a task.
+        rules.crash_loop_losses => Whole(1, limits::CRASH_LOOP_MOST);
+        /// Nodes keep CPU and memory for their free GPUs.
+        rules.keep_for_gpus => TRUE_OR_FALSE;
     }
 }
 
@@ -261,6 +266,7 @@ mod tests {
             ),
             (&team(), "weight", "0", "weight: \"0\" is not a whole number from 1 to 10000"),
             (&team(), "max_priority", "101", "is not a whole number from 0 to 100"),
+            (&Scope::Cluster, "keep_for_gpus", "maybe", "keep_for_gpus: "),
             (gpu, "placement", "spread", "`stint cluster set placement=…`"),
             (&Scope::Cluster, "kill_margin", "1s", "kill_margin: is the founder's"),
             (gpu, "max_gpus", "65", "max_gpus: \"65\" is not a whole number from 0 to 64"),
@@ -277,9 +283,6 @@ mod tests {
             assert!(refused.contains(said), "{refused}");
         }
         let nothing = read(&Scope::Cluster, &BTreeMap::new()).unwrap_err().to_string();
-        assert!(
-            nothing.ends_with("placement, keep_finished, keep_finished_for, max_live_tasks"),
-            "{nothing}"
-        );
+        assert!(nothing.ends_with("max_live_tasks, crash_loop_losses, keep_for_gpus"), "{nothing}");
     }
 }

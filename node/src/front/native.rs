@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::stream::{Map, StreamExt};
 use stint_executor::LogStream;
 use stint_protocol::v1::stint_server::{Stint, StintServer};
-use stint_protocol::{Class, ImageName, TaskId, v1};
+use stint_protocol::{Class, ImageName, TaskId, TaskStatus, v1};
 use stint_scheduler::NodeMode;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -17,9 +17,7 @@ use super::errors::invalid;
 use super::{caller, images};
 use crate::limits;
 use crate::node::Node;
-use crate::service::{
-    ListedState, LogPart, LogsAsked, OutputAsked, OutputPart, Service, ServiceError, TaskFilter, Wait,
-};
+use crate::service::{LogPart, LogsAsked, OutputAsked, OutputPart, Service, ServiceError, TaskFilter, Wait};
 
 /// Serves one peer's API.
 pub struct NativeApi(Service);
@@ -283,21 +281,14 @@ fn filter(request: &v1::ListTasksRequest) -> Result<TaskFilter, Status> {
         tenant: tenant(&request.tenant)?,
         before: before.map_err(|error| invalid(format!("before: {error}")))?,
         class: class.map(|text| text.parse::<Class>()).transpose().map_err(invalid)?,
-        state: listed_state(&request.state)?,
+        state: task_status(&request.state)?,
         limit: request.limit as usize,
     })
 }
 
-fn listed_state(text: &str) -> Result<Option<ListedState>, Status> {
-    use ListedState::{Finished, Queued, Running, Stopping, Suspended};
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let states = [Queued, Running, Stopping, Suspended, Finished];
-    let found = states.into_iter().find(|state| state.as_str() == text);
-    let unknown =
-        || invalid(format!("state: {text:?} is none of queued, running, stopping, suspended, finished"));
-    found.map(Some).ok_or_else(unknown)
+fn task_status(text: &str) -> Result<Option<TaskStatus>, Status> {
+    let asked = Some(text).filter(|text| !text.is_empty());
+    asked.map(str::parse).transpose().map_err(|error| invalid(format!("state: {error}")))
 }
 
 fn node_mode(text: &str) -> Result<NodeMode, Status> {

@@ -117,7 +117,7 @@ fn finished(state: &State, id: TaskId, task: &FinishedTask) -> TaskResult {
         status: if outcome.succeeded() { "completed" } else { "failed" }.into(),
         phase: phase(outcome).into(),
         attempts: fields.attempts,
-        exit_code: exit_code(&outcome.kind),
+        exit_code: outcome.kind.program_exit_code(),
         queued_at: fields.submitted_at.0,
         started_at: last.map(|record| record.leased_at.0),
         runtime: last.and_then(|record| record.runtime).map(|runtime| runtime.to_string()),
@@ -184,7 +184,7 @@ fn error(outcome: &Outcome) -> ResultError {
         kind: if outcome.crash_loop { "crash_loop" } else { error_kind(&outcome.kind) }.into(),
         message: end_message(&outcome.kind, &outcome.message),
         retryable: is_retryable(&outcome.kind),
-        exit_code: exit_code(&outcome.kind),
+        exit_code: outcome.kind.program_exit_code(),
         stderr_excerpt: None,
     }
 }
@@ -199,6 +199,7 @@ fn error_kind(kind: &EndKind) -> &'static str {
         EndKind::Lost => "runner_lost",
         EndKind::OutputLost => "artifact_store",
         EndKind::FilesMissing => "artifact_fetch",
+        EndKind::StartRefused => "start_failed",
         EndKind::TimedOut => "timeout",
         EndKind::Signalled(_)
         | EndKind::OutOfMemory
@@ -211,17 +212,8 @@ fn error_kind(kind: &EndKind) -> &'static str {
 
 /// Whether Stint itself tries again after such an end, unless the task asks for more.
 fn is_retryable(kind: &EndKind) -> bool {
-    use EndKind::{Drained, FilesMissing, Lost, OutputLost, StartFailed};
-    matches!(kind, Lost | StartFailed | Drained | OutputLost | FilesMissing)
-}
-
-/// The program's own; a program that was ended has none.
-fn exit_code(kind: &EndKind) -> Option<i32> {
-    match kind {
-        EndKind::Exited(code) => Some(*code),
-        EndKind::OutputMissing => Some(0),
-        _ => None,
-    }
+    use EndKind::{Drained, FilesMissing, Lost, OutputLost, StartFailed, StartRefused};
+    matches!(kind, Lost | StartFailed | StartRefused | Drained | OutputLost | FilesMissing)
 }
 
 fn signal(kind: &EndKind) -> Option<i32> {

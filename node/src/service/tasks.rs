@@ -11,7 +11,7 @@ use stint_protocol::{LeaseId, TaskId, Tenant};
 use stint_scheduler::{State, explain};
 use tokio::time::Instant;
 
-pub use list::{ListedState, TaskFilter, TaskPage};
+pub use list::{TaskFilter, TaskPage};
 pub use submit::{AcceptedTasks, NewTasks};
 
 use super::access::{Operation, allow_in};
@@ -102,7 +102,8 @@ impl Service {
                 mark.missing
             );
         } else if let Some(alarm) = alarms.first().filter(|_| waits) {
-            summary = format!("{summary}; {alarm}");
+            // Nothing is placed while it lasts, whatever the planner would do.
+            summary = format!("nothing starts while this lasts: {alarm}. Without it: {summary}");
         }
         Ok(api::Explanation {
             summary,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use stint_raft::PeerInfo;
-use stint_scheduler::{Admit, Command, Placement, Settings};
+use stint_scheduler::{Admit, Command, Settings};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -75,7 +75,6 @@ fn settings(config: &Config) -> Settings {
         cluster: config.cluster.name.clone(),
         lease_margin_ms: config.longest_lease_margin_ms(),
         kill_margin_ms: config.executor.kill_margin_ms,
-        placement: Placement::Spread,
         ..Settings::default()
     };
     for (class, rules) in &config.classes {

@@ -25,6 +25,10 @@ pub struct ClusterSettings {
     pub keep_finished: u64,
     pub keep_finished_ms: u64,
     pub max_live_tasks: u64,
+    /// Losses soon after the start, on different nodes, that end a task as crash_loop.
+    pub crash_loop_losses: u32,
+    /// Nodes keep CPU and memory for their free GPUs.
+    pub keep_for_gpus: bool,
     pub lease_margin_ms: u64,
     pub kill_margin_ms: u64,
 }

@@ -59,8 +59,10 @@ pub struct Outcome {
     pub status: String,
     /// How its last attempt ended, or crash_loop.
     pub kind: String,
+    /// The program's own, as results have it. Null when it did not run, or was ended.
+    pub exit_code: Option<i32>,
     /// What `stint run` exits with.
-    pub exit_code: i32,
+    pub run_exit_code: i32,
     pub message: String,
     pub finished_at_ms: u64,
     pub run_ms: u64,
@@ -251,15 +253,31 @@ mod grpc {
                 outputs,
                 usage,
             } = outcome;
-            let (outputs, usage) = (all(outputs), usage.map(Usage::from));
-            Self { status, kind, exit_code, message, finished_at_ms, run_ms, attempt, outputs, usage }
+            let program = match kind.as_str() {
+                "exited" => Some(exit_code),
+                "output_missing" => Some(0),
+                _ => None,
+            };
+            Self {
+                status,
+                kind,
+                exit_code: program,
+                run_exit_code: exit_code,
+                message,
+                finished_at_ms,
+                run_ms,
+                attempt,
+                outputs: all(outputs),
+                usage: usage.map(Usage::from),
+            }
         }
     }
 
     impl From<Outcome> for v1::Outcome {
         fn from(outcome: Outcome) -> Self {
-            let Outcome { status, kind, exit_code, message, finished_at_ms, run_ms, attempt, outputs, usage } =
-                outcome;
+            // The program's own follows from the kind of the end.
+            let Outcome { exit_code: _, run_exit_code: exit_code, status, kind, message, .. } = outcome;
+            let Outcome { finished_at_ms, run_ms, attempt, outputs, usage, .. } = outcome;
             let (outputs, usage) = (all(outputs), usage.map(v1::Usage::from));
             Self { status, kind, exit_code, message, finished_at_ms, run_ms, attempt, outputs, usage }
         }

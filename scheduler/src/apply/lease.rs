@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use stint_protocol::limits::clip;
 use stint_protocol::{
     AttemptEnd, EndKind, LeaseId, NodeId, OnLost, Outcome, RetryPolicy, TaskId, TimeMs, limits, version,
 };
@@ -124,10 +125,24 @@ fn end_attempt(state: &mut State, node: NodeId, end: AttemptEnd, changes: &mut V
             node.note_end_for_all(&end, released.since, now);
         }
     }
-    match decide(end.lease.task, task, &released, end, now, verdict) {
+    let cleared = if verdict.refused_elsewhere { refusing_nodes(task) } else { Vec::new() };
+    let tenant = task.fields.tenant.clone();
+    let next = decide(end.lease.task, task, &released, end, now, verdict);
+    for node in cleared {
+        if let Some(node) = state.nodes.get_mut(&node).map(Arc::make_mut) {
+            node.forget_refusals(released.runtime, &tenant);
+        }
+    }
+    match next {
         Next::Finish(outcome, id) => finish(state, id, outcome, changes),
         Next::Retry(id, not_before) => requeue(state, id, not_before, changes),
     }
+}
+
+/// The nodes that refused to start a task.
+fn refusing_nodes(task: &Task) -> Vec<NodeId> {
+    let refused = task.fields.records.iter().filter(|record| record.end == EndKind::StartRefused);
+    refused.map(|record| record.node).collect()
 }
 
 /// Takes the lease from its task, its node and its GPUs.
@@ -175,6 +190,8 @@ enum Next {
 
 /// What the state says of an end beyond its task. By version: all replicas decide the same.
 struct Verdict {
+    /// Losses that end a task.
+    losses_at_most: u32,
     /// The loss may be the task's doing.
     loss_counts: bool,
     /// It ran for so long before it was lost that its earlier losses say nothing.
@@ -183,15 +200,20 @@ struct Verdict {
     files_are_nowhere: bool,
     /// No node that could run it is left that has not refused it by a rule of its operator.
     denied_everywhere: bool,
+    /// Another node refused to start it in the same words.
+    refused_elsewhere: bool,
 }
 
 impl Verdict {
     fn read(state: &State, leased: &Leased, end: &AttemptEnd) -> Self {
+        let losses_at_most = state.settings.rules.crash_loop_losses;
         let plain = Self {
+            losses_at_most,
             loss_counts: true,
             losses_forgotten: false,
             files_are_nowhere: false,
             denied_everywhere: true,
+            refused_elsewhere: false,
         };
         let Some(task) = state.tasks.get(&end.lease.task) else { return plain };
         if state.version < version::FAIR_VERDICTS {
@@ -201,14 +223,21 @@ impl Verdict {
         let waited_ms = state.longest_lease_ms(task.spec.class) + state.settings.lease_margin_ms;
         let lost_there = |record: &AttemptRecord| record.end == EndKind::Lost && record.node == leased.node;
         // With fewer nodes than losses that end a task, one node has to count more than once.
-        let few_nodes = (state.nodes.len() as u32) < limits::CRASH_LOOP_LOSSES;
+        let few_nodes = (state.nodes.len() as u32) < state.settings.rules.crash_loop_losses;
+        let refused_so = |record: &AttemptRecord| {
+            let elsewhere = record.end == EndKind::StartRefused && record.node != leased.node;
+            elsewhere && is_same_failure(&record.message, &end.message)
+        };
         let elsewhere = few_nodes || !task.fields.records.iter().any(lost_there);
         Self {
+            losses_at_most,
             loss_counts: elsewhere && held_ms <= limits::LOST_SOON_MS + waited_ms,
             losses_forgotten: held_ms >= limits::LOSSES_FORGOTTEN_MS,
             // Looks at every node: only when it matters.
             files_are_nowhere: end.kind == EndKind::FilesMissing && files_are_nowhere(state, task, leased),
             denied_everywhere: end.kind != EndKind::Denied || denied_everywhere(state, task, leased),
+            refused_elsewhere: end.kind == EndKind::StartRefused
+                && task.fields.records.iter().any(refused_so),
         }
     }
 }
@@ -222,6 +251,12 @@ fn files_are_nowhere(state: &State, task: &Task, leased: &Leased) -> bool {
     let mut able = state.nodes.values().filter(|node| could_run(state, node, &task.spec));
     let everywhere = able.all(|node| without.contains(&node.id));
     too_late || (everywhere && without.len() as u32 >= limits::FILES_MISSING_TRIES)
+}
+
+/// Whether two nodes say the same of a start that they refused: words with digits or slashes are places and numbers, and differ.
+fn is_same_failure(one: &str, other: &str) -> bool {
+    let is_common = |part: &&str| !part.contains(|c: char| c.is_ascii_digit() || c == '/');
+    one.split_whitespace().filter(is_common).eq(other.split_whitespace().filter(is_common))
 }
 
 /// Whether every node that could run a task, as far as its offer says, has refused it by now.
@@ -279,7 +314,7 @@ fn decide(
                 task.fields.losses = 0;
             }
             task.fields.losses += u32::from(verdict.loss_counts);
-            outcome.crash_loop = task.fields.losses >= limits::CRASH_LOOP_LOSSES;
+            outcome.crash_loop = task.fields.losses >= verdict.losses_at_most;
             if outcome.crash_loop {
                 let losses = task.fields.losses;
                 outcome.message =
@@ -288,7 +323,13 @@ fn decide(
             let give_up = outcome.crash_loop || task.spec.on_lost == OnLost::Fail;
             if give_up { Next::Finish(outcome, id) } else { Next::Retry(id, now) }
         }
-        EndKind::StartFailed | EndKind::FilesMissing | EndKind::Denied => {
+        EndKind::StartRefused if verdict.refused_elsewhere => {
+            outcome.kind = EndKind::NotRunnable;
+            outcome.message =
+                clip(format!("no node is at fault, as another one says the same: {}", outcome.message));
+            Next::Finish(outcome, id)
+        }
+        EndKind::StartFailed | EndKind::StartRefused | EndKind::FilesMissing | EndKind::Denied => {
             task.fields.failed_starts += 1;
             let count = task.fields.failed_starts;
             let again = count < limits::FAILED_STARTS && !verdict.files_are_nowhere;

@@ -92,6 +92,7 @@ fn needs_of_end(end: &AttemptEnd) -> Version {
         part(of_files, version::TASK_FILES),
         part(end.kind == EndKind::Drained, version::DRAIN_DEADLINE),
         part(end.kind == EndKind::FilesMissing, version::FILES_MISSING),
+        part(end.kind == EndKind::StartRefused, version::START_REFUSED),
         part(end.usage.is_some(), version::TASK_LIMITS),
     ])
 }

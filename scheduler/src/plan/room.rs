@@ -127,7 +127,8 @@ pub(crate) fn free_without_gpus(
 /// What a node keeps for its free GPUs: for each as much as a task of class gpu gets by default, but no more than half
 /// of the node (docs/internals/placement.md#kept-for-gpus).
 fn kept_for_gpus(settings: &Settings, node: &Node, free_gpus: u32) -> Resources {
-    if free_gpus == 0 || !node.offer.classes.contains(&Class::Gpu) {
+    let keeps = settings.rules.keep_for_gpus && node.offer.classes.contains(&Class::Gpu);
+    if free_gpus == 0 || !keeps {
         return Resources::default();
     }
     let (rules, total) = (settings.class(Class::Gpu), &node.offer.resources);

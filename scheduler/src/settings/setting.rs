@@ -20,6 +20,10 @@ pub enum Setting {
     Class(#[n(0)] Class, #[n(1)] ClassSetting),
     #[n(5)]
     Tenant(#[n(0)] Tenant, #[n(1)] TenantSetting),
+    #[n(6)]
+    CrashLoopLosses(#[n(0)] u32),
+    #[n(7)]
+    KeepForGpus(#[n(0)] bool),
 }
 
 /// One rule of a class with a value.
@@ -51,6 +55,8 @@ impl Setting {
             Setting::KeepFinished(settings.keep_finished),
             Setting::KeepFinishedMs(settings.keep_finished_ms),
             Setting::MaxLiveTasks(settings.max_live_tasks),
+            Setting::CrashLoopLosses(settings.rules.crash_loop_losses),
+            Setting::KeepForGpus(settings.rules.keep_for_gpus),
         ]
     }
 
@@ -73,6 +79,8 @@ impl Setting {
             Setting::KeepFinished(_) => "keep_finished",
             Setting::KeepFinishedMs(_) => "keep_finished_for",
             Setting::MaxLiveTasks(_) => "max_live_tasks",
+            Setting::CrashLoopLosses(_) => "crash_loop_losses",
+            Setting::KeepForGpus(_) => "keep_for_gpus",
             Setting::Class(_, rule) => rule.name(),
             Setting::Tenant(_, rule) => rule.name(),
         }
@@ -85,6 +93,8 @@ impl Setting {
             Setting::KeepFinished(_) => Setting::KeepFinished(settings.keep_finished),
             Setting::KeepFinishedMs(_) => Setting::KeepFinishedMs(settings.keep_finished_ms),
             Setting::MaxLiveTasks(_) => Setting::MaxLiveTasks(settings.max_live_tasks),
+            Setting::CrashLoopLosses(_) => Setting::CrashLoopLosses(settings.rules.crash_loop_losses),
+            Setting::KeepForGpus(_) => Setting::KeepForGpus(settings.rules.keep_for_gpus),
             Setting::Class(class, rule) => Setting::Class(*class, rule.current(settings.class(*class))),
             Setting::Tenant(tenant, rule) => {
                 Setting::Tenant(tenant.clone(), rule.current(&settings.tenants.rules(tenant)))
@@ -99,6 +109,8 @@ impl Setting {
             Setting::KeepFinished(count) => settings.keep_finished = *count,
             Setting::KeepFinishedMs(ms) => settings.keep_finished_ms = *ms,
             Setting::MaxLiveTasks(count) => settings.max_live_tasks = *count,
+            Setting::CrashLoopLosses(count) => settings.rules.crash_loop_losses = *count,
+            Setting::KeepForGpus(keep) => settings.rules.keep_for_gpus = *keep,
             Setting::Class(class, rule) => rule.put(&mut settings.classes[*class as usize]),
             Setting::Tenant(tenant, rule) => {
                 let mut rules = settings.tenants.rules(tenant);

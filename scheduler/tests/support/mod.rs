@@ -298,7 +298,7 @@ impl Story {
         }))
     }
 
-    /// `end NODE TASK ATTEMPT KIND`
+    /// `end NODE TASK ATTEMPT KIND [WORD]`
     fn end(&mut self, args: &[&str]) -> String {
         let kind = match args[3].split_once('=').unwrap_or((args[3], "0")) {
             ("exit", code) => EndKind::Exited(code.parse().unwrap()),
@@ -311,10 +311,17 @@ impl Story {
             ("files_missing", _) => EndKind::FilesMissing,
             ("not_runnable", _) => EndKind::NotRunnable,
             ("denied", _) => EndKind::Denied,
+            ("start_refused", _) => EndKind::StartRefused,
             ("drained", _) => EndKind::Drained,
             other => panic!("{other:?}"),
         };
-        let message = if kind == EndKind::StartFailed { "the disk is full" } else { "" }.to_string();
+        let message = match kind {
+            EndKind::StartFailed => "the disk is full".into(),
+            EndKind::StartRefused => {
+                format!("crun create: {} of /run/n{}", args.get(4).unwrap_or(&"no"), args[0])
+            }
+            _ => String::new(),
+        };
         let end = AttemptEnd::new(lease(args[1], args[2]), kind, message, 5);
         self.show(Command::RecordEnds { node: node(args[0]), ends: vec![end] })
     }

@@ -54,6 +54,8 @@ fn setting(key: &str, value: &str) -> Setting {
             Setting::Placement(if value == "spread" { Placement::Spread } else { Placement::BinPack })
         }
         "keep_finished" => Setting::KeepFinished(number()),
+        "crash_loop_losses" => Setting::CrashLoopLosses(number() as u32),
+        "keep_for_gpus" => Setting::KeepForGpus(value == "true"),
         "max_live_tasks" => Setting::MaxLiveTasks(number()),
         other => panic!("{other:?}"),
     }

@@ -259,6 +259,7 @@ impl Program {
     /// A program, or why it does not come to run.
     fn drawn(rng: &mut SeededRng, now: BootMs, profile: ProgramProfile) -> Result<Self, EndKind> {
         let end = match rng.below(24) {
+            0 if rng.one_in(3) => return Err(EndKind::StartRefused),
             0 => return Err(EndKind::StartFailed),
             1 if rng.one_in(2) => return Err(EndKind::NotRunnable),
             2 | 3 => EndKind::Exited(1),

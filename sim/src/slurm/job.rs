@@ -294,7 +294,7 @@ impl Script {
             _ if self.reason == Some(Reason::Order) => self.stopped_kind(slurm, now),
             EndKind::Exited(code) => end_of_shell_code(*code),
             // What the node of Slurm does wrong.
-            EndKind::StartFailed => EndKind::Lost,
+            EndKind::StartFailed | EndKind::StartRefused => EndKind::Lost,
             other => other.clone(),
         };
         let (how, code) = match &own {

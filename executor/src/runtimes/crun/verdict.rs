@@ -4,6 +4,7 @@ use stint_protocol::EndKind;
 use stint_protocol::limits::clip;
 
 use super::bundle;
+use crate::refusal::blame;
 use crate::runtimes::watchdog_side::Failed;
 use crate::sys::spawn::Step;
 
@@ -21,7 +22,7 @@ pub fn not_started(failed: &Failed<'_>) -> Option<(EndKind, String)> {
         .any(|part| message.to_lowercase().contains(part))
         || request.working_dir.as_deref().is_some_and(|wanted| message.contains(&format!("`{wanted}`")))
         || request.mounts.iter().any(|mount| names(&message, &mount.target));
-    let kind = if users_fault { EndKind::NotRunnable } else { EndKind::StartFailed };
+    let kind = if users_fault { EndKind::NotRunnable } else { blame(&message) };
     let shown = if message.is_empty() { format!("exit status {number}") } else { message };
     Some((kind, clip(format!("{}: {shown}", step.as_str()))))
 }

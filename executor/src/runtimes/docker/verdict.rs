@@ -10,6 +10,7 @@ use stint_protocol::{AttemptEnd, EndKind, LeaseId, Usage};
 
 use super::engine::EngineError;
 use crate::log::log;
+use crate::refusal::blame;
 use crate::shim_api::layout::Layout;
 use crate::shim_api::request::ResolvedMount;
 use crate::sys::StatusSlot;
@@ -52,7 +53,10 @@ pub fn failed(socket: &str, what: &str, fault: &EngineError) -> Verdict {
     if fault.is_unreachable() {
         return no_daemon(socket, fault);
     }
-    verdict(EndKind::StartFailed, format!("{what}: {}", fault.message()))
+    // A status of 5xx is the daemon's own trouble, unless it passes on what its runtime said.
+    let kind =
+        if (400..500).contains(&fault.status()) { blame(fault.message()) } else { EndKind::StartFailed };
+    verdict(kind, format!("{what}: {}", fault.message()))
 }
 
 /// How a container ended of which the daemon says `state` and the kernel `status`. `interrupted`: the daemon was away
@@ -114,7 +118,7 @@ pub fn start_failure(command: &[String], working_dir: Option<&str>, fault: &Engi
         let advice = "not found or not executable in the image: give its full path, or another image";
         return verdict(EndKind::NotRunnable, format!("{name:?}: {advice} ({})", short(message)));
     }
-    verdict(EndKind::StartFailed, format!("starting its container: {message}"))
+    verdict(blame(message), format!("starting its container: {message}"))
 }
 
 /// Whether the daemon or its runtime could not make or enter the working directory that a task names, for a reason that
@@ -147,7 +151,7 @@ pub fn end_file(layout: &Layout, lease: LeaseId) -> PathBuf {
 }
 
 /// The kinds of end that a monitor tells, by their number in a slot.
-const KINDS: [EndKind; 7] = [
+const KINDS: [EndKind; 8] = [
     EndKind::Exited(0),
     EndKind::Signalled(0),
     EndKind::OutOfMemory,
@@ -155,6 +159,7 @@ const KINDS: [EndKind; 7] = [
     EndKind::StartFailed,
     EndKind::NotRunnable,
     EndKind::FilesMissing,
+    EndKind::StartRefused,
 ];
 
 /// Says how the attempt ended: the words in a file, the kind in memory, which no full disk can lose.

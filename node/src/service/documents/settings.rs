@@ -32,6 +32,8 @@ fn cluster(state: &State) -> api::ClusterSettings {
         max_live_tasks: settings.max_live_tasks,
         lease_margin_ms: state.margin_beside_drift_ms(),
         kill_margin_ms: settings.kill_margin_ms,
+        crash_loop_losses: settings.rules.crash_loop_losses,
+        keep_for_gpus: settings.rules.keep_for_gpus,
     }
 }
 

@@ -1,10 +1,9 @@
 //! Tasks, their attempts and their outcomes.
 
-use stint_protocol::{EndKind, KeptFile, Outcome, TaskId, Usage, api};
+use stint_protocol::{EndKind, KeptFile, Outcome, TaskId, TaskStatus, Usage, api};
 use stint_scheduler::{AttemptRecord, FinishedTask, State, Task, TaskState};
 
 use super::node_name;
-use crate::service::ListedState;
 
 /// A task as the state knows it.
 pub fn task(state: &State, id: TaskId) -> Option<api::Task> {
@@ -18,12 +17,12 @@ pub fn tasks(state: &State, ids: &[TaskId]) -> Vec<api::Task> {
 }
 
 /// Where a live task stands.
-pub fn listed_state(task: &Task) -> ListedState {
+pub fn listed_state(task: &Task) -> TaskStatus {
     match &task.fields.state {
-        TaskState::Queued { .. } => ListedState::Queued,
-        TaskState::Leased(leased) if leased.is_cancelled() => ListedState::Stopping,
-        TaskState::Leased(_) => ListedState::Running,
-        TaskState::Suspended { .. } => ListedState::Suspended,
+        TaskState::Queued { .. } => TaskStatus::Queued,
+        TaskState::Leased(leased) if leased.is_cancelled() => TaskStatus::Stopping,
+        TaskState::Leased(_) => TaskStatus::Running,
+        TaskState::Suspended { .. } => TaskStatus::Suspended,
     }
 }
 
@@ -70,7 +69,7 @@ pub fn finished_task(state: &State, id: TaskId, task: &FinishedTask) -> api::Tas
         id: id.to_string(),
         name: fields.name.as_ref().map(|name| name.to_string()),
         tenant: fields.tenant.to_string(),
-        state: ListedState::Finished.as_str().into(),
+        state: TaskStatus::Finished.as_str().into(),
         submitted_at_ms: fields.submitted_at.0,
         attempts: fields.attempts,
         node_id: last.map(|record| record.node.0),
@@ -86,7 +85,8 @@ fn outcome(outcome: &Outcome) -> api::Outcome {
     api::Outcome {
         status: outcome.as_str().into(),
         kind: kind.into(),
-        exit_code: outcome.exit_code(),
+        exit_code: outcome.kind.program_exit_code(),
+        run_exit_code: outcome.exit_code(),
         message: end_message(&outcome.kind, &outcome.message),
         finished_at_ms: outcome.finished_at.0,
         run_ms: outcome.run_ms,

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use stint_protocol::{Class, TaskId, Tenant, api, limits};
+use stint_protocol::{Class, TaskId, TaskStatus, Tenant, api, limits};
 use stint_scheduler::State;
 
 use crate::service::access::{Operation, allow_in};
@@ -11,34 +11,11 @@ use crate::service::{Principal, Service, ServiceError, documents};
 /// Rows of a page when no limit is given.
 const DEFAULT_ROWS: usize = 100;
 
-/// Where a task stands, as lists tell it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ListedState {
-    Queued,
-    Running,
-    Stopping,
-    Suspended,
-    Finished,
-}
-
-impl ListedState {
-    /// The name users see.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            ListedState::Queued => "queued",
-            ListedState::Running => "running",
-            ListedState::Stopping => "stopping",
-            ListedState::Suspended => "suspended",
-            ListedState::Finished => "finished",
-        }
-    }
-}
-
 /// Which tasks to list.
 pub struct TaskFilter {
     pub tenant: Tenant,
     /// None: every state.
-    pub state: Option<ListedState>,
+    pub state: Option<TaskStatus>,
     pub class: Option<Class>,
     /// Those older than this one.
     pub before: Option<TaskId>,
@@ -80,7 +57,7 @@ fn page(state: &State, tenant: &Tenant, filter: &TaskFilter) -> TaskPage {
         .filter(|(_, task)| wanted.is_none_or(|wanted| documents::listed_state(task) == wanted))
         .map(|(id, task)| (id, documents::live_task(state, id, task)))
         .take(limit + 1);
-    let lists_finished = wanted.is_none_or(|wanted| wanted == ListedState::Finished);
+    let lists_finished = wanted.is_none_or(|wanted| wanted == TaskStatus::Finished);
     let finished = lists_finished.then(|| state.finished_of(tenant, class, before)).into_iter().flatten();
     let finished =
         finished.take(limit + 1).map(|(id, task)| (id, documents::finished_task(state, id, &task)));

@@ -35,6 +35,8 @@ impl From<v1::ClusterSettings> for ClusterSettings {
             max_live_tasks,
             lease_margin_ms,
             kill_margin_ms,
+            crash_loop_losses,
+            keep_for_gpus,
         } = message;
         Self {
             name,
@@ -44,6 +46,8 @@ impl From<v1::ClusterSettings> for ClusterSettings {
             max_live_tasks,
             lease_margin_ms,
             kill_margin_ms,
+            crash_loop_losses,
+            keep_for_gpus,
         }
     }
 }
@@ -58,6 +62,8 @@ impl From<ClusterSettings> for v1::ClusterSettings {
             max_live_tasks,
             lease_margin_ms,
             kill_margin_ms,
+            crash_loop_losses,
+            keep_for_gpus,
         } = document;
         Self {
             name,
@@ -67,6 +73,8 @@ impl From<ClusterSettings> for v1::ClusterSettings {
             max_live_tasks,
             lease_margin_ms,
             kill_margin_ms,
+            crash_loop_losses,
+            keep_for_gpus,
         }
     }
 }

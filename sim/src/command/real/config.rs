@@ -210,7 +210,7 @@ fn leases(scenario: &mut Scenario, config: &Config) -> Result<Taken, String> {
     }
     rules.lease_margin_ms = config.longest_lease_margin_ms();
     rules.kill_margin_ms = kill_margin_ms;
-    rules.placement = Place::Spread;
+    rules.placement = Place::BinPack;
     rules.raft_profile = pace(config.raft.profile);
     let longest = rules.lease_ttl_ms.values().max().copied().unwrap_or(0);
     let needed = SETTLE_MS + LEASES_TO_SETTLE * (longest + rules.lease_margin_ms);
@@ -224,7 +224,7 @@ fn leases(scenario: &mut Scenario, config: &Config) -> Result<Taken, String> {
     taken.push(("executor.kill_margin_ms".into(), kill_margin_ms.to_string()));
     taken.push(("lease margin (computed)".into(), units::show_duration(rules.lease_margin_ms)));
     taken.push(("raft.profile".into(), config.raft.profile.as_str().into()));
-    taken.push(("placement".into(), "spread, as every cluster of this version".into()));
+    taken.push(("placement".into(), "bin_pack, as every new cluster".into()));
     taken.push(("time to settle (computed)".into(), units::show_duration(scenario.time.settle_ms)));
     Ok(taken)
 }
