@@ -210,7 +210,8 @@ async fn status_and_result_say_the_same_of_a_task_that_was_cancelled_between_two
     // Both tell of the attempt before, and not as why the task ended.
     assert_eq!((&status["node"], &result["node"]), (&"t1".into(), &"t1".into()), "{result:#}");
     assert_eq!((&result["runtime"], &result["exit_code"]), (&"process".into(), &serde_json::Value::Null));
-    assert_eq!(status["outcome"]["exit_code"], 130);
+    assert_eq!(status["outcome"]["exit_code"], result["exit_code"], "both tell the program's own");
+    assert_eq!(status["outcome"]["run_exit_code"], 130);
     assert!(result["error"]["stderr_excerpt"].is_null(), "{result:#}");
     assert_eq!(result["logs"]["stderr_tail"], "first try\n");
     assert_eq!(result["attempt_records"][0]["message"], status["attempt_records"][0]["message"]);

@@ -3,6 +3,7 @@
 mod adopt;
 mod attempt;
 mod devices;
+mod disk_watch;
 mod health;
 mod housekeeping;
 pub mod lines;
@@ -81,6 +82,7 @@ impl HostClient {
             tokio::spawn(mock::run(shared.publisher(), inbox)),
             tokio::spawn(housekeeping::run(shared.clone())),
             tokio::spawn(devices::watch(shared.clone())),
+            tokio::spawn(disk_watch::run(shared.clone())),
             tokio::spawn(staging::finish_all(shared.clone(), finishing)),
             tokio::spawn(staging::hold_images(shared.clone())),
         ];
@@ -172,6 +174,9 @@ impl Host for HostClient {
             return;
         }
         lines::leased(&launch);
+        if self.shared.needs_disk(launch.runtime) {
+            self.shared.disk.look();
+        }
         match (self.shared.usable(launch.runtime).map(|_| ()), stage) {
             (Err(refusal), _) => self.refuse(launch.lease, refusal),
             (Ok(()), AttemptStage::With(..)) => self.start_mock(launch),

@@ -31,6 +31,8 @@ pub const SHIM_START_MS: u64 = 10_000;
 pub const JOURNAL_BYTES: u64 = 1024 * 1024;
 /// Ends lie unsynced for this long at most, in milliseconds. Only a crash of the whole machine can lose them.
 pub const JOURNAL_SYNC_MS: u64 = 200;
+/// How long a disk may take for a few bytes before it counts as hanging, in milliseconds: longer than a busy one takes to sync.
+pub const DISK_TIMEOUT_MS: u64 = 20_000;
 /// How long the file systems that a task mounts may take to answer, in milliseconds.
 pub const MOUNT_LOOK_MS: u64 = 10_000;
 /// A journal that could not be written, on a full disk, is tried again in this distance, in milliseconds.

@@ -39,6 +39,8 @@ pub struct HostSettings {
     pub crun_path: PathBuf,
     /// Time between KILL and the end of a lease: covers killing and reaping.
     pub kill_margin_ms: u64,
+    /// A disk that takes a few bytes for longer than this, in milliseconds, hangs: nothing is started on it.
+    pub disk_timeout_ms: u64,
     /// Bytes kept of each output stream; 0 = no cap.
     pub max_log_bytes: u64,
     pub keep_ended: KeepEnded,
@@ -95,6 +97,7 @@ impl HostSettings {
             runtimes: vec![Runtime::Process, Runtime::Mock],
             crun_path: "crun".into(),
             kill_margin_ms: limits::KILL_MARGIN_MS,
+            disk_timeout_ms: limits::DISK_TIMEOUT_MS,
             max_log_bytes: limits::LOG_BYTES,
             keep_ended: KeepEnded::default(),
             gpus: GpuSource::None,

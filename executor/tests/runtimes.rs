@@ -150,3 +150,30 @@ async fn crun_containers_are_stopped_limited_and_die_with_the_watchdog() {
     assert_kind(&client.end(lease).await, EndKind::Lost);
     assert!(!sleeping());
 }
+
+/// A named pipe that nobody reads stands for the disk: whoever opens it to write waits.
+#[tokio::test]
+async fn a_disk_that_hangs_is_named_and_gets_nothing_until_it_answers() {
+    let mut rig = Rig::new(true);
+    rig.settings.disk_timeout_ms = 300;
+    let mut client = rig.open().await;
+    let probe = rig.executor().join("disk-probe");
+    let made = std::process::Command::new("mkfifo").arg(&probe).status().unwrap();
+    assert!(made.success());
+    client.run(&["true"]).await;
+    let host = client.host.clone();
+    let health = || host.health().runtimes[&Runtime::Process].clone();
+    wait_until("the disk is known to hang", || health().is_err()).await;
+    let problem = health().unwrap_err();
+    assert!(problem.contains(&rig.executor().display().to_string()), "{problem}");
+    assert!(problem.contains("does not answer"), "{problem}");
+    // What begins now is refused at once, for the node's sake: it is tried elsewhere.
+    let refused = client.run(&["true"]).await;
+    assert_kind(&refused, EndKind::StartFailed);
+    assert_eq!(refused.message, problem);
+    // Somebody reads: the disk answers.
+    let reader = tokio::task::spawn_blocking(move || std::fs::read(probe));
+    wait_until("the disk answers again", || health().is_ok()).await;
+    reader.await.unwrap().unwrap();
+    assert_kind(&client.run(&["true"]).await, EndKind::Exited(0));
+}

@@ -3,7 +3,7 @@
 use stint_protocol::Runtime as Kind;
 
 use crate::client::state::ClientState;
-use crate::host::{HostHealth, Sandbox};
+use crate::host::{Executing, HostHealth, Sandbox};
 use crate::refusal::Refusal;
 use crate::runtimes::{HostCapabilities, NodeRuntime};
 
@@ -28,7 +28,15 @@ impl ClientState {
     pub fn usable(&self, kind: Kind) -> Result<&dyn NodeRuntime, Refusal> {
         let runtime = self.enabled(kind)?;
         runtime.probe(self.permits()).map_err(Refusal::start_failed)?;
+        if let Some(problem) = self.disk.problem().filter(|_| self.needs_disk(kind)) {
+            return Err(Refusal::start_failed(problem));
+        }
         Ok(runtime)
+    }
+
+    /// Whether attempts of a runtime have files of their own on this host.
+    pub fn needs_disk(&self, kind: Kind) -> bool {
+        self.runtimes.get(&kind).is_some_and(|runtime| runtime.executing() == Executing::Watchdog)
     }
 
     /// What the watchdog found that this host permits.

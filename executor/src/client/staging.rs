@@ -68,6 +68,13 @@ pub async fn start(client: HostClient, launch: Launch) {
         biased;
         reason = shared.until_stopped(lease) => Err(stopped(reason)),
         ready = prepare(&shared, &launch) => ready,
+        problem = shared.disk.until_it_hangs() => {
+            // Whoever writes its files cannot be stopped, and the watchdog never hears of it: what is there is cleared when the disk
+            // lets go.
+            client.refuse(lease, Refusal::start_failed(problem));
+            shared.disk.until_it_answers().await;
+            return undo(&shared, &launch).await;
+        }
     };
     let refusal = match ready {
         Ok(staged) => match shared.leave_preparation(lease, staged.own_folder) {

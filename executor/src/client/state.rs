@@ -10,6 +10,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::attempt::AttemptState;
 use super::devices::Quarantine;
+use super::disk_watch::DiskWatch;
 use crate::gpu::GpuUsers;
 use crate::host::{
     AttemptLabels, AttemptStage, AttemptStatus, Executing, HostEvent, Launch, Preparation, Publisher,
@@ -57,6 +58,7 @@ pub struct ClientState {
     pub gpu_users: GpuUsers,
     pub wake: Notify,
     pub secrets: Secrets,
+    pub(super) disk: DiskWatch,
     stop_asked: Notify,
     /// Ends of attempts after which something is left to do; as many as there are attempts.
     pub(super) finisher: mpsc::UnboundedSender<AttemptEnd>,
@@ -85,6 +87,7 @@ impl ClientState {
             gpu_users,
             wake: Notify::new(),
             secrets,
+            disk: DiskWatch::default(),
             stop_asked: Notify::new(),
             finisher,
             masks: Mutex::default(),
@@ -294,7 +297,9 @@ impl ClientState {
             events.into_iter().filter_map(news).collect()
         };
         news.iter().for_each(|news| self.log_event(news));
-        let failed = |end: &AttemptEnd| matches!(end.kind, EndKind::StartFailed | EndKind::Lost);
+        let failed = |end: &AttemptEnd| {
+            matches!(end.kind, EndKind::StartFailed | EndKind::StartRefused | EndKind::Lost)
+        };
         if news.iter().any(|news| matches!(&news.event, HostEvent::Ended(end) if failed(end))) {
             self.runtimes.values().for_each(|runtime| runtime.look_soon());
         }

@@ -142,6 +142,8 @@ settings! {
         pub max_log_bytes: u64 = 16 << 20 => Bytes(1);
         /// Milliseconds kept at the end of a lease for the kill itself.
         pub kill_margin_ms: u64 = 500 => Whole(100, 60_000);
+        /// How long its disk may take for a few bytes. One that takes longer hangs: the node offers no runtimes until it answers.
+        pub disk_timeout_ms: u64 = 20_000 => Time, key "disk_timeout";
         pub docker: DockerSettings = DockerSettings::default() => Section;
         pub crun: CrunSettings = CrunSettings::default() => Section;
         pub process: ProcessSettings = ProcessSettings::default() => Section;
