@@ -176,14 +176,14 @@ fn check_names(state: &State) -> Result<(), String> {
 }
 
 fn check_history(state: &State) -> Result<(), String> {
-    if let Some((id, _)) = state.history.iter().find(|(id, _)| state.tasks.contains_key(*id)) {
+    if let Some((id, _)) = state.history.iter().find(|(id, _)| state.tasks.contains_key(id)) {
         return Err(format!("task {id} is finished and alive"));
     }
     let finished = state.finished_before(TaskId(u128::MAX));
     let facts = finished.map(|(id, task)| ((task.fields.outcome.finished_at, id), task.weight()));
     let (order, weights): (Vec<_>, Vec<u64>) = facts.unzip();
     agree("weight of the history", &state.history_bytes, &weights.iter().sum())?;
-    agree_all("order of finished tasks", state.finished_order.iter().copied(), order)
+    agree_all("order of finished tasks", state.history.order(), order)
 }
 
 fn check_keys(state: &State) -> Result<(), String> {

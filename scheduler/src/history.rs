@@ -1,13 +1,28 @@
-//! Finished tasks as the state keeps them: most of what a peer holds in memory, so each is kept as its encoding, which
-//! takes much less room than the record.
+//! Finished tasks: most of what a peer holds in memory. The latest are kept one by one, each as its encoding; older ones are
+//! packed, some hundred to a block, in the order in which they finished. A task is unpacked when it is asked for, and a block
+//! when its first task is forgotten.
 
+mod block;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use imbl::{OrdMap, OrdSet};
 use minicbor::Encoder;
 use minicbor::encode::Write;
-use stint_protocol::SharedSpec;
+use stint_protocol::{SharedSpec, TaskId, TimeMs};
 
 use crate::task::{FinishedFields, FinishedTask};
+use block::Block;
+
+/// Tasks that are kept one by one before some are packed: those that somebody is likely to ask for.
+const HOT: usize = 2_048;
+/// Tasks of a block: a few microseconds to unpack.
+const BLOCK: usize = 256;
+/// Unpacked blocks that a reader keeps at most: a quarter of a million tasks that ran at the same time may finish in another order
+/// than they came in.
+const READ_BLOCKS: usize = 1_024;
 
 /// A finished task, encoded but for its spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,3 +51,205 @@ impl EncodedTask {
         e.writer_mut().write_all(&self.fields).map_err(minicbor::encode::Error::write)
     }
 }
+
+/// When a task finished, and its id: the order in which tasks are forgotten.
+pub(crate) type FinishedAt = (TimeMs, TaskId);
+
+/// Tasks that are kept one by one.
+#[derive(Clone, Debug, Default)]
+struct Open {
+    tasks: OrdMap<TaskId, EncodedTask>,
+    order: OrdSet<FinishedAt>,
+}
+
+impl Open {
+    fn insert(&mut self, at: FinishedAt, task: EncodedTask) {
+        self.order.insert(at);
+        self.tasks.insert(at.1, task);
+    }
+
+    fn remove_first(&mut self) -> Option<(FinishedAt, EncodedTask)> {
+        let at = self.order.remove_min()?;
+        let task = self.tasks.remove(&at.1);
+        Some((at, task.unwrap_or_else(|| panic!("task {} has a time and no record", at.1))))
+    }
+}
+
+/// All finished tasks that are not forgotten. Cloning is cheap.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct History {
+    /// Of blocks that were unpacked as their first tasks are forgotten: none is younger than what is packed.
+    thawed: Open,
+    /// By number: a later one's tasks finished no earlier.
+    blocks: OrdMap<u32, Arc<Block>>,
+    /// The block of each packed task.
+    index: OrdMap<TaskId, u32>,
+    /// The latest: none is older than what is packed.
+    hot: Open,
+    next_block: u32,
+}
+
+impl History {
+    pub fn len(&self) -> usize {
+        self.thawed.tasks.len() + self.index.len() + self.hot.tasks.len()
+    }
+
+    pub fn contains(&self, id: &TaskId) -> bool {
+        self.hot.tasks.contains_key(id) || self.index.contains_key(id) || self.thawed.tasks.contains_key(id)
+    }
+
+    /// The first known id of a range.
+    pub fn first_in(&self, ids: RangeInclusive<TaskId>) -> Option<TaskId> {
+        let hot = self.hot.tasks.range(ids.clone()).next().map(|(id, _)| *id);
+        let packed = self.index.range(ids.clone()).next().map(|(id, _)| *id);
+        let thawed = self.thawed.tasks.range(ids).next().map(|(id, _)| *id);
+        hot.into_iter().chain(packed).chain(thawed).min()
+    }
+
+    /// One task. The first look at a block unpacks it: for many tasks use a `Reader`.
+    pub fn get(&self, id: &TaskId) -> Option<EncodedTask> {
+        Reader::new(self).get(id)
+    }
+
+    /// Takes a task in, which finished no earlier than those before; false when it is there already.
+    pub fn insert(&mut self, at: FinishedAt, task: EncodedTask) -> bool {
+        let is_new = self.insert_unpacked(at, task);
+        self.pack_all();
+        is_new
+    }
+
+    /// Takes in a task of a snapshot, in any order; `pack_all` follows the last one.
+    pub fn insert_unpacked(&mut self, at: FinishedAt, task: EncodedTask) -> bool {
+        let is_new = !self.contains(&at.1);
+        if is_new {
+            self.hot.insert(at, task);
+        }
+        is_new
+    }
+
+    /// Packs all but the latest.
+    pub fn pack_all(&mut self) {
+        while self.hot.tasks.len() >= HOT + BLOCK {
+            self.pack_first();
+        }
+    }
+
+    fn pack_first(&mut self) {
+        let tasks: Vec<(FinishedAt, EncodedTask)> =
+            std::iter::from_fn(|| self.hot.remove_first()).take(BLOCK).collect();
+        let number = self.next_block;
+        self.next_block += 1;
+        for ((_, id), _) in &tasks {
+            self.index.insert(*id, number);
+        }
+        self.blocks.insert(number, Arc::new(Block::pack(&tasks)));
+    }
+
+    /// The task that finished first. Unpacks what may hold it.
+    pub fn first(&mut self) -> Option<FinishedAt> {
+        while let Some((number, block)) =
+            self.blocks.get_min().map(|(number, block)| (*number, block.clone()))
+        {
+            if self.thawed.order.get_min().is_some_and(|(at, _)| *at < block.first_at) {
+                break;
+            }
+            self.blocks.remove(&number);
+            for (at, task) in block.unpack() {
+                self.index.remove(&at.1);
+                self.thawed.insert(at, task);
+            }
+        }
+        let (thawed, hot) = (self.thawed.order.get_min(), self.hot.order.get_min());
+        thawed.into_iter().chain(hot).min().copied()
+    }
+
+    /// Takes out the task that finished first.
+    pub fn remove_first(&mut self) -> Option<(TaskId, EncodedTask)> {
+        let first = self.first()?;
+        let from = if self.thawed.order.get_min() == Some(&first) { &mut self.thawed } else { &mut self.hot };
+        from.remove_first().map(|((_, id), task)| (id, task))
+    }
+
+    /// All of them by id, whatever is packed.
+    pub fn iter(&self) -> impl Iterator<Item = (TaskId, EncodedTask)> + '_ {
+        let mut hot = self.hot.tasks.keys().copied().peekable();
+        let mut packed = self.index.keys().copied().peekable();
+        let mut thawed = self.thawed.tasks.keys().copied().peekable();
+        let mut reader = Reader::new(self);
+        std::iter::from_fn(move || {
+            let first = [hot.peek(), packed.peek(), thawed.peek()].into_iter().flatten().min().copied()?;
+            let id = hot.next_if_eq(&first).or_else(|| packed.next_if_eq(&first));
+            let id = id.or_else(|| thawed.next_if_eq(&first))?;
+            Some((id, reader.get(&id)?))
+        })
+    }
+
+    /// When each finished, in that order.
+    pub fn order(&self) -> impl Iterator<Item = FinishedAt> {
+        let packed = self.blocks.values().flat_map(|block| block.unpack()).map(|(at, _)| at);
+        let open = self.thawed.order.iter().chain(&self.hot.order).copied();
+        open.chain(packed).collect::<BTreeSet<FinishedAt>>().into_iter()
+    }
+
+    /// Ids older than `before`, newest first.
+    fn ids_before(&self, before: TaskId) -> impl Iterator<Item = TaskId> + '_ {
+        let mut hot = self.hot.tasks.range(..before).rev().map(|(id, _)| *id).peekable();
+        let mut packed = self.index.range(..before).rev().map(|(id, _)| *id).peekable();
+        let mut thawed = self.thawed.tasks.range(..before).rev().map(|(id, _)| *id).peekable();
+        std::iter::from_fn(move || {
+            let next = hot.peek().max(packed.peek()).max(thawed.peek()).copied()?;
+            hot.next_if_eq(&next).or_else(|| packed.next_if_eq(&next)).or_else(|| thawed.next_if_eq(&next))
+        })
+    }
+
+    /// Tasks older than `before`, newest first.
+    pub fn before(&self, before: TaskId) -> impl Iterator<Item = (TaskId, EncodedTask)> + '_ {
+        let mut reader = Reader::new(self);
+        self.ids_before(before).filter_map(move |id| Some((id, reader.get(&id)?)))
+    }
+
+    /// For looking at many tasks.
+    pub fn reader(&self) -> Reader<'_> {
+        Reader::new(self)
+    }
+}
+
+/// Looks at many tasks, at each once: what it unpacked beside one that was asked for is kept for the next.
+pub(crate) struct Reader<'a> {
+    history: &'a History,
+    unpacked: BTreeMap<u32, BTreeMap<TaskId, EncodedTask>>,
+    /// Their numbers, the one that was unpacked first in front.
+    order: VecDeque<u32>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(history: &'a History) -> Self {
+        Self { history, unpacked: BTreeMap::new(), order: Default::default() }
+    }
+
+    pub fn get(&mut self, id: &TaskId) -> Option<EncodedTask> {
+        let open = self.history.hot.tasks.get(id).or_else(|| self.history.thawed.tasks.get(id));
+        if let Some(task) = open {
+            return Some(task.clone());
+        }
+        let number = *self.history.index.get(id)?;
+        let mut tasks = self.unpacked.remove(&number).filter(|tasks| tasks.contains_key(id));
+        if tasks.is_none() {
+            let block = self.history.blocks.get(&number)?.unpack();
+            tasks = Some(block.into_iter().map(|((_, id), task)| (id, task)).collect());
+            self.order.push_back(number);
+        }
+        let mut tasks = tasks?;
+        let task = tasks.remove(id);
+        if !tasks.is_empty() {
+            self.unpacked.insert(number, tasks);
+        }
+        while self.unpacked.len() > READ_BLOCKS {
+            self.order.pop_front().map(|oldest| self.unpacked.remove(&oldest));
+        }
+        task
+    }
+}
+
+#[cfg(test)]
+mod tests;

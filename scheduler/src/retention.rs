@@ -1,7 +1,7 @@
 //! What is forgotten, and when: finished tasks by number, age and weight, idempotency keys by age, blobs kept for
 //! tenants when their time is over.
 
-use stint_protocol::{TaskId, limits, version};
+use stint_protocol::{limits, version};
 
 use crate::apply::forget_keep;
 use crate::state::State;
@@ -34,20 +34,20 @@ fn forget_oldest_keep(state: &mut State) -> bool {
 }
 
 fn forget_oldest_task(state: &mut State) -> bool {
-    let Some((finished_at, id)) = state.finished_order.get_min().copied() else { return false };
+    let Some((finished_at, _)) = state.history.first() else { return false };
     let too_many = state.history.len() as u64 > state.settings.keep_finished;
     let too_old = state.time.since(finished_at) > state.settings.keep_finished_ms;
     // Earlier versions count tasks only, and all replicas forget the same.
     let too_heavy = state.version >= version::TASK_FILES && state.history_bytes > limits::HISTORY_BYTES;
     if too_many || too_old || too_heavy {
-        state.finished_order.remove(&(finished_at, id));
-        forget(state, id);
+        forget_first(state);
     }
     too_many || too_old || too_heavy
 }
 
-fn forget(state: &mut State, id: TaskId) {
-    let Some(task) = state.history.remove(&id).map(|task| task.unpack()) else { return };
+fn forget_first(state: &mut State) {
+    let Some((id, task)) = state.history.remove_first() else { return };
+    let task = task.unpack();
     state.history_bytes = state.history_bytes.saturating_sub(task.weight());
     state.tenant_forgot(&task.fields.tenant, id);
     if let Some(name) = task.fields.name {

@@ -14,7 +14,7 @@ use stint_protocol::{
 };
 
 use crate::command::Rejection;
-use crate::history::EncodedTask;
+use crate::history::History;
 use crate::image::{BlobRecord, Image, Keep};
 use crate::node::{GpuRecord, Node};
 use crate::settings::{Settings, SettingsAudit, drift_ms};
@@ -54,7 +54,7 @@ pub struct State {
     pub(crate) finished_total: u64,
     pub(crate) spec_bytes: u64,
     pub(crate) tasks: OrdMap<TaskId, Arc<Task>>,
-    pub(crate) history: OrdMap<TaskId, EncodedTask>,
+    pub(crate) history: History,
     pub(crate) nodes: OrdMap<NodeId, Arc<Node>>,
     pub(crate) keys: OrdMap<(Tenant, IdempotencyKey), KeyRecord>,
     pub(crate) join_tokens: OrdMap<[u8; 32], TimeMs>,
@@ -74,7 +74,6 @@ pub struct State {
     pub(crate) leases: OrdSet<(NodeId, LeaseId)>,
     pub(crate) gpus: OrdMap<GpuId, GpuRecord>,
     pub(crate) names: OrdMap<(Tenant, TaskName), TaskId>,
-    pub(crate) finished_order: OrdSet<(TimeMs, TaskId)>,
     /// What the history weighs.
     pub(crate) history_bytes: u64,
     pub(crate) key_order: OrdSet<(TimeMs, Tenant, IdempotencyKey)>,
@@ -155,13 +154,13 @@ impl State {
 
     /// A task that finished and is still kept.
     pub fn finished(&self, id: TaskId) -> Option<FinishedTask> {
-        self.history.get(&id).map(EncodedTask::unpack)
+        self.history.get(&id).map(|task| task.unpack())
     }
 
     /// What a known task was asked to do.
-    pub fn spec(&self, id: TaskId) -> Option<&SharedSpec> {
-        let live = self.tasks.get(&id).map(|task| &task.spec);
-        live.or_else(|| self.history.get(&id).map(|task| &task.spec))
+    pub fn spec(&self, id: TaskId) -> Option<SharedSpec> {
+        let live = self.tasks.get(&id).map(|task| task.spec.clone());
+        live.or_else(|| self.history.get(&id).map(|task| task.spec))
     }
 
     /// The tenant of a known task.
@@ -187,7 +186,7 @@ impl State {
 
     /// Finished tasks older than `before`, newest first.
     pub fn finished_before(&self, before: TaskId) -> impl Iterator<Item = (TaskId, FinishedTask)> + use<'_> {
-        self.history.range(..before).rev().map(|(id, task)| (*id, task.unpack()))
+        self.history.before(before).map(|(id, task)| (id, task.unpack()))
     }
 
     /// One node.

@@ -268,7 +268,7 @@ impl Run {
                 let leases = self.state.running();
                 for assignment in &plan.assignments {
                     // A task that names what no node allows is started to be told so; a deleted image says nothing.
-                    let spec = TaskSpec::clone(self.state.spec(assignment.task).unwrap());
+                    let spec = TaskSpec::clone(&self.state.spec(assignment.task).unwrap());
                     let spec = SharedSpec::new(TaskSpec { files: None, ..spec });
                     let tenant = self.state.tenant_of(assignment.task).unwrap();
                     assert_eq!(never_fits(&self.state, &tenant, &spec), None, "it starts now");

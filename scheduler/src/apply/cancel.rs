@@ -10,7 +10,7 @@ use crate::state::State;
 use crate::task::{StopReason, TaskState};
 
 pub(super) fn cancel(state: &mut State, id: TaskId, changes: &mut Vec<Change>) -> Result<(), Rejection> {
-    if state.history.contains_key(&id) {
+    if state.history.contains(&id) {
         return Ok(());
     }
     let Some(task) = state.tasks.get_mut(&id) else {

@@ -394,12 +394,11 @@ pub(super) fn finish(state: &mut State, id: TaskId, outcome: Outcome, changes: &
         records: task.fields.records.into(),
         outcome: outcome.clone(),
     };
-    state.finished_order.insert((outcome.finished_at, id));
     state.finished_total += 1;
     let finished = FinishedTask { spec: task.spec, fields };
     state.history_bytes += finished.weight();
-    let known = state.history.insert(id, EncodedTask::new(&finished));
-    assert!(known.is_none(), "task {id} would get a second outcome");
+    let is_new = state.history.insert((outcome.finished_at, id), EncodedTask::new(&finished));
+    assert!(is_new, "task {id} would get a second outcome");
     changes.push(Change::Finished { task: id, outcome });
 }
 

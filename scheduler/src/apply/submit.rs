@@ -72,7 +72,7 @@ fn check(state: &State, submit: &Submit) -> Result<Vec<Option<TaskName>>, Reject
     }
     let last = nth(submit.first, submit.count - 1);
     let taken = state.tasks.range(submit.first..=last).next().map(|(id, _)| *id);
-    let taken = taken.or_else(|| state.history.range(submit.first..=last).next().map(|(id, _)| *id));
+    let taken = taken.or_else(|| state.history.first_in(submit.first..=last));
     if let Some(id) = taken {
         return Err(Rejection::IdTaken(id));
     }

@@ -85,7 +85,9 @@ fn read_tasks<R: Read>(items: &mut Items<R>, state: &mut State) -> Result<(), Sn
     items.each(|(id, place, fields): (TaskId, u32, FinishedFields)| {
         let (spec, _) = spec_at(&specs, place)?;
         add_finished(state, id, FinishedTask { spec, fields })
-    })
+    })?;
+    state.history.pack_all();
+    Ok(())
 }
 
 fn read_keys<R: Read>(items: &mut Items<R>, state: &mut State) -> Result<(), SnapshotError> {
@@ -223,8 +225,8 @@ fn sum_up_leases(state: &mut State) -> Result<(), SnapshotError> {
 fn add_finished(state: &mut State, id: TaskId, task: FinishedTask) -> Result<(), SnapshotError> {
     add_finished_name(state, id, &task.fields);
     state.tenant_finished(&task.fields.tenant, id);
-    state.finished_order.insert((task.fields.outcome.finished_at, id));
     state.history_bytes += task.weight();
-    let known = state.history.insert(id, EncodedTask::new(&task));
-    once(known.is_none() && !state.tasks.contains_key(&id), || format!("task {id} is there twice"))
+    let is_new =
+        state.history.insert_unpacked((task.fields.outcome.finished_at, id), EncodedTask::new(&task));
+    once(is_new && !state.tasks.contains_key(&id), || format!("task {id} is there twice"))
 }

@@ -73,9 +73,9 @@ impl Places {
     }
 }
 
-fn all_specs(state: &State) -> impl Iterator<Item = &SharedSpec> {
-    let live = state.tasks.values().map(|task| &task.spec);
-    live.chain(state.history.values().map(|task| &task.spec))
+fn all_specs(state: &State) -> impl Iterator<Item = SharedSpec> + '_ {
+    let live = state.tasks.values().map(|task| task.spec.clone());
+    live.chain(state.history.iter().map(|(_, task)| task.spec))
 }
 
 /// Counts them before it writes them, as an array says its length first.
@@ -89,8 +89,8 @@ fn write_specs<W: Write>(
     let mut written = 0;
     for spec in all_specs(state) {
         // Each was given its place when it was met first: the next one to be written has the next place.
-        if !places.sharing || places.place_of(spec).0 == written {
-            e.encode(spec)?;
+        if !places.sharing || places.place_of(&spec).0 == written {
+            e.encode(&spec)?;
             written += 1;
         }
     }
@@ -107,7 +107,7 @@ fn write_tasks<W: Write>(
         e.encode((id, places.place_of(&task.spec).0, &task.fields))?;
     }
     e.array(state.history.len() as u64)?;
-    for (id, task) in &state.history {
+    for (id, task) in state.history.iter() {
         e.array(3)?.encode(id)?.u32(places.place_of(&task.spec).0)?;
         task.write(e)?;
     }

@@ -34,7 +34,8 @@ impl State {
         before: TaskId,
     ) -> impl Iterator<Item = (TaskId, FinishedTask)> + use<'a> {
         let ids = self.tenants.get(tenant).map(|tasks| tasks.finished.range(..before).rev());
-        let known = ids.into_iter().flatten().filter_map(|id| Some((*id, self.history.get(id)?)));
+        let mut reader = self.history.reader();
+        let known = ids.into_iter().flatten().filter_map(move |id| Some((*id, reader.get(id)?)));
         let wanted = known.filter(move |(_, task)| class.is_none_or(|class| task.spec.class == class));
         wanted.map(|(id, task)| (id, task.unpack()))
     }

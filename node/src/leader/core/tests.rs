@@ -173,7 +173,7 @@ fn crowded(tasks: u32) -> Peer {
     let (node, incarnation, nonce) = (known.id, known.incarnation, known.nonce);
     let register = RegisterNode { node, incarnation, nonce, offer, problems: Vec::new() };
     let mut commands = vec![Command::RegisterNode(register)];
-    let leased = peer.state.spec(LEASE.task).unwrap_or_else(|| panic!("a task runs")).clone();
+    let leased = peer.state.spec(LEASE.task).unwrap_or_else(|| panic!("a task runs"));
     for submit in 0..tasks.div_ceil(1_000) {
         commands.push(Command::Submit(Submit {
             tenant: Tenant::default_tenant(),
