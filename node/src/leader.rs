@@ -184,7 +184,7 @@ impl Leader {
         send_answers(turn.answers);
         let drafted = turn.drafting?.draft(&state, index, self.clock.wall());
         let (entry, effect) = self.core().built(drafted)?;
-        let data = Bytes::from(encode(&entry));
+        let data = encode(&entry);
         let needs = entry.needs();
         self.shared.prepare(effect.map(|effect| Prepared { index, data: data.clone(), needs, effect }));
         Some(data)

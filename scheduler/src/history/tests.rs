@@ -1,3 +1,5 @@
+//! Blocks of finished tasks, beside a plain list of the same tasks.
+
 use std::collections::{BTreeMap, VecDeque};
 
 use stint_protocol::{Class, ClassRules, EndKind, Outcome, TaskSpec, Tenant};
