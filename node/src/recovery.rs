@@ -77,7 +77,8 @@ pub fn restore(file: &Path, data_dir: &Path) -> Result<api::ClusterRestored, Rec
     dir.must_wait(wait_ms);
     dir.become_node(node, &cluster, None, &authority, &[])?;
     Ok(api::ClusterRestored {
-        data_dir: data_dir.display().to_string(),
+        // In full: it goes into a configuration.
+        data_dir: fs::canonicalize(data_dir).unwrap_or_else(|_| data_dir.into()).display().to_string(),
         cluster,
         cluster_id: authority.cluster_id()?,
         node_id: node.0,
