@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use stint_executor::{Host, HostClient, HostEvent, HostSettings, Launch, boot_now};
+use stint_executor::{Host, HostClient, HostEvent, HostOptions, Launch, boot_now};
 use stint_protocol::{Class, EndKind, LeaseId, Runtime, SharedSpec, TaskId, TaskSpec, Tenant};
 use tokio::sync::mpsc;
 
@@ -42,7 +42,7 @@ async fn main() {
     };
     let folder = std::env::temp_dir().join(format!("stint-overhead-{}", std::process::id()));
     let (mut ours, mut bare, mut more) = (Vec::new(), Vec::new(), Vec::new());
-    let mut settings = HostSettings::new(folder.clone(), vec![shim]);
+    let mut settings = HostOptions::new(folder.clone(), vec![shim]);
     settings.runtimes = vec![Runtime::Crun];
     let (sender, mut events) = mpsc::channel(64);
     let Ok(host) = HostClient::open(settings, sender).await else { return };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use stint_executor::{Host, HostClient, HostEvent, HostSettings, Launch, boot_now};
+use stint_executor::{Host, HostClient, HostEvent, HostOptions, Launch, boot_now};
 use stint_protocol::{Class, EndKind, LeaseId, Runtime, SharedSpec, TaskId, TaskSpec, Tenant};
 use tokio::sync::mpsc;
 
@@ -49,7 +49,7 @@ fn xargs(command: &str) -> Duration {
 
 async fn ours(shim: &std::ffi::OsStr, sandbox: bool, runtime: Runtime) -> Duration {
     let folder = std::env::temp_dir().join(format!("stint-speed-{}", std::process::id()));
-    let mut settings = HostSettings::new(folder.clone(), vec![shim.to_owned()]);
+    let mut settings = HostOptions::new(folder.clone(), vec![shim.to_owned()]);
     settings.sandbox = sandbox;
     let (sender, mut events) = mpsc::channel(64);
     let Ok(host) = HostClient::open(settings, sender).await else { return Duration::ZERO };

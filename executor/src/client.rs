@@ -27,7 +27,7 @@ use crate::host::{
 };
 use crate::refusal::Refusal;
 use crate::runtimes::mock::{self, ToMock};
-use crate::settings::HostSettings;
+use crate::settings::HostOptions;
 use crate::shim_api::layout::Layout;
 use crate::shim_api::wire::ToShim;
 use crate::stages::{self, Staged};
@@ -60,7 +60,7 @@ impl Drop for Tasks {
 impl HostClient {
     /// Finds or starts the watchdog and adopts what it holds: see `running`, `unacknowledged` and `health().accounted`.
     /// Events come through `events`; while it is full they wait in the watchdog, and nothing else does.
-    pub async fn open(settings: HostSettings, events: mpsc::Sender<HostEvent>) -> Result<Self, HostError> {
+    pub async fn open(settings: HostOptions, events: mpsc::Sender<HostEvent>) -> Result<Self, HostError> {
         let layout =
             Layout::new(&std::path::absolute(&settings.data_dir).unwrap_or(settings.data_dir.clone()));
         for folder in layout.folders() {

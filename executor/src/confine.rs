@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use stint_protocol::{Allowance, Network, Runtime, TaskSpec};
 
-use crate::settings::{Bounds, ConfineSettings};
+use crate::settings::{Bounds, ConfineOptions};
 use crate::shim_api::request::Confinement;
 
 impl Bounds {
@@ -16,7 +16,7 @@ impl Bounds {
     }
 }
 
-impl ConfineSettings {
+impl ConfineOptions {
     /// What tasks may ask for within them.
     pub fn allowance(&self, runtime: Runtime) -> Allowance {
         let may = |network: &Network| {
@@ -27,7 +27,7 @@ impl ConfineSettings {
 }
 
 /// What an attempt is kept from. `writable`: folders of the host that it may write in.
-pub fn confinement(rules: &ConfineSettings, writable: &[PathBuf], spec: &TaskSpec) -> Confinement {
+pub fn confinement(rules: &ConfineOptions, writable: &[PathBuf], spec: &TaskSpec) -> Confinement {
     let asked = spec.limits.as_deref();
     let bounds = rules.bounds.given(asked);
     Confinement {
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn what_a_task_asks_for_counts_and_the_rest_is_the_nodes() {
-        let rules = ConfineSettings { network: Network::Host, ..ConfineSettings::default() };
+        let rules = ConfineOptions { network: Network::Host, ..ConfineOptions::default() };
         let limits = TaskLimits { pids: Some(20), network: Some(Network::None), ..TaskLimits::default() };
         let mut spec = TaskSpec::new(Class::CpuShort, vec!["x".into()]);
         spec.limits = Some(Box::new(limits));

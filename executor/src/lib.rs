@@ -55,8 +55,7 @@ pub use observer::{Artifact, Observer, PullEnd, Rule};
 pub use progress::{FILE as PROGRESS_FILE, Progress, read as read_progress};
 pub use runtimes::docker::credentials::{Credentials, CredentialsError};
 pub use settings::{
-    Bounds, ConfineSettings, CrunSettings, DockerSettings, HostSettings, KeepEnded, MountSettings,
-    ProcessSettings,
+    Bounds, ConfineOptions, CrunOptions, DockerOptions, HostOptions, KeepEnded, MountRules, ProcessOptions,
 };
 pub use shim_api::request::Pull;
 pub use store::{ImageConfig, ImageFiles, Store, StoreError, StoreFuture};

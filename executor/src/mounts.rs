@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use stint_protocol::{HostMount, MountRoot, Runtime, TaskSpec, is_taken};
 
 use crate::refusal::Refusal;
-use crate::settings::MountSettings;
+use crate::settings::MountRules;
 use crate::shim_api::request::ResolvedMount;
 
 /// Of the kernel, and memory that looks like files: the secrets of attempts lie there.
 const SYSTEM: [&str; 3] = ["/proc", "/sys", "/dev"];
 
-impl MountSettings {
+impl MountRules {
     /// What the tasks of a runtime may mount. The daemon of Docker follows whatever links lie in a path when it mounts it:
     /// who can write in a folder could send it anywhere. So its tasks get the folders that the operator named.
     pub fn roots(&self, runtime: Runtime) -> Vec<MountRoot> {
@@ -133,7 +133,7 @@ mod tests {
         symlink(at("open/sets"), at("open/latest")).unwrap();
         symlink(at("shut"), at("open/out")).unwrap();
         symlink(at("open"), at("alias")).unwrap();
-        let settings = MountSettings { readable: vec![at("alias")], writable: vec![at("work")] };
+        let settings = MountRules { readable: vec![at("alias")], writable: vec![at("work")] };
         std::fs::create_dir(at("open/own")).unwrap();
         let closed = [at("open/own")];
         let find = |name: &str, writable| settings.find(&mounting(&at(name), writable), &closed);
@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(refused("alias/out", false).kind, EndKind::Denied);
         assert_eq!(refused("alias/out/absent", false).kind, EndKind::Denied);
         assert_eq!(refused("alias/absent", false).kind, EndKind::FilesMissing, "another node may have it");
-        let gone = MountSettings { readable: vec![at("not-mounted")], ..MountSettings::default() };
+        let gone = MountRules { readable: vec![at("not-mounted")], ..MountRules::default() };
         for name in ["not-mounted", "not-mounted/set"] {
             let refusal = gone.find(&mounting(&at(name), false), &closed).unwrap_err();
             assert_eq!(
@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn docker_mounts_what_the_operator_named_and_nothing_below_it() {
-        let settings = MountSettings { readable: vec!["/data/".into()], writable: vec!["/scratch".into()] };
+        let settings = MountRules { readable: vec!["/data/".into()], writable: vec!["/scratch".into()] };
         let root = |path: &str, writable, below| MountRoot { path: path.into(), writable, below };
         let crun = [root("/data", false, true), root("/scratch", true, true)];
         assert_eq!(settings.roots(Runtime::Crun), crun);

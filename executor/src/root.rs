@@ -9,7 +9,7 @@ use stint_protocol::TaskSpec;
 
 use crate::observer::Rule;
 use crate::refusal::Refusal;
-use crate::settings::{CrunSettings, HostSettings};
+use crate::settings::{CrunOptions, HostOptions};
 use crate::shim_api::inside::BINARY;
 use crate::shim_api::request::Root;
 use crate::store::ImageFiles;
@@ -21,7 +21,7 @@ const EVERYBODY: u32 = 0o005;
 /// program of the host.
 /// `folders`: it may be a whole root file system.
 pub fn resolve(
-    settings: &HostSettings,
+    settings: &HostOptions,
     spec: &TaskSpec,
     folders: bool,
     image: Option<&ImageFiles>,
@@ -34,7 +34,7 @@ pub fn resolve(
 }
 
 fn find(
-    settings: &CrunSettings,
+    settings: &CrunOptions,
     spec: &TaskSpec,
     folders: bool,
     image: Option<&ImageFiles>,
@@ -77,7 +77,7 @@ pub fn root_for(image: Option<&ImageFiles>) -> Option<Root> {
 }
 
 /// What a task names, when it lies under one of the operator's folders. Links count as where they lead to.
-fn named(settings: &CrunSettings, name: &str) -> Result<ImageFiles, Refusal> {
+fn named(settings: &CrunOptions, name: &str) -> Result<ImageFiles, Refusal> {
     if !name.starts_with('/') {
         let message =
             format!("{name:?} is no registered image and no path: for a Docker image use --runtime docker");
@@ -152,7 +152,7 @@ mod tests {
         std::fs::create_dir_all(&inside).unwrap();
         let link = folder.path().join("allowed/link");
         std::os::unix::fs::symlink("/etc", &link).unwrap();
-        let settings = CrunSettings { roots: vec![folder.path().join("allowed")], ..CrunSettings::default() };
+        let settings = CrunOptions { roots: vec![folder.path().join("allowed")], ..CrunOptions::default() };
         let resolve = |name: &str| find(&settings, &with_image(name), true, None);
         let shown = |path: &Path| path.display().to_string();
         let chosen = root_for(resolve(&shown(&inside)).unwrap().as_ref()).unwrap();
@@ -166,7 +166,7 @@ mod tests {
             );
         }
         assert_eq!(resolve("busybox:1").unwrap_err().kind, EndKind::NotRunnable);
-        let no_roots = find(&CrunSettings::default(), &with_image("/srv"), true, None);
+        let no_roots = find(&CrunOptions::default(), &with_image("/srv"), true, None);
         assert_eq!(no_roots.unwrap_err().kind, EndKind::Denied);
     }
 
@@ -187,7 +187,7 @@ mod tests {
             environment(Some(&image)).into_iter().map(|(n, v)| format!("{n}={v}")).collect();
         assert_eq!(variables, ["A=b=c", "PATH=/opt"]);
         assert_eq!(root_for(Some(&image)), Some(Root::Folder("/image".into(), Some("/srv".into()))));
-        let as_process = find(&CrunSettings::default(), &spec, false, Some(&image));
+        let as_process = find(&CrunOptions::default(), &spec, false, Some(&image));
         assert_eq!(as_process.unwrap_err().kind, EndKind::NotRunnable);
         let file = ImageFiles::Executable("/blob".into());
         spec.command = split_words("a b");

@@ -20,7 +20,7 @@ use stint_protocol::{Allowance, LeaseId, Runtime as Kind, TaskSpec};
 use crate::host::{ContainersFuture, Executing, Launch, Publisher};
 use crate::observer::PullEnd;
 use crate::refusal::Refusal;
-use crate::settings::HostSettings;
+use crate::settings::HostOptions;
 use crate::shim_api::layout::Layout;
 use crate::shim_api::request::{Mode, StartRequest};
 use crate::stages::{Owner, Staged};
@@ -35,7 +35,7 @@ static ALL: [(Kind, Open, Modes); 4] = [
     (Kind::Mock, mock::open, &[]),
 ];
 
-type Open = fn(Arc<HostSettings>, &Layout) -> Arc<dyn NodeRuntime>;
+type Open = fn(Arc<HostOptions>, &Layout) -> Arc<dyn NodeRuntime>;
 /// Those that the operator enabled.
 pub type Runtimes = BTreeMap<Kind, Arc<dyn NodeRuntime>>;
 /// Says whether an attempt has not ended.
@@ -121,7 +121,7 @@ pub trait NodeRuntime: Send + Sync {
 }
 
 /// The runtimes of a host.
-pub fn open(settings: &Arc<HostSettings>, layout: &Layout) -> Runtimes {
+pub fn open(settings: &Arc<HostOptions>, layout: &Layout) -> Runtimes {
     let enabled = ALL.iter().filter(|(kind, ..)| settings.runtimes.contains(kind));
     enabled.map(|(kind, open, _)| (*kind, open(settings.clone(), layout))).collect()
 }
@@ -152,7 +152,7 @@ mod tests {
         spec
     }
 
-    fn refused(settings: &HostSettings, spec: &TaskSpec, kind: Kind) -> Option<Refusal> {
+    fn refused(settings: &HostOptions, spec: &TaskSpec, kind: Kind) -> Option<Refusal> {
         let runtimes = open(&Arc::new(settings.clone()), &Layout::new(Path::new("/data")));
         runtimes[&kind].check(spec, HostCapabilities { pid_namespaces: true, jails: true }).err()
     }
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_node_that_does_not_allow_it_sends_the_task_elsewhere() {
-        let mut settings = HostSettings::new("/data".into(), Vec::new());
+        let mut settings = HostOptions::new("/data".into(), Vec::new());
         settings.runtimes = ALL_KINDS.to_vec();
         let host = asking(TaskLimits { network: Some(Network::Host), ..TaskLimits::default() });
         let none = asking(TaskLimits { network: Some(Network::None), ..TaskLimits::default() });

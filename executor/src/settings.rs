@@ -28,7 +28,7 @@ impl Default for KeepEnded {
 
 /// How a node uses its host.
 #[derive(Clone, Debug)]
-pub struct HostSettings {
+pub struct HostOptions {
     pub data_dir: PathBuf,
     /// Starts the watchdog, for example `[current_exe, "shim"]`; arguments are appended.
     pub shim_command: Vec<OsString>,
@@ -45,7 +45,7 @@ pub struct HostSettings {
     pub max_log_bytes: u64,
     pub keep_ended: KeepEnded,
     pub gpus: GpuSource,
-    pub docker: DockerSettings,
+    pub docker: DockerOptions,
     /// Folders of this host whose files tasks may name as inputs.
     pub artifact_roots: Vec<PathBuf>,
     /// Folder with a file `TENANT/NAME` for each secret.
@@ -54,13 +54,13 @@ pub struct HostSettings {
     pub store: Option<Arc<dyn Store>>,
     /// Who is told what is done.
     pub observer: Option<Arc<dyn Observer>>,
-    pub crun: CrunSettings,
-    pub process: ProcessSettings,
+    pub crun: CrunOptions,
+    pub process: ProcessOptions,
     /// What tasks may mount.
-    pub mounts: MountSettings,
+    pub mounts: MountRules,
 }
 
-impl HostSettings {
+impl HostOptions {
     /// Tells whoever looks on.
     pub fn observe(&self, tell: impl FnOnce(&dyn Observer)) {
         if let Some(observer) = &self.observer {
@@ -101,14 +101,14 @@ impl HostSettings {
             max_log_bytes: limits::LOG_BYTES,
             keep_ended: KeepEnded::default(),
             gpus: GpuSource::None,
-            docker: DockerSettings::default(),
+            docker: DockerOptions::default(),
             artifact_roots: Vec::new(),
             secrets_dir: None,
             store: None,
             observer: None,
-            crun: CrunSettings::default(),
-            process: ProcessSettings::default(),
-            mounts: MountSettings::default(),
+            crun: CrunOptions::default(),
+            process: ProcessOptions::default(),
+            mounts: MountRules::default(),
         }
     }
 }
@@ -146,7 +146,7 @@ impl Bounds {
 
 /// The rules that crun and the sandbox of processes share.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfineSettings {
+pub struct ConfineOptions {
     /// User and group of every program; never root. Counts when the node is root.
     pub user: (u32, u32),
     /// Of tasks that ask for none.
@@ -156,7 +156,7 @@ pub struct ConfineSettings {
     pub bounds: Bounds,
 }
 
-impl Default for ConfineSettings {
+impl Default for ConfineOptions {
     /// Nobody, no network, 512 processes.
     fn default() -> Self {
         Self {
@@ -170,23 +170,23 @@ impl Default for ConfineSettings {
 
 /// How a node uses crun.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CrunSettings {
-    pub confine: ConfineSettings,
+pub struct CrunOptions {
+    pub confine: ConfineOptions,
     /// Folders under which a task's root file system may lie; none = no task brings one.
     pub roots: Vec<PathBuf>,
 }
 
 /// How a node sandboxes processes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ProcessSettings {
-    pub confine: ConfineSettings,
+pub struct ProcessOptions {
+    pub confine: ConfineOptions,
     /// Folders of the host that programs may write in, as far as their user may.
     pub writable: Vec<PathBuf>,
 }
 
 /// How a node uses its Docker daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DockerSettings {
+pub struct DockerOptions {
     pub socket: PathBuf,
     /// Patterns of images that may run; empty = none may.
     pub allowed_images: Vec<String>,
@@ -202,7 +202,7 @@ pub struct DockerSettings {
     pub bounds: Bounds,
 }
 
-impl Default for DockerSettings {
+impl Default for DockerOptions {
     fn default() -> Self {
         Self {
             socket: "/var/run/docker.sock".into(),
@@ -219,7 +219,7 @@ impl Default for DockerSettings {
 
 /// What tasks may name in their mounts; with Docker these folders only, else also what lies below them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MountSettings {
+pub struct MountRules {
     pub readable: Vec<PathBuf>,
     /// Also for reading.
     pub writable: Vec<PathBuf>,

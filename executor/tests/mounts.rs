@@ -7,7 +7,7 @@ mod support;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 
-use stint_executor::{Host, LogStream, MountSettings};
+use stint_executor::{Host, LogStream, MountRules};
 use stint_protocol::{EndKind, HostMount, Runtime, TaskLimits};
 use support::{Client, Rig, launch, spec};
 use tempfile::TempDir;
@@ -39,7 +39,7 @@ fn host() -> Host3 {
     // Nothing else of the host is writable.
     rig.settings.process.writable.clear();
     rig.settings.mounts =
-        MountSettings { readable: vec![root.join("open")], writable: vec![root.join("scratch")] };
+        MountRules { readable: vec![root.join("open")], writable: vec![root.join("scratch")] };
     Host3 { rig, root, _folder: folder }
 }
 

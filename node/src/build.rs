@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use stint_protocol::{NodeId, Version};
-use stint_raft::{OpenError, Raft, Settings};
+use stint_raft::{OpenError, Raft, RaftOptions};
 
 use crate::applied_state::{AppliedState, NodeStateMachine, VersionTooOld};
 use crate::attempt_output::AttemptOutput;
@@ -18,7 +18,7 @@ use crate::reports::Reports;
 use crate::requests::Requests;
 use crate::transport::RaftTransport;
 
-/// What a peer is made of. Log storage is in `settings`; the execution host comes later, to `Node::output`.
+/// What a peer is made of. Log storage is in `options`; the execution host comes later, to `Node::output`.
 pub struct NodeParts {
     pub id: NodeId,
     pub cluster: String,
@@ -30,7 +30,7 @@ pub struct NodeParts {
     pub identity: Identity,
     /// The log's folder.
     pub log: PathBuf,
-    pub settings: Settings,
+    pub options: RaftOptions,
     /// Client and server side of the connections between peers.
     pub endpoint: quinn::Endpoint,
     pub clock: Arc<dyn Clock>,
@@ -54,26 +54,15 @@ pub enum BuildError {
 
 /// A peer that serves nobody yet: `peers::serve` and `Leader::run` bring it to life.
 pub async fn build_node(parts: NodeParts) -> Result<(Arc<Node>, LeaderQueue), BuildError> {
-    let NodeParts {
-        id,
-        cluster,
-        recovered,
-        speaks,
-        authority,
-        identity,
-        log,
-        settings,
-        endpoint,
-        clock,
-        rng,
-    } = parts;
+    let NodeParts { id, cluster, recovered, speaks, authority, identity, log, options, endpoint, clock, rng } =
+        parts;
     let server = peers::server_config(pki::peer_server(&authority, &identity)?).map_err(BuildError::Quic)?;
     endpoint.set_server_config(Some(server));
     let client = pki::peer_client(&authority, &identity)?;
     let peers = Arc::new(Peers::new(endpoint, client).map_err(BuildError::Quic)?);
     let shared = AppliedState::new(speaks)?;
     let transport = Arc::new(RaftTransport(peers.clone()));
-    let opened = Raft::open(id.0, log, settings, NodeStateMachine(shared.clone()), transport).await;
+    let opened = Raft::open(id.0, log, options, NodeStateMachine(shared.clone()), transport).await;
     let raft = match (opened, shared.outgrown()) {
         (Err(_), Some(outgrown)) => return Err(outgrown.into()),
         (opened, _) => opened?,

@@ -15,7 +15,7 @@ use std::time::Duration;
 use quinn::{Endpoint, EndpointConfig, TokioRuntime};
 use stint_executor::HostClient;
 use stint_protocol::NodeId;
-use stint_raft::{Profile, Settings as RaftSettings, SyncDelay};
+use stint_raft::{Profile, RaftOptions, SyncDelay};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -289,46 +289,35 @@ async fn open_node(
     let cluster = dir.cluster().unwrap_or_default().to_string();
     let recovered = dir.recovered().map(str::to_owned);
     let (authority, identity) = dir.certificates()?;
-    let settings = raft_settings(config, &cluster, dir)?;
+    let options = raft_options(config, &cluster, dir)?;
     let log = dir.log();
     let endpoint = endpoint.clone();
     let speaks = config.cluster.max_version;
-    let parts = NodeParts {
-        id,
-        cluster,
-        recovered,
-        speaks,
-        authority,
-        identity,
-        log,
-        settings,
-        endpoint,
-        clock,
-        rng,
-    };
+    let parts =
+        NodeParts { id, cluster, recovered, speaks, authority, identity, log, options, endpoint, clock, rng };
     Ok(build_node(parts).await?)
 }
 
-fn raft_settings(config: &Config, cluster: &str, dir: &DataDir) -> Result<RaftSettings, NodeError> {
+fn raft_options(config: &Config, cluster: &str, dir: &DataDir) -> Result<RaftOptions, NodeError> {
     // Peers of before are refused by this name, too.
     let name = match dir.recovered() {
         Some(id) => format!("{cluster} (recovered as {id})"),
         None => cluster.to_owned(),
     };
-    let mut settings = RaftSettings::new(name);
-    settings.disk_id = Some(dir.disk()?.to_string());
-    settings.max_entry_bytes = limits::ENTRY_BYTES;
-    settings.snapshot_every_entries = config.raft.snapshot_every_entries;
-    settings.profile = match config.raft.profile {
+    let mut options = RaftOptions::new(name);
+    options.disk_id = Some(dir.disk()?.to_string());
+    options.max_entry_bytes = limits::ENTRY_BYTES;
+    options.snapshot_every_entries = config.raft.snapshot_every_entries;
+    options.profile = match config.raft.profile {
         RaftProfile::Fast => Profile::Fast,
         RaftProfile::Lan => Profile::Lan,
         RaftProfile::Tight => Profile::Tight,
         RaftProfile::Wan => Profile::Wan,
     };
     if config.raft.extra_sync_delay_ms > 0 {
-        settings.sync_delay = SyncDelay::fixed(Duration::from_millis(config.raft.extra_sync_delay_ms));
+        options.sync_delay = SyncDelay::fixed(Duration::from_millis(config.raft.extra_sync_delay_ms));
     }
-    Ok(settings)
+    Ok(options)
 }
 
 /// A leader that stops leaves the lead to another voter first.

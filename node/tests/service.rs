@@ -18,7 +18,7 @@ use stint_node::service::{
     SettingsUpdate, TaskFilter, Tenants, Wait,
 };
 use stint_protocol::{Class, ImageKind, ImageName, NodeId, TaskName, TaskSpec, Tenant, version};
-use stint_raft::{PeerInfo, Settings as RaftSettings};
+use stint_raft::{PeerInfo, RaftOptions};
 use stint_scheduler::{Admit, Command, NodeMode, Settings};
 use tempfile::TempDir;
 
@@ -47,7 +47,7 @@ impl World {
             authority,
             identity,
             log: folder.path().join("raft"),
-            settings: RaftSettings::new("test"),
+            options: RaftOptions::new("test"),
             endpoint,
             clock: Arc::new(HostClock),
             rng: Arc::new(Rng::from_system()),

@@ -13,7 +13,7 @@ use crate::types::{
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
-pub(crate) struct LogIdCode {
+pub(crate) struct EncodedLogId {
     #[n(0)]
     term: u64,
     #[n(1)]
@@ -21,7 +21,7 @@ pub(crate) struct LogIdCode {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
-pub(crate) struct VoteCode {
+pub(crate) struct EncodedVote {
     #[n(0)]
     term: u64,
     #[n(1)]
@@ -31,7 +31,7 @@ pub(crate) struct VoteCode {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub(crate) struct PeerInfoCode {
+pub(crate) struct EncodedPeerInfo {
     #[n(0)]
     addr: String,
     #[n(1)]
@@ -39,38 +39,38 @@ pub(crate) struct PeerInfoCode {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub(crate) struct MembershipCode {
+pub(crate) struct EncodedMembership {
     /// One set of voters, or two while the membership changes.
     #[n(0)]
     voters: Vec<BTreeSet<PeerId>>,
     #[n(1)]
-    peers: BTreeMap<PeerId, PeerInfoCode>,
+    peers: BTreeMap<PeerId, EncodedPeerInfo>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub(crate) struct StoredMembershipCode {
+pub(crate) struct EncodedStoredMembership {
     #[n(0)]
-    at: Option<LogIdCode>,
+    at: Option<EncodedLogId>,
     #[n(1)]
-    membership: MembershipCode,
+    membership: EncodedMembership,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub(crate) struct EntryCode {
+pub(crate) struct EncodedEntry {
     #[n(0)]
-    id: LogIdCode,
+    id: EncodedLogId,
     #[n(1)]
-    payload: PayloadCode,
+    payload: EncodedPayload,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub(crate) enum PayloadCode {
+pub(crate) enum EncodedPayload {
     #[n(0)]
     Blank,
     #[n(1)]
     Normal(#[n(0)] Payload),
     #[n(2)]
-    Membership(#[n(0)] MembershipCode),
+    Membership(#[n(0)] EncodedMembership),
 }
 
 impl<C> Encode<C> for Payload {
@@ -89,41 +89,41 @@ impl<'b, C> Decode<'b, C> for Payload {
     }
 }
 
-impl From<LogId> for LogIdCode {
+impl From<LogId> for EncodedLogId {
     fn from(id: LogId) -> Self {
         Self { term: id.leader_id.term, index: id.index }
     }
 }
 
-impl From<LogIdCode> for LogId {
-    fn from(code: LogIdCode) -> Self {
+impl From<EncodedLogId> for LogId {
+    fn from(code: EncodedLogId) -> Self {
         LogId { leader_id: CommittedLeaderId::new(code.term), index: code.index }
     }
 }
 
-impl From<Vote> for VoteCode {
+impl From<Vote> for EncodedVote {
     fn from(vote: Vote) -> Self {
         Self { term: vote.leader_id.term, node: vote.leader_id.voted_for, committed: vote.committed }
     }
 }
 
-impl From<VoteCode> for Vote {
-    fn from(code: VoteCode) -> Self {
+impl From<EncodedVote> for Vote {
+    fn from(code: EncodedVote) -> Self {
         Vote { leader_id: LeaderId { term: code.term, voted_for: code.node }, committed: code.committed }
     }
 }
 
-impl From<&Membership> for MembershipCode {
+impl From<&Membership> for EncodedMembership {
     fn from(membership: &Membership) -> Self {
-        let peers = membership
-            .nodes()
-            .map(|(id, info)| (*id, PeerInfoCode { addr: info.addr.clone(), disk_id: info.disk_id.clone() }));
+        let peers = membership.nodes().map(|(id, info)| {
+            (*id, EncodedPeerInfo { addr: info.addr.clone(), disk_id: info.disk_id.clone() })
+        });
         Self { voters: membership.get_joint_config().clone(), peers: peers.collect() }
     }
 }
 
-impl From<MembershipCode> for Membership {
-    fn from(code: MembershipCode) -> Self {
+impl From<EncodedMembership> for Membership {
+    fn from(code: EncodedMembership) -> Self {
         let peers = code.peers.into_iter();
         let peers = peers.map(|(id, info)| (id, PeerInfo { addr: info.addr, disk_id: info.disk_id }));
         let peers: BTreeMap<_, _> = peers.collect();
@@ -133,35 +133,35 @@ impl From<MembershipCode> for Membership {
     }
 }
 
-impl From<&StoredMembership> for StoredMembershipCode {
+impl From<&StoredMembership> for EncodedStoredMembership {
     fn from(stored: &StoredMembership) -> Self {
         Self { at: stored.log_id().map(Into::into), membership: stored.membership().into() }
     }
 }
 
-impl From<StoredMembershipCode> for StoredMembership {
-    fn from(code: StoredMembershipCode) -> Self {
+impl From<EncodedStoredMembership> for StoredMembership {
+    fn from(code: EncodedStoredMembership) -> Self {
         StoredMembership::new(code.at.map(Into::into), code.membership.into())
     }
 }
 
-impl From<&Entry> for EntryCode {
+impl From<&Entry> for EncodedEntry {
     fn from(entry: &Entry) -> Self {
         let payload = match &entry.payload {
-            EntryPayload::Blank => PayloadCode::Blank,
-            EntryPayload::Normal(payload) => PayloadCode::Normal(payload.clone()),
-            EntryPayload::Membership(membership) => PayloadCode::Membership(membership.into()),
+            EntryPayload::Blank => EncodedPayload::Blank,
+            EntryPayload::Normal(payload) => EncodedPayload::Normal(payload.clone()),
+            EntryPayload::Membership(membership) => EncodedPayload::Membership(membership.into()),
         };
         Self { id: entry.log_id.into(), payload }
     }
 }
 
-impl From<EntryCode> for Entry {
-    fn from(code: EntryCode) -> Self {
+impl From<EncodedEntry> for Entry {
+    fn from(code: EncodedEntry) -> Self {
         let payload = match code.payload {
-            PayloadCode::Blank => EntryPayload::Blank,
-            PayloadCode::Normal(payload) => EntryPayload::Normal(payload),
-            PayloadCode::Membership(membership) => EntryPayload::Membership(membership.into()),
+            EncodedPayload::Blank => EntryPayload::Blank,
+            EncodedPayload::Normal(payload) => EntryPayload::Normal(payload),
+            EncodedPayload::Membership(membership) => EntryPayload::Membership(membership.into()),
         };
         Entry { log_id: code.id.into(), payload }
     }

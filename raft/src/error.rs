@@ -28,8 +28,8 @@ pub enum OpenError {
         .path.display()
     )]
     Contradicted { path: PathBuf, what: String },
-    #[error("the settings are not usable: {0}")]
-    Settings(String),
+    #[error("the options are not usable: {0}")]
+    Options(String),
     #[error("raft cannot start: {0}")]
     Start(String),
 }

@@ -16,9 +16,9 @@ mod machine;
 mod membership;
 pub mod mutations;
 mod offline;
+mod options;
 mod raft;
 mod reachability;
-mod settings;
 #[cfg(any(test, feature = "simulated-disk"))]
 pub mod simulated_disk;
 mod snapshot;
@@ -43,8 +43,8 @@ pub use error::{
 pub use log::disk::{Disk, DiskFile, OpenMode, RealDisk};
 pub use machine::{Capture, StateMachine};
 pub use offline::{OfflineLog, read_log, write_folder};
+pub use options::{Profile, RaftOptions, SyncDelay, Timing};
 pub use raft::Raft;
-pub use settings::{Profile, Settings, SyncDelay, Timing};
 pub use status::{Role, Status, StatusWatch};
 pub use transport::{CallClass, CallFuture, Transport};
 pub use types::{PeerId, PeerInfo, Position};

@@ -34,7 +34,7 @@ use self::writer::{Effect, Pending, Writer};
 use crate::contradiction::Mark;
 use crate::error::{OpenError, StorageFailure};
 use crate::mutations::{Mutation, planted};
-use crate::settings::Settings;
+use crate::options::RaftOptions;
 use crate::types::{Entry, LogId, Vote};
 
 /// Called once the records of one call are stable, or with the failure.
@@ -85,13 +85,13 @@ pub(crate) enum Source {
 
 impl Log {
     /// Reads the log in `dir` (made when missing) and starts its writer. Must be called inside a tokio runtime.
-    pub(crate) fn open(dir: &Path, settings: &Settings) -> Result<Self, OpenError> {
-        let disk = settings.disk.clone();
+    pub(crate) fn open(dir: &Path, options: &RaftOptions) -> Result<Self, OpenError> {
+        let disk = options.disk.clone();
         disk.create_dir_all(dir).map_err(|e| OpenError::io("make the folder", dir, e))?;
         let guard = take_lock(disk.as_ref(), dir)?;
         let mark = Mark::look(disk.clone(), dir)?;
-        let mut spares = Spares::new(disk.clone(), dir.to_path_buf(), settings.segment_bytes);
-        let found = recovery::recover(disk.as_ref(), dir, &mut spares, settings.entry_cache_bytes)?;
+        let mut spares = Spares::new(disk.clone(), dir.to_path_buf(), options.segment_bytes);
+        let found = recovery::recover(disk.as_ref(), dir, &mut spares, options.entry_cache_bytes)?;
         let bookmarks = found.bookmarks;
         let shared =
             LogIndex { bookmarks, slots: found.slots, cache: found.newest, segments: found.segments };
@@ -101,14 +101,14 @@ impl Log {
         let writer = Writer::new(
             disk.clone(),
             dir,
-            settings.segment_bytes,
+            options.segment_bytes,
             shared.clone(),
             spares.clone(),
             bookmarks,
             found.next_seq,
         );
-        let queue = Driver::start(writer, spares, disk, settings, guard)?;
-        Ok(Self { shared, queue, inline_io: settings.inline_io, mark })
+        let queue = Driver::start(writer, spares, disk, options, guard)?;
+        Ok(Self { shared, queue, inline_io: options.inline_io, mark })
     }
 
     pub(crate) fn bookmarks(&self) -> Bookmarks {

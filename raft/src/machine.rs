@@ -9,7 +9,7 @@ use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
 
 use crate::log::lock;
-use crate::settings::APPLY_ENTRIES;
+use crate::options::APPLY_ENTRIES;
 use crate::snapshot::{Body, Snapshots};
 use crate::types::{
     BoxedReply, Entry, EntryPayload, LogId, Position, Snapshot, SnapshotMeta, StoredMembership, Types,

@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use crate::error::MembershipError;
 use crate::machine::StateMachine;
 use crate::mutations::{Mutation, planted};
+use crate::options::{CATCH_UP_DEADLINE, CATCH_UP_LAG, MEMBERSHIP_DEADLINE};
 use crate::raft::{Raft, leader_of};
-use crate::settings::{CATCH_UP_DEADLINE, CATCH_UP_LAG, MEMBERSHIP_DEADLINE};
 use crate::status::{Role, Status};
 use crate::types::{PeerId, PeerInfo, Types};
 

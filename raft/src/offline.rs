@@ -17,7 +17,7 @@ use crate::log::segment::Spares;
 use crate::log::writer::{Effect, Pending, Writer};
 use crate::log::{LogIndex, load, take_lock};
 use crate::machine::{Capture, StateMachine};
-use crate::settings::{APPLY_BYTES, Settings};
+use crate::options::{APPLY_BYTES, RaftOptions};
 use crate::snapshot::Snapshots;
 use crate::types::{
     CommittedLeaderId, Entry, EntryPayload, LeaderId, LogId, Membership, PeerId, PeerInfo, Position,
@@ -42,10 +42,10 @@ pub struct OfflineLog {
 /// start would not.
 pub fn read_log<M: StateMachine>(dir: &Path, machine: &mut M) -> Result<OfflineLog, OpenError> {
     let (disk, log_dir, snapshot_dir) = (Arc::new(RealDisk), dir.join("log"), dir.join("snapshots"));
-    let settings = Settings::new("");
+    let options = RaftOptions::new("");
     let _guard = take_lock(disk.as_ref(), &log_dir)?;
-    let mut spares = Spares::new(disk.clone(), log_dir.clone(), settings.segment_bytes);
-    let found = recover(disk.as_ref(), &log_dir, &mut spares, settings.entry_cache_bytes)?;
+    let mut spares = Spares::new(disk.clone(), log_dir.clone(), options.segment_bytes);
+    let found = recover(disk.as_ref(), &log_dir, &mut spares, options.entry_cache_bytes)?;
     let marks = found.bookmarks;
     let index =
         LogIndex { bookmarks: marks, slots: found.slots, cache: found.newest, segments: found.segments };
@@ -129,9 +129,9 @@ pub fn write_folder(
 
 /// A log without entries, all before which are in the snapshot.
 fn write_marks(dir: &Path, id: PeerId, last: LogId) -> Result<(), StorageFailure> {
-    let (disk, settings) = (Arc::new(RealDisk), Settings::new(""));
+    let (disk, options) = (Arc::new(RealDisk), RaftOptions::new(""));
     std::fs::create_dir(dir).map_err(|source| StorageFailure::io("make the folder", dir, source))?;
-    let spares = Arc::new(Mutex::new(Spares::new(disk.clone(), dir.to_owned(), settings.segment_bytes)));
+    let spares = Arc::new(Mutex::new(Spares::new(disk.clone(), dir.to_owned(), options.segment_bytes)));
     let index = LogIndex {
         bookmarks: Bookmarks::default(),
         slots: Default::default(),
@@ -144,7 +144,7 @@ fn write_marks(dir: &Path, id: PeerId, last: LogId) -> Result<(), StorageFailure
     let mut writer = Writer::new(
         disk,
         dir.to_owned(),
-        settings.segment_bytes,
+        options.segment_bytes,
         shared,
         spares,
         marks,

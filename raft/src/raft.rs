@@ -25,8 +25,8 @@ use crate::log::Log;
 use crate::log::driver::Queue;
 use crate::log::segment::segment_number;
 use crate::machine::{Applier, SnapshotTrigger, StateMachine};
+use crate::options::{PROPOSALS_IN_FLIGHT_BYTES, PROPOSE_DEADLINE, RaftOptions};
 use crate::reachability::PeerReachability;
-use crate::settings::{PROPOSALS_IN_FLIGHT_BYTES, PROPOSE_DEADLINE, Settings};
 use crate::snapshot::Snapshots;
 use crate::status::{Known, LastMembers, Status, StatusWatch};
 use crate::store::Store;
@@ -52,7 +52,7 @@ impl<M: StateMachine> Clone for Raft<M> {
 pub(crate) struct Inner<M: StateMachine> {
     pub(crate) id: PeerId,
     pub(crate) core: Core<M>,
-    settings: Settings,
+    options: RaftOptions,
     log: Arc<Log>,
     queue: Arc<Queue>,
     failures: watch::Receiver<Option<StorageFailure>>,
@@ -77,7 +77,7 @@ impl<M: StateMachine> Inner<M> {
         Known {
             members: self.members.clone(),
             reachability: self.reachability.clone(),
-            lease: self.settings.profile.timing().election_max,
+            lease: self.options.profile.timing().election_max,
         }
     }
 }
@@ -90,24 +90,24 @@ impl<M: StateMachine> Raft<M> {
     pub async fn open(
         id: PeerId,
         dir: PathBuf,
-        settings: Settings,
+        options: RaftOptions,
         machine: M,
         transport: Arc<dyn Transport>,
     ) -> Result<Self, OpenError> {
-        settings.check().map_err(OpenError::Settings)?;
-        let config = settings.openraft().map_err(OpenError::Settings)?;
+        options.check().map_err(OpenError::Options)?;
+        let config = options.openraft().map_err(OpenError::Options)?;
         let (log_dir, snapshot_dir) = (dir.join("log"), dir.join("snapshots"));
-        refuse_missing_log(&settings, &log_dir, &snapshot_dir)?;
-        let log = Arc::new(Log::open(&log_dir, &settings)?);
+        refuse_missing_log(&options, &log_dir, &snapshot_dir)?;
+        let log = Arc::new(Log::open(&log_dir, &options)?);
         let queue = log.queue();
         let failures = log.failures();
         let snapshots =
-            Snapshots::open(settings.disk.clone(), snapshot_dir, settings.inline_io, queue.clone())?;
-        let growth = SnapshotTrigger::new(settings.snapshot_every_bytes);
+            Snapshots::open(options.disk.clone(), snapshot_dir, options.inline_io, queue.clone())?;
+        let growth = SnapshotTrigger::new(options.snapshot_every_bytes);
         let snapshots = Arc::new(snapshots);
         let applier = Applier::new(machine, snapshots.clone(), growth.clone());
-        let wiring = NetworkContext::new(id, &settings, transport, log.clone());
-        let seed = AtomicU64::new(settings.rng_seed.unwrap_or_else(system_seed));
+        let wiring = NetworkContext::new(id, &options, transport, log.clone());
+        let seed = AtomicU64::new(options.rng_seed.unwrap_or_else(system_seed));
 
         let reachability = wiring.reachability.clone();
         let network = Network(wiring.clone());
@@ -120,7 +120,7 @@ impl<M: StateMachine> Raft<M> {
         Ok(Self(Arc::new(Inner {
             id,
             core,
-            settings,
+            options,
             log,
             queue,
             failures,
@@ -165,15 +165,15 @@ impl<M: StateMachine> Raft<M> {
     }
 
     fn check(&self, envelope: &Envelope) -> Result<(), HandleError> {
-        let settings = &self.0.settings;
-        if envelope.cluster != settings.cluster_name {
-            let (theirs, ours) = (envelope.cluster.clone(), settings.cluster_name.clone());
+        let options = &self.0.options;
+        if envelope.cluster != options.cluster_name {
+            let (theirs, ours) = (envelope.cluster.clone(), options.cluster_name.clone());
             return Err(HandleError::OtherCluster { theirs, ours });
         }
         if envelope.to != self.0.id {
             return Err(HandleError::OtherPeer { meant: envelope.to, ours: self.0.id });
         }
-        match &settings.disk_id {
+        match &options.disk_id {
             Some(ours) if *ours != envelope.to_disk => {
                 Err(HandleError::OtherDisk { meant: envelope.to_disk.clone(), ours: ours.clone() })
             }
@@ -219,7 +219,7 @@ impl<M: StateMachine> Raft<M> {
     ///
     /// Waits at most 10 s for room and 10 s for the reply. When the future is dropped the outcome is unknown.
     pub async fn propose(&self, data: Bytes) -> Result<M::Reply, ProposeError> {
-        let limit = self.0.settings.max_entry_bytes;
+        let limit = self.0.options.max_entry_bytes;
         if data.len() > limit {
             return Err(ProposeError::TooLarge { bytes: data.len(), limit });
         }
@@ -324,7 +324,7 @@ impl<M: StateMachine> Raft<M> {
     }
 
     pub(crate) fn heartbeat(&self) -> Duration {
-        self.0.settings.profile.timing().heartbeat
+        self.0.options.profile.timing().heartbeat
     }
 
     /// Every call into openraft: it draws its random numbers from this peer's own sequence.
@@ -349,11 +349,11 @@ fn next_seed(state: &AtomicU64) -> u64 {
 
 /// A folder with snapshots and no log has lost its votes: it could vote twice in a term.
 fn refuse_missing_log(
-    settings: &Settings,
+    options: &RaftOptions,
     log: &std::path::Path,
     snapshots: &std::path::Path,
 ) -> Result<(), OpenError> {
-    let disk = settings.disk.as_ref();
+    let disk = options.disk.as_ref();
     disk.create_dir_all(log).map_err(|e| OpenError::io("make the folder", log, e))?;
     let names = disk.list(log).map_err(|e| OpenError::io("list", log, e))?;
     let empty = !names.iter().any(|name| segment_number(name).is_some());

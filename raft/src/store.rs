@@ -11,7 +11,7 @@ use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 
 use crate::log::Log;
-use crate::settings::{APPEND_BYTES, APPLY_BYTES};
+use crate::options::{APPEND_BYTES, APPLY_BYTES};
 use crate::types::{Entry, LogId, Types, Vote};
 
 /// A handle on the log; cheap to copy.

@@ -8,7 +8,7 @@ use openraft::{StorageError, alias};
 
 use crate::log::Log;
 use crate::machine::{Applier, Capture, SnapshotTrigger, StateMachine};
-use crate::settings::Settings;
+use crate::options::RaftOptions;
 use crate::snapshot::Snapshots;
 use crate::store::Store;
 use crate::types::{Position, Types, seeded};
@@ -47,11 +47,12 @@ struct RealStore;
 impl StoreBuilder<Types, Store, Applier<Kept>, tempfile::TempDir> for RealStore {
     async fn build(&self) -> Result<(tempfile::TempDir, Store, Applier<Kept>), StorageError<Types>> {
         let dir = tempfile::tempdir().unwrap();
-        let settings = Settings { segment_bytes: 4096, entry_cache_bytes: 512, ..Settings::new("suite") };
-        let log = Log::open(&dir.path().join("log"), &settings).unwrap();
+        let options =
+            RaftOptions { segment_bytes: 4096, entry_cache_bytes: 512, ..RaftOptions::new("suite") };
+        let log = Log::open(&dir.path().join("log"), &options).unwrap();
         let snapshot_dir = dir.path().join("snapshots");
-        Snapshots::any(settings.disk.as_ref(), &snapshot_dir).unwrap();
-        let snapshots = Snapshots::open(settings.disk.clone(), snapshot_dir, false, log.queue()).unwrap();
+        Snapshots::any(options.disk.as_ref(), &snapshot_dir).unwrap();
+        let snapshots = Snapshots::open(options.disk.clone(), snapshot_dir, false, log.queue()).unwrap();
         let applier = Applier::new(Kept::default(), Arc::new(snapshots), SnapshotTrigger::new(u64::MAX));
         Ok((dir, Store(Arc::new(log)), applier))
     }

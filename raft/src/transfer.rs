@@ -8,22 +8,22 @@ use tokio::sync::Mutex;
 
 use crate::error::HandleError;
 use crate::machine::StateMachine;
-use crate::settings::MAX_SNAPSHOT_BYTES;
+use crate::options::MAX_SNAPSHOT_BYTES;
 use crate::snapshot::{Body, Incoming, Snapshots};
 use crate::types::{Core, Snapshot, Vote};
-use crate::wire::{ChunkAnswer, ChunkCode};
+use crate::wire::{ChunkAnswer, EncodedChunk};
 
 /// What one transfer is known by: pieces of another one begin anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Identity {
-    leader: crate::codec::VoteCode,
-    last: Option<crate::codec::LogIdCode>,
+    leader: crate::codec::EncodedVote,
+    last: Option<crate::codec::EncodedLogId>,
     total: u64,
     crc: u32,
 }
 
 impl Identity {
-    fn from_chunk(chunk: &ChunkCode) -> Self {
+    fn from_chunk(chunk: &EncodedChunk) -> Self {
         Self { leader: chunk.vote, last: chunk.last, total: chunk.total, crc: chunk.total_crc }
     }
 }
@@ -49,7 +49,7 @@ impl Receiver {
     pub(crate) async fn receive<M: StateMachine>(
         &self,
         core: &Core<M>,
-        chunk: ChunkCode,
+        chunk: EncodedChunk,
     ) -> Result<ChunkAnswer, HandleError> {
         let mut state = self.state.lock().await;
         let known: Vote = core.metrics().borrow_watched().vote;
@@ -89,7 +89,7 @@ impl State {
         &mut self,
         snapshots: &Snapshots,
         identity: &Identity,
-        chunk: &ChunkCode,
+        chunk: &EncodedChunk,
     ) -> io::Result<Added> {
         if self.partial.as_ref().is_none_or(|(known, _)| known != identity) {
             self.partial = None;
@@ -113,7 +113,7 @@ impl State {
 
 async fn install<M: StateMachine>(
     core: &Core<M>,
-    chunk: &ChunkCode,
+    chunk: &EncodedChunk,
     body: Body,
 ) -> Result<Vote, HandleError> {
     let snapshot = Snapshot { meta: chunk.meta(), snapshot: body };
@@ -130,12 +130,12 @@ mod tests {
 
     const WHOLE: &[u8] = b"a body that comes in two pieces";
 
-    fn vote(term: u64) -> crate::codec::VoteCode {
+    fn vote(term: u64) -> crate::codec::EncodedVote {
         Vote { leader_id: LeaderId { term, voted_for: 1 }, committed: true }.into()
     }
 
-    fn chunk(offset: usize, bytes: &'static [u8]) -> ChunkCode {
-        ChunkCode {
+    fn chunk(offset: usize, bytes: &'static [u8]) -> EncodedChunk {
+        EncodedChunk {
             vote: vote(3),
             last: Some(LogId { leader_id: CommittedLeaderId::new(3), index: 9 }.into()),
             membership: (&StoredMembership::default()).into(),
@@ -162,7 +162,7 @@ mod tests {
         }
 
         /// `Ok` with the whole body, or what the leader is told.
-        async fn take(&mut self, chunk: ChunkCode) -> Result<Body, ChunkAnswer> {
+        async fn take(&mut self, chunk: EncodedChunk) -> Result<Body, ChunkAnswer> {
             let identity = Identity::from_chunk(&chunk);
             match self.state.add(&self.snapshots, &identity, &chunk).await.unwrap() {
                 Added::Partly(next) => Err(ChunkAnswer::Next(next)),
@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(side.take(chunk(0, first)).await.err(), next(10));
         assert_eq!(side.take(chunk(0, first)).await.err(), next(10), "it is there already");
         let damaged =
-            ChunkCode { bytes: Payload(b"another text of 21 by".as_slice().into()), ..chunk(10, second) };
+            EncodedChunk { bytes: Payload(b"another text of 21 by".as_slice().into()), ..chunk(10, second) };
         assert_eq!(side.take(damaged).await.err(), next(10));
         let body = side.take(chunk(10, second)).await.unwrap();
         let mut read = Vec::new();
@@ -200,13 +200,13 @@ mod tests {
     async fn a_whole_that_is_not_what_its_leader_named_is_thrown_away() {
         let mut side = Side::new();
         let other = b"a body that comes as something!".as_slice();
-        let wrong = ChunkCode { total_crc: crc32c::crc32c(WHOLE), ..chunk(0, other) };
+        let wrong = EncodedChunk { total_crc: crc32c::crc32c(WHOLE), ..chunk(0, other) };
         assert_eq!(side.take(wrong).await.err(), Some(ChunkAnswer::Damaged));
         assert_eq!(side.files(), 0);
         // Another leader's begins anew.
         let (first, second) = WHOLE.split_at(10);
         assert_eq!(side.take(chunk(0, first)).await.err(), Some(ChunkAnswer::Next(10)));
-        let of_another = ChunkCode { vote: vote(4), ..chunk(10, second) };
+        let of_another = EncodedChunk { vote: vote(4), ..chunk(10, second) };
         assert_eq!(side.take(of_another).await.err(), Some(ChunkAnswer::Next(0)));
         assert_eq!(side.files(), 1, "the file of the first leader is gone");
     }

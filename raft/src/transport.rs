@@ -18,13 +18,13 @@ use openraft::raft::{
 
 use crate::error::TransportError;
 use crate::log::Log;
-use crate::reachability::PeerReachability;
-use crate::settings::{
-    SNAPSHOT_CHUNK_BYTES, SNAPSHOT_CHUNK_DEADLINE, SNAPSHOT_INSTALL_DEADLINE, SNAPSHOT_RETRIES, Settings,
+use crate::options::{
+    RaftOptions, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_CHUNK_DEADLINE, SNAPSHOT_INSTALL_DEADLINE, SNAPSHOT_RETRIES,
 };
+use crate::reachability::PeerReachability;
 use crate::snapshot::Body;
 use crate::types::{Payload, PeerId, PeerInfo, Snapshot, Types, Vote};
-use crate::wire::{self, Answer, AppendCode, ChunkAnswer, ChunkCode, Envelope, Request};
+use crate::wire::{self, Answer, ChunkAnswer, EncodedAppend, EncodedChunk, Envelope, Request};
 
 /// Which stream a request belongs on, so that a snapshot never delays a heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,16 +68,16 @@ pub(crate) struct NetworkContext {
 impl NetworkContext {
     pub(crate) fn new(
         id: PeerId,
-        settings: &Settings,
+        options: &RaftOptions,
         transport: Arc<dyn Transport>,
         log: Arc<Log>,
     ) -> Arc<Self> {
         Arc::new(Self {
             id,
             log,
-            cluster: settings.cluster_name.clone(),
+            cluster: options.cluster_name.clone(),
             transport,
-            append_deadline: settings.append_deadline(),
+            append_deadline: options.append_deadline(),
             reachability: Arc::default(),
             members: OnceLock::new(),
         })
@@ -197,7 +197,7 @@ impl RaftNetworkV2<Types> for Connection {
             _ => option.hard_ttl().max(self.wiring.append_deadline),
         };
         let previous = rpc.prev_log_id;
-        let mut append = AppendCode::from(rpc);
+        let mut append = EncodedAppend::from(rpc);
         append.previous_content = previous.and_then(|id| self.wiring.log.content_of(id));
         match self.ask(self.append_class, Request::Append(append), deadline).await {
             Ok(Answer::Append(answer)) => Ok(answer.into()),
@@ -260,7 +260,7 @@ impl Connection {
             // openraft tries again: it asks for the newest snapshot, and a peer that cannot read all of that one stops.
             let bytes = bytes.map_err(|e| RPCError::Unreachable(Unreachable::from_string(e)))?;
             let end = offset + bytes.len() as u64;
-            let chunk = ChunkCode {
+            let chunk = EncodedChunk {
                 vote: vote.into(),
                 last: snapshot.meta.last_log_id.map(Into::into),
                 membership: (&snapshot.meta.last_membership).into(),

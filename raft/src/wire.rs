@@ -7,7 +7,7 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 
-use crate::codec::{self, EntryCode, LogIdCode, StoredMembershipCode, VoteCode};
+use crate::codec::{self, EncodedEntry, EncodedLogId, EncodedStoredMembership, EncodedVote};
 use crate::error::HandleError;
 use crate::types::{LogId, Payload, PeerId, SnapshotMeta, Types};
 
@@ -33,27 +33,27 @@ pub(crate) struct Envelope {
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub(crate) enum Request {
     #[n(0)]
-    Append(#[n(0)] AppendCode),
+    Append(#[n(0)] EncodedAppend),
     #[n(1)]
-    Vote(#[n(0)] VoteRequestCode),
+    Vote(#[n(0)] EncodedVoteRequest),
     #[n(2)]
-    PreVote(#[n(0)] VoteRequestCode),
+    PreVote(#[n(0)] EncodedVoteRequest),
     #[n(3)]
-    Transfer(#[n(0)] TransferCode),
+    Transfer(#[n(0)] EncodedTransfer),
     #[n(4)]
-    Chunk(#[n(0)] ChunkCode),
+    Chunk(#[n(0)] EncodedChunk),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub(crate) struct AppendCode {
+pub(crate) struct EncodedAppend {
     #[n(0)]
-    vote: VoteCode,
+    vote: EncodedVote,
     #[n(1)]
-    previous: Option<LogIdCode>,
+    previous: Option<EncodedLogId>,
     #[n(2)]
-    entries: Vec<EntryCode>,
+    entries: Vec<EncodedEntry>,
     #[n(3)]
-    committed: Option<LogIdCode>,
+    committed: Option<EncodedLogId>,
     /// What tells the content of the entry `previous` from that of another one of its number and term, where the leader says
     /// it.
     #[n(4)]
@@ -62,34 +62,34 @@ pub(crate) struct AppendCode {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub(crate) struct VoteRequestCode {
+pub(crate) struct EncodedVoteRequest {
     #[n(0)]
-    vote: VoteCode,
+    vote: EncodedVote,
     #[n(1)]
-    last: Option<LogIdCode>,
+    last: Option<EncodedLogId>,
     #[n(2)]
     transfer: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub(crate) struct TransferCode {
+pub(crate) struct EncodedTransfer {
     #[n(0)]
-    from_leader: VoteCode,
+    from_leader: EncodedVote,
     #[n(1)]
     to: PeerId,
     #[n(2)]
-    last: Option<LogIdCode>,
+    last: Option<EncodedLogId>,
 }
 
 /// A piece of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub(crate) struct ChunkCode {
+pub(crate) struct EncodedChunk {
     #[n(0)]
-    pub vote: VoteCode,
+    pub vote: EncodedVote,
     #[n(1)]
-    pub last: Option<LogIdCode>,
+    pub last: Option<EncodedLogId>,
     #[n(2)]
-    pub membership: StoredMembershipCode,
+    pub membership: EncodedStoredMembership,
     /// Length and CRC32C of the whole snapshot.
     #[n(3)]
     pub total: u64,
@@ -132,21 +132,21 @@ pub(crate) enum AppendAnswer {
     #[n(0)]
     Success,
     #[n(1)]
-    Partial(#[n(0)] Option<LogIdCode>),
+    Partial(#[n(0)] Option<EncodedLogId>),
     #[n(2)]
     Conflict,
     #[n(3)]
-    HigherVote(#[n(0)] VoteCode),
+    HigherVote(#[n(0)] EncodedVote),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct VoteAnswer {
     #[n(0)]
-    vote: VoteCode,
+    vote: EncodedVote,
     #[n(1)]
     granted: bool,
     #[n(2)]
-    last: Option<LogIdCode>,
+    last: Option<EncodedLogId>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -156,16 +156,16 @@ pub(crate) enum TransferAnswer {
     #[n(1)]
     VoteChanged {
         #[n(0)]
-        expected: VoteCode,
+        expected: EncodedVote,
         #[n(1)]
-        actual: VoteCode,
+        actual: EncodedVote,
     },
     #[n(2)]
     NotFlushed {
         #[n(0)]
-        expected: Option<LogIdCode>,
+        expected: Option<EncodedLogId>,
         #[n(1)]
-        actual: Option<LogIdCode>,
+        actual: Option<EncodedLogId>,
     },
 }
 
@@ -176,21 +176,21 @@ pub(crate) enum ChunkAnswer {
     Next(#[n(0)] u64),
     /// The snapshot is installed (or refused for a higher vote, which this is).
     #[n(1)]
-    Done(#[n(0)] VoteCode),
+    Done(#[n(0)] EncodedVote),
     /// The bytes received do not add up to the snapshot: begin again.
     #[n(2)]
     Damaged,
 }
 
-fn id(code: Option<LogIdCode>) -> Option<LogId> {
+fn id(code: Option<EncodedLogId>) -> Option<LogId> {
     code.map(Into::into)
 }
 
-fn code(id: Option<LogId>) -> Option<LogIdCode> {
+fn code(id: Option<LogId>) -> Option<EncodedLogId> {
     id.map(Into::into)
 }
 
-impl From<AppendEntriesRequest<Types>> for AppendCode {
+impl From<AppendEntriesRequest<Types>> for EncodedAppend {
     fn from(rpc: AppendEntriesRequest<Types>) -> Self {
         Self {
             vote: rpc.vote.into(),
@@ -202,8 +202,8 @@ impl From<AppendEntriesRequest<Types>> for AppendCode {
     }
 }
 
-impl From<AppendCode> for AppendEntriesRequest<Types> {
-    fn from(wire: AppendCode) -> Self {
+impl From<EncodedAppend> for AppendEntriesRequest<Types> {
+    fn from(wire: EncodedAppend) -> Self {
         Self {
             vote: wire.vote.into(),
             prev_log_id: id(wire.previous),
@@ -235,14 +235,14 @@ impl From<AppendAnswer> for AppendEntriesResponse<Types> {
     }
 }
 
-impl From<VoteRequest<Types>> for VoteRequestCode {
+impl From<VoteRequest<Types>> for EncodedVoteRequest {
     fn from(rpc: VoteRequest<Types>) -> Self {
         Self { vote: rpc.vote.into(), last: code(rpc.last_log_id), transfer: rpc.leadership_transfer }
     }
 }
 
-impl From<VoteRequestCode> for VoteRequest<Types> {
-    fn from(wire: VoteRequestCode) -> Self {
+impl From<EncodedVoteRequest> for VoteRequest<Types> {
+    fn from(wire: EncodedVoteRequest) -> Self {
         Self { vote: wire.vote.into(), last_log_id: id(wire.last), leadership_transfer: wire.transfer }
     }
 }
@@ -259,7 +259,7 @@ impl From<VoteAnswer> for VoteResponse<Types> {
     }
 }
 
-impl From<TransferLeaderRequest<Types>> for TransferCode {
+impl From<TransferLeaderRequest<Types>> for EncodedTransfer {
     fn from(rpc: TransferLeaderRequest<Types>) -> Self {
         Self {
             from_leader: (*rpc.from_leader()).into(),
@@ -269,8 +269,8 @@ impl From<TransferLeaderRequest<Types>> for TransferCode {
     }
 }
 
-impl From<TransferCode> for TransferLeaderRequest<Types> {
-    fn from(wire: TransferCode) -> Self {
+impl From<EncodedTransfer> for TransferLeaderRequest<Types> {
+    fn from(wire: EncodedTransfer) -> Self {
         Self::new(wire.from_leader.into(), wire.to, id(wire.last))
     }
 }
@@ -303,7 +303,7 @@ impl From<TransferAnswer> for TransferLeaderResponse<Types> {
     }
 }
 
-impl ChunkCode {
+impl EncodedChunk {
     pub(crate) fn meta(&self) -> SnapshotMeta {
         SnapshotMeta { last_log_id: id(self.last), last_membership: self.membership.clone().into() }
     }

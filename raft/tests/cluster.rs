@@ -12,11 +12,11 @@ use stint_raft::*;
 use support::memory_disk::{Faults, TestRng, seeds};
 use support::{Cluster, info};
 
-fn plain(_: &mut Settings) {}
+fn plain(_: &mut RaftOptions) {}
 
-fn small_snapshots(settings: &mut Settings) {
-    settings.snapshot_every_entries = 50;
-    settings.keep_entries_after_snapshot = 10;
+fn small_snapshots(options: &mut RaftOptions) {
+    options.snapshot_every_entries = 50;
+    options.keep_entries_after_snapshot = 10;
 }
 
 #[tokio::test(start_paused = true)]
@@ -120,15 +120,15 @@ async fn a_restart_of_all_keeps_everything() {
 }
 
 /// Disks whose syncs take 0.1 to 5 ms, another time each.
-fn uneven_syncs(settings: &mut Settings) {
-    small_snapshots(settings);
-    let rng = Mutex::new(TestRng::new(settings.rng_seed.unwrap_or_default()));
-    settings.sync_delay =
+fn uneven_syncs(options: &mut RaftOptions) {
+    small_snapshots(options);
+    let rng = Mutex::new(TestRng::new(options.rng_seed.unwrap_or_default()));
+    options.sync_delay =
         SyncDelay::model(move || Duration::from_micros(100 + rng.lock().unwrap().below(4900)));
 }
 
 /// All machines lose power at once, several times, under load. The number of acknowledged entries, and a trace.
-async fn power_loss(seed: u64, change: fn(&mut Settings)) -> (usize, String) {
+async fn power_loss(seed: u64, change: fn(&mut RaftOptions)) -> (usize, String) {
     let mut cluster = Cluster::new(change);
     cluster.seed = seed;
     cluster.seed_three().await;
@@ -196,9 +196,9 @@ async fn acknowledged_entries_survive_power_loss_of_all() {
 
 #[tokio::test(start_paused = true)]
 async fn the_power_loss_test_notices_a_leader_that_takes_its_term_again() {
-    fn restoring(settings: &mut Settings) {
-        uneven_syncs(settings);
-        settings.mutation_leader_restore = true;
+    fn restoring(options: &mut RaftOptions) {
+        uneven_syncs(options);
+        options.mutation_leader_restore = true;
     }
     for seed in 0..40 {
         // A loss shows as a failed assertion, here or in openraft.
@@ -255,9 +255,9 @@ async fn a_peer_far_behind_gets_a_snapshot_in_pieces_although_answers_are_lost()
 
 #[tokio::test(start_paused = true)]
 async fn snapshots_are_taken_by_bytes_too_and_the_log_stays_small() {
-    let cluster = Cluster::of_three(|settings| {
-        settings.snapshot_every_bytes = 50_000;
-        settings.keep_entries_after_snapshot = 0;
+    let cluster = Cluster::of_three(|options| {
+        options.snapshot_every_bytes = 50_000;
+        options.keep_entries_after_snapshot = 0;
     })
     .await;
     for _ in 0..100 {
@@ -408,9 +408,9 @@ async fn a_peer_that_lost_its_data_is_refused_until_it_joins_anew() {
     let leader = cluster.raft(1);
     cluster.stop(3).await;
     cluster.peers.remove(&3);
-    cluster.change = |settings| {
-        if settings.disk_id.as_deref() == Some("disk-3") {
-            settings.disk_id = Some("disk-3-new".into());
+    cluster.change = |options| {
+        if options.disk_id.as_deref() == Some("disk-3") {
+            options.disk_id = Some("disk-3-new".into());
         }
     };
     cluster.start(3).await.unwrap();
@@ -440,7 +440,7 @@ async fn requests_that_are_not_for_this_peer_are_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn too_large_and_too_late_entries_are_never_proposed() {
-    let mut cluster = Cluster::of_three(|settings| settings.max_entry_bytes = 100).await;
+    let mut cluster = Cluster::of_three(|options| options.max_entry_bytes = 100).await;
     let raft = cluster.raft(1);
     let refused = raft.propose(Bytes::from(vec![0; 101])).await;
     assert_eq!(refused, Err(ProposeError::TooLarge { bytes: 101, limit: 100 }));
@@ -489,14 +489,14 @@ impl Transport for Nobody {
 async fn a_single_peer_on_a_real_disk_restarts() {
     let folder = tempfile::tempdir().unwrap();
     let open = |ledger: support::SharedLedger| {
-        let settings = Settings {
+        let options = RaftOptions {
             segment_bytes: 64 * 1024,
             entry_cache_bytes: 4096,
             snapshot_every_entries: 300,
             keep_entries_after_snapshot: 20,
-            ..Settings::new("real")
+            ..RaftOptions::new("real")
         };
-        Raft::open(1, PathBuf::from(folder.path()), settings, ledger, Arc::new(Nobody))
+        Raft::open(1, PathBuf::from(folder.path()), options, ledger, Arc::new(Nobody))
     };
     let ledger = support::SharedLedger::default();
     let raft = open(ledger.clone()).await.unwrap();
@@ -542,9 +542,9 @@ fn looking_at_a_busy_peer_never_stops_it() {
 
 async fn propose_under_observation() {
     let folder = tempfile::tempdir().unwrap();
-    let settings = Settings::new("watched");
+    let options = RaftOptions::new("watched");
     let ledger = support::SharedLedger::default();
-    let raft = Raft::open(1, folder.path().into(), settings, ledger, Arc::new(Nobody)).await.unwrap();
+    let raft = Raft::open(1, folder.path().into(), options, ledger, Arc::new(Nobody)).await.unwrap();
     raft.bootstrap(info(1)).await.unwrap();
     let mut watch = raft.watch();
     while raft.status().role != Role::Leader {

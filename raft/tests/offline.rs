@@ -21,13 +21,13 @@ impl Transport for Nobody {
 }
 
 async fn open(id: PeerId, dir: &Path, ledger: &SharedLedger) -> Result<Raft<SharedLedger>, OpenError> {
-    let settings = Settings {
+    let options = RaftOptions {
         disk_id: Some(info(id).disk_id),
         snapshot_every_entries: 40,
         keep_entries_after_snapshot: 5,
-        ..Settings::new("test")
+        ..RaftOptions::new("test")
     };
-    Raft::open(id, dir.to_owned(), settings, ledger.clone(), Arc::new(Nobody)).await
+    Raft::open(id, dir.to_owned(), options, ledger.clone(), Arc::new(Nobody)).await
 }
 
 async fn leads(raft: &Raft<SharedLedger>) {

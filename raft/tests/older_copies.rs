@@ -35,7 +35,7 @@ async fn stop_all(cluster: &mut Cluster) {
 }
 
 /// Three peers with 25 entries, whose copies are taken; then so many terms and 50 entries more, and two get the copies.
-async fn two_of_three_replaced(change: fn(&mut Settings), restarts: usize) -> Cluster {
+async fn two_of_three_replaced(change: fn(&mut RaftOptions), restarts: usize) -> Cluster {
     let mut cluster = Cluster::of_three(change).await;
     for n in 0..25 {
         cluster.propose(&format!("before {n}")).await;
@@ -97,11 +97,11 @@ async fn the_third_stops(mut cluster: Cluster, added: usize) {
     tokio::time::timeout(Duration::from_secs(10), cluster.raft(1).fatal()).await.expect("it goes on");
 }
 
-fn plain(_: &mut Settings) {}
+fn plain(_: &mut RaftOptions) {}
 
-fn small_snapshots(settings: &mut Settings) {
-    settings.snapshot_every_entries = 20;
-    settings.keep_entries_after_snapshot = 60;
+fn small_snapshots(options: &mut RaftOptions) {
+    options.snapshot_every_entries = 20;
+    options.keep_entries_after_snapshot = 60;
 }
 
 #[tokio::test(start_paused = true)]

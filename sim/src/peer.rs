@@ -13,7 +13,7 @@ use stint_node::clock::{Clock, Rng};
 use stint_node::node::{Link, Node};
 use stint_node::peers;
 use stint_protocol::{Incarnation, NodeId, Nonce, Version, version};
-use stint_raft::Settings;
+use stint_raft::RaftOptions;
 use stint_scheduler::RegisterNode;
 use stint_slurm_bridge::Bridge;
 use tokio::sync::mpsc;
@@ -212,7 +212,7 @@ impl Peer {
             authority: authority(),
             identity: identity(self.0.id),
             log: PathBuf::from("/raft"),
-            settings: self.raft_settings(&mut rng),
+            options: self.raft_options(&mut rng),
             endpoint: endpoint.clone(),
             clock: self.0.clock.clone(),
             rng: Arc::new(Rng::seeded(rng.next())),
@@ -240,19 +240,19 @@ impl Peer {
         Ok(())
     }
 
-    fn raft_settings(&self, rng: &mut SeededRng) -> Settings {
-        let mut settings = Settings::new("sim");
-        settings.disk_id = Some(membership::disk_text(self.0.id));
-        settings.profile = self.0.world.scenario.cluster.profile();
-        settings.snapshot_every_entries = SNAPSHOT_EVERY;
-        settings.keep_entries_after_snapshot = KEEP_ENTRIES;
-        settings.segment_bytes = SEGMENT_BYTES;
-        settings.inline_io = true;
-        settings.rng_seed = Some(rng.next());
-        settings.disk = Arc::new(self.0.disk.session());
-        settings.sync_delay = disk::sync_delay(&self.0.disk, SeededRng::new(rng.next(), 2));
-        settings.mutation_leader_restore = self.0.world.plant == Some(Plant::LeaderRestore);
-        settings
+    fn raft_options(&self, rng: &mut SeededRng) -> RaftOptions {
+        let mut options = RaftOptions::new("sim");
+        options.disk_id = Some(membership::disk_text(self.0.id));
+        options.profile = self.0.world.scenario.cluster.profile();
+        options.snapshot_every_entries = SNAPSHOT_EVERY;
+        options.keep_entries_after_snapshot = KEEP_ENTRIES;
+        options.segment_bytes = SEGMENT_BYTES;
+        options.inline_io = true;
+        options.rng_seed = Some(rng.next());
+        options.disk = Arc::new(self.0.disk.session());
+        options.sync_delay = disk::sync_delay(&self.0.disk, SeededRng::new(rng.next(), 2));
+        options.mutation_leader_restore = self.0.world.plant == Some(Plant::LeaderRestore);
+        options
     }
 
     /// Tells the oracle what this replica knows.

@@ -26,7 +26,7 @@ use crate::script;
 
 /// How one node uses the folder.
 #[derive(Clone, Debug)]
-pub struct JobDirSettings {
+pub struct JobDirOptions {
     /// As Slurm's nodes see it, too.
     pub folder: PathBuf,
     /// The identity of this node's data folder: other nodes and clusters may use the same folder.
@@ -41,7 +41,7 @@ pub struct JobDirSettings {
 pub struct SharedJobDir(Arc<Inner>);
 
 struct Inner {
-    settings: JobDirSettings,
+    settings: JobDirOptions,
     root: PathBuf,
     boot: String,
     /// The last revision written of each attempt's record and grant.
@@ -86,7 +86,7 @@ pub fn lease_of(name: &str) -> Option<LeaseId> {
 
 impl SharedJobDir {
     /// As [`SharedJobDir::open`], for a file system that may hang: an error after this time.
-    pub fn open_within(settings: JobDirSettings, time: Duration) -> Result<(Self, LeftJobs), String> {
+    pub fn open_within(settings: JobDirOptions, time: Duration) -> Result<(Self, LeftJobs), String> {
         let folder = settings.folder.clone();
         let (send, result) = mpsc::sync_channel(1);
         let open = move || {
@@ -108,7 +108,7 @@ impl SharedJobDir {
     }
 
     /// Makes this node's part of the folder and reads what lies there. Errors are in words for the operator.
-    pub fn open(settings: JobDirSettings) -> Result<(Self, LeftJobs), String> {
+    pub fn open(settings: JobDirOptions) -> Result<(Self, LeftJobs), String> {
         let root = settings.folder.join(&settings.owner);
         let failed = |what: &str, e: &io::Error| format!("{what} {}: {e}", root.display());
         fs::metadata(&settings.folder).map_err(|e| {

@@ -15,15 +15,15 @@ use stint_protocol::{AttemptEnd, BootMs, LeaseId, TaskId};
 use stint_slurm_bridge::command::{CommandSettings, CommandSlurm};
 use stint_slurm_bridge::controller::Timing;
 use stint_slurm_bridge::doors::{JobDir, JobRecord};
-use stint_slurm_bridge::job_dir::{JobDirSettings, SharedJobDir};
+use stint_slurm_bridge::job_dir::{JobDirOptions, SharedJobDir};
 use stint_slurm_bridge::{Bridge, Doors, limits};
 use tokio::time::timeout;
 
 const LEASE: LeaseId = LeaseId { task: TaskId(7 << 16), attempt: 1 };
 const SHORT: Duration = Duration::from_millis(300);
 
-fn settings(folder: &Path) -> JobDirSettings {
-    JobDirSettings {
+fn settings(folder: &Path) -> JobDirOptions {
+    JobDirOptions {
         folder: folder.into(),
         owner: "test-1".into(),
         user: None,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use stint_executor::{KeepEnded, Launch, LogStream};
 use stint_protocol::{BootMs, Class, ClassRules, LeaseId, Runtime, SharedSpec, TaskId, TaskSpec, Tenant};
 use stint_slurm_bridge::doors::{JobCommand, JobDir, JobId, JobReport, ProgramExit, StoppedBy, TimeGrant};
-use stint_slurm_bridge::job_dir::{JobDirSettings, SharedJobDir};
+use stint_slurm_bridge::job_dir::{JobDirOptions, SharedJobDir};
 use tokio::time::Instant;
 
 const LEASE: LeaseId = LeaseId { task: TaskId(7 << 16), attempt: 2 };
@@ -29,7 +29,7 @@ impl Rig {
         // Not in `/tmp`, which one of them fills.
         let folder = tempfile::tempdir_in("/var/tmp").unwrap();
         std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let settings = JobDirSettings {
+        let settings = JobDirOptions {
             folder: folder.path().into(),
             owner: "test-1".into(),
             user,

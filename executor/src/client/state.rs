@@ -18,7 +18,7 @@ use crate::host::{
 };
 use crate::refusal::Refusal;
 use crate::runtimes::{self, HasAttempt, Runtimes};
-use crate::settings::HostSettings;
+use crate::settings::HostOptions;
 use crate::shim_api::layout::Layout;
 use crate::shim_api::wire::{Hello, ToShim};
 use crate::stages::mask::Masks;
@@ -52,7 +52,7 @@ pub struct State {
 
 /// Everything the handles and tasks of one client share.
 pub struct ClientState {
-    pub settings: Arc<HostSettings>,
+    pub settings: Arc<HostOptions>,
     pub layout: Layout,
     pub runtimes: Runtimes,
     pub gpu_users: GpuUsers,
@@ -71,7 +71,7 @@ pub struct ClientState {
 
 impl ClientState {
     pub fn new(
-        settings: HostSettings,
+        settings: HostOptions,
         layout: Layout,
         events: mpsc::Sender<HostEvent>,
         finisher: mpsc::UnboundedSender<AttemptEnd>,

@@ -14,7 +14,7 @@ use super::request::{self, DEFAULTS, INSIDE};
 use super::{HostCapabilities, NodeRuntime};
 use crate::host::Launch;
 use crate::refusal::Refusal;
-use crate::settings::HostSettings;
+use crate::settings::HostOptions;
 use crate::shim_api::inside::HOST_FOLDERS;
 use crate::shim_api::layout::Layout;
 use crate::shim_api::request::{Mode, ResolvedMount, Root, StartRequest};
@@ -24,12 +24,12 @@ use crate::{confine, root, sys, working_dir};
 pub use watchdog_side::MODES;
 
 struct Crun {
-    settings: Arc<HostSettings>,
+    settings: Arc<HostOptions>,
     /// Its absolute path, when it is there.
     path: Option<PathBuf>,
 }
 
-pub fn open(settings: Arc<HostSettings>, _: &Layout) -> Arc<dyn NodeRuntime> {
+pub fn open(settings: Arc<HostOptions>, _: &Layout) -> Arc<dyn NodeRuntime> {
     let path = find_program(&settings.crun_path);
     Arc::new(Crun { settings, path })
 }

@@ -12,7 +12,7 @@ use super::{HostCapabilities, NodeRuntime};
 use crate::clock::boot_now;
 use crate::host::{Executing, HostEvent, Launch, Publisher, StopReason};
 use crate::refusal::Refusal;
-use crate::settings::HostSettings;
+use crate::settings::HostOptions;
 use crate::shim_api::layout::Layout;
 use crate::shim_api::request::StartRequest;
 use crate::stages::Staged;
@@ -20,7 +20,7 @@ use crate::watchdog::{Action, AttemptTimes, StopCause, Watchdog};
 
 struct Mock;
 
-pub fn open(_: Arc<HostSettings>, _: &Layout) -> Arc<dyn NodeRuntime> {
+pub fn open(_: Arc<HostOptions>, _: &Layout) -> Arc<dyn NodeRuntime> {
     Arc::new(Mock)
 }
 

@@ -13,7 +13,7 @@ use super::request::{self, DEFAULTS};
 use super::{HostCapabilities, NodeRuntime};
 use crate::host::Launch;
 use crate::refusal::Refusal;
-use crate::settings::{Bounds, HostSettings};
+use crate::settings::{Bounds, HostOptions};
 use crate::shim_api::layout::Layout;
 use crate::shim_api::request::{Mode, StartRequest};
 use crate::stages::{Owner, Staged};
@@ -21,9 +21,9 @@ use crate::{confine, root, sys};
 
 pub use watchdog_side::MODES;
 
-struct Process(Arc<HostSettings>);
+struct Process(Arc<HostOptions>);
 
-pub fn open(settings: Arc<HostSettings>, _: &Layout) -> Arc<dyn NodeRuntime> {
+pub fn open(settings: Arc<HostOptions>, _: &Layout) -> Arc<dyn NodeRuntime> {
     Arc::new(Process(settings))
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::host::Launch;
 use crate::root;
-use crate::settings::HostSettings;
+use crate::settings::HostOptions;
 use crate::shim_api::request::{Mode, StartRequest};
 use crate::stages::Staged;
 use crate::store::ImageFiles;
@@ -20,7 +20,7 @@ pub const INSIDE: [(&str, &str); 3] =
 /// The request for an attempt, without what only its runtime knows. `defaults` stand in its environment unless its image or
 /// its task says otherwise.
 pub fn common<'a>(
-    settings: &HostSettings,
+    settings: &HostOptions,
     launch: &Launch,
     staged: &Staged,
     image: Option<&ImageFiles>,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use stint_executor::{Host, HostClient, HostEvent, HostSettings, Launch, LogStream, boot_now};
+use stint_executor::{Host, HostClient, HostEvent, HostOptions, Launch, LogStream, boot_now};
 use stint_protocol::{AttemptEnd, Class, EndKind, LeaseId, Runtime, SharedSpec, TaskId, TaskSpec, Tenant};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -18,7 +18,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub struct Rig {
     pub folder: TempDir,
-    pub settings: HostSettings,
+    pub settings: HostOptions,
 }
 
 pub struct Client {
@@ -37,7 +37,7 @@ impl Rig {
     pub fn new_in(parent: &Path, sandbox: bool) -> Self {
         let folder = tempfile::Builder::new().prefix("stint-x").tempdir_in(parent).unwrap();
         let shim = vec![env!("CARGO_BIN_EXE_stint-shim").into(), "--idle-ms".into(), "2000".into()];
-        let mut settings = HostSettings::new(folder.path().to_owned(), shim);
+        let mut settings = HostOptions::new(folder.path().to_owned(), shim);
         settings.sandbox = sandbox;
         settings.runtimes = vec![Runtime::Process, Runtime::Crun, Runtime::Mock];
         let shared = folder.path().join("shared");

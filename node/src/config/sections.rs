@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use stint_executor::{
-    Bounds, ConfineSettings, CrunSettings, DockerSettings, MountSettings, ProcessSettings, WRITABLE_FOLDERS,
+    Bounds, ConfineOptions, CrunOptions, DockerOptions, MountRules, ProcessOptions, WRITABLE_FOLDERS,
 };
 use stint_protocol::limits::{FEWEST_PIDS, LEAST_TMPFS_BYTES, MOST_PIDS, MOUNT_ROOTS};
 use stint_protocol::{Class, ClassRules, Runtime, Version, version};
@@ -144,11 +144,11 @@ settings! {
         pub kill_margin_ms: u64 = 500 => Whole(100, 60_000);
         /// How long its disk may take for a few bytes. One that takes longer hangs: the node offers no runtimes until it answers.
         pub disk_timeout_ms: u64 = 20_000 => Time, key "disk_timeout";
-        pub docker: DockerSettings = DockerSettings::default() => Section;
-        pub crun: CrunSettings = CrunSettings::default() => Section;
-        pub process: ProcessSettings = ProcessSettings::default() => Section;
+        pub docker: DockerOptions = DockerOptions::default() => Section;
+        pub crun: CrunOptions = CrunOptions::default() => Section;
+        pub process: ProcessOptions = ProcessOptions::default() => Section;
         /// What tasks may mount.
-        pub mounts: MountSettings = MountSettings::default() => Section;
+        pub mounts: MountRules = MountRules::default() => Section;
         pub slurm: SlurmConfig = SlurmConfig::on(machine) => Section;
     }
     also {
@@ -159,7 +159,7 @@ settings! {
 }
 
 settings! {
-    impl DockerSettings {
+    impl DockerOptions {
         /// Socket of the Docker daemon.
         socket => ABSOLUTE;
         /// Patterns of images that may run; none may unless one fits.
@@ -186,7 +186,7 @@ settings! {
 }
 
 settings! {
-    impl CrunSettings {
+    impl CrunOptions {
         /// Folders under which a task's root file system may lie; none = no task brings one.
         roots => List(OPEN_FOLDER);
         confine => Inline;
@@ -194,7 +194,7 @@ settings! {
 }
 
 settings! {
-    impl ProcessSettings {
+    impl ProcessOptions {
         /// Folders of the host that programs may write in, as far as their user may.
         writable => AtMost(WRITABLE_FOLDERS, List(OPEN_FOLDER));
         confine => Inline;
@@ -202,7 +202,7 @@ settings! {
 }
 
 settings! {
-    impl ConfineSettings {
+    impl ConfineOptions {
         /// User and group of every program, in numbers; never root. Counts when the node is root.
         user => USER_AND_GROUP;
         /// Network of tasks that ask for none.
@@ -227,7 +227,7 @@ settings! {
 }
 
 settings! {
-    impl MountSettings {
+    impl MountRules {
         /// Folders of this host that tasks may mount for reading.
         readable => AtMost(MOUNT_ROOTS / 2, List(OPEN_FOLDER));
         /// Folders of this host that tasks may mount for reading and writing.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use stint_executor::{GpuLocks, Host, Store};
-use stint_executor::{GpuSource, HostClient, HostHealth, HostSettings, Sandbox, detect_gpus, lock_gpus};
+use stint_executor::{GpuSource, HostClient, HostHealth, HostOptions, Sandbox, detect_gpus, lock_gpus};
 use stint_protocol::{Class, GpuInfo, Incarnation, NodeOffer, Nonce, Resources, Runtime};
 use stint_scheduler::RegisterNode;
 use tokio::sync::mpsc;
@@ -99,10 +99,10 @@ fn agent(
     }
 }
 
-fn host_settings(config: &Config, gpus: GpuSource) -> Result<HostSettings, NodeError> {
+fn host_settings(config: &Config, gpus: GpuSource) -> Result<HostOptions, NodeError> {
     let own =
         std::env::current_exe().map_err(|e| NodeError::Executor(format!("finding this program: {e}")))?;
-    let mut settings = HostSettings::new(config.node.data_dir.clone(), vec![own.into(), "shim".into()]);
+    let mut settings = HostOptions::new(config.node.data_dir.clone(), vec![own.into(), "shim".into()]);
     settings.sandbox = config.executor.sandbox;
     // Slurm is not of this machine.
     let here = config.executor.runtimes.iter().copied().filter(|runtime| *runtime != Runtime::Slurm);

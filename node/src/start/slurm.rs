@@ -6,7 +6,7 @@ use std::time::Duration;
 use stint_executor::{Host, HostEvent, KeepEnded, boot_now};
 use stint_slurm_bridge::command::{CommandSettings, CommandSlurm};
 use stint_slurm_bridge::controller::Timing;
-use stint_slurm_bridge::job_dir::{JobDirSettings, SharedJobDir};
+use stint_slurm_bridge::job_dir::{JobDirOptions, SharedJobDir};
 use stint_slurm_bridge::{Bridge, Doors};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -31,7 +31,7 @@ pub fn open(
     let disk = dir.disk().map_err(|e| e.to_string())?;
     // Of this data folder alone: other nodes, and other clusters of the same name, may use the same Slurm.
     let owner: String = disk.to_string().chars().take(12).collect();
-    let job_dir = JobDirSettings { folder, owner: owner.clone(), user, keep_ended: KeepEnded::default() };
+    let job_dir = JobDirOptions { folder, owner: owner.clone(), user, keep_ended: KeepEnded::default() };
     let (job_dir, found) = SharedJobDir::open_within(job_dir, FOLDER_TIME)?;
     let lost = job_dir.clone();
     let commands = CommandSettings {

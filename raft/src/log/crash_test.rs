@@ -9,20 +9,20 @@ use bytes::Bytes;
 
 use super::segment::{segment_name, segment_number};
 use super::*;
-use crate::settings::SyncDelay;
+use crate::options::SyncDelay;
 use crate::test_disk::{Faults, MemoryDisk, TestRng, seeds};
 use crate::types::{CommittedLeaderId, EntryPayload, LeaderId, Payload};
 
 const DIR: &str = "/data/log";
 
-fn settings(disk: &MemoryDisk) -> Settings {
-    Settings {
+fn options(disk: &MemoryDisk) -> RaftOptions {
+    RaftOptions {
         segment_bytes: 2048,
         entry_cache_bytes: 600,
         inline_io: true,
         sync_delay: SyncDelay::fixed(Duration::from_millis(1)),
         disk: Arc::new(disk.session()),
-        ..Settings::new("crash")
+        ..RaftOptions::new("crash")
     }
 }
 
@@ -179,7 +179,7 @@ async fn lives(seed: u64, faults: Faults) -> Result<usize, String> {
     disk.faults(|now| *now = faults);
     let (mut model, mut confirmed) = (Model::default(), 0);
     for _ in 0..6 {
-        let log = Log::open(Path::new(DIR), &settings(&disk)).map_err(|error| error.to_string())?;
+        let log = Log::open(Path::new(DIR), &options(&disk)).map_err(|error| error.to_string())?;
         assert_eq!(Model::read(&log).await, model, "seed {seed}: a second reading differs");
         let mut life = Life::new(model);
         for _ in 0..rng.below(40) {
@@ -190,7 +190,7 @@ async fn lives(seed: u64, faults: Faults) -> Result<usize, String> {
         disk.power_lost(&mut rng, false);
         confirmed += *lock(&life.confirmed);
         drop(log);
-        let log = Log::open(Path::new(DIR), &settings(&disk)).map_err(|error| error.to_string())?;
+        let log = Log::open(Path::new(DIR), &options(&disk)).map_err(|error| error.to_string())?;
         let found = Model::read(&log).await;
         life.check(&found)?;
         if rng.one_in(2) {
@@ -231,7 +231,7 @@ async fn the_crash_test_notices_a_disk_that_lies() {
 }
 
 fn open(disk: &MemoryDisk) -> Result<Log, OpenError> {
-    Log::open(Path::new(DIR), &settings(disk))
+    Log::open(Path::new(DIR), &options(disk))
 }
 
 async fn append(log: &Log, ids: std::ops::Range<u64>, bytes: usize) -> Result<(), StorageFailure> {
@@ -355,9 +355,9 @@ async fn purged_segments_go_and_are_used_again() {
             .filter(|name| name.starts_with("spare-"))
             .count()
     };
-    assert_eq!(spares(&disk), crate::settings::SPARE_SEGMENTS);
+    assert_eq!(spares(&disk), crate::options::SPARE_SEGMENTS);
     append(&log, 41..55, 300).await.unwrap();
-    assert!(spares(&disk) < crate::settings::SPARE_SEGMENTS, "no spare was used");
+    assert!(spares(&disk) < crate::options::SPARE_SEGMENTS, "no spare was used");
     close(log).await;
     let found = Model::read(&open(&disk).unwrap()).await;
     assert_eq!(
@@ -394,7 +394,7 @@ async fn entries_that_wait_for_the_disk_can_be_read() {
 #[tokio::test(start_paused = true)]
 async fn one_sync_covers_what_arrived_during_the_last() {
     let disk = MemoryDisk::default();
-    let log = Log::open(Path::new(DIR), &Settings { segment_bytes: 1 << 20, ..settings(&disk) }).unwrap();
+    let log = Log::open(Path::new(DIR), &RaftOptions { segment_bytes: 1 << 20, ..options(&disk) }).unwrap();
     append(&log, 0..1, 10).await.unwrap();
     let before = disk.syncs();
     let confirmed = Arc::new(Mutex::new(Vec::new()));

@@ -12,7 +12,7 @@ use super::segment::{Spares, make_spare};
 use super::writer::{Pending, Writer};
 use super::{Done, lock};
 use crate::error::{OpenError, StorageFailure};
-use crate::settings::{QUEUED_LOG_BYTES, Settings, SyncDelay};
+use crate::options::{QUEUED_LOG_BYTES, RaftOptions, SyncDelay};
 
 /// Records that wait for the writer.
 pub(crate) struct Queue {
@@ -217,16 +217,16 @@ impl Driver {
         writer: Writer,
         spares: Arc<Mutex<Spares>>,
         disk: Arc<dyn Disk>,
-        settings: &Settings,
+        options: &RaftOptions,
         guard: Box<dyn Send + Sync>,
     ) -> Result<Arc<Queue>, OpenError> {
         let queue = Arc::new(Queue::new());
-        let driver = Self { writer, queue: queue.clone(), delay: settings.sync_delay.clone(), _guard: guard };
-        if settings.inline_io {
+        let driver = Self { writer, queue: queue.clone(), delay: options.sync_delay.clone(), _guard: guard };
+        if options.inline_io {
             tokio::spawn(driver.run_task());
             return Ok(queue);
         }
-        let maker = SpareMaker::start(disk, spares, settings.segment_bytes)?;
+        let maker = SpareMaker::start(disk, spares, options.segment_bytes)?;
         let run = move || driver.run_thread(maker);
         std::thread::Builder::new().name("raft-log".into()).spawn(run).map_err(no_thread)?;
         Ok(queue)

@@ -13,7 +13,7 @@ use crate::types::{
     CommittedLeaderId, Entry, EntryPayload, LeaderId, LogId, Membership, Payload, PeerInfo, SnapshotMeta,
     StoredMembership, Vote,
 };
-use crate::wire::{self, Answer, AppendAnswer, ChunkAnswer, ChunkCode, Envelope, Request};
+use crate::wire::{self, Answer, AppendAnswer, ChunkAnswer, EncodedChunk, Envelope, Request};
 
 fn id(index: u64) -> LogId {
     LogId { leader_id: CommittedLeaderId::new(3), index }
@@ -96,7 +96,7 @@ fn requests_and_answers_keep_their_form() {
     let append =
         AppendEntriesRequest { vote: vote(), prev_log_id: Some(id(6)), entries, leader_commit: Some(id(5)) };
     let ballot = VoteRequest::new(vote(), Some(id(7)));
-    let chunk = ChunkCode {
+    let chunk = EncodedChunk {
         vote: vote().into(),
         last: Some(id(7).into()),
         membership: (&StoredMembership::new(Some(id(0)), membership())).into(),

@@ -14,7 +14,7 @@
 //! record of this one. `synced_to` tells damage from a torn tail: a good record that names an offset beyond a bad one
 //! proves that the bad one had been stored.
 
-use crate::codec::{self, EntryCode, LogIdCode, VoteCode};
+use crate::codec::{self, EncodedEntry, EncodedLogId, EncodedVote};
 use crate::types::{Entry, LogId, Vote};
 use minicbor::{Decode, Encode};
 
@@ -26,15 +26,15 @@ const ALIGN: usize = 8;
 
 /// What the log remembers besides entries. Repeated at the start of each segment, so that older ones can go.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode)]
-pub(crate) struct StateCode {
+pub(crate) struct EncodedState {
     #[n(0)]
-    vote: Option<VoteCode>,
+    vote: Option<EncodedVote>,
     #[n(1)]
-    purged: Option<LogIdCode>,
+    purged: Option<EncodedLogId>,
     #[n(2)]
-    committed: Option<LogIdCode>,
+    committed: Option<EncodedLogId>,
     #[n(3)]
-    last: Option<LogIdCode>,
+    last: Option<EncodedLogId>,
 }
 
 /// The log's state beside its entries.
@@ -66,7 +66,7 @@ impl Bookmarks {
     }
 }
 
-impl From<&Bookmarks> for StateCode {
+impl From<&Bookmarks> for EncodedState {
     fn from(b: &Bookmarks) -> Self {
         Self {
             vote: b.vote.map(Into::into),
@@ -77,8 +77,8 @@ impl From<&Bookmarks> for StateCode {
     }
 }
 
-impl From<StateCode> for Bookmarks {
-    fn from(code: StateCode) -> Self {
+impl From<EncodedState> for Bookmarks {
+    fn from(code: EncodedState) -> Self {
         Self {
             vote: code.vote.map(Into::into),
             purged: code.purged.map(Into::into),
@@ -91,7 +91,7 @@ impl From<StateCode> for Bookmarks {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 struct OptionalId {
     #[n(0)]
-    id: Option<LogIdCode>,
+    id: Option<EncodedLogId>,
 }
 
 /// One step of the log's history.
@@ -146,11 +146,11 @@ impl Record {
     pub(crate) fn encode(&self) -> Encoded {
         let (kind, payload) = match self {
             Self::Sealed => (1, Vec::new()),
-            Self::State(state) => (2, codec::encode(&StateCode::from(state))),
-            Self::Entry(entry) => (3, codec::encode(&EntryCode::from(entry))),
-            Self::Vote(vote) => (4, codec::encode(&VoteCode::from(*vote))),
+            Self::State(state) => (2, codec::encode(&EncodedState::from(state))),
+            Self::Entry(entry) => (3, codec::encode(&EncodedEntry::from(entry))),
+            Self::Vote(vote) => (4, codec::encode(&EncodedVote::from(*vote))),
             Self::Committed(id) => (5, codec::encode(&OptionalId { id: id.map(Into::into) })),
-            Self::Purged(id) => (6, codec::encode(&LogIdCode::from(*id))),
+            Self::Purged(id) => (6, codec::encode(&EncodedLogId::from(*id))),
             Self::Truncated(id) => (7, codec::encode(&OptionalId { id: id.map(Into::into) })),
         };
         Encoded { kind, payload }
@@ -160,11 +160,11 @@ impl Record {
         let bad = |source: minicbor::decode::Error| source.to_string();
         Ok(match kind {
             1 => Self::Sealed,
-            2 => Self::State(minicbor::decode::<StateCode>(payload).map_err(bad)?.into()),
-            3 => Self::Entry(minicbor::decode::<EntryCode>(payload).map_err(bad)?.into()),
-            4 => Self::Vote(minicbor::decode::<VoteCode>(payload).map_err(bad)?.into()),
+            2 => Self::State(minicbor::decode::<EncodedState>(payload).map_err(bad)?.into()),
+            3 => Self::Entry(minicbor::decode::<EncodedEntry>(payload).map_err(bad)?.into()),
+            4 => Self::Vote(minicbor::decode::<EncodedVote>(payload).map_err(bad)?.into()),
             5 => Self::Committed(minicbor::decode::<OptionalId>(payload).map_err(bad)?.id.map(Into::into)),
-            6 => Self::Purged(minicbor::decode::<LogIdCode>(payload).map_err(bad)?.into()),
+            6 => Self::Purged(minicbor::decode::<EncodedLogId>(payload).map_err(bad)?.into()),
             7 => Self::Truncated(minicbor::decode::<OptionalId>(payload).map_err(bad)?.id.map(Into::into)),
             other => return Err(format!("record kind {other} is not known to this version")),
         })

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use super::disk::{Disk, DiskFile, OpenMode};
 use super::record::{Bookmarks, FRAME_BYTES, Record};
 use crate::error::StorageFailure;
-use crate::settings::SPARE_SEGMENTS;
+use crate::options::SPARE_SEGMENTS;
 
 pub(crate) const HEADER_BYTES: usize = 32;
 pub(crate) const FORMAT_VERSION: u32 = 1;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 
 use crate::log::disk::{Disk, DiskFile};
-use crate::settings::SNAPSHOT_PIECE_BYTES;
+use crate::options::SNAPSHOT_PIECE_BYTES;
 
 /// A body that is complete. Its file stays readable while this is kept, also after the file's name is gone.
 #[derive(Debug, Clone)]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use super::*;
 use crate::log::disk::{DiskFile, OpenMode};
-use crate::settings::{SNAPSHOT_CHUNK_BYTES, SNAPSHOT_PIECE_BYTES};
+use crate::options::{SNAPSHOT_CHUNK_BYTES, SNAPSHOT_PIECE_BYTES};
 use crate::test_disk::{MemoryDisk, TestRng, seeds};
 use crate::types::{CommittedLeaderId, LogId, Membership, PeerInfo, StoredMembership};
 

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use minicbor::{Decode, Encode, Encoder};
 
-use crate::codec::{self, LogIdCode, StoredMembershipCode};
+use crate::codec::{self, EncodedLogId, EncodedStoredMembership};
 use crate::error::OpenError;
 use crate::log::disk::DiskFile;
 use crate::types::SnapshotMeta;
@@ -27,9 +27,9 @@ const FIXED_BYTES: usize = 24;
 #[derive(Debug, Clone, PartialEq, Eq, Decode)]
 struct Description {
     #[n(0)]
-    last: Option<LogIdCode>,
+    last: Option<EncodedLogId>,
     #[n(1)]
-    membership: StoredMembershipCode,
+    membership: EncodedStoredMembership,
     #[n(2)]
     body_len: u64,
     #[n(3)]

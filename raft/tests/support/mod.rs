@@ -170,7 +170,7 @@ pub struct Peer {
 pub struct Cluster {
     pub net: SharedNet,
     pub peers: BTreeMap<PeerId, Peer>,
-    pub change: fn(&mut Settings),
+    pub change: fn(&mut RaftOptions),
     pub seed: u64,
 }
 
@@ -179,12 +179,12 @@ pub fn info(id: PeerId) -> PeerInfo {
 }
 
 impl Cluster {
-    pub fn new(change: fn(&mut Settings)) -> Self {
+    pub fn new(change: fn(&mut RaftOptions)) -> Self {
         Self { net: SharedNet::default(), peers: BTreeMap::new(), change, seed: 1 }
     }
 
     /// Three voters, the first of which leads.
-    pub async fn of_three(change: fn(&mut Settings)) -> Self {
+    pub async fn of_three(change: fn(&mut RaftOptions)) -> Self {
         let mut cluster = Self::new(change);
         cluster.seed_three().await;
         cluster
@@ -202,27 +202,27 @@ impl Cluster {
         }
     }
 
-    pub fn settings(&self, id: PeerId, disk: &MemoryDisk) -> Settings {
-        let mut settings = Settings {
+    pub fn options(&self, id: PeerId, disk: &MemoryDisk) -> RaftOptions {
+        let mut options = RaftOptions {
             disk_id: Some(info(id).disk_id),
             segment_bytes: 16 * 1024,
             inline_io: true,
             sync_delay: SyncDelay::fixed(Duration::from_micros(300)),
             rng_seed: Some(self.seed * 100 + id),
             disk: Arc::new(disk.session()),
-            ..Settings::new("test")
+            ..RaftOptions::new("test")
         };
-        (self.change)(&mut settings);
-        settings
+        (self.change)(&mut options);
+        options
     }
 
     /// Starts a peer, on the disk it had before.
     pub async fn start(&mut self, id: PeerId) -> Result<(), OpenError> {
         let disk = self.peers.get(&id).map(|peer| peer.disk.clone()).unwrap_or_default();
         let ledger = SharedLedger::default();
-        let settings = self.settings(id, &disk);
+        let options = self.options(id, &disk);
         let wire = Arc::new(Wire { from: id, net: self.net.clone() });
-        let raft = Raft::open(id, PathBuf::from("/data"), settings, ledger.clone(), wire).await?;
+        let raft = Raft::open(id, PathBuf::from("/data"), options, ledger.clone(), wire).await?;
         self.net.lock().peers.insert(id, raft.clone());
         self.peers.insert(id, Peer { disk, ledger, raft: Some(raft) });
         Ok(())

@@ -15,7 +15,7 @@ use crate::observer::{PullEnd, Rule};
 use crate::refusal::Refusal;
 use crate::runtimes::request::{self, INSIDE};
 use crate::runtimes::{BackgroundFuture, HasAttempt, HostCapabilities, NodeRuntime};
-use crate::settings::{DockerSettings, HostSettings};
+use crate::settings::{DockerOptions, HostOptions};
 use crate::shim_api::layout::Layout;
 use crate::shim_api::request::{DockerRequest, Mode, StartRequest};
 use crate::stages::{Owner, Staged};
@@ -23,13 +23,13 @@ use crate::sys;
 
 struct Docker {
     layout: Layout,
-    settings: Arc<HostSettings>,
+    settings: Arc<HostOptions>,
     daemon: Arc<DaemonWatch>,
     /// None: this node has no credentials for registries.
     credentials: Option<Arc<CredentialsWatch>>,
 }
 
-pub fn open(settings: Arc<HostSettings>, layout: &Layout) -> Arc<dyn NodeRuntime> {
+pub fn open(settings: Arc<HostOptions>, layout: &Layout) -> Arc<dyn NodeRuntime> {
     let daemon = Arc::new(DaemonWatch::new(&settings.docker, layout));
     let credentials = settings.docker.credentials.clone().map(|file| Arc::new(CredentialsWatch::new(file)));
     Arc::new(Docker { layout: layout.clone(), settings, daemon, credentials })
@@ -155,7 +155,7 @@ impl Docker {
 }
 
 /// The network of a container: a task may ask for none, else it has the operator's.
-fn network(settings: &DockerSettings, asked: Option<&TaskLimits>) -> String {
+fn network(settings: &DockerOptions, asked: Option<&TaskLimits>) -> String {
     match asked.and_then(|limits| limits.network) {
         Some(network) => network.as_str().to_owned(),
         None => settings.network.clone(),
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_container_may_be_kept_from_the_network_of_the_others() {
-        let settings = DockerSettings { network: "bridge".into(), ..DockerSettings::default() };
+        let settings = DockerOptions { network: "bridge".into(), ..DockerOptions::default() };
         let none = TaskLimits { network: Some(Network::None), ..TaskLimits::default() };
         assert_eq!(network(&settings, Some(&none)), "none");
         assert_eq!(network(&settings, Some(&TaskLimits::default())), "bridge");

@@ -17,7 +17,7 @@ use super::{LABEL_CLASS, LABEL_EXECUTOR, LABEL_LEASE, LABEL_TENANT};
 use crate::host::{HostEvent, Publisher};
 use crate::limits;
 use crate::runtimes::HasAttempt;
-use crate::settings::DockerSettings;
+use crate::settings::DockerOptions;
 use crate::shim_api::layout::{Layout, parse_folder_name};
 
 /// What a node knows of its daemon.
@@ -32,7 +32,7 @@ pub struct DaemonWatch {
 }
 
 impl DaemonWatch {
-    pub fn new(settings: &DockerSettings, layout: &Layout) -> Self {
+    pub fn new(settings: &DockerOptions, layout: &Layout) -> Self {
         Self {
             socket: settings.socket.display().to_string(),
             root: layout.root().to_owned(),

@@ -1,4 +1,4 @@
-//! Settings of one peer, and every bound of this crate with its unit and reason.
+//! Options of one peer, and every bound of this crate with its unit and reason.
 
 use std::fmt;
 use std::sync::Arc;
@@ -116,9 +116,9 @@ impl fmt::Debug for SyncDelay {
     }
 }
 
-/// How one peer runs. `Settings::new` gives what a real peer uses.
+/// How one peer runs. `RaftOptions::new` gives what a real peer uses.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct RaftOptions {
     /// Peers of another cluster name are refused.
     pub cluster_name: String,
     /// The id of this data folder, as the membership knows it: requests meant for another one are refused, so that a
@@ -150,7 +150,7 @@ pub struct Settings {
     pub mutation_leader_restore: bool,
 }
 
-impl Settings {
+impl RaftOptions {
     pub fn new(cluster_name: impl Into<String>) -> Self {
         Self {
             cluster_name: cluster_name.into(),
@@ -170,7 +170,7 @@ impl Settings {
         }
     }
 
-    /// Why these settings cannot be used, if so.
+    /// Why these options cannot be used, if so.
     pub(crate) fn check(&self) -> Result<(), String> {
         if !(MIN_SEGMENT_BYTES..=MAX_SEGMENT_BYTES).contains(&self.segment_bytes) {
             return Err(format!("segment_bytes must be {MIN_SEGMENT_BYTES} to {MAX_SEGMENT_BYTES}"));
@@ -184,7 +184,7 @@ impl Settings {
         Ok(())
     }
 
-    /// openraft's configuration for these settings.
+    /// openraft's configuration for these options.
     pub(crate) fn openraft(&self) -> Result<openraft::Config, String> {
         let timing = self.profile.timing();
         let millis = |time: Duration| time.as_millis() as u64;
