@@ -657,7 +657,7 @@ async fn a_task_that_no_node_can_ever_run_is_told_at_once() {
     let why = "no node can ever run this: it asks for 5000 cores, and the largest node, a, has 8";
     *world.fake.warning.lock().unwrap() = why.into();
     let said =
-        format!("stint: warning: {why}; it waits for a node that can (--must-fit refuses such tasks)\n");
+        format!("stint: warning: {why}; it is accepted all the same (--must-fit refuses such tasks)\n");
     for format in ["table", "quiet"] {
         let done = world.stint(&["submit", "-o", format, "--cpus", "5000", "--", "true"]).await;
         assert_eq!((done.code, done.stdout.as_str()), (0, "task-0\n"));

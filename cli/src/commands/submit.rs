@@ -61,7 +61,7 @@ pub fn warn(warning: Option<&str>) {
     if let Some(why) = warning {
         logs::write(
             Level::Warn,
-            &format!("warning: {why}; it waits for a node that can (--must-fit refuses such tasks)"),
+            &format!("warning: {why}; it is accepted all the same (--must-fit refuses such tasks)"),
         );
     }
 }
