@@ -44,7 +44,8 @@ impl Crowd {
         spec.cpu_milli = TOO_MUCH_CPU + self.left;
         spec.memory_bytes = 256 << 20;
         spec.stop_grace_ms = 500;
-        spec.priority = self.rng.below(101) as u8;
+        // No operator sets the highest priority of a tenant lower.
+        spec.priority = self.rng.below(31) as u8;
         let spec = spec.resolve(settings.class(Class::CpuShort));
         let tenant = ["default", "blue", "green", "crowd"][self.rng.below(4) as usize];
         let count = self.rng.between(TASKS.0, TASKS.1);
@@ -59,6 +60,11 @@ impl Crowd {
             digest: number,
             key_made_ms: None,
         })
+    }
+
+    /// Whether nothing more is to be submitted.
+    pub fn is_complete(&self) -> bool {
+        self.left == 0
     }
 
     /// How long a drained node may go on with what it runs, in milliseconds: for ever, or until its attempts are stopped.

@@ -90,6 +90,17 @@ const STUCK_KINDS: &[Begin] = &[
     leaders::replaced,
 ];
 
+/// Where a process comes back without a device of its machine: another one of the machine has its lock.
+const DEVICE_KINDS: &[Begin] = &[
+    processes::crash,
+    processes::crash,
+    processes::crash,
+    machines::power_loss,
+    machines::power_loss,
+    watchdogs::killed,
+    links::pair,
+];
+
 /// Where leases are lost sight of: one leader follows another.
 const TAKEOVER_KINDS: &[Begin] = &[
     leaders::replaced,
@@ -140,6 +151,7 @@ impl World {
         let kinds = match (self.plant, self.shape.pace) {
             (Some(FastPlant::RenewWithoutQuorum), _) => SPLIT_KINDS,
             (Some(FastPlant::RenewUnseen), _) => TAKEOVER_KINDS,
+            (Some(FastPlant::LaunchWithoutDevices), _) => DEVICE_KINDS,
             (Some(plant), _) if plant.is_of_sweeps() => STUCK_KINDS,
             (_, Pace::Long) => LONG_KINDS,
             _ => KINDS,

@@ -14,19 +14,21 @@ pub struct Operator {
     rng: SeededRng,
     /// Whether the seed has one: its cluster must speak the version that has changes.
     pub works: bool,
+    /// It changes nothing but how long leases are, and that often.
+    pub only_leases: bool,
 }
 
 impl Operator {
     pub fn new(seed: u64, shape: &Shape) -> Self {
         let mut rng = SeededRng::new(seed, 0x5007);
         let works = shape.images && rng.one_in(2);
-        Self { rng, works }
+        Self { rng, works, only_leases: false }
     }
 
     /// Mostly the lease of a class: from short to long and back.
     fn drawn(&mut self, pace: Pace) -> Setting {
         let rng = &mut self.rng;
-        match rng.below(10) {
+        match if self.only_leases { 9 } else { rng.below(10) } {
             0 => Setting::Placement(*rng.pick(&Placement::ALL)),
             1 => Setting::KeepFinished(rng.between(5, 20)),
             2 => Setting::MaxLiveTasks(rng.between(12, 10_000)),
@@ -59,7 +61,8 @@ impl World {
         if self.is_healed() {
             return;
         }
-        let pause = self.operator.rng.between(500, 5_000) * self.shape.pace.stretch();
+        let most_ms = if self.operator.only_leases { 1_500 } else { 5_000 };
+        let pause = self.operator.rng.between(500, most_ms) * self.shape.pace.stretch();
         self.queue.at(self.now + pause, Event::Settings);
         let via = self.operator.rng.below(self.peers.len() as u64) as usize;
         if !self.peers[via].up || self.log.state().version() < version::SETTINGS {

@@ -69,6 +69,11 @@ impl World {
         if plant.is_some_and(FastPlant::is_of_sweeps) {
             (shape.images, shape.files_stay_ms) = (true, (900, 1_800));
         }
+        let mut operator = Operator::new(seed, &shape);
+        // It shows when leases were longer than they are.
+        if plant == Some(FastPlant::RenewUnseen) {
+            (shape.images, operator.works, operator.only_leases) = (true, true, true);
+        }
         let clocks = shape.clocks.clone();
         let log = Log::new(founding(&shape, &clocks[0]));
         let host = |peer| {
@@ -96,7 +101,7 @@ impl World {
             most_waiting: 0,
             trouble: FaultSchedule::new(seed),
             image_clients: ImageClients::new(seed, &shape),
-            operator: Operator::new(seed, &shape),
+            operator,
             healed_at: None,
             shape,
         };
@@ -216,7 +221,9 @@ impl World {
         self.queue.at(self.now + LOOK_MS, Event::Look);
         match self.healed_at {
             None => {
-                let enough = self.log.commands >= COMMANDS && self.trouble.faults >= FAULTS;
+                let enough = self.log.commands >= COMMANDS
+                    && self.trouble.faults >= FAULTS
+                    && self.crowd.is_complete();
                 if enough || self.now >= TROUBLE_MS {
                     self.healed_at = Some(self.now);
                     self.heal();
