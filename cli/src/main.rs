@@ -22,9 +22,9 @@ use clap::Parser as _;
 use crate::args::{Cli, Command};
 use crate::failure::Failure;
 
-/// States are copied on write, entry by entry (docs/decisions/0008-allocator.md).
+/// A node's and a watchdog's differ (docs/decisions/0008-allocator.md).
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: stint_executor::Allocator = stint_executor::Allocator;
 
 fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);

@@ -110,6 +110,27 @@ async fn only_the_watchdog_is_killed() {
     prove(&cluster, &ids, &hit).await;
 }
 
+/// The inits of attempts are clones of the watchdog, from which its heap is kept (`executor/src/sys/heap.rs`). The program that
+/// users run must not allocate elsewhere: each init would hold what the watchdog knows of other attempts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watchdog_allocates_where_it_is_kept_from_attempts() {
+    let cluster = cluster_with_gpus().await;
+    let ids = accepted(&cluster.client(), work(&cluster, "1", 2)).await;
+    let (_, place) = both_at_work(&cluster).await;
+    let watchdog = watchdog_of(&cluster, place);
+    let read = |path: String| std::fs::read_to_string(path).unwrap();
+    let children = read(format!("/proc/{watchdog}/task/{watchdog}/children"));
+    let init = children.split_whitespace().next().expect("an attempt");
+    assert!(read(format!("/proc/{watchdog}/maps")).contains("[heap]"));
+    assert!(!read(format!("/proc/{init}/maps")).contains("[heap]"));
+    let data = read(format!("/proc/{init}/status"));
+    let data = data.lines().find_map(|line| line.strip_prefix("VmData:")).unwrap();
+    let kib: u64 = data.trim().trim_end_matches(" kB").parse().unwrap();
+    // A third of a megabyte; a reservation of another allocator has a thousand.
+    assert!(kib < 16_384, "an init has {kib} KiB of data");
+    cluster.finish(&ids, PATIENCE * 2).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn node_and_watchdog_are_killed() {
     let mut cluster = cluster_with_gpus().await;

@@ -59,4 +59,5 @@ pub use settings::{
 };
 pub use shim_api::request::Pull;
 pub use store::{ImageConfig, ImageFiles, Store, StoreError, StoreFuture};
+pub use sys::Allocator;
 pub use sys::spawn::WRITABLE as WRITABLE_FOLDERS;

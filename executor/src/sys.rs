@@ -2,6 +2,7 @@
 //! crate, with its children `process` and `spawn`, that contains `unsafe`.
 #![allow(unsafe_code)] // libc has no safe interface for pidfds, signalfd, clone and prctl; each call says why it is sound
 
+mod allocator;
 mod heap;
 mod process;
 pub mod spawn;
@@ -19,6 +20,7 @@ use stint_protocol::BootMs;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+pub use allocator::Allocator;
 pub use process::{
     Reaped, cpu_ms, peek_exited, pidfd_exited, pidfd_open, pidfd_signal, pidfd_wait_status, reap, start_ticks,
 };

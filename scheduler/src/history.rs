@@ -18,7 +18,7 @@ use block::Block;
 
 /// Tasks that are kept one by one before some are packed: those that somebody is likely to ask for.
 const HOT: usize = 2_048;
-/// Tasks of a block: a few microseconds to unpack.
+/// Tasks of a block: who asks for one unpacks all of them.
 const BLOCK: usize = 256;
 /// Unpacked blocks that a reader keeps at most: a quarter of a million tasks that ran at the same time may finish in another order
 /// than they came in.
