@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: demo dist test lint prepare simulate failover vm
+.PHONY: demo dist test test-simulator test-workspace lint prepare simulate failover vm
 
 demo:
 	$(CARGO) run --release -- demo
@@ -17,11 +17,18 @@ dist:
 prepare:
 	./.ci/prepare
 
-# The simulator is tested as it is used: optimized. A few seeds run with debug assertions too.
-test: prepare lint simulate failover vm
+# In the order of .ci/run, which makes room on the disk between them.
+test: prepare lint simulate failover vm test-simulator test-workspace
+
+# The simulator is tested as it is used: optimized.
+test-simulator:
 	$(CARGO) nextest run --cargo-profile ci -p stint-sim --features mutations --no-fail-fast
+
+# A few seeds run with debug assertions too, by the program that this build has made: `cargo run` of one package alone
+# would build half of the workspace once more, for other features.
+test-workspace:
 	$(CARGO) build --workspace --all-targets
-	$(CARGO) run -p stint-sim -- run --seeds 2 --from 1
+	"$${CARGO_TARGET_DIR:-target}/debug/stint-sim" run --seeds 2 --from 1
 	$(CARGO) nextest run --workspace --exclude stint-sim --no-fail-fast
 
 # Every seed that once broke a rule, and five minutes of fresh ones.
