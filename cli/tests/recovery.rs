@@ -70,6 +70,16 @@ async fn start_all(cluster: &mut Cluster) {
 /// Two of three folders are replaced by older copies and go on: the third, or they, are told to unlearn and stop.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_is_told_to_unlearn_stops() {
+    who_is_told_to_unlearn_stops(2).await;
+}
+
+/// The copies elect in the very term in which the lost entries were written, and maybe the peer that led then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_is_told_to_unlearn_in_the_term_that_it_knows_stops() {
+    who_is_told_to_unlearn_stops(0).await;
+}
+
+async fn who_is_told_to_unlearn_stops(restarts: usize) {
     let mut cluster = Cluster::start(Setup::default()).await;
     waiting(&cluster, 5).await;
     stop_all(&mut cluster).await;
@@ -77,7 +87,7 @@ async fn a_peer_that_is_told_to_unlearn_stops() {
         copy(&peer.dir.join("raft"), &peer.dir.join("older"));
     }
     // So that terms are used up which the copies elect in.
-    for _ in 0..2 {
+    for _ in 0..restarts {
         start_all(&mut cluster).await;
         stop_all(&mut cluster).await;
     }

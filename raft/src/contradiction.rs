@@ -3,10 +3,11 @@
 //! the history would be split in silence; so the peer stops, and does not start over it by itself.
 //!
 //! Looked at before openraft sees a request: entries by their ids where they are decided, and by their content where both
-//! sides have an entry of the same id. (Peers that were put back elect in terms that were used before, so that two
+//! sides have an entry of the same id, and the leader by its term, which had one leader. (Peers that were put back elect in terms that were used before, so that two
 //! entries may have one id.) Requests carry a checksum of the entry before theirs for that. What this cannot see is what one
 //! of the two has in a snapshot only.
 
+use std::cmp::Ordering;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -73,20 +74,27 @@ impl Log {
         let LeaderSays { vote, names, content, entries } = says;
         let (found, decided, same) = {
             let shared = lock(&self.shared);
-            let follows = |own: Vote| vote.partial_cmp(&own).is_some_and(|order| order.is_ge());
-            if !shared.bookmarks.vote.is_none_or(follows) {
+            let order = shared.bookmarks.vote.map_or(Some(Ordering::Greater), |own| vote.partial_cmp(&own));
+            let found = match order {
                 // Of an earlier leader: it is refused, whatever it says.
-                return Ok(());
-            }
-            let ids = names.into_iter().flatten().chain(entries.iter().map(|entry| entry.log_id));
-            let found = ids.into_iter().find_map(|id| shared.contradicts(id));
+                Some(Ordering::Less) => return Ok(()),
+                Some(_) => {
+                    let ids = names.into_iter().flatten().chain(entries.iter().map(|entry| entry.log_id));
+                    ids.into_iter().find_map(|id| shared.contradicts(id))
+                }
+                None => match shared.bookmarks.vote.and_then(|own| two_leaders(vote, own)) {
+                    Some(found) => Some(found),
+                    None => return Ok(()),
+                },
+            };
             (found, shared.bookmarks.committed, shared.same_ids(entries))
         };
-        let differs = |(id, theirs): (LogId, u32)| self.content_of(id).is_some_and(|own| own != theirs);
-        let found = match (found, content.filter(|named| differs(*named))) {
-            (Some(found), _) => Some(found),
-            (None, Some((id, _))) => Some(other(id)),
-            (None, None) => self.other_content(same).await?,
+        let found = match found {
+            Some(found) => Some(found),
+            None => match self.named_content(content).await? {
+                Some(found) => Some(found),
+                None => self.other_content(same).await?,
+            },
         };
         let Some(found) = found else { return Ok(()) };
         let decided =
@@ -98,10 +106,30 @@ impl Log {
         Err(self.stop_contradicted(what).await)
     }
 
-    /// The content of an entry of this log, while it is in memory.
-    pub(crate) fn content_of(&self, id: LogId) -> Option<u32> {
-        let entry = lock(&self.shared).cached(id)?;
-        Some(content(&entry.payload))
+    /// The content of an entry, while it is in this log. Reads the file when it is not in memory, as after a long lag: then
+    /// openraft reads the entries beside it, too.
+    pub(crate) async fn content_of(&self, id: LogId) -> io::Result<Option<u32>> {
+        let cached = {
+            let shared = lock(&self.shared);
+            if shared.slot(id.index).is_none_or(|slot| slot.id != id) {
+                return Ok(None);
+            }
+            shared.cached(id)
+        };
+        let entry = match cached {
+            Some(entry) => Some(entry),
+            None => {
+                self.read(id.index..id.index + 1, usize::MAX).await?.pop().filter(|entry| entry.log_id == id)
+            }
+        };
+        Ok(entry.map(|entry| content(&entry.payload)))
+    }
+
+    /// Whether an entry that the leader names, with its content, is another one here.
+    async fn named_content(&self, named: Option<(LogId, u32)>) -> Result<Option<String>, StorageFailure> {
+        let Some((id, theirs)) = named else { return Ok(None) };
+        let own = self.content_of(id).await.map_err(|error| StorageFailure(error.to_string()))?;
+        Ok(own.is_some_and(|own| own != theirs).then(|| other(id)))
     }
 
     /// Whether one of these entries, whose ids are in this log too, is another entry here.
@@ -142,6 +170,20 @@ fn content(payload: &EntryPayload) -> u32 {
         EntryPayload::Blank => 1,
         EntryPayload::Membership(_) => 2,
     }
+}
+
+/// A term has one leader. Who has followed another one in the term of this one is contradicted even if neither knows an
+/// entry of the other; openraft would take the second leader after a restart of the first, as it forgets that it led.
+fn two_leaders(theirs: Vote, own: Vote) -> Option<String> {
+    let (ours, theirs) =
+        (own.committed.then_some(own.leader_id)?, theirs.committed.then_some(theirs.leader_id)?);
+    let found = ours.term == theirs.term && ours.voted_for != theirs.voted_for;
+    found.then(|| {
+        format!(
+            "peer {} leads in term {}, in which peer {} led",
+            theirs.voted_for, theirs.term, ours.voted_for
+        )
+    })
 }
 
 fn other(id: LogId) -> String {

@@ -198,7 +198,10 @@ impl RaftNetworkV2<Types> for Connection {
         };
         let previous = rpc.prev_log_id;
         let mut append = EncodedAppend::from(rpc);
-        append.previous_content = previous.and_then(|id| self.wiring.log.content_of(id));
+        if let Some(id) = previous {
+            // A log that cannot be read is openraft's to find, when it reads the entries to send.
+            append.previous_content = self.wiring.log.content_of(id).await.unwrap_or_default();
+        }
         match self.ask(self.append_class, Request::Append(append), deadline).await {
             Ok(Answer::Append(answer)) => Ok(answer.into()),
             Ok(_) => Err(unexpected()),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use stint_raft::*;
 use support::Cluster;
-use support::memory_disk::MemoryDisk;
+use support::memory_disk::{MemoryDisk, seeds};
 
 /// A disk with the same files, all of them stored.
 fn copy(disk: &MemoryDisk) -> MemoryDisk {
@@ -36,7 +36,11 @@ async fn stop_all(cluster: &mut Cluster) {
 
 /// Three peers with 25 entries, whose copies are taken; then so many terms and 50 entries more, and two get the copies.
 async fn two_of_three_replaced(change: fn(&mut RaftOptions), restarts: usize) -> Cluster {
-    let mut cluster = Cluster::of_three(change).await;
+    two_of_three_replaced_in(Cluster::new(change), restarts).await
+}
+
+async fn two_of_three_replaced_in(mut cluster: Cluster, restarts: usize) -> Cluster {
+    cluster.seed_three().await;
     for n in 0..25 {
         cluster.propose(&format!("before {n}")).await;
     }
@@ -99,6 +103,10 @@ async fn the_third_stops(mut cluster: Cluster, added: usize) {
 
 fn plain(_: &mut RaftOptions) {}
 
+fn little_cache(options: &mut RaftOptions) {
+    options.entry_cache_bytes = 300;
+}
+
 fn small_snapshots(options: &mut RaftOptions) {
     options.snapshot_every_entries = 20;
     options.keep_entries_after_snapshot = 60;
@@ -152,6 +160,33 @@ async fn no_history_is_split_whoever_leads() {
         }
         tokio::time::sleep(Duration::from_secs(5)).await;
         nothing_is_split(&cluster, &format!("{restarts} restarts"));
+    }
+}
+
+/// The same with other elections: the copies may elect whoever led when the entries were lost, in the same term, so that
+/// their entries have the numbers and the terms of the lost ones.
+#[tokio::test(start_paused = true)]
+async fn no_history_is_split_whoever_led_before() {
+    for seed in 1..=seeds(4) {
+        for (restarts, added) in [(0, 10), (0, 60), (1, 60)] {
+            let case = format!("seed {seed}, {restarts} restarts, {added} entries");
+            let change = if seed % 2 == 0 { plain } else { little_cache };
+            let mut cluster = Cluster { seed, ..Cluster::new(change) };
+            cluster = two_of_three_replaced_in(cluster, restarts).await;
+            for id in 2..=3 {
+                cluster.start(id).await.unwrap();
+            }
+            for n in 0..added {
+                cluster.propose(&format!("other {n}")).await;
+            }
+            cluster.agree(&[2, 3], 25 + added).await;
+            cluster.start(1).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            nothing_is_split(&cluster, &case);
+            let stopped = (1..=3).filter(|id| cluster.raft(*id).status().role == Role::Stopped).count();
+            assert!(stopped > 0, "{case}: nobody was told to unlearn, and nobody stopped");
+            stop_all(&mut cluster).await;
+        }
     }
 }
 
