@@ -15,6 +15,7 @@ import socket
 import statistics
 import subprocess
 import tempfile
+import threading
 import time
 import urllib.request
 
@@ -40,7 +41,7 @@ def free_ports(count, kind=socket.SOCK_DGRAM):
 class Cluster:
     """Peers of one cluster; ends them when left."""
 
-    def __init__(self, peers, sandbox, sync_delay_ms, executor=""):
+    def __init__(self, peers, sandbox, sync_delay_ms, executor="", slots=512):
         self.root = pathlib.Path(tempfile.mkdtemp(prefix="stint-bench-"))
         self.processes = []
         self.dirs = [self.root / f"b{n + 1}" for n in range(peers)]
@@ -54,7 +55,7 @@ class Cluster:
                 f'[api]\nlisten = ""\n[http]\nlisten = "{http}"\n'
                 f"[raft]\nextra_sync_delay_ms = {sync_delay_ms}\n"
                 f'[executor]\nruntimes = ["process", "mock"]\nsandbox = {str(sandbox).lower()}\n'
-                'cpus = 1000\nmemory = "1000GiB"\nslots = 512\ngpus = "none"\n' + executor
+                f'cpus = 1000\nmemory = "1000GiB"\nslots = {slots}\ngpus = "none"\n' + executor
             )
             if not self.processes:
                 self.first = port
@@ -83,11 +84,15 @@ class Cluster:
             time.sleep(0.05)
         raise SystemExit("the cluster does not come up: see " + str(self.root))
 
-    def finished(self):
-        """Tasks that ever finished, as the first peer tells it: asking costs it next to nothing."""
+    def metric(self, name):
+        """A number that the first peer tells: asking costs it next to nothing."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.http}/metrics", timeout=PATIENCE_S) as answer:
             text = answer.read().decode()
-        return int(next(line.split()[1] for line in text.splitlines() if line.startswith("stint_tasks_finished ")))
+        return int(next(line.split()[1] for line in text.splitlines() if line.startswith(name + " ")))
+
+    def finished(self):
+        """Tasks that ever finished."""
+        return self.metric("stint_tasks_finished")
 
     def burst(self, count, *task):
         """Seconds from submitting `count` tasks until all are finished."""
@@ -230,21 +235,148 @@ def queue(args):
         cluster.close()
 
 
+def finished(args):
+    """What a million finished tasks take, and how soon they are listed."""
+    cluster = Cluster(3, sandbox=False, sync_delay_ms=args.sync_delay_ms)
+    try:
+        cluster.stint("cluster", "set", f"keep_finished={args.tasks}")
+        mock = ["--class", "cpu_short", "--runtime", "mock", "--cpus", "0.1", "--memory", "1MiB", "--", "run=0ms"]
+        done = 0
+        for part in (args.tasks // 10, args.tasks // 2, args.tasks):
+            while done < part:
+                cluster.burst(min(10_000, part - done), *mock)
+                done += min(10_000, part - done)
+            held = [cluster.memory_mib(place) for place in range(3)]
+            begun = time.monotonic()
+            listed = len(cluster.stint("ps", "-a", "--limit", "1000", "-o", "quiet").split())
+            print(
+                f"{done:,} finished tasks: peers hold {', '.join(f'{mib:.0f}' for mib in sorted(held))} MiB; "
+                f"{listed} of them listed in {time.monotonic() - begun:.2f} s"
+            )
+    finally:
+        cluster.close()
+
+
+class Probe:
+    """Asks for a small change again and again, and keeps how long the slowest answer of each stretch took."""
+
+    def __init__(self, cluster):
+        self.cluster, self.slowest, self.failed, self.stopped = cluster, 0.0, 0, threading.Event()
+        self.thread = threading.Thread(target=self.ask)
+        self.thread.start()
+
+    def ask(self):
+        # Each goes through the leader's queue and the log; the key makes one task of all of them, and no node fits it.
+        task = ["--class", "cpu_short", "--cpus", "0.01", "--memory", "1MiB", "--constraint", "zone=nowhere"]
+        while not self.stopped.wait(0.02):
+            begun = time.monotonic()
+            if not self.cluster.stint("submit", "--idempotency-key", "probe", *task, "--", "/bin/true", check=False):
+                self.failed += 1
+            self.slowest = max(self.slowest, time.monotonic() - begun)
+
+    def stretch(self):
+        """The slowest answer since the last time, in milliseconds, and how many asked in vain."""
+        slowest, failed, self.slowest, self.failed = self.slowest, self.failed, 0.0, 0
+        return f"slowest submit {slowest * 1000:.0f} ms, {failed} failed"
+
+    def stop(self):
+        self.stopped.set()
+        self.thread.join()
+
+
+def live(args):
+    """A million tasks that are not finished, a tenth of them running: whatever is done to all of them."""
+    submits, each = args.submits, args.tasks // args.submits
+    total = submits * each
+    cluster = Cluster(3, sandbox=False, sync_delay_ms=args.sync_delay_ms, slots=args.tasks // 30 + 1)
+    sockets = ",".join(f"unix:{folder}/stint.sock" for folder in cluster.dirs)
+
+    def terms():
+        return json.loads(cluster.stint("--output", "json", "cluster", "status"))["term"]
+
+    def step(name, act, probe=None):
+        term, begun = terms(), time.monotonic()
+        act()
+        took = time.monotonic() - begun
+        slow = f"; {probe.stretch()}" if probe else ""
+        print(f"{name}: {took:.1f} s{slow}; {terms() - term} elections; largest peer {cluster.largest_mib():.0f} MiB", flush=True)
+
+    def until(what, is_so, patience=1_200):
+        end = time.monotonic() + patience
+        while not is_so():
+            if time.monotonic() > end:
+                raise SystemExit(f"{what}: not within {patience} s; see {cluster.root}")
+            time.sleep(0.1)
+
+    def submit():
+        def words(n):
+            return f"--count {each} --class cpu_short --runtime mock --cpus 0.01 --memory {n % 1000 + 1}MiB -- hang"
+        subprocess.run(
+            ["xargs", "-P4", "-d", "\n", "-I{}", "sh", "-c", f"exec {STINT} --address {sockets} submit $0", "{}"],
+            input="\n".join(words(n) for n in range(submits)) + "\n", text=True, check=True, stdout=subprocess.DEVNULL,
+        )
+
+    def restart():
+        for process in cluster.processes:
+            process.kill()
+        for process in cluster.processes:
+            process.wait()
+        cluster.processes = [cluster.spawn(folder) for folder in cluster.dirs]
+        cluster.ready(3)
+
+    def expire():
+        """All nodes are away for longer than a lease: everything that ran is lost, and runs again."""
+        for process in cluster.processes:
+            process.kill()
+        for process in cluster.processes:
+            process.wait()
+        time.sleep(20)
+        cluster.processes = [cluster.spawn(folder) for folder in cluster.dirs]
+        cluster.ready(3)
+
+    def cancel():
+        for state in ("queued", "running"):
+            while ids := cluster.stint("ps", "--state", state, "--limit", "10000", "-o", "quiet").split():
+                cluster.stint("cancel", *ids, "-o", "quiet")
+
+    try:
+        running = lambda: cluster.metric("stint_attempts_leased") >= args.tasks // 10
+        probe = Probe(cluster)
+        step(f"{total:,} tasks of {submits:,} submits accepted", submit, probe)
+        step(f"{args.tasks // 10:,} of them running", lambda: until("start", running), probe)
+        step("30 s of rest", lambda: time.sleep(30), probe)
+        step("1,000 running ones listed", lambda: cluster.stint("ps", "--state", "running", "--limit", "1000"), probe)
+        step("snapshot saved", lambda: cluster.stint("cluster", "snapshot", "save", str(cluster.root / "file")), probe)
+        probe.stop()
+        step("all peers killed and back", restart)
+        probe = Probe(cluster)
+        step("all running again", lambda: until("run again", running), probe)
+        probe.stop()
+        step("all peers away for 20 s and back", expire)
+        probe = Probe(cluster)
+        step("all running again", lambda: until("run again", running), probe)
+        step("all cancelled", cancel, probe)
+        step("all finished", lambda: until("end", lambda: cluster.finished() >= total), probe)
+        probe.stop()
+    finally:
+        cluster.close()
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--sync-delay-ms", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", choices=["speed", "failover", "logs", "queue"])
-    parser.add_argument("--submits", type=int, default=5_000, help="submits of 199 tasks each that wait, for the queue")
+    parser.add_argument("--only", choices=[*MEASURES])
+    parser.add_argument("--submits", type=int, default=5_000, help="submits of 199 tasks each that wait, for the queue; of all tasks, for live ones")
+    parser.add_argument("--tasks", type=int, default=1_000_000, help="for finished and live ones")
     parser.add_argument("--profile", default="dist", help="which build of stint to measure")
     parser.add_argument("--check", action="store_true", help="fail when a submit is accepted later than promised")
     args = parser.parse_args()
     print(f"sync delay {args.sync_delay_ms} ms, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     global STINT
     STINT = TARGET / args.profile / "stint"
-    for name, measure in {"speed": speed, "failover": failover, "logs": logs, "queue": queue}.items():
-        if args.only in (None, name):
-            measure(args)
+    for name in [args.only] if args.only else ["speed", "failover", "logs", "queue"]:
+        MEASURES[name](args)
 
 
 def failover(args):
@@ -284,6 +416,8 @@ def speed(args):
         finally:
             cluster.close()
 
+
+MEASURES = {"speed": speed, "failover": failover, "logs": logs, "queue": queue, "finished": finished, "live": live}
 
 if __name__ == "__main__":
     main()

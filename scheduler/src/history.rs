@@ -3,6 +3,7 @@
 //! when its first task is forgotten.
 
 mod block;
+mod index;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::RangeInclusive;
@@ -11,10 +12,11 @@ use std::sync::Arc;
 use imbl::{OrdMap, OrdSet};
 use minicbor::Encoder;
 use minicbor::encode::Write;
-use stint_protocol::{SharedSpec, TaskId, TimeMs};
+use stint_protocol::{SharedSpec, TaskId, Tenant, TimeMs};
 
 use crate::task::{FinishedFields, FinishedTask};
 use block::Block;
+use index::Index;
 
 /// Tasks that are kept one by one before some are packed: those that somebody is likely to ask for.
 const HOT: usize = 2_048;
@@ -55,23 +57,38 @@ impl EncodedTask {
 /// When a task finished, and its id: the order in which tasks are forgotten.
 pub(crate) type FinishedAt = (TimeMs, TaskId);
 
+/// A finished task and whose it is.
+type Owned = (Tenant, EncodedTask);
+
 /// Tasks that are kept one by one.
 #[derive(Clone, Debug, Default)]
 struct Open {
-    tasks: OrdMap<TaskId, EncodedTask>,
+    tasks: OrdMap<TaskId, Owned>,
     order: OrdSet<FinishedAt>,
 }
 
 impl Open {
-    fn insert(&mut self, at: FinishedAt, task: EncodedTask) {
+    fn insert(&mut self, at: FinishedAt, task: Owned) {
         self.order.insert(at);
         self.tasks.insert(at.1, task);
     }
 
-    fn remove_first(&mut self) -> Option<(FinishedAt, EncodedTask)> {
+    fn remove_first(&mut self) -> Option<(FinishedAt, Owned)> {
         let at = self.order.remove_min()?;
         let task = self.tasks.remove(&at.1);
         Some((at, task.unwrap_or_else(|| panic!("task {} has a time and no record", at.1))))
+    }
+
+    /// Ids older than `before`, newest first; those of one tenant, or of all.
+    fn ids_before<'a>(
+        &'a self,
+        before: TaskId,
+        tenant: Option<Tenant>,
+    ) -> impl Iterator<Item = TaskId> + use<'a> {
+        let older = self.tasks.range(..before).rev();
+        let wanted =
+            older.filter(move |(_, (owner, _))| tenant.as_ref().is_none_or(|tenant| tenant == owner));
+        wanted.map(|(id, _)| *id)
     }
 }
 
@@ -82,8 +99,8 @@ pub(crate) struct History {
     thawed: Open,
     /// By number: a later one's tasks finished no earlier.
     blocks: OrdMap<u32, Arc<Block>>,
-    /// The block of each packed task.
-    index: OrdMap<TaskId, u32>,
+    /// The block and the tenant of each packed task.
+    index: Index,
     /// The latest: none is older than what is packed.
     hot: Open,
     next_block: u32,
@@ -95,13 +112,13 @@ impl History {
     }
 
     pub fn contains(&self, id: &TaskId) -> bool {
-        self.hot.tasks.contains_key(id) || self.index.contains_key(id) || self.thawed.tasks.contains_key(id)
+        self.hot.tasks.contains_key(id) || self.index.contains(id) || self.thawed.tasks.contains_key(id)
     }
 
     /// The first known id of a range.
     pub fn first_in(&self, ids: RangeInclusive<TaskId>) -> Option<TaskId> {
         let hot = self.hot.tasks.range(ids.clone()).next().map(|(id, _)| *id);
-        let packed = self.index.range(ids.clone()).next().map(|(id, _)| *id);
+        let packed = self.index.first_in(&ids);
         let thawed = self.thawed.tasks.range(ids).next().map(|(id, _)| *id);
         hot.into_iter().chain(packed).chain(thawed).min()
     }
@@ -111,18 +128,18 @@ impl History {
         Reader::new(self).get(id)
     }
 
-    /// Takes a task in, which finished no earlier than those before; false when it is there already.
-    pub fn insert(&mut self, at: FinishedAt, task: EncodedTask) -> bool {
-        let is_new = self.insert_unpacked(at, task);
+    /// Takes a tenant's task in, which finished no earlier than those before; false when it is there already.
+    pub fn insert(&mut self, at: FinishedAt, tenant: Tenant, task: EncodedTask) -> bool {
+        let is_new = self.insert_unpacked(at, tenant, task);
         self.pack_all();
         is_new
     }
 
     /// Takes in a task of a snapshot, in any order; `pack_all` follows the last one.
-    pub fn insert_unpacked(&mut self, at: FinishedAt, task: EncodedTask) -> bool {
+    pub fn insert_unpacked(&mut self, at: FinishedAt, tenant: Tenant, task: EncodedTask) -> bool {
         let is_new = !self.contains(&at.1);
         if is_new {
-            self.hot.insert(at, task);
+            self.hot.insert(at, (tenant, task));
         }
         is_new
     }
@@ -135,18 +152,25 @@ impl History {
     }
 
     fn pack_first(&mut self) {
-        let tasks: Vec<(FinishedAt, EncodedTask)> =
+        let tasks: Vec<(FinishedAt, Owned)> =
             std::iter::from_fn(|| self.hot.remove_first()).take(BLOCK).collect();
         let number = self.next_block;
         self.next_block += 1;
-        for ((_, id), _) in &tasks {
-            self.index.insert(*id, number);
-        }
+        let (packed, tasks): (Vec<_>, Vec<_>) =
+            tasks.into_iter().map(|(at, (tenant, task))| ((at.1, number, tenant), (at, task))).unzip();
+        self.index.insert(packed);
         self.blocks.insert(number, Arc::new(Block::pack(&tasks)));
     }
 
+    /// When the task finished that finished first.
+    pub fn oldest_at(&self) -> Option<TimeMs> {
+        let open = [&self.thawed, &self.hot].map(|open| open.order.get_min().map(|(at, _)| *at));
+        let packed = self.blocks.get_min().map(|(_, block)| block.first_at);
+        open.into_iter().chain([packed]).flatten().min()
+    }
+
     /// The task that finished first. Unpacks what may hold it.
-    pub fn first(&mut self) -> Option<FinishedAt> {
+    fn first(&mut self) -> Option<FinishedAt> {
         while let Some((number, block)) =
             self.blocks.get_min().map(|(number, block)| (*number, block.clone()))
         {
@@ -154,10 +178,13 @@ impl History {
                 break;
             }
             self.blocks.remove(&number);
-            for (at, task) in block.unpack() {
-                self.index.remove(&at.1);
-                self.thawed.insert(at, task);
+            let tasks = block.unpack();
+            for (at, task) in &tasks {
+                let tenant = self.index.tenant_of(&at.1).cloned();
+                let tenant = tenant.unwrap_or_else(|| panic!("task {} is packed and in no page", at.1));
+                self.thawed.insert(*at, (tenant, task.clone()));
             }
+            self.index.remove(tasks.into_iter().map(|((_, id), _)| id).collect());
         }
         let (thawed, hot) = (self.thawed.order.get_min(), self.hot.order.get_min());
         thawed.into_iter().chain(hot).min().copied()
@@ -167,13 +194,13 @@ impl History {
     pub fn remove_first(&mut self) -> Option<(TaskId, EncodedTask)> {
         let first = self.first()?;
         let from = if self.thawed.order.get_min() == Some(&first) { &mut self.thawed } else { &mut self.hot };
-        from.remove_first().map(|((_, id), task)| (id, task))
+        from.remove_first().map(|((_, id), (_, task))| (id, task))
     }
 
     /// All of them by id, whatever is packed.
     pub fn iter(&self) -> impl Iterator<Item = (TaskId, EncodedTask)> + '_ {
         let mut hot = self.hot.tasks.keys().copied().peekable();
-        let mut packed = self.index.keys().copied().peekable();
+        let mut packed = self.index.ids().peekable();
         let mut thawed = self.thawed.tasks.keys().copied().peekable();
         let mut reader = Reader::new(self);
         std::iter::from_fn(move || {
@@ -191,31 +218,33 @@ impl History {
         open.chain(packed).collect::<BTreeSet<FinishedAt>>().into_iter()
     }
 
-    /// Ids older than `before`, newest first.
-    fn ids_before(&self, before: TaskId) -> impl Iterator<Item = TaskId> + '_ {
-        let mut hot = self.hot.tasks.range(..before).rev().map(|(id, _)| *id).peekable();
-        let mut packed = self.index.range(..before).rev().map(|(id, _)| *id).peekable();
-        let mut thawed = self.thawed.tasks.range(..before).rev().map(|(id, _)| *id).peekable();
+    fn ids_before<'a>(
+        &'a self,
+        before: TaskId,
+        tenant: Option<&Tenant>,
+    ) -> impl Iterator<Item = TaskId> + use<'a> {
+        let mut hot = self.hot.ids_before(before, tenant.cloned()).peekable();
+        let mut packed = self.index.ids_before(before, tenant.cloned()).peekable();
+        let mut thawed = self.thawed.ids_before(before, tenant.cloned()).peekable();
         std::iter::from_fn(move || {
             let next = hot.peek().max(packed.peek()).max(thawed.peek()).copied()?;
             hot.next_if_eq(&next).or_else(|| packed.next_if_eq(&next)).or_else(|| thawed.next_if_eq(&next))
         })
     }
 
-    /// Tasks older than `before`, newest first.
-    pub fn before(&self, before: TaskId) -> impl Iterator<Item = (TaskId, EncodedTask)> + '_ {
+    /// Tasks older than `before`, newest first; those of one tenant, or of all.
+    pub fn before<'a>(
+        &'a self,
+        before: TaskId,
+        tenant: Option<&Tenant>,
+    ) -> impl Iterator<Item = (TaskId, EncodedTask)> + use<'a> {
         let mut reader = Reader::new(self);
-        self.ids_before(before).filter_map(move |id| Some((id, reader.get(&id)?)))
-    }
-
-    /// For looking at many tasks.
-    pub fn reader(&self) -> Reader<'_> {
-        Reader::new(self)
+        self.ids_before(before, tenant).filter_map(move |id| Some((id, reader.get(&id)?)))
     }
 }
 
 /// Looks at many tasks, at each once: what it unpacked beside one that was asked for is kept for the next.
-pub(crate) struct Reader<'a> {
+struct Reader<'a> {
     history: &'a History,
     unpacked: BTreeMap<u32, BTreeMap<TaskId, EncodedTask>>,
     /// Their numbers, the one that was unpacked first in front.
@@ -227,12 +256,12 @@ impl<'a> Reader<'a> {
         Self { history, unpacked: BTreeMap::new(), order: Default::default() }
     }
 
-    pub fn get(&mut self, id: &TaskId) -> Option<EncodedTask> {
+    fn get(&mut self, id: &TaskId) -> Option<EncodedTask> {
         let open = self.history.hot.tasks.get(id).or_else(|| self.history.thawed.tasks.get(id));
-        if let Some(task) = open {
+        if let Some((_, task)) = open {
             return Some(task.clone());
         }
-        let number = *self.history.index.get(id)?;
+        let number = self.history.index.get(id)?;
         let mut tasks = self.unpacked.remove(&number).filter(|tasks| tasks.contains_key(id));
         if tasks.is_none() {
             let block = self.history.blocks.get(&number)?.unpack();

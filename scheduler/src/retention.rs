@@ -34,7 +34,7 @@ fn forget_oldest_keep(state: &mut State) -> bool {
 }
 
 fn forget_oldest_task(state: &mut State) -> bool {
-    let Some((finished_at, _)) = state.history.first() else { return false };
+    let Some(finished_at) = state.history.oldest_at() else { return false };
     let too_many = state.history.len() as u64 > state.settings.keep_finished;
     let too_old = state.time.since(finished_at) > state.settings.keep_finished_ms;
     // Earlier versions count tasks only, and all replicas forget the same.
@@ -49,7 +49,7 @@ fn forget_first(state: &mut State) {
     let Some((id, task)) = state.history.remove_first() else { return };
     let task = task.unpack();
     state.history_bytes = state.history_bytes.saturating_sub(task.weight());
-    state.tenant_forgot(&task.fields.tenant, id);
+    state.tenant_forgot(&task.fields.tenant);
     if let Some(name) = task.fields.name {
         let name = (task.fields.tenant, name);
         if state.names.get(&name) == Some(&id) {

@@ -186,7 +186,7 @@ impl State {
 
     /// Finished tasks older than `before`, newest first.
     pub fn finished_before(&self, before: TaskId) -> impl Iterator<Item = (TaskId, FinishedTask)> + use<'_> {
-        self.history.before(before).map(|(id, task)| (id, task.unpack()))
+        self.history.before(before, None).map(|(id, task)| (id, task.unpack()))
     }
 
     /// One node.

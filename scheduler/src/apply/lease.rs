@@ -397,7 +397,8 @@ pub(super) fn finish(state: &mut State, id: TaskId, outcome: Outcome, changes: &
     state.finished_total += 1;
     let finished = FinishedTask { spec: task.spec, fields };
     state.history_bytes += finished.weight();
-    let is_new = state.history.insert((outcome.finished_at, id), EncodedTask::new(&finished));
+    let (at, tenant) = ((outcome.finished_at, id), finished.fields.tenant.clone());
+    let is_new = state.history.insert(at, tenant, EncodedTask::new(&finished));
     assert!(is_new, "task {id} would get a second outcome");
     changes.push(Change::Finished { task: id, outcome });
 }

@@ -1,6 +1,6 @@
 //! Blocks of finished tasks, beside a plain list of the same tasks.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use stint_protocol::{Class, ClassRules, EndKind, Outcome, TaskSpec, Tenant};
 
@@ -9,6 +9,15 @@ use super::*;
 fn spec(number: usize) -> SharedSpec {
     let spec = TaskSpec::new(Class::CpuShort, vec!["program".into(), number.to_string()]);
     SharedSpec::new(spec.resolve(&ClassRules::default_for(Class::CpuShort)).unwrap())
+}
+
+/// Most are one tenant's.
+fn tenant(index: u32) -> Tenant {
+    match index % 600 {
+        0 => Tenant::new("rare").unwrap(),
+        n if n < 40 => Tenant::new("other").unwrap(),
+        _ => Tenant::default_tenant(),
+    }
 }
 
 fn task(spec: &SharedSpec, at: TimeMs, index: u32) -> EncodedTask {
@@ -22,7 +31,7 @@ fn task(spec: &SharedSpec, at: TimeMs, index: u32) -> EncodedTask {
         outputs: None,
         usage: None,
     };
-    let tenant = Tenant::default_tenant();
+    let tenant = tenant(index);
     let (submitted_at, records) = (TimeMs(1), Box::default());
     let fields = FinishedFields { tenant, name: None, index, submitted_at, attempts: 1, records, outcome };
     EncodedTask::new(&FinishedTask { spec: spec.clone(), fields })
@@ -42,14 +51,14 @@ fn what_is_packed_is_as_if_it_were_not() {
         // Several finish in one millisecond, also across blocks.
         let (at, index) = (TimeMs(1_000 + n / 40), n as u32);
         let task = task(&specs[n as usize % 3], at, index);
-        assert!(history.insert((at, id(n)), task.clone()));
-        assert!(!history.insert((at, id(n)), task.clone()), "it is known");
+        assert!(history.insert((at, id(n)), tenant(index), task.clone()));
+        assert!(!history.insert((at, id(n)), tenant(index), task.clone()), "it is known");
         plain.push_back(((at, id(n)), task));
         if n > 20_000 {
             plain.make_contiguous().sort_by_key(|(at, _)| *at);
             let first = plain.pop_front().map(|((_, id), task)| (id, task));
-            assert_eq!(history.first(), plain.front().map(|_| ()).and(history.first()));
             assert_eq!(history.remove_first(), first);
+            assert_eq!(history.oldest_at(), plain.front().map(|((at, _), _)| *at));
         }
     }
     plain.make_contiguous().sort_by_key(|(at, _)| *at);
@@ -60,7 +69,13 @@ fn what_is_packed_is_as_if_it_were_not() {
     let by_id: BTreeMap<TaskId, EncodedTask> = plain.into_iter().map(|((_, id), task)| (id, task)).collect();
     assert!(history.iter().eq(by_id.iter().map(|(id, task)| (*id, task.clone()))));
     let before = id(25_000);
-    assert!(history.before(before).eq(by_id.range(..before).rev().map(|(id, task)| (*id, task.clone()))));
+    let plain_before = || by_id.range(..before).rev().map(|(id, task)| (*id, task.clone()));
+    assert!(history.before(before, None).eq(plain_before()));
+    for of in ["rare", "other", "default", "nobody"] {
+        let of = Tenant::new(of).unwrap();
+        let plain = plain_before().filter(|(_, task)| task.unpack().fields.tenant == of);
+        assert!(history.before(before, Some(&of)).eq(plain), "{of}");
+    }
     for n in (0..30_000).step_by(97) {
         let known = by_id.get(&id(n));
         assert_eq!((history.get(&id(n)).as_ref(), history.contains(&id(n))), (known, known.is_some()));
@@ -84,4 +99,53 @@ fn a_packed_task_takes_little() {
     let plain: usize = tasks.iter().map(|(_, task)| task.fields.len()).sum();
     let packed = Block::pack(&tasks).packed_bytes();
     assert!(packed * 4 < plain, "{packed} bytes instead of {plain}");
+}
+
+/// Ids in any order and of several tenants, beside a plain map; and pages that do not stay half empty.
+#[test]
+fn pages_of_ids_are_as_a_map_of_them() {
+    let (mut index, mut plain) = (Index::default(), BTreeMap::new());
+    // Now in order, now across all there is, as long tasks finish among short ones.
+    let scattered = |n: u64| TaskId(u128::from(n.wrapping_mul(0x9e37_79b9_7f4a_7c15) % 2_000_000));
+    for round in 0..400_u64 {
+        let ids: BTreeSet<TaskId> = (0..256)
+            .map(|n| {
+                if round % 3 == 0 {
+                    scattered(round * 256 + n)
+                } else {
+                    TaskId(u128::from(round * 5_000 + n))
+                }
+            })
+            .filter(|id| !plain.contains_key(id))
+            .collect();
+        let tasks: Vec<_> = ids.iter().map(|id| (*id, round as u32, tenant(id.0 as u32))).collect();
+        plain.extend(tasks.iter().map(|(id, block, tenant)| (*id, (*block, tenant.clone()))));
+        index.insert(tasks);
+        if round % 2 == 1 {
+            let gone: Vec<TaskId> = plain
+                .iter()
+                .filter(|(_, (block, _))| u64::from(*block) == round / 2)
+                .map(|(id, _)| *id)
+                .collect();
+            gone.iter().for_each(|id| drop(plain.remove(id)));
+            index.remove(gone);
+        }
+        assert_eq!(index.len(), plain.len());
+    }
+    assert!(index.ids().eq(plain.keys().copied()));
+    for probe in (0..2_000_000).step_by(331).map(TaskId) {
+        assert_eq!(index.get(&probe), plain.get(&probe).map(|(block, _)| *block));
+        assert_eq!(index.tenant_of(&probe), plain.get(&probe).map(|(_, tenant)| tenant));
+        let range = probe..=TaskId(probe.0 + 900);
+        assert_eq!(index.first_in(&range), plain.range(range.clone()).next().map(|(id, _)| *id));
+    }
+    for of in [None, Some(tenant(0)), Some(tenant(1)), Some(tenant(100))] {
+        let before = TaskId(1_200_000);
+        let wanted =
+            plain.range(..before).rev().filter(|(_, (_, tenant))| of.as_ref().is_none_or(|of| of == tenant));
+        assert!(index.ids_before(before, of.clone()).eq(wanted.map(|(id, _)| *id)), "{of:?}");
+    }
+    assert!(index.pages() * 128 < index.len(), "{} ids in {} pages", index.len(), index.pages());
+    index.remove(plain.into_keys().collect());
+    assert_eq!((index.len(), index.pages()), (0, 0));
 }

@@ -226,7 +226,7 @@ fn add_finished(state: &mut State, id: TaskId, task: FinishedTask) -> Result<(),
     add_finished_name(state, id, &task.fields);
     state.tenant_finished(&task.fields.tenant, id);
     state.history_bytes += task.weight();
-    let is_new =
-        state.history.insert_unpacked((task.fields.outcome.finished_at, id), EncodedTask::new(&task));
+    let (at, tenant) = ((task.fields.outcome.finished_at, id), task.fields.tenant.clone());
+    let is_new = state.history.insert_unpacked(at, tenant, EncodedTask::new(&task));
     once(is_new && !state.tasks.contains_key(&id), || format!("task {id} is there twice"))
 }

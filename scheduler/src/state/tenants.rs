@@ -12,7 +12,8 @@ use crate::task::{FinishedTask, Task};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TenantTasks {
     pub live: OrdSet<TaskId>,
-    pub finished: OrdSet<TaskId>,
+    /// How many are finished and not forgotten.
+    pub finished: u64,
 }
 
 impl State {
@@ -33,9 +34,7 @@ impl State {
         class: Option<Class>,
         before: TaskId,
     ) -> impl Iterator<Item = (TaskId, FinishedTask)> + use<'a> {
-        let ids = self.tenants.get(tenant).map(|tasks| tasks.finished.range(..before).rev());
-        let mut reader = self.history.reader();
-        let known = ids.into_iter().flatten().filter_map(move |id| Some((*id, reader.get(id)?)));
+        let known = self.history.before(before, Some(tenant));
         let wanted = known.filter(move |(_, task)| class.is_none_or(|class| task.spec.class == class));
         wanted.map(|(id, task)| (id, task.unpack()))
     }
@@ -49,14 +48,14 @@ impl State {
     pub(crate) fn tenant_finished(&mut self, tenant: &Tenant, id: TaskId) {
         let tasks = self.tasks_of_tenant(tenant);
         tasks.live.remove(&id);
-        tasks.finished.insert(id);
+        tasks.finished += 1;
     }
 
     /// A tenant's finished task is forgotten.
-    pub(crate) fn tenant_forgot(&mut self, tenant: &Tenant, id: TaskId) {
+    pub(crate) fn tenant_forgot(&mut self, tenant: &Tenant) {
         let Some(tasks) = self.tenants.get_mut(tenant) else { return };
-        tasks.finished.remove(&id);
-        if tasks.live.is_empty() && tasks.finished.is_empty() {
+        tasks.finished -= 1;
+        if tasks.live.is_empty() && tasks.finished == 0 {
             self.tenants.remove(tenant);
         }
     }
