@@ -1,0 +1,85 @@
+//! Mounts, and rules of nodes and tenants: fields whose bytes lie in files of their own.
+
+use stint_protocol::*;
+use stint_scheduler::*;
+
+use crate::nodes::{allows, offer};
+use crate::samples::{operator, settings};
+use crate::stored::{Stored, assert_same};
+use crate::tasks::{submit, team};
+
+#[test]
+fn mounts_are_read_and_written_as_they_were_stored() {
+    let folder = Stored::of_crate(env!("CARGO_MANIFEST_DIR"));
+    let mount = |source: &str, target: Option<&str>, writable| HostMount {
+        source: source.into(),
+        target: target.map(Into::into),
+        writable,
+    };
+    let mounts = vec![mount("/data", None, false), mount("/scratch/a", Some("/out"), true)];
+    let limits = Some(Box::new(TaskLimits { mounts: Some(mounts), ..TaskLimits::default() }));
+    let submit = submit(None, None);
+    let spec = SharedSpec::new(TaskSpec { limits, ..TaskSpec::clone(&submit.spec) });
+    let submit = Command::Submit(Submit { spec, ..submit });
+    let root = |path: &str, writable, below| MountRoot { path: path.into(), writable, below };
+    let roots = vec![root("/data", false, true), root("/scratch", true, false)];
+    let allows = allows().into_iter().map(|allows| Allowance { mounts: Some(roots.clone()), ..allows });
+    let register = Command::RegisterNode(RegisterNode {
+        node: NodeId(300),
+        incarnation: Incarnation(4),
+        nonce: Nonce(7),
+        offer: NodeOffer { allows: Some(allows.collect()), ..offer() },
+        problems: Vec::new(),
+    });
+    for (name, command) in [("mounts-submit.cbor", submit), ("mounts-register-node.cbor", register)] {
+        assert_eq!(command.needs(), version::TASK_LIMITS);
+        folder.check(name, &command);
+    }
+}
+
+/// What a node lets tasks name.
+#[test]
+fn rules_of_nodes_are_read_and_written_as_they_were_stored() {
+    let folder = Stored::of_crate(env!("CARGO_MANIFEST_DIR"));
+    let list = |texts: &[&str]| texts.iter().map(|text| text.to_string()).collect();
+    let rules = NodeRules {
+        docker_images: list(&["busybox", "ghcr.io/team/**"]),
+        docker_by_digest: true,
+        image_roots: list(&["/images"]),
+        input_roots: list(&["/data"]),
+        secrets: true,
+    };
+    let register = Command::RegisterNode(RegisterNode {
+        node: NodeId(300),
+        incarnation: Incarnation(4),
+        nonce: Nonce(7),
+        offer: NodeOffer { allows: Some(allows()), rules: Some(Box::new(rules)), ..offer() },
+        problems: Vec::new(),
+    });
+    assert_eq!(register.needs(), version::NODE_RULES);
+    folder.check("rules-register-node.cbor", &register);
+}
+
+/// Rules of a tenant, and the settings of a state that has them.
+#[test]
+fn rules_of_tenants_are_read_and_written_as_they_were_stored() {
+    let folder = Stored::of_crate(env!("CARGO_MANIFEST_DIR"));
+    let rules = [TenantSetting::MaxPriority(80), TenantSetting::Weight(300)];
+    let own = [Setting::CrashLoopLosses(5), Setting::KeepForGpus(false)];
+    let to = rules.map(|rule| Setting::Tenant(team(), rule)).into_iter().chain(own).collect();
+    let command = Command::UpdateSettings(UpdateSettings { to, if_revision: None, by: operator() });
+    assert_eq!(command.needs(), version::TENANT_RULES);
+    folder.check("tenants-update-settings.cbor", &command);
+    let mut state = State::default();
+    for command in [Command::Configure(settings()), command] {
+        apply(&mut state, StampedCommand { now: TimeMs(1_790_000_000_000), command }).unwrap();
+    }
+    let name = "tenants-snapshot.cbor";
+    let stored = folder.bytes(name, || encode_snapshot(&state));
+    let read = decode_snapshot(&stored).unwrap();
+    check(&read).unwrap();
+    let rules = TenantRules { max_priority: 80, weight: 300 };
+    assert_eq!(read.settings().tenants.iter().collect::<Vec<_>>(), [(&team(), &rules)]);
+    assert_eq!(read.settings().rules, ClusterRules { crash_loop_losses: 5, keep_for_gpus: false });
+    assert_same(name, &encode_snapshot(&read), &stored);
+}
