@@ -12,7 +12,7 @@ const LONG_FILES: &[(&str, &str)] = &[];
 /// Functions that may be longer (`FILE::NAME`), each with its reason. One that is no longer needed fails the test.
 const LONG_FUNCTIONS: &[(&str, &str)] = &[
     ("scheduler/tests/properties.rs::command", "one arm for each kind of step of a random history"),
-    ("executor/tests/docker.rs::registry", "a whole registry, for the tests of pulls"),
+    ("executor/tests/docker/registry.rs::registry", "a whole registry, for the tests of pulls"),
 ];
 
 /// A function with a body, and its lines.
