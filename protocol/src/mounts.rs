@@ -71,7 +71,7 @@ pub struct InvalidMount(String);
 impl FromStr for HostMount {
     type Err = InvalidMount;
 
-    /// `SOURCE[:TARGET][:rw]`; which paths may be is for `TaskSpec::check` to say.
+    /// `SOURCE[:TARGET][:rw]`; which paths may be is for `TaskSpec::resolve` to say.
     fn from_str(text: &str) -> Result<Self, InvalidMount> {
         let (paths, writable) = match text.strip_suffix(":rw") {
             Some(paths) => (paths, true),

@@ -1,4 +1,4 @@
-//! What a user asks for. Checked once, by `TaskSpec::check`; inside, a spec is right by construction.
+//! What a user asks for. Checked once, by `TaskSpec::resolve`; inside, a spec is right by construction.
 
 use std::collections::BTreeMap;
 
@@ -187,7 +187,7 @@ impl TaskSpec {
             (self.files.is_some(), version::TASK_FILES),
             (names_image, version::IMAGES),
             (self.limits.is_some(), version::TASK_LIMITS),
-            (self.comment.is_some(), version::COMMENTS),
+            (self.comment.is_some(), Version(5)),
         ];
         let needed = parts.into_iter().filter(|(there, _)| *there).map(|(_, needs)| needs);
         needed.max().unwrap_or(version::OLDEST)
@@ -531,7 +531,7 @@ mod tests {
             with_files(spec);
         };
         assert_eq!(needs(&all), version::TASK_LIMITS);
-        assert_eq!(needs(&|spec| spec.comment = Some("why".into())), version::COMMENTS);
+        assert_eq!(needs(&|spec| spec.comment = Some("why".into())), Version(5));
     }
 
     #[test]

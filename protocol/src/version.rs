@@ -7,8 +7,8 @@
 //! Version 1 is the first cluster. How versions are negotiated belongs to it: what a member speaks (in `Admit` and
 //! `SetNodeVersion`) and `RaiseVersion` are understood by every peer.
 //!
-//! **To add version 6:** name here what comes with it (`pub const NEW_THING: Version = Version(6)`) and make `CURRENT`
-//! that version; let `Command::needs` (for a field of a task `TaskSpec::needs`) answer it for the new command or field; numbers are new, fields have
+//! **To add version 6:** make `CURRENT` that version, and name here what comes with it (`pub const NEW_THING: Version = Version(6)`) if
+//! more than one place asks for it; let `Command::needs` (for a field of a task `TaskSpec::needs`) answer it for the new command or field; numbers are new, fields have
 //! `#[cbor(default)]`; keep the stored bytes of version 5 (`tests/stored`) and add those of 6. A client's request that
 //! becomes such a command is then refused by the leader until every peer is upgraded: nothing else is to be done.
 
@@ -45,9 +45,6 @@ pub const SLURM: Version = Version(4);
 pub const RESUME_FREES: Version = Version(4);
 /// Attempts whose files are not there are told from failed starts: `EndKind::FilesMissing`.
 pub const FILES_MISSING: Version = Version(4);
-
-/// Comments of tasks: `TaskSpec.comment`.
-pub const COMMENTS: Version = Version(5);
 
 /// A node is held for one runtime and tenant, not as a whole, when it fails to start tasks.
 pub const HOLDS: Version = Version(5);

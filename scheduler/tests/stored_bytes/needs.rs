@@ -42,5 +42,5 @@ fn limits_of_tasks_need_version_4() {
 
 #[test]
 fn comments_of_tasks_need_version_5() {
-    assert_eq!(samples()[1].needs(), version::COMMENTS);
+    assert_eq!(samples()[1].needs(), Version(5));
 }
