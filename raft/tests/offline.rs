@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stint_raft::*;
-use support::{Ledger, SharedLedger, info};
+use support::memory_disk::MemoryDisk;
+use support::{Cluster, Ledger, SharedLedger, info};
 
 /// Nobody is there.
 struct Nobody;
@@ -85,6 +86,73 @@ async fn a_folder_is_read_whole_and_begun_anew_by_one_voter() {
     leads(&raft).await;
     assert_eq!(again.lock().lines.len(), count + 100);
     raft.stop().await;
+}
+
+/// The files of a disk in memory, in a real folder.
+fn write_out(disk: &MemoryDisk, to: &Path) {
+    let from = disk.session();
+    for part in ["log", "snapshots"] {
+        let (dir, real) = (Path::new("/data").join(part), to.join(part));
+        std::fs::create_dir_all(&real).unwrap();
+        for name in from.list(&dir).unwrap() {
+            let file = from.open(&dir.join(&name), OpenMode::Existing).unwrap();
+            std::fs::write(real.join(&name), file.read_at(0, file.len().unwrap() as usize).unwrap()).unwrap();
+        }
+    }
+}
+
+/// The majority is lost in the middle of a change of the voters, which the survivor's log has and nobody committed: it may be one
+/// of the old voters or the one that came, and a voter was added or taken out.
+#[tokio::test]
+async fn a_survivor_of_a_change_of_the_voters_begins_anew() {
+    for takes_out in [false, true] {
+        tokio::time::pause();
+        let mut cluster = Cluster::of_three(|_| ()).await;
+        cluster.propose("before").await;
+        let leader = cluster.leader().await;
+        let raft = cluster.raft(leader);
+        let other = (1..=3).find(|id| *id != leader).unwrap();
+        if !takes_out {
+            cluster.start(4).await.unwrap();
+            raft.add_learner(4, info(4)).await.unwrap();
+            // A voter's promotion waits until it has what there is.
+            support::wait("the learner's log", || (cluster.ledger(4).lines.len() == 1).then_some(())).await;
+        }
+        let last = raft.status().last_log;
+        (1..=3).filter(|id| *id != leader).for_each(|id| cluster.cut(id));
+        let change = tokio::spawn({
+            let raft = raft.clone();
+            async move { if takes_out { raft.remove(other).await } else { raft.promote(4).await } }
+        });
+        support::wait("the change in the log", || (raft.status().last_log > last).then_some(())).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!change.is_finished(), "it cannot be committed");
+        change.abort();
+        for id in cluster.running() {
+            cluster.stop(id).await;
+        }
+
+        // From here on with a real disk, whose thread knows no paused clock.
+        tokio::time::resume();
+        let root = tempfile::tempdir().unwrap();
+        let (old, new) = (root.path().join("old"), root.path().join("new"));
+        write_out(&cluster.peers[&leader].disk, &old);
+        let mut machine = SharedLedger::default();
+        let read = read_log(&old, &mut machine).unwrap();
+        // Both sets: whoever was a voter in either of them must be stopped for good.
+        let expected: Vec<PeerId> = if takes_out { vec![1, 2, 3] } else { vec![1, 2, 3, 4] };
+        assert_eq!(read.voters.keys().copied().collect::<Vec<_>>(), expected, "takes out: {takes_out}");
+        assert!(read.committed < read.last, "{read:?}");
+        let at = Position { index: read.last.index + 1_000, term: read.term + 10 };
+        write_folder(&new, leader, info(leader), at, machine.capture()).unwrap();
+        let ledger = SharedLedger::default();
+        let raft = open(leader, &new, &ledger).await.unwrap();
+        leads(&raft).await;
+        assert_eq!(raft.status().voters.keys().copied().collect::<Vec<_>>(), [leader]);
+        raft.propose(Bytes::from_static(b"after")).await.unwrap();
+        assert_eq!(ledger.lock().texts(), ["before", "after"]);
+        raft.stop().await;
+    }
 }
 
 #[tokio::test]
