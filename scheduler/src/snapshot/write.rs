@@ -1,4 +1,4 @@
-//! Writes a snapshot item by item: nothing of it is gathered before it is written but the places of the specs, some thirty
+//! Writes a snapshot item by item: nothing of it is gathered before it is written but the places of the specs, some forty
 //! bytes for a spec that itself takes hundreds.
 
 use std::collections::BTreeMap;
@@ -78,23 +78,19 @@ fn all_specs(state: &State) -> impl Iterator<Item = SharedSpec> + '_ {
     live.chain(state.history.iter().map(|(_, task)| task.spec))
 }
 
-/// Counts them before it writes them, as an array says its length first.
+/// Gathers the shared ones before it writes them, as an array says its length first: a look at all finished tasks unpacks them.
 fn write_specs<W: Write>(
     state: &State,
     places: &mut Places,
     e: &mut Encoder<W>,
 ) -> Result<(), Error<W::Error>> {
-    let count = all_specs(state).filter(|spec| places.place_of(spec).1).count();
-    e.array(count as u64)?;
-    let mut written = 0;
-    for spec in all_specs(state) {
-        // Each was given its place when it was met first: the next one to be written has the next place.
-        if !places.sharing || places.place_of(&spec).0 == written {
-            e.encode(&spec)?;
-            written += 1;
-        }
+    if !places.sharing {
+        e.array((state.tasks.len() + state.history.len()) as u64)?;
+        return all_specs(state).try_for_each(|spec| e.encode(&spec)?.ok());
     }
-    Ok(())
+    let specs: Vec<SharedSpec> = all_specs(state).filter(|spec| places.place_of(spec).1).collect();
+    e.array(specs.len() as u64)?;
+    specs.iter().try_for_each(|spec| e.encode(spec)?.ok())
 }
 
 fn write_tasks<W: Write>(
