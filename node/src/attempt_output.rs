@@ -78,14 +78,16 @@ impl AttemptOutput {
             return reading.await.map_or_else(|error| LogAnswer::Failed(error.to_string()), log_answer);
         }
         let until = Instant::now() + Duration::from_millis(read.wait_ms).min(limits::LOG_WAIT);
+        let mut pause = limits::LOG_FIRST_POLL;
         loop {
             match host.read_log(read.lease, stream, read.offset, limits::LOG_CHUNK_BYTES).await {
                 Err(error) => return LogAnswer::Failed(error.to_string()),
                 Ok(chunk) if !chunk.bytes.is_empty() || chunk.complete || Instant::now() >= until => {
                     return log_answer(chunk);
                 }
-                Ok(_) => sleep(limits::LOG_POLL).await,
+                Ok(_) => sleep(pause).await,
             }
+            pause = (pause * 2).min(limits::LOG_POLL);
         }
     }
 }

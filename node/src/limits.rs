@@ -65,7 +65,9 @@ pub const WAITED_TASKS: usize = 500_000;
 pub const LOG_CHUNK_BYTES: usize = 256 * 1024;
 /// How long a log read waits for new bytes while following.
 pub const LOG_WAIT: Duration = Duration::from_secs(5);
-/// How often a followed log is looked at; a slow reader never slows a task.
+/// When a followed log is looked at again after nothing was there, at first: what is short ends soon.
+pub const LOG_FIRST_POLL: Duration = Duration::from_millis(1);
+/// How often a followed log is looked at in the long run; a slow reader never slows a task.
 pub const LOG_POLL: Duration = Duration::from_millis(40);
 /// Bytes of a blob that one call between peers carries: large enough for the wire, small enough for a window of them.
 pub const BLOB_CHUNK_BYTES: usize = 512 * 1024;

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use stint_protocol::{NodeId, api, version};
 use stint_raft::{OfflineLog, OpenError, PeerInfo, Position};
@@ -46,6 +47,21 @@ pub enum RecoveryError {
     Log(#[from] OpenError),
     #[error("{0}")]
     Metrics(#[from] prometheus::Error),
+}
+
+/// How long a peer may take to stop, and how often its folder is looked at meanwhile.
+const STOPPING: Duration = Duration::from_secs(10);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// The folder of a peer that was just told to stop: it hands its lead over and ends what it runs first.
+fn when_stopped(data_dir: &Path) -> Result<DataDir, IdentityError> {
+    let until = Instant::now() + STOPPING;
+    loop {
+        match DataDir::open(data_dir, Rng::from_system().random_bits()) {
+            Err(IdentityError::InUse(_)) if Instant::now() < until => std::thread::sleep(LOOK_AGAIN),
+            opened => return opened,
+        }
+    }
 }
 
 /// Beyond every entry and term that was given away.
@@ -114,7 +130,7 @@ impl Survivor {
         if !data_dir.join("identity.toml").exists() {
             return Err(RecoveryError::NoPeer(data_dir.into()));
         }
-        let dir = DataDir::open(data_dir, Rng::from_system().random_bits())?;
+        let dir = when_stopped(data_dir)?;
         let node = dir.node().ok_or_else(|| RecoveryError::NoCluster(data_dir.into()))?;
         let applied = AppliedState::new(version::CURRENT)?;
         let log = stint_raft::read_log(&dir.log(), &mut NodeStateMachine(applied.clone()))?;
