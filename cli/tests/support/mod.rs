@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep};
 
 pub const STINT: &str = env!("CARGO_BIN_EXE_stint");
 /// How long anything in a test may take before it counts as hung.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// One peer.
