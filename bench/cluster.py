@@ -267,7 +267,7 @@ class Probe:
 
     def ask(self):
         # Each goes through the leader's queue and the log; the key makes one task of all of them, and no node fits it.
-        task = ["--class", "cpu_short", "--cpus", "0.01", "--memory", "1MiB", "--constraint", "zone=nowhere"]
+        task = ["--class", "cpu_short", "--cpus", "0.01", "--memory", "16MiB", "--constraint", "zone=nowhere"]
         while not self.stopped.wait(0.02):
             begun = time.monotonic()
             if not self.cluster.stint("submit", "--idempotency-key", "probe", *task, "--", "/bin/true", check=False):
@@ -313,7 +313,7 @@ def live(args):
             return f"--count {each} --class cpu_short --runtime mock --cpus 0.01 --memory {n % 1000 + 1}MiB -- hang"
         subprocess.run(
             ["xargs", "-P4", "-d", "\n", "-I{}", "sh", "-c", f"exec {STINT} --address {sockets} submit $0", "{}"],
-            input="\n".join(words(n) for n in range(submits)) + "\n", text=True, check=True, stdout=subprocess.DEVNULL,
+            input="\n".join(words(n) for n in range(submits)) + "\n", text=True, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )
 
     def restart():
