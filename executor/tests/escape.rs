@@ -18,6 +18,7 @@ use support::{Client, Rig, launch, odd_seconds, processes_with, spec, wait_until
 const IMAGE: &str = "stint-test/busybox:1";
 /// A device number that is no other test's: reading from it gives zeros.
 const DEVICE: &str = "/dev/nvidia250";
+const SHARED_MEMORY: &str = "/proc/sysvipc/shm";
 
 /// Things of the host that are not a task's.
 struct World {
@@ -26,6 +27,32 @@ struct World {
     port: TcpListener,
     /// Of the victim's environment.
     word: String,
+    memory: SharedMemory,
+}
+
+/// A System V segment that everybody may read.
+struct SharedMemory {
+    id: String,
+    /// As `/proc/sysvipc/shm` has it.
+    key: String,
+}
+
+impl SharedMemory {
+    fn new() -> Self {
+        let made = Command::new("ipcmk").args(["-M", "4096", "-p", "0666"]).output().unwrap();
+        let id = String::from_utf8_lossy(&made.stdout).split_whitespace().last().unwrap().to_owned();
+        let list = std::fs::read_to_string(SHARED_MEMORY).unwrap();
+        let mut lines = list.lines().map(|line| line.split_whitespace());
+        let key =
+            lines.find_map(|mut columns| Some((columns.next()?, columns.next()?)).filter(|(_, i)| *i == id));
+        Self { key: key.unwrap().0.to_owned(), id }
+    }
+}
+
+impl Drop for SharedMemory {
+    fn drop(&mut self) {
+        let _ = Command::new("ipcrm").args(["-m", &self.id]).status();
+    }
 }
 
 impl World {
@@ -52,7 +79,8 @@ impl World {
             .spawn()
             .unwrap();
         Command::new("mknod").args(["-m", "666", DEVICE, "c", "1", "5"]).status().unwrap();
-        Self { folder, victim, port: TcpListener::bind("127.0.0.1:0").unwrap(), word }
+        let port = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self { folder, victim, port, word, memory: SharedMemory::new() }
     }
 
     /// What is tried, and how: the script ends well when it got through.
@@ -83,6 +111,11 @@ impl World {
             ("look into the folders of others", format!("ls {executor}/homes {executor}/attempts")),
             ("start more processes than it may", fork(120)),
             ("open a GPU of another attempt", format!("[ $(head -c 1 {DEVICE} | wc -c) = 1 ]")),
+            ("find shared memory of others", format!("grep -q '^ *{} ' {SHARED_MEMORY}", self.memory.key)),
+            (
+                "have a capability, or get one",
+                "grep -E '^Cap' /proc/self/status | grep -qv 0000000000000000".into(),
+            ),
         ]
     }
 }
@@ -194,6 +227,54 @@ async fn attempts_do_not_see_each_other() {
         // The next attempt of the same slot finds the network as new.
         let text = run(&mut client, runtime, &format!("python3 -c \"{visitor}\"")).await;
         assert!(text.contains("[False, False]\nFalse\nbound\n"), "{runtime}: {text}");
+    }
+}
+
+/// System V segments and POSIX queues belong to no process: on the host they stay.
+#[tokio::test]
+async fn shared_memory_and_queues_go_with_their_attempt() {
+    if !is_root() || !Path::new("/usr/bin/python3").exists() {
+        println!("SKIPPED shared_memory_and_queues_go_with_their_attempt: needs root and python3");
+        return;
+    }
+    let rig = Rig::new(true);
+    let mut client = rig.open().await;
+    let key = 0x5719_0000 + (std::process::id() & 0xffff);
+    let queue = format!("/stint-test-{}", std::process::id());
+    let program = |made: &str| {
+        let (flags, mode) = if made == "made" { ("0o100", "0o1666") } else { ("0", "0") };
+        format!(
+            "import ctypes\nc=ctypes.CDLL('librt.so.1')\n\
+             print('{made}',c.shmget({key},4096,{mode})>=0,c.mq_open(b'{queue}',{flags}|2,0o666,None)>=0)"
+        )
+    };
+    for runtime in [Runtime::Process, Runtime::Crun] {
+        let first = run(&mut client, runtime, &format!("python3 -c \"{}\"", program("made"))).await;
+        let next = run(&mut client, runtime, &format!("python3 -c \"{}\"", program("found"))).await;
+        let of_host = std::fs::read_to_string(SHARED_MEMORY).unwrap();
+        let left = of_host.lines().any(|line| line.split_whitespace().next() == Some(&key.to_string()));
+        // What a broken sandbox leaves is no other test's.
+        let _ = Command::new("ipcrm").args(["-M", &format!("{key:#x}")]).stderr(Stdio::null()).status();
+        assert!(first.contains("made True True\n"), "{runtime}: {first}");
+        assert!(next.contains("found False False\n"), "{runtime}: {next}");
+        assert!(!left, "{runtime}: {of_host}");
+    }
+}
+
+/// A network namespace does not hold back sockets to a hypervisor. The answer is the one of a kernel without them.
+#[tokio::test]
+async fn there_is_no_way_to_a_hypervisor() {
+    if !is_root() || !Path::new("/usr/bin/python3").exists() {
+        println!("SKIPPED there_is_no_way_to_a_hypervisor: needs root and python3");
+        return;
+    }
+    let rig = Rig::new(true);
+    let mut client = rig.open().await;
+    let program = "import ctypes\nc=ctypes.CDLL(None,use_errno=True)\n\
+                   print('vsock',c.socket(40,1,0),ctypes.get_errno())";
+    for runtime in [Runtime::Process, Runtime::Crun] {
+        let text = run(&mut client, runtime, &format!("python3 -c \"{program}\"")).await;
+        assert!(text.contains(&format!("vsock -1 {}\n", libc::ENOSYS)), "{runtime}: {text}");
     }
 }
 

@@ -84,7 +84,7 @@ pub struct Start<'a> {
     pub folder: PathBuf,
     /// By these files its processes enter its cgroup.
     pub cgroups: Vec<CString>,
-    /// None: this host permits no pid namespaces.
+    /// None: this host permits no pid and IPC namespaces.
     pub namespaces: Option<Namespaces>,
     /// Whether a program can be shut into its own view of the host.
     pub jails: bool,

@@ -14,7 +14,7 @@ use crate::sys::spawn::{Jail, Namespaces, Phase, Program, Spawner};
 /// What this host permits.
 #[derive(Debug)]
 pub struct ProbedHost {
-    /// None: no pid namespaces here.
+    /// None: no pid and IPC namespaces here.
     pub namespaces: Option<Namespaces>,
     /// A program without a container can be shut into its own view of the host, without network.
     pub jail: bool,
@@ -41,7 +41,7 @@ impl ProbedHost {
         }
         match namespaces {
             None => problems.push(
-                "no pid namespaces: run the node as root or permit user namespaces \
+                "no pid and IPC namespaces: run the node as root or permit user namespaces \
                  (sysctl kernel.unprivileged_userns_clone, user.max_user_namespaces)"
                     .into(),
             ),

@@ -5,7 +5,7 @@
 //!
 //! * **direct** (`sandbox` off): the child shares the watchdog's memory until it executes (as `vfork`), which is the
 //!   cheapest start Linux has;
-//! * **own namespaces**: the child is the init of a new pid namespace. It never executes another binary: it starts the
+//! * **own namespaces**: the child is the init of new pid and IPC namespaces. It never executes another binary: it starts the
 //!   program, passes TERM on, reaps, writes the program's status into the shared board and exits, whereupon the kernel
 //!   kills and reaps everything that is left in the namespace.
 
@@ -459,6 +459,11 @@ fn clone_direct(raw: &Raw) -> io::Result<Child> {
 fn clone_contained(raw: &Raw) -> io::Result<Child> {
     let mut pidfd: c_int = -1;
     let mut flags = libc::CLONE_NEWPID | libc::CLONE_PIDFD | libc::CLONE_FILES;
+    // crun makes one for its container. What is in it goes with the last process of the attempt: elsewhere System V
+    // shared memory stays, and the next program of the same user reads it.
+    if raw.container.is_none() {
+        flags |= libc::CLONE_NEWIPC;
+    }
     if raw.namespaces.user {
         flags |= libc::CLONE_NEWUSER;
     }

@@ -1,6 +1,6 @@
 //! The filter of system calls for programs that run without a container: what makes namespaces, mounts, loads code into
-//! the kernel or has no use for a task is refused; all else goes on. A program of a container has the longer list of
-//! its bundle.
+//! the kernel, reaches a hypervisor or has no use for a task is refused; all else goes on. A program of a container has
+//! the longer list of its bundle.
 
 use libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_JSET, BPF_K, BPF_LD, BPF_RET, BPF_W, sock_filter};
 
@@ -48,10 +48,11 @@ const REFUSED: &[libc::c_long] = &[
 ];
 /// Flags of `clone` that make a namespace.
 const NEW_NAMESPACES: u32 = 0x7e02_0080;
-/// Offsets in `struct seccomp_data`; the flags of `clone` are the lower half of its first argument.
+/// Offsets in `struct seccomp_data`; the flags of `clone` and the family of `socket` are the lower half of the first
+/// argument.
 const NUMBER: u32 = 0;
 const MACHINE: u32 = 4;
-const FLAGS: u32 = 16;
+const FIRST: u32 = 16;
 #[cfg(target_arch = "x86_64")]
 const OWN_MACHINE: u32 = 0xc000_003e;
 #[cfg(target_arch = "aarch64")]
@@ -91,9 +92,15 @@ pub(super) fn program() -> Vec<sock_filter> {
         when(BPF_JEQ, libc::SYS_clone3 as u32, 0, 1),
         answer(NOT_THERE),
         when(BPF_JEQ, libc::SYS_clone as u32, 0, 4),
-        load(FLAGS),
+        load(FIRST),
         when(BPF_JSET, NEW_NAMESPACES, 0, 1),
         answer(NOT_PERMITTED),
+        answer(ALLOW),
+        // Sockets to a hypervisor, which a network namespace does not hold back: answered as in a container of crun's.
+        when(BPF_JEQ, libc::SYS_socket as u32, 0, 4),
+        load(FIRST),
+        when(BPF_JEQ, libc::AF_VSOCK as u32, 0, 1),
+        answer(NOT_THERE),
         answer(ALLOW),
     ];
     // After the last comparison: one answer, then the other.
@@ -108,7 +115,7 @@ mod tests {
     use super::*;
 
     /// Runs the filter as the kernel would.
-    fn verdict(machine: u32, number: u32, flags: u32) -> u32 {
+    fn verdict(machine: u32, number: u32, first: u32) -> u32 {
         let (program, mut at, mut value) = (program(), 0, 0);
         loop {
             let step = program[at];
@@ -118,7 +125,7 @@ mod tests {
                     value = match step.k {
                         NUMBER => number,
                         MACHINE => machine,
-                        _ => flags,
+                        _ => first,
                     };
                     continue;
                 }
@@ -134,7 +141,7 @@ mod tests {
 
     #[test]
     fn each_call_gets_its_answer() {
-        let own = |number: libc::c_long, flags| verdict(OWN_MACHINE, number as u32, flags);
+        let own = |number: libc::c_long, first| verdict(OWN_MACHINE, number as u32, first);
         for number in REFUSED {
             assert_eq!(own(*number, 0), NOT_PERMITTED, "{number}");
         }
@@ -147,6 +154,10 @@ mod tests {
         assert_eq!(own(libc::SYS_clone, libc::CLONE_VM as u32 | libc::CLONE_THREAD as u32), ALLOW);
         for flag in [libc::CLONE_NEWUSER, libc::CLONE_NEWNET, libc::CLONE_NEWNS, libc::CLONE_NEWPID] {
             assert_eq!(own(libc::SYS_clone, flag as u32), NOT_PERMITTED);
+        }
+        assert_eq!(own(libc::SYS_socket, libc::AF_VSOCK as u32), NOT_THERE);
+        for family in [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK] {
+            assert_eq!(own(libc::SYS_socket, family as u32), ALLOW);
         }
         assert_eq!(verdict(OWN_MACHINE, X32 | 1, 0), NOT_THERE);
         assert_eq!(verdict(0x4000_0003, 1, 0), NOT_THERE);

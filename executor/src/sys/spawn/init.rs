@@ -78,6 +78,9 @@ fn own_mounts(raw: &Raw) {
     if let Some(jail) = raw.jail {
         jail::shut_in(raw, jail);
     }
+    if raw.container.is_none() && !own_queues() {
+        fail(raw.slot, Step::Mounts, errno());
+    }
     for laid in raw.container.map(RawContainer::mounts).unwrap_or_default() {
         let tree = jail::take_plain(laid.source, laid.writable);
         // SAFETY: a C string that was copied with the address space.
@@ -95,6 +98,15 @@ fn own_mounts(raw: &Raw) {
     {
         fail(raw.slot, Step::Mounts, errno());
     }
+}
+
+/// The message queues of the attempt's own IPC namespace, where the host shows its own.
+fn own_queues() -> bool {
+    let (kind, flags) = (c"mqueue".as_ptr(), libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC);
+    // SAFETY: all pointers are C strings or null where mount(2) permits it.
+    let laid = unsafe { libc::mount(kind, c"/dev/mqueue".as_ptr(), kind, flags, ptr::null()) == 0 };
+    // Without a folder for them, or without them in this kernel, there are none to be seen.
+    laid || [libc::ENOENT, libc::ENOTDIR, libc::ENODEV].contains(&errno())
 }
 
 /// A tmpfs with an overlay in it, whose lower part is the root file system.

@@ -214,22 +214,54 @@ fn hide(device: &CStr) -> bool {
     hidden || errno() == libc::ENOENT
 }
 
-/// Limits, and another user for good. By system calls: the C library's functions would look for other threads.
+/// Limits, no capabilities and another user, for good. By system calls: the C library's functions would look for other
+/// threads.
 pub(super) fn give_up_privileges(raw: &Raw, jail: &RawJail) {
     let (first, most) = jail.open_files;
     let done = limit(libc::RLIMIT_CORE as c_int, 0, 0) && limit(libc::RLIMIT_NOFILE as c_int, first, most);
-    // The user comes last: without root the others could not be changed any more.
-    let changed = jail.user.is_none_or(|(user, group)| {
-        // SAFETY: no groups, so no pointer is read.
-        unsafe {
-            libc::syscall(libc::SYS_setgroups, 0, ptr::null::<libc::gid_t>()) == 0
-                && libc::syscall(libc::SYS_setresgid, group, group, group) == 0
-                && libc::syscall(libc::SYS_setresuid, user, user, user) == 0
-        }
-    });
-    if !(done && changed) {
+    // The user comes late: without root the others could not be changed any more.
+    let changed = done
+        && empty_bounding_set()
+        && jail.user.is_none_or(|(user, group)| {
+            // SAFETY: no groups, so no pointer is read.
+            unsafe {
+                libc::syscall(libc::SYS_setgroups, 0, ptr::null::<libc::gid_t>()) == 0
+                    && libc::syscall(libc::SYS_setresgid, group, group, group) == 0
+                    && libc::syscall(libc::SYS_setresuid, user, user, user) == 0
+            }
+        });
+    if !(changed && drop_capabilities()) {
         fail(raw.slot, Step::Privileges, errno());
     }
+}
+
+/// No program that it executes can get a capability again, also not by what the program's file says.
+fn empty_bounding_set() -> bool {
+    let mut capability: libc::c_ulong = 0;
+    // SAFETY: no pointers. Behind the last one that the kernel knows the answer is EINVAL.
+    while unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } == 0 {
+        capability += 1;
+    }
+    capability > 0 && errno() == libc::EINVAL
+}
+
+/// `struct __user_cap_header_struct` of the kernel.
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    pid: c_int,
+}
+
+/// `_LINUX_CAPABILITY_VERSION_3`: two words a set.
+const CAPABILITY_VERSION: u32 = 0x2008_0522;
+
+/// The other sets, also those that a node with capabilities but without root hands on.
+fn drop_capabilities() -> bool {
+    let header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
+    // Effective, permitted and inheritable, twice. The ambient ones are among the inheritable.
+    let none = [0u32; 6];
+    // SAFETY: both outlive the call, and are as long as this version says.
+    unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) == 0 }
 }
 
 fn limit(what: c_int, first: u64, most: u64) -> bool {
