@@ -71,8 +71,11 @@ impl Failure {
 
     /// Tells the user, on stderr.
     pub fn print(&self) {
-        for line in self.to_string().lines() {
-            logs::write(Level::Error, line);
+        let message = self.to_string();
+        if matches!(self, Failure::Call(_)) {
+            // A peer's words, and what they quote: one line.
+            return logs::write(Level::Error, &message);
         }
+        message.lines().for_each(|line| logs::write(Level::Error, line));
     }
 }

@@ -10,6 +10,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use crate::failure::Failure;
+use crate::text::{escaped, escaped_json};
 
 /// Set once logs are JSON: what is read by a program has no line that is not.
 static IN_JSON: AtomicBool = AtomicBool::new(false);
@@ -77,11 +78,21 @@ pub enum Level {
     Error,
 }
 
-/// Writes words of the command as a line of the log. A closed stderr is nobody to tell it to.
+/// Writes words of the command as a line of the log, whatever is in them. A closed stderr is nobody to tell it to.
 pub fn write(level: Level, message: &str) {
-    let line =
-        if IN_JSON.load(Ordering::Relaxed) { object_of(level, message) } else { format!("stint: {message}") };
-    let _ = writeln!(std::io::stderr(), "{line}");
+    write_lines(level, &[message]);
+}
+
+/// Writes words of the command that take several lines.
+pub fn write_lines(level: Level, lines: &[impl AsRef<str>]) {
+    let joined = |shown: fn(&str) -> String| {
+        lines.iter().map(|line| shown(line.as_ref())).collect::<Vec<_>>().join("\n")
+    };
+    let said = match IN_JSON.load(Ordering::Relaxed) {
+        true => object_of(level, &joined(str::to_owned)),
+        false => format!("stint: {}", joined(escaped)),
+    };
+    let _ = writeln!(std::io::stderr(), "{said}");
 }
 
 fn object_of(level: Level, message: &str) -> String {
@@ -94,7 +105,7 @@ fn object_of(level: Level, message: &str) -> String {
     // A clock that cannot be written leaves the line without a time.
     let _ = SystemTime.format_time(&mut Writer::new(&mut now));
     let line = serde_json::json!({ "timestamp": now, "level": level, "message": message, "target": "stint" });
-    line.to_string()
+    escaped_json(&line.to_string())
 }
 
 #[cfg(test)]
@@ -133,5 +144,6 @@ mod tests {
         assert_eq!((line.lines().count(), &object["level"]), (1, &"ERROR".into()));
         assert_eq!(object["message"], "two\nlines and a \"quote\"");
         assert!(object["timestamp"].as_str().unwrap().ends_with('Z'), "{line}");
+        assert!(!object_of(Level::Info, "\u{9b}2J\u{202e}").contains(['\u{9b}', '\u{202e}']));
     }
 }

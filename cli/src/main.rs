@@ -1,5 +1,8 @@
 //! The `stint` command: starts a peer, and speaks to a cluster through the native API.
 
+// What others named must not steer a terminal: `output` is the way out.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod args;
 mod commands;
 mod connect;
@@ -13,6 +16,7 @@ mod output;
 mod spool;
 mod table;
 mod task_file;
+mod text;
 mod view;
 
 use std::process::ExitCode;

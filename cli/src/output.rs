@@ -5,7 +5,7 @@ use std::io::{IsTerminal as _, Write as _};
 use serde::Serialize;
 
 use crate::logs::{self, Level};
-use crate::table::Table;
+use crate::text::{Text, escaped, escaped_json};
 
 /// How data is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -33,33 +33,33 @@ impl Output {
         Self { format, color: wanted && std::io::stdout().is_terminal() }
     }
 
-    /// Shows `json`, or `table` for people, or `ids` alone.
-    pub fn show(
+    /// Shows `json`, or `text` for people, or `ids` alone.
+    pub fn show<T: Into<Text>>(
         &self,
         json: &impl Serialize,
         ids: impl IntoIterator<Item = String>,
-        table: impl FnOnce() -> Table,
-    ) -> std::io::Result<()> {
-        self.show_text(json, ids, || table().render(self.color))
-    }
-
-    /// As `show`, with the text for people already laid out.
-    pub fn show_text(
-        &self,
-        json: &impl Serialize,
-        ids: impl IntoIterator<Item = String>,
-        text: impl FnOnce() -> String,
+        text: impl FnOnce() -> T,
     ) -> std::io::Result<()> {
         match self.format {
-            Format::Json => print(&(serde_json::to_string_pretty(json)? + "\n")),
-            Format::Quiet => print(&ids.into_iter().map(|id| id + "\n").collect::<String>()),
-            Format::Table => print(&text()),
+            Format::Json => print_json(&(serde_json::to_string_pretty(json)? + "\n")),
+            Format::Quiet => print(&ids.into_iter().map(|id| escaped(&id) + "\n").collect::<String>()),
+            Format::Table => print_text(text(), self.color),
         }
     }
 }
 
+/// Writes lines and tables.
+pub fn print_text(text: impl Into<Text>, color: bool) -> std::io::Result<()> {
+    print(&text.into().render(color))
+}
+
+/// Writes lines of JSON.
+pub fn print_json(json: &str) -> std::io::Result<()> {
+    print(&escaped_json(json))
+}
+
 /// Writes to stdout; unlike `print!` it reports a closed pipe instead of panicking.
-pub fn print(text: &str) -> std::io::Result<()> {
+fn print(text: &str) -> std::io::Result<()> {
     let mut stdout = std::io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     stdout.flush()
@@ -68,4 +68,9 @@ pub fn print(text: &str) -> std::io::Result<()> {
 /// Says something to the user.
 pub fn talk(line: &str) {
     logs::write(Level::Info, line);
+}
+
+/// Says something that takes several lines.
+pub fn talk_lines(lines: &[String]) {
+    logs::write_lines(Level::Info, lines);
 }

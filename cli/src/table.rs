@@ -1,5 +1,7 @@
 //! Columns for people: as wide as their widest cell, two spaces apart, nothing cut off.
 
+use crate::text::escaped;
+
 /// Rows under a header, or pairs without one.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
@@ -37,9 +39,9 @@ impl Tone {
 }
 
 impl Cell {
-    /// A cell with a tone; an empty text is shown as `-`.
+    /// A cell with a tone; an empty text is shown as `-`, and what would steer a terminal as its number.
     pub fn new(text: impl Into<String>, tone: Tone) -> Self {
-        let text = text.into();
+        let text = escaped(&text.into());
         Self { text: if text.is_empty() { "-".into() } else { text }, tone }
     }
 

@@ -8,6 +8,7 @@ use stint_sdk::v1::UpdateSettingsRequest;
 use super::Context;
 use super::cluster::settings::{Changes, ShowArgs, tell, update};
 use crate::Done;
+use crate::text::Text;
 use crate::view::{classes, history};
 
 const EXAMPLES: &str = "\
@@ -79,14 +80,10 @@ fn of_class(mut settings: Settings, class: Option<&str>) -> Settings {
 
 fn show(context: &Context, settings: Settings, with_history: bool) -> Done {
     let revision = settings.revision.to_string();
-    context.output.show_text(&settings, [revision], || {
-        let color = context.output.color;
-        let rules = classes(&settings).render(color);
+    context.output.show(&settings, [revision], || {
+        let rules = Text::from(classes(&settings));
         match with_history {
-            true => format!(
-                "{rules}\n{}",
-                history(&settings.changes, |key| key.starts_with("classes.")).render(color)
-            ),
+            true => rules.and("").and(history(&settings.changes, |key| key.starts_with("classes."))),
             false => rules,
         }
     })?;

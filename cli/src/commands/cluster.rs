@@ -15,6 +15,7 @@ use crate::Done;
 use crate::args::Global;
 use crate::output::{Format, Output, talk};
 use crate::table::{Cell, Table, Tone};
+use crate::text::Text;
 use crate::view::{age, now_ms, state_tone};
 
 #[derive(Args, Debug)]
@@ -68,15 +69,14 @@ pub fn run(global: &Global, args: ClusterArgs) -> Done {
 
 async fn status(context: Context) -> Done {
     let cluster = Cluster::from(context.client.cluster_status().await?);
-    let color = context.output.color;
     let ids: Vec<String> = cluster.peers.iter().map(|peer| peer.id.to_string()).collect();
-    context.output.show_text(&cluster, ids, || text(&cluster, color))?;
+    context.output.show(&cluster, ids, || text(&cluster))?;
     Ok(0)
 }
 
 async fn join_token(context: Context, args: JoinTokenArgs) -> Done {
     let made = JoinToken::from(context.client.create_join_token(args.valid).await?);
-    context.output.show_text(&made, [made.token.clone()], || format!("{}\n", made.token))?;
+    context.output.show(&made, [made.token.clone()], || made.token.as_str())?;
     if context.output.format == Format::Table {
         let left = units::show_duration(made.expires_at_ms.saturating_sub(now_ms()));
         talk(&format!("valid for {left}; on the new machine: stint node --join HOST:7001 --token TOKEN"));
@@ -87,13 +87,11 @@ async fn join_token(context: Context, args: JoinTokenArgs) -> Done {
 async fn transfer_leader(context: Context, args: TransferLeaderArgs) -> Done {
     let leader_id = context.client.transfer_leader(&args.node.unwrap_or_default()).await?;
     let transferred = LeaderTransferred { leader_id };
-    context
-        .output
-        .show_text(&transferred, [leader_id.to_string()], || format!("node {leader_id} leads\n"))?;
+    context.output.show(&transferred, [leader_id.to_string()], || format!("node {leader_id} leads"))?;
     Ok(0)
 }
 
-fn text(cluster: &Cluster, color: bool) -> String {
+fn text(cluster: &Cluster) -> Text {
     let name_of = |id: u64| {
         let peer = cluster.peers.iter().find(|peer| peer.id == id);
         peer.map_or_else(|| id.to_string(), |peer| format!("{} ({id})", peer.name))
@@ -118,7 +116,7 @@ fn text(cluster: &Cluster, color: bool) -> String {
     for alarm in &cluster.alarms {
         facts.pair("alarm", Cell::new(alarm, Tone::Bad));
     }
-    format!("{}\n{}", facts.render(color), peers(cluster).render(color))
+    Text::from(facts).and("").and(peers(cluster))
 }
 
 /// Since when there is no leader, and why.
@@ -231,11 +229,11 @@ ID  NAME  ROLE    STATE        CONTACT  LAG  VERSION  ADDRESS
 2   b     voter   unreachable  5s ago   -    5        10.0.0.2:7001
 ";
         let cluster = Cluster::from(reply);
-        assert_eq!(text(&cluster, false), expected);
+        assert_eq!(text(&cluster).render(false), expected);
         let missing = "1 of 2 voters missing: b (silent for 5 s)".to_owned();
         let outdated = api::Outdated { no_leader_since_ms: now_ms() - 5_000, as_of_ms: 0, missing };
         let alone = Cluster { leader_id: None, can_lose: None, outdated: Some(outdated), ..cluster };
-        let shown = text(&alone, false);
+        let shown = text(&alone).render(false);
         assert!(
             shown.contains("leader       none for 5s: 1 of 2 voters missing: b (silent for 5 s)\n"),
             "{shown}"

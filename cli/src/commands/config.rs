@@ -9,6 +9,7 @@ use crate::connect::environment;
 use crate::failure::{Failure, USAGE};
 use crate::logs;
 use crate::output::Output;
+use crate::text::Text;
 
 #[derive(Args, Debug)]
 pub struct ConfigArgs {
@@ -63,7 +64,7 @@ pub fn run(output: &Output, args: ConfigArgs) -> Done {
     let valid = problems.iter().all(|problem| problem.severity == Severity::Warning);
     let checked = Checked { valid, problems: problems.into_iter().map(ProblemView::from).collect() };
     let keys: Vec<String> = checked.problems.iter().map(|problem| problem.key.clone()).collect();
-    output.show_text(&checked, keys, || text(&checked))?;
+    output.show(&checked, keys, || text(&checked))?;
     Ok(if valid { 0 } else { USAGE })
 }
 
@@ -76,11 +77,8 @@ fn problems_of(config: &Config) -> Vec<Problem> {
     problems
 }
 
-fn text(checked: &Checked) -> String {
-    let line = |p: &ProblemView| format!("{}: {}: {}: {}\n", p.severity, p.origin, p.key, p.message);
-    let mut text: String = checked.problems.iter().map(line).collect();
-    if checked.valid {
-        text.push_str("the configuration is valid\n");
-    }
-    text
+fn text(checked: &Checked) -> Text {
+    let line = |p: &ProblemView| format!("{}: {}: {}: {}", p.severity, p.origin, p.key, p.message);
+    let text: Text = checked.problems.iter().map(line).collect();
+    if checked.valid { text.and("the configuration is valid") } else { text }
 }

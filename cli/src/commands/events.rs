@@ -8,7 +8,7 @@ use stint_sdk::{units, v1};
 
 use super::Context;
 use crate::Done;
-use crate::output::{print, talk};
+use crate::output::{print_json, talk};
 use crate::view::now_ms;
 
 /// Tasks asked for at once: the most that a peer gives.
@@ -126,7 +126,7 @@ async fn export(context: Context, args: ExportArgs) -> Done {
         .map(|line| Ok(serde_json::to_string(line)? + "\n"))
         .collect::<Result<_, _>>()
         .map_err(|error: serde_json::Error| std::io::Error::other(error))?;
-    print(&text)?;
+    print_json(&text)?;
     let played: u32 = lines.iter().map(|line| line.count).sum();
     talk(&format!(
         "{played} tasks in {} lines; {} never ran and are left out",

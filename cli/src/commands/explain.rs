@@ -1,7 +1,5 @@
 //! `stint explain`: why a task waits.
 
-use std::fmt::Write as _;
-
 use clap::Args;
 use stint_sdk::api::Explanation;
 use stint_sdk::v1;
@@ -9,6 +7,7 @@ use stint_sdk::v1;
 use super::Context;
 use crate::Done;
 use crate::table::Table;
+use crate::text::Text;
 
 #[derive(Args, Debug)]
 pub struct ExplainArgs {
@@ -19,30 +18,27 @@ pub struct ExplainArgs {
 pub async fn run(context: Context, args: ExplainArgs) -> Done {
     let request = v1::ExplainRequest { tenant: context.tenant.clone(), task: args.task.clone() };
     let reply = Explanation::from(context.client.explain(request).await?);
-    let color = context.output.color;
-    context.output.show_text(&reply, [args.task], || text(&reply, color))?;
+    context.output.show(&reply, [args.task], || text(&reply))?;
     Ok(0)
 }
 
-fn text(reply: &Explanation, color: bool) -> String {
-    let mut text = format!("{}\n", reply.summary);
+fn text(reply: &Explanation) -> Text {
+    let mut text = Text::from(reply.summary.as_str());
     match reply.ahead_in_queue {
         0 => {}
-        1 => text.push_str("1 task is ahead of it in the queue.\n"),
-        n => {
-            let _ = writeln!(text, "{n} tasks are ahead of it in the queue.");
-        }
+        1 => text = text.and("1 task is ahead of it in the queue."),
+        n => text = text.and(format!("{n} tasks are ahead of it in the queue.")),
     }
     if !reply.nodes.is_empty() {
         let mut table = Table::new(&["NODE", "MISSING"]);
         for reason in &reply.nodes {
             table.row(vec![reason.node.as_str().into(), reason.missing.join("; ").into()]);
         }
-        let _ = write!(text, "\n{}", table.render(color));
+        text = text.and("").and(table);
     }
     if !reply.advice.is_empty() {
-        text.push_str("\nWhat would help:\n");
-        text.extend(reply.advice.iter().map(|line| format!("  - {line}\n")));
+        text = text.and("").and("What would help:");
+        text = text.and(reply.advice.iter().map(|line| format!("  - {line}")).collect::<Text>());
     }
     text
 }
@@ -77,6 +73,6 @@ node-b  no GPU
 What would help:
   - resume node a
 ";
-        assert_eq!(text(&reply, false), expected);
+        assert_eq!(text(&reply).render(false), expected);
     }
 }

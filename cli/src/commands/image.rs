@@ -201,7 +201,7 @@ async fn show(context: Context, image: String) -> Done {
 async fn remove(context: Context, image: String) -> Done {
     let request = v1::DeleteImageRequest { tenant: context.tenant.clone(), image };
     let image = Image::from(context.client.delete_image(request).await?);
-    context.output.show_text(&image, [image.name.clone()], || format!("{} removed\n", image.name))?;
+    context.output.show(&image, [image.name.clone()], || format!("{} removed", image.name))?;
     if image.used_by > 0 && context.output.format == Format::Table {
         talk(&format!("{} task(s) still use it and keep it; {HINT} that are left", image.used_by));
     }

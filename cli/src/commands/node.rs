@@ -93,6 +93,6 @@ async fn remove(context: Context, args: RemoveArgs) -> Done {
     let (node, force) = (args.named.node, args.force);
     context.client.remove_node(v1::RemoveNodeRequest { node: node.clone(), force }).await?;
     let document = NodeRemoved { removed: node.clone() };
-    context.output.show_text(&document, [node.clone()], || format!("{node} removed\n"))?;
+    context.output.show(&document, [node.clone()], || format!("{node} removed"))?;
     Ok(0)
 }

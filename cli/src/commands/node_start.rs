@@ -14,7 +14,8 @@ use crate::connect::environment;
 use crate::failure::Failure;
 use crate::key_flags::KeyFlags;
 use crate::logs::{self, Level};
-use crate::output::{print, talk};
+use crate::output::{print_text, talk};
+use crate::text::Text;
 
 pub const EXAMPLES: &str = "\
 Every key of the configuration has a variable (STINT_EXECUTOR_MEMORY) and can be set with --set; a flag wins over a
@@ -89,7 +90,7 @@ impl StartArgs {
 pub fn run(args: StartArgs) -> Done {
     let config = args.config()?;
     if args.print_config {
-        print(&config.to_toml())?;
+        print_text(config.to_toml().lines().collect::<Text>(), false)?;
         return Ok(0);
     }
     let unusable = config.check_files();

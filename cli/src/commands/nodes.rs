@@ -8,6 +8,7 @@ use super::Context;
 use crate::Done;
 use crate::failure::Failure;
 use crate::table::{Cell, Table};
+use crate::text::Text;
 use crate::view::state_tone;
 
 #[derive(Args, Debug)]
@@ -31,8 +32,7 @@ pub async fn show_one(context: Context, wanted: &str) -> Done {
 
 /// Shows one node with everything about it.
 pub fn show(context: &Context, node: &Node) -> Done {
-    let color = context.output.color;
-    context.output.show_text(node, [node.id.to_string()], || text(node, color))?;
+    context.output.show(node, [node.id.to_string()], || text(node))?;
     Ok(0)
 }
 
@@ -73,7 +73,7 @@ fn gpus(node: &Node) -> String {
     format!("{leased}/{}", node.gpus.len())
 }
 
-fn text(node: &Node, color: bool) -> String {
+fn text(node: &Node) -> Text {
     let labels = node.labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(", ");
     let mut table = Table::pairs();
     table
@@ -91,12 +91,8 @@ fn text(node: &Node, color: bool) -> String {
     for problem in &node.problems {
         table.pair("problem", Cell::new(problem, crate::table::Tone::Bad));
     }
-    let mut text = table.render(color);
-    if !node.gpus.is_empty() {
-        text.push('\n');
-        text.push_str(&gpu_table(node).render(color));
-    }
-    text
+    let text = Text::from(table);
+    if node.gpus.is_empty() { text } else { text.and("").and(gpu_table(node)) }
 }
 
 fn gpu_table(node: &Node) -> Table {
@@ -157,7 +153,7 @@ ID  NAME  STATE  ROLE    CPUS    MEMORY        GPUS  TASKS  ADDRESS        PROBL
 
     #[test]
     fn one_node_with_its_gpus() {
-        let shown = text(&node(), false);
+        let shown = text(&node()).render(false);
         assert!(shown.contains("problem   docker is not installed\n\nGPU"), "{shown}");
         assert!(shown.ends_with("GPU-2  H200   139GiB  free    -\n"), "{shown}");
     }

@@ -60,9 +60,8 @@ pub async fn run(context: Context, args: OutputsArgs) -> Done {
         talk(&format!("{} files in {}", outcome.outputs.len(), folder.display()));
         return Ok(0);
     }
-    let color = context.output.color;
     let paths: Vec<String> = outcome.outputs.iter().map(|kept| kept.path.clone()).collect();
-    context.output.show_text(&outcome.outputs, paths, || table(&outcome.outputs).render(color))?;
+    context.output.show(&outcome.outputs, paths, || table(&outcome.outputs))?;
     Ok(0)
 }
 

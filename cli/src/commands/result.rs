@@ -7,7 +7,7 @@ use stint_sdk::v1;
 use super::Context;
 use crate::Done;
 use crate::failure::Failure;
-use crate::output::print;
+use crate::output::print_json;
 
 const EXAMPLES: &str = "\
 The document is JSON, whatever --output says; docs/using/results.md has its keys.
@@ -28,6 +28,6 @@ pub async fn run(context: Context, args: ResultArgs) -> Done {
     let json = context.client.get_result(request).await?;
     let broken = |e: serde_json::Error| Failure::Failed(format!("the peer's document cannot be read: {e}"));
     let document: Value = serde_json::from_str(&json).map_err(broken)?;
-    print(&format!("{document:#}\n"))?;
+    print_json(&format!("{document:#}\n"))?;
     Ok(0)
 }

@@ -7,6 +7,7 @@ use stint_sdk::{units, v1};
 use super::Context;
 use crate::Done;
 use crate::table::{Cell, Table, Tone};
+use crate::text::Text;
 use crate::view::{age, command_line, limits_line, now_ms, run_time, state_cell, usage_line};
 
 #[derive(Args, Debug)]
@@ -18,18 +19,16 @@ pub struct StatusArgs {
 pub async fn run(context: Context, args: StatusArgs) -> Done {
     let request = v1::GetTaskRequest { tenant: context.tenant.clone(), task: args.task };
     let task = Task::from(context.client.get_task(request).await?);
-    let (color, now) = (context.output.color, now_ms());
-    context.output.show_text(&task, [task.id.clone()], || text(&task, now, color))?;
+    context.output.show(&task, [task.id.clone()], || text(&task, now_ms()))?;
     Ok(0)
 }
 
-fn text(task: &Task, now_ms: u64, color: bool) -> String {
-    let mut text = facts(task, now_ms).render(color);
-    if !task.attempt_records.is_empty() {
-        text.push('\n');
-        text.push_str(&attempts(&task.attempt_records, now_ms).render(color));
+fn text(task: &Task, now_ms: u64) -> Text {
+    let text = Text::from(facts(task, now_ms));
+    if task.attempt_records.is_empty() {
+        return text;
     }
-    text
+    text.and("").and(attempts(&task.attempt_records, now_ms))
 }
 
 fn facts(task: &Task, now_ms: u64) -> Table {
@@ -130,14 +129,14 @@ ATTEMPT  NODE  STARTED  END      RUN  GPUS   MESSAGE
 1        b     9s ago   lost     3s   GPU-1  -
 2        b     9s ago   running  9s   GPU-1  -
 ";
-        assert_eq!(text(&task(), 10_000, false), expected);
+        assert_eq!(text(&task(), 10_000).render(false), expected);
     }
 
     #[test]
     fn a_comment_is_shown_where_there_is_one() {
         let commented = Task { comment: Some("for the report".into()), ..task() };
-        assert!(text(&commented, 10_000, false).contains("\ncomment    for the report\n"));
-        assert!(!text(&task(), 10_000, false).contains("comment"));
+        assert!(text(&commented, 10_000).render(false).contains("\ncomment    for the report\n"));
+        assert!(!text(&task(), 10_000).render(false).contains("comment"));
     }
 
     #[test]

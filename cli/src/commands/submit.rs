@@ -9,6 +9,7 @@ use crate::args::DEFAULT_TENANT;
 use crate::draft::TaskFlags;
 use crate::logs::{self, Level};
 use crate::output::{Format, talk};
+use crate::text::Text;
 
 const EXAMPLES: &str = r#"Exits with 0 when the tasks were accepted, with 1 when they were refused (--must-fit: no node could ever run them), with 2
 when a flag or a file cannot be understood, with 3 when no peer could be reached.
@@ -48,7 +49,9 @@ pub async fn run(context: Context, args: SubmitArgs) -> Done {
     draft.count = args.count.or(draft.count);
     let submitted = Submitted::from(context.client.submit(draft.into_request()?).await?);
     let ids = submitted.task_ids.clone();
-    context.output.show_text(&submitted, ids, || lines(&submitted.task_ids))?;
+    context
+        .output
+        .show(&submitted, ids, || submitted.task_ids.iter().map(String::as_str).collect::<Text>())?;
     if context.output.format == Format::Table {
         tell(&submitted);
     }
@@ -64,10 +67,6 @@ pub fn warn(warning: Option<&str>) {
             &format!("warning: {why}; it is accepted all the same (--must-fit refuses such tasks)"),
         );
     }
-}
-
-fn lines(ids: &[String]) -> String {
-    ids.iter().map(|id| format!("{id}\n")).collect()
 }
 
 fn tell(submitted: &Submitted) {

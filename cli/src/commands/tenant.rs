@@ -8,6 +8,7 @@ use stint_sdk::v1::UpdateSettingsRequest;
 use super::Context;
 use super::cluster::settings::{Changes, ShowArgs, tell, update};
 use crate::Done;
+use crate::text::Text;
 use crate::view::{history, tenants};
 
 const EXAMPLES: &str = "\
@@ -93,14 +94,10 @@ fn of_tenant(mut settings: Settings, name: &str) -> Settings {
 /// `all`: with a line for the tenants that have no rules of their own.
 fn show(context: &Context, settings: Settings, all: bool, with_history: bool) -> Done {
     let revision = settings.revision.to_string();
-    context.output.show_text(&settings, [revision], || {
-        let color = context.output.color;
-        let rules = tenants(&settings, all).render(color);
+    context.output.show(&settings, [revision], || {
+        let rules = Text::from(tenants(&settings, all));
         match with_history {
-            true => {
-                let changes = history(&settings.changes, |key| key.starts_with("tenants."));
-                format!("{rules}\n{}", changes.render(color))
-            }
+            true => rules.and("").and(history(&settings.changes, |key| key.starts_with("tenants."))),
             false => rules,
         }
     })?;

@@ -1,22 +1,19 @@
 //! What the demo says.
 
-use std::io::IsTerminal as _;
-
 use super::peers::Cluster;
 use crate::failure::Failure;
-use crate::output::print;
+use crate::output::{Format, Output, print_text};
+use crate::text::Text;
 
 /// A step of the story.
 pub fn step(text: &str) -> Result<(), Failure> {
-    let wanted = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    let bold = wanted && std::io::stdout().is_terminal();
-    let (on, off) = if bold { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
-    Ok(print(&format!("\n{on}==> {text}{off}\n"))?)
+    let text = Text::from("").and_title(&format!("==> {text}"));
+    Ok(print_text(text, Output::new(Format::Table).color)?)
 }
 
 /// A fact.
 pub fn line(text: &str) -> Result<(), Failure> {
-    Ok(print(&format!("    {text}\n"))?)
+    Ok(print_text(format!("    {text}"), false)?)
 }
 
 /// The commands to try next.

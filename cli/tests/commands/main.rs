@@ -3,6 +3,7 @@
 
 mod cluster;
 mod config;
+mod escapes;
 #[path = "../../../sdk/tests/fake/mod.rs"]
 mod fake;
 mod images;

@@ -8,7 +8,7 @@ use stint_sdk::api::ClusterRecovered;
 use stint_sdk::units;
 
 use crate::Done;
-use crate::output::{Format, Output, talk};
+use crate::output::{Format, Output, talk, talk_lines};
 use crate::table::Table;
 
 const EXAMPLES: &str = "\
@@ -33,14 +33,13 @@ pub struct RecoverArgs {
 pub fn run(output: &Output, args: RecoverArgs) -> Done {
     let survivor = Survivor::read(&args.data_dir)?;
     let document = if args.yes { survivor.recover()? } else { survivor.preview() };
-    let (color, ids) = (output.color, document.cluster_id.clone());
-    output.show_text(&document, ids, || text(&document).render(color))?;
+    output.show(&document, document.cluster_id.clone(), || text(&document))?;
     if !args.yes {
         talk(
             "nothing was changed: --yes does it. Be sure first that the peers that are left out are stopped for good",
         );
     } else if output.format == Format::Table {
-        talk(&advice(&document));
+        talk_lines(&advice(&document));
     }
     Ok(0)
 }
@@ -79,12 +78,13 @@ fn uncertain(recovered: &ClusterRecovered) -> String {
     }
 }
 
-fn advice(recovered: &ClusterRecovered) -> String {
+fn advice(recovered: &ClusterRecovered) -> [String; 4] {
     let (dir, log) = (&recovered.data_dir, &recovered.old_log);
-    format!(
-        "this one: start it as always, on {dir}\n\
-         peers:   empty their data folders; then stint cluster join-token here, and stint node --join there\n\
-         users:   their certificates stay good\n\
-         the log of before is in {log}: remove it when all is well"
-    )
+    [
+        format!("this one: start it as always, on {dir}"),
+        "peers:   empty their data folders; then stint cluster join-token here, and stint node --join there"
+            .into(),
+        "users:   their certificates stay good".into(),
+        format!("the log of before is in {log}: remove it when all is well"),
+    ]
 }

@@ -10,6 +10,7 @@ use crate::Done;
 use crate::commands::Context;
 use crate::failure::Failure;
 use crate::output::{Format, talk};
+use crate::text::Text;
 use crate::view::{cluster_settings, history};
 
 #[derive(Args, Debug)]
@@ -75,11 +76,10 @@ pub fn tell(context: &Context, before: u64, after: &Settings) {
 }
 
 fn print(context: &Context, settings: &Settings, with_history: bool) -> Done {
-    context.output.show_text(settings, [settings.revision.to_string()], || {
-        let color = context.output.color;
-        let facts = cluster_settings(settings).render(color);
+    context.output.show(settings, [settings.revision.to_string()], || {
+        let facts = Text::from(cluster_settings(settings));
         match with_history {
-            true => format!("{facts}\n{}", history(&settings.changes, |_| true).render(color)),
+            true => facts.and("").and(history(&settings.changes, |_| true)),
             false => facts,
         }
     })?;

@@ -15,7 +15,7 @@ use crate::Done;
 use crate::args::Global;
 use crate::commands::{Context, with_client};
 use crate::failure::Failure;
-use crate::output::{Format, Output, talk};
+use crate::output::{Format, Output, talk_lines};
 use crate::table::Table;
 use crate::view::{age, now_ms};
 
@@ -87,13 +87,13 @@ async fn save(context: Context, file: PathBuf) -> Done {
     let SavedState { document, .. } = done?;
     let text = || {
         format!(
-            "{}: {} as of entry {}\n",
+            "{}: {} as of entry {}",
             file.display(),
             units::show_bytes(document.size_bytes),
             document.index
         )
     };
-    context.output.show_text(&document, [document.sha256.clone()], text)?;
+    context.output.show(&document, [document.sha256.clone()], text)?;
     Ok(0)
 }
 
@@ -115,8 +115,7 @@ async fn fetch(
 
 fn inspect(output: &Output, file: &Path) -> Done {
     let document = read(file).map_err(RecoveryError::from)?.document;
-    let color = output.color;
-    output.show_text(&document, [document.sha256.clone()], || text(&document).render(color))?;
+    output.show(&document, [document.sha256.clone()], || text(&document))?;
     Ok(0)
 }
 
@@ -154,30 +153,34 @@ fn text(saved: &ClusterSnapshot) -> Table {
 
 fn show_restored(output: &Output, args: &RestoreArgs) -> Done {
     let restored = restore(&args.file, &args.data_dir)?;
-    output.show_text(&restored, [restored.cluster_id.clone()], || restored_text(&restored))?;
+    output.show(&restored, [restored.cluster_id.clone()], || restored_text(&restored))?;
     if output.format == Format::Table {
-        talk(&advice(&restored));
+        talk_lines(&advice(&restored));
     }
     Ok(0)
 }
 
 fn restored_text(restored: &ClusterRestored) -> String {
     format!(
-        "{} is the folder of node {} of the new cluster {} ({})\n",
+        "{} is the folder of node {} of the new cluster {} ({})",
         restored.data_dir, restored.node_id, restored.cluster, restored.cluster_id
     )
 }
 
 /// How peers and users come back.
-fn advice(restored: &ClusterRestored) -> String {
-    let dir = &restored.data_dir;
-    format!(
-        "first:   be sure that no peer of the cluster of before runs, or tasks run twice\n\
-         this one: stint node --config FILE, with data_dir = \"{dir}\"; its first start waits {} until the last lease \
-         of before is over\n\
-         peers:   empty their data folders; then stint cluster join-token here, and stint node --join there\n\
-         users:   the administrator's new certificate is in {dir}/credentials; no other is good any more\n\
-         images:  register them again",
-        units::show_duration(restored.waits_ms)
-    )
+fn advice(restored: &ClusterRestored) -> [String; 5] {
+    let (dir, waits) = (&restored.data_dir, units::show_duration(restored.waits_ms));
+    [
+        "first:   be sure that no peer of the cluster of before runs, or tasks run twice".into(),
+        format!(
+            "this one: stint node --config FILE, with data_dir = \"{dir}\"; its first start waits {waits} until the last \
+             lease of before is over"
+        ),
+        "peers:   empty their data folders; then stint cluster join-token here, and stint node --join there"
+            .into(),
+        format!(
+            "users:   the administrator's new certificate is in {dir}/credentials; no other is good any more"
+        ),
+        "images:  register them again".into(),
+    ]
 }
