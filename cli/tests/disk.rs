@@ -1,10 +1,10 @@
 //! What a full disk, a torn last record and a damaged log do to a real peer: a clear error or recovery, no loss, no
-//! panic, and the others go on.
+//! panic, and the others go on. And who may read what it keeps there.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
 
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -194,4 +194,54 @@ async fn damage_inside_the_log_is_refused_with_what_to_do() {
     cluster.peers[0].spawn(&[]);
     assert_eq!(cluster.peers[0].exit().await.code(), Some(1));
     assert!(before == std::fs::read(&file).unwrap(), "a refused log is not touched");
+}
+
+/// What others may read or change below a folder, were the folder itself open: files and folders, with their modes.
+fn open_to_others(folder: &Path, into: &mut Vec<String>) {
+    for entry in std::fs::read_dir(folder).unwrap().flatten() {
+        let (path, Ok(meta)) = (entry.path(), entry.metadata()) else { continue };
+        // The test wrote it. A link is as open as what it leads to.
+        if meta.is_symlink() || path.ends_with("stint.toml") {
+            continue;
+        }
+        if meta.mode() & 0o066 != 0 {
+            into.push(format!("{:o} {}", meta.mode() & 0o7777, path.display()));
+        }
+        if meta.is_dir() && meta.mode() & 0o011 != 0 {
+            open_to_others(&path, into);
+        }
+    }
+}
+
+/// The environment of every task is in the log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_peer_keeps_is_its_owners_alone() {
+    let mut cluster = Cluster::start(Setup { peers: 1, umask: Some("000"), ..Setup::default() }).await;
+    let work = |cluster: &Cluster| {
+        let mut request = submit("cpu_short", &["/bin/sh", "-c", "echo $WORD | tee out"], 3);
+        let spec = request.spec.as_mut().unwrap();
+        spec.env.insert("WORD".into(), "a secret word".into());
+        spec.outputs.push(v1::OutputPath { path: "out".into(), ..Default::default() });
+        (cluster.client(), request)
+    };
+    for start in ["first", "second"] {
+        let (client, request) = work(&cluster);
+        let ids = accepted(&client, request).await;
+        cluster.finish(&ids, PATIENCE).await;
+        let peer = &mut cluster.peers[0];
+        let dir = peer.dir.clone();
+        // The test made it, as anybody makes a folder.
+        assert_eq!(std::fs::metadata(&dir).unwrap().mode() & 0o7777, 0o700, "{start}");
+        let said = peer.log_and_forget();
+        let warnings =
+            said.lines().filter(|line| line.contains("the data folder was open to others")).count();
+        assert_eq!(warnings, 1, "{start}: {said}");
+        let mut open = Vec::new();
+        open_to_others(&dir, &mut open);
+        assert!(open.is_empty(), "{start}: {open:#?}");
+        peer.stop().await;
+        std::fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        peer.spawn(&[]);
+        peer.ready().await;
+    }
 }

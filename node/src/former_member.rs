@@ -1,7 +1,9 @@
 //! A mark beside the data folder that says whose folder it is. It outlives the folder, so that a host whose folder was
 //! wiped does not found a second cluster by the `--bootstrap` that is still in its unit.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use stint_protocol::NodeId;
@@ -26,7 +28,9 @@ impl Mark {
     pub fn write(folder: &Path, node: NodeId, cluster: &str) {
         let Some(path) = place(folder) else { return };
         let what = format!("node {node} of cluster {cluster}");
-        if let Err(error) = fs::write(&path, &what) {
+        let mut file = OpenOptions::new();
+        let file = file.create(true).truncate(true).write(true).mode(0o644).open(&path);
+        if let Err(error) = file.and_then(|mut file| file.write_all(what.as_bytes())) {
             tracing::warn!(path = %path.display(), %error, "a wiped data folder will not be noticed: no mark can be left beside it");
         }
     }

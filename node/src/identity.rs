@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,6 +17,11 @@ use crate::pki::{ADMIN_NAME, Authority, Identity, PkiError};
 pub enum IdentityError {
     #[error("{action} {path}: {source}{}", stint_raft::advice(source))]
     Io { action: &'static str, path: PathBuf, source: std::io::Error },
+    #[error(
+        "the data folder {0} is open to others (mode {1:04o}) and cannot be closed: {2}; chmod 700 it as its owner, or set \
+         another data_dir"
+    )]
+    OpenToOthers(PathBuf, u32, std::io::Error),
     #[error("the data folder {0} is in use by another stint process: stop that one, or set another data_dir")]
     InUse(PathBuf),
     #[error("{0} is damaged ({1}); restore it from a backup, or remove the data folder and join anew")]
@@ -67,6 +72,7 @@ impl DataDir {
     /// Opens or makes the folder; `random` names a new one.
     pub fn open(path: &Path, random: u128) -> Result<Self, IdentityError> {
         make_dir(path)?;
+        close_to_others(path)?;
         let lock_path = path.join("lock");
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&lock_path);
         let lock = lock.map_err(io("opening", &lock_path))?;
@@ -246,6 +252,20 @@ fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Ident
 
 fn make_dir(path: &Path) -> Result<(), IdentityError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io("making", path))
+}
+
+/// The environment of every task is in the log below it. No program of a task walks through it: what they see of it is
+/// mounted for them.
+fn close_to_others(path: &Path) -> Result<(), IdentityError> {
+    let mode = fs::metadata(path).map_err(io("looking at", path))?.mode() & 0o7777;
+    if mode & 0o077 == 0 {
+        return Ok(());
+    }
+    let closed = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+    closed.map_err(|source| IdentityError::OpenToOthers(path.into(), mode, source))?;
+    let was = format!("{mode:04o}");
+    tracing::warn!(path = %path.display(), was, "the data folder was open to others; its mode is 0700 now");
+    Ok(())
 }
 
 /// Replaces a file as a whole: write beside it, sync, rename, sync the folder.

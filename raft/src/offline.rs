@@ -5,6 +5,8 @@
 //! that would know are gone.
 
 use std::collections::BTreeMap;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -115,7 +117,10 @@ pub fn write_folder(
     at: Position,
     capture: Capture,
 ) -> Result<(), OpenError> {
-    std::fs::create_dir(dir).map_err(|source| OpenError::io("make the folder", dir, source))?;
+    DirBuilder::new()
+        .mode(0o700)
+        .create(dir)
+        .map_err(|source| OpenError::io("make the folder", dir, source))?;
     let last = LogId { leader_id: CommittedLeaderId::new(at.term), index: at.index };
     let alone = Membership::new(vec![[id].into()], BTreeMap::from([(id, info)]));
     let alone = alone.map_err(|error| OpenError::Start(error.to_string()))?;
@@ -130,7 +135,10 @@ pub fn write_folder(
 /// A log without entries, all before which are in the snapshot.
 fn write_marks(dir: &Path, id: PeerId, last: LogId) -> Result<(), StorageFailure> {
     let (disk, options) = (Arc::new(RealDisk), RaftOptions::new(""));
-    std::fs::create_dir(dir).map_err(|source| StorageFailure::io("make the folder", dir, source))?;
+    DirBuilder::new()
+        .mode(0o700)
+        .create(dir)
+        .map_err(|source| StorageFailure::io("make the folder", dir, source))?;
     let spares = Arc::new(Mutex::new(Spares::new(disk.clone(), dir.to_owned(), options.segment_bytes)));
     let index = LogIndex {
         bookmarks: Bookmarks::default(),

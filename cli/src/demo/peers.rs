@@ -1,8 +1,8 @@
 //! The demo's processes: three `stint node` on loopback, each with a folder of its own.
 
-use std::fs::Permissions;
+use std::fs::{DirBuilder, Permissions};
 use std::net::UdpSocket;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -49,7 +49,7 @@ impl Cluster {
         for (index, port) in ports.iter().enumerate() {
             let name = format!("demo-{}", index + 1);
             let dir = root.join(&name);
-            std::fs::create_dir_all(&dir).map_err(Failure::Start)?;
+            DirBuilder::new().recursive(true).mode(0o700).create(&dir).map_err(Failure::Start)?;
             std::fs::write(dir.join("stint.toml"), config(&name, &dir, &cluster.shared(), *port))
                 .map_err(Failure::Start)?;
             cluster.peers.push(Peer { name, dir, process: None });

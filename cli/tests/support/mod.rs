@@ -34,6 +34,7 @@ pub struct Peer {
     pub variables: Vec<(&'static str, String)>,
     /// Namespaces of its own, where the test wants them.
     pub place: Option<Place>,
+    umask: Option<&'static str>,
 }
 
 /// A cluster and its folder. Peers first: they end before the network between them.
@@ -59,6 +60,8 @@ pub struct Setup {
     pub executor: &'static str,
     /// Each peer in a pid and a network namespace of its own.
     pub namespaces: bool,
+    /// Of each peer, without namespaces.
+    pub umask: Option<&'static str>,
     /// More lines for the configuration of each peer, by its place; `ROOT` in them is the cluster's folder.
     pub more: fn(usize) -> String,
 }
@@ -73,6 +76,7 @@ impl Default for Setup {
             cpus: 8,
             executor: "",
             namespaces: false,
+            umask: None,
             more: |_| String::new(),
         }
     }
@@ -116,6 +120,7 @@ impl Cluster {
                 process: None,
                 variables: Vec::new(),
                 place,
+                umask: setup.umask,
             });
         }
         cluster.peers[0].spawn(&["--bootstrap"]);
@@ -143,7 +148,8 @@ impl Cluster {
         std::fs::create_dir_all(&dir).unwrap();
         std::fs::write(dir.join("stint.toml"), text).unwrap();
         let name = name.to_owned();
-        self.peers.push(Peer { name, dir, http, process: None, variables: Vec::new(), place: None });
+        let (variables, umask) = (Vec::new(), self.peers[0].umask);
+        self.peers.push(Peer { name, dir, http, process: None, variables, place: None, umask });
         let added = self.peers.len() - 1;
         self.peers[added].move_elsewhere();
         added
@@ -249,9 +255,13 @@ impl Peer {
 
     pub fn spawn(&mut self, arguments: &[&str]) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_file()).unwrap();
-        let args = match &self.place {
-            Some(place) => place.enter(Path::new(STINT)),
-            None => vec![STINT.to_owned()],
+        let args = match (&self.place, self.umask) {
+            (Some(place), _) => place.enter(Path::new(STINT)),
+            (None, None) => vec![STINT.to_owned()],
+            (None, Some(umask)) => {
+                let then = format!("umask {umask}; exec \"$@\"");
+                ["sh", "-c", &then, "sh", STINT].map(str::to_owned).into()
+            }
         };
         let child = Command::new(&args[0])
             .args(&args[1..])

@@ -1,10 +1,10 @@
 //! Unpacked images: each once, shared by the attempts that use it, counted, and removed when nobody used it for a while.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::future::Future;
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -63,7 +63,9 @@ impl ImageCache {
                 remove(&path)?;
             }
         }
-        fs::write(folder.join(BOOT), boot)?;
+        let mut file = OpenOptions::new();
+        let mut file = file.create(true).truncate(true).write(true).mode(0o600).open(folder.join(BOOT))?;
+        file.write_all(boot.as_bytes())?;
         let (opened, slots, drafts) = (Instant::now(), Mutex::default(), AtomicU64::new(0));
         Ok(Self { folder: folder.into(), max_bytes, opened, slots, drafts })
     }

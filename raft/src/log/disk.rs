@@ -1,9 +1,9 @@
 //! The door to the disk: the few file operations the log and the snapshots need. Synchronous; never retries.
 
 use std::fmt::Debug;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -60,7 +60,7 @@ pub trait DiskFile: Debug + Send + Sync + 'static {
     fn sync_data(&self) -> io::Result<()>;
 }
 
-/// The real disk, through `std::fs`.
+/// The real disk, through `std::fs`. What it makes is its owner's alone, whatever the umask: there are secrets in a log.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RealDisk;
 
@@ -69,12 +69,13 @@ struct RealFile(File);
 
 impl Disk for RealDisk {
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        fs::create_dir_all(dir)
+        DirBuilder::new().recursive(true).mode(0o700).create(dir)
     }
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>> {
         let fresh = mode == OpenMode::Fresh;
-        let file = OpenOptions::new().read(true).write(true).create(fresh).truncate(fresh).open(path)?;
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(fresh).truncate(fresh).mode(0o600).open(path)?;
         Ok(Arc::new(RealFile(file)))
     }
 
@@ -103,7 +104,8 @@ impl Disk for RealDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Send + Sync>> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
         match file.try_lock() {
             Ok(()) => Ok(Box::new(file)),
             Err(fs::TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
