@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Once;
 
 use stint_node::config::default_data_dir;
+use stint_node::pki::require_tls13;
 use stint_sdk::api::Outdated;
 use stint_sdk::{Address, Client, Credentials, Options};
 
@@ -26,6 +27,7 @@ pub fn client(global: &Global) -> Result<Client, Failure> {
     }
     let credentials = credentials(global, data_dir.join("credentials"));
     let server_name = global.server_name.clone();
+    require_tls13()?;
     let on_outdated = Some(tell_outdated as fn(&Outdated));
     Ok(Client::new(Options { credentials, server_name, on_outdated, ..Options::to_any(addresses) })?)
 }

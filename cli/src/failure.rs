@@ -2,6 +2,7 @@
 
 use stint_node::NodeError;
 use stint_node::config::ConfigError;
+use stint_node::pki::PkiError;
 use stint_node::recovery::RecoveryError;
 use stint_sdk::Error as SdkError;
 
@@ -35,6 +36,8 @@ pub enum Failure {
     Node(#[from] NodeError),
     #[error(transparent)]
     Recovery(#[from] RecoveryError),
+    #[error(transparent)]
+    Tls(#[from] PkiError),
     #[error("cannot write the output: {0}")]
     Output(#[from] std::io::Error),
     #[error("cannot start: {0}")]
@@ -51,6 +54,7 @@ impl Failure {
             Failure::Failed(_)
             | Failure::Node(_)
             | Failure::Recovery(_)
+            | Failure::Tls(_)
             | Failure::Output(_)
             | Failure::Start(_) => FAILED,
         }

@@ -4,7 +4,14 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{AlertDescription, ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
 
 use stint_protocol::version;
 use stint_sdk::{Client, v1};
@@ -361,4 +368,64 @@ async fn a_peer_shows_its_health_and_metrics() {
     {
         assert!(metrics.contains(name), "{name} is missing in:\n{metrics}");
     }
+}
+
+/// Shakes hands with a peer's API in one version of TLS, as its administrator.
+fn shake_hands(
+    port: u16,
+    credentials: &Path,
+    version: &'static SupportedProtocolVersion,
+) -> std::io::Result<()> {
+    let certificate = |name| CertificateDer::from_pem_file(credentials.join(name)).unwrap();
+    let mut roots = RootCertStore::empty();
+    roots.add(certificate("ca.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(credentials.join("admin-key.pem")).unwrap();
+    let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(vec![certificate("admin.pem")], key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let name = "localhost".try_into().unwrap();
+    let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    while connection.is_handshaking() {
+        connection.complete_io(&mut socket)?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_api_speaks_tls_1_3_alone() {
+    let mut cluster = Cluster::start(Setup { peers: 1, ..Setup::default() }).await;
+    let peer = &mut cluster.peers[0];
+    peer.stop().await;
+    peer.edit("[api]\nlisten = \"\"", "[api]\nlisten = \"127.0.0.1:0\"");
+    peer.log_and_forget();
+    peer.spawn(&[]);
+    peer.ready().await;
+    let until = Instant::now() + PATIENCE;
+    let port = loop {
+        let said = peer.log();
+        if let Some((_, rest)) = said.split_once("https://127.0.0.1:") {
+            break rest.split_once(';').unwrap().0.parse::<u16>().unwrap();
+        }
+        assert!(Instant::now() < until, "it does not say where its API is: {said}");
+        sleep(Duration::from_millis(10)).await;
+    };
+    let credentials = peer.dir.join("credentials");
+    shake_hands(port, &credentials, &rustls::version::TLS13).unwrap();
+    let error = shake_hands(port, &credentials, &rustls::version::TLS12).unwrap_err();
+    let why = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
+    assert_eq!(why, Some(&rustls::Error::AlertReceived(AlertDescription::ProtocolVersion)), "{error}");
+    // Those of ours speak it.
+    let address = format!("https://127.0.0.1:{port}");
+    let listed = std::process::Command::new(STINT)
+        .args(["--address", &address, "nodes", "--credentials"])
+        .arg(&credentials)
+        .output()
+        .unwrap();
+    assert!(listed.status.success(), "{listed:?}");
 }

@@ -12,7 +12,9 @@ use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, ProtocolVersion, RootCertStore, ServerConfig, SignatureScheme,
+};
 use sha2::{Digest, Sha256};
 use stint_protocol::NodeId;
 
@@ -33,6 +35,8 @@ pub enum PkiError {
     Tls(#[from] rustls::Error),
     #[error("TLS client verification: {0}")]
     Verifier(#[from] rustls::server::VerifierBuilderError),
+    #[error("this process speaks older versions of TLS than 1.3")]
+    OldTls,
 }
 
 /// The name in the certificate of one node.
@@ -120,6 +124,19 @@ fn set_validity(params: &mut CertificateParams) {
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
+}
+
+/// From now on this process speaks TLS 1.3 and nothing older, also by libraries that take no list of versions: there is no
+/// older cipher suite for them.
+pub fn require_tls13() -> Result<(), PkiError> {
+    let is_new = |suite: &rustls::SupportedCipherSuite| suite.version().version == ProtocolVersion::TLSv1_3;
+    let mut provider = ring::default_provider();
+    provider.cipher_suites.retain(is_new);
+    // Fails when there is one: ours, or that of whoever runs a node inside a process of its own.
+    let _ = provider.install_default();
+    let installed = CryptoProvider::get_default();
+    let all_new = installed.is_some_and(|provider| provider.cipher_suites.iter().all(is_new));
+    if all_new { Ok(()) } else { Err(PkiError::OldTls) }
 }
 
 impl Identity {

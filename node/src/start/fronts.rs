@@ -78,6 +78,7 @@ async fn serve_api(
         .advertise
         .rsplit_once(':')
         .map_or("localhost", |(host, _)| host.trim_matches(['[', ']']));
+    pki::require_tls13()?;
     let own = node.authority.issue(&["localhost", "127.0.0.1", host, &pki::node_name(node.id)])?;
     let tls = ServerTlsConfig::new()
         .identity(Identity::from_pem(own.certificate, own.key))
