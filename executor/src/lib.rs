@@ -59,5 +59,5 @@ pub use settings::{
 };
 pub use shim_api::request::Pull;
 pub use store::{ImageConfig, ImageFiles, Store, StoreError, StoreFuture};
-pub use sys::Allocator;
 pub use sys::spawn::WRITABLE as WRITABLE_FOLDERS;
+pub use sys::{Allocator, as_before as open_files_as_before, raise_open_files};

@@ -4,6 +4,7 @@
 
 mod allocator;
 mod heap;
+mod open_files;
 mod process;
 pub mod spawn;
 
@@ -21,6 +22,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 pub use allocator::Allocator;
+pub use open_files::{as_before, open_files, raise_open_files};
 pub use process::{
     Reaped, cpu_ms, peek_exited, pidfd_exited, pidfd_open, pidfd_signal, pidfd_wait_status, reap, start_ticks,
 };
@@ -93,17 +95,6 @@ pub fn is_in_memory(folder: &Path) -> bool {
 }
 
 const RAMFS_MAGIC: libc::c_long = 0x8584_58f6_u32 as libc::c_long;
-
-/// Limits of open files that this process may give: no more than it has itself.
-pub fn open_files(wanted: (u64, u64)) -> (u64, u64) {
-    let mut own = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `own` is a valid structure that the call fills.
-    let most = match unsafe { libc::getrlimit64(libc::RLIMIT_NOFILE, &mut own) } {
-        0 => wanted.1.min(own.rlim_max),
-        _ => wanted.1,
-    };
-    (wanted.0.min(most), most)
-}
 
 /// In which process `fork` returned.
 pub enum Fork {

@@ -1,6 +1,7 @@
 //! The outward protocols. A front only translates: decode, one call of the service, encode.
 
 mod caller;
+pub mod connections;
 mod convert;
 mod errors;
 mod files;

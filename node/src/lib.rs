@@ -9,6 +9,7 @@ pub mod blobs;
 pub mod build;
 pub mod clock;
 pub mod config;
+mod connection_limit;
 pub mod executor_metrics;
 mod former_member;
 mod front;

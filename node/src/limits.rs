@@ -6,6 +6,36 @@ pub use stint_protocol::limits::CLOCK_DRIFT_PERCENT;
 
 /// Bytes of one message between peers: a full log entry, a snapshot chunk, with room for framing.
 pub const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+/// Bytes of requests of one peer that are on their way to this one on one connection: a fast network with a long way.
+pub const REQUESTS_WINDOW_BYTES: u32 = 16 * 1024 * 1024;
+/// The same of answers.
+pub const ANSWERS_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
+/// Calls of one peer at a time: a follower's requests for output are held for seconds each.
+pub const CALLS_OF_A_PEER: u32 = 4_096;
+/// Bytes of those calls, requests and answers: a hundred of the largest submits at once.
+pub const CALL_BYTES_OF_A_PEER: usize = 256 * 1024 * 1024;
+/// Connections with one peer's certificate: it needs two for each address that it knows this one by, and after a restart those of before
+/// linger. The oldest goes.
+pub const CONNECTIONS_OF_A_PEER: usize = 16;
+/// How long a request may take to be here, and an answer to be taken: longer than any caller waits for one message.
+pub const TRANSFER_DEADLINE: Duration = Duration::from_secs(30);
+/// Connections whose caller has not shown a peer's certificate: handshakes and those that want to join. Enough for a thousand nodes that
+/// find a new leader at the same moment; each takes some 50 KB.
+pub const STRANGERS: usize = 1_024;
+/// Those from one address: all peers of a test on one machine, and next to nothing of this one's memory.
+pub const STRANGERS_OF_A_SOURCE: usize = 64;
+/// From so many on, an address has to show that it is one (QUIC Retry), which takes a handshake one way there and back longer.
+pub const STRANGERS_WITHOUT_RETRY: usize = 32;
+/// How long a stranger has for its handshake and its question.
+pub const STRANGER_DEADLINE: Duration = Duration::from_secs(5);
+/// How long it may wait for the answer: who joins waits no longer.
+pub const STRANGER_ANSWER: Duration = Duration::from_secs(12);
+/// Bytes that a stranger may ask with: a request to join has about 300.
+pub const STRANGER_BYTES: usize = 4 * 1024;
+/// First packets that nobody has looked at yet, and their bytes each and in all: each is looked at once it is here.
+pub const INCOMING: usize = 1_024;
+pub const INCOMING_BYTES: u64 = 64 * 1024;
+pub const INCOMING_BYTES_IN_ALL: u64 = 8 * 1024 * 1024;
 /// Requests that may wait for the leader's next entry; beyond it submits are pushed back.
 pub const PROPOSALS: usize = 4_096;
 /// Bytes of one entry of the log. `BATCH_BYTES`, `EXPIRED_PER_ENTRY` leases and the largest plan together stay below it.
@@ -139,3 +169,60 @@ pub const HAND_OVER_PAUSE_MS: u64 = 5_000;
 /// State time may run ahead of elapsed boot time by this much an entry, in milliseconds
 /// (docs/internals/leases.md#cluster-time).
 pub const TIME_JUMP_MS: u64 = 1_000;
+/// Connections of each front at most: clients that wait hold one each. And the share of this process's open files that they
+/// may be: half in all, so that the log, images and outputs have the other half.
+pub const SOCKET_CONNECTIONS: FrontConnections = FrontConnections { most: 4_096, sixteenths: 3 };
+pub const API_CONNECTIONS: FrontConnections = FrontConnections { most: 2_048, sixteenths: 3 };
+pub const HTTP_CONNECTIONS: FrontConnections = FrontConnections { most: 256, sixteenths: 2 };
+/// Connections of a front that are being closed while others are taken already.
+pub const CLOSING_CONNECTIONS: usize = 16;
+/// Open files below which a peer says that its fronts have few connections.
+pub const FEW_OPEN_FILES: u64 = 4_096;
+/// How long a client may take from connecting to its first request, handshake included.
+pub const FIRST_REQUEST: Duration = Duration::from_secs(10);
+/// How long a TLS handshake may take.
+pub const TLS_HANDSHAKE: Duration = Duration::from_secs(5);
+/// How long a client of HTTP may take for a request, and for taking the answer; answers come within seconds.
+pub const HTTP_PAUSE: Duration = Duration::from_secs(10);
+/// Bytes of one request over HTTP: a line and headers, and no body.
+pub const HTTP_REQUEST_BYTES: usize = 64 * 1024;
+/// Requests of one gRPC connection at a time; a client waits with further ones.
+pub const REQUESTS_OF_A_CONNECTION: u32 = 1_024;
+/// Silence on a gRPC connection over TCP before it is probed, and how long the probe may take: longer than a client's own.
+pub const CLIENT_PROBE: Duration = Duration::from_secs(30);
+pub const CLIENT_PROBE_ANSWER: Duration = Duration::from_secs(20);
+/// Pause before a front that could not take a connection tries again: no descriptor is free, say.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How often a front that is full says so.
+pub const FULL_FRONT_LINE: Duration = Duration::from_secs(10);
+
+/// How many connections a front may have.
+#[derive(Clone, Copy, Debug)]
+pub struct FrontConnections {
+    most: usize,
+    sixteenths: u64,
+}
+
+impl FrontConnections {
+    /// With so many files that this process may have open.
+    pub fn within(self, open_files: u64) -> usize {
+        let share = open_files / 16 * self.sixteenths;
+        self.most.min(usize::try_from(share).unwrap_or(usize::MAX)).max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fronts_leave_half_of_the_open_files() {
+        let fronts = [SOCKET_CONNECTIONS, API_CONNECTIONS, HTTP_CONNECTIONS];
+        for files in [256, 1_024, 20_000, 1 << 20] {
+            let all: usize = fronts.iter().map(|front| front.within(files)).sum();
+            assert!(all as u64 <= files / 2, "{all} of {files}");
+        }
+        assert!(fronts.iter().all(|front| front.within(1 << 20) == front.most));
+        assert_eq!(fronts.map(|front| front.within(1_024)), [192, 192, 128]);
+    }
+}

@@ -1,5 +1,10 @@
 //! The connections between peers: QUIC with mutual TLS, one stream a call, a deadline on every call.
 
+mod server;
+mod share;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -10,11 +15,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::Shared;
-use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, Endpoint, TransportConfig, VarInt};
 use rustls::pki_types::CertificateDer;
 use stint_protocol::NodeId;
 use tokio::time::timeout;
+
+pub use server::{serve, server_config};
 
 use crate::limits;
 use crate::pki::{self, PEER_NAME};
@@ -106,17 +113,17 @@ fn transport() -> TransportConfig {
         .initial_rtt(Duration::from_millis(30))
         .max_idle_timeout(Some(VarInt::from_u32(2_000).into()))
         .keep_alive_interval(Some(Duration::from_millis(500)))
-        .max_concurrent_bidi_streams(VarInt::from_u32(4_096))
-        .max_concurrent_uni_streams(VarInt::from_u32(0));
+        .max_concurrent_bidi_streams(VarInt::from_u32(0))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None);
     transport
 }
 
-/// QUIC settings of the server side.
-pub fn server_config(tls: rustls::ServerConfig) -> Result<quinn::ServerConfig, String> {
-    let crypto = QuicServerConfig::try_from(tls).map_err(|e| e.to_string())?;
-    let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-    config.transport_config(Arc::new(transport()));
-    Ok(config)
+/// Those of a connection that this side made: who answers asks for nothing.
+fn calling_transport() -> TransportConfig {
+    let mut transport = transport();
+    transport.receive_window(VarInt::from_u32(limits::ANSWERS_WINDOW_BYTES));
+    transport
 }
 
 impl Peers {
@@ -124,7 +131,7 @@ impl Peers {
     pub fn new(endpoint: Endpoint, tls: rustls::ClientConfig) -> Result<Self, String> {
         let crypto = QuicClientConfig::try_from(tls).map_err(|e| e.to_string())?;
         let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-        config.transport_config(Arc::new(transport()));
+        config.transport_config(Arc::new(calling_transport()));
         Ok(Self { endpoint, config, attempts: Mutex::new(BTreeMap::new()) })
     }
 
@@ -212,56 +219,4 @@ fn split_answer(to: &PeerAddress, answer: Bytes) -> Result<Bytes, CallError> {
         }
         None => Err(CallError::Refused(to.address.clone(), "an empty answer".into())),
     }
-}
-
-/// Accepts connections until the endpoint closes.
-pub async fn serve(endpoint: Endpoint, handler: Arc<dyn Handler>) {
-    while let Some(incoming) = endpoint.accept().await {
-        let handler = handler.clone();
-        tokio::spawn(async move {
-            match incoming.await {
-                Ok(connection) => serve_connection(connection, handler).await,
-                Err(error) => tracing::debug!(%error, "a peer's handshake failed"),
-            }
-        });
-    }
-}
-
-async fn serve_connection(connection: Connection, handler: Arc<dyn Handler>) {
-    let certificates =
-        connection.peer_identity().and_then(|i| i.downcast::<Vec<CertificateDer<'static>>>().ok());
-    let caller = Caller { certificate: certificates.and_then(|c| c.first().cloned()) };
-    while let Ok((send, receive)) = connection.accept_bi().await {
-        tokio::spawn(serve_call(send, receive, caller.clone(), handler.clone()));
-    }
-}
-
-async fn serve_call(
-    mut send: quinn::SendStream,
-    mut receive: quinn::RecvStream,
-    caller: Caller,
-    handler: Arc<dyn Handler>,
-) {
-    let answer = match receive.read_to_end(limits::MESSAGE_BYTES).await {
-        Ok(request) => dispatch(request.into(), caller, handler).await,
-        Err(error) => Err(format!("the request cannot be read: {error}")),
-    };
-    let (status, body) = match answer {
-        Ok(body) => (0, body),
-        Err(why) => (1, Bytes::from(why)),
-    };
-    // A caller that is gone does not want the answer.
-    if send.write_all(&[status]).await.is_ok() && send.write_chunk(body).await.is_ok() {
-        let _ = send.finish();
-    }
-}
-
-async fn dispatch(request: Bytes, caller: Caller, handler: Arc<dyn Handler>) -> Result<Bytes, String> {
-    let number = *request.first().ok_or("an empty request")?;
-    let kind =
-        CallKind::from_number(number).ok_or_else(|| format!("call {number} is not known to this version"))?;
-    if kind != CallKind::Join && !caller.is_peer() {
-        return Err("only a peer of this cluster may call this".into());
-    }
-    handler.handle(caller, kind, request.slice(1..)).await
 }

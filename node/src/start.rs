@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use quinn::{Endpoint, EndpointConfig, TokioRuntime};
-use stint_executor::HostClient;
+use stint_executor::{HostClient, raise_open_files};
 use stint_protocol::NodeId;
 use stint_raft::{Profile, RaftOptions, SyncDelay};
 use tokio::sync::{oneshot, watch};
@@ -122,6 +122,7 @@ pub async fn serve(
     ready: Option<oneshot::Sender<Ready>>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), NodeError> {
+    let open_files = raise_open_files();
     let rng = Arc::new(Rng::from_system());
     let clock: Arc<dyn Clock> = Arc::new(HostClock);
     let mut dir = DataDir::open(&config.node.data_dir, rng.random_bits())?;
@@ -141,7 +142,7 @@ pub async fn serve(
     let store = blobs::start(&node, &dir, &config, &mut tasks)?;
     let executing = executor::start(&node, &mut dir, &config, store, &mut tasks).await?;
     let node = executing.node;
-    let fronts = fronts::start(&node, &config, &mut tasks).await?;
+    let fronts = fronts::start(&node, &config, open_files, &mut tasks).await?;
     tracing::info!(node = node.id.0, address = %advertise, "peer is up");
     let peer = Ready {
         node_id: node.id.0,

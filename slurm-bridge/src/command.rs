@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 
-use stint_executor::Launch;
+use stint_executor::{Launch, open_files_as_before};
 use stint_protocol::LeaseId;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
@@ -106,6 +106,8 @@ impl CommandSlurm {
         // Of this node's environment a job gets nothing: sbatch hands on what it has.
         command.args(arguments).env_clear().kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // Nor its limit of open files, which sbatch hands on, too.
+        open_files_as_before(&mut command);
         for kept in ["PATH", "LD_LIBRARY_PATH", "SLURM_CONF"] {
             std::env::var_os(kept).into_iter().for_each(|value| {
                 command.env(kept, value);

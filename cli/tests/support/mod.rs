@@ -32,6 +32,8 @@ pub struct Peer {
     process: Option<Child>,
     /// Variables that its process gets, from its next start on.
     pub variables: Vec<(&'static str, String)>,
+    /// What `ulimit` gets before its next start, where the test wants it.
+    pub open_files: Option<&'static str>,
     /// Namespaces of its own, where the test wants them.
     pub place: Option<Place>,
     umask: Option<&'static str>,
@@ -119,6 +121,7 @@ impl Cluster {
                 http: https[index],
                 process: None,
                 variables: Vec::new(),
+                open_files: None,
                 place,
                 umask: setup.umask,
             });
@@ -148,8 +151,8 @@ impl Cluster {
         std::fs::create_dir_all(&dir).unwrap();
         std::fs::write(dir.join("stint.toml"), text).unwrap();
         let name = name.to_owned();
-        let (variables, umask) = (Vec::new(), self.peers[0].umask);
-        self.peers.push(Peer { name, dir, http, process: None, variables, place: None, umask });
+        let (variables, process, umask) = (Vec::new(), None, self.peers[0].umask);
+        self.peers.push(Peer { name, dir, http, process, variables, open_files: None, place: None, umask });
         let added = self.peers.len() - 1;
         self.peers[added].move_elsewhere();
         added
@@ -255,12 +258,15 @@ impl Peer {
 
     pub fn spawn(&mut self, arguments: &[&str]) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_file()).unwrap();
-        let args = match (&self.place, self.umask) {
+        let umask = self.umask.map(|umask| format!("umask {umask}"));
+        let limit = self.open_files.map(|limit| format!("ulimit {limit}"));
+        let before: Vec<String> = umask.into_iter().chain(limit).collect();
+        let args = match (&self.place, before.is_empty()) {
             (Some(place), _) => place.enter(Path::new(STINT)),
-            (None, None) => vec![STINT.to_owned()],
-            (None, Some(umask)) => {
-                let then = format!("umask {umask}; exec \"$@\"");
-                ["sh", "-c", &then, "sh", STINT].map(str::to_owned).into()
+            (None, true) => vec![STINT.to_owned()],
+            (None, false) => {
+                let script = format!("{} && exec \"$0\" \"$@\"", before.join(" && "));
+                vec!["sh".to_owned(), "-c".to_owned(), script, STINT.to_owned()]
             }
         };
         let child = Command::new(&args[0])

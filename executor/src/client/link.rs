@@ -115,6 +115,7 @@ async fn start_shim(shared: &ClientState) -> Result<(), HostError> {
     let mut command = tokio::process::Command::new(program);
     command.args(arguments).arg("--data-dir").arg(&shared.settings.data_dir);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    sys::as_before(&mut command);
     let patience = Duration::from_millis(limits::SHIM_START_MS);
     let output = timeout(patience, command.output()).await;
     let output =

@@ -1,8 +1,10 @@
 //! Who calls through gRPC: each door says it before a message is read, and the handlers take it from the request.
 
 use tonic::service::Interceptor;
+use tonic::transport::server::TlsConnectInfo;
 use tonic::{Request, Status};
 
+use super::connections::ConnectionHandle;
 use crate::pki::{self, ADMIN_NAME};
 use crate::service::{Principal, Proof};
 
@@ -16,21 +18,29 @@ pub struct Tls;
 
 impl Interceptor for Socket {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        asked(&request);
         Ok(with(request, Principal::administrator(Proof::LocalSocket)))
     }
 }
 
 impl Interceptor for Tls {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        let certificates = request.peer_certs();
+        let certificates =
+            request.extensions().get::<TlsConnectInfo<ConnectionHandle>>().and_then(|info| info.peer_certs());
         let own = certificates.and_then(|certificates| certificates.first().cloned());
         if own.is_some_and(|certificate| pki::carries(&certificate, ADMIN_NAME)) {
+            asked(&request);
             return Ok(with(request, Principal::administrator(Proof::AdminCertificate)));
         }
         Err(Status::permission_denied(
             "use the administrator's certificate from the credentials folder of a peer",
         ))
     }
+}
+
+/// Its connection may stay from now on.
+fn asked(request: &Request<()>) {
+    request.extensions().get::<ConnectionHandle>().into_iter().for_each(ConnectionHandle::settle);
 }
 
 /// The request as one of this caller.

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use super::NodeError;
 use crate::config::Config;
+use crate::front::connections::{LimitedListener, Patience};
 use crate::front::{Socket, Tls, http, native};
 use crate::limits;
 use crate::node::Node;
@@ -24,22 +24,41 @@ pub struct Fronts {
     pub http: Option<SocketAddr>,
 }
 
-/// Starts every front that the configuration names.
-pub async fn start(node: &Arc<Node>, config: &Config, tasks: &mut JoinSet<()>) -> Result<Fronts, NodeError> {
-    serve_socket(node, &config.api.socket, tasks)?;
+/// Starts every front that the configuration names. This process may have `open_files` open.
+pub async fn start(
+    node: &Arc<Node>,
+    config: &Config,
+    open_files: u64,
+    tasks: &mut JoinSet<()>,
+) -> Result<Fronts, NodeError> {
+    if open_files < limits::FEW_OPEN_FILES {
+        tracing::warn!(
+            open_files,
+            "few files may be open, so the fronts take few connections: raise `ulimit -Hn`"
+        );
+    }
+    let most = limits::SOCKET_CONNECTIONS.within(open_files);
+    serve_socket(node, &config.api.socket, most, tasks)?;
+    let most = limits::API_CONNECTIONS.within(open_files);
     let api = match config.api.listen {
-        Some(address) => Some(serve_api(node, config, address, tasks).await?),
+        Some(address) => Some(serve_api(node, config, address, most, tasks).await?),
         None => None,
     };
+    let most = limits::HTTP_CONNECTIONS.within(open_files);
     let http = match config.http.listen {
-        Some(address) => Some(serve_http(node, address, tasks).await?),
+        Some(address) => Some(serve_http(node, address, most, tasks).await?),
         None => None,
     };
     Ok(Fronts { api, http })
 }
 
 /// The local administrator's door: who may open the socket may do everything.
-fn serve_socket(node: &Arc<Node>, path: &Path, tasks: &mut JoinSet<()>) -> Result<(), NodeError> {
+fn serve_socket(
+    node: &Arc<Node>,
+    path: &Path,
+    most: usize,
+    tasks: &mut JoinSet<()>,
+) -> Result<(), NodeError> {
     let failed = |source| NodeError::Listen { what: "socket", address: path.display().to_string(), source };
     match std::fs::remove_file(path) {
         Ok(()) => {}
@@ -49,9 +68,11 @@ fn serve_socket(node: &Arc<Node>, path: &Path, tasks: &mut JoinSet<()>) -> Resul
     let listener = UnixListener::bind(path).map_err(failed)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
     let checked = InterceptedService::new(native::service(node.clone()), Socket);
-    let server = windows(Server::builder()).add_service(checked);
+    let server = bounded(Server::builder()).add_service(checked);
+    let connections =
+        LimitedListener::new("socket", listener, most, Patience::FirstRequest(limits::FIRST_REQUEST));
     tasks.spawn(async move {
-        if let Err(error) = server.serve_with_incoming(UnixListenerStream::new(listener)).await {
+        if let Err(error) = server.serve_with_incoming(connections.into_stream()).await {
             tracing::error!(%error, "the socket front ended");
         }
     });
@@ -70,6 +91,7 @@ async fn serve_api(
     node: &Arc<Node>,
     config: &Config,
     address: SocketAddr,
+    most: usize,
     tasks: &mut JoinSet<()>,
 ) -> Result<SocketAddr, NodeError> {
     let (listener, local) = bind("api", address).await?;
@@ -82,13 +104,19 @@ async fn serve_api(
     let own = node.authority.issue(&["localhost", "127.0.0.1", host, &pki::node_name(node.id)])?;
     let tls = ServerTlsConfig::new()
         .identity(Identity::from_pem(own.certificate, own.key))
-        .client_ca_root(Certificate::from_pem(&node.authority.certificate));
+        .client_ca_root(Certificate::from_pem(&node.authority.certificate))
+        .timeout(limits::TLS_HANDSHAKE);
     let checked = InterceptedService::new(native::service(node.clone()), Tls);
-    let builder = windows(Server::builder()).tls_config(tls);
-    let mut builder = builder.map_err(|e| NodeError::ApiTls(e.to_string()))?;
+    // On a socket of this machine the kernel says that a client is gone.
+    let builder = bounded(Server::builder())
+        .http2_keepalive_interval(Some(limits::CLIENT_PROBE))
+        .http2_keepalive_timeout(Some(limits::CLIENT_PROBE_ANSWER));
+    let mut builder = builder.tls_config(tls).map_err(|e| NodeError::ApiTls(e.to_string()))?;
     let server = builder.add_service(checked);
+    let connections =
+        LimitedListener::new("api", listener, most, Patience::FirstRequest(limits::FIRST_REQUEST));
     tasks.spawn(async move {
-        if let Err(error) = server.serve_with_incoming(TcpListenerStream::new(listener)).await {
+        if let Err(error) = server.serve_with_incoming(connections.into_stream()).await {
             tracing::error!(%error, "the API front ended");
         }
     });
@@ -96,20 +124,26 @@ async fn serve_api(
 }
 
 /// Bytes of an image may be on their way before the disk has the first of them.
-fn windows(server: Server) -> Server {
+fn bounded(server: Server) -> Server {
     let (stream, connection) = (limits::UPLOAD_WINDOW_BYTES, limits::UPLOAD_WINDOW_BYTES * 2);
-    server.initial_stream_window_size(stream).initial_connection_window_size(connection)
+    server
+        .initial_stream_window_size(stream)
+        .initial_connection_window_size(connection)
+        .max_concurrent_streams(limits::REQUESTS_OF_A_CONNECTION)
 }
 
 async fn serve_http(
     node: &Arc<Node>,
     address: SocketAddr,
+    most: usize,
     tasks: &mut JoinSet<()>,
 ) -> Result<SocketAddr, NodeError> {
     let (listener, local) = bind("http", address).await?;
     let routes = http::routes(node.clone());
+    let patience = Patience::EachRequest(limits::HTTP_PAUSE, limits::HTTP_REQUEST_BYTES);
+    let connections = LimitedListener::new("http", listener, most, patience);
     tasks.spawn(async move {
-        if let Err(error) = axum::serve(listener, routes).await {
+        if let Err(error) = axum::serve(connections, routes).await {
             tracing::error!(%error, "the HTTP front ended");
         }
     });
