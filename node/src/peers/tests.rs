@@ -10,8 +10,8 @@ use super::*;
 use crate::pki::Authority;
 
 const PATIENCE: Duration = Duration::from_secs(20);
-/// What others may wait for an answer while somebody pushes.
-const SOON: Duration = Duration::from_secs(1);
+/// What three calls of others may take while strangers have all that they can get, on a busy machine.
+const SOON: Duration = Duration::from_secs(3);
 
 /// Answers how many bytes a call had.
 #[derive(Default)]
@@ -153,7 +153,7 @@ async fn strangers_of_one_address_are_few_and_keep_nobody_out() {
     let before = served.peer();
     assert_eq!(served.call(&before, CallKind::Report, 10).await.unwrap(), "10");
     let mut strangers = Vec::new();
-    for _ in 0..3 * limits::STRANGERS_OF_A_SOURCE {
+    for _ in 0..limits::STRANGERS_OF_A_SOURCE + 40 {
         strangers.push(served.stranger(&endpoint).await);
     }
     shrink_to(&strangers, limits::STRANGERS_OF_A_SOURCE).await;
@@ -170,7 +170,7 @@ async fn calls_of_a_peer_have_room_side_by_side() {
     let served = served();
     let peer = served.peer();
     let (served, peer) = (&served, &peer);
-    let sizes = (0..500).map(|n| if n % 5 == 0 { 1 << 20 } else { n });
+    let sizes = (0..300).map(|n| if n % 15 == 0 { 1 << 20 } else { n });
     let calls =
         join_all(sizes.map(|bytes| async move {
             (bytes.to_string(), served.call(peer, CallKind::Forward, bytes).await)
