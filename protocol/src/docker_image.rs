@@ -46,7 +46,7 @@ impl Reference {
         }
         let repository = with_registry(path);
         let (registry, inside) = repository.split_once('/').ok_or_else(malformed)?;
-        let good_registry = !registry.is_empty()
+        let good_registry = registry.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
             && registry.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b));
         if !good_registry || !inside.split('/').all(is_component) {
             return Err(malformed());
@@ -191,9 +191,20 @@ mod tests {
 
     #[test]
     fn what_is_no_name_is_refused() {
-        for bad in
-            ["", "UPPER", "a b", "a:", "a@sha256:12", "-a", "a/../b", "/etc/passwd", "a:b:c", "x/$(id)"]
-        {
+        for bad in [
+            "",
+            "UPPER",
+            "a b",
+            "a:",
+            "a@sha256:12",
+            "-a",
+            "a/../b",
+            "/etc/passwd",
+            "a:b:c",
+            "x/$(id)",
+            "./a",
+            "../a",
+        ] {
             assert!(Reference::parse(bad).is_err(), "{bad:?} was taken");
         }
     }

@@ -7,6 +7,7 @@ use minicbor::{Decode, Encode};
 
 use crate::blob::{Blob, Digest};
 use crate::class::{Runtime, UnknownWord};
+use crate::docker_image::Reference;
 use crate::ids::{ImageId, ImageName, InvalidName};
 
 /// Comes before the name of a registered image where a task names its image.
@@ -151,9 +152,79 @@ impl fmt::Display for Named {
     }
 }
 
+/// What a task's `image` is, as far as its name tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameKind {
+    /// In the registry, which knows what it is.
+    Registered,
+    /// A folder or a program of the node.
+    Path,
+    /// What Docker pulls.
+    Docker,
+}
+
+impl NameKind {
+    /// None: it is no name of an image.
+    pub fn read(image: &str) -> Option<Self> {
+        if Named::of_task(image).is_some() {
+            return Some(Self::Registered);
+        }
+        if image.starts_with('/') {
+            return Some(Self::Path);
+        }
+        Reference::parse(image).is_ok().then_some(Self::Docker)
+    }
+
+    /// The runtime for a task that names none; none: the registry tells.
+    pub fn runtime(self) -> Option<Runtime> {
+        match self {
+            Self::Registered => None,
+            Self::Path => Some(Runtime::Crun),
+            Self::Docker => Some(Runtime::Docker),
+        }
+    }
+
+    /// Whether this runtime may be able to run it; the mock one runs everything.
+    pub fn suits(self, runtime: Runtime) -> bool {
+        match self {
+            Self::Registered => true,
+            Self::Path => matches!(runtime, Runtime::Crun | Runtime::Process),
+            Self::Docker => runtime == Runtime::Docker,
+        }
+    }
+}
+
+impl fmt::Display for NameKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Registered => "a registered image",
+            Self::Path => "a path of the nodes",
+            Self::Docker => "a Docker reference",
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_tells_what_runs_it() {
+        let cases = [
+            ("stint://team/tool:2", Some((NameKind::Registered, None))),
+            ("stint://a/../b", Some((NameKind::Registered, None))),
+            ("/srv/roots/py", Some((NameKind::Path, Some(Runtime::Crun)))),
+            ("pytorch/pytorch:2.9", Some((NameKind::Docker, Some(Runtime::Docker)))),
+            ("busybox", Some((NameKind::Docker, Some(Runtime::Docker)))),
+            ("registry.example:5000/a/b", Some((NameKind::Docker, Some(Runtime::Docker)))),
+            ("./rootfs", None),
+            ("docker://busybox", None),
+            ("Tool", None),
+        ];
+        for (image, expected) in cases {
+            assert_eq!(NameKind::read(image).map(|kind| (kind, kind.runtime())), expected, "{image}");
+        }
+    }
 
     #[test]
     fn a_task_names_an_image_by_name_or_by_name_and_digest() {

@@ -2,7 +2,7 @@
 //! own: the interpreter runs it, and the process runtime or that of the image runs the interpreter.
 
 use crate::class::Runtime;
-use crate::image::SCHEME;
+use crate::image::NameKind;
 use crate::task::InvalidSpec;
 
 /// What users write as runtime.
@@ -29,12 +29,7 @@ pub fn command(arguments: Vec<String>) -> Result<Vec<String>, InvalidSpec> {
 
 /// What runs the interpreter; none: the registered image decides.
 pub fn runtime(image: Option<&str>) -> Option<Runtime> {
-    match image {
-        None => Some(Runtime::Process),
-        Some(image) if image.starts_with(SCHEME) => None,
-        Some(folder) if folder.starts_with('/') => Some(Runtime::Crun),
-        Some(_) => Some(Runtime::Docker),
-    }
+    image.map_or(Some(Runtime::Process), |image| NameKind::read(image)?.runtime())
 }
 
 /// Names as Python has them, with dots between.

@@ -6,7 +6,7 @@ use minicbor::{Decode, Encode};
 
 use crate::class::{Class, ClassRules, Runtime};
 use crate::files::TaskFiles;
-use crate::image::{Named, PinnedImage};
+use crate::image::{NameKind, Named, PinnedImage, SCHEME};
 use crate::limits;
 use crate::resources::{GpuRequest, Resources};
 use crate::retry::RetryPolicy;
@@ -153,6 +153,7 @@ impl TaskSpec {
         self.check_comment()?;
         self.check_class(rules)?;
         self.check_for_slurm()?;
+        self.runtime = self.runtime_for_image(rules)?;
         self.check_numbers(rules)?;
         Ok(self)
     }
@@ -359,6 +360,32 @@ impl TaskSpec {
         Ok(())
     }
 
+    /// The runtime that the task names, or the one that its image is for. One that cannot run it is refused.
+    fn runtime_for_image(&self, rules: &ClassRules) -> Result<Option<Runtime>, InvalidSpec> {
+        let runs_all = self.runtime == Some(Runtime::Mock);
+        let Some(image) = self.image.as_deref().filter(|_| !runs_all) else { return Ok(self.runtime) };
+        let invalid = |problem| InvalidSpec { field: "image", problem };
+        let Some(kind) = NameKind::read(image) else {
+            return Err(invalid(format!(
+                "{image:?} names none: write {SCHEME}NAME for a registered image, a Docker reference \
+                 (registry.example/team/tool:1), or an absolute path of the nodes"
+            )));
+        };
+        match (self.runtime, kind.runtime()) {
+            (Some(own), suited) if !kind.suits(own) => {
+                let advice = suited.map_or_else(String::new, |runtime| format!(", or name {runtime}"));
+                Err(invalid(format!(
+                    "{image:?} is {kind}, which {own} cannot run: leave the runtime out{advice}"
+                )))
+            }
+            (None, Some(suited)) if !rules.runtimes.contains(&suited) => Err(invalid(format!(
+                "{image:?} is {kind}, and class {} does not run with {suited}: use another class",
+                self.class
+            ))),
+            (own, suited) => Ok(own.or(suited)),
+        }
+    }
+
     /// With less no runtime starts anything, and each node would be blamed for it. Slurm and the mock have no such bounds.
     fn check_least_amounts(&self) -> Result<(), InvalidSpec> {
         if self.class == Class::GpuSlurm || self.runtime == Some(Runtime::Mock) {
@@ -509,6 +536,53 @@ mod tests {
             let message = resolve(spec).unwrap_err().to_string();
             assert!(message.contains(part), "{message:?} does not say {part:?}");
         }
+    }
+
+    #[test]
+    fn an_image_chooses_its_runtime_unless_the_task_names_one() {
+        let with = |image: &str, runtime: Option<Runtime>| {
+            let spec = TaskSpec::new(Class::CpuShort, arguments("train"));
+            resolve(TaskSpec { image: Some(image.into()), runtime, ..spec })
+        };
+        let chosen =
+            |image, runtime| with(image, runtime).map(|spec| spec.runtime).map_err(|e| e.to_string());
+        let (docker, crun, process, mock) =
+            (Some(Runtime::Docker), Some(Runtime::Crun), Some(Runtime::Process), Some(Runtime::Mock));
+        for (image, asked, expected) in [
+            ("pytorch/pytorch:2.9", None, docker),
+            ("pytorch/pytorch:2.9", docker, docker),
+            ("pytorch/pytorch:2.9", mock, mock),
+            ("./rootfs", mock, mock),
+            ("/srv/roots/small", None, crun),
+            ("/srv/roots/hello", process, process),
+            ("stint://team/tool:2", None, None),
+            ("stint://team/tool:2", process, process),
+        ] {
+            assert_eq!(chosen(image, asked), Ok(expected), "{image} {asked:?}");
+        }
+        for (image, asked, part) in [
+            (
+                "pytorch/pytorch:2.9",
+                crun,
+                "is a Docker reference, which crun cannot run: leave the runtime out, or name docker",
+            ),
+            ("busybox", process, "is a Docker reference, which process cannot run"),
+            (
+                "/srv/roots/small",
+                docker,
+                "is a path of the nodes, which docker cannot run: leave the runtime out, or name crun",
+            ),
+            ("./rootfs", None, "\"./rootfs\" names none: write stint://NAME"),
+            ("Tool", docker, "\"Tool\" names none"),
+        ] {
+            let refusal = chosen(image, asked).unwrap_err();
+            assert!(refusal.starts_with("image: ") && refusal.contains(part), "{refusal}");
+        }
+        let rules = ClassRules { runtimes: vec![Runtime::Crun], ..ClassRules::default_for(Class::Gpu) };
+        let spec = TaskSpec::new(Class::Gpu, arguments("train"));
+        let refused =
+            TaskSpec { image: Some("busybox".into()), ..spec }.resolve(&rules).unwrap_err().to_string();
+        assert!(refused.contains("class gpu does not run with docker: use another class"), "{refused}");
     }
 
     #[test]
