@@ -226,7 +226,7 @@ mod tests {
     fn what_does_not_go_together_is_refused() {
         for line in [
             "stint node --bootstrap --join a:7001 --token t",
-            "stint node --join a:7001",
+            "stint node --join a:7001 --token t --token-file f",
             "stint logs --stdout --stderr t",
             "stint ps --all --state running",
             "stint cancel",

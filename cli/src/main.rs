@@ -10,6 +10,7 @@ mod demo;
 mod draft;
 mod failure;
 mod files;
+mod join_token;
 mod key_flags;
 mod logs;
 mod output;

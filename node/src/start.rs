@@ -67,12 +67,12 @@ pub enum NodeError {
     #[error(transparent)]
     Identity(#[from] IdentityError),
     #[error(
-        "{0} belongs to no cluster yet: start with --bootstrap for a new cluster, or with --join ADDRESS --token TOKEN"
+        "{0} belongs to no cluster yet: start with --bootstrap for a new cluster, or with --join ADDRESS --token-file FILE"
     )]
     NoCluster(PathBuf),
     #[error(
         "{} is empty, but it was {}: a second cluster is not founded by accident. To come back, start with --join ADDRESS \
-         --token TOKEN (a peer that is there makes tokens, and removes the old node); to restore from a file see \
+         --token-file FILE (a peer that is there makes tokens, and removes the old node); to restore from a file see \
          docs/using/recovery.md; for a new cluster remove {} first",
         .folder.display(), .mark.what, .mark.path.display()
     )]
@@ -99,7 +99,7 @@ pub enum NodeError {
     Outgrown(VersionTooOld),
     #[error(
         "this peer was removed from its cluster (stint node remove), so it ends: to join again, empty {} and start with \
-         --join ADDRESS --token TOKEN",
+         --join ADDRESS --token-file FILE",
         .0.display()
     )]
     Removed(PathBuf),

@@ -79,7 +79,10 @@ async fn join_token(context: Context, args: JoinTokenArgs) -> Done {
     context.output.show(&made, [made.token.clone()], || made.token.as_str())?;
     if context.output.format == Format::Table {
         let left = units::show_duration(made.expires_at_ms.saturating_sub(now_ms()));
-        talk(&format!("valid for {left}; on the new machine: stint node --join HOST:7001 --token TOKEN"));
+        let start = "stint node --join HOST:7001 --token-file FILE";
+        talk(&format!(
+            "valid for {left}; on the new machine, from a file that only its owner can read: {start}"
+        ));
     }
     Ok(0)
 }

@@ -12,6 +12,7 @@ use tokio::sync::{oneshot, watch};
 use crate::Done;
 use crate::connect::environment;
 use crate::failure::Failure;
+use crate::join_token;
 use crate::key_flags::KeyFlags;
 use crate::logs::{self, Level};
 use crate::output::{print_text, talk};
@@ -24,7 +25,7 @@ what becomes of each task.
 
 Examples:
   stint node --bootstrap                                         the first peer of a new cluster
-  stint node --join 10.0.0.1:7001 --token \"$TOKEN\"               one more peer; `stint cluster join-token` makes tokens
+  stint node --join 10.0.0.1:7001 --token-file token             one more peer; `stint cluster join-token` makes tokens
   stint node --config /etc/stint/stint.toml                      a peer that was started before
   stint node --config stint.toml --print-config                  every effective value and its origin
   stint node drain NAME";
@@ -45,10 +46,14 @@ pub struct StartArgs {
     #[arg(long, value_name = "NAME", requires = "bootstrap")]
     pub cluster_name: Option<String>,
     /// Join the cluster of this peer (host:7001); may be repeated
-    #[arg(long, value_name = "ADDRESS", requires = "token")]
+    #[arg(long, value_name = "ADDRESS")]
     pub join: Vec<String>,
-    /// Join token, which `stint cluster join-token` makes on a member
-    #[arg(long, value_name = "TOKEN", env = "STINT_JOIN_TOKEN", hide_env_values = true)]
+    /// File with the join token, which `stint cluster join-token` makes on a member; only its owner may be able to read it
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// The join token itself, for all users of the machine to see: prefer --token-file, or the variable
+    /// [env: STINT_JOIN_TOKEN]
+    #[arg(long, value_name = "TOKEN", conflicts_with = "token_file")]
     pub token: Option<String>,
     /// Print the effective configuration and exit
     #[arg(long)]
@@ -76,14 +81,29 @@ impl StartArgs {
         Ok(Config::load(self.config.as_deref(), &environment(), &overrides)?)
     }
 
-    fn mode(&self) -> StartMode {
-        match (&self.token, self.bootstrap) {
-            (_, true) => StartMode::Bootstrap,
-            (Some(token), _) if !self.join.is_empty() => {
-                StartMode::Join { addresses: self.join.clone(), token: token.clone() }
-            }
-            _ => StartMode::Resume,
+    fn mode(&self) -> Result<StartMode, Failure> {
+        if self.bootstrap {
+            return Ok(StartMode::Bootstrap);
         }
+        if self.join.is_empty() {
+            return Ok(StartMode::Resume);
+        }
+        Ok(StartMode::Join { addresses: self.join.clone(), token: self.join_token()? })
+    }
+
+    fn join_token(&self) -> Result<String, Failure> {
+        if let Some(path) = &self.token_file {
+            return join_token::of_file(path);
+        }
+        let variable = std::env::var(join_token::VARIABLE);
+        let said = self.token.clone().or(variable.ok()).filter(|token| !token.is_empty());
+        said.ok_or_else(|| {
+            let advice = "`stint cluster join-token` on a member makes a token";
+            Failure::Usage(format!(
+                "--join needs --token-file FILE or the variable {}: {advice}",
+                join_token::VARIABLE
+            ))
+        })
     }
 }
 
@@ -97,6 +117,7 @@ pub fn run(args: StartArgs) -> Done {
     if !unusable.is_empty() {
         return Err(ConfigError::Invalid(unusable).into());
     }
+    let mode = args.mode()?;
     logs::start(&config.log)?;
     for problem in config.check() {
         logs::write(Level::Warn, &format!("warning: {problem}"));
@@ -106,7 +127,7 @@ pub fn run(args: StartArgs) -> Done {
         .enable_all()
         .build()
         .map_err(Failure::Start)?;
-    let end = runtime.block_on(serve(config, args.mode()));
+    let end = runtime.block_on(serve(config, mode));
     // Not for ever: a thread that reads or writes a disk which does not answer would keep the process.
     runtime.shutdown_timeout(BLOCKED_THREADS);
     end

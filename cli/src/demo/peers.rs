@@ -1,8 +1,9 @@
 //! The demo's processes: three `stint node` on loopback, each with a folder of its own.
 
 use std::fs::{DirBuilder, Permissions};
+use std::io::Write as _;
 use std::net::UdpSocket;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -57,9 +58,11 @@ impl Cluster {
         cluster.peers[0].spawn(&["--bootstrap"])?;
         cluster.peers[0].ready().await?;
         let token = cluster.client_of(0)?.create_join_token(Duration::from_secs(600)).await?.token;
-        let first = format!("127.0.0.1:{}", ports[0]);
+        let file = root.join("join-token");
+        write_secret(&file, &token).map_err(Failure::Start)?;
+        let (first, file) = (format!("127.0.0.1:{}", ports[0]), file.display().to_string());
         for peer in &mut cluster.peers[1..] {
-            peer.spawn(&["--join", &first, "--token", &token])?;
+            peer.spawn(&["--join", &first, "--token-file", &file])?;
         }
         for peer in &mut cluster.peers {
             peer.ready().await?;
@@ -112,6 +115,16 @@ impl Cluster {
             peer.stop().await;
         }
     }
+}
+
+/// Writes a file that only its owner can read.
+fn write_secret(path: &Path, text: &str) -> std::io::Result<()> {
+    std::fs::OpenOptions::new()
+        .create_new(true)
+        .write(true)
+        .mode(0o600)
+        .open(path)?
+        .write_all(text.as_bytes())
 }
 
 impl Peer {
