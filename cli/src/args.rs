@@ -11,6 +11,7 @@ use crate::commands::{
     status, submit, tenant, wait,
 };
 use crate::demo;
+use crate::failure::{CLOSED_PIPE, RUN_FAILED, USAGE};
 use crate::output::Format;
 
 const EXIT_CODES: &str = "\
@@ -20,7 +21,8 @@ Exit codes:
   2    the command line, a file or a value cannot be understood
   3    no peer of the cluster could be reached
   4    the wait was over before the tasks were finished
-  `stint run` exits with the task's own code, or 125 when Stint itself failed.
+  141  whoever reads the output closed it, as `head` does
+  `stint run` exits with the task's own code, or 125 when Stint itself failed or cannot understand what it is told.
 
 Examples:
   stint demo                                   a whole cluster on this machine, to look around
@@ -86,12 +88,42 @@ impl Global {
 /// The tenant of whoever names none.
 pub const DEFAULT_TENANT: &str = "default";
 
-/// The arguments of the command line, once `only_named` was called.
+/// The arguments of the command line, once `parse` was called.
 static ARGUMENTS: OnceLock<Vec<OsString>> = OnceLock::new();
 
-/// From here on only commands that these arguments name are described. Describing all of them takes longer than many commands do.
-pub fn only_named(arguments: impl Iterator<Item = OsString>) {
-    ARGUMENTS.get_or_init(|| arguments.collect());
+/// What the command line says. When it says nothing that can be done, the user has been told what is wrong with it, or the
+/// help that was asked for: the exit code. From here on only commands that the arguments name are described. Describing all
+/// of them takes longer than many commands do.
+pub fn parse(arguments: Vec<OsString>) -> Result<Cli, u8> {
+    let arguments = ARGUMENTS.get_or_init(|| arguments);
+    Cli::try_parse_from(arguments).map_err(|wrong| match wrong.print() {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => CLOSED_PIPE,
+        _ if !wrong.use_stderr() => 0,
+        _ if names_run(arguments) => RUN_FAILED,
+        _ => USAGE,
+    })
+}
+
+/// Whether a command line that cannot be understood is one of `stint run`, which keeps the low codes for the task's own.
+fn names_run(arguments: &[OsString]) -> bool {
+    let global = Global::augment_args(clap::Command::new("stint"));
+    let takes_value = |word: &str| {
+        let is_short = |short| word.strip_prefix('-') == Some(String::from(short).as_str());
+        let is_long = |long| word.strip_prefix("--") == Some(long);
+        global
+            .get_arguments()
+            .any(|arg| arg.get_long().is_some_and(is_long) || arg.get_short().is_some_and(is_short))
+    };
+    let mut arguments = arguments.iter().skip(1).map(|word| word.to_string_lossy());
+    while let Some(word) = arguments.next() {
+        if !word.starts_with('-') {
+            return word == "run";
+        }
+        if takes_value(&word) {
+            arguments.next();
+        }
+    }
+    false
 }
 
 /// Arguments of a command: described unless the command line does not name it.
@@ -207,6 +239,32 @@ mod tests {
         }
         let cli = parse("stint ps --address /a,https://b --address /c").unwrap();
         assert_eq!(cli.global.addresses, ["/a", "https://b", "/c"]);
+    }
+
+    #[test]
+    fn a_line_of_run_is_told_also_when_it_cannot_be_understood() {
+        let names = |line: &str| {
+            let arguments: Vec<OsString> = line.split_whitespace().map(OsString::from).collect();
+            names_run(&arguments)
+        };
+        for line in [
+            "stint run",
+            "stint run --no-such-flag -- x",
+            "stint --address unix:/a -o json --tenant=t run --cpus x",
+            "stint -ojson run",
+            "stint --no-such-flag run -- x",
+        ] {
+            assert!(names(line), "{line}");
+        }
+        for line in [
+            "stint",
+            "stint submit --name run -- run",
+            "stint --tenant run ps",
+            "stint frobnicate run",
+            "stint --tenant",
+        ] {
+            assert!(!names(line), "{line}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use stint_sdk::{units, v1};
 
 use crate::args::DEFAULT_TENANT;
 use crate::failure::Failure;
-use crate::{files, task_file};
+use crate::{files, script, task_file};
 
 /// What was said about a task; unsaid things are left to the cluster. Amounts are in bytes, milliseconds and thousandths of
 /// a core.
@@ -32,11 +32,11 @@ pub struct Draft {
     #[arg(skip)]
     #[serde(deserialize_with = "task_file::number")]
     pub count: Option<u32>,
-    /// crun, docker or process [default: the first that the class allows and a node offers]; python: the command is a
-    /// module or a script
+    /// crun, docker or process [default: the one that the image is for, or the first that the class allows and a node
+    /// offers]; python: the command is a module or a script
     #[arg(long, value_name = "RUNTIME")]
     pub runtime: Option<String>,
-    /// Registered image (stint://NAME), Docker reference, or for crun a folder or program of the node
+    /// Registered image (stint://NAME), Docker reference (runs with docker), or for crun a folder or program of the node
     #[arg(long, value_name = "IMAGE")]
     pub image: Option<String>,
     /// CPU cores: 2 or 0.5 [default: the class's]
@@ -137,7 +137,7 @@ pub struct Draft {
     /// Makes the submit repeatable: the same key gives the same tasks
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
-    /// Program and its arguments
+    /// Program and its arguments; a script that is named by a relative path (./job.sh) is sent along
     #[arg(last = true, value_name = "COMMAND")]
     #[serde(deserialize_with = "task_file::texts")]
     pub command: Vec<String>,
@@ -224,7 +224,8 @@ impl TaskFlags {
 
 impl Draft {
     /// The request to submit it. Only what the cluster could not tell is refused here.
-    pub fn into_request(self) -> Result<v1::SubmitRequest, Failure> {
+    pub fn into_request(mut self) -> Result<v1::SubmitRequest, Failure> {
+        script::send_along(&mut self)?;
         if self.command.is_empty() && self.image.is_none() {
             let advice = "give a program after --, a task file with -f, or an image";
             return Err(Failure::Usage(format!("nothing to run: {advice}")));

@@ -16,10 +16,10 @@ pub const USAGE: u8 = 2;
 pub const UNREACHABLE: u8 = 3;
 /// A wait was over before the tasks were finished.
 pub const WAIT_TIMED_OUT: u8 = 4;
+/// Whoever reads our output closed it: what shells say of a program that SIGPIPE ended.
+pub const CLOSED_PIPE: u8 = 128 + 13;
 /// In `stint run`: Stint itself failed, not the task.
 pub const RUN_FAILED: u8 = 125;
-/// In `stint run`: left by Ctrl-C.
-pub const INTERRUPTED: u8 = 130;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +48,7 @@ impl Failure {
     /// The documented exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
+            _ if self.is_closed_pipe() => CLOSED_PIPE,
             Failure::Call(SdkError::Refused { .. } | SdkError::Source(_) | SdkError::Document(_)) => FAILED,
             Failure::Call(SdkError::Unreachable { .. } | SdkError::Setup { .. }) => UNREACHABLE,
             Failure::Call(_) | Failure::Usage(_) | Failure::Config(_) => USAGE,
@@ -63,7 +64,7 @@ impl Failure {
     /// `stint run` keeps the low codes for the task's own.
     pub fn exit_code_of_run(&self) -> u8 {
         match self.exit_code() {
-            USAGE => USAGE,
+            CLOSED_PIPE => CLOSED_PIPE,
             _ => RUN_FAILED,
         }
     }
@@ -73,8 +74,11 @@ impl Failure {
         matches!(self, Failure::Output(e) if e.kind() == std::io::ErrorKind::BrokenPipe)
     }
 
-    /// Tells the user, on stderr.
+    /// Tells the user, on stderr; whoever closed our output knows why it ends.
     pub fn print(&self) {
+        if self.is_closed_pipe() {
+            return;
+        }
         let message = self.to_string();
         if matches!(self, Failure::Call(_)) {
             // A peer's words, and what they quote: one line.

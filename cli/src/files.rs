@@ -26,7 +26,7 @@ pub fn input(text: &str) -> Result<v1::InputFile, String> {
 }
 
 /// A file of this machine, sent along with the task.
-fn local(path: &str, file: &str) -> Result<v1::InputFile, String> {
+pub fn local(path: &str, file: &str) -> Result<v1::InputFile, String> {
     let failed = |e: std::io::Error| format!("cannot read {file}: {e}");
     let opened = File::open(file).map_err(failed)?;
     let executable = opened.metadata().map_err(failed)?.permissions().mode() & 0o111 != 0;

@@ -14,6 +14,8 @@ mod join_token;
 mod key_flags;
 mod logs;
 mod output;
+mod script;
+mod signals;
 mod spool;
 mod table;
 mod task_file;
@@ -22,9 +24,7 @@ mod view;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
-use crate::args::{Cli, Command};
+use crate::args::Command;
 use crate::failure::Failure;
 
 /// A node's and a watchdog's differ (docs/decisions/0008-allocator.md).
@@ -40,8 +40,10 @@ fn main() -> ExitCode {
         Some(word) if word == "sim" => return exit(commands::sim::run(&args.collect::<Vec<_>>()), false),
         _ => {}
     }
-    args::only_named(std::env::args_os());
-    let cli = Cli::parse();
+    let cli = match args::parse(std::env::args_os().collect()) {
+        Ok(cli) => cli,
+        Err(code) => return ExitCode::from(code),
+    };
     let is_run = matches!(cli.command, Command::Run(_));
     exit(commands::dispatch(cli), is_run)
 }
@@ -50,7 +52,6 @@ fn main() -> ExitCode {
 fn exit(done: Done, is_run: bool) -> ExitCode {
     match done {
         Ok(code) => ExitCode::from(code),
-        Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
         Err(failure) => {
             failure.print();
             ExitCode::from(if is_run { failure.exit_code_of_run() } else { failure.exit_code() })

@@ -133,6 +133,33 @@ async fn ends_are_told_apart_and_nothing_is_left() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_chooses_docker_and_a_local_script_runs_in_every_runtime() {
+    docker(&["image", "inspect", "--format", "{{.Id}}", IMAGE]);
+    let runtimes = "\"process\", \"crun\", \"docker\"";
+    let cluster =
+        Cluster::start(Setup { peers: 1, runtimes, more: only_our_images, ..Setup::default() }).await;
+    let run = |args: &[&str]| stint(&cluster, &[&["run", "--class", "cpu_short"], args].concat());
+    // Of a file system that the machine does not have.
+    let (code, out, err) = run(&["--image", IMAGE, "--", "/bin/sh", "-c", "echo $HOME $STINT_CLASS"]);
+    assert_eq!((code, out.as_str()), (0, "/work cpu_short\n"), "{err}");
+    let (code, _, err) = run(&["--image", IMAGE, "--runtime", "crun", "--", "true"]);
+    assert!(code == 125 && err.contains("is a Docker reference, which crun cannot run"), "{code}: {err}");
+
+    let script = cluster.root.path().join("job.sh");
+    std::fs::write(&script, "#!/bin/sh\necho \"job $1 in $STINT_CLASS\"\n").unwrap();
+    std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    // As users write it: from where they are.
+    let up = "../".repeat(std::env::current_dir().unwrap().components().count() - 1);
+    let named = up + script.to_str().unwrap().trim_start_matches('/');
+    for more in [&["--runtime", "process"][..], &["--runtime", "crun"], &["--image", IMAGE]] {
+        for workdir in [&[][..], &["--workdir", "src"]] {
+            let (code, out, err) = run(&[more, workdir, &["--", &named, "7"]].concat());
+            assert_eq!((code, out.as_str()), (0, "job 7 in cpu_short\n"), "{more:?}: {err}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lease_that_is_over_ends_its_container_though_the_node_was_killed() {
     let mut cluster = cluster(1).await;
     let ids = accepted(

@@ -21,13 +21,16 @@ pub struct LogStream {
     chunks: Streaming<LogChunk>,
     /// Bytes already given out, by stream.
     seen: BTreeMap<String, u64>,
+    /// A part was left out.
+    gaps: bool,
     reconnects_left: u32,
 }
 
 impl LogStream {
     pub(crate) async fn open(client: Client, request: LogsRequest) -> Result<Self, Error> {
         let chunks = connect(&client, &request).await?;
-        Ok(Self { client, request, chunks, seen: BTreeMap::new(), reconnects_left: limits::LOG_RECONNECTS })
+        let seen = BTreeMap::new();
+        Ok(Self { client, request, chunks, seen, gaps: false, reconnects_left: limits::LOG_RECONNECTS })
     }
 
     /// The next chunk; none at the end. A followed stream may be silent for as long as its task is; a dead
@@ -53,6 +56,11 @@ impl LogStream {
         self.reconnects_left = limits::LOG_RECONNECTS;
         self.chunks = connect(&self.client, &self.request).await?;
         Ok(())
+    }
+
+    /// Whether a part of what was given out so far is missing: the node keeps a bounded amount, the beginning and the end.
+    pub fn has_gaps(&self) -> bool {
+        self.gaps
     }
 
     async fn message(&mut self) -> Result<Option<LogChunk>, Status> {
@@ -89,6 +97,7 @@ impl LogStream {
         if end <= *seen {
             return None;
         }
+        self.gaps |= chunk.offset > *seen;
         let known = seen.saturating_sub(chunk.offset) as usize;
         chunk.data.drain(..known);
         chunk.offset += known as u64;

@@ -16,6 +16,7 @@ Exit codes:
   11   liveness: something that must happen did not
   12   two runs of one seed gave different bytes
   13   crash: a panic, or a peer that gave up
+  141  whoever reads the output closed it, as `head` does
   `run` and `regressions` exit with the gravest of their seeds: 10, then 13, 12, 11.
 
 Examples:

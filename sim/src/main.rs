@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     seed::take_over_chance(std::env::args().skip(1));
     match dispatch(Cli::parse().command) {
         Ok(code) => ExitCode::from(code),
-        Err(failure) if failure.is_closed_pipe() => ExitCode::from(exit::FINE),
+        Err(failure) if failure.is_closed_pipe() => ExitCode::from(exit::CLOSED_PIPE),
         Err(failure) => {
             eprintln!("{failure}");
             ExitCode::from(failure.exit_code())

@@ -20,21 +20,29 @@ pub struct Followed {
     pub stream: String,
 }
 
+/// A task that is finished.
+pub struct Ended {
+    pub task: v1::Task,
+    /// All output of its last attempt was copied. Otherwise the user has been told why not.
+    pub complete: bool,
+}
+
 /// Copies the output of every attempt from `attempt` on, until the task is finished.
-pub async fn follow(client: &Client, followed: &Followed, mut attempt: u32) -> Result<v1::Task, Failure> {
+pub async fn follow(client: &Client, followed: &Followed, mut attempt: u32) -> Result<Ended, Failure> {
+    let mut complete = true;
     loop {
         let begun = attempt_or_end(client, followed, attempt);
         let (task, finished) =
             telling(client, &followed.tenant, std::slice::from_ref(&followed.task), begun).await?;
         if task.attempts < attempt {
-            return Ok(task);
+            return Ok(Ended { task, complete });
         }
         if attempt > 1 {
             talk(&format!("{}: attempt {attempt}{}", followed.task, why_again(&task, attempt - 1)));
         }
-        copy_while_it_lasts(client, followed, attempt).await?;
+        complete = copy_while_it_lasts(client, followed, attempt).await?;
         if finished && task.attempts == attempt {
-            return Ok(task);
+            return Ok(Ended { task, complete });
         }
         attempt += 1;
     }
@@ -51,18 +59,18 @@ fn why_again(task: &v1::Task, before: u32) -> String {
 }
 
 /// Copies the output of a followed attempt. A node that cannot be reached, or keeps the output no more, does not end
-/// the following: the attempt may go on, or another one begin elsewhere.
-async fn copy_while_it_lasts(client: &Client, followed: &Followed, attempt: u32) -> Result<(), Failure> {
+/// the following: the attempt may go on, or another one begin elsewhere. Answers whether all of it was copied.
+async fn copy_while_it_lasts(client: &Client, followed: &Followed, attempt: u32) -> Result<bool, Failure> {
     let mut chunks: Option<LogStream> = None;
     loop {
         let error = match copy_rest(client, followed, attempt, &mut chunks).await {
-            Ok(()) => return Ok(()),
+            Ok(complete) => return Ok(complete),
             Err(Failure::Call(error)) if may_pass(&error) => error,
             Err(other) => return Err(other),
         };
         if is_over(&look(client, followed, LATER_LOOK_MS).await?.0, attempt) {
             talk(&format!("the output of attempt {attempt} is not complete: {error}"));
-            return Ok(());
+            return Ok(false);
         }
     }
 }
@@ -72,7 +80,7 @@ async fn copy_rest(
     followed: &Followed,
     attempt: u32,
     chunks: &mut Option<LogStream>,
-) -> Result<(), Failure> {
+) -> Result<bool, Failure> {
     let chunks = match chunks {
         Some(chunks) => {
             chunks.reopen().await?;
@@ -80,7 +88,7 @@ async fn copy_rest(
         }
         None => chunks.insert(client.logs(request(followed, attempt, true)).await?),
     };
-    copy_all(chunks).await
+    copy_all(chunks, attempt).await
 }
 
 /// Whether the output may be had later, or from a later attempt.
@@ -121,9 +129,9 @@ async fn look(client: &Client, followed: &Followed, wait_ms: u64) -> Result<(v1:
     Ok((task, reply.finished))
 }
 
-/// Copies the output of one attempt: stdout to stdout, stderr to stderr.
-pub async fn copy(client: &Client, followed: &Followed, attempt: u32, follow: bool) -> Result<(), Failure> {
-    copy_all(&mut client.logs(request(followed, attempt, follow)).await?).await
+/// Copies the output of one attempt: stdout to stdout, stderr to stderr. Answers whether that was all of it.
+pub async fn copy(client: &Client, followed: &Followed, attempt: u32, follow: bool) -> Result<bool, Failure> {
+    copy_all(&mut client.logs(request(followed, attempt, follow)).await?, attempt).await
 }
 
 fn request(followed: &Followed, attempt: u32, follow: bool) -> v1::LogsRequest {
@@ -131,11 +139,15 @@ fn request(followed: &Followed, attempt: u32, follow: bool) -> v1::LogsRequest {
     v1::LogsRequest { tenant: tenant.clone(), task: task.clone(), stream: stream.clone(), attempt, follow }
 }
 
-async fn copy_all(chunks: &mut LogStream) -> Result<(), Failure> {
+async fn copy_all(chunks: &mut LogStream, attempt: u32) -> Result<bool, Failure> {
     while let Some(chunk) = chunks.next().await? {
         write(&chunk)?;
     }
-    Ok(())
+    if chunks.has_gaps() {
+        let why = "its node keeps no more of a stream than executor.max_log_bytes";
+        talk(&format!("the output of attempt {attempt} is not complete: {why}"));
+    }
+    Ok(!chunks.has_gaps())
 }
 
 fn write(chunk: &v1::LogChunk) -> std::io::Result<()> {

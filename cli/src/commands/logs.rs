@@ -6,10 +6,11 @@ use stint_sdk::v1;
 use super::Context;
 use super::follow::{Followed, copy, follow};
 use crate::Done;
-use crate::failure::Failure;
+use crate::failure::{FAILED, Failure};
 
 const EXAMPLES: &str = "\
-Output is copied as it is, whatever --output says: stdout to stdout, stderr to stderr.
+Output is copied as it is, whatever --output says: stdout to stdout, stderr to stderr. Exits with 1 when a part of it is
+gone, which stderr says.
 
 Examples:
   stint logs TASK                     the latest attempt
@@ -43,20 +44,19 @@ pub async fn run(context: Context, args: LogsArgs) -> Done {
     };
     let followed = Followed { tenant: context.tenant, task: args.task, stream: stream.into() };
     let client = &context.client;
+    let code = |complete: bool| if complete { 0 } else { FAILED };
     if let Some(attempt) = args.attempt {
-        copy(client, &followed, attempt, args.follow).await?;
-        return Ok(0);
+        return Ok(code(copy(client, &followed, attempt, args.follow).await?));
     }
     let request = v1::GetTaskRequest { tenant: followed.tenant.clone(), task: followed.task.clone() };
     let latest = client.get_task(request).await?.attempts;
     if args.follow {
-        follow(client, &followed, latest.max(1)).await?;
-    } else if latest > 0 {
-        copy(client, &followed, latest, false).await?;
-    } else {
-        let task = &followed.task;
-        let advice = format!("`stint explain {task}` says why; `stint logs -f {task}` waits for it");
-        return Err(Failure::Failed(format!("{task} has not started, so there is no output: {advice}")));
+        return Ok(code(follow(client, &followed, latest.max(1)).await?.complete));
     }
-    Ok(0)
+    if latest > 0 {
+        return Ok(code(copy(client, &followed, latest, false).await?));
+    }
+    let task = &followed.task;
+    let advice = format!("`stint explain {task}` says why; `stint logs -f {task}` waits for it");
+    Err(Failure::Failed(format!("{task} has not started, so there is no output: {advice}")))
 }

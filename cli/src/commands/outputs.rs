@@ -149,6 +149,7 @@ async fn copy(context: &Context, task: &str, kept: &Kept, to: &mut impl Write) -
             }
         }
     }
+    to.flush().map_err(Failure::Output)?;
     let digest: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     if format!("sha256:{digest}") != kept.digest {
         return Err(Failure::Failed(format!("{:?} arrived damaged: try again", kept.path)));

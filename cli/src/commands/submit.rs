@@ -14,6 +14,9 @@ use crate::text::Text;
 const EXAMPLES: &str = r#"Exits with 0 when the tasks were accepted, with 1 when they were refused (--must-fit: no node could ever run them), with 2
 when a flag or a file cannot be understood, with 3 when no peer could be reached.
 
+A script that the command names by a relative path (./job.sh) is sent along as it is now: executable, beginning with #!, 256 KiB at
+most with all other inputs. It lies in the work folder under its own name. Absolute paths are those of the nodes.
+
 A task file is TOML or JSON with the keys of the flags, `_` for `-`; flags win over the file:
   class = "gpu"
   command = ["python", "train.py"]

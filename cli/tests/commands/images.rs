@@ -100,7 +100,7 @@ async fn an_image_is_sent_whole_from_a_file_and_from_a_pipe() {
     assert_eq!((header.reference.as_str(), sent.len()), ("ghcr.io/team/web:1", 0));
 }
 
-fn image(name: &str) -> v1::Image {
+pub fn image(name: &str) -> v1::Image {
     v1::Image {
         id: "0190a1b2-0000-7000-8000-000000000007".into(),
         tenant: "default".into(),

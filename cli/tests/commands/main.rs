@@ -4,17 +4,21 @@
 mod cluster;
 mod config;
 mod escapes;
+mod exits;
 #[path = "../../../sdk/tests/fake/mod.rs"]
 mod fake;
 mod images;
+mod join;
 mod refusals;
 mod run;
+mod scripts;
 mod settings;
 mod submit;
 mod tasks;
 mod terminal;
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::process::{Output, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +55,17 @@ impl World {
     fn command(&self, args: &[&str]) -> Command {
         let mut command = bare(args);
         command.env("STINT_ADDRESS", format!("unix:{}/stint.sock", self.folder.path().display()));
+        command
+    }
+
+    /// A script in the world's folder, with `stint` in its PATH.
+    fn shell(&self, script: &str) -> Command {
+        let built = Path::new(env!("CARGO_BIN_EXE_stint")).parent().unwrap();
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]).current_dir(self.folder.path()).env_clear().kill_on_drop(true);
+        command.env("PATH", format!("{}:/usr/bin:/bin", built.display()));
+        command.env("STINT_ADDRESS", format!("unix:{}/stint.sock", self.folder.path().display()));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
 

@@ -65,12 +65,15 @@ async fn run_ends_with_125_when_stint_failed() {
     assert_eq!((done.code, done.stderr.as_str()), (125, "stint: refused: the queue is full\n"));
 }
 
-async fn interrupt(child: &Child) {
-    let id = child.id().expect("still running").to_string();
-    assert!(Command::new("kill").args(["-INT", &id]).status().await.unwrap().success());
+pub async fn kill(signal: &str, child: &Child) {
+    assert!(Command::new("kill").args([signal, &id]).status().await.unwrap().success());
 }
 
-async fn until(what: &str, holds: impl Fn() -> bool) {
+pub async fn interrupt(child: &Child) {
+    kill("-INT", child).await;
+}
+
+pub async fn until(what: &str, holds: impl Fn() -> bool) {
     let deadline = tokio::time::Instant::now() + AT_MOST;
     while !holds() {
         assert!(tokio::time::Instant::now() < deadline, "{what} did not happen");

@@ -8,6 +8,8 @@ pub const FINE: u8 = 0;
 pub const FAILED: u8 = 1;
 /// The command line, a file or a name cannot be understood.
 pub const USAGE: u8 = 2;
+/// Whoever reads the output closed it: what shells say of a program that SIGPIPE ended. Nothing is known of what is left.
+pub const CLOSED_PIPE: u8 = 128 + 13;
 /// Something happened that never may.
 pub const SAFETY: u8 = Severity::Safety as u8;
 /// Something that must happen did not.
