@@ -151,3 +151,4 @@ async fn a_signal_before_the_submit_is_answered_says_that_nobody_knows() {
     let done = Done::after(child).await;
     let said = "stint: left before the cluster answered; `stint ps` says whether it has the task\n";
     assert_eq!((done.code, done.stderr.as_str()), (130, said));
+}

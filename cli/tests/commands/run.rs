@@ -66,6 +66,7 @@ async fn run_ends_with_125_when_stint_failed() {
 }
 
 pub async fn kill(signal: &str, child: &Child) {
+    let id = child.id().expect("still running").to_string();
     assert!(Command::new("kill").args([signal, &id]).status().await.unwrap().success());
 }
 
