@@ -16,7 +16,7 @@ pub struct Shares(Mutex<BTreeMap<Vec<u8>, Weak<Share>>>);
 
 impl Shares {
     /// The one share of all connections with this certificate.
-    pub fn of(&self, certificate: &CertificateDer<'_>) -> Arc<Share> {
+    pub fn share_for(&self, certificate: &CertificateDer<'_>) -> Arc<Share> {
         let mut shares = self.0.lock().unwrap_or_else(|e| e.into_inner());
         if let Some(share) = shares.get(certificate.as_ref()).and_then(Weak::upgrade) {
             return share;
@@ -84,13 +84,13 @@ mod tests {
     fn the_bytes_of_all_calls_of_a_certificate_are_bounded_together() {
         let shares = Shares::default();
         let (one, other) = (CertificateDer::from(vec![1]), CertificateDer::from(vec![2]));
-        let (mut first, mut second) = (shares.of(&one).bytes(), shares.of(&one).bytes());
+        let (mut first, mut second) = (shares.share_for(&one).bytes(), shares.share_for(&one).bytes());
         assert!(first.grow(limits::CALL_BYTES_OF_A_PEER) && !second.grow(1));
-        assert!(shares.of(&other).bytes().grow(1));
+        assert!(shares.share_for(&other).bytes().grow(1));
         drop(first);
         assert!(second.grow(1));
         drop(second);
-        let _other = shares.of(&CertificateDer::from(vec![3]));
+        let _other = shares.share_for(&CertificateDer::from(vec![3]));
         assert_eq!(shares.0.lock().unwrap().len(), 1, "peers that are gone are forgotten");
     }
 }
