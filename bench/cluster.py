@@ -310,7 +310,7 @@ def live(args):
 
     def submit():
         def words(n):
-            return f"--count {each} --class cpu_short --runtime mock --cpus 0.01 --memory {n % 1000 + 1}MiB -- hang"
+            return f"--count {each} --class cpu_long --runtime mock --cpus 0.01 --memory {1024 + n}KiB -- hang"
         subprocess.run(
             ["xargs", "-P4", "-d", "\n", "-I{}", "sh", "-c", f"exec {STINT} --address {sockets} submit $0", "{}"],
             input="\n".join(words(n) for n in range(submits)) + "\n", text=True, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
