@@ -50,8 +50,11 @@ async fn a_single_peer_on_a_real_disk_restarts() {
 
     let ledger = support::SharedLedger::default();
     let raft = open(ledger.clone()).await.unwrap();
-    assert_eq!(ledger.lock().lines, before, "committed entries are applied before open returns");
+    // The mark of what is committed may lag behind on the disk: then the rest is applied when the peer leads again.
+    let known = ledger.lock().lines.clone();
+    assert!(before.starts_with(&known), "open applies what is committed and nothing else");
     support::wait("the lead", || raft.status().is_leader_with_quorum().then_some(())).await;
+    support::wait("all of it", || (ledger.lock().lines == before).then_some(())).await;
     let (_, count) = raft.propose(Bytes::from_static(b"again")).await.unwrap();
     assert_eq!(count, 1001);
     raft.barrier(Duration::from_secs(5)).await.unwrap();
