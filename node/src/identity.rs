@@ -261,6 +261,11 @@ fn close_to_others(path: &Path) -> Result<(), IdentityError> {
     if mode & 0o077 == 0 {
         return Ok(());
     }
+    // As /tmp: closing it would take it from everybody else on this machine.
+    if mode & 0o1000 != 0 {
+        let shared = std::io::Error::other("all users of this machine share it");
+        return Err(IdentityError::OpenToOthers(path.into(), mode, shared));
+    }
     let closed = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
     closed.map_err(|source| IdentityError::OpenToOthers(path.into(), mode, source))?;
     let was = format!("{mode:04o}");
