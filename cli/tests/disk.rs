@@ -245,3 +245,27 @@ async fn what_a_peer_keeps_is_its_owners_alone() {
         peer.ready().await;
     }
 }
+
+/// `/home` or `/tmp`, named by mistake. A file system of its own may be as open; the peer of the full disk has one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_that_others_use_is_not_closed_to_them() {
+    for mode in [0o755, 0o1777] {
+        let root = tempfile::Builder::new().prefix("stint-test-").tempdir().unwrap();
+        let (shared, home) = (root.path().join("shared"), root.path().join("shared/someone"));
+        std::fs::create_dir_all(&home).unwrap();
+        std::fs::set_permissions(&shared, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        let node = tokio::process::Command::new(env!("CARGO_BIN_EXE_stint"))
+            .args(["node", "--bootstrap", "--data-dir"])
+            .arg(&shared)
+            .kill_on_drop(true)
+            .output();
+        let node = tokio::time::timeout(PATIENCE, node).await.expect("it ends").unwrap();
+        let said = String::from_utf8_lossy(&node.stderr);
+        assert_eq!(node.status.code(), Some(1), "{said}");
+        assert!(said.contains(&format!("{} is in it", home.display())), "{said}");
+        assert!(said.contains("set another data_dir"), "{said}");
+        assert_eq!(std::fs::metadata(&shared).unwrap().mode() & 0o7777, mode);
+        // Nothing was written there.
+        assert_eq!(std::fs::read_dir(&shared).unwrap().count(), 1, "{said}");
+    }
+}

@@ -261,16 +261,35 @@ fn close_to_others(path: &Path) -> Result<(), IdentityError> {
     if mode & 0o077 == 0 {
         return Ok(());
     }
-    // As /tmp: closing it would take it from everybody else on this machine.
-    if mode & 0o1000 != 0 {
-        let shared = std::io::Error::other("all users of this machine share it");
-        return Err(IdentityError::OpenToOthers(path.into(), mode, shared));
+    if let Some(folder) = folder_of_others(path, mode)? {
+        let shared = format!("{} is in it, which is not stint's", folder.display());
+        return Err(IdentityError::OpenToOthers(path.into(), mode, std::io::Error::other(shared)));
     }
     let closed = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
     closed.map_err(|source| IdentityError::OpenToOthers(path.into(), mode, source))?;
     let was = format!("{mode:04o}");
     tracing::warn!(path = %path.display(), was, "the data folder was open to others; its mode is 0700 now");
     Ok(())
+}
+
+/// A folder that says that the data folder, of this mode, is not stint's alone, as a home in `/home` does. To close `/home`
+/// or `/tmp` would take it from everybody else. A file system that was made for the peer may be as open as `/tmp`; it has no
+/// folder yet.
+fn folder_of_others(path: &Path, mode: u32) -> Result<Option<PathBuf>, IdentityError> {
+    let sticky = mode & 0o1000 != 0;
+    if !sticky && path.join("identity.toml").exists() {
+        return Ok(None);
+    }
+    // Made with the file system; copied for a peer that joins.
+    let may_be_there = ["lost+found", "credentials"].map(|name| path.join(name));
+    for entry in fs::read_dir(path).map_err(io("reading", path))? {
+        let entry = entry.map_err(io("reading", path))?;
+        let is_folder = entry.file_type().map_err(io("looking at", &entry.path()))?.is_dir();
+        if is_folder && !may_be_there.contains(&entry.path()) {
+            return Ok(Some(entry.path()));
+        }
+    }
+    Ok(None)
 }
 
 /// Replaces a file as a whole: write beside it, sync, rename, sync the folder.
