@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: demo dist test test-simulator test-workspace lint prepare simulate failover vm
+.PHONY: demo dist test test-simulator test-workspace lint prepare simulate failover vm soak
 
 demo:
 	$(CARGO) run --release -- demo
@@ -53,3 +53,7 @@ lint:
 	else \
 		echo "lint: cargo-deny is not installed (cargo install --locked cargo-deny): a test holds licences and sources, nothing tells of new duplicates" >&2; \
 	fi
+
+# What takes too long for each change: the same faults at the size of real life.
+soak: prepare
+	$(CARGO) nextest run --workspace --run-ignored only --no-fail-fast

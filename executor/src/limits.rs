@@ -91,6 +91,15 @@ pub const DOCKER_AWAY_MS: u64 = 30_000;
 pub const DOCKER_DRAIN_MS: u64 = 5_000;
 /// How long the daemon may take to notice that a container ended, in milliseconds.
 pub const DOCKER_SETTLE_MS: u64 = 10_000;
+/// How long a start that the daemon has and does not answer is waited for after its call, in milliseconds: a daemon that is
+/// busy for minutes does what it was asked when it can.
+pub const DOCKER_LATE_START_MS: u64 = 120_000;
+/// How long a start whose call was cut off is waited for, in milliseconds.
+pub const DOCKER_CUT_START_MS: u64 = 2_000;
+/// How often a container is made anew for a start that was certainly not done.
+pub const DOCKER_STARTS: u32 = 3;
+/// How long a call before the start, which may be made again, is tried while the daemon is there, in milliseconds.
+pub const DOCKER_INSIST_MS: u64 = 60_000;
 /// How long a monitor tries to remove its container before it leaves that to the node's sweep, in milliseconds.
 pub const DOCKER_REMOVE_MS: u64 = 3_000;
 /// A monitor that still has not left so long after the first KILL is killed itself, and another one clears up, in

@@ -1,7 +1,10 @@
 //! The mock and crun runtimes, and refusals.
 
+#![allow(clippy::unwrap_used)] // a failed set-up fails the test
+
 mod support;
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use stint_executor::{Host, LogStream, StopReason};
@@ -115,6 +118,44 @@ async fn crun_tells_exits_signals_and_errors_apart() {
     assert_eq!((kind, text.trim()), (EndKind::Exited(0), "1"), "read-only, unprivileged and alone");
     let state = std::fs::read_dir(rig.executor().join("crun")).unwrap().count();
     assert_eq!(state, 0, "nothing of crun's state is left");
+}
+
+/// What stands in for crun: `start` does this, everything else is crun's own.
+fn crun_whose_start(rig: &Rig, does: &str) -> PathBuf {
+    let path = rig.folder.path().join("crun-stand-in");
+    let script =
+        format!("#!/bin/sh\nfor word; do [ \"$word\" = start ] && {{ {does}; }}; done\nexec crun \"$@\"\n");
+    std::fs::write(&path, script).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    path
+}
+
+/// A program that may have begun is never said to have failed to start: it would be begun again.
+#[tokio::test]
+async fn a_crun_that_fails_after_its_start_leaves_the_programs_own_end() {
+    let cases = [
+        // The program begins, and crun's answer is another.
+        ("crun \"$@\"; exit 1", EndKind::Exited(3), "ran\n"),
+        ("crun \"$@\"; kill -9 $$", EndKind::Exited(3), "ran\n"),
+        ("sleep 2; crun \"$@\"; exit 1", EndKind::Exited(3), "ran\n"),
+        // It is told to start it again.
+        ("crun \"$@\"; crun \"$@\"; exit $?", EndKind::Exited(3), "ran\n"),
+        // Nothing begins.
+        ("exit 1", EndKind::StartRefused, ""),
+        ("kill -9 $$", EndKind::StartRefused, ""),
+    ];
+    for (does, kind, said) in cases {
+        if with_crun("a_crun_that_fails_after_its_start_leaves_the_programs_own_end").await.is_none() {
+            return;
+        }
+        let mut rig = Rig::new(true);
+        rig.settings.crun_path = crun_whose_start(&rig, does);
+        let mut client = rig.open().await;
+        for script in ["echo ran; exit 3", "echo ran; sleep 0.5; exit 3"] {
+            let (end, message, text) = crun(&mut client, &["sh", "-c", script]).await;
+            assert_eq!((end, text.as_str()), (kind.clone(), said), "{does}: {message}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 //! * the monitor is told by the kernel when the watchdog dies, and kills likewise;
 //! * what both left behind is removed by the next watchdog, and what nobody accounts for by the node's sweep.
 
+mod begun;
 mod container;
 pub mod credentials;
 pub mod credentials_watch;
@@ -15,6 +16,7 @@ mod monitor;
 pub mod pull;
 mod refusal;
 pub mod runtime;
+mod settle;
 mod stop_level;
 mod verdict;
 pub mod watch;

@@ -45,6 +45,9 @@ pub fn judge(evidence: &Evidence<'_>) -> (EndKind, String) {
             let (kind, _) = from_status(evidence.child_status);
             (kind, "the init of its sandbox was killed from outside".to_owned())
         }
+        Phase::Starting => {
+            (EndKind::Lost, "it was killed while it was being started; it may have begun".to_owned())
+        }
         Phase::Nothing => (EndKind::StartFailed, "it was killed while it was being started".to_owned()),
     };
     if evidence.oom_kills > 0 && kind != EndKind::Exited(0) {

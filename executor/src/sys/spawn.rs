@@ -41,6 +41,8 @@ pub enum Phase {
     Running,
     Exited,
     Failed,
+    /// Its init starts the program, which may have begun.
+    Starting,
 }
 
 impl Phase {
@@ -49,6 +51,7 @@ impl Phase {
             1 => Phase::Running,
             2 => Phase::Exited,
             3 => Phase::Failed,
+            4 => Phase::Starting,
             _ => Phase::Nothing,
         }
     }
@@ -77,6 +80,7 @@ pub enum Step {
     WorkingDir = 16,
     Descriptors = 17,
     HostMount = 18,
+    CrunUnknown = 19,
 }
 
 impl Step {
@@ -101,6 +105,7 @@ impl Step {
             WorkingDir,
             Descriptors,
             HostMount,
+            CrunUnknown,
         ];
         let number = slot.step.load(SeqCst);
         all.into_iter().find(|s| *s as u32 == number).unwrap_or(Step::Unknown)
@@ -120,6 +125,7 @@ impl Step {
             Step::Exec => "executing the program",
             Step::CrunCreate => "crun create",
             Step::CrunStart => "crun start",
+            Step::CrunUnknown => "crun start failed, and it is not known whether the program began",
             Step::CrunPid => "reading the container's process id",
             Step::Network => "entering its network",
             Step::Privileges => "giving up privileges",
@@ -210,6 +216,7 @@ struct RawContainer {
     start: *const *const c_char,
     env: *const *const c_char,
     pid_file: *const c_char,
+    gate: *const c_char,
     overlay: Option<RawOverlay>,
     mounts: *const RawBindMount,
     mounted: usize,
@@ -274,6 +281,7 @@ impl RawContainer {
             start: region.strings(&container.start)?,
             env: region.strings(&container.env)?,
             pid_file: region.string(&container.pid_file)?,
+            gate: region.string(&container.gate)?,
             overlay,
         };
         let place = region.put(&[raw])?;

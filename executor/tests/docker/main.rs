@@ -6,9 +6,11 @@
 mod cost;
 mod credentials;
 mod ends;
+mod fates;
 mod images;
 mod limits;
 mod output;
+mod proxy;
 mod registry;
 #[path = "../support/mod.rs"]
 mod support;
@@ -33,10 +35,16 @@ fn docker(arguments: &[&str]) -> String {
 
 /// A host that may use the image of the tests.
 async fn open() -> (Rig, Client) {
+    open_with(|_| {}).await
+}
+
+/// The same with other settings.
+async fn open_with(change: impl FnOnce(&mut Rig)) -> (Rig, Client) {
     docker(&["image", "inspect", "--format", "{{.Id}}", IMAGE]);
     let mut rig = Rig::new(true);
     rig.settings.runtimes = vec![Runtime::Docker];
     rig.settings.docker.allowed_images = vec!["stint-test/*".into()];
+    change(&mut rig);
     let client = rig.open().await;
     assert_eq!(client.host.health().runtimes[&Runtime::Docker], Ok(()));
     (rig, client)

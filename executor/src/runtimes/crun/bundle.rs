@@ -82,6 +82,7 @@ pub fn make(layout: &Layout, request: &StartRequest) -> io::Result<Container> {
         start,
         env: vec![text("PATH=/usr/sbin:/usr/bin:/sbin:/bin")],
         pid_file: flag("", &pid_file),
+        gate: flag("", &state.join(&id).join("exec.fifo")),
         overlay: rootfs.overlay,
         mounts: mounts(request, &folder)?,
     })

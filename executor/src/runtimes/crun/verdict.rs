@@ -11,7 +11,7 @@ use crate::sys::spawn::Step;
 /// None: it failed at something else than crun.
 pub fn not_started(failed: &Failed<'_>) -> Option<(EndKind, String)> {
     let Failed { layout, request, step, number } = *failed;
-    if !matches!(step, Step::CrunCreate | Step::CrunStart) {
+    if !matches!(step, Step::CrunCreate | Step::CrunStart | Step::CrunUnknown) {
         return None;
     }
     let text = std::fs::read_to_string(bundle::log_file(layout, request.lease)).unwrap_or_default();
@@ -22,7 +22,13 @@ pub fn not_started(failed: &Failed<'_>) -> Option<(EndKind, String)> {
         .any(|part| message.to_lowercase().contains(part))
         || request.working_dir.as_deref().is_some_and(|wanted| message.contains(&format!("`{wanted}`")))
         || request.mounts.iter().any(|mount| names(&message, &mount.target));
-    let kind = if users_fault { EndKind::NotRunnable } else { blame(&message) };
+    let kind = if step == Step::CrunUnknown {
+        EndKind::Lost
+    } else if users_fault {
+        EndKind::NotRunnable
+    } else {
+        blame(&message)
+    };
     let shown = if message.is_empty() { format!("exit status {number}") } else { message };
     Some((kind, clip(format!("{}: {shown}", step.as_str()))))
 }

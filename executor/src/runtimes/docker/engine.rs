@@ -1,8 +1,13 @@
 //! The Docker daemon of this machine: connecting, removing, and what its errors mean.
 
+use std::future::Future;
+use std::time::Duration;
+
 use bollard::errors::Error;
 use bollard::query_parameters::RemoveContainerOptions;
 use bollard::{API_DEFAULT_VERSION, Docker};
+use tokio::net::UnixStream;
+use tokio::time::{Instant, sleep};
 
 use crate::limits;
 
@@ -11,13 +16,22 @@ use crate::limits;
 pub enum EngineError {
     /// Nobody answers at the socket, or not any more.
     Unreachable(String),
+    /// The daemon has the call, and did not answer in time.
+    Late(String),
     /// The daemon answered and refused: HTTP status and its words.
     Said(u16, String),
 }
 
 impl EngineError {
+    /// No answer came.
     pub fn is_unreachable(&self) -> bool {
-        matches!(self, EngineError::Unreachable(_))
+        matches!(self, EngineError::Unreachable(_) | EngineError::Late(_))
+    }
+
+    /// Whether the daemon was away, or may have been: one that goes ends its containers. A call that was cut off says nothing
+    /// of the daemon.
+    pub async fn tells_of_absence(&self, socket: &str) -> bool {
+        matches!(self, EngineError::Late(_)) || self.is_unreachable() && !is_there(socket).await
     }
 
     pub fn status(&self) -> u16 {
@@ -27,7 +41,9 @@ impl EngineError {
     /// What was said, or why nobody answers.
     pub fn message(&self) -> &str {
         match self {
-            EngineError::Unreachable(message) | EngineError::Said(_, message) => message,
+            EngineError::Unreachable(message)
+            | EngineError::Late(message)
+            | EngineError::Said(_, message) => message,
         }
     }
 }
@@ -40,7 +56,7 @@ impl From<Error> for EngineError {
             }
             Error::DockerStreamError { error } => EngineError::Said(500, error),
             Error::RequestTimeoutError => {
-                EngineError::Unreachable(format!("it did not answer within {} s", limits::DOCKER_CALL_S))
+                EngineError::Late(format!("it did not answer within {} s", limits::DOCKER_CALL_S))
             }
             other => EngineError::Unreachable(with_causes(&other)),
         }
@@ -80,6 +96,40 @@ const CREDENTIALS_HEADER: &str = "x-registry-auth";
 /// cannot read, which shows with some passwords only.
 fn for_urls(base64: &str) -> String {
     base64.replace('+', "-").replace('/', "_")
+}
+
+/// Makes a call that may be made again, until it has an answer. An error: the daemon refused, is not there, or has not
+/// answered for long.
+pub async fn insist<T, F>(socket: &str, call: impl Fn() -> F) -> Result<T, EngineError>
+where
+    F: Future<Output = Result<T, EngineError>>,
+{
+    let since = Instant::now();
+    let mut pause = Duration::from_millis(10);
+    loop {
+        let result = call().await;
+        let is_unanswered = matches!(&result, Err(fault) if fault.is_unreachable());
+        let is_over = since.elapsed() > Duration::from_millis(limits::DOCKER_INSIST_MS);
+        if !is_unanswered || is_over || !is_there(socket).await {
+            return result;
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(2));
+    }
+}
+
+/// Whether somebody listens at the socket: a daemon that is merely slow does, also one that takes no connection.
+pub async fn is_there(socket: &str) -> bool {
+    use std::io::ErrorKind::{ConnectionRefused, NotFound};
+    let connected = UnixStream::connect(socket).await;
+    connected.map_or_else(|error| ![ConnectionRefused, NotFound].contains(&error.kind()), |_| true)
+}
+
+/// Whether the processes of the daemon are seen from here, as those of its containers then are.
+pub async fn is_in_reach(socket: &str) -> bool {
+    let Ok(connection) = UnixStream::connect(socket).await else { return true };
+    // The kernel tells a process that has no number in our pid namespace as 0.
+    connection.peer_cred().is_ok_and(|peer| peer.pid() != Some(0))
 }
 
 /// Kills and removes a container with its anonymous volumes. Ok: there is none of this name any more.

@@ -2,6 +2,8 @@
 //! image to its end, writes what came of it into the attempt's folder, and leaves only when nothing of the container
 //! runs any more. TERM asks the program to end; USR1 (also sent by the kernel when the watchdog dies) kills it.
 
+mod start;
+
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
@@ -17,12 +19,14 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
+use self::start::Found;
+use super::begun::Seen;
 use super::engine::{self, EngineError};
 use super::logs::{self, LogFiles};
 use super::pull::Puller;
 use super::stop_level::{StopLevel, at_least, in_loop};
 use super::verdict::{self, Verdict, mount_failure, record_end, start_failure, stopped, verdict};
-use super::{belongs, container, container_name};
+use super::{container, container_name};
 use crate::labels::kill_labelled;
 use crate::limits;
 use crate::shim_api::layout::Layout;
@@ -74,8 +78,8 @@ async fn make_sure_gone(layout: &Layout, lease: LeaseId, socket: &str) {
         let seen = !kill_labelled(&layout.attempts(), |other| other == lease).is_empty();
         let removed = match engine::connect(socket).await {
             Ok(docker) => engine::remove(&docker, &name).await.is_ok(),
-            // The socket file is gone or refuses: a daemon that is merely slow accepts connections.
-            Err(_) => std::os::unix::net::UnixStream::connect(socket).is_err(),
+            // The socket file is gone or refuses: no daemon is there that could start it.
+            Err(_) => !engine::is_there(socket).await,
         };
         if removed && !seen {
             return;
@@ -101,31 +105,29 @@ struct Prepared {
     pump: JoinHandle<Option<io::Error>>,
 }
 
-/// Where the first process of a container is.
-enum Found {
-    Runs(AsyncFd<OwnedFd>),
-    /// It has ended already.
-    Ended,
-    /// It cannot be killed from here.
-    OutOfReach,
-    /// The daemon does not say.
-    Unknown,
-}
-
 impl ContainerMonitor<'_> {
     async fn keep(&self) -> Verdict {
-        let prepared = tokio::select! {
-            biased;
-            () = at_least(&self.stop_level, StopLevel::Kill) => Err(stopped()),
-            prepared = self.prepare() => prepared,
-        };
-        match prepared {
-            Ok(prepared) if *self.stop_level.borrow() == StopLevel::Run => {
-                self.start_and_watch(prepared).await
+        for _ in 0..limits::DOCKER_STARTS {
+            let prepared = tokio::select! {
+                biased;
+                () = at_least(&self.stop_level, StopLevel::Kill) => Err(stopped()),
+                prepared = self.prepare() => prepared,
+            };
+            match prepared {
+                Ok(prepared) if *self.stop_level.borrow() == StopLevel::Run => {
+                    if let Some(ended) = self.start_and_watch(prepared).await {
+                        return ended;
+                    }
+                }
+                Ok(_) => return self.give_up(stopped()).await,
+                Err(ended) => return self.give_up(ended).await,
             }
-            Ok(_) => self.give_up(stopped()).await,
-            Err(ended) => self.give_up(ended).await,
         }
+        let tries = limits::DOCKER_STARTS;
+        verdict(
+            EndKind::StartFailed,
+            format!("the Docker daemon was told {tries} times to start it and never did"),
+        )
     }
 
     /// Nothing was started: what may have been created goes.
@@ -146,9 +148,9 @@ impl ContainerMonitor<'_> {
                 _ => making(e),
             }
         })?;
-        let engine = engine::connect(&self.docker.socket)
-            .await
-            .map_err(|fault| verdict::no_daemon(&self.docker.socket, &fault))?;
+        let socket = &self.docker.socket;
+        let engine = engine::insist(socket, || engine::connect(socket)).await;
+        let engine = engine.map_err(|fault| verdict::no_daemon(socket, &fault))?;
         let stderr = files.stderr.try_clone().map_err(making)?;
         let (layout, lease) = (self.layout, self.request.lease);
         let mut puller = Puller { engine: &engine, request: self.docker, layout, lease, stderr };
@@ -158,23 +160,30 @@ impl ContainerMonitor<'_> {
         }?;
         self.create(&engine, image).await?;
         self.check_devices(&engine).await?;
-        let output = logs::attach(&engine, &self.name)
-            .await
-            .map_err(|fault| verdict::failed(&self.docker.socket, "attaching to its container", &fault))?;
+        let output = engine::insist(socket, || logs::attach(&engine, &self.name)).await;
+        let output = output.map_err(|fault| verdict::failed(socket, "attaching to its container", &fault))?;
         let pump = tokio::spawn(logs::pump(output, files.try_clone().map_err(making)?));
         Ok(Prepared { engine, files, pump })
     }
 
     async fn create(&self, engine: &Docker, image: String) -> Result<(), Verdict> {
-        let options = || CreateContainerOptions { name: Some(self.name.clone()), platform: String::new() };
         let body = container::body(self.layout, self.request, self.docker, image);
-        let mut created =
-            engine.create_container(Some(options()), body.clone()).await.map_err(EngineError::from);
-        if let Err(EngineError::Said(409, _)) = &created {
-            // Only a container of this very attempt can bear its name.
-            let _ = engine::remove(engine, &self.name).await;
-            created = engine.create_container(Some(options()), body).await.map_err(EngineError::from);
-        }
+        let create = || async {
+            let options = CreateContainerOptions { name: Some(self.name.clone()), platform: String::new() };
+            Ok(engine.create_container(Some(options), body.clone()).await?)
+        };
+        let created = engine::insist(&self.docker.socket, || async {
+            match create().await {
+                // Only a container of this very attempt can bear its name, and nothing of it ran yet: one whose
+                // creation had no answer.
+                Err(EngineError::Said(409, _)) => {
+                    engine::remove(engine, &self.name).await?;
+                    create().await
+                }
+                other => other,
+            }
+        });
+        let created = created.await;
         match created {
             Ok(_) => Ok(()),
             Err(EngineError::Said(400, message)) => Err(verdict(EndKind::NotRunnable, message)),
@@ -192,9 +201,8 @@ impl ContainerMonitor<'_> {
         if self.docker.gpus.is_empty() {
             return Ok(());
         }
-        let created = self
-            .inspect(engine)
-            .await
+        let created = engine::insist(&self.docker.socket, || self.inspect(engine)).await;
+        let created = created
             .map_err(|fault| verdict::failed(&self.docker.socket, "inspecting its container", &fault))?;
         if container::has_exactly(created.host_config.as_ref(), &self.docker.gpus) {
             return Ok(());
@@ -208,80 +216,31 @@ impl ContainerMonitor<'_> {
         Ok(engine.inspect_container(&self.name, None).await?)
     }
 
-    async fn start_and_watch(&self, prepared: Prepared) -> Verdict {
-        if let Err(fault) = self.start(&prepared.engine).await {
-            if fault.is_unreachable() {
-                // It may have been started all the same.
-                self.make_sure_gone().await;
-                return verdict::no_daemon(&self.docker.socket, &fault);
-            }
-            self.remove(&prepared.engine).await;
-            return mount_failure(&self.request.mounts, &fault).unwrap_or_else(|| {
-                start_failure(&self.request.command, self.request.working_dir.as_deref(), &fault)
-            });
-        }
+    /// Starts it, once. None: that was certainly not done, and will not be.
+    async fn start_and_watch(&self, prepared: Prepared) -> Option<Verdict> {
+        let answer = self.start(&prepared.engine).await.into();
         self.slot.started.store(sys::boot_now().0, SeqCst);
-        let found = self.find_process(&prepared.engine).await;
-        let ended = match found {
+        let ended = match self.what_became(&prepared.engine, answer).await {
             Found::Runs(process) => self.watch(prepared, process).await,
-            Found::Ended => {
+            Found::Ended { state, was_away } => {
                 (self.tell)();
-                self.finish(prepared, None, false).await
+                self.finish(prepared, None, state, was_away).await
             }
-            Found::Unknown => {
-                self.make_sure_gone().await;
-                verdict(EndKind::Lost, "the Docker daemon stopped while the container was started")
+            Found::NotBegun(fault) => {
+                self.slot.started.store(0, SeqCst);
+                self.remove(&prepared.engine).await;
+                let fault = fault?;
+                return Some(mount_failure(&self.request.mounts, &fault).unwrap_or_else(|| {
+                    start_failure(&self.request.command, self.request.working_dir.as_deref(), &fault)
+                }));
             }
-            Found::OutOfReach => {
+            Found::Unknown(why) => {
                 self.make_sure_gone().await;
-                let message = "the Docker daemon's processes cannot be seen from this node, so a container could not be \
-                               killed in time: run both in one pid namespace";
-                verdict(EndKind::StartFailed, message)
+                verdict(EndKind::Lost, why)
             }
         };
         self.slot.phase.store(2, SeqCst);
-        ended
-    }
-
-    /// Starts it. A kill that comes meanwhile reaches whatever shows up of the program.
-    async fn start(&self, engine: &Docker) -> Result<(), EngineError> {
-        let mut start = std::pin::pin!(engine.start_container(&self.name, None));
-        loop {
-            tokio::select! {
-                result = &mut start => return Ok(result?),
-                () = sleep(Duration::from_millis(limits::DOCKER_AGAIN_MS)) => {}
-            }
-            if *self.stop_level.borrow() == StopLevel::Kill {
-                kill_labelled(&self.layout.attempts(), |lease| lease == self.request.lease);
-            }
-        }
-    }
-
-    /// A handle on the container's first process: when that ends, everything in its pid namespace has.
-    async fn find_process(&self, engine: &Docker) -> Found {
-        for _ in 0..3 {
-            let Ok(inspected) = self.inspect(engine).await else { return Found::Unknown };
-            let state = inspected.state.unwrap_or_default();
-            let pid = state.pid.unwrap_or(0) as i32;
-            if state.running != Some(true) || pid <= 0 {
-                return Found::Ended;
-            }
-            let id = inspected.id.unwrap_or_default();
-            let handle = belongs(pid, &id).then(|| sys::pidfd_open(pid)).and_then(Result::ok);
-            if let Some(handle) = handle
-                && belongs(pid, &id)
-                && let Some(since) = sys::start_ticks(pid)
-                && let Ok(handle) = sys::awaitable(handle)
-            {
-                self.slot.container_since.store(since, SeqCst);
-                self.slot.container.store(pid, SeqCst);
-                self.slot.phase.store(1, SeqCst);
-                (self.tell)();
-                return Found::Runs(handle);
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
-        Found::OutOfReach
+        Some(ended)
     }
 
     async fn watch(&self, mut prepared: Prepared, process: AsyncFd<OwnedFd>) -> Verdict {
@@ -307,6 +266,10 @@ impl ContainerMonitor<'_> {
                     let patience = Duration::from_millis(limits::DOCKER_PING_MS);
                     let there = matches!(timeout(patience, prepared.engine.ping()).await, Ok(Ok(_)));
                     match (there, away) {
+                        // Its connection was cut, or the program closed both.
+                        (true, None) if holds_output(self.slot.container.load(SeqCst)) => {
+                            silent = !self.attach_again(&mut prepared).await;
+                        }
                         (true, None) => {}
                         // Before it answers, a daemon that is back ends what it does not keep.
                         (true, Some(_)) if sys::pidfd_exited(process.get_ref()) => break,
@@ -330,42 +293,54 @@ impl ContainerMonitor<'_> {
         if silent {
             prepared.pump = tokio::spawn(async { None });
         }
-        let mut ended = self.finish(prepared, Some(process.get_ref()), away.is_some()).await;
-        ended.usage = Some(used).filter(|used| *used != Usage::default());
         if given_up {
+            self.remove(&prepared.engine).await;
             let message = "the Docker daemon stopped while it ran and did not come back: it was killed";
             return verdict(EndKind::Lost, message);
         }
+        let mut ended = self.finish_watched(prepared, process.get_ref(), away.is_some()).await;
+        ended.usage = Some(used).filter(|used| *used != Usage::default());
         ended
     }
 
     async fn attach_again(&self, prepared: &mut Prepared) -> bool {
         let Ok(files) = prepared.files.try_clone() else { return false };
         let Ok(output) = logs::attach(&prepared.engine, &self.name).await else { return false };
-        let _ =
-            writeln!(prepared.files.stderr, "stint: the Docker daemon was away; output of that time is lost");
+        let _ = writeln!(
+            prepared.files.stderr,
+            "stint: the Docker daemon did not hand on output; that of the last seconds is lost"
+        );
         prepared.pump = tokio::spawn(logs::pump(output, files));
         true
     }
 
-    /// The container's first process is gone: collects how, and the rest of its output; removes it.
-    async fn finish(&self, prepared: Prepared, process: Option<&OwnedFd>, was_away: bool) -> Verdict {
-        let state = self.final_state(&prepared.engine).await;
+    /// The container's first process is gone: asks how it ended.
+    async fn finish_watched(&self, prepared: Prepared, process: &OwnedFd, was_away: bool) -> Verdict {
+        match self.final_state(&prepared.engine).await {
+            Ok((state, went_away)) => {
+                self.finish(prepared, Some(process), state, was_away || went_away).await
+            }
+            Err(fault) => {
+                self.remove(&prepared.engine).await;
+                let message = format!("the Docker daemon does not say how it ended: {}", fault.message());
+                verdict(EndKind::Lost, message)
+            }
+        }
+    }
+
+    /// It has ended with this state: collects the rest of its output and removes it.
+    async fn finish(
+        &self,
+        prepared: Prepared,
+        process: Option<&OwnedFd>,
+        state: ContainerState,
+        was_away: bool,
+    ) -> Verdict {
         if self.slot.ended.load(SeqCst) == 0 {
             self.slot.ended.store(sys::boot_now().0, SeqCst);
         }
-        let mut ended = match state {
-            Ok(state) => verdict::from_state(
-                &state,
-                process.and_then(sys::pidfd_wait_status),
-                was_away,
-                self.request.memory_bytes,
-            ),
-            Err(fault) => {
-                let message = format!("the Docker daemon stopped while it ran: {}", fault.message());
-                verdict(EndKind::Lost, message)
-            }
-        };
+        let status = process.and_then(sys::pidfd_wait_status);
+        let mut ended = verdict::from_state(&state, status, was_away, self.request.memory_bytes);
         let drained = timeout(Duration::from_millis(limits::DOCKER_DRAIN_MS), prepared.pump).await;
         if let Ok(Ok(Some(e))) = drained {
             ended = ended.and(&format!("some of its output could not be kept: {e}"));
@@ -374,19 +349,33 @@ impl ContainerMonitor<'_> {
         ended
     }
 
-    /// What the daemon says of the ended container; an error when it does not answer.
-    async fn final_state(&self, engine: &Docker) -> Result<ContainerState, EngineError> {
-        let until = Instant::now() + Duration::from_millis(limits::DOCKER_SETTLE_MS);
+    /// What the daemon says of the ended container, and whether it was away before it said so; an error when it does not
+    /// answer, or says for long that it runs.
+    async fn final_state(&self, engine: &Docker) -> Result<(ContainerState, bool), EngineError> {
+        let (mut heard, mut runs_since) = (Instant::now(), None);
+        let mut was_away = false;
         let mut pause = Duration::from_millis(1);
         loop {
-            let state = self.inspect(engine).await?.state.unwrap_or_default();
-            if state.running != Some(true) {
-                return Ok(state);
-            }
-            if Instant::now() > until {
-                return Err(EngineError::Unreachable(
-                    "it says that the container runs, whose process is gone".into(),
-                ));
+            match self.inspect(engine).await {
+                Ok(inspected) => {
+                    heard = Instant::now();
+                    let state = inspected.state.unwrap_or_default();
+                    if Seen::read(&state) == Seen::Ended {
+                        return Ok((state, was_away));
+                    }
+                    let since = *runs_since.get_or_insert(heard);
+                    if since.elapsed() > Duration::from_millis(limits::DOCKER_SETTLE_MS) {
+                        let message = "it says that the container runs, whose process is gone";
+                        return Err(EngineError::Unreachable(message.into()));
+                    }
+                }
+                Err(fault) => {
+                    was_away |= fault.tells_of_absence(&self.docker.socket).await;
+                    let waited = heard.elapsed() > Duration::from_millis(limits::DOCKER_AWAY_MS);
+                    if waited || !fault.is_unreachable() || *self.stop_level.borrow() == StopLevel::Kill {
+                        return Err(fault);
+                    }
+                }
             }
             sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(50));
@@ -409,6 +398,15 @@ impl ContainerMonitor<'_> {
     async fn make_sure_gone(&self) {
         make_sure_gone(self.layout, self.request.lease, &self.docker.socket).await;
     }
+}
+
+/// Whether a container's first process has not closed its output.
+fn holds_output(pid: i32) -> bool {
+    let is_pipe = |number: i32| {
+        std::fs::read_link(format!("/proc/{pid}/fd/{number}"))
+            .is_ok_and(|leads| leads.as_os_str().as_encoded_bytes().starts_with(b"pipe:"))
+    };
+    is_pipe(libc::STDOUT_FILENO) || is_pipe(libc::STDERR_FILENO)
 }
 
 /// Sends what the watchdog's notice pipe carries.

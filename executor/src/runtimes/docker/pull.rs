@@ -16,7 +16,7 @@ use stint_protocol::{EndKind, LeaseId};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::credentials::{Credentials, CredentialsError};
-use super::engine::EngineError;
+use super::engine::{self, EngineError};
 use super::refusal::{self, PullRefusal};
 use super::verdict::{Verdict, failed, verdict};
 use crate::limits;
@@ -87,7 +87,8 @@ impl Puller<'_> {
     }
 
     async fn image_here(&self) -> Result<Option<String>, Verdict> {
-        match self.engine.inspect_image(&self.request.image).await.map_err(EngineError::from) {
+        let look = || async { Ok(self.engine.inspect_image(&self.request.image).await?) };
+        match engine::insist(&self.request.socket, look).await {
             Ok(image) => Ok(image.id),
             Err(fault) if fault.status() == 404 => Ok(None),
             Err(fault) => Err(failed(&self.request.socket, "looking for its image", &fault)),

@@ -67,7 +67,9 @@ pub fn from_state(
     interrupted: bool,
     memory_bytes: u64,
 ) -> Verdict {
-    let code = state.exit_code.unwrap_or(0) as i32;
+    let Some(code) = state.exit_code.map(|code| code as i32) else {
+        return verdict(EndKind::Lost, "the Docker daemon does not say how it ended");
+    };
     if state.oom_killed == Some(true) && code != 0 {
         let limit = format!("the kernel killed it for memory at its limit of {memory_bytes} bytes");
         return verdict(EndKind::OutOfMemory, format!("{limit}: ask for more memory"));

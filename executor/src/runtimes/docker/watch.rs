@@ -111,10 +111,18 @@ impl DaemonWatch {
                 Err(EngineError::Unreachable(format!("it did not answer within {} ms", patience.as_millis())))
             }
         };
-        answer.map_err(|fault| {
-            let (socket, why) = (&self.socket, fault.message());
+        let socket = &self.socket;
+        let docker = answer.map_err(|fault| {
+            let why = fault.message();
             format!("no Docker daemon answers at {socket} ({why}): start it, or set executor.docker.socket")
-        })
+        })?;
+        if !engine::is_in_reach(socket).await {
+            return Err(format!(
+                "the processes of the Docker daemon at {socket} cannot be seen from this node, so its containers could not be \
+                 killed in time: run both in one pid namespace"
+            ));
+        }
+        Ok(docker)
     }
 
     /// How many containers of this executor the daemon has, by class; none: it does not say.

@@ -153,6 +153,7 @@ extern "C" fn program_child(argument: *mut c_void) -> c_int {
 }
 
 fn run_program(raw: &Raw) -> ! {
+    raw.slot.phase.store(4, SeqCst);
     let pid = start_child(raw, program_child, ptr::from_ref(raw).cast());
     if pid < 0 {
         fail(raw.slot, Step::Clone, errno());
@@ -232,16 +233,26 @@ fn run_container(raw: &Raw, container: &RawContainer) -> ! {
     // second half of such a layout goes; on other hosts there is nothing at this path.
     // SAFETY: the pointer is a C string.
     unsafe { libc::umount2(c"/sys/fs/cgroup/unified".as_ptr(), libc::MNT_DETACH) };
-    for (arguments, step) in [(container.create, Step::CrunCreate), (container.start, Step::CrunStart)] {
-        let status = run_helper(raw, &Helper { arguments, environment: container.env });
-        if status != 0 {
-            fail(raw.slot, step, status);
-        }
+    let status = run_helper(raw, &Helper { arguments: container.create, environment: container.env });
+    if status != 0 {
+        fail(raw.slot, Step::CrunCreate, status);
     }
     let pid = read_number(container.pid_file);
     // TERM will go to this number: 0 would be the group of this init, and 1 this init.
     if pid <= 1 {
         fail(raw.slot, Step::CrunPid, errno());
+    }
+    // SAFETY: the pointer is a C string that was copied with the address space.
+    let has_gate = || unsafe { libc::access(container.gate, libc::F_OK) == 0 };
+    let had_gate = has_gate();
+    raw.slot.phase.store(4, SeqCst);
+    let status = run_helper(raw, &Helper { arguments: container.start, environment: container.env });
+    // A crun that fails or is killed may have let the program begin: then that has an end of its own.
+    if status != 0 && has_gate() {
+        fail(raw.slot, Step::CrunStart, status);
+    }
+    if status != 0 && !had_gate {
+        fail(raw.slot, Step::CrunUnknown, status);
     }
     running(raw);
     supervise(raw, pid, pid)

@@ -11,6 +11,8 @@ pub struct Container {
     pub env: Vec<CString>,
     /// Where `crun create` writes the container's process id, as seen from the namespace.
     pub pid_file: CString,
+    /// What the container's first process waits at; `crun start` takes it away as it lets the program begin.
+    pub gate: CString,
     pub overlay: Option<Overlay>,
     /// Laid before crun runs.
     pub mounts: Vec<BindMount>,
