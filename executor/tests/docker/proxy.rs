@@ -124,7 +124,7 @@ impl Shared {
         let is_cut = every > 0 && number.is_multiple_of(every);
         if is_cut {
             self.cuts.fetch_add(1, SeqCst);
-            if (number / every) % 2 == 0 {
+            if (number / every).is_multiple_of(2) {
                 return None;
             }
         }
