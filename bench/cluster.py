@@ -286,7 +286,8 @@ class Probe:
 
 def live(args):
     """A million tasks that are not finished, a tenth of them running: whatever is done to all of them."""
-    submits, each = args.submits, args.tasks // args.submits
+    # One less of each: the cluster takes a million, and the probe's is one of them.
+    submits, each = args.submits, args.tasks // args.submits - 1
     total = submits * each
     cluster = Cluster(3, sandbox=False, sync_delay_ms=args.sync_delay_ms, slots=args.tasks // 30 + 1)
     sockets = ",".join(f"unix:{folder}/stint.sock" for folder in cluster.dirs)
@@ -313,7 +314,7 @@ def live(args):
             return f"--count {each} --class cpu_long --runtime mock --cpus 0.01 --memory {1024 + n}KiB -- hang"
         subprocess.run(
             ["xargs", "-P4", "-d", "\n", "-I{}", "sh", "-c", f"exec {STINT} --address {sockets} submit $0", "{}"],
-            input="\n".join(words(n) for n in range(submits)) + "\n", text=True, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            input="\n".join(words(n) for n in range(submits)) + "\n", text=True, check=True, stdout=subprocess.DEVNULL,
         )
 
     def restart():

@@ -8,3 +8,7 @@ pub mod wire;
 
 /// Exit code of a watchdog when another one already serves its folder.
 pub const ALREADY_RUNNING: u8 = 3;
+
+/// What is said of an attempt that ended itself.
+pub const LEASE_OVER: &str =
+    "its lease was over, and neither its node nor its watchdog stopped it: it ended itself";

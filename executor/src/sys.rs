@@ -362,6 +362,9 @@ pub struct StatusSlot {
     /// First process of a Docker container, and when it began (`start_ticks`).
     pub container: AtomicI32,
     pub container_since: AtomicU64,
+    /// When the attempt ends itself, CLOCK_BOOTTIME in milliseconds; 0: never. The watchdog moves it with each renewal. It is set
+    /// before the start, and starts do not empty it.
+    pub dead_by: AtomicU64,
 }
 
 /// Slots shared with all children: telling how a program ended costs no system call and loses nothing of its status.

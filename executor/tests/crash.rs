@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use stint_executor::{Host, LogStream, StopReason, boot_now};
 use stint_protocol::{EndKind, LeaseId, Runtime, TaskId};
-use support::{Rig, assert_kind, odd_seconds, processes_with, shell, signal, task, wait_until};
+use support::{Rig, assert_kind, launch, odd_seconds, processes_with, shell, signal, spec, task, wait_until};
 
 const WAYS: [bool; 2] = [true, false];
 
@@ -71,6 +71,68 @@ async fn a_stopped_node_cannot_keep_an_attempt_alive() {
         assert_eq!(ends.len(), 1);
         assert_kind(&ends[0], EndKind::Lost);
     }
+}
+
+/// The node is this test, which renews only once. TERM reaches nobody in time.
+#[tokio::test]
+async fn with_its_watchdog_stopped_an_attempt_ends_itself_by_its_deadline() {
+    for runtime in [Runtime::Process, Runtime::Crun] {
+        let rig = Rig::new(true);
+        let mut client = rig.open().await;
+        if let Err(why) = &client.host.health().runtimes[&runtime] {
+            println!("SKIPPED {runtime}: {why}");
+            continue;
+        }
+        let word = odd_seconds();
+        let mut attempt =
+            launch(spec(&["/bin/sh", "-c", &format!("trap '' TERM; sleep {word} & sleep {word}")]), runtime);
+        attempt.deadline = boot_now().plus(3_000);
+        let (lease, deadline) = (attempt.lease, attempt.deadline.plus(1_500));
+        client.host.start(attempt);
+        client.started(lease).await;
+        client.host.renew(vec![(lease, deadline)]);
+        // What comes after it in the socket is done after it.
+        let after = launch(spec(&["true"]), runtime);
+        let after_lease = after.lease;
+        client.host.start(after);
+        client.started(after_lease).await;
+        wait_until("it runs", || sleeping(&word)).await;
+        let watchdog = rig.shim_pid().unwrap();
+        signal(watchdog, libc::SIGSTOP);
+        wait_until("it has ended itself", || !sleeping(&word)).await;
+        let at = boot_now();
+        signal(watchdog, libc::SIGCONT);
+        assert!(at <= deadline, "{runtime}: it outlived its lease");
+        assert!(at > deadline.minus(1_500), "{runtime}: the renewal did not count");
+        assert_kind(&client.end(lease).await, EndKind::Lost);
+    }
+}
+
+/// A crun that hangs as it starts, with its watchdog stopped.
+#[tokio::test]
+async fn a_start_that_hangs_ends_by_its_deadline_too() {
+    let mut rig = Rig::new(true);
+    let word = odd_seconds();
+    let path = rig.folder.path().join("crun-stand-in");
+    std::fs::write(&path, format!("#!/bin/sh\nsleep {word}\n")).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    rig.settings.crun_path = path;
+    let mut client = rig.open().await;
+    if let Err(why) = &client.host.health().runtimes[&Runtime::Crun] {
+        return println!("SKIPPED: {why}");
+    }
+    let mut attempt = launch(spec(&["true"]), Runtime::Crun);
+    attempt.deadline = boot_now().plus(3_000);
+    let (lease, deadline) = (attempt.lease, attempt.deadline);
+    client.host.start(attempt);
+    wait_until("crun hangs", || sleeping(&word)).await;
+    let watchdog = rig.shim_pid().unwrap();
+    signal(watchdog, libc::SIGSTOP);
+    wait_until("it has ended itself", || !sleeping(&word)).await;
+    let at = boot_now();
+    signal(watchdog, libc::SIGCONT);
+    assert!(at <= deadline, "it outlived its lease");
+    assert_kind(&client.end(lease).await, EndKind::Lost);
 }
 
 #[tokio::test]

@@ -80,6 +80,12 @@ pub struct Attempts {
     pub accounted: bool,
 }
 
+/// When an attempt ends itself: after the watchdog had half of its margin to do that, and early enough that nothing of it is
+/// there when the lease ends.
+fn last_stop(deadline: BootMs, kill_margin_ms: u64) -> BootMs {
+    deadline.minus(kill_margin_ms / 2)
+}
+
 impl Attempts {
     /// Takes over what the journal tells.
     pub fn open(layout: &Layout, mut spawner: Spawner) -> io::Result<Self> {
@@ -163,6 +169,15 @@ impl Attempts {
         if self.ended.remove(&lease).is_some() {
             self.journal.acknowledged(lease);
             self.sandbox_dirs.hand_on(lease);
+        }
+    }
+
+    /// A lease runs longer, also for the attempt's own last stop.
+    pub fn renew(&mut self, lease: LeaseId, deadline: BootMs) {
+        self.watchdog.renew(lease, deadline);
+        if let (Some(attempt), Some(deadline)) = (self.running.get(&lease), self.watchdog.deadline(lease)) {
+            let dead_by = last_stop(deadline, attempt.request.kill_margin_ms);
+            self.spawner.slot(attempt.slot).dead_by.store(dead_by.0, SeqCst);
         }
     }
 

@@ -226,7 +226,7 @@ impl Server {
         for message in others {
             match message {
                 ToShim::Start(_) | ToShim::Acknowledge(_) => {}
-                ToShim::Renew(lease, deadline) => self.attempts.watchdog.renew(lease, deadline),
+                ToShim::Renew(lease, deadline) => self.attempts.renew(lease, deadline),
                 ToShim::Stop(lease, reason) => self.attempts.watchdog.stop(lease, StopCause::from(reason)),
                 ToShim::Ping => self.attempts.news.push(FromShim::Pong),
                 ToShim::Leave => self.leave(),

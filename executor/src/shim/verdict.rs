@@ -8,6 +8,7 @@ use stint_protocol::{AttemptEnd, EndKind};
 
 use crate::refusal::blame_errno;
 use crate::runtimes::watchdog_side::{Failed, WatchdogRuntime};
+use crate::shim_api::LEASE_OVER;
 use crate::shim_api::layout::Layout;
 use crate::shim_api::request::StartRequest;
 use crate::sys::StatusSlot;
@@ -45,6 +46,7 @@ pub fn judge(evidence: &Evidence<'_>) -> (EndKind, String) {
             let (kind, _) = from_status(evidence.child_status);
             (kind, "the init of its sandbox was killed from outside".to_owned())
         }
+        Phase::LeaseOver => return (EndKind::Lost, LEASE_OVER.to_owned()),
         Phase::Starting => {
             (EndKind::Lost, "it was killed while it was being started; it may have begun".to_owned())
         }

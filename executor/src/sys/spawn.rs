@@ -10,6 +10,7 @@
 //!   kills and reaps everything that is left in the namespace.
 
 mod child;
+mod deadline;
 mod filter;
 mod init;
 mod jail;
@@ -43,6 +44,8 @@ pub enum Phase {
     Failed,
     /// Its init starts the program, which may have begun.
     Starting,
+    /// Its init ended it, because its lease was over.
+    LeaseOver,
 }
 
 impl Phase {
@@ -52,6 +55,7 @@ impl Phase {
             2 => Phase::Exited,
             3 => Phase::Failed,
             4 => Phase::Starting,
+            5 => Phase::LeaseOver,
             _ => Phase::Nothing,
         }
     }

@@ -94,6 +94,24 @@ async fn a_hung_monitor_does_not_keep_its_container_alive() {
 }
 
 #[tokio::test]
+async fn with_its_watchdog_stopped_a_container_ends_by_its_deadline() {
+    let (rig, mut client) = open().await;
+    let mut launch = shell("trap : TERM; while :; do sleep 0.05; done");
+    launch.deadline = boot_now().plus(4_000);
+    let (lease, deadline) = (launch.lease, launch.deadline);
+    client.host.start(launch);
+    client.started(lease).await;
+    let (pid, watchdog) = (first_process(&rig), rig.shim_pid().unwrap());
+    signal(watchdog, libc::SIGSTOP);
+    wait_until("the end of the container", || !alive(pid)).await;
+    let at = boot_now();
+    signal(watchdog, libc::SIGCONT);
+    assert!(at <= deadline, "it outlived its lease");
+    assert_kind(&client.end(lease).await, EndKind::Lost);
+    assert_eq!(containers(&rig), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn a_restarted_node_adopts_its_containers() {
     let (rig, mut client) = open().await;
     let launch = shell("echo before; sleep 2; echo after; exit 5");

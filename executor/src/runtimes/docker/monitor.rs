@@ -29,6 +29,7 @@ use super::verdict::{self, Verdict, mount_failure, record_end, start_failure, st
 use super::{container, container_name};
 use crate::labels::kill_labelled;
 use crate::limits;
+use crate::shim_api::LEASE_OVER;
 use crate::shim_api::layout::Layout;
 use crate::shim_api::request::{DockerRequest, StartRequest};
 use crate::sys::{self, StatusSlot};
@@ -45,7 +46,7 @@ pub type Tell<'a> = &'a dyn Fn();
 /// The life of a monitor that runs an attempt; its exit code.
 pub fn run(layout: &Layout, request: &StartRequest, slot: &'static StatusSlot, tell: Tell<'_>) -> i32 {
     let Some(docker) = &request.docker else { return 1 };
-    in_loop(request.lease, |stop_level| async move {
+    in_loop(request.lease, Some(slot), |stop_level| async move {
         let monitor = ContainerMonitor {
             layout,
             request,
@@ -56,13 +57,16 @@ pub fn run(layout: &Layout, request: &StartRequest, slot: &'static StatusSlot, t
             name: container_name(request.lease),
         };
         let ended = monitor.keep().await;
+        let is_over = *monitor.stop_level.borrow() == StopLevel::LeaseOver;
+        let by_itself = matches!(ended.kind, EndKind::Exited(_));
+        let ended = if is_over && !by_itself { verdict(EndKind::Lost, LEASE_OVER) } else { ended };
         record_end(layout, request.lease, Some(slot), ended);
     })
 }
 
 /// The life of a monitor that only clears away what another left behind; its exit code.
 pub fn clean(layout: &Layout, lease: LeaseId, socket: &str, slot: Option<&'static StatusSlot>) -> i32 {
-    in_loop(lease, |_| async move {
+    in_loop(lease, None, |_| async move {
         make_sure_gone(layout, lease, socket).await;
         let message =
             "the process that kept its container was killed; everything of the attempt was seen gone";
@@ -258,7 +262,7 @@ impl ContainerMonitor<'_> {
                 Ok(()) = stop_level.changed() => match *stop_level.borrow_and_update() {
                     StopLevel::Run => {}
                     StopLevel::Term => sys::pidfd_signal(process.get_ref(), libc::SIGTERM),
-                    StopLevel::Kill => sys::pidfd_signal(process.get_ref(), libc::SIGKILL),
+                    StopLevel::Kill | StopLevel::LeaseOver => sys::pidfd_signal(process.get_ref(), libc::SIGKILL),
                 },
                 _ = &mut prepared.pump, if !silent => silent = true,
                 () = sleep(Duration::from_millis(limits::DOCKER_LOOK_MS)), if silent => {
@@ -372,7 +376,7 @@ impl ContainerMonitor<'_> {
                 Err(fault) => {
                     was_away |= fault.tells_of_absence(&self.docker.socket).await;
                     let waited = heard.elapsed() > Duration::from_millis(limits::DOCKER_AWAY_MS);
-                    if waited || !fault.is_unreachable() || *self.stop_level.borrow() == StopLevel::Kill {
+                    if waited || !fault.is_unreachable() || *self.stop_level.borrow() >= StopLevel::Kill {
                         return Err(fault);
                     }
                 }
@@ -387,7 +391,7 @@ impl ContainerMonitor<'_> {
         let until = Instant::now() + Duration::from_millis(limits::DOCKER_REMOVE_MS);
         while let Err(fault) = engine::remove(engine, &self.name).await {
             if Instant::now() > until
-                || *self.stop_level.borrow() == StopLevel::Kill && fault.is_unreachable()
+                || *self.stop_level.borrow() >= StopLevel::Kill && fault.is_unreachable()
             {
                 return;
             }

@@ -1,9 +1,11 @@
 //! How attempts start: what is theirs is taken (a sandbox folder, a slot, a cgroup), the journal knows before and after, and their
 //! runtime starts them.
 
+use std::sync::atomic::Ordering::SeqCst;
+
 use stint_protocol::{EndKind, LeaseId};
 
-use super::{Attempt, Attempts};
+use super::{Attempt, Attempts, last_stop};
 use crate::limits;
 use crate::runtimes;
 use crate::runtimes::watchdog_side::{Start, StartError, Started, WatchdogRuntime};
@@ -164,6 +166,8 @@ impl Attempts {
     ) -> Result<(u32, Started), StartError> {
         let full = StartError::Impossible("the watchdog holds as many attempts as it can");
         let slot = self.take_slot().ok_or(full)?;
+        let dead_by = last_stop(request.deadline, request.kill_margin_ms);
+        self.spawner.slot(slot).dead_by.store(dead_by.0, SeqCst);
         let layout = &self.layout;
         let started = runtime.start(Start {
             layout,

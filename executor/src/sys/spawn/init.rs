@@ -11,14 +11,19 @@ use super::child::{
     become_program, close_from, die_with_watchdog, errno, fail, open_streams, prepare, unblock_signals,
     write_file,
 };
+use super::deadline::{LeaseTimer, wait_for_signal};
 use super::{Phase, Raw, RawContainer, RawOverlay, Step, jail, network};
 use crate::sys::boot_now;
 
 /// The init of an attempt's pid namespace.
 pub(super) fn init(raw: &Raw) -> ! {
     die_with_watchdog(raw, true);
-    // SAFETY: no pointers.
-    unsafe { libc::setsid() };
+    // SAFETY: no pointers but a C string. Not the watchdog's name: who stops that by name must not stop this too.
+    unsafe {
+        libc::setsid();
+        libc::prctl(libc::PR_SET_NAME, c"stint-init".as_ptr(), 0, 0, 0);
+    }
+    let timer = LeaseTimer::arm(raw.slot);
     network::enter(raw);
     own_descriptors(raw);
     if raw.namespaces.user {
@@ -34,8 +39,8 @@ pub(super) fn init(raw: &Raw) -> ! {
     close_from(3, (raw.notice as u32).wrapping_sub(1));
     close_from(raw.notice + 1, u32::MAX);
     match raw.container {
-        Some(container) => run_container(raw, container),
-        None => run_program(raw),
+        Some(container) => run_container(raw, container, timer),
+        None => run_program(raw, timer),
     }
 }
 
@@ -152,7 +157,7 @@ extern "C" fn program_child(argument: *mut c_void) -> c_int {
     become_program(raw)
 }
 
-fn run_program(raw: &Raw) -> ! {
+fn run_program(raw: &Raw, timer: Option<LeaseTimer>) -> ! {
     raw.slot.phase.store(4, SeqCst);
     let pid = start_child(raw, program_child, ptr::from_ref(raw).cast());
     if pid < 0 {
@@ -163,7 +168,7 @@ fn run_program(raw: &Raw) -> ! {
         unsafe { libc::_exit(127) }
     }
     running(raw);
-    supervise(raw, pid, -pid)
+    supervise(raw, pid, -pid, timer)
 }
 
 fn running(raw: &Raw) {
@@ -175,13 +180,9 @@ fn running(raw: &Raw) {
 }
 
 /// Waits for the program, passes TERM on to `term_target`, reaps orphans; then tells the status and ends the namespace.
-fn supervise(raw: &Raw, program: c_int, term_target: c_int) -> ! {
-    // SAFETY: `set` and `status` are valid; CHLD and TERM were blocked by the watchdog and stay blocked here.
+fn supervise(raw: &Raw, program: c_int, term_target: c_int, timer: Option<LeaseTimer>) -> ! {
+    // SAFETY: `status` is valid; CHLD and TERM were blocked by the watchdog and stay blocked here.
     unsafe {
-        let mut set = std::mem::zeroed();
-        libc::sigemptyset(&mut set);
-        libc::sigaddset(&mut set, libc::SIGCHLD);
-        libc::sigaddset(&mut set, libc::SIGTERM);
         loop {
             let mut status = 0;
             let reaped = libc::waitpid(-1, &mut status, libc::WNOHANG);
@@ -194,7 +195,7 @@ fn supervise(raw: &Raw, program: c_int, term_target: c_int) -> ! {
             if reaped > 0 {
                 continue;
             }
-            if libc::sigwaitinfo(&set, ptr::null_mut()) == libc::SIGTERM {
+            if wait_for_signal(timer, &[libc::SIGCHLD, libc::SIGTERM]) == libc::SIGTERM {
                 libc::kill(term_target, libc::SIGTERM);
             }
         }
@@ -220,20 +221,29 @@ extern "C" fn helper_child(argument: *mut c_void) -> c_int {
 }
 
 /// Runs crun once; its raw wait status, or -1 when it could not be started.
-fn run_helper(raw: &Raw, helper: &Helper) -> c_int {
+fn run_helper(raw: &Raw, helper: &Helper, timer: Option<LeaseTimer>) -> c_int {
     let pid = start_child(raw, helper_child, ptr::from_ref(helper).cast());
     let mut status = -1;
-    // SAFETY: `status` is valid.
-    while pid > 0 && unsafe { libc::waitpid(pid, &mut status, 0) } < 0 && errno() == libc::EINTR {}
-    status
+    if pid < 0 {
+        return status;
+    }
+    loop {
+        // SAFETY: `status` is valid.
+        let reaped = unsafe { libc::waitpid(pid, &mut status, libc::WNOHANG) };
+        if reaped == pid || reaped < 0 && errno() != libc::EINTR {
+            return status;
+        }
+        // A TERM stays for the program.
+        wait_for_signal(timer, &[libc::SIGCHLD]);
+    }
 }
 
-fn run_container(raw: &Raw, container: &RawContainer) -> ! {
+fn run_container(raw: &Raw, container: &RawContainer, timer: Option<LeaseTimer>) -> ! {
     // crun refuses a hybrid cgroup layout even when it is told to manage none. In this mount namespace of ours the
     // second half of such a layout goes; on other hosts there is nothing at this path.
     // SAFETY: the pointer is a C string.
     unsafe { libc::umount2(c"/sys/fs/cgroup/unified".as_ptr(), libc::MNT_DETACH) };
-    let status = run_helper(raw, &Helper { arguments: container.create, environment: container.env });
+    let status = run_helper(raw, &Helper { arguments: container.create, environment: container.env }, timer);
     if status != 0 {
         fail(raw.slot, Step::CrunCreate, status);
     }
@@ -246,7 +256,7 @@ fn run_container(raw: &Raw, container: &RawContainer) -> ! {
     let has_gate = || unsafe { libc::access(container.gate, libc::F_OK) == 0 };
     let had_gate = has_gate();
     raw.slot.phase.store(4, SeqCst);
-    let status = run_helper(raw, &Helper { arguments: container.start, environment: container.env });
+    let status = run_helper(raw, &Helper { arguments: container.start, environment: container.env }, timer);
     // A crun that fails or is killed may have let the program begin: then that has an end of its own.
     if status != 0 && has_gate() {
         fail(raw.slot, Step::CrunStart, status);
@@ -255,7 +265,7 @@ fn run_container(raw: &Raw, container: &RawContainer) -> ! {
         fail(raw.slot, Step::CrunUnknown, status);
     }
     running(raw);
-    supervise(raw, pid, pid)
+    supervise(raw, pid, pid, timer)
 }
 
 fn read_number(path: *const c_char) -> c_int {

@@ -40,7 +40,7 @@ impl ContainerMonitor<'_> {
                 result = &mut start => return Ok(result?),
                 () = sleep(Duration::from_millis(limits::DOCKER_AGAIN_MS)) => {}
             }
-            if *self.stop_level.borrow() == StopLevel::Kill {
+            if *self.stop_level.borrow() >= StopLevel::Kill {
                 kill_labelled(&self.layout.attempts(), |lease| lease == self.request.lease);
             }
         }
