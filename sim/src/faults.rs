@@ -56,6 +56,7 @@ const KINDS: &[(&str, Draw)] = &[
     ("pause", pause::any),
     ("pause-leader", pause::leader),
     ("machine-pause", pause::machine),
+    ("host-stopped", pause::host),
     ("clock-jump", clock::jump),
     ("disk-slow", disk::slow),
     ("disk-slow-all", disk::all_slow),

@@ -11,7 +11,7 @@ use stint_protocol::{Allowance, AttemptEnd, BootMs, LeaseId, NodeRules, Runtime}
 use stint_slurm_bridge::Bridge;
 
 use crate::clock::MachineClock;
-use crate::machine::{Attempt, Machine, Phase};
+use crate::machine::{Attempt, Call, Machine, Phase};
 use crate::oracle::Oracle;
 use crate::slurm::SlurmWorld;
 
@@ -22,32 +22,18 @@ pub fn output(lease: LeaseId) -> Vec<u8> {
 
 impl Host for Machine {
     fn start(&self, launch: Launch) {
-        let mut inner = self.inner();
-        let lease = launch.lease;
-        let known = inner.attempts.contains_key(&lease) || inner.waiting.contains_key(&lease);
-        if !known && !inner.ended.contains(&lease) {
-            inner.launch(launch);
-        }
+        self.inner().call(Call::Start(launch));
     }
 
     fn renew(&self, renewals: Vec<(LeaseId, BootMs)>) {
         let mut inner = self.inner();
-        let now = inner.parts.clock.boot();
         for (lease, deadline) in renewals {
-            inner.watchdog.renew(lease, deadline);
-            if inner.watchdog.deadline(lease) == Some(deadline) {
-                inner.given(lease, deadline, now);
-            }
-            if let Some(launch) = inner.waiting.get_mut(&lease) {
-                launch.deadline = launch.deadline.max(deadline);
-            }
+            inner.call(Call::Renew(lease, deadline));
         }
     }
 
     fn stop(&self, lease: LeaseId, reason: StopReason) {
-        let mut inner = self.inner();
-        inner.watchdog.stop(lease, reason.into());
-        inner.forget_waiting(lease, reason);
+        self.inner().call(Call::Stop(lease, reason));
     }
 
     fn acknowledge(&self, leases: Vec<LeaseId>) {

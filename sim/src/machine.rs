@@ -57,6 +57,11 @@ pub struct Inner {
     /// The watchdog is dead until then.
     dead_until: Option<BootMs>,
     slow: bool,
+    /// The watchdog is stopped (as by SIGSTOP): what its node says waits, and attempts end themselves.
+    stopped: bool,
+    inbox: Vec<Call>,
+    /// When it went on last.
+    went_on_at: Option<BootMs>,
     /// The machine is suspended: nothing on it acts.
     asleep: bool,
     /// When it woke last.
@@ -64,6 +69,13 @@ pub struct Inner {
     /// The node's ear, while its process lives.
     events: Option<mpsc::Sender<HostEvent>>,
     pub(crate) accounted: bool,
+}
+
+/// What a node says to its watchdog.
+pub enum Call {
+    Start(Launch),
+    Renew(LeaseId, BootMs),
+    Stop(LeaseId, StopReason),
 }
 
 /// An attempt that has not been reported as ended.
@@ -96,6 +108,9 @@ impl Machine {
             waiting: BTreeMap::new(),
             dead_until: None,
             slow: false,
+            stopped: false,
+            inbox: Vec::new(),
+            went_on_at: None,
             asleep: false,
             woke_at: None,
             events: None,
@@ -141,6 +156,7 @@ impl Machine {
         inner.ends.clear();
         inner.ended.clear();
         (inner.events, inner.dead_until, inner.asleep, inner.woke_at) = (None, None, false, None);
+        inner.forget_stop();
     }
 
     /// The watchdog is killed: all it ran dies with it. A new one is there after `away_ms`.
@@ -150,6 +166,30 @@ impl Machine {
         inner.dead_until = Some(back);
         inner.all_die(Some(back));
         inner.watchdog = Watchdog::default();
+        inner.forget_stop();
+    }
+
+    /// The watchdog stands still. What runs goes on, each attempt with its own last stop.
+    pub fn watchdog_stops(&self) {
+        self.inner().stopped = true;
+    }
+
+    /// It goes on: hears what was said to it meanwhile, and tells what has ended.
+    pub fn watchdog_goes_on(&self) {
+        let mut inner = self.inner();
+        if !std::mem::take(&mut inner.stopped) {
+            return;
+        }
+        let now = inner.parts.clock.boot();
+        inner.went_on_at = Some(now);
+        for attempt in inner.attempts.values_mut() {
+            if let Phase::Gone { at, .. } = &mut attempt.phase {
+                *at = now.min(*at);
+            }
+        }
+        for call in std::mem::take(&mut inner.inbox) {
+            inner.hear(call);
+        }
     }
 
     /// Kills take nearly the whole margin, or what is usual.
@@ -191,7 +231,11 @@ impl Machine {
         let now = inner.parts.clock.boot();
         inner.new_watchdog(now);
         inner.begin_due(now);
-        inner.watch(now);
+        if inner.stopped {
+            inner.last_stops(now);
+        } else {
+            inner.watch(now);
+        }
         inner.end_due(now);
         inner.tell_due(now);
         inner.check_limits(now);
@@ -199,6 +243,59 @@ impl Machine {
 }
 
 impl Inner {
+    /// A watchdog that was stopped is killed, or its machine lost power.
+    fn forget_stop(&mut self) {
+        self.stopped = false;
+        self.inbox.clear();
+    }
+
+    /// The node says something to its watchdog, which may have to wait.
+    pub(crate) fn call(&mut self, call: Call) {
+        if self.stopped { self.inbox.push(call) } else { self.hear(call) }
+    }
+
+    fn hear(&mut self, call: Call) {
+        match call {
+            Call::Start(launch) => {
+                let lease = launch.lease;
+                let known = self.attempts.contains_key(&lease) || self.waiting.contains_key(&lease);
+                if !known && !self.ended.contains(&lease) {
+                    self.launch(launch);
+                }
+            }
+            Call::Renew(lease, deadline) => {
+                let now = self.parts.clock.boot();
+                self.watchdog.renew(lease, deadline);
+                if self.watchdog.deadline(lease) == Some(deadline) {
+                    self.given(lease, deadline, now);
+                }
+                if let Some(launch) = self.waiting.get_mut(&lease) {
+                    launch.deadline = launch.deadline.max(deadline);
+                }
+            }
+            Call::Stop(lease, reason) => {
+                self.watchdog.stop(lease, reason.into());
+                self.forget_waiting(lease, reason);
+            }
+        }
+    }
+
+    /// Each attempt's own init ends it, in the half of the margin that the watchdog leaves.
+    fn last_stops(&mut self, now: BootMs) {
+        if self.parts.plant == Some(Plant::NoLastStop) {
+            return;
+        }
+        let margin = self.parts.kill_margin_ms;
+        for (lease, attempt) in &mut self.attempts {
+            let over = self.watchdog.deadline(*lease).is_some_and(|end| end.minus(margin / 2) <= now);
+            if let Phase::Running(program) = &mut attempt.phase
+                && over
+            {
+                program.dies(now.plus(self.parts.rng.between(1, margin / 2 - 50)));
+            }
+        }
+    }
+
     fn new_watchdog(&mut self, now: BootMs) {
         if self.dead_until.is_some_and(|until| until <= now) {
             self.dead_until = None;
@@ -311,7 +408,8 @@ impl Inner {
     fn end(&mut self, lease: LeaseId, now: BootMs, own: EndKind) {
         let kind = self.watchdog.exited(lease).map_or(own, StopCause::end_kind);
         let late_ms = if self.parts.rng.one_in(8) { self.parts.rng.between(1, LATE_MS) } else { 0 };
-        self.gone(lease, now, kind, now.plus(late_ms));
+        let told_at = if self.stopped { BootMs(u64::MAX) } else { now.plus(late_ms) };
+        self.gone(lease, now, kind, told_at);
         self.tell_due(now);
     }
 
@@ -376,7 +474,14 @@ impl Inner {
             let spec = &attempt.launch.spec;
             let stop_ms = spec.stop_grace_ms + margin_ms;
             let lease_over = deadline.max(after_waking(margin_ms));
-            let run_over = program.since.plus(spec.timeout_ms + stop_ms).max(after_waking(stop_ms));
+            // Only the watchdog knows of the run time.
+            let went_on = self.went_on_at.map_or(BootMs(0), |at| at.plus(stop_ms));
+            let run_over = match self.stopped {
+                true => BootMs(u64::MAX),
+                false => {
+                    program.since.plus(spec.timeout_ms + stop_ms).max(after_waking(stop_ms)).max(went_on)
+                }
+            };
             self.parts.oracle.on_running(self.parts.id, *lease, now, lease_over.min(run_over));
         }
     }

@@ -14,6 +14,8 @@ use crate::oracle::Severity;
 pub enum Plant {
     /// The watchdog forgets deadlines: what is not renewed runs on.
     LateKill,
+    /// An attempt has no last stop of its own: with its watchdog stopped it runs on.
+    NoLastStop,
     /// A sync of the disk does nothing: acknowledged before it is stable.
     LyingDisk,
     /// A restarted leader takes its term again without an election.
@@ -36,8 +38,9 @@ pub enum Plant {
 
 /// Every plant with its word. `StaleOrders` is not here: between whole nodes an answer reaches only the call that waits
 /// for it, so orders are never stale; the fast layer, where late answers arrive, plants and catches it.
-const WORDS: [(&str, Plant); 27] = [
+const WORDS: [(&str, Plant); 28] = [
     ("late_kill", Plant::LateKill),
+    ("no_last_stop", Plant::NoLastStop),
     ("lying_disk", Plant::LyingDisk),
     ("leader_restore", Plant::LeaderRestore),
     ("false_account", Plant::FalseAccount),

@@ -18,6 +18,7 @@ fn scenario(plant: Plant) -> &'static str {
         "slurm_late_count" => concat!(env!("CARGO_MANIFEST_DIR"), "/tests/plants/slurm-stale-folder.toml"),
         "slurm_deaf_guard" | "slurm_begins_twice" => "slurm-chaos",
         "renew_without_quorum" => "leader-cut-with-worker",
+        "no_last_stop" => "stopped-hosts",
         "wall_clock_jump" => "clock-jumps",
         _ => "mixed-chaos",
     }

@@ -19,6 +19,7 @@ library![
     "mixed-chaos",
     "leader-cut-with-worker",
     "gpu-node-paused",
+    "stopped-hosts",
     "rolling-restart",
     "rolling-upgrade",
     "full-disk-leader",
