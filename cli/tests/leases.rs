@@ -37,10 +37,15 @@ fn marks(cluster: &Cluster) -> Vec<Life> {
     lives(&cluster.shared().join("marks"))
 }
 
-/// Until both devices are at work; answers the task and the place of the peer that runs it, other than the leader.
+/// Until both devices are at work; answers a task and the place of the peer that runs it.
 async fn both_at_work(cluster: &Cluster) -> (String, usize) {
+    at_work(cluster, 2).await
+}
+
+/// The same of so many tasks.
+async fn at_work(cluster: &Cluster, count: usize) -> (String, usize) {
     let until = Instant::now() + PATIENCE;
-    while marks(cluster).len() < 2 {
+    while marks(cluster).len() < count {
         assert!(Instant::now() < until, "the tasks do not start");
         sleep(Duration::from_millis(20)).await;
     }
@@ -139,5 +144,22 @@ async fn node_and_watchdog_are_killed() {
     let watchdog = watchdog_of(&cluster, place);
     cluster.peers[place].kill().await;
     signal(watchdog, "KILL");
+    prove(&cluster, &ids, &hit).await;
+}
+
+/// As `killall -STOP stint` does: the second attempt begins on the other device while both are stopped.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn node_and_watchdog_are_stopped_together() {
+    let cluster = cluster_with_gpus().await;
+    let ids = accepted(&cluster.client(), work(&cluster, "10", 1)).await;
+    let (hit, place) = at_work(&cluster, 1).await;
+    let both = [cluster.peers[place].pid().expect("it runs"), watchdog_of(&cluster, place)];
+    both.iter().for_each(|pid| signal(*pid, "STOP"));
+    let until = Instant::now() + PATIENCE;
+    while marks(&cluster).len() < 2 {
+        assert!(Instant::now() < until, "it is not tried again");
+        sleep(Duration::from_millis(20)).await;
+    }
+    both.iter().for_each(|pid| signal(*pid, "CONT"));
     prove(&cluster, &ids, &hit).await;
 }
