@@ -33,6 +33,11 @@ impl PermitState {
         self.settled.store(true, SeqCst);
     }
 
+    /// It may be asked to go again.
+    pub fn unsettle(&self) {
+        self.settled.store(false, SeqCst);
+    }
+
     /// Whether its holder said what it wants.
     pub fn is_settled(&self) -> bool {
         self.settled.load(SeqCst)

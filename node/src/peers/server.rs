@@ -112,18 +112,27 @@ async fn serve_stranger(connection: Connection, call: Call, permit: Permit, unti
         () = permit.evicted() => None,
     };
     if let Some((mut send, request)) = asked {
-        // Not sent away any more: a leader may have to be elected for its answer.
+        let until = Instant::now() + limits::STRANGER_ANSWER;
+        // Not sent away while it is answered: a leader may have to be elected for that.
         permit.state().settle();
-        let answered = async {
-            let answer = match request {
-                Ok(request) => call.answer(request.into()).await,
-                Err(why) => Err(why),
-            };
-            reply(&mut send, answer).await;
-            // Until it has the answer: closing would take it back.
-            let _ = send.stopped().await;
+        let answer = match request {
+            Ok(request) => timeout_at(until, call.answer(request.into())).await,
+            Err(why) => Ok(Err(why)),
         };
-        let _ = timeout(limits::STRANGER_ANSWER, answered).await;
+        permit.state().unsettle();
+        if let Ok(answer) = answer {
+            let taken = async {
+                reply(&mut send, answer).await;
+                // Until it has the answer: closing would take it back.
+                let _ = send.stopped().await;
+            };
+            tokio::select! {
+                biased;
+                _ = timeout_at(until, taken) => {}
+                // Who does not take its answer keeps nobody out.
+                () = permit.evicted() => {}
+            }
+        }
     }
     connection.close(VarInt::from_u32(0), b"who has no certificate of a peer may ask once, to join");
 }

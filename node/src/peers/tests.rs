@@ -165,6 +165,30 @@ async fn strangers_of_one_address_are_few_and_keep_nobody_out() {
     assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
 }
 
+/// They ask, and take no byte of the answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strangers_that_take_no_answer_keep_nobody_out() {
+    let (served, endpoint) = (served(), loopback());
+    let tls = pki::joining_client(served.authority.fingerprint().unwrap()).unwrap();
+    let mut config = served.client(tls);
+    let mut deaf = transport();
+    deaf.stream_receive_window(VarInt::from_u32(0));
+    config.transport_config(Arc::new(deaf));
+    let mut strangers = Vec::new();
+    for _ in 0..limits::STRANGERS_OF_A_SOURCE {
+        let connecting = endpoint.connect_with(config.clone(), served.address, PEER_NAME).unwrap();
+        let connection = timeout(PATIENCE, connecting).await.unwrap().unwrap();
+        let (mut send, receive) = connection.open_bi().await.unwrap();
+        send.write_all(&[CallKind::Report as u8]).await.unwrap();
+        send.finish().unwrap();
+        strangers.push((connection, send, receive));
+    }
+    let began = Instant::now();
+    assert_eq!(served.call(&served.peer(), CallKind::Report, 20).await.unwrap(), "20");
+    assert_eq!(ask(&served.stranger(&endpoint).await, CallKind::Join, 30).await.unwrap(), b"\x0030");
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_of_a_peer_have_room_side_by_side() {
     let served = served();
