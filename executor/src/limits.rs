@@ -96,6 +96,8 @@ pub const DOCKER_SETTLE_MS: u64 = 10_000;
 pub const DOCKER_LATE_START_MS: u64 = 120_000;
 /// How long a start whose call was cut off is waited for, in milliseconds.
 pub const DOCKER_CUT_START_MS: u64 = 2_000;
+/// How often at most a daemon is asked what became of a start that it did not answer, in milliseconds.
+pub const DOCKER_ASK_MS: u64 = 1_000;
 /// How often a container is made anew for a start that was certainly not done.
 pub const DOCKER_STARTS: u32 = 3;
 /// How long a call before the start, which may be made again, is tried while the daemon is there, in milliseconds.

@@ -105,6 +105,8 @@ struct ContainerMonitor<'a> {
 /// A container that can be started.
 struct Prepared {
     engine: Docker,
+    /// Of this very container: a call by the name, which another one may bear by then, could come late and start that again.
+    id: String,
     files: LogFiles,
     pump: JoinHandle<Option<io::Error>>,
 }
@@ -162,15 +164,16 @@ impl ContainerMonitor<'_> {
             () = at_least(&self.stop_level, StopLevel::Term) => Err(stopped()),
             image = puller.image() => image,
         }?;
-        self.create(&engine, image).await?;
-        self.check_devices(&engine).await?;
-        let output = engine::insist(socket, || logs::attach(&engine, &self.name)).await;
+        let id = self.create(&engine, image).await?;
+        self.check_devices(&engine, &id).await?;
+        let output = engine::insist(socket, || logs::attach(&engine, &id)).await;
         let output = output.map_err(|fault| verdict::failed(socket, "attaching to its container", &fault))?;
         let pump = tokio::spawn(logs::pump(output, files.try_clone().map_err(making)?));
-        Ok(Prepared { engine, files, pump })
+        Ok(Prepared { engine, id, files, pump })
     }
 
-    async fn create(&self, engine: &Docker, image: String) -> Result<(), Verdict> {
+    /// The id of the new container.
+    async fn create(&self, engine: &Docker, image: String) -> Result<String, Verdict> {
         let body = container::body(self.layout, self.request, self.docker, image);
         let create = || async {
             let options = CreateContainerOptions { name: Some(self.name.clone()), platform: String::new() };
@@ -189,7 +192,7 @@ impl ContainerMonitor<'_> {
         });
         let created = created.await;
         match created {
-            Ok(_) => Ok(()),
+            Ok(created) => Ok(created.id),
             Err(EngineError::Said(400, message)) => Err(verdict(EndKind::NotRunnable, message)),
             Err(EngineError::Said(_, message))
                 if verdict::lacks_working_dir(self.request.working_dir.as_deref(), &message) =>
@@ -201,11 +204,11 @@ impl ContainerMonitor<'_> {
     }
 
     /// The daemon checks no device ids: whether it took ours, all of them and no others, is looked at before the start.
-    async fn check_devices(&self, engine: &Docker) -> Result<(), Verdict> {
+    async fn check_devices(&self, engine: &Docker, id: &str) -> Result<(), Verdict> {
         if self.docker.gpus.is_empty() {
             return Ok(());
         }
-        let created = engine::insist(&self.docker.socket, || self.inspect(engine)).await;
+        let created = engine::insist(&self.docker.socket, || inspect(engine, id)).await;
         let created = created
             .map_err(|fault| verdict::failed(&self.docker.socket, "inspecting its container", &fault))?;
         if container::has_exactly(created.host_config.as_ref(), &self.docker.gpus) {
@@ -216,15 +219,11 @@ impl ContainerMonitor<'_> {
         Err(verdict(EndKind::StartFailed, message))
     }
 
-    async fn inspect(&self, engine: &Docker) -> Result<ContainerInspectResponse, EngineError> {
-        Ok(engine.inspect_container(&self.name, None).await?)
-    }
-
     /// Starts it, once. None: that was certainly not done, and will not be.
     async fn start_and_watch(&self, prepared: Prepared) -> Option<Verdict> {
-        let answer = self.start(&prepared.engine).await.into();
+        let answer = self.start(&prepared.engine, &prepared.id).await.into();
         self.slot.started.store(sys::boot_now().0, SeqCst);
-        let ended = match self.what_became(&prepared.engine, answer).await {
+        let ended = match self.what_became(&prepared.engine, &prepared.id, answer).await {
             Found::Runs(process) => self.watch(prepared, process).await,
             Found::Ended { state, was_away } => {
                 (self.tell)();
@@ -309,7 +308,7 @@ impl ContainerMonitor<'_> {
 
     async fn attach_again(&self, prepared: &mut Prepared) -> bool {
         let Ok(files) = prepared.files.try_clone() else { return false };
-        let Ok(output) = logs::attach(&prepared.engine, &self.name).await else { return false };
+        let Ok(output) = logs::attach(&prepared.engine, &prepared.id).await else { return false };
         let _ = writeln!(
             prepared.files.stderr,
             "stint: the Docker daemon did not hand on output; that of the last seconds is lost"
@@ -320,7 +319,7 @@ impl ContainerMonitor<'_> {
 
     /// The container's first process is gone: asks how it ended.
     async fn finish_watched(&self, prepared: Prepared, process: &OwnedFd, was_away: bool) -> Verdict {
-        match self.final_state(&prepared.engine).await {
+        match self.final_state(&prepared.engine, &prepared.id).await {
             Ok((state, went_away)) => {
                 self.finish(prepared, Some(process), state, was_away || went_away).await
             }
@@ -355,12 +354,12 @@ impl ContainerMonitor<'_> {
 
     /// What the daemon says of the ended container, and whether it was away before it said so; an error when it does not
     /// answer, or says for long that it runs.
-    async fn final_state(&self, engine: &Docker) -> Result<(ContainerState, bool), EngineError> {
+    async fn final_state(&self, engine: &Docker, id: &str) -> Result<(ContainerState, bool), EngineError> {
         let (mut heard, mut runs_since) = (Instant::now(), None);
         let mut was_away = false;
         let mut pause = Duration::from_millis(1);
         loop {
-            match self.inspect(engine).await {
+            match inspect(engine, id).await {
                 Ok(inspected) => {
                     heard = Instant::now();
                     let state = inspected.state.unwrap_or_default();
@@ -402,6 +401,10 @@ impl ContainerMonitor<'_> {
     async fn make_sure_gone(&self) {
         make_sure_gone(self.layout, self.request.lease, &self.docker.socket).await;
     }
+}
+
+async fn inspect(engine: &Docker, id: &str) -> Result<ContainerInspectResponse, EngineError> {
+    Ok(engine.inspect_container(id, None).await?)
 }
 
 /// Whether a container's first process has not closed its output.

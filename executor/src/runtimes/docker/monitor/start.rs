@@ -14,7 +14,7 @@ use super::super::belongs;
 use super::super::engine::EngineError;
 use super::super::settle::{Settled, settle};
 use super::super::stop_level::{StopLevel, at_least};
-use super::ContainerMonitor;
+use super::{ContainerMonitor, inspect};
 use crate::labels::kill_labelled;
 use crate::limits;
 use crate::sys;
@@ -33,8 +33,8 @@ pub(super) enum Found {
 
 impl ContainerMonitor<'_> {
     /// Starts it. A kill that comes meanwhile reaches whatever shows up of the program.
-    pub(super) async fn start(&self, engine: &Docker) -> Result<(), EngineError> {
-        let mut start = std::pin::pin!(engine.start_container(&self.name, None));
+    pub(super) async fn start(&self, engine: &Docker, id: &str) -> Result<(), EngineError> {
+        let mut start = std::pin::pin!(engine.start_container(id, None));
         loop {
             tokio::select! {
                 result = &mut start => return Ok(result?),
@@ -47,28 +47,28 @@ impl ContainerMonitor<'_> {
     }
 
     /// Asks until it is known whether the program began, and where its first process is. A kill ends the asking.
-    pub(super) async fn what_became(&self, engine: &Docker, answer: StartAnswer) -> Found {
+    pub(super) async fn what_became(&self, engine: &Docker, id: &str, answer: StartAnswer) -> Found {
         let killed = "it was killed while it was started";
         tokio::select! {
             biased;
             () = at_least(&self.stop_level, StopLevel::Kill) => Found::Unknown(killed.into()),
-            found = self.ask_what_became(engine, answer) => found,
+            found = self.ask_what_became(engine, id, answer) => found,
         }
     }
 
     /// Never starts it again: it may have ended meanwhile.
-    async fn ask_what_became(&self, engine: &Docker, answer: StartAnswer) -> Found {
+    async fn ask_what_became(&self, engine: &Docker, id: &str, answer: StartAnswer) -> Found {
         let (mut was_away, mut pause) = (false, Duration::from_millis(1));
         let mut heard = Instant::now();
         let mut so_far: Option<(Undecided, Instant)> = None;
         loop {
-            match self.inspect(engine).await {
+            match inspect(engine, id).await {
                 Ok(inspected) => {
                     heard = Instant::now();
-                    let (state, id) = (inspected.state.unwrap_or_default(), inspected.id.unwrap_or_default());
+                    let state = inspected.state.unwrap_or_default();
                     let undecided = match (Seen::read(&state), &answer) {
                         (Seen::Ended, _) => return Found::Ended { state, was_away },
-                        (Seen::Runs(pid), _) => match self.hold(pid, &id) {
+                        (Seen::Runs(pid), _) => match self.hold(pid, id) {
                             Some(process) => return Found::Runs(process),
                             None => Undecided::NotSeen,
                         },
@@ -87,7 +87,7 @@ impl ContainerMonitor<'_> {
                         if undecided == Undecided::NotSeen {
                             return Found::Unknown(undecided.message().into());
                         }
-                        match settle(engine, &self.docker.socket, &id).await {
+                        match settle(engine, &self.docker.socket, id).await {
                             Settled::NeverRan => return Found::NotBegun(None),
                             Settled::Ran(state) => return Found::Ended { state, was_away: true },
                             Settled::Runs => so_far = None,
@@ -99,17 +99,24 @@ impl ContainerMonitor<'_> {
                 }
                 Err(fault) if fault.is_unreachable() => {
                     was_away |= fault.tells_of_absence(&self.docker.socket).await;
-                    if heard.elapsed() > Duration::from_millis(limits::DOCKER_AWAY_MS) {
+                    // One that starts it answers no question about it until it has.
+                    let is_late = matches!(fault, EngineError::Late(_));
+                    let most = if is_late { limits::DOCKER_LATE_START_MS } else { limits::DOCKER_AWAY_MS };
+                    if heard.elapsed() > Duration::from_millis(most) {
                         let message = "the Docker daemon does not say whether its program began";
                         return Found::Unknown(format!("{message}: {}", fault.message()));
                     }
                 }
                 Err(fault) => {
-                    return Found::Unknown(format!("its container was taken away: {}", fault.message()));
+                    return match answer {
+                        // That was before the start.
+                        StartAnswer::Refused(refused) => Found::NotBegun(Some(refused)),
+                        _ => Found::Unknown(format!("its container was taken away: {}", fault.message())),
+                    };
                 }
             }
             sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_millis(limits::DOCKER_AGAIN_MS));
+            pause = (pause * 2).min(longest_pause(so_far.map(|(undecided, _)| undecided)));
         }
     }
 
@@ -127,4 +134,12 @@ impl ContainerMonitor<'_> {
         (self.tell)();
         Some(handle)
     }
+}
+
+/// A daemon that is late with everything is not asked more often than helps.
+fn longest_pause(undecided: Option<Undecided>) -> Duration {
+    Duration::from_millis(match undecided {
+        Some(Undecided::NotShown | Undecided::NotSeen) => limits::DOCKER_AGAIN_MS,
+        Some(Undecided::NoAnswer) | None => limits::DOCKER_ASK_MS,
+    })
 }
