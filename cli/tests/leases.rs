@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use stint_sdk::v1;
 use support::marks::{Life, WORKER, lives, overlaps};
-use support::{Cluster, PATIENCE, Setup, accepted, netns, signal, submit};
+use support::{Cluster, PATIENCE, Setup, accepted, netns, signal, submit, watchdog_of};
 use tokio::time::{Instant, sleep};
 
 /// Longer than the lease of these clusters (4 s) with all its margins.
@@ -53,12 +53,6 @@ async fn at_work(cluster: &Cluster, count: usize) -> (String, usize) {
     let life = marks(cluster).remove(0);
     let name = &nodes.iter().find(|n| n.id.to_string() == life.node).expect("a known node").name;
     (life.task, cluster.peers.iter().position(|p| p.name == *name).expect("one of ours"))
-}
-
-fn watchdog_of(cluster: &Cluster, peer: usize) -> u32 {
-    let pattern = format!("stint shim --data-dir {}", cluster.peers[peer].dir.display());
-    let output = std::process::Command::new("pgrep").args(["-f", &pattern]).output().unwrap();
-    String::from_utf8_lossy(&output.stdout).lines().next().expect("a watchdog").parse().unwrap()
 }
 
 /// All finished; the task that was hit had a second attempt that began after the first had ended.

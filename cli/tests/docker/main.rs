@@ -6,6 +6,7 @@ mod daemon;
 #[allow(dead_code)] // the tests of the executor use all of it
 #[path = "../../../executor/tests/docker/proxy.rs"]
 mod proxy;
+mod stopped;
 #[path = "../support/mod.rs"]
 mod support;
 mod unanswered;

@@ -489,3 +489,10 @@ impl Choices {
         (z ^ (z >> 31)) % most
     }
 }
+
+/// The watchdog of a peer, by the peer's place.
+pub fn watchdog_of(cluster: &Cluster, peer: usize) -> u32 {
+    let pattern = format!("stint shim --data-dir {}", cluster.peers[peer].dir.display());
+    let output = std::process::Command::new("pgrep").args(["-f", &pattern]).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).lines().next().expect("a watchdog").parse().unwrap()
+}
