@@ -68,8 +68,8 @@ async fn two_of_three_replaced_in(mut cluster: Cluster, restarts: usize) -> Clus
     cluster
 }
 
-/// The two that forgot go on without the third, which then meets their history.
-async fn the_third_stops(mut cluster: Cluster, added: usize) {
+/// The two that forgot go on without the third, which is started then.
+async fn two_go_on(cluster: &mut Cluster, added: usize) {
     for id in 2..=3 {
         cluster.start(id).await.unwrap();
     }
@@ -78,6 +78,11 @@ async fn the_third_stops(mut cluster: Cluster, added: usize) {
     }
     cluster.agree(&[2, 3], 25 + added).await;
     cluster.start(1).await.unwrap();
+}
+
+/// The third one meets the history of the two that forgot.
+async fn the_third_stops(mut cluster: Cluster, added: usize) {
+    two_go_on(&mut cluster, added).await;
     let raft = cluster.raft(1);
     let why = tokio::time::timeout(Duration::from_secs(10), raft.fatal()).await.expect("it goes on");
     assert!(why.contains("replaced by an older copy"), "{why}");
@@ -173,14 +178,7 @@ async fn no_history_is_split_whoever_led_before() {
             let change = if seed % 2 == 0 { plain } else { little_cache };
             let mut cluster = Cluster { seed, ..Cluster::new(change) };
             cluster = two_of_three_replaced_in(cluster, restarts).await;
-            for id in 2..=3 {
-                cluster.start(id).await.unwrap();
-            }
-            for n in 0..added {
-                cluster.propose(&format!("other {n}")).await;
-            }
-            cluster.agree(&[2, 3], 25 + added).await;
-            cluster.start(1).await.unwrap();
+            two_go_on(&mut cluster, added).await;
             tokio::time::sleep(Duration::from_secs(10)).await;
             nothing_is_split(&cluster, &case);
             let stopped = (1..=3).filter(|id| cluster.raft(*id).status().role == Role::Stopped).count();
