@@ -147,7 +147,8 @@ async fn node_and_watchdog_are_stopped_together() {
     let cluster = cluster_with_gpus().await;
     let ids = accepted(&cluster.client(), work(&cluster, "10", 1)).await;
     let (hit, place) = at_work(&cluster, 1).await;
-    let both = [cluster.peers[place].pid().expect("it runs"), watchdog_of(&cluster, place)];
+    // The watchdog goes on first: its node would replace one that hangs.
+    let both = [watchdog_of(&cluster, place), cluster.peers[place].pid().expect("it runs")];
     both.iter().for_each(|pid| signal(*pid, "STOP"));
     let until = Instant::now() + PATIENCE;
     while marks(&cluster).len() < 2 {

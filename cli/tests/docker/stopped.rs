@@ -77,7 +77,8 @@ async fn no_attempts_overlap(rounds: u32, stopped_for: Duration) {
         }
         // Until each program has said something.
         sleep(Duration::from_secs(1)).await;
-        let both = [cluster.peers[host].pid().expect("it runs"), watchdog_of(&cluster, host)];
+        // The watchdog goes on first: its node would replace one that hangs.
+        let both = [watchdog_of(&cluster, host), cluster.peers[host].pid().expect("it runs")];
         both.iter().for_each(|pid| signal(*pid, "STOP"));
         let stopped = Instant::now();
         begun(&cluster, &here, 2).await;
