@@ -130,6 +130,9 @@ pub struct Draft {
     #[arg(long = "optional-output", value_name = "PATH", value_parser = files::optional_output)]
     #[serde(skip)]
     pub optional_outputs: Vec<v1::OutputPath>,
+    /// After which ends of the program outputs are kept: always, or success only [default: always]
+    #[arg(long, value_name = "WHEN")]
+    pub keep: Option<String>,
     /// Secret of the tenant: a file whose path is in NAME_FILE, or with =VARIABLE a variable; may be repeated
     #[arg(long = "secret", value_name = "NAME[=VARIABLE]", value_parser = files::secret)]
     #[serde(deserialize_with = "task_file::secrets")]
@@ -262,6 +265,7 @@ impl Draft {
             inputs: self.inputs,
             outputs: [self.outputs, self.optional_outputs].concat(),
             secrets: self.secrets,
+            keep: self.keep.unwrap_or_default(),
             limits,
             comment: self.comment.unwrap_or_default(),
         }

@@ -6,6 +6,7 @@ mod devices;
 mod disk_watch;
 mod health;
 mod housekeeping;
+mod keeping;
 pub mod lines;
 mod link;
 mod staging;
@@ -358,7 +359,9 @@ fn read_output(
     if !end.outputs.iter().flatten().any(|kept| kept.path == path) {
         return Err(LogError::NotFound(lease));
     }
-    let read = stages::outputs::read(&shared.layout.attempt(lease).join("work"), path, offset, max);
+    let folder = shared.layout.attempt(lease);
+    let (work, packed) = (folder.join("work"), folder.join(stages::PACKED));
+    let read = stages::outputs::read(&work, &packed, path, offset, max);
     let (bytes, complete) = read.map_err(|source| LogError::Read { lease, source })?;
     let next_offset = offset + bytes.len() as u64;
     Ok(LogChunk { bytes, next_offset, complete })

@@ -55,9 +55,11 @@ pub use observer::{Artifact, Observer, PullEnd, Rule};
 pub use progress::{FILE as PROGRESS_FILE, Progress, read as read_progress};
 pub use runtimes::docker::credentials::{Credentials, CredentialsError};
 pub use settings::{
-    Bounds, ConfineOptions, CrunOptions, DockerOptions, HostOptions, KeepEnded, MountRules, ProcessOptions,
+    Bounds, ConfineOptions, CrunOptions, DockerOptions, HostOptions, KeepEnded, MountRules, OutputLimits,
+    ProcessOptions,
 };
 pub use shim_api::request::Pull;
+pub use stages::holes::HoleReader;
 pub use store::{ImageConfig, ImageFiles, Store, StoreError, StoreFuture};
 pub use sys::spawn::WRITABLE as WRITABLE_FOLDERS;
 pub use sys::{Allocator, as_before as open_files_as_before, raise_open_files};

@@ -74,6 +74,13 @@ pub const PROGRESS_METRICS: usize = 64;
 pub const STAGE_MS: u64 = 3_600_000;
 /// Attempts whose outputs are kept at the same time.
 pub const KEEPING_AT_ONCE: usize = 4;
+/// How long keeping the outputs of an attempt may take, in milliseconds, where its task's timeout is shorter and the operator
+/// set nothing: some gigabytes over a slow network.
+pub const KEEP_LEAST_MS: u64 = 300_000;
+/// How long it may take after the attempt was stopped, in milliseconds: a node that leaves waits for it.
+pub const KEEP_AFTER_STOP_MS: u64 = 30_000;
+/// Distance of two looks at its lease meanwhile, in milliseconds.
+pub const KEEP_LEASE_LOOK_MS: u64 = 200;
 /// Pauses between the tries to keep an output, in milliseconds.
 pub const KEEP_PAUSES_MS: [u64; 4] = [250, 1_000, 4_000, 15_000];
 /// Files of a tenant's program are private to it.

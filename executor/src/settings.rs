@@ -26,6 +26,24 @@ impl Default for KeepEnded {
     }
 }
 
+/// How much is kept of what attempts leave as outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutputLimits {
+    /// Bytes of one file, its holes included.
+    pub file_bytes: u64,
+    /// Bytes of all files of an attempt.
+    pub all_bytes: u64,
+    /// How long keeping them may take where the task's timeout is shorter, in milliseconds.
+    pub keep_ms: u64,
+}
+
+impl Default for OutputLimits {
+    /// A model and its checkpoints, over a slow network.
+    fn default() -> Self {
+        Self { file_bytes: 10 << 30, all_bytes: 50 << 30, keep_ms: limits::KEEP_LEAST_MS }
+    }
+}
+
 /// How a node uses its host.
 #[derive(Clone, Debug)]
 pub struct HostOptions {
@@ -44,6 +62,7 @@ pub struct HostOptions {
     /// Bytes kept of each output stream; 0 = no cap.
     pub max_log_bytes: u64,
     pub keep_ended: KeepEnded,
+    pub outputs: OutputLimits,
     pub gpus: GpuSource,
     pub docker: DockerOptions,
     /// Folders of this host whose files tasks may name as inputs.
@@ -100,6 +119,7 @@ impl HostOptions {
             disk_timeout_ms: limits::DISK_TIMEOUT_MS,
             max_log_bytes: limits::LOG_BYTES,
             keep_ended: KeepEnded::default(),
+            outputs: OutputLimits::default(),
             gpus: GpuSource::None,
             docker: DockerOptions::default(),
             artifact_roots: Vec::new(),

@@ -4,7 +4,9 @@
 //! the end is written down in the attempt's folder before the program starts (`Record`), so that a node that was killed
 //! in between goes on where it stopped: outputs are kept and secrets cleared away whatever happened.
 
+pub mod archive;
 mod copy;
+pub mod holes;
 pub mod inputs;
 pub mod mask;
 pub mod outputs;
@@ -14,13 +16,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use minicbor::{Decode, Encode};
-use stint_protocol::{AttemptEnd, LeaseId, OutputPath, Tenant};
+use stint_protocol::{AttemptEnd, KeepOutputs, LeaseId, OutputPath, Tenant};
 
 use crate::shim_api::layout::Layout;
 use crate::shim_api::request::{AttemptLabels, GivenSecrets, ResolvedMount};
 use crate::store::ImageFiles;
 
 pub use copy::blob_of;
+
+/// Folder of an attempt with archives of its outputs.
+pub const PACKED: &str = "packed";
 
 /// What was prepared for an attempt.
 #[derive(Clone, Debug, Default)]
@@ -54,6 +59,14 @@ pub struct StageRecord {
     /// None: an earlier version wrote it.
     #[n(4)]
     pub labels: Option<AttemptLabels>,
+    /// After which ends its outputs are kept. None: after all.
+    #[n(5)]
+    #[cbor(default)]
+    pub keep: Option<KeepOutputs>,
+    /// How long its program may run. None: an earlier version wrote it.
+    #[n(6)]
+    #[cbor(default)]
+    pub timeout_ms: Option<u64>,
 }
 
 fn record_file(layout: &Layout, lease: LeaseId) -> PathBuf {

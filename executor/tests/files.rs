@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
@@ -97,7 +98,7 @@ async fn what_is_promised_must_be_left_and_what_is_named_must_be_it() {
         (
             with("ln -s /etc/passwd model", Runtime::Process, files(vec![output("model")])),
             EndKind::OutputMissing,
-            "is a link",
+            "\"model\" is a link that leads out of the work folder",
         ),
         (
             with("exit 3", Runtime::Process, files(vec![output("model")])),
@@ -167,12 +168,13 @@ async fn a_secret_that_is_not_there_leaves_nothing_behind() {
     client.host.shutdown(true).await;
 }
 
-/// Keeps files in a folder; may refuse the first, or never answer.
+/// Keeps files in a folder; may refuse the first, or never answer: from the first on, or from a later one.
 struct MemoryStore {
     folder: PathBuf,
     refusals: AtomicU32,
     kept: AtomicU32,
     is_stuck: bool,
+    stuck_from: u32,
 }
 
 impl Store for MemoryStore {
@@ -194,9 +196,9 @@ impl Store for MemoryStore {
     }
 
     fn keep(&self, _: &Tenant, file: PathBuf) -> StoreFuture<Blob> {
-        self.kept.fetch_add(1, SeqCst);
+        let before = self.kept.fetch_add(1, SeqCst);
         let refuse = self.refusals.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok();
-        let (folder, is_stuck) = (self.folder.clone(), self.is_stuck);
+        let (folder, is_stuck) = (self.folder.clone(), self.is_stuck || before >= self.stuck_from);
         Box::pin(async move {
             if is_stuck {
                 std::future::pending::<()>().await;
@@ -215,7 +217,20 @@ impl Store for MemoryStore {
 fn store(rig: &Rig, refusals: u32, is_stuck: bool) -> Arc<MemoryStore> {
     let folder = rig.folder.path().join("shelf");
     std::fs::create_dir_all(&folder).unwrap();
-    Arc::new(MemoryStore { folder, refusals: refusals.into(), kept: 0.into(), is_stuck })
+    Arc::new(MemoryStore {
+        folder,
+        refusals: refusals.into(),
+        kept: 0.into(),
+        is_stuck,
+        stuck_from: u32::MAX,
+    })
+}
+
+/// A store that takes one file and never answers again.
+fn store_of_one(rig: &Rig) -> Arc<MemoryStore> {
+    let folder = rig.folder.path().join("shelf");
+    std::fs::create_dir_all(&folder).unwrap();
+    Arc::new(MemoryStore { folder, refusals: 0.into(), kept: 0.into(), is_stuck: false, stuck_from: 1 })
 }
 
 #[tokio::test]
@@ -319,4 +334,133 @@ async fn a_node_that_is_killed_goes_on_with_outputs_and_masks() {
     assert!(ends.len() == 2 && ends.iter().all(|end| end.outputs.is_some()), "{ends:?}");
     client.host.acknowledge(leases.to_vec());
     client.host.shutdown(true).await;
+}
+
+fn outputs(paths: &[&str]) -> TaskFiles {
+    TaskFiles { outputs: paths.iter().map(|path| output(path)).collect(), ..TaskFiles::default() }
+}
+
+fn kept(end: &AttemptEnd) -> Vec<&str> {
+    end.outputs.iter().flatten().map(|kept| kept.path.as_str()).collect()
+}
+
+fn not_kept(end: &AttemptEnd) -> Vec<(&str, &str)> {
+    end.not_kept.iter().flatten().map(|file| (file.path.as_str(), file.reason.as_str())).collect()
+}
+
+/// Docker's tests do the same with all three.
+#[tokio::test]
+async fn outputs_are_kept_after_each_end() {
+    let rig = rig();
+    let mut client = rig.open().await;
+    for runtime in RUNTIMES {
+        support::outputs::are_kept_after_each_end(&mut client, runtime, None).await;
+    }
+    client.host.shutdown(true).await;
+}
+
+#[tokio::test]
+async fn a_task_may_keep_outputs_of_its_success_only() {
+    let rig = rig();
+    let mut client = rig.open().await;
+    for (script, kind, expected) in
+        [("exit 1", EndKind::Exited(1), vec![]), ("exit 0", EndKind::Exited(0), vec!["out"])]
+    {
+        let files = TaskFiles { keep: Some(KeepOutputs::Success), ..outputs(&["out"]) };
+        let launch = with(&format!("echo x >out; {script}"), Runtime::Process, files);
+        let lease = launch.lease;
+        client.host.start(launch);
+        let end = client.end(lease).await;
+        assert_kind(&end, kind);
+        assert_eq!(kept(&end), expected);
+    }
+    client.host.shutdown(true).await;
+}
+
+#[tokio::test]
+async fn one_bad_file_does_not_lose_the_others_nor_change_the_end() {
+    let rig = rig();
+    let mut client = rig.open().await;
+    for (runtime, code) in RUNTIMES.into_iter().flat_map(|runtime| [(runtime, 0), (runtime, 4)]) {
+        let script = format!(
+            "mkdir out; cd out; echo good >good; ln -s good inner; ln -s /etc/passwd outer; mkfifo pipe; \
+             : >$(printf 'n\\377me'); truncate -s 1T huge; exit {code}"
+        );
+        let launch = with(&script, runtime, outputs(&["out"]));
+        let lease = launch.lease;
+        client.host.start(launch);
+        let end = client.end(lease).await;
+        assert_kind(&end, EndKind::Exited(code));
+        assert_eq!(kept(&end), ["out/good", "out/inner"], "{end:?}");
+        let named: Vec<&str> = not_kept(&end).iter().map(|(path, _)| *path).collect();
+        assert_eq!(named, ["out/n\u{fffd}me", "out/outer", "out/pipe", "out/huge"], "{end:?}");
+        for part in ["executor.max_output_file_bytes", "is a pipe", "not UTF-8", "leads out"] {
+            assert!(end.message.contains(part), "{part}: {end:?}");
+        }
+        assert_eq!(end.message.starts_with("exit code 4; "), code == 4, "{end:?}");
+    }
+    client.host.shutdown(true).await;
+}
+
+#[tokio::test]
+async fn a_folder_of_many_files_is_kept_as_one_archive() {
+    let rig = rig();
+    let mut client = rig.open().await;
+    let script = "mkdir out; for i in $(seq 1000); do echo $i >out/$i; done; chmod 755 out/7; echo x >log";
+    let launch = with(script, Runtime::Process, outputs(&["out", "log"]));
+    let lease = launch.lease;
+    client.host.start(launch);
+    let end = client.end(lease).await;
+    assert_kind(&end, EndKind::Exited(0));
+    assert_eq!(kept(&end), ["log", "out.tar"], "{end:?}");
+    let read = client.host.read_output(lease, "out.tar", 0, 16 << 20).await.unwrap();
+    assert!(read.complete);
+    let into = rig.folder.path().join("into");
+    std::fs::create_dir(&into).unwrap();
+    std::fs::write(into.join("out.tar"), read.bytes).unwrap();
+    let unpack = std::process::Command::new("tar").args(["-xf", "out.tar"]).current_dir(&into).status();
+    assert!(unpack.unwrap().success());
+    assert_eq!(std::fs::read_dir(into.join("out")).unwrap().count(), 1000);
+    let mode = |name: &str| std::fs::metadata(into.join(name)).unwrap().permissions().mode() & 0o100;
+    assert_eq!((mode("out/7"), mode("out/8")), (0o100, 0));
+    client.host.shutdown(true).await;
+}
+
+#[tokio::test]
+async fn keeping_outputs_ends_with_a_cancel_the_lease_or_the_time_for_it() {
+    let mut rig = rig();
+    rig.settings.outputs.keep_ms = 1_000;
+    for cause in ["cancel", "lease", "time"] {
+        let store = store_of_one(&rig);
+        rig.settings.store = Some(store.clone());
+        let mut client = rig.open().await;
+        let script = "echo 1 >a; echo 2 >b; echo 3 >c";
+        let mut launch = with(script, Runtime::Process, outputs(&["a", "b", "c"]));
+        let lease = launch.lease;
+        let (kind, reason) = match cause {
+            "cancel" => (EndKind::Cancelled, "it was cancelled while its outputs were kept"),
+            "lease" => (EndKind::Lost, "its lease ended while its outputs were kept"),
+            _ => (EndKind::TimedOut, "keeping its outputs took too long"),
+        };
+        match cause {
+            "lease" => launch.deadline = stint_executor::boot_now().plus(3_000),
+            "time" => {
+                let mut spec = (*launch.spec).clone();
+                spec.timeout_ms = 900;
+                launch.spec = SharedSpec::new(spec);
+            }
+            _ => {}
+        }
+        client.host.start(launch);
+        wait_until("the second output is on its way", || store.kept.load(SeqCst) == 2).await;
+        assert_eq!(client.stage(lease), "finishing: its outputs");
+        if cause == "cancel" {
+            client.host.stop(lease, StopReason::Cancelled);
+        }
+        let end = client.end(lease).await;
+        assert_kind(&end, kind);
+        assert_eq!((kept(&end), not_kept(&end)), (vec!["a"], vec![("b", reason), ("c", reason)]), "{cause}");
+        assert!(end.message.contains(&format!("{reason}: 1 kept")), "{end:?}");
+        client.host.shutdown(true).await;
+    }
 }

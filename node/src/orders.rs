@@ -72,6 +72,12 @@ pub fn ends(state: &State, report: &Report) -> Vec<AttemptEnd> {
         let refused = ends.iter_mut().filter(|end| end.kind == EndKind::StartRefused);
         refused.for_each(|end| end.kind = EndKind::StartFailed);
     }
+    if state.version() < version::OUTPUTS_OF_ALL_ENDS {
+        for end in &mut ends {
+            end.not_kept = None;
+            end.outputs.iter_mut().flatten().for_each(|kept| kept.executable = None);
+        }
+    }
     ends
 }
 
@@ -328,7 +334,18 @@ mod tests {
         register.offer.rules = Some(Box::default());
         register.offer.runtimes = vec![Runtime::Mock, Runtime::Slurm];
         let usage = Some(Box::new(Usage { cpu_ms: Some(7), ..Usage::default() }));
-        let end = AttemptEnd { usage, ..AttemptEnd::new(LEASE, EndKind::Exited(0), String::new(), 1) };
+        let kept = KeptFile {
+            path: "out".into(),
+            blob: Blob { digest: Digest::from_bytes([7; 32]), size: 1 },
+            stored: true,
+            executable: Some(true),
+        };
+        let end = AttemptEnd {
+            usage,
+            outputs: Some([kept].into()),
+            not_kept: Some([NotKept::new("pipe", "is a pipe")].into()),
+            ..AttemptEnd::new(LEASE, EndKind::Exited(0), String::new(), 1)
+        };
         let missing = AttemptEnd::new(LEASE, EndKind::FilesMissing, "no input".into(), 0);
         let refused = AttemptEnd::new(LEASE, EndKind::StartRefused, "no".into(), 0);
         let all = vec![end, missing, refused];

@@ -27,4 +27,4 @@ pub use result::{
 pub use settings::{
     ChangedSetting, ClassSettings, ClusterSettings, Settings, SettingsChange, TenantSettings,
 };
-pub use task::{Attempt, Kept, Limits, Outcome, Submitted, Task, Usage, Waited};
+pub use task::{Attempt, Kept, Limits, NotKept, Outcome, Submitted, Task, Usage, Waited};

@@ -1,8 +1,11 @@
 //! Files of a task: what it gets before it starts, and what is kept of it after its end.
 
+use std::str::FromStr;
+
 use minicbor::{Decode, Encode};
 
 use crate::blob::{Blob, Digest};
+use crate::class::UnknownWord;
 use crate::limits;
 use crate::task::{InvalidSpec, refuse};
 
@@ -15,6 +18,42 @@ pub struct TaskFiles {
     pub outputs: Vec<OutputPath>,
     #[n(2)]
     pub secrets: Vec<SecretUse>,
+    /// After which ends its outputs are kept. None: after all.
+    #[n(3)]
+    #[cbor(default)]
+    pub keep: Option<KeepOutputs>,
+}
+
+/// After which ends of its attempts a task's outputs are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum KeepOutputs {
+    /// After each end of a program that ran.
+    #[n(0)]
+    #[default]
+    Always,
+    /// Only when the program succeeded.
+    #[n(1)]
+    Success,
+}
+
+impl KeepOutputs {
+    /// The word users write.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            KeepOutputs::Always => "always",
+            KeepOutputs::Success => "success",
+        }
+    }
+}
+
+impl FromStr for KeepOutputs {
+    type Err = UnknownWord;
+
+    fn from_str(word: &str) -> Result<Self, UnknownWord> {
+        let known = [Self::Always, Self::Success].into_iter().find(|keep| keep.as_str() == word);
+        known.ok_or_else(|| UnknownWord::new("keep", word, "always, success"))
+    }
 }
 
 /// A file that lies in the work folder before the program starts.
@@ -82,6 +121,28 @@ pub struct KeptFile {
     /// The cluster keeps its bytes. Otherwise only the node does that ran the attempt.
     #[n(2)]
     pub stored: bool,
+    /// Whether it can be executed. None: it cannot, or an earlier version kept it.
+    #[n(3)]
+    #[cbor(default)]
+    pub executable: Option<bool>,
+}
+
+/// A file among the outputs of an attempt that was not kept.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct NotKept {
+    /// Below the work folder; bytes that are not UTF-8 are replaced.
+    #[n(0)]
+    pub path: String,
+    #[n(1)]
+    pub reason: String,
+}
+
+impl NotKept {
+    /// With texts that are as long as a record of an attempt may hold.
+    pub fn new(path: impl Into<String>, reason: impl Into<String>) -> Self {
+        let most = limits::NOT_KEPT_TEXT_BYTES;
+        Self { path: limits::clip_at(path.into(), most), reason: limits::clip_at(reason.into(), most) }
+    }
 }
 
 impl SecretUse {

@@ -33,7 +33,7 @@ pub mod v1 {
 
 pub use blob::{Blob, Digest};
 pub use class::{Class, ClassRules, Runtime, UnknownWord};
-pub use files::{InputFile, InputSource, KeptFile, OutputPath, SecretUse, TaskFiles};
+pub use files::{InputFile, InputSource, KeepOutputs, KeptFile, NotKept, OutputPath, SecretUse, TaskFiles};
 pub use ids::{
     DiskId, GpuId, IdempotencyKey, ImageId, ImageName, Incarnation, InvalidName, LeaseId, NodeId, Nonce,
     TaskId, TaskName, Tenant,
@@ -41,7 +41,7 @@ pub use ids::{
 pub use image::{ImageKind, ImageSource, Named, PinnedImage};
 pub use mounts::{HostMount, InvalidMount, MountRefused, MountRoot, is_taken};
 pub use node_rules::{NodeRules, folders_of_inputs};
-pub use outcome::{AttemptEnd, EndKind, Outcome, Usage, weight_of};
+pub use outcome::{AttemptEnd, EndKind, Outcome, Usage, weight_of, weight_of_not_kept};
 pub use resources::{GpuInfo, GpuRequest, NodeOffer, QuarantinedGpu, Resources};
 pub use retry::RetryPolicy;
 pub use shared_spec::SharedSpec;

@@ -42,8 +42,14 @@ pub const INPUTS: usize = 256;
 pub const INLINE_BYTES: usize = 256 * 1024;
 /// Files and folders a task may name as outputs.
 pub const OUTPUTS: usize = 64;
-/// Files kept of one attempt: their names go through the log; more are left in an archive.
+/// Files kept of one attempt under their own names, which go through the log; more are kept as one archive for each folder.
 pub const KEPT_FILES: usize = 256;
+/// Files kept of one attempt, those in archives included: each is opened and read.
+pub const PACKED_FILES: usize = 10_000;
+/// Files of one attempt that are named as not kept; the others are counted.
+pub const NOT_KEPT: usize = 32;
+/// Bytes of the path, and of the reason, of each of them.
+pub const NOT_KEPT_TEXT_BYTES: usize = 256;
 /// Folders and files of its node that a task may mount.
 pub const MOUNTS: usize = 16;
 /// Folders and files that a node may let tasks mount.
@@ -134,10 +140,15 @@ pub const SETTINGS_CHANGES: usize = 64;
 pub const LIST_PAGE: usize = 10_000;
 
 /// Cuts a message at `MESSAGE_BYTES`, on a character's border.
-pub fn clip(mut message: String) -> String {
-    if message.len() > MESSAGE_BYTES {
-        let end = (0..=MESSAGE_BYTES).rev().find(|i| message.is_char_boundary(*i)).unwrap_or(0);
-        message.truncate(end);
+pub fn clip(message: String) -> String {
+    clip_at(message, MESSAGE_BYTES)
+}
+
+/// Cuts a text at so many bytes, on a character's border.
+pub fn clip_at(mut text: String, most: usize) -> String {
+    if text.len() > most {
+        let end = (0..=most).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+        text.truncate(end);
     }
-    message
+    text
 }

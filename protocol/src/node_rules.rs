@@ -151,7 +151,7 @@ mod tests {
         };
         let secret = SecretUse { name: "token".into(), variable: None };
         let (inputs, secrets) = (vec![input("/data/a/b"), input("/home/b")], vec![secret]);
-        let files = TaskFiles { inputs, outputs: vec![], secrets };
+        let files = TaskFiles { inputs, secrets, ..TaskFiles::default() };
         let asking = TaskSpec { files: Some(Box::new(files)), ..spec(None) };
         let refused = rules.forbids(Runtime::Process, &asking);
         assert_eq!(refused, [NotAllowed::InputRoot("/home".into()), NotAllowed::Secrets]);

@@ -2,7 +2,7 @@
 
 use minicbor::{Decode, Encode};
 
-use crate::files::KeptFile;
+use crate::files::{KeptFile, NotKept};
 use crate::ids::LeaseId;
 use crate::time::TimeMs;
 
@@ -78,6 +78,17 @@ impl EndKind {
 }
 
 impl EndKind {
+    /// What is said of such an end when nothing else is.
+    pub fn words(&self) -> String {
+        match self {
+            EndKind::Exited(code) if *code != 0 => format!("exit code {code}"),
+            EndKind::Signalled(signal) => format!("ended by signal {signal}"),
+            EndKind::TimedOut => "its run time was over".into(),
+            EndKind::OutOfMemory => "the kernel killed it: out of memory".into(),
+            _ => String::new(),
+        }
+    }
+
     /// The program's own exit code; none when it did not run, or was ended.
     pub fn program_exit_code(&self) -> Option<i32> {
         match self {
@@ -125,23 +136,33 @@ pub struct AttemptEnd {
     #[n(5)]
     #[cbor(default)]
     pub usage: Option<Box<Usage>>,
+    /// What was not kept of its outputs, and why; the first `limits::NOT_KEPT`.
+    #[n(6)]
+    #[cbor(default)]
+    pub not_kept: Option<Box<[NotKept]>>,
 }
 
 impl AttemptEnd {
     /// An end that left no outputs, of which nobody says what it used.
     pub fn new(lease: LeaseId, kind: EndKind, message: String, run_ms: u64) -> Self {
-        Self { lease, kind, message, run_ms, outputs: None, usage: None }
+        Self { lease, kind, message, run_ms, outputs: None, usage: None, not_kept: None }
     }
 
     /// Bytes it takes in a message or in the log, about.
     pub fn weight(&self) -> usize {
-        96 + self.message.len() + weight_of(self.outputs.as_deref())
+        let not_kept = weight_of_not_kept(self.not_kept.as_deref());
+        96 + self.message.len() + weight_of(self.outputs.as_deref()) + not_kept
     }
 }
 
 /// Bytes that the names of kept files take, about.
 pub fn weight_of(outputs: Option<&[KeptFile]>) -> usize {
     outputs.unwrap_or_default().iter().map(|kept| kept.path.len() + 80).sum()
+}
+
+/// Bytes that the names of files take that were not kept, about.
+pub fn weight_of_not_kept(not_kept: Option<&[NotKept]>) -> usize {
+    not_kept.unwrap_or_default().iter().map(|file| file.path.len() + file.reason.len() + 64).sum()
 }
 
 /// The recorded end of a task; never changes.
@@ -169,6 +190,10 @@ pub struct Outcome {
     #[n(7)]
     #[cbor(default)]
     pub usage: Option<Box<Usage>>,
+    /// What was not kept of the outputs of that attempt, and why.
+    #[n(8)]
+    #[cbor(default)]
+    pub not_kept: Option<Box<[NotKept]>>,
 }
 
 impl Outcome {

@@ -120,6 +120,7 @@ fn finished() -> v1::Task {
         path: path.into(),
         blob: Some(v1::Blob { digest: format!("sha256:{}", "07".repeat(32)), size_bytes: 9 }),
         stored,
+        executable: !stored,
     };
     v1::Task {
         state: "finished".into(),
@@ -142,6 +143,7 @@ fn finished() -> v1::Task {
                 peak_memory_bytes: Some(1 << 20),
                 ..v1::Usage::default()
             }),
+            not_kept: vec![v1::NotKept { path: "out/pipe".into(), reason: "is a pipe".into() }],
         }),
         ..waiting()
     }

@@ -8,7 +8,7 @@ use crate::demand::Demand;
 use minicbor::{Decode, Encode};
 use stint_protocol::{
     EndKind, GpuId, IdempotencyKey, Incarnation, NodeId, Outcome, Runtime, SharedSpec, TaskName, Tenant,
-    TimeMs, weight_of,
+    TimeMs, weight_of, weight_of_not_kept,
 };
 
 /// What only a leased task has.
@@ -174,7 +174,8 @@ impl FinishedTask {
         let message_bytes: usize = self.fields.records.iter().map(|record| record.message.len() + 128).sum();
         let outcome = &self.fields.outcome;
         let usage = outcome.usage.as_ref().map_or(0, |_| 64);
-        spec + (message_bytes + outcome.message.len() + weight_of(outcome.outputs.as_deref()) + usage) as u64
+        let files = weight_of(outcome.outputs.as_deref()) + weight_of_not_kept(outcome.not_kept.as_deref());
+        spec + (message_bytes + outcome.message.len() + files + usage) as u64
     }
 }
 

@@ -231,7 +231,7 @@ impl Run {
                     let source = InputSource::File(path);
                     let inputs =
                         vec![InputFile { path: "f".into(), source, digest: None, executable: false }];
-                    spec.files = Some(Box::new(TaskFiles { inputs, outputs: vec![], secrets: vec![] }));
+                    spec.files = Some(Box::new(TaskFiles { inputs, ..TaskFiles::default() }));
                 }
                 spec.retry.retry_failures = retry;
                 spec.image = image.map(|name| format!("stint://i{name}"));

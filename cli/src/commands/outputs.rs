@@ -1,12 +1,13 @@
 //! `stint outputs`: the files that a task left.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use clap::Args;
 use sha2::{Digest, Sha256};
-use stint_sdk::api::{Kept, Task};
+use stint_sdk::api::{Kept, NotKept, Task};
 use stint_sdk::{units, v1};
 
 use super::Context;
@@ -58,11 +59,20 @@ pub async fn run(context: Context, args: OutputsArgs) -> Done {
             save(&context, &args.task, kept, folder).await?;
         }
         talk(&format!("{} files in {}", outcome.outputs.len(), folder.display()));
+        tell_not_kept(&outcome.not_kept);
         return Ok(0);
     }
     let paths: Vec<String> = outcome.outputs.iter().map(|kept| kept.path.clone()).collect();
     context.output.show(&outcome.outputs, paths, || table(&outcome.outputs))?;
+    tell_not_kept(&outcome.not_kept);
     Ok(0)
+}
+
+/// Says what is missing, and why.
+fn tell_not_kept(files: &[NotKept]) {
+    for file in files {
+        talk(&format!("not kept: {:?} {}", file.path, file.reason));
+    }
 }
 
 fn table(outputs: &[Kept]) -> Table {
@@ -98,7 +108,10 @@ async fn save(context: &Context, task: &str, kept: &Kept, folder: &Path) -> Resu
     let mut file = File::create(&partial).map_err(failed)?;
     let copied = copy(context, task, kept, &mut file).await;
     let done = match copied {
-        Ok(()) => file.sync_all().and_then(|()| std::fs::rename(&partial, &target)).map_err(failed),
+        Ok(()) => make_executable(&file, kept.executable)
+            .and_then(|()| file.sync_all())
+            .and_then(|()| std::fs::rename(&partial, &target))
+            .map_err(failed),
         Err(failure) => Err(failure),
     };
     if done.is_err() {
@@ -106,6 +119,15 @@ async fn save(context: &Context, task: &str, kept: &Kept, folder: &Path) -> Resu
         let _ = std::fs::remove_file(&partial);
     }
     done
+}
+
+/// Lets whoever may read a file execute it.
+fn make_executable(file: &File, executable: bool) -> std::io::Result<()> {
+    if !executable {
+        return Ok(());
+    }
+    let mode = file.metadata()?.permissions().mode();
+    file.set_permissions(Permissions::from_mode(mode | (mode & 0o444) >> 2))
 }
 
 /// Copies the bytes of an output, going on at another peer when one goes away, and checks them.
@@ -163,8 +185,13 @@ mod tests {
 
     #[test]
     fn outputs_can_be_named_as_inputs_as_they_are_shown() {
-        let kept =
-            Kept { path: "model.bin".into(), digest: "sha256:ab".into(), size_bytes: 2048, stored: true };
+        let kept = Kept {
+            path: "model.bin".into(),
+            digest: "sha256:ab".into(),
+            size_bytes: 2048,
+            ..Kept::default()
+        };
+        let kept = Kept { stored: true, ..kept };
         let shown = table(&[kept]).render(false);
         assert!(shown.contains("model.bin  2KiB  cluster  sha256:ab/2048"), "{shown}");
     }

@@ -17,7 +17,9 @@ fn hostile() -> World {
     task.command = vec![text(), text()];
     let outcome = task.outcome.as_mut().unwrap();
     outcome.message = text();
-    outcome.outputs = vec![v1::KeptFile { path: text(), blob: Some(v1::Blob::default()), stored: true }];
+    let blob = Some(v1::Blob::default());
+    outcome.outputs = vec![v1::KeptFile { path: text(), blob, stored: true, executable: false }];
+    outcome.not_kept = vec![v1::NotKept { path: text(), reason: text() }];
     let (end, message, node_name) = (text(), text(), text());
     let gpus = vec![text()];
     task.attempt_records =

@@ -8,21 +8,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stint_protocol::{AttemptEnd, Blob, EndKind, KeptFile, LeaseId, TaskFiles, limits as message};
+use stint_protocol::{AttemptEnd, Blob, EndKind, LeaseId, TaskFiles, limits as message};
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 use super::HostClient;
 use super::devices;
+use super::keeping;
 use super::lines::{self, trouble};
 use super::state::ClientState;
 use crate::host::{HostEvent, Launch, LogStream, Preparation, StopReason};
 use crate::limits;
-use crate::observer::{Artifact, Rule};
+use crate::observer::Rule;
 use crate::refusal::Refusal;
 use crate::shim_api::request::ResolvedMount;
 use crate::stages::inputs::{self, Inputs};
-use crate::stages::outputs::{self, Found};
 use crate::stages::{self, Owner, StageRecord, Staged};
 use crate::store::StoreError;
 
@@ -183,6 +183,8 @@ fn place(
         secrets: !files.secrets.is_empty(),
         image: registered_image(launch).map(String::from),
         labels: Some(launch.labels()),
+        keep: files.keep,
+        timeout_ms: Some(launch.spec.timeout_ms),
     };
     let making = |e: std::io::Error| Refusal::start_failed(format!("making its work folder: {e}"));
     let work = shared.layout.attempt(lease).join("work");
@@ -257,36 +259,24 @@ pub async fn finish_all(shared: Arc<ClientState>, mut inbox: mpsc::UnboundedRece
         while tasks.try_join_next().is_some() {}
         let (shared, places) = (shared.clone(), places.clone());
         tasks.spawn(async move {
-            let _place = places.acquire().await;
-            let end = finish(&shared, end).await;
+            let end = finish(&shared, &places, end).await;
             shared.forget_staging(end.lease);
             shared.publish(vec![HostEvent::Ended(end)]).await;
         });
     }
 }
 
-async fn finish(shared: &Arc<ClientState>, mut end: AttemptEnd) -> AttemptEnd {
+async fn finish(shared: &Arc<ClientState>, places: &Semaphore, mut end: AttemptEnd) -> AttemptEnd {
     let lease = end.lease;
     let Some(record) = StageRecord::open(&shared.layout, lease) else {
         return stages::finished(&shared.layout, lease).unwrap_or(end);
     };
+    keeping::keep_outputs(shared, places, &record, &mut end).await;
     let masks = shared.masks(lease);
     if let Some(masks) = &masks {
         end.message = masks.hide(end.message);
     }
-    if matches!(end.kind, EndKind::Exited(_)) && !record.outputs.is_empty() {
-        match keep_outputs(shared, lease, &record).await {
-            Ok(kept) => end.outputs = Some(kept.into()),
-            Err(refusal) if end.kind == EndKind::Exited(0) => {
-                (end.kind, end.message) = (refusal.kind, refusal.message);
-            }
-            // It failed by itself, which says more.
-            Err(refusal) => {
-                end.message = format!("{}; {refusal}", end.message).trim_start_matches("; ").to_owned();
-            }
-        }
-        end.message = message::clip(end.message);
-    }
+    end.message = message::clip(end.message);
     shared.release_image(lease);
     let (cleared, written) = (shared.clone(), end.clone());
     let clear = move || {
@@ -310,43 +300,4 @@ async fn finish(shared: &Arc<ClientState>, mut end: AttemptEnd) -> AttemptEnd {
     };
     let _ = tokio::task::spawn_blocking(clear).await;
     end
-}
-
-async fn keep_outputs(
-    shared: &Arc<ClientState>,
-    lease: LeaseId,
-    record: &StageRecord,
-) -> Result<Vec<KeptFile>, Refusal> {
-    let (work, outputs) = (shared.layout.attempt(lease).join("work"), record.outputs.clone());
-    let find = move || outputs::find(&work, &outputs);
-    let found = tokio::task::spawn_blocking(find).await.unwrap_or_else(|e| Err(e.to_string()));
-    let found = found.map_err(|message| Refusal::new(EndKind::OutputMissing, message))?;
-    let mut kept = Vec::with_capacity(found.len());
-    for file in found {
-        kept.push(keep(shared, record, file).await?);
-    }
-    Ok(kept)
-}
-
-async fn keep(shared: &Arc<ClientState>, record: &StageRecord, found: Found) -> Result<KeptFile, Refusal> {
-    let Found { path, file } = found;
-    let lost = |message: String| {
-        Refusal::new(EndKind::OutputLost, format!("output {path:?} could not be kept: {message}"))
-    };
-    let Some(store) = &shared.settings.store else {
-        let hashed = tokio::task::spawn_blocking(move || stages::blob_of(&file)).await;
-        let blob = hashed.map_err(|e| lost(e.to_string()))?.map_err(|e| lost(e.to_string()))?;
-        return Ok(KeptFile { path, blob, stored: false });
-    };
-    let mut pauses = limits::KEEP_PAUSES_MS.into_iter();
-    loop {
-        match (store.keep(&record.tenant, file.clone()).await, pauses.next()) {
-            (Ok(blob), _) => {
-                shared.observe(|observer| observer.moved(Artifact::Output, blob.size));
-                return Ok(KeptFile { path, blob, stored: true });
-            }
-            (Err(StoreError::Unavailable(_)), Some(pause)) => sleep(Duration::from_millis(pause)).await,
-            (Err(error), _) => return Err(lost(error.to_string())),
-        }
-    }
 }

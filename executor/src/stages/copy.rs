@@ -1,11 +1,12 @@
 //! Copies and hashes files in pieces, so that a stop is heeded within a piece and memory stays small.
 
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 use stint_protocol::{Blob, Digest};
+
+use super::holes::HoleReader;
 
 const PIECE_BYTES: usize = 256 * 1024;
 
@@ -29,7 +30,7 @@ pub fn pump(from: &mut impl Read, into: &mut impl Write, is_stopped: &dyn Fn() -
     Ok(Blob { digest: Digest::from_bytes(hash.finalize().into()), size })
 }
 
-/// Digest and size of a file.
-pub fn blob_of(path: &Path) -> io::Result<Blob> {
-    pump(&mut File::open(path)?, &mut io::sink(), &|| false)
+/// Digest and size of a file. `Interrupted`: it was stopped.
+pub fn blob_of(path: &Path, is_stopped: &dyn Fn() -> bool) -> io::Result<Blob> {
+    pump(&mut HoleReader::open(path)?, &mut io::sink(), is_stopped)
 }

@@ -4,10 +4,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use stint_executor::Host;
-use stint_protocol::EndKind;
+use stint_protocol::{EndKind, Runtime};
 
-use crate::support::assert_kind;
-use crate::{containers, monitors, open, shell};
+use crate::support::{assert_kind, outputs};
+use crate::{IMAGE, containers, monitors, open, open_with, shell};
 
 #[tokio::test]
 async fn a_hundred_mebibytes_of_output() {
@@ -62,4 +62,14 @@ async fn a_full_disk_costs_output_and_nothing_else() {
     assert_eq!(end.kind, EndKind::Exited(3), "{end:?}");
     assert!(end.message.contains("could not be kept"), "{end:?}");
     assert_eq!(left, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn outputs_are_kept_after_each_end_with_every_runtime() {
+    let all = vec![Runtime::Process, Runtime::Crun, Runtime::Docker];
+    let (_rig, mut client) = open_with(|rig| rig.settings.runtimes = all.clone()).await;
+    for runtime in all.clone() {
+        let image = (runtime == Runtime::Docker).then_some(IMAGE);
+        outputs::are_kept_after_each_end(&mut client, runtime, image).await;
+    }
 }

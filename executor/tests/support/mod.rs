@@ -1,6 +1,8 @@
 //! A host in a temporary folder, with a watchdog of its own.
 #![allow(dead_code, clippy::unwrap_used)] // each test file uses a part; a failed set-up fails the test
 
+pub mod outputs;
+
 use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;

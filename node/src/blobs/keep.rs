@@ -1,11 +1,12 @@
 //! Keeping files for a tenant: their bytes come to enough disks first, then the cluster learns of them.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use stint_executor::HoleReader;
 use stint_protocol::{Blob, NodeId, Tenant, version};
 use stint_scheduler::KeepBlob;
-use tokio::io::AsyncReadExt;
 
 use super::message::RegistryRequest;
 use super::{BlobError, Blobs, Expected};
@@ -47,14 +48,25 @@ impl Blobs {
     async fn take_file(&self, file: &Path) -> Result<Blob, Refusal> {
         let failed = |action, source| Refusal::from(BlobError::Io { action, path: file.into(), source });
         let busy = || Refusal::new(RefusalCode::Full, "too many bytes are on their way to this peer");
-        let mut reader = tokio::fs::File::open(file).await.map_err(|e| failed("opening", e))?;
+        let mut reader = HoleReader::open(file).map_err(|e| failed("opening", e))?;
         let (incoming, _permit) = self.upload().ok_or_else(busy)?;
         loop {
-            let mut part = bytes::BytesMut::with_capacity(limits::BLOB_CHUNK_BYTES);
-            let read = reader.read_buf(&mut part).await.map_err(|e| failed("reading", e))?;
-            if read == 0 || !incoming.write(Bytes::from(part)).await {
+            let (same, part) = tokio::task::spawn_blocking(move || next_part(reader))
+                .await
+                .unwrap_or_else(|e| Err(std::io::Error::other(e)))
+                .map_err(|e| failed("reading", e))?;
+            reader = same;
+            if part.is_empty() || !incoming.write(part).await {
                 return Ok(incoming.finish(Expected::default()).await?);
             }
         }
     }
+}
+
+/// Reads on; empty at the end.
+fn next_part(mut reader: HoleReader) -> std::io::Result<(HoleReader, Bytes)> {
+    let mut part = vec![0; limits::BLOB_CHUNK_BYTES];
+    let read = reader.read(&mut part)?;
+    part.truncate(read);
+    Ok((reader, Bytes::from(part)))
 }

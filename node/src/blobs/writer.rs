@@ -2,7 +2,7 @@
 //! are whole, checked and durable.
 
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::Write as _;
+use std::io::{Seek, SeekFrom, Write as _};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -104,7 +104,12 @@ impl<'a> BlobWriter<'a> {
             self.measured = size + limits::MEASURE_DISK_BYTES;
         }
         self.hash.update(bytes);
-        self.file.write_all(bytes).map_err(failed("writing", &self.path))?;
+        // Zeros take no room on the disk: a file that was mostly holes stays so.
+        let written = match bytes.iter().all(|byte| *byte == 0) {
+            true => self.file.seek(SeekFrom::Current(bytes.len() as i64)).map(drop),
+            false => self.file.write_all(bytes),
+        };
+        written.map_err(failed("writing", &self.path))?;
         self.size = size;
         Ok(())
     }
@@ -123,6 +128,7 @@ impl<'a> BlobWriter<'a> {
         }
         let read_only = fs::set_permissions(&self.path, Permissions::from_mode(0o444));
         read_only.map_err(failed("protecting", &self.path))?;
+        self.file.set_len(self.size).map_err(failed("writing", &self.path))?;
         self.file.sync_all().map_err(failed("syncing", &self.path))?;
         fs::rename(&self.path, self.disk.path(&digest)).map_err(failed("renaming", &self.path))?;
         self.kept = true;
@@ -185,6 +191,18 @@ mod tests {
         disk.remove(&blob.digest).unwrap();
         disk.remove(&blob.digest).unwrap();
         assert!(names(&disk).is_empty() && !disk.keep_a_while(blob));
+    }
+
+    #[tokio::test]
+    async fn zeros_take_no_room_and_are_read_back() {
+        const ZEROS: &[u8] = &[0; 1 << 20];
+        let (_folder, disk) = disk(DiskBounds { max_size: 1 << 30, ..BOUNDS });
+        let blob = store(&disk, &[ZEROS, b"middle", ZEROS], Expected::default()).await.unwrap();
+        let meta = fs::metadata(disk.path(&blob.digest)).unwrap();
+        assert_eq!((blob.size, meta.len()), ((2 << 20) + 6, (2 << 20) + 6));
+        assert!(std::os::unix::fs::MetadataExt::blocks(&meta) * 512 < 1 << 20, "{meta:?}");
+        assert_eq!(disk.read(&blob.digest, (1 << 20) - 1, 8).unwrap(), b"\0middle\0");
+        assert_eq!(disk.read(&blob.digest, (2 << 20) + 5, 8).unwrap(), b"\0");
     }
 
     #[tokio::test]

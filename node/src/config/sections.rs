@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use stint_executor::{
-    Bounds, ConfineOptions, CrunOptions, DockerOptions, MountRules, ProcessOptions, WRITABLE_FOLDERS,
+    Bounds, ConfineOptions, CrunOptions, DockerOptions, MountRules, OutputLimits, ProcessOptions,
+    WRITABLE_FOLDERS,
 };
 use stint_protocol::limits::{FEWEST_PIDS, LEAST_TMPFS_BYTES, MOST_PIDS, MOUNT_ROOTS};
 use stint_protocol::{Class, ClassRules, Runtime, Version, version};
@@ -140,6 +141,7 @@ settings! {
         pub crun_path: PathBuf = "crun".into() => PROGRAM;
         /// Kept of each of stdout and stderr of an attempt.
         pub max_log_bytes: u64 = 16 << 20 => Bytes(1);
+        pub outputs: OutputLimits = OutputLimits::default() => Inline;
         /// Milliseconds kept at the end of a lease for the kill itself.
         pub kill_margin_ms: u64 = 500 => Whole(100, 60_000);
         /// How long its disk may take for a few bytes. One that takes longer hangs: the node offers no runtimes until it answers.
@@ -223,6 +225,17 @@ settings! {
         shm_bytes => Bytes(LEAST_TMPFS_BYTES), key "shm_size";
         /// Swap that a task may ask for beyond its memory.
         swap_bytes => OrZero(Bytes(1)), key "swap";
+    }
+}
+
+settings! {
+    impl OutputLimits {
+        /// Size of one file that is kept as an output, its holes included.
+        file_bytes => Bytes(1), key "max_output_file_bytes";
+        /// Size of all files that are kept of one attempt.
+        all_bytes => Bytes(1), key "max_output_bytes";
+        /// How long keeping the outputs of an attempt may take, where the task's timeout is shorter.
+        keep_ms => Time, key "output_timeout";
     }
 }
 

@@ -11,6 +11,7 @@ pub fn task_files(
     inputs: Vec<v1::InputFile>,
     outputs: Vec<v1::OutputPath>,
     secrets: Vec<v1::SecretUse>,
+    keep: &str,
 ) -> Result<Option<Box<TaskFiles>>, Status> {
     let output = |output: v1::OutputPath| OutputPath { path: output.path, optional: output.optional };
     let secret = |secret: v1::SecretUse| SecretUse {
@@ -21,6 +22,7 @@ pub fn task_files(
         inputs: inputs.into_iter().map(input).collect::<Result<_, _>>()?,
         outputs: outputs.into_iter().map(output).collect(),
         secrets: secrets.into_iter().map(secret).collect(),
+        keep: Some(keep).filter(|keep| !keep.is_empty()).map(str::parse).transpose().map_err(invalid)?,
     };
     Ok((!files.is_empty()).then(|| Box::new(files)))
 }

@@ -12,7 +12,7 @@ use stint_protocol::{EndKind, KeptFile, LeaseId, NodeId, Outcome, TaskId, Tenant
 use stint_scheduler::{AttemptRecord, FinishedTask, State, Task, TaskState};
 
 use super::access::{Operation, allow_in};
-use super::documents::{end_message, node_name, usage};
+use super::documents::{end_message, node_name, not_kept, usage};
 use super::{Principal, Service, ServiceError};
 use crate::attempt_output::{AttemptOutput, log_node_of};
 use crate::wire::{LogAnswer, ReadLog};
@@ -143,6 +143,7 @@ fn outputs(outcome: &Outcome) -> ResultOutputs {
         latency_ms: outcome.run_ms,
         metrics: outcome.usage.as_deref().map(usage),
         outputs: kept().map(output).collect(),
+        not_kept: outcome.not_kept.iter().flatten().map(not_kept).collect(),
         outputs_summary: OutputsSummary { files: kept().count() as u64, bytes },
     }
 }
@@ -153,6 +154,7 @@ fn output(kept: &KeptFile) -> OutputFile {
         digest: kept.blob.digest.to_string(),
         size_bytes: kept.blob.size,
         kept: if kept.stored { "cluster" } else { "node" }.into(),
+        executable: kept.executable.unwrap_or_default(),
     }
 }
 

@@ -110,6 +110,7 @@ fn host_settings(config: &Config, gpus: GpuSource) -> Result<HostOptions, NodeEr
     settings.crun_path = config.executor.crun_path.clone();
     settings.kill_margin_ms = config.executor.kill_margin_ms;
     settings.max_log_bytes = config.executor.max_log_bytes;
+    settings.outputs = config.executor.outputs;
     settings.disk_timeout_ms = config.executor.disk_timeout_ms;
     settings.gpus = gpus;
     settings.docker = config.executor.docker.clone();

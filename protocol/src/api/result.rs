@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Usage;
+use super::{NotKept, Usage};
 use crate::TaskSpec;
 
 /// The result of a task.
@@ -70,6 +70,8 @@ pub struct ResultOutputs {
     pub latency_ms: u64,
     pub metrics: Option<Usage>,
     pub outputs: Vec<OutputFile>,
+    #[serde(default)]
+    pub not_kept: Vec<NotKept>,
     pub outputs_summary: OutputsSummary,
 }
 
@@ -81,6 +83,8 @@ pub struct OutputFile {
     pub size_bytes: u64,
     /// cluster, node
     pub kept: String,
+    #[serde(default)]
+    pub executable: bool,
 }
 
 /// All of them together.

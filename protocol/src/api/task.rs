@@ -68,6 +68,9 @@ pub struct Outcome {
     pub run_ms: u64,
     pub attempt: u32,
     pub outputs: Vec<Kept>,
+    /// What was not kept of them; the first 32.
+    #[serde(default)]
+    pub not_kept: Vec<NotKept>,
     pub usage: Option<Usage>,
 }
 
@@ -79,6 +82,15 @@ pub struct Kept {
     pub size_bytes: u64,
     /// In the cluster; otherwise on the node that ran the task.
     pub stored: bool,
+    #[serde(default)]
+    pub executable: bool,
+}
+
+/// A file that was not kept, and why.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NotKept {
+    pub path: String,
+    pub reason: String,
 }
 
 /// One attempt.
@@ -167,7 +179,7 @@ mod mounts_as_text {
 /// As `stint.v1` carries them, both ways.
 #[cfg(feature = "grpc")]
 mod grpc {
-    use super::{Attempt, Kept, Limits, Outcome, Submitted, Task, Usage, Waited};
+    use super::{Attempt, Kept, Limits, NotKept, Outcome, Submitted, Task, Usage, Waited};
     use crate::api::grpc::{all, counted, given};
     use crate::{HostMount, v1};
 
@@ -251,6 +263,7 @@ mod grpc {
                 run_ms,
                 attempt,
                 outputs,
+                not_kept,
                 usage,
             } = outcome;
             let program = match kind.as_str() {
@@ -268,6 +281,7 @@ mod grpc {
                 run_ms,
                 attempt,
                 outputs: all(outputs),
+                not_kept: all(not_kept),
                 usage: usage.map(Usage::from),
             }
         }
@@ -277,23 +291,50 @@ mod grpc {
         fn from(outcome: Outcome) -> Self {
             // The program's own follows from the kind of the end.
             let Outcome { exit_code: _, run_exit_code: exit_code, status, kind, message, .. } = outcome;
-            let Outcome { finished_at_ms, run_ms, attempt, outputs, usage, .. } = outcome;
-            let (outputs, usage) = (all(outputs), usage.map(v1::Usage::from));
-            Self { status, kind, exit_code, message, finished_at_ms, run_ms, attempt, outputs, usage }
+            let Outcome { finished_at_ms, run_ms, attempt, outputs, not_kept, usage, .. } = outcome;
+            let (outputs, not_kept) = (all(outputs), all(not_kept));
+            let usage = usage.map(v1::Usage::from);
+            Self {
+                status,
+                kind,
+                exit_code,
+                message,
+                finished_at_ms,
+                run_ms,
+                attempt,
+                outputs,
+                not_kept,
+                usage,
+            }
         }
     }
 
     impl From<v1::KeptFile> for Kept {
         fn from(kept: v1::KeptFile) -> Self {
-            let v1::Blob { digest, size_bytes } = kept.blob.unwrap_or_default();
-            Self { path: kept.path, digest, size_bytes, stored: kept.stored }
+            let v1::KeptFile { path, blob, stored, executable } = kept;
+            let v1::Blob { digest, size_bytes } = blob.unwrap_or_default();
+            Self { path, digest, size_bytes, stored, executable }
         }
     }
 
     impl From<Kept> for v1::KeptFile {
         fn from(kept: Kept) -> Self {
-            let Kept { path, digest, size_bytes, stored } = kept;
-            Self { path, blob: Some(v1::Blob { digest, size_bytes }), stored }
+            let Kept { path, digest, size_bytes, stored, executable } = kept;
+            Self { path, blob: Some(v1::Blob { digest, size_bytes }), stored, executable }
+        }
+    }
+
+    impl From<v1::NotKept> for NotKept {
+        fn from(file: v1::NotKept) -> Self {
+            let v1::NotKept { path, reason } = file;
+            Self { path, reason }
+        }
+    }
+
+    impl From<NotKept> for v1::NotKept {
+        fn from(file: NotKept) -> Self {
+            let NotKept { path, reason } = file;
+            Self { path, reason }
         }
     }
 

@@ -34,6 +34,7 @@ pub(super) fn cancel(state: &mut State, id: TaskId, changes: &mut Vec<Change>) -
         run_ms: 0,
         crash_loop: false,
         outputs: None,
+        not_kept: None,
         usage: None,
     };
     lease::finish(state, id, outcome, changes);

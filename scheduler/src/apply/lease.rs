@@ -106,6 +106,7 @@ pub(super) fn abandon(state: &mut State, node: NodeId, lease: LeaseId, changes: 
         run_ms: 0,
         crash_loop: false,
         outputs: None,
+        not_kept: None,
         usage: None,
     };
     finish(state, lease.task, outcome, changes);
@@ -290,6 +291,7 @@ fn decide(
         crash_loop: false,
         outputs: end.outputs,
         usage: end.usage,
+        not_kept: end.not_kept,
     };
     // A success that came before the stop stays one: what the program did is done, and who reads `cancelled` might
     // have it done again.

@@ -88,18 +88,20 @@ fn needs_of_register(register: &RegisterNode) -> Version {
 
 fn needs_of_end(end: &AttemptEnd) -> Version {
     let of_files = end.outputs.is_some() || [EndKind::OutputMissing, EndKind::OutputLost].contains(&end.kind);
+    let says_executable = end.outputs.iter().flatten().any(|kept| kept.executable.is_some());
     highest([
         part(of_files, version::TASK_FILES),
         part(end.kind == EndKind::Drained, version::DRAIN_DEADLINE),
         part(end.kind == EndKind::FilesMissing, version::FILES_MISSING),
         part(end.kind == EndKind::StartRefused, version::START_REFUSED),
         part(end.usage.is_some(), version::TASK_LIMITS),
+        part(end.not_kept.is_some() || says_executable, version::OUTPUTS_OF_ALL_ENDS),
     ])
 }
 
 #[cfg(test)]
 mod tests {
-    use stint_protocol::{LeaseId, NodeId, TaskId, Usage};
+    use stint_protocol::{LeaseId, NodeId, NotKept, TaskId, Usage};
 
     use super::*;
 
@@ -117,6 +119,9 @@ mod tests {
         let drained = end(EndKind::Drained);
         let used = AttemptEnd { usage: Some(Box::new(Usage::default())), ..end(EndKind::Exited(0)) };
         let missing = end(EndKind::FilesMissing);
+        let not_kept = Some(vec![NotKept::new("a", "is a socket")].into());
+        let not_kept = AttemptEnd { not_kept, ..end(EndKind::Exited(0)) };
+        assert_eq!(needs(vec![used.clone(), not_kept]), version::OUTPUTS_OF_ALL_ENDS);
         assert_eq!(needs(vec![]), version::OLDEST);
         assert_eq!(needs(vec![end(EndKind::Exited(0))]), version::OLDEST);
         assert_eq!(needs(vec![end(EndKind::Exited(0)), drained.clone()]), version::DRAIN_DEADLINE);

@@ -29,6 +29,7 @@ fn task(spec: &SharedSpec, at: TimeMs, index: u32) -> EncodedTask {
         run_ms: 5,
         crash_loop: false,
         outputs: None,
+        not_kept: None,
         usage: None,
     };
     let tenant = tenant(index);

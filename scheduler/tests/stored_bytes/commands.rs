@@ -131,6 +131,8 @@ fn every_command_is_stored_and_every_file_is_known() {
         "tenants-update-settings.cbor".into(),
         "mounts-submit.cbor".into(),
         "mounts-register-node.cbor".into(),
+        "outputs-submit.cbor".into(),
+        "outputs-record-ends.cbor".into(),
     ]);
     expected.sort();
     assert_eq!(folder.names(), expected);

@@ -68,6 +68,7 @@ pub fn ends_with_outputs() -> Vec<AttemptEnd> {
         path: path.into(),
         blob: Blob { digest: Digest::from_bytes([0xb2; 32]), size: 7 },
         stored,
+        executable: None,
     };
     let end = |task, kind, outputs: Option<Box<[KeptFile]>>| AttemptEnd {
         lease: lease(task, 1),
@@ -76,6 +77,7 @@ pub fn ends_with_outputs() -> Vec<AttemptEnd> {
         run_ms: 5,
         outputs,
         usage: None,
+        not_kept: None,
     };
     vec![
         end(20, EndKind::Exited(0), Some(vec![kept("out/a", true), kept("log", false)].into())),

@@ -3,10 +3,10 @@
 use stint_protocol::*;
 use stint_scheduler::*;
 
-use crate::nodes::{allows, offer};
+use crate::nodes::{allows, ends_with_outputs, offer};
 use crate::samples::{operator, settings};
 use crate::stored::{Stored, assert_same};
-use crate::tasks::{submit, team};
+use crate::tasks::{files, submit, team};
 
 #[test]
 fn mounts_are_read_and_written_as_they_were_stored() {
@@ -82,4 +82,22 @@ fn rules_of_tenants_are_read_and_written_as_they_were_stored() {
     assert_eq!(read.settings().tenants.iter().collect::<Vec<_>>(), [(&team(), &rules)]);
     assert_eq!(read.settings().rules, ClusterRules { crash_loop_losses: 5, keep_for_gpus: false });
     assert_same(name, &encode_snapshot(&read), &stored);
+}
+
+/// After which ends outputs are kept, which of them are executable, and which were not kept.
+#[test]
+fn outputs_of_all_ends_are_read_and_written_as_they_were_stored() {
+    let folder = Stored::of_crate(env!("CARGO_MANIFEST_DIR"));
+    let submit = submit(None, None);
+    let files = Some(Box::new(TaskFiles { keep: Some(KeepOutputs::Success), ..files() }));
+    let spec = SharedSpec::new(TaskSpec { files, ..TaskSpec::clone(&submit.spec) });
+    let submit = Command::Submit(Submit { spec, ..submit });
+    let mut end = AttemptEnd { kind: EndKind::TimedOut, ..ends_with_outputs().remove(0) };
+    end.outputs.iter_mut().flatten().take(1).for_each(|kept| kept.executable = Some(true));
+    end.not_kept = Some(vec![NotKept::new("out/pipe", "is a pipe")].into());
+    let ends = Command::RecordEnds { node: NodeId(1), ends: vec![end] };
+    for (name, command) in [("outputs-submit.cbor", submit), ("outputs-record-ends.cbor", ends)] {
+        assert_eq!(command.needs(), version::OUTPUTS_OF_ALL_ENDS);
+        folder.check(name, &command);
+    }
 }

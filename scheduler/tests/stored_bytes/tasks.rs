@@ -115,7 +115,8 @@ pub fn files() -> TaskFiles {
         name: name.into(),
         variable: variable.map(String::from),
     };
-    TaskFiles { inputs, outputs, secrets: vec![secret("token", None), secret("key", Some("API_KEY"))] }
+    let secrets = vec![secret("token", None), secret("key", Some("API_KEY"))];
+    TaskFiles { inputs, outputs, secrets, keep: None }
 }
 
 pub fn pairs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {

@@ -408,7 +408,7 @@ fn version(word: &str) -> Version {
 }
 
 fn files(spec: &mut TaskSpec) -> &mut TaskFiles {
-    let none = || Box::new(TaskFiles { inputs: vec![], outputs: vec![], secrets: vec![] });
+    let none = || Box::new(TaskFiles::default());
     spec.files.get_or_insert_with(none)
 }
 

@@ -248,7 +248,7 @@ impl Attempts {
             };
             self.remove_later(other);
         }
-        self.record(AttemptEnd { lease, kind, message, run_ms, outputs: None, usage });
+        self.record(AttemptEnd { usage, ..AttemptEnd::new(lease, kind, message, run_ms) });
     }
 }
 

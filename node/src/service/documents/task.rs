@@ -1,6 +1,6 @@
 //! Tasks, their attempts and their outcomes.
 
-use stint_protocol::{EndKind, KeptFile, Outcome, TaskId, TaskStatus, Usage, api};
+use stint_protocol::{EndKind, KeptFile, NotKept, Outcome, TaskId, TaskStatus, Usage, api};
 use stint_scheduler::{AttemptRecord, FinishedTask, State, Task, TaskState};
 
 use super::node_name;
@@ -92,13 +92,24 @@ fn outcome(outcome: &Outcome) -> api::Outcome {
         run_ms: outcome.run_ms,
         attempt: outcome.attempt,
         outputs: outcome.outputs.iter().flatten().map(kept).collect(),
+        not_kept: outcome.not_kept.iter().flatten().map(not_kept).collect(),
         usage: outcome.usage.as_deref().map(usage),
     }
 }
 
 fn kept(kept: &KeptFile) -> api::Kept {
-    let KeptFile { path, blob, stored } = kept;
-    api::Kept { path: path.clone(), digest: blob.digest.to_string(), size_bytes: blob.size, stored: *stored }
+    api::Kept {
+        path: kept.path.clone(),
+        digest: kept.blob.digest.to_string(),
+        size_bytes: kept.blob.size,
+        stored: kept.stored,
+        executable: kept.executable.unwrap_or_default(),
+    }
+}
+
+/// A file that was not kept.
+pub fn not_kept(file: &NotKept) -> api::NotKept {
+    api::NotKept { path: file.path.clone(), reason: file.reason.clone() }
 }
 
 /// What an attempt used.
@@ -122,12 +133,5 @@ fn attempt(state: &State, record: &AttemptRecord) -> api::Attempt {
 
 /// What is said of an end that brought no message of its own.
 pub fn end_message(kind: &EndKind, own: &str) -> String {
-    match kind {
-        _ if !own.is_empty() => own.into(),
-        EndKind::Exited(code) if *code != 0 => format!("exit code {code}"),
-        EndKind::Signalled(signal) => format!("ended by signal {signal}"),
-        EndKind::TimedOut => "its run time was over".into(),
-        EndKind::OutOfMemory => "the kernel killed it: out of memory".into(),
-        _ => String::new(),
-    }
+    if own.is_empty() { kind.words() } else { own.into() }
 }
