@@ -94,6 +94,44 @@ async fn what_is_wrong_with_files_is_said() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outputs_are_kept_whatever_the_end_and_what_is_not_is_named() {
+    let cluster = start(1).await;
+    let script = "mkdir out; cd out; printf '#!/bin/sh\\necho half\\n' >run; chmod 755 run; mkfifo pipe; truncate -s 1T hole; ";
+    let submit = |name: &str, end: &str, args: &[&str]| -> serde_json::Value {
+        let script = format!("{script}{end}");
+        let all =
+            [&["run", "--name", name, "--output-file", "out"], args, &["--", "sh", "-c", &script]].concat();
+        stint_at(&cluster, 0, &all);
+        serde_json::from_str(&done(&cluster, 0, &["result", name])).unwrap()
+    };
+    let cases: [(&str, &str, &[&str], &str); 3] = [
+        ("exit", "exit 3", &[], "failed"),
+        ("timeout", "sleep 60", &["--timeout", "2s"], "timed_out"),
+        ("success", "exit 0", &["--keep", "success"], "succeeded"),
+    ];
+    for (name, end, args, phase) in cases {
+        let result = submit(name, end, args);
+        assert_eq!(result["phase"], phase, "{result:#}");
+        let outputs = &result["result"]["outputs"];
+        assert_eq!((&outputs[0]["path"], &outputs[0]["executable"]), (&"out/run".into(), &true.into()));
+        let not_kept = result["result"]["not_kept"].to_string();
+        for part in ["out/pipe", "is a pipe", "out/hole", "executor.max_output_file_bytes"] {
+            assert!(not_kept.contains(part), "{part}: {result:#}");
+        }
+        let into = cluster.root.path().join(name).display().to_string();
+        let (code, _, said) = stint_at(&cluster, 0, &["outputs", name, "--save", &into]);
+        assert!(code == 0 && said.contains("not kept: \"out/pipe\" is a pipe"), "{said}");
+        let saved = std::process::Command::new(format!("{into}/out/run")).output().unwrap();
+        assert_eq!(saved.stdout, b"half\n", "it is executable again");
+    }
+    let result = submit("unwanted", "exit 3", &["--keep", "success"]);
+    assert_eq!((&result["exit_code"], &result["result"]["outputs"]), (&3.into(), &serde_json::json!([])));
+    let (code, _, said) =
+        stint_at(&cluster, 0, &["run", "--keep", "never", "--output-file", "a", "--", "true"]);
+    assert!(code == 125 && said.contains("always, success"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_result_tells_how_a_task_failed() {
     let cluster = Cluster::start(Setup { peers: 1, ..Setup::default() }).await;
     let result = |name: &str, args: &[&str]| -> serde_json::Value {

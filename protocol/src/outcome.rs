@@ -79,7 +79,7 @@ impl EndKind {
 
 impl EndKind {
     /// What is said of such an end when nothing else is.
-    pub fn words(&self) -> String {
+    pub fn default_message(&self) -> String {
         match self {
             EndKind::Exited(code) if *code != 0 => format!("exit code {code}"),
             EndKind::Signalled(signal) => format!("ended by signal {signal}"),

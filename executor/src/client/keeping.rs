@@ -314,7 +314,7 @@ impl<'a> Keeping<'a> {
         }
         if !notes.is_empty() {
             let own =
-                if end.message.is_empty() { end.kind.words() } else { std::mem::take(&mut end.message) };
+                if end.message.is_empty() { end.kind.default_message() } else { std::mem::take(&mut end.message) };
             let own = Some(own).filter(|own| !own.is_empty());
             end.message = own.into_iter().chain(notes).collect::<Vec<_>>().join("; ");
         }

@@ -133,5 +133,5 @@ fn attempt(state: &State, record: &AttemptRecord) -> api::Attempt {
 
 /// What is said of an end that brought no message of its own.
 pub fn end_message(kind: &EndKind, own: &str) -> String {
-    if own.is_empty() { kind.words() } else { own.into() }
+    if own.is_empty() { kind.default_message() } else { own.into() }
 }
