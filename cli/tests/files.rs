@@ -131,6 +131,38 @@ async fn outputs_are_kept_whatever_the_end_and_what_is_not_is_named() {
     assert!(code == 125 && said.contains("always, success"), "{said}");
 }
 
+/// What takes minutes to keep, and nobody wants any more: the file is one hole just below the limit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancel_ends_the_keeping_of_outputs() {
+    let cluster = start(1).await;
+    let script = "echo first >a; truncate -s 10G large";
+    let outputs = ["--output-file", "a", "--output-file", "large"];
+    let all = [&["submit", "--name", "large"][..], &outputs, &["--", "sh", "-c", script]].concat();
+    done(&cluster, 0, &all);
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let explained = done(&cluster, 0, &["explain", "large"]);
+        if explained.contains("its outputs") {
+            break;
+        }
+        assert!(Instant::now() < until, "{explained}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let asked = Instant::now();
+    done(&cluster, 0, &["cancel", "large"]);
+    stint_at(&cluster, 0, &["wait", "large"]);
+    assert!(asked.elapsed() < Duration::from_secs(10), "it took {:?}", asked.elapsed());
+    let result: serde_json::Value = serde_json::from_str(&done(&cluster, 0, &["result", "large"])).unwrap();
+    assert_eq!(result["phase"], "cancelled", "{result:#}");
+    let message = result["error"]["message"].as_str().unwrap();
+    assert!(message.contains("it was cancelled while its outputs were kept"), "{result:#}");
+    assert_eq!(
+        result["result"]["not_kept"].as_array().unwrap().last().unwrap()["path"],
+        "large",
+        "{result:#}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_result_tells_how_a_task_failed() {
     let cluster = Cluster::start(Setup { peers: 1, ..Setup::default() }).await;

@@ -313,8 +313,11 @@ impl<'a> Keeping<'a> {
             notes.push(format!("and {} more were not kept", self.refused.more));
         }
         if !notes.is_empty() {
-            let own =
-                if end.message.is_empty() { end.kind.default_message() } else { std::mem::take(&mut end.message) };
+            let own = if end.message.is_empty() {
+                end.kind.default_message()
+            } else {
+                std::mem::take(&mut end.message)
+            };
             let own = Some(own).filter(|own| !own.is_empty());
             end.message = own.into_iter().chain(notes).collect::<Vec<_>>().join("; ");
         }
