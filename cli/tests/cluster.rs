@@ -3,6 +3,8 @@
 
 #[path = "cluster/pushed.rs"]
 mod pushed;
+#[path = "cluster/removed.rs"]
+mod removed;
 mod support;
 
 use std::collections::BTreeSet;
@@ -399,25 +401,30 @@ fn shake_hands(
     Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_api_speaks_tls_1_3_alone() {
-    let mut cluster = Cluster::start(Setup { peers: 1, ..Setup::default() }).await;
-    let peer = &mut cluster.peers[0];
+/// Starts a peer anew, with an API over TCP: its port.
+async fn with_api(cluster: &mut Cluster, peer: usize) -> u16 {
+    let peer = &mut cluster.peers[peer];
     peer.stop().await;
     peer.edit("[api]\nlisten = \"\"", "[api]\nlisten = \"127.0.0.1:0\"");
     peer.log_and_forget();
     peer.spawn(&[]);
     peer.ready().await;
     let until = Instant::now() + PATIENCE;
-    let port = loop {
+    loop {
         let said = peer.log();
         if let Some((_, rest)) = said.split_once("https://127.0.0.1:") {
-            break rest.split_once(';').unwrap().0.parse::<u16>().unwrap();
+            return rest.split_once(';').unwrap().0.parse::<u16>().unwrap();
         }
         assert!(Instant::now() < until, "it does not say where its API is: {said}");
         sleep(Duration::from_millis(10)).await;
-    };
-    let credentials = peer.dir.join("credentials");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_api_speaks_tls_1_3_alone() {
+    let mut cluster = Cluster::start(Setup { peers: 1, ..Setup::default() }).await;
+    let port = with_api(&mut cluster, 0).await;
+    let credentials = cluster.peers[0].dir.join("credentials");
     shake_hands(port, &credentials, &rustls::version::TLS13).unwrap();
     let error = shake_hands(port, &credentials, &rustls::version::TLS12).unwrap_err();
     let why = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());

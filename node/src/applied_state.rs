@@ -135,6 +135,11 @@ impl AppliedState {
         View { state: inner.state.clone(), at: inner.at }
     }
 
+    /// Whether this node is no member any more, as far as this peer has applied.
+    pub fn was_removed(&self, node: NodeId) -> bool {
+        self.lock().state.was_removed(node)
+    }
+
     /// Keeps the effect of an entry that is proposed next, or lets go of the one before.
     pub fn prepare(&self, prepared: Option<Prepared>) {
         self.lock().prepared = prepared;

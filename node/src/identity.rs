@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use stint_protocol::{DiskId, Incarnation, NodeId};
 
 use crate::former_member::Mark;
-use crate::pki::{ADMIN_NAME, Authority, Identity, PkiError};
+use crate::pki::{Authority, Identity, PkiError};
 
 /// The data folder could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -194,7 +194,7 @@ impl DataDir {
         write_secret(&pki.join("node-key.pem"), &own.key)?;
         let credentials = self.credentials();
         make_dir(&credentials)?;
-        let admin = authority.issue(&[ADMIN_NAME])?;
+        let admin = authority.issue_admin(node)?;
         write_secret(&credentials.join("ca.pem"), &authority.certificate)?;
         write_secret(&credentials.join("admin.pem"), &admin.certificate)?;
         write_secret(&credentials.join("admin-key.pem"), &admin.key)?;

@@ -7,6 +7,7 @@ pub mod applied_state;
 pub mod attempt_output;
 pub mod blobs;
 pub mod build;
+mod callers;
 pub mod clock;
 pub mod config;
 mod connection_limit;

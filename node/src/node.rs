@@ -13,12 +13,13 @@ use crate::applied_state::{AppliedState, NodeStateMachine};
 use crate::attempt_output::AttemptOutput;
 use crate::blobs::Blobs;
 use crate::blobs::message::{BlobChunk, OfferAnswer, OfferBlob, ReadBlob};
+use crate::callers::{Verdict, check_node, check_request};
 use crate::clock::{Clock, Rng};
 use crate::leader::Leader;
 use crate::leader_client::{LeaderClient, unexpected};
 use crate::limits;
 use crate::peers::{BoxFuture, Caller, Handler, Peers};
-use crate::pki::{Authority, PkiError, recovered_name};
+use crate::pki::{Authority, PkiError};
 use crate::reports::Reports;
 use crate::requests::Requests;
 use crate::wire::{
@@ -59,6 +60,12 @@ impl Node {
         self.recovered.clone().map_or_else(|| self.authority.cluster_id(), Ok)
     }
 
+    /// A request of Raft, which says by itself, too, from whom it is.
+    async fn on_raft(&self, caller: &Caller, class: CallClass, body: Bytes) -> Result<Bytes, String> {
+        let from = caller.node().map(|node| node.0);
+        self.raft.handle(from, class, body).await.map_err(|e| e.to_string())
+    }
+
     async fn take_offer(&self, offer: OfferBlob) -> OfferAnswer {
         match self.stored() {
             Ok(blobs) => blobs.take_offer(offer).await,
@@ -92,21 +99,6 @@ impl Node {
     }
 }
 
-/// How a peer of before is refused by a cluster that was recovered: by these words it knows that it is left out.
-pub const RECOVERED: &str = "this cluster was recovered as ";
-
-impl Node {
-    /// Refuses what a peer of before calls: it has a certificate of the same authority, which lacks the new cluster's name.
-    fn check_caller(&self, caller: &Caller, kind: CallKind) -> Result<(), String> {
-        match &self.recovered {
-            Some(id) if kind != CallKind::Join && !caller.carries(&recovered_name(id)) => Err(format!(
-                "{RECOVERED}{id} without the peers of before: empty the data folder and join anew"
-            )),
-            _ => Ok(()),
-        }
-    }
-}
-
 impl Handler for Node {
     fn handle(
         self: Arc<Self>,
@@ -115,25 +107,23 @@ impl Handler for Node {
         body: Bytes,
     ) -> BoxFuture<Result<Bytes, String>> {
         Box::pin(async move {
-            self.check_caller(&caller, kind)?;
+            if let Verdict::Answer(answer) = self.judge_caller(&caller, kind) {
+                return answer;
+            }
             match kind {
-                CallKind::RaftControl => {
-                    self.raft.handle(CallClass::Control, body).await.map_err(|e| e.to_string())
-                }
-                CallKind::RaftAppend => {
-                    self.raft.handle(CallClass::Append, body).await.map_err(|e| e.to_string())
-                }
-                CallKind::RaftSnapshot => {
-                    self.raft.handle(CallClass::Snapshot, body).await.map_err(|e| e.to_string())
-                }
+                CallKind::RaftControl => self.on_raft(&caller, CallClass::Control, body).await,
+                CallKind::RaftAppend => self.on_raft(&caller, CallClass::Append, body).await,
+                CallKind::RaftSnapshot => self.on_raft(&caller, CallClass::Snapshot, body).await,
                 CallKind::Report => {
                     let report: Report = decode(&body)?;
-                    if !caller.is_node(report.node) {
-                        return Err(format!("the caller is not node {}", report.node));
-                    }
+                    check_node(&caller, report.node)?;
                     Ok(encode(&self.reports.on_report(report).await))
                 }
-                CallKind::Forward => Ok(encode(&self.requests.answer(decode(&body)?).await)),
+                CallKind::Forward => {
+                    let request = decode(&body)?;
+                    check_request(&caller, &request)?;
+                    Ok(encode(&self.requests.answer(request).await))
+                }
                 CallKind::ReadLog => Ok(encode(&self.output.read_own(decode(&body)?).await)),
                 CallKind::OfferBlob => Ok(encode(&self.take_offer(decode(&body)?).await)),
                 CallKind::ReadBlob => Ok(encode(&self.read_blob(decode(&body)?).await)),

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -41,13 +42,23 @@ pub enum CallError {
     Refused(String, String),
 }
 
-/// Who calls.
+/// Who calls, for the length of a connection.
 #[derive(Clone, Debug)]
 pub struct Caller {
     certificate: Option<CertificateDer<'static>>,
+    node: Option<NodeId>,
+    from: SocketAddr,
+    /// Whether the log has that it is refused.
+    told: Arc<AtomicBool>,
 }
 
 impl Caller {
+    /// The holder of this certificate, which was verified.
+    pub(crate) fn new(certificate: Option<CertificateDer<'static>>, from: SocketAddr) -> Self {
+        let node = certificate.as_ref().and_then(pki::node_of);
+        Self { certificate, node, from, told: Arc::default() }
+    }
+
     /// Whether it holds a certificate of a peer of this cluster.
     pub fn is_peer(&self) -> bool {
         self.certificate.as_ref().is_some_and(|c| pki::carries(c, PEER_NAME))
@@ -58,9 +69,22 @@ impl Caller {
         self.certificate.as_ref().is_some_and(|c| pki::carries(c, name))
     }
 
-    /// Whether it holds the certificate of this node.
-    pub fn is_node(&self, node: NodeId) -> bool {
-        self.certificate.as_ref().is_some_and(|c| pki::carries(c, &pki::node_name(node)))
+    /// The node whose certificate it holds.
+    pub fn node(&self) -> Option<NodeId> {
+        self.node
+    }
+
+    /// Where it calls from.
+    pub fn from(&self) -> SocketAddr {
+        self.from
+    }
+
+    /// Tells the log that its calls are refused: once for each connection.
+    pub fn tell_refused(&self, kind: CallKind, why: &str) {
+        if !self.told.swap(true, SeqCst) {
+            let (node, from) = (self.node.map(|node| node.0), self.from);
+            tracing::warn!(node, %from, ?kind, why, "a caller was refused");
+        }
     }
 }
 

@@ -39,9 +39,18 @@ pub enum PkiError {
     OldTls,
 }
 
+const NODE_PREFIX: &str = "node-";
+
 /// The name in the certificate of one node.
 pub fn node_name(node: NodeId) -> String {
-    format!("node-{node}.stint")
+    format!("{NODE_PREFIX}{node}.stint")
+}
+
+const ADMIN_OF_PREFIX: &str = "admin-of-node-";
+
+/// The second name of an administrator's certificate: of the node in whose folder it was made.
+fn admin_of_name(node: NodeId) -> String {
+    format!("{ADMIN_OF_PREFIX}{node}.stint")
 }
 
 /// The name in the certificates of all peers of a cluster that was recovered: those of before lack it.
@@ -89,6 +98,11 @@ impl Authority {
         let (own, cluster) = (node_name(node), recovered.map(recovered_name));
         let names = [own.as_str(), PEER_NAME, "localhost"].into_iter().chain(cluster.as_deref());
         self.issue(&names.collect::<Vec<_>>())
+    }
+
+    /// Issues an administrator's certificate for the folder of a node: it is good for as long as that is a member.
+    pub fn issue_admin(&self, node: NodeId) -> Result<Identity, PkiError> {
+        self.issue(&[ADMIN_NAME, &admin_of_name(node)])
     }
 
     /// What tells a cluster that it made from others of the same name: 16 hexadecimal digits.
@@ -193,6 +207,31 @@ pub fn carries(certificate: &CertificateDer<'_>, name: &str) -> bool {
     rustls::client::verify_server_name(&parsed, &name).is_ok()
 }
 
+/// The node whose certificate this is, verified already.
+pub fn node_of(certificate: &CertificateDer<'_>) -> Option<NodeId> {
+    number_in(certificate, NODE_PREFIX, |node| node_name(NodeId(node))).map(NodeId)
+}
+
+/// The node for whose folder this administrator's certificate was made, verified already. Those of earlier programs name
+/// none.
+pub fn admin_of(certificate: &CertificateDer<'_>) -> Option<NodeId> {
+    number_in(certificate, ADMIN_OF_PREFIX, |node| admin_of_name(NodeId(node))).map(NodeId)
+}
+
+/// The number in a name of a certificate that begins like this. The bytes only say what to look for: that it is a name,
+/// `carries` decides.
+fn number_in(certificate: &CertificateDer<'_>, prefix: &str, name: impl Fn(u64) -> String) -> Option<u64> {
+    let bytes: &[u8] = certificate;
+    bytes.windows(prefix.len()).enumerate().filter(|(_, window)| *window == prefix.as_bytes()).find_map(
+        |(at, _)| {
+            let rest = &bytes[at + prefix.len()..];
+            let digits = rest.iter().take(20).take_while(|byte| byte.is_ascii_digit()).count();
+            let number: u64 = std::str::from_utf8(&rest[..digits]).ok()?.parse().ok()?;
+            carries(certificate, &name(number)).then_some(number)
+        },
+    )
+}
+
 /// Trusts the chain whose root has the expected fingerprint, and nothing else.
 #[derive(Debug)]
 struct FingerprintVerifier {
@@ -242,5 +281,36 @@ impl ServerCertVerifier for FingerprintVerifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// A certificate as it is shown.
+#[cfg(test)]
+pub fn der(pem: &str) -> CertificateDer<'static> {
+    CertificateDer::from_pem_slice(pem.as_bytes()).unwrap().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_says_which_node_it_is_of() {
+        let authority = Authority::make().unwrap();
+        let der = |identity: &Identity| der(&identity.certificate);
+        for node in [NodeId(1), NodeId(12), NodeId(u64::MAX)] {
+            let peer = der(&authority.issue_peer(node, Some("00ff")).unwrap());
+            assert_eq!((node_of(&peer), admin_of(&peer)), (Some(node), None));
+            let admin = der(&authority.issue_admin(node).unwrap());
+            assert_eq!((node_of(&admin), admin_of(&admin)), (None, Some(node)));
+            assert!(
+                carries(&admin, ADMIN_NAME) && !carries(&admin, PEER_NAME) && !carries(&peer, ADMIN_NAME)
+            );
+        }
+        // The text alone is no name, nor is a part of one.
+        for name in ["node-1.stint.example", "a-node-1.stint", "node-01.stint", "node-x.stint"] {
+            let other = der(&authority.issue(&[name]).unwrap());
+            assert_eq!(node_of(&other), None, "{name}");
+        }
     }
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use stint_protocol::NodeId;
 use tokio::time::sleep;
 
+use crate::callers::RECOVERED;
 use crate::limits;
-use crate::node::{Node, RECOVERED};
+use crate::node::Node;
 use crate::outage::Outage;
 use crate::peers::{CallError, PeerAddress};
 use crate::wire::{CallKind, ForwardAnswer, RefusalCode, Request, decode, encode};

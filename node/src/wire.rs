@@ -42,6 +42,11 @@ impl CallKind {
 }
 
 impl CallKind {
+    /// Whether Raft's own rules go for it.
+    pub fn is_of_raft(self) -> bool {
+        matches!(self, CallKind::RaftControl | CallKind::RaftAppend | CallKind::RaftSnapshot)
+    }
+
     /// Many bytes that must not hold up votes and heartbeats: they go over a connection of their own.
     pub fn is_bulk(self) -> bool {
         matches!(self, CallKind::OfferBlob | CallKind::ReadBlob)

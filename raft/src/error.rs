@@ -149,6 +149,8 @@ pub enum HandleError {
     OtherCluster { theirs: String, ours: String },
     #[error("meant for peer {meant}; this is peer {ours}")]
     OtherPeer { meant: PeerId, ours: PeerId },
+    #[error("said to be from peer {said}; the caller is peer {is}")]
+    OtherCaller { said: PeerId, is: PeerId },
     #[error(
         "meant for the data folder {meant}; this one is {ours}: this peer lost its data and must join anew"
     )]

@@ -149,13 +149,18 @@ impl<M: StateMachine> Raft<M> {
 
     /// Serves a request of another peer, and returns the answer for it. Requests of one class may be served at the
     /// same time.
-    pub async fn handle(&self, _class: CallClass, request: Bytes) -> Result<Bytes, HandleError> {
+    pub async fn handle(
+        &self,
+        from: Option<PeerId>,
+        _class: CallClass,
+        request: Bytes,
+    ) -> Result<Bytes, HandleError> {
         if let Some(failure) = self.failure() {
             return Err(HandleError::Stopped(failure));
         }
         let envelope: Envelope = wire::decode(&request)?;
         drop(request);
-        self.check(&envelope)?;
+        self.check(from, &envelope)?;
         self.0.reachability.heard(envelope.from);
         let answer = self.seeded(self.serve(envelope.request)).await?;
         if answer.follows() {
@@ -164,7 +169,7 @@ impl<M: StateMachine> Raft<M> {
         Ok(wire::encode(&answer))
     }
 
-    fn check(&self, envelope: &Envelope) -> Result<(), HandleError> {
+    fn check(&self, from: Option<PeerId>, envelope: &Envelope) -> Result<(), HandleError> {
         let options = &self.0.options;
         if envelope.cluster != options.cluster_name {
             let (theirs, ours) = (envelope.cluster.clone(), options.cluster_name.clone());
@@ -172,6 +177,9 @@ impl<M: StateMachine> Raft<M> {
         }
         if envelope.to != self.0.id {
             return Err(HandleError::OtherPeer { meant: envelope.to, ours: self.0.id });
+        }
+        if let Some(is) = from.filter(|is| *is != envelope.from) {
+            return Err(HandleError::OtherCaller { said: envelope.from, is });
         }
         match &options.disk_id {
             Some(ours) if *ours != envelope.to_disk => {

@@ -194,6 +194,11 @@ impl State {
         self.nodes.get(&id)
     }
 
+    /// Whether this node was a member and is none any more: ids only grow, and none is given twice.
+    pub fn was_removed(&self, id: NodeId) -> bool {
+        id.0 <= self.next_node && !self.nodes.contains_key(&id)
+    }
+
     /// Every node, by id.
     pub fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
         self.nodes.values()

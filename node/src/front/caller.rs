@@ -1,10 +1,13 @@
 //! Who calls through gRPC: each door says it before a message is read, and the handlers take it from the request.
 
+use std::sync::Arc;
+
 use tonic::service::Interceptor;
 use tonic::transport::server::TlsConnectInfo;
 use tonic::{Request, Status};
 
 use super::connections::ConnectionHandle;
+use crate::applied_state::AppliedState;
 use crate::pki::{self, ADMIN_NAME};
 use crate::service::{Principal, Proof};
 
@@ -12,9 +15,10 @@ use crate::service::{Principal, Proof};
 #[derive(Clone, Copy, Debug)]
 pub struct Socket;
 
-/// TCP under mutual TLS: only the administrator's certificate opens it.
-#[derive(Clone, Copy, Debug)]
-pub struct Tls;
+/// TCP under mutual TLS: only an administrator's certificate opens it, while the node in whose folder it was made is a
+/// member.
+#[derive(Clone)]
+pub struct Tls(pub Arc<AppliedState>);
 
 impl Interceptor for Socket {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
@@ -28,13 +32,23 @@ impl Interceptor for Tls {
         let certificates =
             request.extensions().get::<TlsConnectInfo<ConnectionHandle>>().and_then(|info| info.peer_certs());
         let own = certificates.and_then(|certificates| certificates.first().cloned());
-        if own.is_some_and(|certificate| pki::carries(&certificate, ADMIN_NAME)) {
-            asked(&request);
-            return Ok(with(request, Principal::administrator(Proof::AdminCertificate)));
+        let Some(own) = own.filter(|certificate| pki::carries(certificate, ADMIN_NAME)) else {
+            return Err(Status::permission_denied(
+                "use the administrator's certificate from the credentials folder of a peer",
+            ));
+        };
+        if let Some(node) = pki::admin_of(&own).filter(|node| self.0.was_removed(*node)) {
+            tracing::warn!(
+                node = node.0,
+                "an administrator's certificate of a node that was removed is refused"
+            );
+            return Err(Status::permission_denied(format!(
+                "this administrator's certificate is of node {node}, which was removed from the cluster: use the one in the \
+                 credentials folder of a member"
+            )));
         }
-        Err(Status::permission_denied(
-            "use the administrator's certificate from the credentials folder of a peer",
-        ))
+        asked(&request);
+        Ok(with(request, Principal::administrator(Proof::AdminCertificate)))
     }
 }
 
@@ -58,6 +72,7 @@ pub fn take<T>(mut request: Request<T>) -> Result<(Principal, T), Status> {
 
 #[cfg(test)]
 mod tests {
+    use stint_protocol::version;
     use tonic::Code;
 
     use super::*;
@@ -71,6 +86,7 @@ mod tests {
 
     #[test]
     fn no_certificate_does_not_open_the_tls_door() {
-        assert_eq!(Tls.call(Request::new(())).unwrap_err().code(), Code::PermissionDenied);
+        let mut door = Tls(AppliedState::new(version::OLDEST).unwrap());
+        assert_eq!(door.call(Request::new(())).unwrap_err().code(), Code::PermissionDenied);
     }
 }

@@ -86,7 +86,7 @@ async fn bind(what: &'static str, address: SocketAddr) -> Result<(TcpListener, S
     Ok((listener, local))
 }
 
-/// TCP, under mutual TLS: only the administrator's certificate opens it.
+/// TCP, under mutual TLS: only an administrator's certificate opens it.
 async fn serve_api(
     node: &Arc<Node>,
     config: &Config,
@@ -106,7 +106,7 @@ async fn serve_api(
         .identity(Identity::from_pem(own.certificate, own.key))
         .client_ca_root(Certificate::from_pem(&node.authority.certificate))
         .timeout(limits::TLS_HANDSHAKE);
-    let checked = InterceptedService::new(native::service(node.clone()), Tls);
+    let checked = InterceptedService::new(native::service(node.clone()), Tls(node.applied.clone()));
     // On a socket of this machine the kernel says that a client is gone.
     let builder = bounded(Server::builder())
         .http2_keepalive_interval(Some(limits::CLIENT_PROBE))

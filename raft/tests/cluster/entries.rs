@@ -33,15 +33,26 @@ async fn a_thousand_entries_reach_every_machine_in_order() {
     assert_eq!(cluster.raft(2).status().leader_info(), Some((1, info(1))));
 }
 
+/// A certificate speaks for its own peer alone: the requests of a leader are none when another one's certificate brings them.
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_speaks_for_another_one_is_refused() {
+    let cluster = Cluster::of_three(plain).await;
+    let leader = cluster.leader().await;
+    let other = leader % 3 + 1;
+    cluster.net.lock().posing.insert(leader, 9);
+    let led = || cluster.raft(other).status().leader_in_contact().filter(|led| *led != leader);
+    cluster.wait("another leader", led).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn requests_that_are_not_for_this_peer_are_refused() {
     let cluster = Cluster::of_three(plain).await;
     let raft = cluster.raft(1);
-    let refused = raft.handle(CallClass::Control, Bytes::new()).await;
+    let refused = raft.handle(None, CallClass::Control, Bytes::new()).await;
     assert!(matches!(refused, Err(HandleError::Malformed(_))));
-    let refused = raft.handle(CallClass::Control, Bytes::from_static(b"\x07nonsense")).await;
+    let refused = raft.handle(None, CallClass::Control, Bytes::from_static(b"\x07nonsense")).await;
     assert!(matches!(refused, Err(HandleError::Malformed(what)) if what.contains("version 7")));
-    let refused = raft.handle(CallClass::Control, Bytes::from_static(b"\x01nonsense")).await;
+    let refused = raft.handle(None, CallClass::Control, Bytes::from_static(b"\x01nonsense")).await;
     assert!(matches!(refused, Err(HandleError::Malformed(_))));
 }
 

@@ -103,6 +103,8 @@ pub struct Net {
     /// Every nth request for a snapshot loses its answer.
     pub lose_every_snapshot_answer: Option<u64>,
     pub snapshot_calls: u64,
+    /// Peers whose certificate is of another one.
+    pub posing: BTreeMap<PeerId, PeerId>,
     /// Addresses that calls were made to.
     pub addresses: BTreeSet<String>,
 }
@@ -150,7 +152,8 @@ impl Transport for Wire {
                 (!cut).then(|| net.peers.get(&peer).cloned()).flatten()
             };
             let target = target.ok_or(TransportError::Unreachable("no such peer".into()))?;
-            let answer = target.handle(class, request).await;
+            let caller = net.lock().posing.get(&from).copied().unwrap_or(from);
+            let answer = target.handle(Some(caller), class, request).await;
             tokio::time::sleep(Duration::from_micros(200)).await;
             if net.loses_answer(class) || net.lock().cut.contains(&from) {
                 return Err(TransportError::TimedOut);

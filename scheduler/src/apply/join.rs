@@ -100,3 +100,31 @@ pub(super) fn add_token(
     changes.push(Change::JoinTokenAdded { expires_ms: expires.0 });
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use stint_protocol::version;
+
+    use super::*;
+    use crate::apply::{StampedCommand, apply};
+    use crate::command::Command;
+
+    #[test]
+    fn who_was_removed_is_told_from_who_is_not_known_yet() {
+        let mut state = State::default();
+        let mut run = |command| apply(&mut state, StampedCommand { now: TimeMs(1_000), command }).unwrap();
+        let admit = |disk: u8, token| {
+            let (disk, name, address) = ([disk; 16], format!("n{disk}"), "a:1".into());
+            Command::Admit(Admit { disk, name, address, token, speaks: version::OLDEST })
+        };
+        let invited = Some([9; 32]);
+        run(admit(1, None));
+        run(Command::AddJoinToken { hash: [9; 32], valid_ms: 1_000 });
+        run(admit(2, invited));
+        run(Command::RemoveNode(NodeId(2)));
+        // The same disk, and another node.
+        run(admit(2, invited));
+        let removed: Vec<bool> = (1..=5).map(|id| state.was_removed(NodeId(id))).collect();
+        assert_eq!(removed, [false, true, false, false, false], "ids 4 and 5 may have been given since");
+    }
+}

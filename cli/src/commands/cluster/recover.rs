@@ -84,7 +84,7 @@ fn advice(recovered: &ClusterRecovered) -> [String; 4] {
         format!("this one: start it as always, on {dir}"),
         "peers:   empty their data folders; then stint cluster join-token here, and stint node --join there"
             .into(),
-        "users:   their certificates stay good".into(),
+        "users:   certificates of this folder stay good, those of other peers do not".into(),
         format!("the log of before is in {log}: remove it when all is well"),
     ]
 }
