@@ -61,7 +61,7 @@ class Cluster:
                 self.first = port
                 self.processes.append(self.spawn(folder, "--bootstrap"))
                 self.ready(1)
-                token = json.loads(self.stint("--output", "json", "cluster", "join-token"))["token"]
+                token = json.loads(self.stint("--output", "json", "cluster", "join-token", "--uses", "100"))["token"]
             else:
                 self.processes.append(self.spawn(folder, "--join", f"127.0.0.1:{self.first}", "--token", token))
         self.ready(peers)

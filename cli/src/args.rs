@@ -311,6 +311,9 @@ mod tests {
             panic!()
         };
         let ClusterCommand::JoinToken(token) = args.command else { panic!() };
-        assert_eq!(token.valid.as_secs(), 3600);
+        assert_eq!((token.ttl.as_secs(), token.uses, token.command.is_none()), (3600, None, true));
+        for line in ["stint cluster join-token --uses 0", "stint cluster join-token --uses 2 ls"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! The promises of the README, on real processes: three peers on loopback, killed in the middle.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "cluster/joining.rs"]
+mod joining;
 #[path = "cluster/pushed.rs"]
 mod pushed;
 #[path = "cluster/removed.rs"]

@@ -201,7 +201,8 @@ fn prepare(name: &str, page: &Page, machines: &mut Machines) {
         let start = format!("stint node --config {}/stint.toml {args}", folder.display());
         run("a peer", machine.run_on(&start));
         if number == 0 {
-            let token = run("a token", machine.run("stint --output quiet cluster join-token 2>/dev/null"));
+            let token =
+                run("a token", machine.run("stint --output quiet cluster join-token --uses 9 2>/dev/null"));
             args = format!("--join 127.0.0.1:7001 --token {}", token.trim());
         }
     }

@@ -206,7 +206,7 @@ async fn a_lost_majority_is_recovered_from_a_survivor() {
     let said = cluster.peers[0].log();
     assert!(!ended.success() && said.contains(&format!("this cluster was recovered as {id}")), "{said}");
     // Empty, it joins as another node.
-    let token = cluster.client_of(2).create_join_token(Duration::from_secs(600)).await.unwrap().token;
+    let token = cluster.client_of(2).create_join_token(Duration::from_secs(600), 4).await.unwrap().token;
     let address = cluster.address_of(2);
     cluster.peers[0].wipe();
     cluster.peers[0].spawn(&["--join", &address, "--token", &token]);
@@ -266,7 +266,8 @@ async fn a_cluster_is_restored_from_a_file() {
     assert!(known.is_superset(&waits) && known.is_superset(&done.into_iter().collect()));
     assert!(known.is_disjoint(&after), "what came after the file is not in it");
     // It is a cluster as any other.
-    let token = cluster.client_of(restored).create_join_token(Duration::from_secs(600)).await.unwrap().token;
+    let token =
+        cluster.client_of(restored).create_join_token(Duration::from_secs(600), 4).await.unwrap().token;
     let (address, joined) = (cluster.address_of(restored), cluster.another("joined"));
     cluster.peers[joined].spawn(&["--join", &address, "--token", &token]);
     cluster.peers[joined].ready().await;

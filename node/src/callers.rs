@@ -49,7 +49,7 @@ impl Node {
         };
         match self.was_removed(node, kind) {
             true => {
-                caller.tell_refused(kind, "it was removed from this cluster");
+                caller.log_refusal(kind, "it was removed from this cluster");
                 Verdict::Answer(refuse_removed(node, kind))
             }
             false => Verdict::Serve,
@@ -91,6 +91,7 @@ pub fn check_request(caller: &Caller, request: &Request) -> Result<(), String> {
         | Request::SetNodeMode { .. }
         | Request::RemoveNode(_)
         | Request::CreateJoinToken { .. }
+        | Request::RevokeJoinToken { .. }
         | Request::ReadIndex
         | Request::LeaderView
         | Request::Admit { .. }

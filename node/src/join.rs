@@ -49,6 +49,11 @@ impl FromStr for JoinToken {
     }
 }
 
+/// By which a token is listed, revoked and named in logs, made of the hash of its secret: 12 hexadecimal digits.
+pub fn token_id(hash: &[u8; 32]) -> String {
+    hash.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Why this data folder did not become a node.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {

@@ -157,6 +157,8 @@ pub const ENDS_PER_REPORT: usize = 1_024;
 pub const END_BYTES_PER_REPORT: usize = 256 * 1024;
 /// Launches in one answer to a report: the rest goes with the next.
 pub const LAUNCHES_PER_ORDERS: usize = 512;
+/// Nodes that may join with one join token at most: each is remembered in the state until the token is over.
+pub const TOKEN_USES: u32 = 1_000;
 /// Voters of a cluster at most; further peers join as learners.
 pub const VOTERS: usize = 7;
 /// A wall clock that goes otherwise than boot time by more than this between two looks was set: twice what an entry may

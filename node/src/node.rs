@@ -15,6 +15,7 @@ use crate::blobs::Blobs;
 use crate::blobs::message::{BlobChunk, OfferAnswer, OfferBlob, ReadBlob};
 use crate::callers::{Verdict, check_node, check_request};
 use crate::clock::{Clock, Rng};
+use crate::join::token_id;
 use crate::leader::Leader;
 use crate::leader_client::{LeaderClient, unexpected};
 use crate::limits;
@@ -80,21 +81,23 @@ impl Node {
         }
     }
 
-    /// Admits a data folder that shows a valid join token.
-    async fn admit(&self, join: Join) -> JoinAnswer {
+    /// Admits a data folder that shows a valid join token. The log has each use and each refusal.
+    async fn admit(&self, caller: &Caller, join: Join) -> JoinAnswer {
         let token: [u8; 32] = Sha256::digest(&*join.secret).into();
         let Join { disk, name, address, speaks, .. } = join;
-        match self
-            .leader_client
-            .ask(Request::Admit { token: token.into(), disk, name, address, speaks })
-            .await
-        {
+        let (who, at, id, from) = (name.clone(), address.clone(), token_id(&token), caller.from());
+        let request = Request::Admit { token: token.into(), disk, name, address, speaks };
+        match self.leader_client.ask(request).await {
             Ok(Reply::Admitted(node)) => {
+                tracing::info!(token = id, node = node.0, name = who, address = at, %from, "a node joined");
                 let (authority, cluster) = (self.authority.clone(), self.cluster.clone());
                 JoinAnswer::Admitted { node, authority, cluster, recovered: self.recovered.clone() }
             }
-            Ok(other) => JoinAnswer::Refused(unexpected(&other)),
-            Err(refusal) => JoinAnswer::Refused(refusal),
+            answer => {
+                let refusal = answer.map_or_else(|refusal| refusal, |other| unexpected(&other));
+                tracing::warn!(token = id, name = who, address = at, %from, why = %refusal, "a node was refused to join");
+                JoinAnswer::Refused(refusal)
+            }
         }
     }
 }
@@ -127,7 +130,7 @@ impl Handler for Node {
                 CallKind::ReadLog => Ok(encode(&self.output.read_own(decode(&body)?).await)),
                 CallKind::OfferBlob => Ok(encode(&self.take_offer(decode(&body)?).await)),
                 CallKind::ReadBlob => Ok(encode(&self.read_blob(decode(&body)?).await)),
-                CallKind::Join => Ok(encode(&self.admit(decode(&body)?).await)),
+                CallKind::Join => Ok(encode(&self.admit(&caller, decode(&body)?).await)),
             }
         })
     }

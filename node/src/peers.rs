@@ -49,14 +49,14 @@ pub struct Caller {
     node: Option<NodeId>,
     from: SocketAddr,
     /// Whether the log has that it is refused.
-    told: Arc<AtomicBool>,
+    is_logged: Arc<AtomicBool>,
 }
 
 impl Caller {
     /// The holder of this certificate, which was verified.
     pub(crate) fn new(certificate: Option<CertificateDer<'static>>, from: SocketAddr) -> Self {
         let node = certificate.as_ref().and_then(pki::node_of);
-        Self { certificate, node, from, told: Arc::default() }
+        Self { certificate, node, from, is_logged: Arc::default() }
     }
 
     /// Whether it holds a certificate of a peer of this cluster.
@@ -80,8 +80,8 @@ impl Caller {
     }
 
     /// Tells the log that its calls are refused: once for each connection.
-    pub fn tell_refused(&self, kind: CallKind, why: &str) {
-        if !self.told.swap(true, SeqCst) {
+    pub fn log_refusal(&self, kind: CallKind, why: &str) {
+        if !self.is_logged.swap(true, SeqCst) {
             let (node, from) = (self.node.map(|node| node.0), self.from);
             tracing::warn!(node, %from, ?kind, why, "a caller was refused");
         }

@@ -76,9 +76,10 @@ impl From<MembershipError> for RequestError {
 impl From<Rejection> for RequestError {
     fn from(rejection: Rejection) -> Self {
         let code = match rejection {
-            Rejection::UnknownTask(_) | Rejection::UnknownNode(_) | Rejection::UnknownImage { .. } => {
-                RefusalCode::NotFound
-            }
+            Rejection::UnknownTask(_)
+            | Rejection::UnknownNode(_)
+            | Rejection::UnknownImage { .. }
+            | Rejection::UnknownJoinToken => RefusalCode::NotFound,
             Rejection::BadCount { .. }
             | Rejection::PriorityTooHigh { .. }
             | Rejection::BadImageName(_)
@@ -91,7 +92,7 @@ impl From<Rejection> for RequestError {
             | Rejection::ImagesFull(_)
             | Rejection::KeptBlobsFull(_) => RefusalCode::Full,
             Rejection::NoHolder(_) => RefusalCode::Unavailable,
-            Rejection::BadJoinToken => RefusalCode::Denied,
+            Rejection::BadJoinToken | Rejection::JoinTokenUsed(_) => RefusalCode::Denied,
             Rejection::KeyTooOld(_) => RefusalCode::Unknown,
             _ => RefusalCode::Conflict,
         };
@@ -125,7 +126,12 @@ impl Requests {
                 self.all(vec![Command::SetNodeMode { node, mode, within_ms }]).await
             }
             Request::RemoveNode(node) => self.remove_node(node).await,
-            Request::CreateJoinToken { hash, valid_ms } => self.join_token(*hash, valid_ms).await,
+            Request::CreateJoinToken { hash, valid_ms, uses } => {
+                self.join_token(Command::AddJoinToken { hash: *hash, valid_ms, uses }).await
+            }
+            Request::RevokeJoinToken { hash } => {
+                self.all(vec![Command::RemoveJoinToken { hash: *hash }]).await
+            }
             Request::ReadIndex => Ok(Reply::Index(self.leader.raft.barrier(limits::BARRIER_DEADLINE).await?)),
             Request::LeaderView => self.view().await,
             Request::Admit { token, disk, name, address, speaks } => {
@@ -212,8 +218,8 @@ impl Requests {
         }
     }
 
-    async fn join_token(&self, hash: [u8; 32], valid_ms: u64) -> Result<Reply, RequestError> {
-        let changes = self.one(Command::AddJoinToken { hash, valid_ms }).await?;
+    async fn join_token(&self, add: Command) -> Result<Reply, RequestError> {
+        let changes = self.one(add).await?;
         let expires = changes.iter().find_map(|change| match change {
             Change::JoinTokenAdded { expires_ms } => Some(TimeMs(*expires_ms)),
             _ => None,

@@ -8,6 +8,7 @@ mod error;
 mod freshness;
 mod health;
 mod images;
+mod join_tokens;
 mod logs;
 mod nodes;
 mod outputs;
@@ -21,9 +22,9 @@ use std::sync::{Arc, OnceLock};
 
 use stint_protocol::api;
 
-pub use cluster::MadeJoinToken;
 pub use error::{NotReady, ServiceError};
 pub use images::{ImagePage, NewImage};
+pub use join_tokens::MadeJoinToken;
 pub use logs::{LogPart, LogsAsked};
 pub use outputs::{OutputAsked, OutputPart};
 pub use principal::{Principal, Proof, Role, Tenants};

@@ -108,6 +108,7 @@ pub fn task_of(change: &Change) -> Option<TaskId> {
         | Change::NodeChanged { .. }
         | Change::Admitted { .. }
         | Change::JoinTokenAdded { .. }
+        | Change::JoinTokenRemoved
         | Change::VersionRaised { .. }
         | Change::ImageRegistered { .. }
         | Change::ImageDeleted { .. }

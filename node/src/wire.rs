@@ -162,6 +162,10 @@ pub enum Request {
         hash: minicbor::bytes::ByteArray<32>,
         #[n(1)]
         valid_ms: u64,
+        /// How many nodes may join with it; none: any number.
+        #[n(2)]
+        #[cbor(default)]
+        uses: Option<u32>,
     },
     /// The index that a linearizable read must have applied.
     #[n(5)]
@@ -205,6 +209,11 @@ pub enum Request {
     Registry(#[n(0)] RegistryRequest),
     #[n(12)]
     UpdateSettings(#[n(0)] UpdateSettings),
+    #[n(13)]
+    RevokeJoinToken {
+        #[n(0)]
+        hash: minicbor::bytes::ByteArray<32>,
+    },
 }
 
 /// Answers to requests.

@@ -194,7 +194,7 @@ async fn who_may_only_read_changes_nothing() {
     assert!(is_refused(service.delete_image(reader, &team(), "web").await));
     assert!(is_refused(service.set_node_mode(reader, "a", NodeMode::Cordoned, None).await));
     assert!(is_refused(service.remove_node(reader, "a", false).await));
-    assert!(is_refused(service.create_join_token(reader, None).await));
+    assert!(is_refused(service.create_join_token(reader, None, None).await));
     assert!(is_refused(service.transfer_leader(reader, None).await));
     assert!(is_refused(service.update_settings(reader, update("placement", "bin_pack")).await));
     let refusal = service.remove_node(reader, "a", false).await.unwrap_err().to_string();
@@ -216,9 +216,9 @@ async fn an_operator_moves_work_and_an_administrator_decides_who_belongs() {
     let (service, operator) = (&world.service, &caller("team-7", Role::Operator));
     let node = service.set_node_mode(operator, "a", NodeMode::Cordoned, None).await.unwrap();
     assert_eq!(node.name, "a");
-    assert!(is_refused(service.create_join_token(operator, None).await));
+    assert!(is_refused(service.create_join_token(operator, None, None).await));
     assert!(is_refused(service.remove_node(operator, "a", false).await));
-    let made = service.create_join_token(&administrator(), None).await.unwrap();
+    let made = service.create_join_token(&administrator(), None, None).await.unwrap();
     assert!(made.token.to_string().starts_with("stint1-"));
     world.stop().await;
 }

@@ -180,7 +180,10 @@ fn forwarded_requests_are_read_and_written_as_they_were_stored() {
         ("cancel", Request::Cancel(vec![task()])),
         ("set-node-mode", mode),
         ("remove-node", Request::RemoveNode(NodeId(2))),
-        ("create-join-token", Request::CreateJoinToken { hash: ByteArray::from([3; 32]), valid_ms: 60_000 }),
+        (
+            "create-join-token-5",
+            Request::CreateJoinToken { hash: ByteArray::from([3; 32]), valid_ms: 60_000, uses: Some(3) },
+        ),
         ("read-index", Request::ReadIndex),
         ("leader-view", Request::LeaderView),
         ("admit-2", admit(Version(2))),
@@ -189,6 +192,7 @@ fn forwarded_requests_are_read_and_written_as_they_were_stored() {
         ("readdress-2", readdress(Version(2))),
         ("registry", Request::Registry(RegistryRequest::Register(register_image()))),
         ("update-settings", Request::UpdateSettings(update_settings())),
+        ("revoke-join-token", Request::RevokeJoinToken { hash: ByteArray::from([3; 32]) }),
     ];
     for (number, (name, request)) in requests.iter().enumerate() {
         stored().check(&format!("request-{number}-{name}.cbor"), request);
@@ -204,10 +208,14 @@ fn update_settings() -> UpdateSettings {
     UpdateSettings { to, if_revision: Some(3), by }
 }
 
-/// As they were sent before peers said what they speak.
+/// As they were sent before peers said what they speak, and before join tokens had a limit.
 #[test]
-fn forwarded_requests_without_versions_are_read() {
+fn forwarded_requests_of_before_are_read() {
     let earlier = [
+        (
+            "request-4-create-join-token.cbor",
+            Request::CreateJoinToken { hash: ByteArray::from([3; 32]), valid_ms: 60_000, uses: None },
+        ),
         ("request-7-admit.cbor", admit(version::OLDEST)),
         ("request-10-readdress.cbor", readdress(version::OLDEST)),
     ];

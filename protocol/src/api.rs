@@ -14,7 +14,7 @@ mod result;
 mod settings;
 mod task;
 
-pub use cluster::{Cluster, HeldBack, JoinToken, LeaderTransferred, Peer};
+pub use cluster::{Cluster, HeldBack, JoinToken, JoinTokenRevoked, LeaderTransferred, ListedJoinToken, Peer};
 pub use explanation::{Explanation, NodeReason};
 pub use image::Image;
 pub use node::{Gpu, Node, NodeRemoved};

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use stint_protocol::api::{
     Cluster, ClusterRecovered, ClusterRestored, ClusterSnapshot, Explanation, Image, JoinToken,
-    LeaderTransferred, Node, NodeRemoved, Settings, Task, TaskResult,
+    JoinTokenRevoked, LeaderTransferred, ListedJoinToken, Node, NodeRemoved, Settings, Task, TaskResult,
 };
 use stint_protocol::v1;
 
@@ -230,8 +230,22 @@ fn the_cluster() {
 
 #[test]
 fn what_becomes_of_members() {
-    let made = v1::CreateJoinTokenReply { token: "stint-1-abc".into(), expires_at_ms: 1_790_000_000_000 };
+    let made = v1::CreateJoinTokenReply {
+        token: "stint-1-abc".into(),
+        expires_at_ms: 1_790_000_000_000,
+        id: "00a1b2c3d4e5".into(),
+        uses: Some(1),
+    };
     check::<_, JoinToken>("join-token.json", made);
+    let listed = v1::JoinToken {
+        id: "00a1b2c3d4e5".into(),
+        expires_at_ms: 1_790_000_000_000,
+        uses: Some(2),
+        uses_left: Some(1),
+        used_by: vec!["gpu-7".into()],
+    };
+    check::<_, ListedJoinToken>("listed-join-token.json", listed);
+    check_document("join-token-revoked.json", &JoinTokenRevoked { revoked: "00a1b2c3d4e5".into() });
     check::<_, LeaderTransferred>("leader-transferred.json", v1::TransferLeaderReply { leader_id: 2 });
     // Its answer says nothing: the client knows which node it asked for.
     let stored = std::fs::read_to_string(folder().join("node-removed.json")).unwrap();

@@ -30,7 +30,7 @@ impl Bench {
         let (state, planner) = (State::default(), Planner::default());
         let mut bench = Self { state, planner, input, now: 1_000, submits: 0, check };
         bench.apply(Command::Configure(Settings { max_live_tasks: 4_000_000, ..Settings::default() }));
-        bench.apply(Command::AddJoinToken { hash: [1; 32], valid_ms: 600_000_000 });
+        bench.apply(Command::AddJoinToken { hash: [1; 32], valid_ms: 600_000_000, uses: None });
         for id in 1..=nodes {
             let (disk, address) = (u128::from(id).to_le_bytes(), format!("10.0.0.{id}:7001"));
             let token = (id > 1).then_some([1; 32]);

@@ -65,7 +65,11 @@ fn dispatch(state: &mut State, command: Command, changes: &mut Vec<Change>) -> R
         }
         Command::RemoveNode(node) => node::remove(state, node, changes),
         Command::Admit(admit) => join::admit(state, admit, changes),
-        Command::AddJoinToken { hash, valid_ms } => join::add_token(state, hash, valid_ms, changes),
+        Command::AddJoinToken { hash, valid_ms, uses } => {
+            join::add_token(state, hash, valid_ms, uses, changes);
+            Ok(())
+        }
+        Command::RemoveJoinToken { hash } => join::remove_token(state, &hash, changes),
         Command::Tick => Ok(()),
         Command::SetNodeAddress { node, address } => node::set_address(state, node, address, changes),
         Command::SetNodeVersion { node, speaks } => version::set_node_version(state, node, speaks, changes),

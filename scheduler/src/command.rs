@@ -165,6 +165,10 @@ pub enum Command {
         /// From the time of the entry, in milliseconds.
         #[n(1)]
         valid_ms: u64,
+        /// How many nodes may join with it; none: any number.
+        #[n(2)]
+        #[cbor(default)]
+        uses: Option<u32>,
     },
     /// Nothing but the passing of time: due retries and retention.
     #[n(11)]
@@ -248,6 +252,12 @@ pub enum Command {
     Wake(#[n(0)] TaskId),
     #[n(24)]
     UpdateSettings(#[n(0)] UpdateSettings),
+    /// Nobody joins with this token any more. Who did stays.
+    #[n(25)]
+    RemoveJoinToken {
+        #[n(0)]
+        hash: [u8; 32],
+    },
 }
 
 /// What a command changed; the node turns these into wake-ups and answers.
@@ -292,6 +302,7 @@ pub enum Change {
     JoinTokenAdded {
         expires_ms: u64,
     },
+    JoinTokenRemoved,
     VersionRaised {
         to: Version,
     },
@@ -376,6 +387,12 @@ pub enum Rejection {
     NoHolder(Digest),
     #[error("the join token is not valid or has expired: make a new one with `stint cluster join-token`")]
     BadJoinToken,
+    #[error(
+        "the join token has let in {0} node(s) already, as many as it was made for: make a new one with `stint cluster join-token`"
+    )]
+    JoinTokenUsed(u32),
+    #[error("there is no such join token: `stint cluster join-token ls` lists them")]
+    UnknownJoinToken,
     #[error("this cluster is configured already")]
     AlreadyConfigured,
     #[error(

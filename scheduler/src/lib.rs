@@ -9,6 +9,7 @@ mod demand;
 mod explain;
 mod history;
 mod image;
+mod join_token;
 mod node;
 mod plan;
 mod retention;
@@ -24,6 +25,7 @@ pub use command::{
 };
 pub use explain::{Explanation, NodeReason, explain, never_fits};
 pub use image::{BlobRecord, Image, Keep};
+pub use join_token::{JoinToken, TokenLimit};
 pub use node::{GpuRecord, Node, NodeMode, StartBackoff, StartHold};
 pub use plan::{Assignment, Plan, PlanInput, Planner, overlooked, plan};
 pub use settings::{

@@ -16,6 +16,7 @@ use stint_protocol::{
 use crate::command::Rejection;
 use crate::history::History;
 use crate::image::{BlobRecord, Image, Keep};
+use crate::join_token::JoinToken;
 use crate::node::{GpuRecord, Node};
 use crate::settings::{Settings, SettingsAudit, drift_ms};
 use crate::task::{FinishedTask, Task};
@@ -57,7 +58,7 @@ pub struct State {
     pub(crate) history: History,
     pub(crate) nodes: OrdMap<NodeId, Arc<Node>>,
     pub(crate) keys: OrdMap<(Tenant, IdempotencyKey), KeyRecord>,
-    pub(crate) join_tokens: OrdMap<[u8; 32], TimeMs>,
+    pub(crate) join_tokens: OrdMap<[u8; 32], JoinToken>,
     pub(crate) images: OrdMap<ImageId, Arc<Image>>,
     pub(crate) blobs: OrdMap<Digest, Arc<BlobRecord>>,
     /// What tenants want kept for a time.
@@ -290,6 +291,11 @@ impl State {
 
     /// Whether a join token's hash is valid now.
     pub fn join_token_valid(&self, hash: &[u8; 32]) -> bool {
-        self.join_tokens.get(hash).is_some_and(|expires| *expires > self.time)
+        self.join_tokens.get(hash).is_some_and(|token| token.expires > self.time)
+    }
+
+    /// Join tokens that are valid now, by the hashes of their secrets.
+    pub fn join_tokens(&self) -> impl Iterator<Item = (&[u8; 32], &JoinToken)> {
+        self.join_tokens.iter().filter(|(_, token)| token.expires > self.time)
     }
 }

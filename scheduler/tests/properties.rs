@@ -150,7 +150,7 @@ impl Run {
         let mut settings = Settings { keep_finished: 50, ..Settings::default() };
         settings.classes[Class::CpuLong as usize].runtimes.insert(0, Runtime::Process);
         run.apply(Command::Configure(settings)).unwrap();
-        run.apply(Command::AddJoinToken { hash: [1; 32], valid_ms: u64::MAX / 2 }).unwrap();
+        run.apply(Command::AddJoinToken { hash: [1; 32], valid_ms: u64::MAX / 2, uses: None }).unwrap();
         for node in 1..5u8 {
             let admit = Admit {
                 disk: [node; 16],

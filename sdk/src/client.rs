@@ -213,11 +213,30 @@ impl Client {
         self.peers.call(operation, v1::ClusterStatusRequest {}, send).await
     }
 
-    /// A token with which one more node may join. A repeated try may make a second one; both run out.
-    pub async fn create_join_token(&self, valid: Duration) -> Result<v1::CreateJoinTokenReply, Error> {
+    /// A token with which this many nodes may join; 0 = one. A repeated try may make a second one; both run out.
+    pub async fn create_join_token(
+        &self,
+        valid: Duration,
+        uses: u32,
+    ) -> Result<v1::CreateJoinTokenReply, Error> {
         let operation = self.operation("create a join token");
-        let request = v1::CreateJoinTokenRequest { valid_ms: valid.as_millis() as u64 };
+        let request = v1::CreateJoinTokenRequest { valid_ms: valid.as_millis() as u64, uses };
         self.peers.call(operation, request, |mut s, r| async move { s.create_join_token(r).await }).await
+    }
+
+    /// Join tokens that are valid, without their secrets.
+    pub async fn list_join_tokens(&self) -> Result<Vec<v1::JoinToken>, Error> {
+        let operation = self.operation("list join tokens");
+        let send = |mut s: StintClient<_>, r| async move { s.list_join_tokens(r).await };
+        Ok(self.peers.call(operation, v1::ListJoinTokensRequest {}, send).await?.tokens)
+    }
+
+    /// Nobody joins with this token any more; its whole id. A repeated try may find it gone already.
+    pub async fn revoke_join_token(&self, id: &str) -> Result<String, Error> {
+        let operation = self.operation("revoke the join token");
+        let request = v1::RevokeJoinTokenRequest { id: id.into() };
+        let send = |mut s: StintClient<_>, r| async move { s.revoke_join_token(r).await };
+        Ok(self.peers.call(operation, request, send).await?.id)
     }
 
     /// Hands the leadership to `node` (id or name; empty = any other voter); returns the new leader's id.

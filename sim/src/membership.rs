@@ -83,7 +83,7 @@ fn first_commands(members: &Members, rules: &ClusterRules) -> Vec<Command> {
     };
     let mut commands = vec![Command::Configure(rules.settings())];
     commands.push(Command::Admit(admit(1)));
-    commands.push(Command::AddJoinToken { hash: TOKEN, valid_ms: 3_600_000 });
+    commands.push(Command::AddJoinToken { hash: TOKEN, valid_ms: 3_600_000, uses: None });
     commands.extend((2..=members.all()).map(|id| Command::Admit(admit(id))));
     commands
 }

@@ -1,19 +1,18 @@
 //! `stint cluster`: the cluster as a whole.
 
+pub mod join_token;
 pub mod recover;
 pub mod settings;
 pub mod snapshot;
 
-use std::time::Duration;
-
 use clap::{Args, Subcommand};
-use stint_sdk::api::{Cluster, JoinToken, LeaderTransferred, Peer};
+use stint_sdk::api::{Cluster, LeaderTransferred, Peer};
 use stint_sdk::units;
 
 use super::{Context, with_client};
 use crate::Done;
 use crate::args::Global;
-use crate::output::{Format, Output, talk};
+use crate::output::Output;
 use crate::table::{Cell, Table, Tone};
 use crate::text::Text;
 use crate::view::{age, now_ms, state_tone};
@@ -32,21 +31,14 @@ pub enum ClusterCommand {
     Show(settings::ShowArgs),
     /// Change settings of the cluster; those of classes and tenants: stint class set, stint tenant set
     Set(settings::Changes),
-    /// Make a token with which a new node joins
-    JoinToken(JoinTokenArgs),
+    /// Make a token with which a new node joins, list those that are valid, revoke one
+    JoinToken(join_token::JoinTokenArgs),
     /// Hand the leadership to another peer
     TransferLeader(TransferLeaderArgs),
     /// Save the state of the cluster to a file, look into one, or restore a cluster from one
     Snapshot(snapshot::SnapshotArgs),
     /// Make a new cluster of the folder of a stopped peer, when a majority is lost for good
     Recover(recover::RecoverArgs),
-}
-
-#[derive(Args, Debug)]
-pub struct JoinTokenArgs {
-    /// How long the token can be used; a week at most
-    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = units::parse_duration)]
-    pub valid: Duration,
 }
 
 #[derive(Args, Debug)]
@@ -60,7 +52,7 @@ pub fn run(global: &Global, args: ClusterArgs) -> Done {
         ClusterCommand::Status => with_client(global, status),
         ClusterCommand::Show(args) => with_client(global, |context| settings::show(context, args)),
         ClusterCommand::Set(changes) => with_client(global, |context| settings::set(context, changes)),
-        ClusterCommand::JoinToken(args) => with_client(global, |context| join_token(context, args)),
+        ClusterCommand::JoinToken(args) => with_client(global, |context| join_token::run(context, args)),
         ClusterCommand::TransferLeader(args) => with_client(global, |context| transfer_leader(context, args)),
         ClusterCommand::Snapshot(args) => snapshot::run(global, args),
         ClusterCommand::Recover(args) => recover::run(&Output::new(global.output), args),
@@ -71,19 +63,6 @@ async fn status(context: Context) -> Done {
     let cluster = Cluster::from(context.client.cluster_status().await?);
     let ids: Vec<String> = cluster.peers.iter().map(|peer| peer.id.to_string()).collect();
     context.output.show(&cluster, ids, || text(&cluster))?;
-    Ok(0)
-}
-
-async fn join_token(context: Context, args: JoinTokenArgs) -> Done {
-    let made = JoinToken::from(context.client.create_join_token(args.valid).await?);
-    context.output.show(&made, [made.token.clone()], || made.token.as_str())?;
-    if context.output.format == Format::Table {
-        let left = units::show_duration(made.expires_at_ms.saturating_sub(now_ms()));
-        let start = "stint node --join HOST:7001 --token-file FILE";
-        talk(&format!(
-            "valid for {left}; on the new machine, from a file that only its owner can read: {start}"
-        ));
-    }
     Ok(0)
 }
 

@@ -57,7 +57,11 @@ impl Cluster {
         }
         cluster.peers[0].spawn(&["--bootstrap"])?;
         cluster.peers[0].ready().await?;
-        let token = cluster.client_of(0)?.create_join_token(Duration::from_secs(600)).await?.token;
+        let token = cluster
+            .client_of(0)?
+            .create_join_token(Duration::from_secs(600), cluster.peers.len() as u32)
+            .await?
+            .token;
         let file = root.join("join-token");
         write_secret(&file, &token).map_err(Failure::Start)?;
         let (first, file) = (format!("127.0.0.1:{}", ports[0]), file.display().to_string());

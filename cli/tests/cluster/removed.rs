@@ -56,7 +56,7 @@ fn report(node: u64) -> Vec<u8> {
 async fn all_refused(peers: &Peers, to: &str, node: u64) {
     let hash = [7; 32].into();
     for request in [
-        Request::CreateJoinToken { hash, valid_ms: 60_000 },
+        Request::CreateJoinToken { hash, valid_ms: 60_000, uses: None },
         Request::Cancel(vec![TaskId(1)]),
         Request::RemoveNode(NodeId(1)),
         Request::Enlist(NodeId(node)),
@@ -163,7 +163,7 @@ async fn a_removed_node_can_do_nothing() {
     );
 
     // Who joins later has another id, and is served.
-    let token = cluster.client_of(leader).create_join_token(Duration::from_secs(600)).await.unwrap().token;
+    let token = cluster.client_of(leader).create_join_token(Duration::from_secs(600), 1).await.unwrap().token;
     let another = cluster.another("t4");
     cluster.peers[another].spawn(&["--join", &at[0], "--token", &token]);
     cluster.peers[another].ready().await;

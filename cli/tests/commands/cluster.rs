@@ -27,7 +27,14 @@ async fn nodes_are_managed_by_name() {
 #[tokio::test]
 async fn the_cluster_commands_print_data_alone_on_stdout() {
     let world = World::new();
-    assert_eq!(world.stint(&["cluster", "join-token", "--valid", "2h"]).await.stdout, "token-1\n");
+    let made = world.stint(&["cluster", "join-token", "--uses", "3", "--ttl", "2h"]).await;
+    assert_eq!(made.stdout, "token-1\n");
+    assert!(made.stderr.contains("for 3 nodes, valid for"), "{}", made.stderr);
+    let made = world.stint(&["cluster", "join-token", "--valid", "2h", "-o", "json"]).await.json();
+    assert_eq!((&made["id"], &made["uses"]), (&Value::from("00a1"), &Value::from(1)));
+    let listed = world.stint(&["cluster", "join-token", "ls", "-o", "json"]).await;
+    assert_eq!((&listed.json()[0]["uses_left"], listed.stdout.contains("token-1")), (&Value::from(1), false));
+    assert_eq!(world.stint(&["cluster", "join-token", "rm", "00a1"]).await.stdout, "00a1 revoked\n");
     assert_eq!(world.stint(&["cluster", "transfer-leader"]).await.stdout, "node 2 leads\n");
     let status = world.stint(&["cluster", "status", "-o", "json"]).await.json();
     assert_eq!((&status["leader_id"], status["peers"].is_array()), (&Value::Null, true));

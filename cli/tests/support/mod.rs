@@ -128,9 +128,11 @@ impl Cluster {
         }
         cluster.peers[0].spawn(&["--bootstrap"]);
         cluster.peers[0].ready().await;
-        let token = cluster.client_of(0).create_join_token(Duration::from_secs(600)).await.unwrap().token;
-        for peer in &mut cluster.peers[1..] {
-            peer.spawn(&["--join", &addresses[0], "--token", &token]);
+        if setup.peers > 1 {
+            let token = cluster.join_token(setup.peers as u32 - 1).await;
+            for peer in &mut cluster.peers[1..] {
+                peer.spawn(&["--join", &addresses[0], "--token", &token]);
+            }
         }
         for peer in &mut cluster.peers {
             peer.ready().await;
@@ -156,6 +158,11 @@ impl Cluster {
         let added = self.peers.len() - 1;
         self.peers[added].move_elsewhere();
         added
+    }
+
+    /// A token of the first peer for this many nodes.
+    pub async fn join_token(&self, uses: u32) -> String {
+        self.client_of(0).create_join_token(Duration::from_secs(600), uses).await.unwrap().token
     }
 
     /// A client that knows every address.

@@ -100,7 +100,7 @@ mod tests {
     fn four_nodes() -> State {
         let mut state = State::default();
         let mut run = |command| apply(&mut state, StampedCommand { now: TimeMs(1), command }).unwrap();
-        run(Command::AddJoinToken { hash: [1; 32], valid_ms: 1_000 });
+        run(Command::AddJoinToken { hash: [1; 32], valid_ms: 1_000, uses: None });
         for id in 1..=4u8 {
             let (name, address) = (format!("n{id}"), "a:1".into());
             let (disk, token, speaks) = ([id; 16], Some([1; 32]), Version(3));

@@ -58,6 +58,7 @@ fn codes(error: &ServiceError) -> Codes {
         | E::InvalidChange(_)
         | E::DeadlineWithoutDrain
         | E::TokenValidTooLong
+        | E::TokenUsesTooMany
         | E::DescriptionTooLong(_)
         | E::ReferenceTooLong
         | E::ReferenceWithBytes
@@ -67,6 +68,7 @@ fn codes(error: &ServiceError) -> Codes {
         | E::TaskGone
         | E::NodeNotFound(_)
         | E::NodeGone(_)
+        | E::JoinTokenNotFound(_)
         | E::ImageNotFound { .. }
         | E::ImageGone
         | E::OutputNotFound { .. }

@@ -195,9 +195,32 @@ impl Stint for NativeApi {
     ) -> Answer<v1::CreateJoinTokenReply> {
         let (caller, request) = caller::take(request)?;
         let valid = Some(request.valid_ms).filter(|ms| *ms != 0).map(Duration::from_millis);
-        let made = self.0.create_join_token(&caller, valid).await?;
+        let uses = Some(request.uses).filter(|uses| *uses != 0);
+        let made = self.0.create_join_token(&caller, valid, uses).await?;
         let (token, expires_at_ms) = (made.token.to_string(), made.expires.0);
-        Ok(Response::new(v1::CreateJoinTokenReply { token, expires_at_ms }))
+        Ok(Response::new(v1::CreateJoinTokenReply { token, expires_at_ms, id: made.id, uses: made.uses }))
+    }
+
+    async fn list_join_tokens(
+        &self,
+        request: Request<v1::ListJoinTokensRequest>,
+    ) -> Answer<v1::ListJoinTokensReply> {
+        let (caller, _) = caller::take(request)?;
+        let asked = self.asked();
+        let tokens = asked.0.list_join_tokens(&caller).await;
+        asked.answer(tokens.map(|tokens| v1::ListJoinTokensReply {
+            tokens: tokens.into_iter().map(v1::JoinToken::from).collect(),
+        }))
+    }
+
+    async fn revoke_join_token(
+        &self,
+        request: Request<v1::RevokeJoinTokenRequest>,
+    ) -> Answer<v1::RevokeJoinTokenReply> {
+        let (caller, request) = caller::take(request)?;
+        let asked = self.asked();
+        let revoked = asked.0.revoke_join_token(&caller, &request.id).await;
+        asked.answer(revoked.map(|id| v1::RevokeJoinTokenReply { id }))
     }
 
     async fn transfer_leader(

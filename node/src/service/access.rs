@@ -35,6 +35,8 @@ pub enum Operation {
     GetSettings,
     UpdateSettings,
     SaveSnapshot,
+    ListJoinTokens,
+    RevokeJoinToken,
 }
 
 impl Operation {
@@ -61,7 +63,9 @@ impl Operation {
             Operation::RemoveNode
             | Operation::CreateJoinToken
             | Operation::UpdateSettings
-            | Operation::SaveSnapshot => Role::Admin,
+            | Operation::SaveSnapshot
+            | Operation::ListJoinTokens
+            | Operation::RevokeJoinToken => Role::Admin,
         }
     }
 }
@@ -92,6 +96,8 @@ impl fmt::Display for Operation {
             Operation::GetSettings => "reading settings",
             Operation::UpdateSettings => "changing settings",
             Operation::SaveSnapshot => "saving the cluster's state",
+            Operation::ListJoinTokens => "listing join tokens",
+            Operation::RevokeJoinToken => "revoking a join token",
         })
     }
 }
@@ -176,7 +182,7 @@ mod tests {
     use crate::service::{Proof, Tenants};
 
     /// The role that each operation needs: a changed line is a changed promise.
-    const NEEDS: [(Operation, Role); 22] = [
+    const NEEDS: [(Operation, Role); 24] = [
         (Operation::SubmitTasks, Role::Submit),
         (Operation::GetTask, Role::Read),
         (Operation::ListTasks, Role::Read),
@@ -199,6 +205,8 @@ mod tests {
         (Operation::GetSettings, Role::Read),
         (Operation::UpdateSettings, Role::Admin),
         (Operation::SaveSnapshot, Role::Admin),
+        (Operation::ListJoinTokens, Role::Admin),
+        (Operation::RevokeJoinToken, Role::Admin),
     ];
 
     fn caller(role: Role) -> Principal {
@@ -216,7 +224,7 @@ mod tests {
         }
         assert_eq!(
             NEEDS.len(),
-            Operation::SaveSnapshot as usize + 1,
+            Operation::RevokeJoinToken as usize + 1,
             "the last operation is the table's last"
         );
     }

@@ -1,26 +1,12 @@
-//! The cluster as a whole: its status, its lead, and tokens that let nodes join.
+//! The cluster as a whole: its status and its lead.
 
-use std::time::Duration;
-
-use sha2::{Digest, Sha256};
-use stint_protocol::{NodeId, TimeMs, api};
+use stint_protocol::{NodeId, api};
 
 use super::access::{Operation, allow};
 use super::nodes::find_node;
 use super::{Principal, Service, ServiceError, documents};
-use crate::join::JoinToken;
 use crate::leader_client::unexpected;
 use crate::wire::{Reply, Request};
-
-/// Validity of a join token when none is given: one hour; and at most: one week.
-const JOIN_TOKEN_VALID: Duration = Duration::from_secs(3_600);
-const JOIN_TOKEN_VALID_MOST: Duration = Duration::from_secs(7 * 24 * 3_600);
-
-/// A token with which a node may join.
-pub struct MadeJoinToken {
-    pub token: JoinToken,
-    pub expires: TimeMs,
-}
 
 impl Service {
     /// The cluster as this peer sees it, with what only the leader knows.
@@ -45,28 +31,6 @@ impl Service {
             can_lose: view.can_lose,
             outdated: self.outdated().cloned(),
         })
-    }
-
-    /// Makes a join token, valid for this long.
-    pub async fn create_join_token(
-        &self,
-        caller: &Principal,
-        valid: Option<Duration>,
-    ) -> Result<MadeJoinToken, ServiceError> {
-        allow(caller, Operation::CreateJoinToken)?;
-        let valid = valid.unwrap_or(JOIN_TOKEN_VALID);
-        if valid > JOIN_TOKEN_VALID_MOST {
-            return Err(ServiceError::TokenValidTooLong);
-        }
-        let secret = self.node.rng.random_bits().to_be_bytes();
-        let hash: [u8; 32] = Sha256::digest(secret).into();
-        let request = Request::CreateJoinToken { hash: hash.into(), valid_ms: valid.as_millis() as u64 };
-        let expires = match self.ask(request).await? {
-            Reply::JoinToken { expires } => expires,
-            other => return Err(unexpected(&other).into()),
-        };
-        let token = JoinToken { fingerprint: self.node.authority.fingerprint()?, secret };
-        Ok(MadeJoinToken { token, expires })
     }
 
     /// Hands the lead to a node, found by id or name, or to any other voter; the new leader.

@@ -50,6 +50,8 @@ pub enum ServiceError {
     DeadlineWithoutDrain,
     #[error("valid: one week at most")]
     TokenValidTooLong,
+    #[error("uses: {most} at most", most = own::TOKEN_USES)]
+    TokenUsesTooMany,
     #[error("description: {0} bytes; {most} at most", most = limits::IMAGE_DESCRIPTION_BYTES)]
     DescriptionTooLong(usize),
     #[error("reference: {most} bytes at most", most = limits::IMAGE_REFERENCE_BYTES)]
@@ -71,6 +73,8 @@ pub enum ServiceError {
     TaskGone,
     #[error("no node {0:?}: see `stint nodes`")]
     NodeNotFound(String),
+    #[error("no join token {0:?}, or several that begin so: `stint cluster join-token ls` lists them")]
+    JoinTokenNotFound(String),
     #[error("node {0} is gone")]
     NodeGone(NodeId),
     #[error("no image {text:?} in tenant {tenant}: `stint image ls` lists those that are")]
@@ -143,6 +147,7 @@ impl ServiceError {
                 | E::TaskGone
                 | E::NodeNotFound(_)
                 | E::NodeGone(_)
+                | E::JoinTokenNotFound(_)
                 | E::ImageNotFound { .. }
                 | E::OutputNotFound { .. }
         )

@@ -60,7 +60,32 @@ pub struct Peer {
 pub struct JoinToken {
     /// In milliseconds since 1970.
     pub expires_at_ms: u64,
+    /// By which it is listed and revoked.
+    #[serde(default)]
+    pub id: String,
     pub token: String,
+    /// How many machines may join with it; none: any number.
+    #[serde(default)]
+    pub uses: Option<u32>,
+}
+
+/// A join token as it is listed: without its secret, which the cluster does not know.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ListedJoinToken {
+    /// In milliseconds since 1970.
+    pub expires_at_ms: u64,
+    pub id: String,
+    /// Members that joined with it, by name.
+    pub used_by: Vec<String>,
+    /// How many machines may join with it; none: any number.
+    pub uses: Option<u32>,
+    pub uses_left: Option<u32>,
+}
+
+/// A join token lets nobody in any more.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct JoinTokenRevoked {
+    pub revoked: String,
 }
 
 /// The cluster has another leader, as was asked for.
@@ -72,7 +97,7 @@ pub struct LeaderTransferred {
 /// As `stint.v1` carries them, both ways.
 #[cfg(feature = "grpc")]
 mod grpc {
-    use super::{Cluster, HeldBack, JoinToken, LeaderTransferred, Peer};
+    use super::{Cluster, HeldBack, JoinToken, LeaderTransferred, ListedJoinToken, Peer};
     use crate::api::grpc::{all, counted};
     use crate::v1;
 
@@ -150,15 +175,29 @@ mod grpc {
 
     impl From<v1::CreateJoinTokenReply> for JoinToken {
         fn from(reply: v1::CreateJoinTokenReply) -> Self {
-            let v1::CreateJoinTokenReply { token, expires_at_ms } = reply;
-            Self { token, expires_at_ms }
+            let v1::CreateJoinTokenReply { token, expires_at_ms, id, uses } = reply;
+            Self { expires_at_ms, id, token, uses }
         }
     }
 
     impl From<JoinToken> for v1::CreateJoinTokenReply {
         fn from(made: JoinToken) -> Self {
-            let JoinToken { token, expires_at_ms } = made;
-            Self { token, expires_at_ms }
+            let JoinToken { expires_at_ms, id, token, uses } = made;
+            Self { token, expires_at_ms, id, uses }
+        }
+    }
+
+    impl From<v1::JoinToken> for ListedJoinToken {
+        fn from(token: v1::JoinToken) -> Self {
+            let v1::JoinToken { id, expires_at_ms, uses, uses_left, used_by } = token;
+            Self { expires_at_ms, id, used_by, uses, uses_left }
+        }
+    }
+
+    impl From<ListedJoinToken> for v1::JoinToken {
+        fn from(token: ListedJoinToken) -> Self {
+            let ListedJoinToken { expires_at_ms, id, used_by, uses, uses_left } = token;
+            Self { id, expires_at_ms, uses, uses_left, used_by }
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use stint_protocol::{Incarnation, NodeId, NodeOffer, Nonce, Resources, TimeMs};
 
 use crate::command::{Admit, Change, Rejection};
+use crate::join_token::{JoinToken, TokenLimit};
 use crate::node::{Node, NodeMode};
 use crate::settings::Settings;
 use crate::state::State;
@@ -30,9 +31,8 @@ pub(super) fn configure(
 pub(super) fn admit(state: &mut State, admit: Admit, changes: &mut Vec<Change>) -> Result<(), Rejection> {
     let known = state.nodes.values().find(|n| n.disk == admit.disk).map(|n| n.id);
     let bootstrap = admit.token.is_none() && state.nodes.is_empty();
-    let invited = admit.token.is_some_and(|hash| state.join_token_valid(&hash));
-    if !bootstrap && !invited {
-        return Err(Rejection::BadJoinToken);
+    if !bootstrap {
+        check_token(state, &admit, known)?;
     }
     version::check_node_version(state, admit.speaks)?;
     if state.nodes.values().any(|n| n.name == admit.name && Some(n.id) != known) {
@@ -40,6 +40,9 @@ pub(super) fn admit(state: &mut State, admit: Admit, changes: &mut Vec<Change>) 
     }
     if bootstrap {
         state.version = state.version.max(admit.speaks);
+    }
+    if let Some(hash) = admit.token {
+        use_token(state, &hash, admit.disk, known);
     }
     let id = known.unwrap_or_else(|| next_id(state));
     match state.nodes.get_mut(&id) {
@@ -82,22 +85,55 @@ fn new_node(id: NodeId, admit: Admit) -> Node {
     }
 }
 
+/// Refuses who shows no token that is valid and has a use left for it.
+fn check_token(state: &State, admit: &Admit, known: Option<NodeId>) -> Result<(), Rejection> {
+    let token = admit.token.filter(|hash| state.join_token_valid(hash));
+    let token = token.and_then(|hash| state.join_tokens.get(&hash)).ok_or(Rejection::BadJoinToken)?;
+    match &token.limit {
+        Some(limit) if limit.left() == 0 && !limit.counted(&admit.disk, known) => {
+            Err(Rejection::JoinTokenUsed(limit.uses))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Counts a use once for each node.
+fn use_token(state: &mut State, hash: &[u8; 32], disk: [u8; 16], known: Option<NodeId>) {
+    if let Some(limit) = state.join_tokens.get_mut(hash).and_then(|token| token.limit.as_mut())
+        && !limit.counted(&disk, known)
+    {
+        limit.used_by.push(disk.into());
+    }
+}
+
 /// Makes a join token valid for a while; expired ones are swept here.
 pub(super) fn add_token(
     state: &mut State,
     hash: [u8; 32],
     valid_ms: u64,
+    uses: Option<u32>,
     changes: &mut Vec<Change>,
-) -> Result<(), Rejection> {
+) {
     let now = state.time;
     let expired: Vec<[u8; 32]> =
-        state.join_tokens.iter().filter(|(_, at)| **at <= now).map(|(hash, _)| *hash).collect();
+        state.join_tokens.iter().filter(|(_, token)| token.expires <= now).map(|(hash, _)| *hash).collect();
     for hash in expired {
         state.join_tokens.remove(&hash);
     }
     let expires: TimeMs = now.plus(valid_ms);
-    state.join_tokens.insert(hash, expires);
+    let limit = uses.map(|uses| TokenLimit { uses, used_by: Vec::new() });
+    state.join_tokens.insert(hash, JoinToken { expires, limit });
     changes.push(Change::JoinTokenAdded { expires_ms: expires.0 });
+}
+
+/// Nobody joins with it any more.
+pub(super) fn remove_token(
+    state: &mut State,
+    hash: &[u8; 32],
+    changes: &mut Vec<Change>,
+) -> Result<(), Rejection> {
+    state.join_tokens.remove(hash).ok_or(Rejection::UnknownJoinToken)?;
+    changes.push(Change::JoinTokenRemoved);
     Ok(())
 }
 
@@ -119,7 +155,7 @@ mod tests {
         };
         let invited = Some([9; 32]);
         run(admit(1, None));
-        run(Command::AddJoinToken { hash: [9; 32], valid_ms: 1_000 });
+        run(Command::AddJoinToken { hash: [9; 32], valid_ms: 1_000, uses: None });
         run(admit(2, invited));
         run(Command::RemoveNode(NodeId(2)));
         // The same disk, and another node.

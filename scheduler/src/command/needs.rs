@@ -25,13 +25,14 @@ impl Command {
             | Command::DropBlobs { .. } => version::IMAGES,
             Command::Suspend { .. } | Command::Wake(_) => version::SUSPEND,
             Command::UpdateSettings(_) => version::SETTINGS,
+            Command::AddJoinToken { uses, .. } => part(uses.is_some(), version::JOIN_TOKENS),
+            Command::RemoveJoinToken { .. } => version::JOIN_TOKENS,
             Command::Configure(_)
             | Command::Cancel(_)
             | Command::CommitPlan(_)
             | Command::ExpireLeases(_)
             | Command::RemoveNode(_)
             | Command::Admit(_)
-            | Command::AddJoinToken { .. }
             | Command::Tick
             | Command::SetNodeVersion { .. } => version::OLDEST,
         }
@@ -51,6 +52,7 @@ impl Command {
             | Command::RemoveNode(_)
             | Command::Admit(_)
             | Command::AddJoinToken { .. }
+            | Command::RemoveJoinToken { .. }
             | Command::Tick
             | Command::SetNodeAddress { .. }
             | Command::SetNodeVersion { .. }

@@ -4,7 +4,6 @@
 use std::io::Read;
 use std::sync::Arc;
 
-use minicbor::bytes::ByteArray;
 use stint_protocol::{
     Digest, IdempotencyKey, LeaseId, NodeId, Resources, SharedSpec, TaskId, TaskName, Tenant, TimeMs,
 };
@@ -14,6 +13,7 @@ use super::{FORMAT, SnapshotError};
 use crate::demand::Demand;
 use crate::history::EncodedTask;
 use crate::image::{BlobRecord, Image, Keep};
+use crate::join_token::{JoinToken, StoredToken};
 use crate::node::{GpuRecord, Node};
 use crate::settings::Settings;
 use crate::state::{KeyRecord, State};
@@ -46,8 +46,8 @@ pub fn read_snapshot(from: impl Read) -> Result<State, SnapshotError> {
     read_tasks(&mut items, &mut state)?;
     items.each(|node: Node| add_node(&mut state, node))?;
     read_keys(&mut items, &mut state)?;
-    items.each(|(hash, at): (ByteArray<32>, TimeMs)| {
-        state.join_tokens.insert(*hash, at);
+    items.each(|StoredToken { hash, expires, limit }| {
+        state.join_tokens.insert(*hash, JoinToken { expires, limit });
         Ok(())
     })?;
     // Versions came after the first snapshots were stored, images later still. What comes behind them is of a version that

@@ -10,6 +10,7 @@ use minicbor::encode::{Error, Write};
 use stint_protocol::SharedSpec;
 
 use super::FORMAT;
+use crate::join_token::{JoinToken, StoredToken};
 use crate::state::State;
 
 /// Fields of a snapshot that are always written, in their order; `read` says what they are.
@@ -41,8 +42,8 @@ pub(super) fn write<W: Write>(state: &State, sharing: bool, to: W) -> Result<(),
     }
     write_keys(state, &mut e)?;
     e.array(state.join_tokens.len() as u64)?;
-    for (hash, expires) in &state.join_tokens {
-        e.array(2)?.bytes(hash)?.encode(expires)?;
+    for (hash, JoinToken { expires, limit }) in &state.join_tokens {
+        e.encode(StoredToken { hash: (*hash).into(), expires: *expires, limit: limit.clone() })?;
     }
     e.encode(state.version)?;
     write_images(state, &mut e)?;

@@ -33,11 +33,12 @@ const COMMANDS: &[(u32, &str)] = &[
     (22, "suspend"),
     (23, "wake"),
     (24, "update-settings"),
+    (25, "remove-join-token"),
 ];
 const RETIRED: &[(u32, &str)] = &[];
 /// Commands that got fields since they were stored first, with the layout that is written today; files of the earlier
 /// layouts stay, and are read.
-const LAYOUTS: &[(u32, u32)] = &[(1, 5), (3, 4), (4, 4), (9, 2)];
+const LAYOUTS: &[(u32, u32)] = &[(1, 5), (3, 4), (4, 4), (9, 2), (10, 5)];
 
 /// Without a wildcard, so that a new command does not compile until it stands here; then it is missing in `COMMANDS`
 /// and in `samples`.
@@ -68,6 +69,7 @@ fn name_of(command: &Command) -> &'static str {
         Command::Suspend { .. } => "suspend",
         Command::Wake(_) => "wake",
         Command::UpdateSettings(_) => "update-settings",
+        Command::RemoveJoinToken { .. } => "remove-join-token",
     }
 }
 
@@ -126,6 +128,7 @@ fn every_command_is_stored_and_every_file_is_known() {
         "snapshot-5.cbor".into(),
         "comment-snapshot.cbor".into(),
         "snapshot-6.cbor".into(),
+        "tokens-snapshot.cbor".into(),
         "rules-register-node.cbor".into(),
         "tenants-snapshot.cbor".into(),
         "tenants-update-settings.cbor".into(),

@@ -44,3 +44,10 @@ fn limits_of_tasks_need_version_4() {
 fn comments_of_tasks_need_version_5() {
     assert_eq!(samples()[1].needs(), Version(5));
 }
+
+#[test]
+fn join_tokens_for_so_many_nodes_need_version_5() {
+    let token = |uses| Command::AddJoinToken { hash: [7; 32], valid_ms: 1, uses };
+    assert_eq!((token(None).needs(), token(Some(1)).needs()), (version::OLDEST, version::JOIN_TOKENS));
+    assert_eq!(Command::RemoveJoinToken { hash: [7; 32] }.needs(), version::JOIN_TOKENS);
+}

@@ -33,7 +33,7 @@ pub fn samples() -> Vec<Command> {
         Command::SetNodeMode { node: NodeId(2), mode: NodeMode::Draining, within_ms: Some(600_000) },
         Command::RemoveNode(NodeId(3)),
         Command::Admit(admit(Version(2))),
-        Command::AddJoinToken { hash: [0x70; 32], valid_ms: 3_600_000 },
+        Command::AddJoinToken { hash: [0x70; 32], valid_ms: 3_600_000, uses: Some(3) },
         Command::Tick,
         Command::SetNodeAddress { node: NodeId(300), address: "gpu-7.example:7001".into() },
         Command::SetNodeVersion { node: NodeId(300), speaks: Version(2) },
@@ -57,6 +57,7 @@ pub fn samples() -> Vec<Command> {
         },
         Command::Wake(TaskId(0x0190_a1b2_0000_7000_8000_0000_0001_0003)),
         Command::UpdateSettings(UpdateSettings { to: every_setting(), if_revision: Some(7), by: operator() }),
+        Command::RemoveJoinToken { hash: [0x70; 32] },
     ]
 }
 
@@ -66,6 +67,10 @@ pub fn earlier() -> Vec<(&'static str, Command)> {
         ("command-1-submit.cbor", Command::Submit(submit(None, None))),
         ("command-1-submit-3.cbor", Command::Submit(submit(Some(files()), Some(pinned())))),
         ("command-1-submit-4.cbor", Command::Submit(limited_submit())),
+        (
+            "command-10-add-join-token.cbor",
+            Command::AddJoinToken { hash: [0x70; 32], valid_ms: 3_600_000, uses: None },
+        ),
         ("command-3-register-node.cbor", register()),
         (
             "command-4-record-ends-2.cbor",

@@ -220,6 +220,41 @@ fn a_snapshot_with_a_comment_is_read_and_written_as_it_was_stored() {
     assert_same(name, &encode_snapshot(&state), &stored);
 }
 
+/// The state of before, with a join token for two nodes, with which one has joined.
+fn with_limited_token() -> State {
+    let mut state = with_comment();
+    let hash = [0x72; 32];
+    let admit = Admit {
+        disk: [0xd3; 16],
+        name: "gpu-8".into(),
+        address: "10.0.0.8:7001".into(),
+        token: Some(hash),
+        speaks: Version(5),
+    };
+    for command in [Command::AddJoinToken { hash, valid_ms: 3_600_000, uses: Some(2) }, Command::Admit(admit)]
+    {
+        let now = state.time();
+        apply(&mut state, StampedCommand { now, command }).unwrap();
+        check(&state).unwrap();
+    }
+    state
+}
+
+#[test]
+fn a_snapshot_with_a_limited_join_token_is_read_and_written_as_it_was_stored() {
+    let name = "tokens-snapshot.cbor";
+    let folder = Stored::of_crate(env!("CARGO_MANIFEST_DIR"));
+    let stored = folder.bytes(name, || encode_snapshot(&with_limited_token()));
+    let state = decode_snapshot(&stored).unwrap();
+    check(&state).unwrap();
+    let tokens: Vec<(u8, Option<TokenLimit>)> =
+        state.join_tokens().map(|(hash, token)| (hash[0], token.limit.clone())).collect();
+    // Those of before let in any number, as ever.
+    let limit = TokenLimit { uses: 2, used_by: vec![[0xd3; 16].into()] };
+    assert_eq!(tokens, [(0x70, None), (0x71, None), (0x72, Some(limit))]);
+    assert_same(name, &encode_snapshot(&state), &stored);
+}
+
 /// The state of before, in which every setting was changed, one of them twice.
 fn with_changed_settings() -> State {
     let mut state = with_suspended();

@@ -78,8 +78,12 @@ impl Story {
             }
             "node" => self.node(rest),
             "token" => {
-                self.show(Command::AddJoinToken { hash: [rest[0].parse().unwrap(); 32], valid_ms: 60_000 })
+                let uses = rest.get(1).map(|uses| uses.strip_prefix("uses=").unwrap().parse().unwrap());
+                let hash = [rest[0].parse().unwrap(); 32];
+                self.show(Command::AddJoinToken { hash, valid_ms: 60_000, uses })
             }
+            "tokens" => self.tokens(),
+            "revoke" => self.show(Command::RemoveJoinToken { hash: [rest[0].parse().unwrap(); 32] }),
             "join" => self.join(rest),
             "submit" => self.submit(rest),
             "plan" => {
@@ -156,7 +160,7 @@ impl Story {
             let disk = [id.0 as u8; 16];
             let token = (id.0 > 1).then_some([9; 32]);
             if token.is_some() {
-                self.apply(Command::AddJoinToken { hash: [9; 32], valid_ms: 1_000 }).unwrap();
+                self.apply(Command::AddJoinToken { hash: [9; 32], valid_ms: 1_000, uses: None }).unwrap();
             }
             let (name, address) = (format!("n{id}"), format!("10.0.0.{id}:7001"));
             let speaks = args[1..].iter().find_map(|word| word.strip_prefix("speaks="));
@@ -218,6 +222,14 @@ impl Story {
             offer,
             problems: vec![],
         }))
+    }
+
+    fn tokens(&self) -> String {
+        let lines = self.state.join_tokens().map(|(hash, token)| {
+            let left = token.limit.as_ref().map(|limit| limit.left());
+            format!("  {}: until {}, {left:?} left", hash[0], token.expires.0)
+        });
+        lines.collect::<Vec<_>>().join("\n")
     }
 
     fn join(&mut self, args: &[&str]) -> String {

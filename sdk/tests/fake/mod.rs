@@ -217,9 +217,28 @@ impl Stint for Fake {
         Ok(Response::new(self.cluster.lock().unwrap().clone()))
     }
 
-    async fn create_join_token(&self, _: Request<CreateJoinTokenRequest>) -> Answer<CreateJoinTokenReply> {
+    async fn create_join_token(
+        &self,
+        request: Request<CreateJoinTokenRequest>,
+    ) -> Answer<CreateJoinTokenReply> {
         self.gate().await?;
-        Ok(Response::new(CreateJoinTokenReply { token: "token-1".into(), expires_at_ms: 1 }))
+        let (token, id, uses) = ("token-1".into(), "00a1".into(), Some(request.into_inner().uses.max(1)));
+        Ok(Response::new(CreateJoinTokenReply { token, expires_at_ms: 1, id, uses }))
+    }
+
+    async fn list_join_tokens(&self, _: Request<ListJoinTokensRequest>) -> Answer<ListJoinTokensReply> {
+        self.gate().await?;
+        let (id, used_by) = ("00a1".into(), vec!["b".into()]);
+        let token = JoinToken { id, expires_at_ms: 1, uses: Some(2), uses_left: Some(1), used_by };
+        Ok(Response::new(ListJoinTokensReply { tokens: vec![token] }))
+    }
+
+    async fn revoke_join_token(
+        &self,
+        request: Request<RevokeJoinTokenRequest>,
+    ) -> Answer<RevokeJoinTokenReply> {
+        self.gate().await?;
+        Ok(Response::new(RevokeJoinTokenReply { id: request.into_inner().id }))
     }
 
     async fn transfer_leader(&self, _: Request<TransferLeaderRequest>) -> Answer<TransferLeaderReply> {

@@ -281,7 +281,7 @@ fn founding(shape: &Shape, clocks: &Clocks) -> LogEntry {
     let hash = [7; 32];
     let mut commands = vec![
         Command::Configure(shape.settings.clone()),
-        Command::AddJoinToken { hash, valid_ms: u64::from(u32::MAX) },
+        Command::AddJoinToken { hash, valid_ms: u64::from(u32::MAX), uses: None },
     ];
     for peer in 0..shape.peers() {
         let token = Some(hash);
