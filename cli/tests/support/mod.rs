@@ -162,7 +162,15 @@ impl Cluster {
 
     /// A token of the first peer for this many nodes.
     pub async fn join_token(&self, uses: u32) -> String {
-        self.client_of(0).create_join_token(Duration::from_secs(600), uses).await.unwrap().token
+        let (client, valid) = (self.client_of(0), Duration::from_secs(600));
+        let made = match client.create_join_token(valid, uses).await {
+            // A cluster of an older version lets in any number.
+            Err(error) if error.code() == Some(tonic::Code::FailedPrecondition) => {
+                client.create_join_token(valid, 0).await
+            }
+            made => made,
+        };
+        made.unwrap().token
     }
 
     /// A client that knows every address.
@@ -497,9 +505,16 @@ impl Choices {
     }
 }
 
-/// The watchdog of a peer, by the peer's place.
+/// The watchdog of a peer, by the peer's place. Inits and monitors have its command line too: they are its children.
 pub fn watchdog_of(cluster: &Cluster, peer: usize) -> u32 {
     let pattern = format!("stint shim --data-dir {}", cluster.peers[peer].dir.display());
     let output = std::process::Command::new("pgrep").args(["-f", &pattern]).output().unwrap();
-    String::from_utf8_lossy(&output.stdout).lines().next().expect("a watchdog").parse().unwrap()
+    let listed = String::from_utf8_lossy(&output.stdout);
+    let all: Vec<u32> = listed.lines().map(|pid| pid.parse().unwrap()).collect();
+    let parent = |pid: &u32| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse::<u32>().ok())
+    };
+    let is_first = |pid: &&u32| parent(pid).is_some_and(|parent| !all.contains(&parent));
+    *all.iter().find(is_first).expect("a watchdog")
 }
