@@ -40,7 +40,7 @@ async fn waits_after_the_loss_of_its_node(lease_ttl: &'static str) -> Duration {
     let cordon = v1::SetNodeModeRequest { node: leads.clone(), mode: "cordon".into(), within_ms: None };
     cluster.client().set_node_mode(cordon).await.unwrap();
     let work = submit("cpu_short", &["/bin/sh", "-c", WORKER, "worker", &file.to_string_lossy(), "40"], 1);
-    accepted(&cluster.client(), work).await;
+    let task = accepted(&cluster.client(), work).await.remove(0);
     let first = life(&cluster, "the task does not start", |life| life.attempt == 1).await;
     let nodes = cluster.client().list_nodes().await.unwrap();
     let name = &nodes.iter().find(|node| node.id.to_string() == first.node).expect("a known node").name;
@@ -50,8 +50,12 @@ async fn waits_after_the_loss_of_its_node(lease_ttl: &'static str) -> Duration {
     let since = Instant::now();
     // Its watchdog, too: the machine is gone.
     leftovers::clear(&cluster.peers[lost].dir);
-    life(&cluster, "the task does not run elsewhere", |life| life.attempt == 2).await;
+    // A busy machine may be late to start the second one.
+    life(&cluster, "the task does not run elsewhere", |life| life.attempt > 1).await;
     let waited = since.elapsed();
+    let request = v1::GetTaskRequest { task, ..Default::default() };
+    let shown = cluster.client().get_task(request).await.unwrap();
+    eprintln!("{:#?}", shown.attempt_records);
     let overlaps = overlaps(&marks(&cluster));
     assert!(overlaps.is_empty(), "it ran twice at a time: {overlaps:#?}");
     waited
