@@ -227,6 +227,7 @@ async fn twenty_tasks_on_two_devices_never_share_one() {
     let ids = accepted(&cluster.client(), in_image("gpu", &["/bin/sh", "-c", script], 20)).await;
     for task in cluster.finish(&ids, PATIENCE * 2).await {
         assert_eq!(task.outcome.as_ref().unwrap().status, "succeeded", "{task:#?}");
+        assert_eq!(task.attempt_records.len(), 1, "{task:#?}");
     }
     let mut lives: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
     for text in outputs(&cluster).into_values() {
