@@ -1,5 +1,5 @@
 //! A cluster in one process: peers with disks in memory, and a transport that can be cut.
-#![allow(dead_code)]
+#![allow(dead_code)] // each test file uses a part
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests may stop at what they do not expect")]
 
 pub mod memory_disk;
