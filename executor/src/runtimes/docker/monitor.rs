@@ -109,6 +109,8 @@ struct Prepared {
     id: String,
     files: LogFiles,
     pump: JoinHandle<Option<io::Error>>,
+    /// Whether the attempt's stderr has that output was lost: once is enough.
+    says_loss: bool,
 }
 
 impl ContainerMonitor<'_> {
@@ -169,7 +171,7 @@ impl ContainerMonitor<'_> {
         let output = engine::insist(socket, || logs::attach(&engine, &id)).await;
         let output = output.map_err(|fault| verdict::failed(socket, "attaching to its container", &fault))?;
         let pump = tokio::spawn(logs::pump(output, files.try_clone().map_err(making)?));
-        Ok(Prepared { engine, id, files, pump })
+        Ok(Prepared { engine, id, files, pump, says_loss: false })
     }
 
     /// The id of the new container.
@@ -309,10 +311,10 @@ impl ContainerMonitor<'_> {
     async fn attach_again(&self, prepared: &mut Prepared) -> bool {
         let Ok(files) = prepared.files.try_clone() else { return false };
         let Ok(output) = logs::attach(&prepared.engine, &prepared.id).await else { return false };
-        let _ = writeln!(
-            prepared.files.stderr,
-            "stint: the Docker daemon did not hand on output; that of the last seconds is lost"
-        );
+        if !std::mem::replace(&mut prepared.says_loss, true) {
+            let lost = "stint: the Docker daemon did not hand on output; that of the last seconds is lost";
+            let _ = writeln!(prepared.files.stderr, "{lost}");
+        }
         prepared.pump = tokio::spawn(logs::pump(output, files));
         true
     }
