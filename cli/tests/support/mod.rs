@@ -1,6 +1,7 @@
 //! Whole clusters of real processes on loopback, for tests. Every process a test starts ends with it.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)] // each test file uses a part; a failed set-up fails the test
 
+mod choices;
 pub mod leftovers;
 pub mod marks;
 pub mod netns;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+pub use choices::{Choices, seed};
 use netns::{Network, Place};
 use stint_sdk::{Address, Client, Options, v1};
 use tempfile::TempDir;
@@ -484,25 +486,6 @@ pub fn stint_at(cluster: &Cluster, peer: usize, args: &[&str]) -> (i32, String, 
 /// The ids of tasks that were acknowledged.
 pub async fn accepted(client: &Client, request: v1::SubmitRequest) -> Vec<String> {
     client.submit(request).await.expect("the submit is acknowledged").task_ids
-}
-
-/// A number from the system for choices that need not repeat; printed by whoever uses it.
-pub fn seed() -> u64 {
-    let given = std::env::var("STINT_TEST_SEED").ok().and_then(|s| s.parse().ok());
-    given.unwrap_or_else(|| std::process::id().into())
-}
-
-/// A small generator for choices in tests (SplitMix64).
-pub struct Choices(pub u64);
-
-impl Choices {
-    pub fn below(&mut self, most: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % most
-    }
 }
 
 /// The watchdog of a peer, by the peer's place. Inits and monitors have its command line too: they are its children.

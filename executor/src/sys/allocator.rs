@@ -57,7 +57,9 @@ unsafe impl GlobalAlloc for Allocator {
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         // SAFETY: as above.
-        unsafe { if is_c_library() { System.dealloc(block, layout) } else { MiMalloc.dealloc(block, layout) } }
+        unsafe {
+            if is_c_library() { System.dealloc(block, layout) } else { MiMalloc.dealloc(block, layout) }
+        }
     }
 
     #[inline]
