@@ -30,7 +30,7 @@ pub mod outage;
 pub mod peers;
 pub mod pki;
 pub mod recovery;
-mod removed;
+pub mod removed;
 pub mod reports;
 pub mod requests;
 pub mod service;

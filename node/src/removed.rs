@@ -1,8 +1,9 @@
-//! Whether the cluster took this peer out. Then it is of no use any more: it would only ask for votes that nobody gives.
+//! Peers that the cluster took out. Such a peer is of no use any more: it would only ask for votes that nobody gives.
 
 use std::sync::Arc;
 
 use stint_protocol::NodeId;
+use stint_raft::MembershipError;
 use tokio::time::sleep;
 
 use crate::callers::RECOVERED;
@@ -73,4 +74,28 @@ async fn is_unknown(node: &Node, address: &str) -> Option<Gone> {
         }
     }
     None
+}
+
+/// Takes peers out of the membership that the state names no more, while this peer leads. A removal has two steps, and the
+/// leader that began one may have ended in between: then a peer that is gone for good would count for every majority.
+pub async fn finish_removals(node: Arc<Node>) {
+    loop {
+        sleep(limits::REMOVED_LOOK).await;
+        if !node.leader.leads() {
+            continue;
+        }
+        let status = node.raft.status();
+        let members = status.voters.keys().chain(status.learners.keys()).copied();
+        // A leader cannot take itself out: it ends, and the next one does it.
+        let removed = |id: &u64| *id != node.id.0 && node.applied.was_removed(NodeId(*id));
+        for id in members.filter(removed) {
+            match node.raft.remove(id).await {
+                Ok(()) => tracing::info!(node = id, "a node that was removed is out of the membership now"),
+                Err(MembershipError::UnknownPeer(_) | MembershipError::NotLeader { .. }) => {}
+                Err(error) => {
+                    tracing::warn!(node = id, %error, "a removed node is still a member; trying again");
+                }
+            }
+        }
+    }
 }

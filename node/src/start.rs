@@ -34,7 +34,7 @@ use crate::limits;
 use crate::node::{Node, unless_stopped};
 use crate::peers;
 use crate::pki::{self, Authority};
-use crate::removed::{Gone, removed};
+use crate::removed::{Gone, finish_removals, removed};
 
 /// How long a leader may take to hand over before it stops all the same.
 const HAND_OVER: Duration = Duration::from_secs(2);
@@ -139,6 +139,7 @@ pub async fn serve(
     tasks.spawn(node.leader.clone().run(queue));
     membership::settle(&node, &mut dir, &config, &advertise, &mut stop).await?;
     tasks.spawn(announce(node.clone(), advertise.clone()));
+    tasks.spawn(finish_removals(node.clone()));
     let store = blobs::start(&node, &dir, &config, &mut tasks)?;
     let executing = executor::start(&node, &mut dir, &config, store, &mut tasks).await?;
     let node = executing.node;

@@ -13,6 +13,7 @@ use stint_node::clock::{HostClock, Rng};
 use stint_node::config::replicated::Scope;
 use stint_node::node::Node;
 use stint_node::pki::{Authority, PEER_NAME, node_name};
+use stint_node::removed::finish_removals;
 use stint_node::service::{
     LogsAsked, NewImage, NewTasks, OutputAsked, Principal, Proof, Role, Service, ServiceError,
     SettingsUpdate, TaskFilter, Tenants, Wait,
@@ -280,5 +281,37 @@ async fn a_priority_over_the_tenants_highest_is_refused_with_what_to_do() {
     assert_eq!((other.revision, other.tenants.len(), other.changes[0].settings.len()), (1, 0, 0));
     let own = service.settings(&caller("team-7", Role::Read), None).await.unwrap();
     assert_eq!((own.tenants.len(), own.changes[0].settings.len()), (1, 1));
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_removal_that_another_leader_began_is_finished() {
+    let world = World::start().await;
+    let hash = [7; 32];
+    let (name, address) = ("b".into(), "127.0.0.1:1".into());
+    let admit = Admit { disk: [2; 16], name, address, token: Some(hash), speaks: version::CURRENT };
+    let token = Command::AddJoinToken { hash, valid_ms: 60_000, uses: Some(1) };
+    for result in world.node.leader.propose(vec![token, Command::Admit(admit)]).await.unwrap() {
+        result.unwrap();
+    }
+    let info = |disk: &str| PeerInfo { addr: "127.0.0.1:1".into(), disk_id: disk.into() };
+    world.node.raft.add_learner(2, info("02")).await.unwrap();
+    // As a peer that joins: a member of whom this leader's state has not heard yet.
+    world.node.raft.add_learner(7, info("07")).await.unwrap();
+    // What a leader does first; then it ended.
+    for result in world.node.leader.propose(vec![Command::RemoveNode(NodeId(2))]).await.unwrap() {
+        result.unwrap();
+    }
+    let finishing = tokio::spawn(finish_removals(world.node.clone()));
+    let finished = async {
+        while world.node.raft.status().learners.contains_key(&2) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), finished).await.expect("it is a member no more");
+    let status = world.node.raft.status();
+    assert_eq!(status.voters.keys().copied().collect::<Vec<_>>(), [1]);
+    assert_eq!(status.learners.keys().copied().collect::<Vec<_>>(), [7]);
+    finishing.abort();
     world.stop().await;
 }
