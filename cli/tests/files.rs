@@ -229,6 +229,130 @@ async fn any_peer_tells_how_far_a_running_task_is() {
     done(&cluster, 1, &["cancel", "long"]);
 }
 
+/// What a program may do with its secrets. `KEY` and `PIN` are variables, `TOKEN_FILE` is a file of several lines.
+const TELLTALES: [(&str, &str); 5] = [
+    (
+        "prints",
+        r#"printf '%s\n' "$KEY"; printf '%s\n' "$KEY" >&2; cat $TOKEN_FILE; sed -n 2p $TOKEN_FILE | tr -d '\r'"#,
+    ),
+    (
+        "progress",
+        r#"printf '{"percent":10,"message":"%s"}\n' "$(tail -n 1 $TOKEN_FILE)" >>$STINT_PROGRESS_FILE"#,
+    ),
+    (
+        "escaped",
+        r#"printf '{"percent":10,"step":"%s","message":"%s"}\n' "$(printf '%s' "$KEY" | sed 's/[\\"]/\\&/g')" "$(head -c 500 /dev/zero | tr '\0' x)$(printf '%s' "$KEY" | sed 's/[\\"]/\\&/g')" >>$STINT_PROGRESS_FILE"#,
+    ),
+    ("number", r#"printf '{"percent":10,"metrics":{"x":%s}}\n' "$PIN" >>$STINT_PROGRESS_FILE"#),
+    ("marker", r#"printf '__STINT_PROGRESS__:{"percent":10,"step":"%s"}\n' "$PIN""#),
+];
+/// Each of these is a secret, or a line of one, as it is and as JSON shows it.
+const NEEDLES: [&str; 5] =
+    ["p4ss\"w0rd\\7", "p4ss\\\"w0rd\\\\7", "first \"line\" 11", "second-line-22", "40712345678"];
+
+/// Every file below, and what is in it.
+fn every_file(folder: &std::path::Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        match entry.file_type().unwrap() {
+            kind if kind.is_dir() => all.extend(every_file(&entry.path())),
+            // One that went meanwhile holds nothing.
+            kind if kind.is_file() => {
+                all.extend(std::fs::read(entry.path()).map(|bytes| (entry.path(), bytes)))
+            }
+            _ => {}
+        }
+    }
+    all
+}
+
+fn holds_none(place: &str, bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    for needle in NEEDLES {
+        assert!(!text.contains(needle), "{place} shows {needle:?}:\n{text}");
+    }
+}
+
+/// One peer with three secrets.
+async fn with_secrets() -> Cluster {
+    let root = tempfile::Builder::new().prefix("stint-test-").tempdir().unwrap();
+    let secrets = root.path().join("secrets/default");
+    std::fs::create_dir_all(&secrets).unwrap();
+    // As an editor of another system writes it.
+    std::fs::write(secrets.join("token"), "first \"line\" 11\r\nsecond-line-22\r\n").unwrap();
+    std::fs::write(secrets.join("key"), "p4ss\"w0rd\\7\r\n").unwrap();
+    std::fs::write(secrets.join("pin"), "40712345678\n").unwrap();
+    let more = |_| "[secrets]\ndir = \"ROOT/secrets\"\n".to_owned();
+    let setup = Setup { peers: 1, runtimes: "\"process\", \"crun\"", more, ..Setup::default() };
+    Cluster::start_in(root, setup).await
+}
+
+/// Submits a task by this name that gets all secrets, runs the script and ends once there is a file `done`.
+fn submit_telltale(cluster: &Cluster, runtime: &str, name: &str, script: &str) {
+    let script = format!(
+        "test ${{#KEY}} = 11 || exit 9; {script}; echo said; until test -e done; do sleep 0.05; done"
+    );
+    let mut args = vec!["submit", "--name", name, "--runtime", runtime, "--retries", "0"];
+    args.extend(
+        "--cpus 0.1 --memory 32MiB --secret token --secret key=KEY --secret pin=PIN -- sh -c".split(' '),
+    );
+    args.push(&script);
+    done(cluster, 0, &args);
+}
+
+/// Whatever a user may ask of a task.
+fn look(cluster: &Cluster, name: &str) {
+    for command in [
+        "result",
+        "status -o json",
+        "status",
+        "logs --stdout",
+        "logs --stderr",
+        "explain",
+        "outputs",
+        "ps --all",
+    ] {
+        let mut args: Vec<&str> = command.split(' ').collect();
+        args.extend((command != "ps --all").then_some(name));
+        let (_, out, err) = stint_at(cluster, 0, &args);
+        holds_none(&format!("`stint {}`", args.join(" ")), format!("{out}{err}").as_bytes());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secret_is_in_no_answer_and_in_no_file_that_is_kept() {
+    let cluster = with_secrets().await;
+    let mut names = Vec::new();
+    for runtime in ["process", "crun"] {
+        for (what, script) in TELLTALES {
+            let name = format!("{runtime}-{what}");
+            submit_telltale(&cluster, runtime, &name, script);
+            names.push(name);
+        }
+    }
+    let until = Instant::now() + PATIENCE;
+    for name in &names {
+        while !stint_at(&cluster, 0, &["logs", "--stdout", name]).1.contains("said") {
+            assert!(Instant::now() < until, "{name} says nothing: {}", done(&cluster, 0, &["status", name]));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        look(&cluster, name);
+    }
+    for entry in std::fs::read_dir(cluster.peers[0].dir.join("executor/attempts")).unwrap() {
+        std::fs::write(entry.unwrap().path().join("work/done"), "").unwrap();
+    }
+    for name in &names {
+        done(&cluster, 0, &["wait", name]);
+        look(&cluster, name);
+    }
+    for (path, bytes) in every_file(&cluster.peers[0].dir) {
+        holds_none(&path.display().to_string(), &bytes);
+    }
+    holds_none("the peer's log", cluster.peers[0].log().as_bytes());
+    holds_none("`stint events export`", done(&cluster, 0, &["events", "export"]).as_bytes());
+}
+
 /// A registered program gets its files as any other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn outputs_are_kept_by_the_cluster_and_outlive_the_node_that_made_them() {

@@ -332,18 +332,15 @@ fn log_tail(
 fn read_progress(shared: &ClientState, lease: LeaseId) -> Result<LogChunk, LogError> {
     let failed = |source| LogError::Read { lease, source };
     let (folder, ended) = shared.output_folder(lease);
-    let said = progress::read(&folder).map_err(failed)?;
+    let said = progress::read(&folder, shared.masks(lease).as_ref()).map_err(failed)?;
     if shared.output_folder(lease).0 != folder {
         // It moved while it was read: what was found may be another attempt's.
         return Ok(LogChunk::default());
     }
-    let mut text = match said {
+    let text = match said {
         Some(progress) => serde_json::to_string(&progress).map_err(|e| failed(e.into()))?,
         None => String::new(),
     };
-    if let Some(masks) = shared.masks(lease) {
-        text = masks.hide(text);
-    }
     Ok(LogChunk { next_offset: text.len() as u64, bytes: text.into_bytes(), complete: ended })
 }
 

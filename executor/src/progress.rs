@@ -13,6 +13,7 @@ use stint_protocol::limits::clip;
 
 use crate::host::LogChunk;
 use crate::limits;
+use crate::stages::mask::Masks;
 
 /// The file's name in the work folder.
 pub const FILE: &str = ".stint-progress";
@@ -33,18 +34,44 @@ pub struct Progress {
     pub metrics: BTreeMap<String, f64>,
 }
 
-/// What an attempt said last, its file before its stdout.
-pub fn read(folder: &Path) -> io::Result<Option<Progress>> {
-    let said = last_lines(&folder.join("work").join(FILE))?;
+/// What an attempt said last, its file before its stdout, with its secrets hidden. A record in which one stands where JSON
+/// has no room for stars, as a number, is passed over.
+pub fn read(folder: &Path, masks: Option<&Masks>) -> io::Result<Option<Progress>> {
+    // Nobody knows its secrets any more, so nothing is known to hold none.
+    if masks == Some(&Masks::Unknown) {
+        return Ok(None);
+    }
+    let hidden = |mut bytes: Vec<u8>| {
+        masks.map(|masks| masks.cover(&mut bytes));
+        bytes
+    };
+    let parse = |line: &[u8]| parse(line, masks);
+    let said = hidden(last_lines(&folder.join("work").join(FILE))?);
     if let Some(found) = said.rsplit(|byte| *byte == b'\n').find_map(parse) {
         return Ok(Some(found));
     }
-    let printed = last_lines(&folder.join("stdout"))?;
+    let printed = hidden(last_lines(&folder.join("stdout"))?);
     let marked = |line: &[u8]| {
         let text = std::str::from_utf8(line).ok()?;
         MARKERS.iter().find_map(|marker| parse(text.strip_prefix(marker)?.as_bytes()))
     };
     Ok(printed.rsplit(|byte| *byte == b'\n').find_map(marked))
+}
+
+/// Leaves of an attempt that has ended only what it said last, with its secrets hidden: nobody can hide them later.
+pub fn keep_last(folder: &Path, masks: &Masks) -> io::Result<()> {
+    let last = read(folder, Some(masks))?;
+    let path = folder.join("work").join(FILE);
+    // Whatever the program put there goes, and is not written through: it may be a link.
+    match std::fs::remove_file(&path) {
+        Err(e) if e.kind() == io::ErrorKind::IsADirectory => return Ok(()),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let Some(last) = last else { return Ok(()) };
+    let mut line = serde_json::to_vec(&last)?;
+    line.push(b'\n');
+    File::options().write(true).create_new(true).mode(0o600).open(path)?.write_all_at(&line, 0)
 }
 
 /// The end of a file up to its last line break: the line after it may not be whole yet. What is not there, or is no
@@ -77,7 +104,7 @@ fn last_lines(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// One record; none when it is not one.
-fn parse(line: &[u8]) -> Option<Progress> {
+fn parse(line: &[u8], masks: Option<&Masks>) -> Option<Progress> {
     let text = std::str::from_utf8(line).ok()?.trim();
     if text.is_empty() || text.len() > limits::PROGRESS_LINE_BYTES {
         return None;
@@ -86,7 +113,7 @@ fn parse(line: &[u8]) -> Option<Progress> {
         true => serde_json::from_str(text).ok()?,
         false => fraction(text)?,
     };
-    progress.complete()?;
+    progress.complete(masks)?;
     Some(progress)
 }
 
@@ -105,8 +132,9 @@ impl Progress {
         LogChunk { next_offset: bytes.len() as u64, bytes, complete: false }
     }
 
-    /// Fills in the share from the numbers; none when they make no sense.
-    fn complete(&mut self) -> Option<()> {
+    /// Fills in the share from the numbers; none when they make no sense. Texts are cut after secrets are hidden: what JSON
+    /// wrote in another way is itself only now.
+    fn complete(&mut self, masks: Option<&Masks>) -> Option<()> {
         let sensible = |number: &f64| number.is_finite() && *number >= 0.0;
         let numbers = [self.percent, self.current, self.total, self.eta_seconds];
         let right = numbers.iter().flatten().all(sensible)
@@ -118,8 +146,11 @@ impl Progress {
         if let (None, Some(current), Some(total)) = (self.percent, self.current, self.total) {
             self.percent = Some(if total > 0.0 { current / total * 100.0 } else { 100.0 });
         }
-        self.message = self.message.take().map(clip);
-        self.step = self.step.take().map(clip);
+        let hide = |text: String| masks.map_or(text.clone(), |masks| masks.hide(text));
+        self.message = self.message.take().map(|text| clip(hide(text)));
+        self.step = self.step.take().map(|text| clip(hide(text)));
+        let metrics = std::mem::take(&mut self.metrics);
+        self.metrics = metrics.into_iter().map(|(name, value)| (hide(name), value)).collect();
         (self.percent.is_some() || self.step.is_some() || self.message.is_some()).then_some(())
     }
 }
@@ -137,7 +168,7 @@ mod tests {
     }
 
     fn percent(file: &str, stdout: &str) -> Option<f64> {
-        read(attempt(file, stdout).path()).unwrap().and_then(|progress| progress.percent)
+        read(attempt(file, stdout).path(), None).unwrap().and_then(|progress| progress.percent)
     }
 
     #[test]
@@ -146,8 +177,9 @@ mod tests {
         assert_eq!(percent("1/4\n{\"percent\": 5", ""), Some(25.0), "a line that is being written");
         assert_eq!(percent("", "a\n__DSPY_PROGRESS__:{\"current\":1,\"total\":2}\nb\n"), Some(50.0));
         assert_eq!(percent("1/10\n", "__STINT_PROGRESS__:9/10\n"), Some(10.0), "the file comes first");
-        let said =
-            read(attempt("{\"step\":\"load\",\"metrics\":{\"loss\":0.5}}\n", "").path()).unwrap().unwrap();
+        let said = read(attempt("{\"step\":\"load\",\"metrics\":{\"loss\":0.5}}\n", "").path(), None)
+            .unwrap()
+            .unwrap();
         assert_eq!((said.step.as_deref(), said.metrics["loss"], said.percent), (Some("load"), 0.5, None));
     }
 
@@ -171,6 +203,56 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         std::fs::write(folder.path().join("other"), "1/2\n").unwrap();
         std::os::unix::fs::symlink("../other", &file).unwrap();
-        assert_eq!(read(folder.path()).unwrap(), None);
+        assert_eq!(read(folder.path(), None).unwrap(), None);
+    }
+
+    #[test]
+    fn secrets_are_hidden_however_json_writes_them() {
+        let masks = Masks::for_values(&[b"p4ss\"w0rd".to_vec(), b"40712345678".to_vec()]);
+        let said = |file: &str| read(attempt(file, "").path(), Some(&masks)).unwrap();
+        let message = |file: &str| said(file).unwrap().message.unwrap();
+        assert_eq!(
+            message(
+                r#"{"message":"it is p4ss\"w0rd"}
+"#
+            ),
+            "it is *********"
+        );
+        assert_eq!(
+            message(
+                r#"{"message":"\u0070\u0034ss\"w0rd"}
+"#
+            ),
+            "*********"
+        );
+        let long = "x".repeat(1_020);
+        assert!(
+            !message(&format!("{{\"message\":\"{long}p4ss\\\"w0rd\"}}\n")).contains("p4ss"),
+            "cut within one"
+        );
+        let named = said("{\"percent\":1,\"metrics\":{\"40712345678\":1}}\n").unwrap();
+        assert_eq!(named.metrics.keys().collect::<Vec<_>>(), ["***********"]);
+        assert_eq!(said("{\"percent\":1,\"current\":40712345678}\n"), None);
+        assert_eq!(read(attempt("1/2\n", "").path(), Some(&Masks::Unknown)).unwrap(), None);
+    }
+
+    #[test]
+    fn what_is_left_of_an_attempt_holds_no_secret_and_no_link_is_written_through() {
+        let masks = Masks::for_values(&[b"p4ss\"w0rd".to_vec()]);
+        let marked = "__STINT_PROGRESS__:{\"message\":\"p4ss\\\"w0rd\"}\n";
+        let folder = attempt("", marked);
+        let file = folder.path().join("work").join(FILE);
+        let target = folder.path().join("other");
+        std::fs::write(&target, "p4ss\"w0rd 1/2\n").unwrap();
+        std::fs::remove_file(&file).unwrap();
+        std::os::unix::fs::symlink("../other", &file).unwrap();
+        keep_last(folder.path(), &masks).unwrap();
+        assert_eq!(std::fs::read_to_string(&target).unwrap(), "p4ss\"w0rd 1/2\n");
+        let after = read(folder.path(), None).unwrap().unwrap();
+        assert_eq!(after.message.as_deref(), Some("*********"), "also what stdout says in another way");
+        keep_last(folder.path(), &Masks::Unknown).unwrap();
+        assert!(!file.exists());
+        std::fs::create_dir(&file).unwrap();
+        keep_last(folder.path(), &masks).unwrap();
     }
 }

@@ -462,7 +462,7 @@ impl JobDir for SharedJobDir {
     fn progress(&self, lease: LeaseId) -> BoxFuture<Result<LogChunk, LogError>> {
         let read = move |job_dir: &SharedJobDir| {
             let failed = |source| LogError::Read { lease, source };
-            let said = read_progress(&job_dir.folder(lease).join("job")).map_err(failed)?;
+            let said = read_progress(&job_dir.folder(lease).join("job"), None).map_err(failed)?;
             Ok(said.map_or_else(LogChunk::default, |said| said.to_chunk()))
         };
         blocking(self, read, move || Err(LogError::NotFound(lease)))

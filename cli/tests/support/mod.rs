@@ -1,5 +1,5 @@
 //! Whole clusters of real processes on loopback, for tests. Every process a test starts ends with it.
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)] // each test file uses a part; a failed set-up fails the test
+#![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::expect_used)] // each test file uses a part; a failed set-up fails the test
 
 mod choices;
 pub mod leftovers;

@@ -18,13 +18,13 @@ use super::keeping;
 use super::lines::{self, trouble};
 use super::state::ClientState;
 use crate::host::{HostEvent, Launch, LogStream, Preparation, StopReason};
-use crate::limits;
 use crate::observer::Rule;
 use crate::refusal::Refusal;
 use crate::shim_api::request::ResolvedMount;
 use crate::stages::inputs::{self, Inputs};
 use crate::stages::{self, Owner, StageRecord, Staged};
 use crate::store::StoreError;
+use crate::{limits, progress};
 
 /// How images are named that the cluster keeps.
 const REGISTERED: &str = "stint://";
@@ -283,6 +283,11 @@ async fn finish(shared: &Arc<ClientState>, places: &Semaphore, mut end: AttemptE
         if record.secrets {
             let folder = cleared.layout.attempt(lease);
             let masks = masks.unwrap_or(crate::stages::mask::Masks::Unknown);
+            // Before the streams: what a program said there counts, too.
+            if let Err(error) = progress::keep_last(&folder, &masks) {
+                trouble!(error, cleared, lease, %error, "progress with secrets cannot be masked: it is removed");
+                let _ = std::fs::remove_dir_all(folder.join("work"));
+            }
             for stream in [LogStream::Stdout, LogStream::Stderr] {
                 if let Err(error) = masks.rewrite(&folder.join(stream.as_str()))
                     && error.kind() != std::io::ErrorKind::NotFound

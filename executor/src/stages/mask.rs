@@ -41,9 +41,11 @@ impl fmt::Debug for Masks {
 }
 
 impl Masks {
-    /// Hides these values, and the lines of those that have several: programs often print one alone.
+    /// Hides these values, and the lines of those that have several: programs often print one alone, and without what
+    /// is blank around it.
     pub fn for_values(values: &[Vec<u8>]) -> Self {
-        let lines = values.iter().flat_map(|value| value.split(|byte| *byte == b'\n')).map(<[u8]>::to_vec);
+        let lines = values.iter().flat_map(|value| value.split(|byte| *byte == b'\n'));
+        let lines = lines.map(|line| line.trim_ascii().to_vec());
         let mut all: Vec<Vec<u8>> = values.iter().cloned().chain(lines).collect();
         all.retain(|value| value.len() >= limits::SECRET_LEAST_BYTES);
         all.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
@@ -53,9 +55,14 @@ impl Masks {
 
     /// A text in which the values are hidden.
     pub fn hide(&self, text: String) -> String {
-        let Masks::Values(values) = self else { return text };
         let mut bytes = text.into_bytes();
-        if cover(values, &mut bytes) { String::from_utf8_lossy(&bytes).into_owned() } else { lossless(bytes) }
+        if self.cover(&mut bytes) { String::from_utf8_lossy(&bytes).into_owned() } else { lossless(bytes) }
+    }
+
+    /// Hides the values that are whole in these bytes; whether there was one.
+    pub fn cover(&self, bytes: &mut [u8]) -> bool {
+        let Masks::Values(values) = self else { return false };
+        cover(values, bytes)
     }
 
     /// A piece of a log file, as `logs::read` gives it, with the values hidden.
@@ -266,7 +273,7 @@ mod tests {
 
     #[test]
     fn lines_of_a_secret_and_secrets_that_overlap_are_hidden() {
-        let masks = masks(&["-----BEGIN-----\nabcdefgh\n-----END-----\n", "abab"]);
+        let masks = masks(&["-----BEGIN-----\r\n  abcdefgh\r\n-----END-----\n", "abab"]);
         assert_eq!(masks.hide("key abcdefgh and ababab".into()), "key ******** and ******");
         assert_eq!(masks.hide("fine é".into()), "fine é");
         assert!(!format!("{masks:?}").contains("abcdefgh"));

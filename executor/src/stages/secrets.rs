@@ -144,8 +144,11 @@ fn read(provider: &Path, tenant: &Tenant, name: &str) -> Result<Vec<u8>, Refusal
         io::ErrorKind::IsADirectory => missing("it is a folder in secrets.dir, not a file".into()),
         _ => failed(format!("reading it: {e}")),
     })?;
-    if value.last() == Some(&b'\n') {
-        value.pop();
+    // Also as editors of other systems end a line.
+    for end in *b"\n\r" {
+        if value.last() == Some(&end) {
+            value.pop();
+        }
     }
     if value.len() < limits::SECRET_LEAST_BYTES || value.len() > limits::SECRET_BYTES {
         let (least, most) = (limits::SECRET_LEAST_BYTES, limits::SECRET_BYTES);

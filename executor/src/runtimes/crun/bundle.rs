@@ -28,6 +28,8 @@ use crate::shim_api::layout::{Layout, folder_name};
 use crate::shim_api::request::{ResolvedMount, StartRequest};
 use crate::sys::spawn::{BindMount, Container};
 
+const CONFIG: &str = "config.json";
+
 /// Where crun writes its messages for an attempt.
 pub fn log_file(layout: &Layout, lease: LeaseId) -> PathBuf {
     bundle_folder(layout, lease).join("crun.log")
@@ -63,7 +65,7 @@ pub fn make(layout: &Layout, request: &StartRequest) -> io::Result<Container> {
     let rootfs = rootfs::make(layout, request, &folder)?;
     let devices = cdi::devices(request);
     let config = config::config(layout, request, &rootfs, devices).map_err(io::Error::other)?;
-    std::fs::write(folder.join("config.json"), serde_json::to_vec(&config)?)?;
+    std::fs::write(folder.join(CONFIG), serde_json::to_vec(&config)?)?;
 
     let crun = request.crun.as_deref().ok_or_else(|| io::Error::other("crun was not found on this node"))?;
     let (state, id) = (layout.crun_state(), folder_name(request.lease));
@@ -88,11 +90,13 @@ pub fn make(layout: &Layout, request: &StartRequest) -> io::Result<Container> {
     })
 }
 
-/// Removes what crun remembers of a container whose processes are gone. Not `crun delete`: it would look for the
-/// container by a process id of a namespace that no longer exists.
+/// Removes what crun remembers of a container whose processes are gone, and its configuration, which may hold secrets. Not
+/// `crun delete`: it would look for the container by a process id of a namespace that no longer exists.
 pub fn remove(layout: &Layout, lease: LeaseId) {
     let _ = std::fs::remove_dir_all(layout.crun_state().join(folder_name(lease)));
-    let _ = std::fs::remove_file(bundle_folder(layout, lease).join("pid"));
+    for file in ["pid", CONFIG] {
+        let _ = std::fs::remove_file(bundle_folder(layout, lease).join(file));
+    }
 }
 
 fn text(text: &str) -> CString {
