@@ -132,6 +132,30 @@ async fn a_full_disk_ends_a_peer_with_a_clear_error_and_the_others_go_on() {
     all_succeeded(&cluster, &ids).await;
 }
 
+/// Fills the disk as fast as it can, in pieces that a small disk holds for longer than a look takes.
+const FILLS: &str = "trap '' TERM; while :; do head -c 200000 /dev/zero >>big; sleep 0.02; done";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_program_that_fills_the_disk_is_ended_and_its_peer_goes_on() {
+    let root = tempfile::Builder::new().prefix("stint-test-").tempdir().unwrap();
+    let Some(_disk) = Disk::mount(&root.path().join("t1")) else {
+        eprintln!("skipped: mounting a small file system needs root");
+        return;
+    };
+    let mut cluster = Cluster::start_in(root, Setup { peers: 1, ..Setup::default() }).await;
+    let client = cluster.client();
+    for _ in 0..2 {
+        let filling = accepted(&client, submit("cpu_short", &["sh", "-c", FILLS], 1)).await;
+        let ended = cluster.finish(&filling, PATIENCE).await.remove(0);
+        let outcome = ended.outcome.as_ref().expect("finished");
+        assert_eq!(outcome.kind, "disk_exceeded", "{ended:#?}");
+        assert!(outcome.message.contains("the most of all"), "{}", outcome.message);
+        // The log has room, and so have others.
+        all_succeeded(&cluster, &accepted(&client, submit("cpu_short", &["/bin/true"], 5)).await).await;
+    }
+    assert!(cluster.peers[0].runs(), "{}", cluster.peers[0].log());
+}
+
 /// Where the records of the log's last segment end: after that its file holds zeros.
 fn end_of_log(dir: &Path) -> (PathBuf, u64) {
     let mut segments: Vec<PathBuf> =

@@ -3,7 +3,8 @@
 mod adopt;
 mod attempt;
 mod devices;
-mod disk_watch;
+pub mod disk_use;
+pub mod disk_watch;
 mod health;
 mod housekeeping;
 mod keeping;
@@ -84,6 +85,7 @@ impl HostClient {
             tokio::spawn(housekeeping::run(shared.clone())),
             tokio::spawn(devices::watch(shared.clone())),
             tokio::spawn(disk_watch::run(shared.clone())),
+            tokio::spawn(disk_use::run(shared.clone())),
             tokio::spawn(staging::finish_all(shared.clone(), finishing)),
             tokio::spawn(staging::hold_images(shared.clone())),
         ];

@@ -43,6 +43,7 @@ pub mod watchdog;
 mod working_dir;
 
 pub use client::HostClient;
+pub use client::disk_watch::DISK_PROBLEM;
 pub use client::lines::TARGET as TASK_LINES;
 pub use clock::boot_now;
 pub use gpu::{FixedGpu, GpuError, GpuLocks, GpuSource, detect_gpus, lock_gpus};
@@ -55,8 +56,8 @@ pub use observer::{Artifact, Observer, PullEnd, Rule};
 pub use progress::{FILE as PROGRESS_FILE, Progress, read as read_progress};
 pub use runtimes::docker::credentials::{Credentials, CredentialsError};
 pub use settings::{
-    Bounds, ConfineOptions, CrunOptions, DockerOptions, HostOptions, KeepEnded, MountRules, OutputLimits,
-    ProcessOptions,
+    Bounds, ConfineOptions, CrunOptions, DiskLimits, DockerOptions, HostOptions, KeepEnded, MountRules,
+    OutputLimits, ProcessOptions,
 };
 pub use shim_api::request::Pull;
 pub use stages::holes::HoleReader;

@@ -26,6 +26,15 @@ impl Default for KeepEnded {
     }
 }
 
+/// What attempts may take of the disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskLimits {
+    /// Bytes of one attempt's files; 0: as many as there are.
+    pub attempt_bytes: u64,
+    /// Bytes that stay free, a twentieth of the disk at most; 0: none.
+    pub reserve_bytes: u64,
+}
+
 /// How much is kept of what attempts leave as outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutputLimits {
@@ -59,6 +68,8 @@ pub struct HostOptions {
     pub kill_margin_ms: u64,
     /// A disk that takes a few bytes for longer than this, in milliseconds, hangs: nothing is started on it.
     pub disk_timeout_ms: u64,
+    /// What attempts may take of the disk.
+    pub disk: DiskLimits,
     /// Bytes kept of each output stream; 0 = no cap.
     pub max_log_bytes: u64,
     pub keep_ended: KeepEnded,
@@ -117,6 +128,7 @@ impl HostOptions {
             crun_path: "crun".into(),
             kill_margin_ms: limits::KILL_MARGIN_MS,
             disk_timeout_ms: limits::DISK_TIMEOUT_MS,
+            disk: DiskLimits::default(),
             max_log_bytes: limits::LOG_BYTES,
             keep_ended: KeepEnded::default(),
             outputs: OutputLimits::default(),

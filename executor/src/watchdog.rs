@@ -16,6 +16,8 @@ pub enum StopCause {
     /// The lease ran out or was taken back.
     LeaseOver,
     Drained,
+    /// It fills the disk, so it is killed without time to end by itself.
+    DiskExceeded,
 }
 
 impl StopCause {
@@ -26,6 +28,7 @@ impl StopCause {
             StopCause::Cancelled => EndKind::Cancelled,
             StopCause::LeaseOver => EndKind::Lost,
             StopCause::Drained => EndKind::Drained,
+            StopCause::DiskExceeded => EndKind::DiskExceeded,
         }
     }
 }
@@ -36,6 +39,7 @@ impl From<StopReason> for StopCause {
             StopReason::Cancelled => StopCause::Cancelled,
             StopReason::LeaseOver => StopCause::LeaseOver,
             StopReason::Drained => StopCause::Drained,
+            StopReason::DiskExceeded => StopCause::DiskExceeded,
         }
     }
 }
@@ -135,7 +139,7 @@ impl Guarded {
         match self.phase {
             Phase::Running => {
                 let why = self.due(now)?;
-                if now >= self.lease_kill() {
+                if now >= self.lease_kill() || why == StopCause::DiskExceeded {
                     self.phase = Phase::Killing { why, at: now };
                     return Some(Action::Kill(lease, why));
                 }
@@ -151,6 +155,13 @@ impl Guarded {
                 Some(Action::Kill(lease, why))
             }
             _ => None,
+        }
+    }
+
+    /// What was given time to end by itself is killed next.
+    fn give_no_time(&mut self) {
+        if let Phase::Terminating { kill_at, .. } = &mut self.phase {
+            *kill_at = BootMs(0);
         }
     }
 
@@ -209,6 +220,9 @@ impl Watchdog {
     pub fn stop(&mut self, lease: LeaseId, why: StopCause) {
         if let Some(guarded) = self.attempts.get_mut(&lease) {
             guarded.asked.get_or_insert(why);
+            if why == StopCause::DiskExceeded {
+                guarded.give_no_time();
+            }
             self.reschedule(lease);
         }
     }
@@ -314,6 +328,20 @@ mod tests {
         );
         assert_eq!(dog.exited(a), Some(StopCause::LeaseOver));
         assert_eq!(dog.next_wake(), None);
+    }
+
+    #[test]
+    fn what_fills_the_disk_is_killed_at_once_also_while_it_may_still_end_by_itself() {
+        let (mut dog, a, b) = (Watchdog::default(), lease(1), lease(2));
+        dog.start(a, limits(1000));
+        dog.start(b, limits(1000));
+        dog.stop(b, StopCause::Cancelled);
+        assert_eq!(dog.tick(BootMs(10)), [Action::Term(b, StopCause::Cancelled)]);
+        dog.stop(a, StopCause::DiskExceeded);
+        dog.stop(b, StopCause::DiskExceeded);
+        let kills = dog.tick(BootMs(11));
+        assert_eq!(kills, [Action::Kill(a, StopCause::DiskExceeded), Action::Kill(b, StopCause::Cancelled)]);
+        assert_eq!(dog.exited(a).map(StopCause::end_kind), Some(EndKind::DiskExceeded));
     }
 
     #[test]

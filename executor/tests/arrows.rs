@@ -23,11 +23,11 @@ const PARTS: [&str; 24] = [
     "observer",
     "settings",
     "logs",
-    "progress",
     "mounts",
     "confine",
     "root",
     "stages",
+    "progress",
     "runtimes",
     "shim",
 ];

@@ -9,10 +9,14 @@ use std::cell::RefCell;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
 
-use stint_executor::{Host, KeepEnded, Launch, StopReason};
+use stint_executor::{DiskLimits, Host, KeepEnded, Launch, StopReason};
 use stint_protocol::{EndKind, Runtime};
 use support::{Client, Rig, assert_kind, launch, odd_seconds, processes_with, spec, wait_until};
+use tokio::time::sleep;
 
 /// What of a rig's attempts is there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -162,8 +166,12 @@ struct SmallDisk<'a>(&'a Path);
 
 impl<'a> SmallDisk<'a> {
     fn over(folder: &'a Path) -> Self {
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", "size=6m", "tmpfs"]).arg(folder).status();
+        Self::sized(folder, "6m")
+    }
+
+    fn sized(folder: &'a Path, size: &str) -> Self {
+        let size = format!("size={size}");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(folder).status();
         assert!(mounted.unwrap().success());
         Self(folder)
     }
@@ -205,6 +213,102 @@ async fn a_full_disk_ends_what_writes_and_leaves_nothing() {
         client.host.acknowledge(vec![lease]);
     }
     drop((client, rig, disk));
+}
+
+/// What writes 300 KB at a time until somebody ends it, and does not go by itself.
+const FILLS: &str = "trap '' TERM; while :; do head -c 300000 /dev/zero >&3; sleep 0.02; done";
+
+/// Each way to fill a disk, on each runtime: with names, in many files, and without a name.
+fn fillers() -> Vec<Launch> {
+    let scripts = [
+        format!("exec 3>big; {FILLS}"),
+        "trap '' TERM; n=0; while :; do n=$((n+1)); head -c 300000 /dev/zero >f$n; sleep 0.02; done"
+            .to_owned(),
+        format!("exec 3>big; rm big; {FILLS}"),
+    ];
+    let both = |script: &String| [Runtime::Process, Runtime::Crun].map(|runtime| shell(runtime, script));
+    scripts.iter().flat_map(both).collect()
+}
+
+/// Kills of programs that do not listen to TERM take the kill margin, not their grace.
+#[tokio::test]
+async fn what_fills_the_disk_is_killed_before_it_is_full_and_the_node_goes_on() {
+    let mut rig = Rig::new(true);
+    rig.settings.process.writable.clear();
+    rig.settings.disk = DiskLimits { attempt_bytes: 0, reserve_bytes: 1 << 30 };
+    let folder = rig.folder.path().to_owned();
+    let disk = SmallDisk::sized(&folder, "64m");
+    let free = || {
+        let found = rustix::fs::statvfs(&folder).unwrap();
+        found.f_bavail * found.f_frsize
+    };
+    // What is on it already: filling takes less time so.
+    std::fs::write(folder.join("before"), vec![0; 40 << 20]).unwrap();
+    let mut client = rig.open().await;
+    let bystander = shell(Runtime::Process, "sleep 100");
+    let spared = bystander.lease;
+    client.host.start(bystander);
+    for filler in fillers() {
+        let what = filler.spec.command.join(" ");
+        wait_until("something can be started", || client.host.health().runtimes[&filler.runtime].is_ok())
+            .await;
+        let lease = filler.lease;
+        client.host.start(filler);
+        let least = AtomicU64::new(u64::MAX);
+        let end = tokio::select! {
+            end = client.end(lease) => end,
+            () = async { loop { least.fetch_min(free(), SeqCst); sleep(Duration::from_millis(2)).await } } => unreachable!(),
+        };
+        assert_kind(&end, EndKind::DiskExceeded);
+        assert!(end.message.contains("the most of all"), "{}", end.message);
+        assert!(least.load(SeqCst) > 100_000, "{what} left {} bytes", least.load(SeqCst));
+        client.host.acknowledge(vec![lease]);
+        wait_until("its files are removed", || free() > 20 << 20).await;
+    }
+    assert!(client.host.running().iter().any(|attempt| attempt.lease == spared && !attempt.stopping));
+    // Filled by somebody else: nothing starts, nobody is killed, and it is said.
+    std::fs::write(folder.join("filler"), vec![0; 22 << 20]).unwrap();
+    wait_until("it is said", || {
+        let health = client.host.health();
+        health.runtimes[&Runtime::Process].as_ref().is_err_and(|why| why.contains("is full but for"))
+    })
+    .await;
+    std::fs::write(folder.join("filler"), vec![0; 18 << 20]).unwrap();
+    wait_until("it is nearly full", || {
+        client.host.health().problems.iter().any(|problem| problem.contains("is nearly full"))
+    })
+    .await;
+    assert!(client.host.running().iter().any(|attempt| attempt.lease == spared && !attempt.stopping));
+    drop((client, disk));
+}
+
+#[tokio::test]
+async fn an_attempt_whose_files_take_more_than_it_may_is_killed() {
+    let mut rig = Rig::new(true);
+    rig.settings.process.writable.clear();
+    rig.settings.disk = DiskLimits { attempt_bytes: 4 << 20, reserve_bytes: 0 };
+    let mut client = rig.open().await;
+    for runtime in [Runtime::Process, Runtime::Crun] {
+        let (small, large) = (
+            shell(runtime, "head -c 3000000 /dev/zero >f; sleep 3"),
+            shell(runtime, "head -c 5000000 /dev/zero >f; sleep 100"),
+        );
+        let (kept, killed) = (small.lease, large.lease);
+        client.host.start(small);
+        client.host.start(large);
+        let end = client.end(killed).await;
+        assert_kind(&end, EndKind::DiskExceeded);
+        assert!(
+            end.message.contains("more than 4 MiB") && end.message.contains("executor.max_disk_bytes"),
+            "{}",
+            end.message
+        );
+        assert_kind(&client.end(kept).await, EndKind::Exited(0));
+        wait_until("its files are removed", || {
+            !rig.executor().join("attempts").join(format!("{}-1", killed.task)).join("work/f").exists()
+        })
+        .await;
+    }
 }
 
 /// Reading stops at a record that is not whole: those that come after it must not be lost with it.

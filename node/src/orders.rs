@@ -72,6 +72,10 @@ pub fn ends(state: &State, report: &Report) -> Vec<AttemptEnd> {
         let refused = ends.iter_mut().filter(|end| end.kind == EndKind::StartRefused);
         refused.for_each(|end| end.kind = EndKind::StartFailed);
     }
+    if state.version() < version::DISK_EXCEEDED {
+        let exceeded = ends.iter_mut().filter(|end| end.kind == EndKind::DiskExceeded);
+        exceeded.for_each(|end| end.kind = EndKind::Signalled(9));
+    }
     if state.version() < version::OUTPUTS_OF_ALL_ENDS {
         for end in &mut ends {
             end.not_kept = None;

@@ -53,6 +53,9 @@ pub enum EndKind {
     /// node; when that one refuses it, too, it is the task).
     #[n(13)]
     StartRefused,
+    /// Its files took more of the node's disk than they may, or the most when little was left.
+    #[n(14)]
+    DiskExceeded,
 }
 
 impl EndKind {
@@ -73,6 +76,7 @@ impl EndKind {
             EndKind::OutputLost => "output_lost",
             EndKind::FilesMissing => "files_missing",
             EndKind::StartRefused => "start_refused",
+            EndKind::DiskExceeded => "disk_exceeded",
         }
     }
 }
@@ -211,14 +215,14 @@ impl Outcome {
         }
     }
 
-    /// The exit code `stint run` passes on: the program's own, 128 + signal, 124 for a timeout, 137 for memory,
+    /// The exit code `stint run` passes on: the program's own, 128 + signal, 124 for a timeout, 137 for memory or disk,
     /// 130 when cancelled, 127 when not runnable, 125 for everything that is not the program's doing.
     pub fn exit_code(&self) -> i32 {
         match self.kind {
             EndKind::Exited(code) => code,
             EndKind::Signalled(signal) => 128 + signal,
             EndKind::TimedOut => 124,
-            EndKind::OutOfMemory => 137,
+            EndKind::OutOfMemory | EndKind::DiskExceeded => 137,
             EndKind::Cancelled => 130,
             EndKind::NotRunnable => 127,
             EndKind::Lost

@@ -68,6 +68,9 @@ pub const NODE_RULES: Version = Version(5);
 /// Starts that a runtime refuses without a reason of the node are told from the node's own: `EndKind::StartRefused`.
 pub const START_REFUSED: Version = Version(5);
 
+/// Attempts that are killed for the disk that their files take: `EndKind::DiskExceeded`.
+pub const DISK_EXCEEDED: Version = Version(5);
+
 /// What of an attempt's outputs was not kept, which of them are executable, and after which ends they are kept:
 /// `AttemptEnd.not_kept`, `KeptFile.executable`, `TaskFiles.keep`.
 pub const OUTPUTS_OF_ALL_ENDS: Version = Version(5);

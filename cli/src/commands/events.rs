@@ -73,7 +73,10 @@ impl Line {
             (_, "succeeded") => "succeeded",
             ("timed_out", _) => "hangs",
             // These ran, even if for less than a millisecond.
-            ("exited" | "signalled" | "oom_killed" | "output_missing" | "output_lost", _) => "failed",
+            (
+                "exited" | "signalled" | "oom_killed" | "disk_exceeded" | "output_missing" | "output_lost",
+                _,
+            ) => "failed",
             _ if outcome.run_ms == 0 => return None,
             // A user ended it: it would have run on.
             ("cancelled", _) => "succeeded",

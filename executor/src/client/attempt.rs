@@ -15,6 +15,8 @@ pub struct AttemptState {
     pub stage: AttemptStage,
     /// Why it was asked to stop.
     pub stop: Option<StopReason>,
+    /// Why it is killed for the disk that its files take.
+    pub over_disk: Option<String>,
     pub deadline: BootMs,
     /// The sandbox folder it runs in, once the watchdog has said so.
     pub sandbox_dir: Option<u32>,
@@ -26,7 +28,7 @@ pub struct AttemptState {
 
 impl AttemptState {
     pub fn new(deadline: BootMs, stage: AttemptStage, labels: Option<Arc<AttemptLabels>>) -> Self {
-        Self { stage, stop: None, deadline, sandbox_dir: None, finishes: false, labels }
+        Self { stage, stop: None, over_disk: None, deadline, sandbox_dir: None, finishes: false, labels }
     }
 
     /// One that the watchdog of an earlier node holds.

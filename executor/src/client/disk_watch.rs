@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -16,16 +16,21 @@ use crate::host::HostEvent;
 /// Looks are so far apart at least, however many attempts begin.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// How a problem of the disk begins.
+pub const DISK_PROBLEM: &str = "the disk of ";
+
 /// What is known of the disk.
 pub struct DiskWatch {
     wanted: Notify,
+    /// What is wrong with the room on it, and whether nothing can be started therefore.
+    room: Mutex<Option<(String, bool)>>,
     /// Why nothing can be started while it hangs.
     hangs: watch::Sender<Option<String>>,
 }
 
 impl Default for DiskWatch {
     fn default() -> Self {
-        Self { wanted: Notify::new(), hangs: watch::Sender::new(None) }
+        Self { wanted: Notify::new(), room: Mutex::default(), hangs: watch::Sender::new(None) }
     }
 }
 
@@ -37,7 +42,30 @@ impl DiskWatch {
 
     /// Why nothing can be started now.
     pub fn problem(&self) -> Option<String> {
-        self.hangs.borrow().clone()
+        let full = || self.room().clone().filter(|(_, full)| *full).map(|(problem, _)| problem);
+        self.hangs.borrow().clone().or_else(full)
+    }
+
+    /// What an operator should know although attempts start.
+    pub fn warning(&self) -> Option<String> {
+        self.room().clone().filter(|(_, full)| !full).map(|(problem, _)| problem)
+    }
+
+    /// What is wrong with the room on it now; whether that is another thing than before.
+    pub fn set_room(&self, problem: Option<String>, full: bool) -> bool {
+        let mut room = self.room();
+        // Numbers change all the time.
+        let kind = |room: &Option<(String, bool)>| room.as_ref().map(|(_, full)| *full);
+        let new = problem.map(|problem| (problem, full));
+        let changed = kind(&room) != kind(&new);
+        if changed {
+            *room = new;
+        }
+        changed
+    }
+
+    fn room(&self) -> MutexGuard<'_, Option<(String, bool)>> {
+        self.room.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns when the disk does not answer, with the words for it.
@@ -75,7 +103,7 @@ pub async fn run(shared: Arc<ClientState>) {
         if timeout(patience, &mut writing).await.is_err() {
             let (folder, waited) = (shared.layout.root().display(), patience.as_secs_f64());
             let problem = format!(
-                "the disk of {folder} does not answer: a few bytes were not written there in {waited} s"
+                "{DISK_PROBLEM}{folder} does not answer: a few bytes were not written there in {waited} s"
             );
             tracing::error!(%problem, "nothing is started here until it answers");
             shared.disk.hangs.send_replace(Some(problem));

@@ -66,6 +66,7 @@ impl ClientState {
             Sandbox::None
         };
         problems.extend(state.link_problem.clone());
+        problems.extend(self.disk.warning());
         problems.extend(self.runtimes.values().filter_map(|runtime| runtime.problem()));
         let rules = self.settings.rules();
         HostHealth { sandbox, runtimes, allows, rules, accounted: state.accounted, problems }

@@ -34,6 +34,7 @@ impl Cut {
         match self {
             Cut::Cancelled | Cut::Stopped(StopReason::Cancelled) => EndKind::Cancelled,
             Cut::Stopped(StopReason::Drained) => EndKind::Drained,
+            Cut::Stopped(StopReason::DiskExceeded) => EndKind::DiskExceeded,
             Cut::Stopped(StopReason::LeaseOver) | Cut::LeaseOver => EndKind::Lost,
             Cut::TookTooLong => EndKind::TimedOut,
         }
@@ -65,7 +66,9 @@ fn may_leave_outputs(kind: &EndKind) -> bool {
         | EndKind::OutputMissing
         | EndKind::OutputLost
         | EndKind::FilesMissing
-        | EndKind::StartRefused => false,
+        | EndKind::StartRefused
+        // There is no room to keep them.
+        | EndKind::DiskExceeded => false,
     }
 }
 

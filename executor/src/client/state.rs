@@ -10,6 +10,7 @@ use tokio::sync::{Notify, mpsc};
 
 use super::attempt::AttemptState;
 use super::devices::Quarantine;
+use super::disk_use;
 use super::disk_watch::DiskWatch;
 use crate::gpu::GpuUsers;
 use crate::host::{
@@ -290,6 +291,14 @@ impl ClientState {
 
     /// Notes what has happened and tells the node, waiting while it does not take more.
     pub async fn publish(&self, events: Vec<HostEvent>) {
+        for event in &events {
+            if let HostEvent::Ended(end) = event
+                && end.kind == EndKind::DiskExceeded
+            {
+                let folder = self.layout.attempt(end.lease);
+                let _ = tokio::task::spawn_blocking(move || disk_use::remove_files(&folder)).await;
+            }
+        }
         let news: Vec<LabelledEvent> = {
             let mut state = self.lock();
             let news =
@@ -338,8 +347,8 @@ impl ClientState {
 
 impl State {
     /// Updates what is known; none when the event is not news.
-    fn take_note(&mut self, event: HostEvent) -> Option<LabelledEvent> {
-        let labels = match &event {
+    fn take_note(&mut self, mut event: HostEvent) -> Option<LabelledEvent> {
+        let labels = match &mut event {
             HostEvent::Started { lease, .. } => {
                 let attempt = self.running.get_mut(lease)?;
                 attempt.note_started().then(|| attempt.labels.clone())?
@@ -347,6 +356,10 @@ impl State {
             HostEvent::DevicesChanged | HostEvent::RuntimesChanged => None,
             HostEvent::Ended(end) => {
                 let attempt = self.running.remove(&end.lease)?;
+                // The watchdog knows no numbers.
+                if let (EndKind::DiskExceeded, Some(why)) = (&end.kind, attempt.over_disk) {
+                    end.message = why;
+                }
                 self.ended.insert(end.lease, end.clone());
                 attempt.labels
             }

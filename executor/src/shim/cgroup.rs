@@ -13,7 +13,7 @@ use stint_protocol::{LeaseId, Usage};
 
 use self::hierarchies::{Version, hierarchies, lacking, own_group, prepare};
 use crate::limits;
-use crate::shim_api::layout::{folder_name, parse_folder_name};
+use crate::shim_api::layout::{SANDBOX_DIR_CGROUP, folder_name, parse_folder_name, sandbox_dir_name};
 use crate::sys;
 use crate::usage::{self, Meter};
 
@@ -53,13 +53,6 @@ pub struct Cgroup {
     sandbox_dir: Option<u32>,
 }
 
-/// The name of the cgroup of a sandbox folder, which one attempt there hands on to the next. Others have their attempt's name.
-fn sandbox_dir_name(sandbox_dir: u32) -> String {
-    format!("{HOME}{sandbox_dir}")
-}
-
-const HOME: &str = "home-";
-
 impl Cgroups {
     /// Finds what this host offers and makes a folder of ours for this data folder.
     pub fn find(label: &str) -> Self {
@@ -67,7 +60,7 @@ impl Cgroups {
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         for (mount, version) in hierarchies(&mounts) {
-            let path = Path::new(mount).join(own_group(&own, version)).join(format!("stint-{label}"));
+            let path = Path::new(mount).join(own_group(&own, version)).join(label);
             match prepare(&path, version) {
                 Ok(()) => {
                     if version == Version::Two {
@@ -148,8 +141,10 @@ impl Cgroups {
     /// Removes what an earlier watchdog kept for the next attempts, but of these sandbox folders; answers what stays for now. No
     /// attempt that may still run has them: its sandbox folder would be among those.
     pub fn remove_spare(&self, taken: &BTreeSet<u32>) -> Vec<Cgroup> {
-        let sandbox_dirs =
-            self.names().into_iter().filter_map(|name| name.strip_prefix(HOME)?.parse::<u32>().ok());
+        let sandbox_dirs = self
+            .names()
+            .into_iter()
+            .filter_map(|name| name.strip_prefix(SANDBOX_DIR_CGROUP)?.parse::<u32>().ok());
         let sandbox_dirs: BTreeSet<u32> =
             sandbox_dirs.filter(|sandbox_dir| !taken.contains(sandbox_dir)).collect();
         let cgroups = sandbox_dirs.into_iter().map(|sandbox_dir| Cgroup {

@@ -25,8 +25,7 @@ pub struct ProbedHost {
 impl ProbedHost {
     /// Tries namespaces from the best to the least, running `/bin/true` in them.
     pub fn probe(layout: &Layout, spawner: &mut Spawner) -> Self {
-        let label = format!("{:08x}", crc32c::crc32c(layout.root().as_os_str().as_bytes()));
-        let cgroups = Cgroups::find(&label);
+        let cgroups = Cgroups::find(&layout.cgroup_label());
         let mut problems = cgroups.problems.clone();
         let user = sys::effective_ids().0 != 0;
         let tries = [Namespaces { user, own_proc: true }, Namespaces { user, own_proc: false }];

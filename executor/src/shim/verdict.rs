@@ -70,6 +70,8 @@ fn stopped_message(why: StopCause, request: &StartRequest) -> String {
             "its lease was over: the node did not renew it in time or had to give it back".into()
         }
         StopCause::Drained => "stopped because its node drains".into(),
+        // The node that asked for it says more.
+        StopCause::DiskExceeded => "its files took too much of the node's disk".into(),
     }
 }
 

@@ -69,10 +69,24 @@ impl Layout {
         self.root.join("crun")
     }
 
+    /// The folder of this node's cgroups, in each hierarchy.
+    pub fn cgroup_label(&self) -> String {
+        format!("stint-{:08x}", crc32c::crc32c(self.root.as_os_str().as_encoded_bytes()))
+    }
+
     /// Folders to make before the first start.
     pub fn folders(&self) -> [PathBuf; 5] {
         [self.root.clone(), self.root.join("spool"), self.attempts(), self.sandbox_dirs(), self.crun_state()]
     }
+}
+
+/// What the name of a sandbox folder's cgroup begins with.
+pub const SANDBOX_DIR_CGROUP: &str = "home-";
+
+/// The name of the cgroup of a sandbox folder, which one attempt there hands on to the next. Others have the name of their
+/// attempt's folder.
+pub fn sandbox_dir_name(sandbox_dir: u32) -> String {
+    format!("{SANDBOX_DIR_CGROUP}{sandbox_dir}")
 }
 
 /// The name of an attempt's folder: `{task}-{attempt}`.

@@ -7,7 +7,7 @@ use super::request::{AttemptLabels, StartRequest};
 use crate::limits;
 
 /// Grows when a message changes its form or its meaning: a node talks only to a watchdog of its own version.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Why a node stops an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -20,6 +20,9 @@ pub enum StopReason {
     LeaseOver,
     #[n(2)]
     Drained,
+    /// Its files take too much of the disk.
+    #[n(3)]
+    DiskExceeded,
 }
 
 /// An attempt that has not ended.

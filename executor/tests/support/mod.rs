@@ -5,7 +5,7 @@ pub mod outputs;
 
 use std::collections::BTreeMap;
 use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -66,10 +66,12 @@ impl Rig {
 
     /// The watchdog's process id, from its lock.
     pub fn shim_pid(&self) -> Option<i32> {
-        let inode =
-            std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(self.executor().join("shim.lock")).ok()?);
+        let lock = std::fs::metadata(self.executor().join("shim.lock")).ok()?;
+        // Two file systems may use a number twice: that of the watchdog of another test.
+        let (major, minor) = (rustix::fs::major(lock.dev()), rustix::fs::minor(lock.dev()));
+        let file = format!(" {major:02x}:{minor:02x}:{} ", lock.ino());
         let locks = std::fs::read_to_string("/proc/locks").ok()?;
-        let line = locks.lines().find(|l| l.contains("POSIX") && l.contains(&format!(":{inode} ")))?;
+        let line = locks.lines().find(|line| line.contains("POSIX") && line.contains(&file))?;
         line.split_whitespace().nth(4)?.parse().ok()
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use stint_executor::{HostHealth, Launch, RunningAttempt, StopReason};
+use stint_executor::{DISK_PROBLEM, HostHealth, Launch, RunningAttempt, StopReason};
 use stint_protocol::{AttemptEnd, BootMs, GpuInfo, LeaseId, QuarantinedGpu, Runtime};
 use stint_scheduler::RegisterNode;
 
@@ -32,14 +32,15 @@ pub fn usable_runtimes(runtimes: &BTreeMap<Runtime, Result<(), String>>) -> (Vec
     (usable, runtimes.iter().filter_map(problem).collect())
 }
 
-/// What is wrong with runtimes: with those that can be used but not for everything, and with those that cannot.
+/// What is wrong with runtimes: with those that can be used but not for everything, and with those that cannot. So is a disk that
+/// is nearly full.
 pub fn runtime_problems(health: &HostHealth) -> Vec<String> {
     let (_, unusable) = usable_runtimes(&health.runtimes);
     health.problems.iter().filter(|problem| is_of_runtime(problem)).cloned().chain(unusable).collect()
 }
 
 fn is_of_runtime(problem: &str) -> bool {
-    problem.starts_with(RUNTIME_PROBLEM)
+    problem.starts_with(RUNTIME_PROBLEM) || problem.starts_with(DISK_PROBLEM)
 }
 
 /// How many of these go with one report: by number and by bytes, one at least.

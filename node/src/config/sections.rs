@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use stint_executor::{
-    Bounds, ConfineOptions, CrunOptions, DockerOptions, MountRules, OutputLimits, ProcessOptions,
+    Bounds, ConfineOptions, CrunOptions, DiskLimits, DockerOptions, MountRules, OutputLimits, ProcessOptions,
     WRITABLE_FOLDERS,
 };
 use stint_protocol::limits::{FEWEST_PIDS, LEAST_TMPFS_BYTES, MOST_PIDS, MOUNT_ROOTS};
@@ -146,6 +146,7 @@ settings! {
         pub kill_margin_ms: u64 = 500 => Whole(100, 60_000);
         /// How long its disk may take for a few bytes. One that takes longer hangs: the node offers no runtimes until it answers.
         pub disk_timeout_ms: u64 = 20_000 => Time, key "disk_timeout";
+        pub disk: DiskLimits = DiskLimits { attempt_bytes: 0, reserve_bytes: 1 << 30 } => Inline;
         pub docker: DockerOptions = DockerOptions::default() => Section;
         pub crun: CrunOptions = CrunOptions::default() => Section;
         pub process: ProcessOptions = ProcessOptions::default() => Section;
@@ -236,6 +237,16 @@ settings! {
         all_bytes => Bytes(1), key "max_output_bytes";
         /// How long keeping the outputs of an attempt may take, where the task's timeout is shorter.
         keep_ms => Time, key "output_timeout";
+    }
+}
+
+settings! {
+    impl DiskLimits {
+        /// Size of an attempt's files on the node's disk; an attempt that has more is killed. 0 = no limit.
+        attempt_bytes => OrZero(Bytes(1)), key "max_disk_bytes";
+        /// Stays free on the node's disk, or a twentieth of a smaller one. Below it nothing starts, and the attempt whose
+        /// files take the most is killed. 0 = nothing is kept free.
+        reserve_bytes => OrZero(Bytes(1)), key "disk_reserve";
     }
 }
 

@@ -205,6 +205,7 @@ fn error_kind(kind: &EndKind) -> &'static str {
         EndKind::TimedOut => "timeout",
         EndKind::Signalled(_)
         | EndKind::OutOfMemory
+        | EndKind::DiskExceeded
         | EndKind::Cancelled
         | EndKind::StartFailed
         | EndKind::Drained

@@ -112,6 +112,7 @@ fn host_settings(config: &Config, gpus: GpuSource) -> Result<HostOptions, NodeEr
     settings.max_log_bytes = config.executor.max_log_bytes;
     settings.outputs = config.executor.outputs;
     settings.disk_timeout_ms = config.executor.disk_timeout_ms;
+    settings.disk = config.executor.disk;
     settings.gpus = gpus;
     settings.docker = config.executor.docker.clone();
     settings.artifact_roots = config.artifacts.roots.clone();

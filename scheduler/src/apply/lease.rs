@@ -341,6 +341,7 @@ fn decide(
         | EndKind::Signalled(_)
         | EndKind::TimedOut
         | EndKind::OutOfMemory
+        | EndKind::DiskExceeded
         | EndKind::OutputMissing => {
             task.fields.failures += 1;
             let count = task.fields.failures;

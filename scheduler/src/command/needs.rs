@@ -96,6 +96,7 @@ fn needs_of_end(end: &AttemptEnd) -> Version {
         part(end.kind == EndKind::Drained, version::DRAIN_DEADLINE),
         part(end.kind == EndKind::FilesMissing, version::FILES_MISSING),
         part(end.kind == EndKind::StartRefused, version::START_REFUSED),
+        part(end.kind == EndKind::DiskExceeded, version::DISK_EXCEEDED),
         part(end.usage.is_some(), version::TASK_LIMITS),
         part(end.not_kept.is_some() || says_executable, version::OUTPUTS_OF_ALL_ENDS),
     ])
