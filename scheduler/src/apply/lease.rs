@@ -305,8 +305,7 @@ fn decide(
         EndKind::Denied if verdict.denied_everywhere => Next::Finish(outcome, id),
         // Tried again without `retry_failures`, too: the program did its work, and only what it left was lost.
         EndKind::OutputLost => {
-            task.fields.failures += 1;
-            let count = task.fields.failures;
+            let count = one_more(&mut task.fields.failures);
             let again = count < policy.max_attempts;
             if again { retry_after(id, policy, count, now) } else { Next::Finish(outcome, id) }
         }
@@ -332,8 +331,7 @@ fn decide(
             Next::Finish(outcome, id)
         }
         EndKind::StartFailed | EndKind::StartRefused | EndKind::FilesMissing | EndKind::Denied => {
-            task.fields.failed_starts += 1;
-            let count = task.fields.failed_starts;
+            let count = one_more(&mut task.fields.failed_starts);
             let again = count < limits::FAILED_STARTS && !verdict.files_are_nowhere;
             if again { retry_after(id, policy, count, now) } else { Next::Finish(outcome, id) }
         }
@@ -343,12 +341,16 @@ fn decide(
         | EndKind::OutOfMemory
         | EndKind::DiskExceeded
         | EndKind::OutputMissing => {
-            task.fields.failures += 1;
-            let count = task.fields.failures;
+            let count = one_more(&mut task.fields.failures);
             let again = policy.retry_failures && count < policy.max_attempts;
             if again { retry_after(id, policy, count, now) } else { Next::Finish(outcome, id) }
         }
     }
+}
+
+fn one_more(count: &mut u32) -> u32 {
+    *count += 1;
+    *count
 }
 
 fn retry_after(id: TaskId, policy: &RetryPolicy, count: u32, now: TimeMs) -> Next {
