@@ -28,6 +28,8 @@ pub enum Preparation {
     Mounts,
     /// Until nobody uses the devices that it was given.
     Devices,
+    /// Others of its runtime are starting.
+    Turn,
 }
 
 /// Who executes it.
@@ -87,6 +89,7 @@ impl fmt::Display for Preparation {
             Preparation::Files => "its files and secrets",
             Preparation::Mounts => "what it mounts",
             Preparation::Devices => "its devices",
+            Preparation::Turn => "others that are starting",
         })
     }
 }

@@ -12,6 +12,7 @@ pub mod lines;
 mod link;
 mod staging;
 pub mod state;
+mod turns;
 
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
@@ -145,12 +146,20 @@ impl HostClient {
         let executing =
             self.shared.enabled(launch.runtime).map_or(Executing::Node, |runtime| runtime.executing());
         match executing {
-            Executing::Watchdog if staging::must_wait(launch) || devices::must_look(&self.shared, launch) => {
+            Executing::Watchdog if self.must_prepare(launch) => {
                 AttemptStage::Preparing(staging::first(launch))
             }
             Executing::Watchdog => AttemptStage::Outbox,
             here => AttemptStage::With(here, Execution::Starting),
         }
+    }
+
+    /// Whether something is to be done, or to be waited for, before the watchdog gets it.
+    fn must_prepare(&self, launch: &Launch) -> bool {
+        let shared = &self.shared;
+        staging::must_wait(launch)
+            || devices::must_look(shared, launch)
+            || shared.turns.are_of(launch.runtime)
     }
 
     fn start_mock(&self, launch: Launch) {

@@ -75,6 +75,11 @@ pub trait NodeRuntime: Send + Sync {
         }
     }
 
+    /// How many of its attempts start at a time; none: as many as there are.
+    fn starts_at_once(&self) -> Option<usize> {
+        None
+    }
+
     /// Whom the files of its programs belong to.
     fn owner(&self) -> Owner {
         None

@@ -103,6 +103,10 @@ async fn prepare(shared: &Arc<ClientState>, launch: &Launch) -> Result<Staged, R
     }
     shared.prepares(launch.lease, Preparation::Devices);
     devices::wait_until_free(shared, launch).await?;
+    if shared.turns.are_of(launch.runtime) {
+        shared.prepares(launch.lease, Preparation::Turn);
+        shared.turns.wait(launch.runtime, launch.lease).await;
+    }
     Ok(staged)
 }
 

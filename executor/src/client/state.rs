@@ -5,20 +5,21 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use stint_protocol::{AttemptEnd, BootMs, EndKind, LeaseId, QuarantinedGpu, Tenant};
+use stint_protocol::{AttemptEnd, BootMs, EndKind, LeaseId, QuarantinedGpu, Runtime, Tenant};
 use tokio::sync::{Notify, mpsc};
 
 use super::attempt::AttemptState;
 use super::devices::Quarantine;
 use super::disk_use;
 use super::disk_watch::DiskWatch;
+use super::turns::Turns;
 use crate::gpu::GpuUsers;
 use crate::host::{
     AttemptLabels, AttemptStage, AttemptStatus, Executing, HostEvent, Launch, Preparation, Publisher,
     StopReason,
 };
 use crate::refusal::Refusal;
-use crate::runtimes::{self, HasAttempt, Runtimes};
+use crate::runtimes::{self, HasAttempt, NodeRuntime, Runtimes};
 use crate::settings::HostOptions;
 use crate::shim_api::layout::Layout;
 use crate::shim_api::wire::{Hello, ToShim};
@@ -60,6 +61,8 @@ pub struct ClientState {
     pub wake: Notify,
     pub secrets: Secrets,
     pub(super) disk: DiskWatch,
+    /// Who starts now, of runtimes that start few at a time.
+    pub(super) turns: Arc<Turns>,
     stop_asked: Notify,
     /// Ends of attempts after which something is left to do; as many as there are attempts.
     pub(super) finisher: mpsc::UnboundedSender<AttemptEnd>,
@@ -81,6 +84,9 @@ impl ClientState {
         let runtimes = runtimes::open(&settings, &layout);
         let gpu_users = GpuUsers::for_source(&settings.gpus);
         let secrets = Secrets::for_layout(&layout);
+        let few =
+            |(kind, runtime): (&Runtime, &Arc<dyn NodeRuntime>)| Some((*kind, runtime.starts_at_once()?));
+        let turns = Arc::new(Turns::new(runtimes.iter().filter_map(few)));
         Self {
             settings,
             layout,
@@ -89,6 +95,7 @@ impl ClientState {
             wake: Notify::new(),
             secrets,
             disk: DiskWatch::default(),
+            turns,
             stop_asked: Notify::new(),
             finisher,
             masks: Mutex::default(),
@@ -292,11 +299,16 @@ impl ClientState {
     /// Notes what has happened and tells the node, waiting while it does not take more.
     pub async fn publish(&self, events: Vec<HostEvent>) {
         for event in &events {
-            if let HostEvent::Ended(end) = event
-                && end.kind == EndKind::DiskExceeded
-            {
-                let folder = self.layout.attempt(end.lease);
-                let _ = tokio::task::spawn_blocking(move || disk_use::remove_files(&folder)).await;
+            match event {
+                HostEvent::Started { lease, .. } => self.turns.over(*lease),
+                HostEvent::Ended(end) => {
+                    self.turns.over(end.lease);
+                    if end.kind == EndKind::DiskExceeded {
+                        let folder = self.layout.attempt(end.lease);
+                        let _ = tokio::task::spawn_blocking(move || disk_use::remove_files(&folder)).await;
+                    }
+                }
+                HostEvent::DevicesChanged | HostEvent::RuntimesChanged => {}
             }
         }
         let news: Vec<LabelledEvent> = {

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use stint_executor::{Host, LogStream, StopReason};
-use stint_protocol::{EndKind, Runtime};
+use stint_executor::{AttemptStage, Execution, Host, LogStream, Preparation, StopReason};
+use stint_protocol::{EndKind, LeaseId, Runtime};
+use tokio::time::sleep;
 
 use crate::support::{assert_kind, launch, signal, spec};
 use crate::{IMAGE, containers, first_process, open, order, output, shell};
@@ -67,4 +68,40 @@ async fn memory_signals_timeouts_and_stops() {
     signal(first_process(&rig), libc::SIGKILL);
     assert_kind(&client.end(lease).await, EndKind::Signalled(9));
     assert_eq!(containers(&rig), Vec::<String>::new());
+}
+
+/// Two hundred at once took all of a node's processors from its leases.
+#[tokio::test]
+async fn a_burst_of_containers_starts_a_few_at_a_time_and_all_of_it() {
+    let (_rig, mut client) = open().await;
+    let leases: Vec<LeaseId> = (0..24)
+        .map(|_| {
+            let launch = order(&["true"]);
+            let lease = launch.lease;
+            client.host.start(launch);
+            lease
+        })
+        .collect();
+    let most = 2 * std::thread::available_parallelism().unwrap().get();
+    let host = client.host.clone();
+    let (mut seen, mut waited) = (0, false);
+    let watch = async {
+        loop {
+            let stages: Vec<AttemptStage> =
+                host.attempts().into_iter().map(|attempt| attempt.stage).collect();
+            let starting = |stage: &&AttemptStage| {
+                matches!(stage, AttemptStage::Outbox | AttemptStage::With(_, Execution::Starting))
+            };
+            seen = seen.max(stages.iter().filter(starting).count());
+            waited |= stages.contains(&AttemptStage::Preparing(Preparation::Turn));
+            sleep(Duration::from_millis(2)).await;
+        }
+    };
+    let ends = async {
+        for lease in &leases {
+            assert_kind(&client.end(*lease).await, EndKind::Exited(0));
+        }
+    };
+    tokio::select! { () = ends => {}, () = watch => unreachable!() }
+    assert!(waited && (1..=most.clamp(4, 16)).contains(&seen), "{seen} started at a time");
 }

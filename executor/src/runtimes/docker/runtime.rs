@@ -35,7 +35,18 @@ pub fn open(settings: Arc<HostOptions>, layout: &Layout) -> Arc<dyn NodeRuntime>
     Arc::new(Docker { layout: layout.clone(), settings, daemon, credentials })
 }
 
+/// A start is some waiting for the daemon's disk beside its second of a processor.
+const STARTS_PER_CORE: usize = 2;
+const LEAST_STARTS: usize = 4;
+/// The daemon takes locks of its own: more at a time start no sooner.
+const MOST_STARTS: usize = 16;
+
 impl NodeRuntime for Docker {
+    fn starts_at_once(&self) -> Option<usize> {
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        Some((cores * STARTS_PER_CORE).clamp(LEAST_STARTS, MOST_STARTS))
+    }
+
     fn probe(&self, _: HostCapabilities) -> Result<(), String> {
         if sys::effective_ids().0 != 0 {
             return Err(
