@@ -16,14 +16,14 @@ const TURN: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub struct Turns {
     places: BTreeMap<Runtime, Arc<Semaphore>>,
-    held: Mutex<BTreeMap<LeaseId, OwnedSemaphorePermit>>,
+    taken: Mutex<BTreeMap<LeaseId, OwnedSemaphorePermit>>,
 }
 
 impl Turns {
     /// So many at a time of each of these.
     pub fn new(places: impl IntoIterator<Item = (Runtime, usize)>) -> Self {
         let places = places.into_iter().map(|(runtime, most)| (runtime, Arc::new(Semaphore::new(most))));
-        Self { places: places.collect(), held: Mutex::default() }
+        Self { places: places.collect(), taken: Mutex::default() }
     }
 
     /// Whether attempts of this runtime wait for their turn.
@@ -36,7 +36,7 @@ impl Turns {
         let Some(places) = self.places.get(&runtime) else { return };
         // Nobody closes it.
         let Ok(place) = places.clone().acquire_owned().await else { return };
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).insert(lease, place);
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(lease, place);
         let turns = self.clone();
         tokio::spawn(async move {
             sleep(TURN).await;
@@ -49,7 +49,7 @@ impl Turns {
         if self.places.is_empty() {
             return;
         }
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&lease);
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).remove(&lease);
     }
 }
 
