@@ -46,7 +46,7 @@ pub struct Cli {
 #[command(next_help_heading = "Connection and output")]
 pub struct Global {
     /// Address of a peer: unix:/path/stint.sock or https://host:7002; may be repeated, the next is tried when one
-    /// does not answer [default: the socket of this machine's node]
+    /// does not answer [default: the socket of this machine's node, its own or its group's]
     #[arg(
         long = "address",
         value_name = "ADDRESS",
@@ -70,7 +70,7 @@ pub struct Global {
     /// Name to expect in the peer's certificate, when it is not the host of the address
     #[arg(long, value_name = "NAME", env = "STINT_SERVER_NAME", global = true, hide_short_help = true)]
     pub server_name: Option<String>,
-    /// Tenant that owns the tasks [default: default]
+    /// Tenant that owns the tasks [default: your own]
     #[arg(long, value_name = "NAME", env = "STINT_TENANT", global = true)]
     pub tenant: Option<String>,
     /// Format of what is shown
@@ -79,14 +79,11 @@ pub struct Global {
 }
 
 impl Global {
-    /// The tenant of commands about tasks that exist.
+    /// The tenant of commands about tasks that exist; empty: the caller's own, as the peer knows it.
     pub fn tenant(&self) -> String {
-        self.tenant.clone().unwrap_or_else(|| DEFAULT_TENANT.into())
+        self.tenant.clone().unwrap_or_default()
     }
 }
-
-/// The tenant of whoever names none.
-pub const DEFAULT_TENANT: &str = "default";
 
 /// The arguments of the command line, once `parse` was called.
 static ARGUMENTS: OnceLock<Vec<OsString>> = OnceLock::new();
@@ -177,6 +174,8 @@ pub enum Command {
     Cancel(IfNamed<cancel::CancelArgs>),
     /// Wait until tasks are finished
     Wait(IfNamed<wait::WaitArgs>),
+    /// Show who you are to the cluster: tenant, role, how it was proven
+    Whoami,
     /// List the nodes of the cluster
     Nodes(IfNamed<nodes::NodesArgs>),
     /// Start a peer; or show, drain, cordon, resume, remove a node

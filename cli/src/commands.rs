@@ -22,6 +22,7 @@ pub mod submit;
 pub mod tenant;
 pub mod wait;
 pub mod waiting;
+pub mod whoami;
 
 use std::future::Future;
 
@@ -54,6 +55,7 @@ pub fn dispatch(cli: Cli) -> Done {
         Command::Result(IfNamed(args)) => with_client(&global, |context| result::run(context, args)),
         Command::Cancel(IfNamed(args)) => with_client(&global, |context| cancel::run(context, args)),
         Command::Wait(IfNamed(args)) => with_client(&global, |context| wait::run(context, args)),
+        Command::Whoami => with_client(&global, whoami::run),
         Command::Nodes(IfNamed(args)) => with_client(&global, |context| nodes::run(context, args)),
         Command::Node(IfNamed(args)) => node::run(&global, args),
         Command::Class(IfNamed(args)) => with_client(&global, |context| class::run(context, args)),

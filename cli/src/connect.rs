@@ -1,10 +1,10 @@
 //! From global options to a client.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Once;
 
-use stint_node::config::default_data_dir;
+use stint_node::config::{GROUP_SOCKET, default_data_dir};
 use stint_node::pki::require_tls13;
 use stint_sdk::api::Outdated;
 use stint_sdk::{Address, Client, Credentials, Options};
@@ -23,13 +23,22 @@ pub fn client(global: &Global) -> Result<Client, Failure> {
         addresses.push(address.map_err(|e| Failure::Usage(format!("--address: {e}")))?);
     }
     if addresses.is_empty() {
-        addresses.push(Address::of_data_dir(&data_dir));
+        addresses.push(local_address(&data_dir, Path::new(GROUP_SOCKET)));
     }
     let credentials = credentials(global, data_dir.join("credentials"));
     let server_name = global.server_name.clone();
     require_tls13()?;
     let on_outdated = Some(tell_outdated as fn(&Outdated));
     Ok(Client::new(Options { credentials, server_name, on_outdated, ..Options::to_any(addresses) })?)
+}
+
+/// The socket of this machine's node: its own for who may open that, else the one of its group, where there is one.
+fn local_address(data_dir: &Path, of_group: &Path) -> Address {
+    let own = Address::of_data_dir(data_dir);
+    match data_dir.join("stint.sock").exists() || !of_group.exists() {
+        true => own,
+        false => Address::Unix(of_group.into()),
+    }
 }
 
 /// Says once that what is shown may lack what came last.
@@ -67,4 +76,23 @@ pub fn environment() -> BTreeMap<String, String> {
         Some((name.into_string().ok()?, value.into_string().ok()?))
     };
     std::env::vars_os().filter_map(text).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_no_node_of_its_own_gets_the_socket_of_the_group() {
+        let folder = tempfile::tempdir().unwrap();
+        let (data_dir, of_group) = (folder.path().join("data"), folder.path().join("group.sock"));
+        std::fs::create_dir(&data_dir).unwrap();
+        let own = Address::of_data_dir(&data_dir);
+        let found = || local_address(&data_dir, &of_group);
+        assert_eq!(found(), own, "with neither, the message names the node's own");
+        std::fs::write(&of_group, "").unwrap();
+        assert_eq!(found(), Address::Unix(of_group.clone()));
+        std::fs::write(data_dir.join("stint.sock"), "").unwrap();
+        assert_eq!(found(), own);
+    }
 }

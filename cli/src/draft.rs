@@ -6,7 +6,6 @@ use serde::Deserialize;
 use stint_protocol::HostMount;
 use stint_sdk::{units, v1};
 
-use crate::args::DEFAULT_TENANT;
 use crate::failure::Failure;
 use crate::{files, script, task_file};
 
@@ -234,7 +233,7 @@ impl Draft {
             return Err(Failure::Usage(format!("nothing to run: {advice}")));
         }
         Ok(v1::SubmitRequest {
-            tenant: self.tenant.clone().unwrap_or_else(|| DEFAULT_TENANT.into()),
+            tenant: self.tenant.clone().unwrap_or_default(),
             name: self.name.clone().unwrap_or_default(),
             count: self.count.unwrap_or(1),
             idempotency_key: self.idempotency_key.clone().unwrap_or_default(),

@@ -8,6 +8,8 @@ mod pushed;
 #[path = "cluster/removed.rs"]
 mod removed;
 mod support;
+#[path = "cluster/users.rs"]
+mod users;
 
 use std::collections::BTreeSet;
 use std::net::TcpStream;

@@ -14,6 +14,7 @@ mod sections;
 #[cfg(test)]
 mod testing;
 mod texts;
+mod users;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,13 +22,16 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 pub use crate::limits::CLOCK_DRIFT_PERCENT;
+pub use check::BESIDE_SOCKET;
 pub use gpus::Gpus;
 pub use machine::{Machine, default_data_dir};
 pub use reference::{KeyInfo, keys};
 pub use sections::{
-    ApiConfig, ArtifactsConfig, ClusterConfig, Config, ExecutorConfig, HttpConfig, LogConfig, NodeConfig,
-    PeersConfig, RaftConfig, SecretsConfig, SlurmConfig,
+    ApiConfig, ArtifactsConfig, ClusterConfig, Config, ExecutorConfig, GROUP_SOCKET, HttpConfig, LogConfig,
+    NodeConfig, PeersConfig, RaftConfig, SecretsConfig, SlurmConfig,
 };
+
+pub use users::{Account, UserRule};
 
 use describe::Settings as _;
 use layers::Layers;

@@ -1,4 +1,4 @@
-//! How many connections there may be, in all and from each address: the oldest that has not yet said what it wants makes room.
+//! How many connections there may be, in all and from each address or user: the oldest that has not yet said what it wants makes room.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -8,6 +8,15 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
+
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A machine; of IPv6 its network.
+    Address(IpAddr),
+    /// A user of this machine.
+    User(u32),
+}
 
 /// A bound of connections of one kind.
 pub struct ConnectionLimit {
@@ -20,7 +29,7 @@ pub struct ConnectionLimit {
 
 /// What is known of a permit, also to who does not hold it.
 pub struct PermitState {
-    source: Option<IpAddr>,
+    source: Option<Source>,
     since: AtomicU64,
     settled: AtomicBool,
     evicted: AtomicBool,
@@ -57,7 +66,7 @@ pub struct Permit {
 }
 
 impl ConnectionLimit {
-    /// So many connections, and so many of them for one address.
+    /// So many connections, and so many of them for one source.
     pub fn new(most: usize, of_a_source: usize) -> Arc<Self> {
         Arc::new(Self { most, of_a_source, taken: Mutex::default(), next: AtomicU64::new(0) })
     }
@@ -69,8 +78,11 @@ impl ConnectionLimit {
 
     /// A permit for who comes from there. When there is none left, the oldest that has not settled goes, of those from
     /// there when it is they who are too many. None: all have settled.
-    pub fn acquire(self: &Arc<Self>, source: Option<IpAddr>) -> Option<Permit> {
-        let source = source.map(network);
+    pub fn acquire(self: &Arc<Self>, source: Option<Source>) -> Option<Permit> {
+        let source = source.map(|source| match source {
+            Source::Address(address) => Source::Address(network(address)),
+            user => user,
+        });
         let mut taken = self.lock();
         let from_there = |state: &PermitState| source.is_some() && state.source == source;
         if taken.values().filter(|state| from_there(state)).count() >= self.of_a_source {
@@ -151,8 +163,8 @@ mod tests {
         permit.poll_evicted(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
-    fn from(address: &str) -> Option<IpAddr> {
-        Some(address.parse().unwrap())
+    fn from(address: &str) -> Option<Source> {
+        Some(Source::Address(address.parse().unwrap()))
     }
 
     #[test]

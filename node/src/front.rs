@@ -10,4 +10,4 @@ mod images;
 mod limits;
 pub mod native;
 
-pub use caller::{Socket, Tls, with};
+pub use caller::{GroupSocket, Socket, Tls, with};

@@ -22,6 +22,7 @@ pub mod leader_client;
 pub mod leadership;
 pub mod lease_clock;
 pub mod limits;
+mod local_users;
 mod metrics;
 pub mod mutations;
 pub mod node;

@@ -176,6 +176,8 @@ pub const TIME_JUMP_MS: u64 = 1_000;
 pub const SOCKET_CONNECTIONS: FrontConnections = FrontConnections { most: 4_096, sixteenths: 3 };
 pub const API_CONNECTIONS: FrontConnections = FrontConnections { most: 2_048, sixteenths: 3 };
 pub const HTTP_CONNECTIONS: FrontConnections = FrontConnections { most: 256, sixteenths: 2 };
+/// A user has no more than one in so many of the connections that the group's socket takes.
+pub const USERS_SHARE: usize = 4;
 /// Connections of a front that are being closed while others are taken already.
 pub const CLOSING_CONNECTIONS: usize = 16;
 /// Open files below which a peer says that its fronts have few connections.

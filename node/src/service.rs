@@ -17,6 +17,7 @@ mod results;
 mod settings;
 mod snapshots;
 mod tasks;
+mod who;
 
 use std::sync::{Arc, OnceLock};
 
@@ -27,8 +28,9 @@ pub use images::{ImagePage, NewImage};
 pub use join_tokens::MadeJoinToken;
 pub use logs::{LogPart, LogsAsked};
 pub use outputs::{OutputAsked, OutputPart};
-pub use principal::{Principal, Proof, Role, Tenants};
+pub use principal::{Principal, Proof, Tenants};
 pub use settings::SettingsUpdate;
+pub use stint_protocol::Role;
 pub use tasks::{AcceptedTasks, NewTasks, TaskFilter, TaskPage, Wait};
 
 use crate::node::Node;

@@ -3,6 +3,7 @@
 mod blobs;
 mod executor;
 mod fronts;
+mod group_socket;
 mod membership;
 mod slurm;
 
@@ -87,6 +88,8 @@ pub enum NodeError {
     Build(#[from] BuildError),
     #[error("listening on {what} {address}: {source}")]
     Listen { what: &'static str, address: String, source: std::io::Error },
+    #[error(transparent)]
+    GroupSocket(#[from] group_socket::GroupSocketError),
     #[error("stored bytes: {0}")]
     Blobs(#[from] OpenError),
     #[error("the folder of unpacked images {}: {source}", folder.display())]

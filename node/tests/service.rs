@@ -2,7 +2,6 @@
 //! has is not found.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,8 +83,8 @@ fn administrator() -> Principal {
 }
 
 fn caller(tenant: &str, role: Role) -> Principal {
-    let tenants = Tenants::Only(BTreeSet::from([Tenant::new(tenant).unwrap()]));
-    Principal { tenants, role, proof: Proof::LocalSocket }
+    let (tenant, tenants) = (Tenant::new(tenant).unwrap(), Tenants::Own);
+    Principal { tenant, tenants, role, proof: Proof::LocalSocket }
 }
 
 fn team() -> Tenant {
@@ -278,7 +277,8 @@ async fn a_priority_over_the_tenants_highest_is_refused_with_what_to_do() {
     service.submit(admin, urgent()).await.unwrap();
     // Another tenant sees neither the rules nor their change.
     let other = service.settings(&caller("blue", Role::Read), None).await.unwrap();
-    assert_eq!((other.revision, other.tenants.len(), other.changes[0].settings.len()), (1, 0, 0));
+    assert_eq!((other.revision, other.tenants.len(), other.changes[0].settings.len()), (1, 1, 0));
+    assert_eq!(other.tenants[0].tenant, "blue");
     let own = service.settings(&caller("team-7", Role::Read), None).await.unwrap();
     assert_eq!((own.tenants.len(), own.changes[0].settings.len()), (1, 1));
     world.stop().await;

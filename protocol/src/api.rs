@@ -2,6 +2,7 @@
 //! are only added; times are milliseconds since 1970; what is not there is null. `tests/stored/api` has an example of
 //! each. Words such as a state are text, so that a reader passes on those of a newer peer.
 
+mod caller;
 mod cluster;
 mod explanation;
 #[cfg(feature = "grpc")]
@@ -14,6 +15,7 @@ mod result;
 mod settings;
 mod task;
 
+pub use caller::Caller;
 pub use cluster::{Cluster, HeldBack, JoinToken, JoinTokenRevoked, LeaderTransferred, ListedJoinToken, Peer};
 pub use explanation::{Explanation, NodeReason};
 pub use image::Image;

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use stint_protocol::api::{
-    Cluster, ClusterRecovered, ClusterRestored, ClusterSnapshot, Explanation, Image, JoinToken,
+    Caller, Cluster, ClusterRecovered, ClusterRestored, ClusterSnapshot, Explanation, Image, JoinToken,
     JoinTokenRevoked, LeaderTransferred, ListedJoinToken, Node, NodeRemoved, Settings, Task, TaskResult,
 };
 use stint_protocol::v1;
@@ -226,6 +226,19 @@ fn the_cluster() {
     let leaderless =
         v1::ClusterStatusReply { leader_id: 0, alarms, held_back_by, can_lose, outdated, ..reply };
     check::<_, Cluster>("cluster-leaderless.json", leaderless);
+}
+
+#[test]
+fn who_calls() {
+    let caller = v1::Caller {
+        tenant: "physics".into(),
+        role: "submit".into(),
+        all_tenants: false,
+        proof: "local_user".into(),
+        uid: Some(1000),
+        token_id: String::new(),
+    };
+    check::<_, Caller>("caller.json", caller);
 }
 
 #[test]

@@ -186,6 +186,12 @@ impl Client {
         self.peers.call(operation, v1::SaveSnapshotRequest {}, send).await
     }
 
+    /// Who this client is to the peer that answers: its tenant and role, and how they were proven.
+    pub async fn who_am_i(&self) -> Result<v1::Caller, Error> {
+        let operation = self.operation("ask who I am");
+        self.peers.call(operation, v1::WhoAmIRequest {}, |mut s, r| async move { s.who_am_i(r).await }).await
+    }
+
     /// Every node of the cluster.
     pub async fn list_nodes(&self) -> Result<Vec<v1::Node>, Error> {
         let operation = self.operation("list nodes");

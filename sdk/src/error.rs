@@ -60,7 +60,14 @@ pub struct Try {
 
 impl fmt::Display for Try {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.address, self.problem)
+        write!(f, "{}: {}", self.address, self.problem)?;
+        match &self.address {
+            Address::Unix(_) if self.problem.starts_with("Permission denied") => f.write_str(
+                " (only its user may open the socket of a node, and members of the group `api.group` the other one: ask an \
+                 administrator of this machine to add you to that group)",
+            ),
+            _ => Ok(()),
+        }
     }
 }
 

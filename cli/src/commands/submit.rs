@@ -5,7 +5,6 @@ use stint_sdk::api::Submitted;
 
 use super::Context;
 use crate::Done;
-use crate::args::DEFAULT_TENANT;
 use crate::draft::TaskFlags;
 use crate::logs::{self, Level};
 use crate::output::{Format, talk};
@@ -85,8 +84,8 @@ fn tell(submitted: &Submitted) {
 }
 
 impl Context {
-    /// The tenant, when it is not the default one; a task file's own wins over the default.
+    /// The tenant, when one is named; a task file's own wins over the caller's.
     pub fn named_tenant(&self) -> Option<String> {
-        Some(self.tenant.clone()).filter(|tenant| tenant != DEFAULT_TENANT)
+        Some(self.tenant.clone()).filter(|tenant| !tenant.is_empty())
     }
 }

@@ -62,6 +62,8 @@ pub struct Setup {
     pub cpus: u32,
     /// More lines for the section `[executor]`.
     pub executor: &'static str,
+    /// The section `[api]` of each peer, instead of one without TCP; `ROOT` in it is the cluster's folder.
+    pub api: &'static str,
     /// Each peer in a pid and a network namespace of its own.
     pub namespaces: bool,
     /// Of each peer, without namespaces.
@@ -79,6 +81,7 @@ impl Default for Setup {
             runtimes: "\"process\", \"mock\"",
             cpus: 8,
             executor: "",
+            api: "listen = \"\"",
             namespaces: false,
             umask: None,
             more: |_| String::new(),
@@ -428,10 +431,11 @@ fn in_use_file(root: &Path, gpu: &str) -> PathBuf {
 fn config(setup: &Setup, index: usize, name: &str, dir: &Path, address: &str, http: u16) -> String {
     let dir_of_all = dir.parent().unwrap();
     let (dir, runtimes, cpus) = (dir.display(), setup.runtimes, setup.cpus);
+    let api = setup.api.replace("ROOT", &dir_of_all.display().to_string());
     let mut text = format!(
         "[node]\nname = \"{name}\"\ndata_dir = \"{dir}\"\n\
          [peers]\nlisten = \"{address}\"\nadvertise = \"{address}\"\n\
-         [api]\nlisten = \"\"\n[http]\nlisten = \"127.0.0.1:{http}\"\n\
+         [api]\n{api}\n[http]\nlisten = \"127.0.0.1:{http}\"\n\
          [executor]\nruntimes = [{runtimes}]\ncpus = {cpus}\nmemory = \"16GiB\"\n"
     );
     text += setup.executor;

@@ -1,7 +1,9 @@
 //! What of a configuration does not fit together, and what is risky about it.
 
+use std::path::Path;
+
 use stint_executor::Credentials;
-use stint_protocol::{Class, Network, Runtime, version};
+use stint_protocol::{Class, Network, Role, Runtime, version};
 use stint_sdk::units;
 
 use super::{Config, Origin, Problem, Severity};
@@ -9,6 +11,9 @@ use crate::limits::CLOCK_DRIFT_PERCENT;
 
 /// Bytes of a unix socket's path (`sun_path` less its end).
 const SOCKET_PATH_BYTES: usize = 107;
+
+/// What a socket's name has more while it is made.
+pub const BESIDE_SOCKET: &str = ".new/s";
 
 impl Config {
     /// What does not fit together, and what is risky.
@@ -95,11 +100,48 @@ fn check_listeners(findings: &mut Findings) {
         let risk = "is plain text on a network: everyone who reaches it reads health and metrics";
         findings.warn("http.listen", risk);
     }
-    let socket_bytes = config.api.socket.as_os_str().len();
-    if socket_bytes > SOCKET_PATH_BYTES {
-        let advice = "set api.socket to a shorter path";
-        let length = format!("has {socket_bytes} bytes and a unix socket's path at most {SOCKET_PATH_BYTES}");
-        findings.error("api.socket", format!("{length}: {advice}"));
+    check_socket(findings, "api.socket", &config.api.socket, SOCKET_PATH_BYTES);
+    check_users(findings);
+}
+
+fn check_socket(findings: &mut Findings, key: &str, path: &Path, most: usize) {
+    let bytes = path.as_os_str().len();
+    if bytes > most {
+        let length = format!("has {bytes} bytes and a unix socket's path at most {most}");
+        findings.error(key, format!("{length}: set {key} to a shorter path"));
+    }
+}
+
+fn check_users(findings: &mut Findings) {
+    let api = &findings.config.api;
+    if api.group.is_none() {
+        let unused = "counts only with api.group: name the group whose members may call";
+        let set = [
+            ("api.users", !api.users.is_empty()),
+            ("api.default_role", api.default_role.is_some()),
+            ("api.default_tenant", api.default_tenant.is_some()),
+        ];
+        set.into_iter().filter(|(_, is_set)| *is_set).for_each(|(key, _)| findings.error(key, unused));
+        return;
+    }
+    check_socket(findings, "api.group_socket", &api.group_socket, SOCKET_PATH_BYTES - BESIDE_SOCKET.len());
+    if api.group_socket == api.socket {
+        findings.error(
+            "api.group_socket",
+            "is api.socket, too, which only the node's user may open: give it another path",
+        );
+    } else if api.group_socket.starts_with(&findings.config.node.data_dir) {
+        findings.error(
+            "api.group_socket",
+            "lies in node.data_dir, which nobody but the node's user may enter: give it another path",
+        );
+    }
+    if api.users.is_empty() && api.default_role.is_none() {
+        let risk = "is set, and nobody has a role: add lines to [api.users], or set api.default_role";
+        findings.warn("api.group", risk);
+    }
+    if api.default_role >= Some(Role::Operator) {
+        findings.warn("api.default_role", "gives every member of the group a say over all tenants");
     }
 }
 
@@ -264,6 +306,28 @@ mod tests {
             refusals("[executor.docker]\ncredentials = \"here.json\"\n", &[], &[])
                 .contains("no absolute path")
         );
+    }
+
+    #[test]
+    fn users_without_a_group_are_refused_and_a_group_without_users_is_warned_of() {
+        let alice = "[api.users]\nalice = { tenant = \"p\", role = \"read\" }\n";
+        let refused = refusals(alice, &[], &[]);
+        assert!(refused.contains("stint.toml:1: api.users: counts only with api.group"), "{refused}");
+        let keys = |text: &str| {
+            let problems = from_file(text).check();
+            problems.into_iter().map(|problem| problem.key).collect::<Vec<_>>()
+        };
+        assert_eq!(keys(&format!("[api]\ngroup = 990\n{alice}")), [""; 0]);
+        assert_eq!(keys("[api]\ngroup = \"stint\"\n"), ["api.group"]);
+        assert_eq!(keys("[api]\ngroup = \"stint\"\ndefault_role = \"operator\"\n"), ["api.default_role"]);
+        for (path, said) in [
+            ("/var/lib/stint/stint.sock", "api.socket, too"),
+            ("/var/lib/stint/a/b", "nobody but the node's"),
+        ] {
+            let text = format!("[api]\ngroup = 990\ndefault_role = \"read\"\ngroup_socket = \"{path}\"\n");
+            let refused = refusals(&text, &[], &[]);
+            assert!(refused.contains(said), "{refused}");
+        }
     }
 
     #[test]

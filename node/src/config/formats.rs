@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use stint_executor::Pull;
-use stint_protocol::{Class, Network, Runtime, UnknownWord};
+use stint_protocol::{Class, Network, Role, Runtime, UnknownWord};
 use stint_scheduler::Placement;
 use stint_sdk::units;
 use toml::Value;
@@ -259,6 +259,7 @@ message! {
     // The mock is for tests, and named by its word alone.
     Runtime, [Runtime::Process, Runtime::Crun, Runtime::Docker, Runtime::Slurm], |word: &str| Ok(word.parse()?);
     Network, Network::ALL, |word: &str| Ok(word.parse()?);
+    Role, Role::ALL, |word: &str| Ok(word.parse()?);
     Pull, Pull::ALL;
     RaftProfile, RaftProfile::ALL;
     LogFormat, LogFormat::ALL;

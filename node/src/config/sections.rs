@@ -10,7 +10,7 @@ use stint_executor::{
     WRITABLE_FOLDERS,
 };
 use stint_protocol::limits::{FEWEST_PIDS, LEAST_TMPFS_BYTES, MOST_PIDS, MOUNT_ROOTS};
-use stint_protocol::{Class, ClassRules, Runtime, Version, version};
+use stint_protocol::{Class, ClassRules, Role, Runtime, Tenant, Version, version};
 use stint_slurm_bridge::controller::Timing;
 
 use super::describe::{About, Classes, Inline, NoKey, Place, Section, Settings, Visitor, settings};
@@ -21,6 +21,7 @@ use super::texts::{
     KNOWN_VERSION, LABELS_TABLE, LISTENER, NODE_NAME, OPEN_FOLDER, PROGRAM, SUBMIT_OPTION, TRUE_OR_FALSE,
     USER_AND_GROUP,
 };
+use super::users::{GROUP, TENANT, USERS_TABLE, Users};
 use super::{LogFormat, Machine, Origin, RaftProfile};
 use crate::blobs::{BlobSettings, DiskBounds};
 
@@ -79,6 +80,18 @@ settings! {
         pub listen: Option<SocketAddr> = loopback(7002) => LISTENER, flag "--api-listen ADDRESS";
         /// The local administrator's door; only the node's user may open it.
         pub socket: PathBuf = machine.data_dir.join("stint.sock"), "`stint.sock` in `node.data_dir`" => ABSOLUTE;
+        /// A group of this machine whose members may call through a socket of their own.
+        pub group: Option<String> = None => Optional(GROUP);
+        /// The socket of that group. Its folder is made where it is missing, and must be one that the node's user alone changes.
+        pub group_socket: PathBuf = GROUP_SOCKET.into() => ABSOLUTE;
+        /// Tenant and role of users of this machine, as `alice = { tenant = "physics", role = "submit" }`. As a variable:
+        /// `alice=physics:submit`.
+        pub users: Users = Users::new() => USERS_TABLE;
+        /// Role of members of the group who are not among `users`; without it they are refused.
+        pub default_role: Option<Role> = None => Optional(OneWord);
+        /// Tenant of members of the group who are not among `users`.
+        pub default_tenant: Option<Tenant> = None, "`uid-` and the number of the user: each has a tenant of its own" =>
+            Optional(TENANT);
     }
 }
 
@@ -364,6 +377,9 @@ settings! {
         lease_ttl_ms => Time, key "lease_ttl";
     }
 }
+
+/// Where the command line looks for it, too.
+pub const GROUP_SOCKET: &str = "/run/stint/stint.sock";
 
 fn loopback(port: u16) -> Option<SocketAddr> {
     Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))

@@ -8,6 +8,7 @@ use tonic::{Request, Status};
 
 use super::connections::ConnectionHandle;
 use crate::applied_state::AppliedState;
+use crate::local_users::LocalUsers;
 use crate::pki::{self, ADMIN_NAME};
 use crate::service::{Principal, Proof};
 
@@ -19,6 +20,24 @@ pub struct Socket;
 /// member.
 #[derive(Clone)]
 pub struct Tls(pub Arc<AppliedState>);
+
+/// The socket of a group: the kernel says which user calls, and the configuration what it may.
+#[derive(Clone)]
+pub struct GroupSocket(pub Arc<LocalUsers>);
+
+impl Interceptor for GroupSocket {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        let user = request.extensions().get::<ConnectionHandle>().and_then(ConnectionHandle::user);
+        let unknown = || Status::unauthenticated("the kernel does not say which user calls");
+        let caller = self.0.principal(user.ok_or_else(unknown)?);
+        let caller = caller.map_err(|refused| {
+            tracing::debug!(uid = refused.0, "a user without a role was refused");
+            Status::permission_denied(refused.to_string())
+        })?;
+        asked(&request);
+        Ok(with(request, caller))
+    }
+}
 
 impl Interceptor for Socket {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep, sleep};
 use tonic::transport::server::Connected;
 
-use crate::connection_limit::{ConnectionLimit, Permit, PermitState};
+use crate::connection_limit::{ConnectionLimit, Permit, PermitState, Source as Origin};
 use crate::limits;
 
 /// When a connection has to end because nothing comes of it.
@@ -32,6 +32,9 @@ pub trait Source: Send + 'static {
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
     fn next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+
+    /// The user of this machine at the other end, where the kernel says so.
+    fn user(stream: &Self::Stream) -> Option<u32>;
 }
 
 impl Source for TcpListener {
@@ -43,6 +46,10 @@ impl Source for TcpListener {
         let _ = stream.set_nodelay(true);
         Ok(stream)
     }
+
+    fn user(_: &TcpStream) -> Option<u32> {
+        None
+    }
 }
 
 impl Source for UnixListener {
@@ -50,6 +57,11 @@ impl Source for UnixListener {
 
     async fn next(&self) -> io::Result<UnixStream> {
         self.accept().await.map(|(stream, _)| stream)
+    }
+
+    /// Who connected, and not who has the socket by now.
+    fn user(stream: &UnixStream) -> Option<u32> {
+        stream.peer_cred().ok().map(|credentials| credentials.uid())
     }
 }
 
@@ -67,7 +79,18 @@ pub struct LimitedListener<L> {
 impl<L: Source> LimitedListener<L> {
     /// No more than `most` connections at a time.
     pub fn new(front: &'static str, listener: L, most: usize, patience: Patience) -> Self {
-        let (limit, room) = (ConnectionLimit::new(most, usize::MAX), most + limits::CLOSING_CONNECTIONS);
+        Self::with_users(front, listener, most, usize::MAX, patience)
+    }
+
+    /// And no more than `of_a_user` for one user of this machine, so that none keeps the others out.
+    pub fn with_users(
+        front: &'static str,
+        listener: L,
+        most: usize,
+        of_a_user: usize,
+        patience: Patience,
+    ) -> Self {
+        let (limit, room) = (ConnectionLimit::new(most, of_a_user), most + limits::CLOSING_CONNECTIONS);
         Self { front, listener, patience, limit, room: Arc::new(Semaphore::new(room)), said_full: None }
     }
 
@@ -85,8 +108,9 @@ impl<L: Source> LimitedListener<L> {
                     continue;
                 }
             };
-            match self.limit.acquire(None) {
-                Some(permit) => return Connection::new(stream, permit, self.patience, room.ok()),
+            let user = L::user(&stream);
+            match self.limit.acquire(user.map(Origin::User)) {
+                Some(permit) => return Connection::new(stream, user, permit, self.patience, room.ok()),
                 None => self.refuse(),
             }
         }
@@ -128,18 +152,28 @@ impl axum::serve::Listener for LimitedListener<TcpListener> {
 
 /// A connection as its requests know it.
 #[derive(Clone)]
-pub struct ConnectionHandle(Arc<PermitState>);
+pub struct ConnectionHandle {
+    permit: Arc<PermitState>,
+    /// The user of this machine at the other end.
+    user: Option<u32>,
+}
 
 impl ConnectionHandle {
     /// Its caller may ask, and has: it may stay.
     pub fn settle(&self) {
-        self.0.settle();
+        self.permit.settle();
+    }
+
+    /// The user of this machine at the other end, where the kernel says so.
+    pub fn user(&self) -> Option<u32> {
+        self.user
     }
 }
 
 /// A connection that ends when its time is over, or another one needs its place.
 pub struct Connection<S> {
     stream: S,
+    user: Option<u32>,
     permit: Permit,
     patience: Patience,
     deadline: Pin<Box<Sleep>>,
@@ -149,9 +183,15 @@ pub struct Connection<S> {
 }
 
 impl<S> Connection<S> {
-    fn new(stream: S, permit: Permit, patience: Patience, room: Option<OwnedSemaphorePermit>) -> Self {
+    fn new(
+        stream: S,
+        user: Option<u32>,
+        permit: Permit,
+        patience: Patience,
+        room: Option<OwnedSemaphorePermit>,
+    ) -> Self {
         let (Patience::FirstRequest(time) | Patience::EachRequest(time, _)) = patience;
-        Self { stream, permit, patience, deadline: Box::pin(sleep(time)), asked: 0, _room: room }
+        Self { stream, user, permit, patience, deadline: Box::pin(sleep(time)), asked: 0, _room: room }
     }
 
     /// An error once it has to end.
@@ -189,7 +229,7 @@ impl<S> Connected for Connection<S> {
     type ConnectInfo = ConnectionHandle;
 
     fn connect_info(&self) -> ConnectionHandle {
-        ConnectionHandle(self.permit.state().clone())
+        ConnectionHandle { permit: self.permit.state().clone(), user: self.user }
     }
 }
 

@@ -7,20 +7,20 @@ use tonic::Status;
 
 use super::errors::invalid;
 use crate::config::replicated::Scope;
-use crate::service::{NewTasks, SettingsUpdate};
+use crate::service::{NewTasks, Principal, SettingsUpdate};
 
-/// A tenant; empty is the default one.
-pub fn tenant(text: &str) -> Result<Tenant, Status> {
-    if text.is_empty() { Ok(Tenant::default_tenant()) } else { Tenant::new(text).map_err(invalid) }
+/// A tenant; empty is the caller's own.
+pub fn tenant(caller: &Principal, text: &str) -> Result<Tenant, Status> {
+    if text.is_empty() { Ok(caller.tenant.clone()) } else { Tenant::new(text).map_err(invalid) }
 }
 
 /// A submit as it came in.
-pub fn new_tasks(request: v1::SubmitRequest) -> Result<NewTasks, Status> {
+pub fn new_tasks(caller: &Principal, request: v1::SubmitRequest) -> Result<NewTasks, Status> {
     let mut spec = request.spec.ok_or_else(|| Status::invalid_argument("spec: is missing"))?;
     let name = Some(request.name).filter(|n| !n.is_empty());
     let key = Some(request.idempotency_key).filter(|k| !k.is_empty());
     Ok(NewTasks {
-        tenant: tenant(&request.tenant)?,
+        tenant: tenant(caller, &request.tenant)?,
         name: name.map(|n| TaskName::new(&n)).transpose().map_err(invalid)?,
         runtime: std::mem::take(&mut spec.runtime),
         own_grace: spec.stop_grace_ms.is_some(),

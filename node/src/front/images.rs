@@ -11,12 +11,12 @@ use super::convert::tenant;
 use super::errors::invalid;
 use crate::blobs::Expected;
 use crate::limits;
-use crate::service::{NewImage, ServiceError};
+use crate::service::{NewImage, Principal, ServiceError};
 
 type Parts = Streaming<v1::RegisterImageRequest>;
 
 /// What comes first.
-pub async fn header(parts: &mut Parts) -> Result<NewImage, Status> {
+pub async fn header(caller: &Principal, parts: &mut Parts) -> Result<NewImage, Status> {
     let first = timeout(limits::UPLOAD_PAUSE, next(parts)).await;
     let Some(Part::Header(header)) = first.map_err(|_| ServiceError::UploadPaused)?? else {
         return Err(Status::invalid_argument("the first message must be the header"));
@@ -26,7 +26,7 @@ pub async fn header(parts: &mut Parts) -> Result<NewImage, Status> {
     let digest = Some(header.digest).filter(|digest| !digest.is_empty());
     let digest = digest.map(|digest| digest.parse()).transpose().map_err(invalid)?;
     Ok(NewImage {
-        tenant: tenant(&header.tenant)?,
+        tenant: tenant(caller, &header.tenant)?,
         name: ImageName::new(&header.name).map_err(invalid)?,
         description: header.description,
         kind,

@@ -17,7 +17,9 @@ use super::errors::invalid;
 use super::{caller, images};
 use crate::limits;
 use crate::node::Node;
-use crate::service::{LogPart, LogsAsked, OutputAsked, OutputPart, Service, ServiceError, TaskFilter, Wait};
+use crate::service::{
+    LogPart, LogsAsked, OutputAsked, OutputPart, Principal, Service, ServiceError, TaskFilter, Wait,
+};
 
 /// Serves one peer's API.
 pub struct NativeApi(Service);
@@ -68,7 +70,7 @@ fn stream<P, M>(
 impl Stint for NativeApi {
     async fn submit(&self, request: Request<v1::SubmitRequest>) -> Answer<v1::SubmitReply> {
         let (caller, request) = caller::take(request)?;
-        let accepted = self.0.submit(&caller, new_tasks(request)?).await?;
+        let accepted = self.0.submit(&caller, new_tasks(&caller, request)?).await?;
         let task_ids = accepted.ids().map(|id| id.to_string()).collect();
         let warning = accepted.warning.unwrap_or_default();
         Ok(Response::new(v1::SubmitReply { task_ids, repeated: accepted.repeated, warning }))
@@ -77,13 +79,13 @@ impl Stint for NativeApi {
     async fn get_task(&self, request: Request<v1::GetTaskRequest>) -> Answer<v1::Task> {
         let (caller, request) = caller::take(request)?;
         let asked = self.asked();
-        asked.answer(asked.0.task(&caller, &tenant(&request.tenant)?, &request.task).await)
+        asked.answer(asked.0.task(&caller, &tenant(&caller, &request.tenant)?, &request.task).await)
     }
 
     async fn list_tasks(&self, request: Request<v1::ListTasksRequest>) -> Answer<v1::ListTasksReply> {
         let (caller, request) = caller::take(request)?;
         let asked = self.asked();
-        let page = asked.0.list_tasks(&caller, &filter(&request)?).await;
+        let page = asked.0.list_tasks(&caller, &filter(&caller, &request)?).await;
         asked.answer(page.map(|page| {
             let tasks = page.tasks.into_iter().map(v1::Task::from).collect();
             v1::ListTasksReply { tasks, next: page.next.map(|id| id.to_string()).unwrap_or_default() }
@@ -93,7 +95,7 @@ impl Stint for NativeApi {
     async fn wait(&self, request: Request<v1::WaitRequest>) -> Answer<v1::WaitReply> {
         let (caller, request) = caller::take(request)?;
         let wait = Wait {
-            tenant: tenant(&request.tenant)?,
+            tenant: tenant(&caller, &request.tenant)?,
             tasks: request.tasks,
             timeout: Some(request.timeout_ms).filter(|ms| *ms != 0).map(Duration::from_millis),
             any: request.any,
@@ -105,7 +107,7 @@ impl Stint for NativeApi {
     async fn cancel(&self, request: Request<v1::CancelRequest>) -> Answer<v1::CancelReply> {
         let (caller, request) = caller::take(request)?;
         let asked = self.asked();
-        let tasks = asked.0.cancel(&caller, &tenant(&request.tenant)?, &request.tasks).await;
+        let tasks = asked.0.cancel(&caller, &tenant(&caller, &request.tenant)?, &request.tasks).await;
         asked.answer(
             tasks.map(|tasks| v1::CancelReply { tasks: tasks.into_iter().map(v1::Task::from).collect() }),
         )
@@ -114,7 +116,7 @@ impl Stint for NativeApi {
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Answer<v1::ExplainReply> {
         let (caller, request) = caller::take(request)?;
         let asked = self.asked();
-        asked.answer(asked.0.explain(&caller, &tenant(&request.tenant)?, &request.task).await)
+        asked.answer(asked.0.explain(&caller, &tenant(&caller, &request.tenant)?, &request.task).await)
     }
 
     type LogsStream = Parts<LogPart, v1::LogChunk>;
@@ -122,7 +124,7 @@ impl Stint for NativeApi {
     async fn logs(&self, request: Request<v1::LogsRequest>) -> Answer<Self::LogsStream> {
         let (caller, request) = caller::take(request)?;
         let asked = LogsAsked {
-            tenant: tenant(&request.tenant)?,
+            tenant: tenant(&caller, &request.tenant)?,
             task: request.task,
             attempt: request.attempt,
             stream: log_stream(&request.stream)?,
@@ -136,7 +138,7 @@ impl Stint for NativeApi {
     async fn get_result(&self, request: Request<v1::GetTaskRequest>) -> Answer<v1::ResultReply> {
         let (caller, request) = caller::take(request)?;
         let asked = self.asked();
-        let result = asked.0.result(&caller, &tenant(&request.tenant)?, &request.task).await;
+        let result = asked.0.result(&caller, &tenant(&caller, &request.tenant)?, &request.task).await;
         // Its keys are in the order of the alphabet, as ever.
         let json = result.map(|result| serde_json::to_value(result).map(|json| json.to_string()));
         asked.answer::<v1::ResultReply>(match json {
@@ -151,10 +153,15 @@ impl Stint for NativeApi {
     async fn read_output(&self, request: Request<v1::ReadOutputRequest>) -> Answer<Self::ReadOutputStream> {
         let (caller, request) = caller::take(request)?;
         let v1::ReadOutputRequest { tenant: name, task, path, offset } = request;
-        let asked = OutputAsked { tenant: tenant(&name)?, task, path, offset };
+        let asked = OutputAsked { tenant: tenant(&caller, &name)?, task, path, offset };
         let service = self.asked();
         let parts = service.0.read_output(&caller, &asked).await;
         service.answer(parts.map(|parts| stream(parts, output_chunk)))
+    }
+
+    async fn who_am_i(&self, request: Request<v1::WhoAmIRequest>) -> Answer<v1::Caller> {
+        let (caller, _) = caller::take(request)?;
+        Ok(Response::new(self.0.who_am_i(&caller)?.into()))
     }
 
     async fn list_nodes(&self, request: Request<v1::ListNodesRequest>) -> Answer<v1::ListNodesReply> {
@@ -236,7 +243,8 @@ impl Stint for NativeApi {
 
     async fn get_settings(&self, request: Request<v1::GetSettingsRequest>) -> Answer<v1::Settings> {
         let (caller, request) = caller::take(request)?;
-        let of = Some(request.tenant).filter(|of| !of.is_empty()).map(|of| tenant(&of)).transpose()?;
+        let of =
+            Some(request.tenant).filter(|of| !of.is_empty()).map(|of| tenant(&caller, &of)).transpose()?;
         let asked = self.asked();
         asked.answer(asked.0.settings(&caller, of.as_ref()).await)
     }
@@ -252,7 +260,7 @@ impl Stint for NativeApi {
         request: Request<Streaming<v1::RegisterImageRequest>>,
     ) -> Answer<v1::Image> {
         let (caller, mut parts) = caller::take(request)?;
-        let new = images::header(&mut parts).await?;
+        let new = images::header(&caller, &mut parts).await?;
         Ok(Response::new(self.0.register_image(&caller, new, images::bytes(parts)).await?.into()))
     }
 
@@ -261,7 +269,7 @@ impl Stint for NativeApi {
         let after = Some(&request.after).filter(|after| !after.is_empty());
         let after = after.map(|after| ImageName::new(after)).transpose();
         let after = after.map_err(|error| invalid(format!("after: {error}")))?;
-        let (tenant, limit) = (tenant(&request.tenant)?, request.limit as usize);
+        let (tenant, limit) = (tenant(&caller, &request.tenant)?, request.limit as usize);
         let asked = self.asked();
         let page = asked.0.list_images(&caller, &tenant, after.as_ref(), limit).await;
         asked.answer(page.map(|page| {
@@ -273,7 +281,7 @@ impl Stint for NativeApi {
     async fn get_image(&self, request: Request<v1::GetImageRequest>) -> Answer<v1::Image> {
         let (caller, request) = caller::take(request)?;
         let asked = self.asked();
-        asked.answer(asked.0.image(&caller, &tenant(&request.tenant)?, &request.image).await)
+        asked.answer(asked.0.image(&caller, &tenant(&caller, &request.tenant)?, &request.image).await)
     }
 
     type SaveSnapshotStream = Parts<Vec<u8>, v1::SnapshotChunk>;
@@ -291,17 +299,17 @@ impl Stint for NativeApi {
     async fn delete_image(&self, request: Request<v1::DeleteImageRequest>) -> Answer<v1::DeleteImageReply> {
         let (caller, request) = caller::take(request)?;
         let asked = self.asked();
-        let image = asked.0.delete_image(&caller, &tenant(&request.tenant)?, &request.image).await;
+        let image = asked.0.delete_image(&caller, &tenant(&caller, &request.tenant)?, &request.image).await;
         asked.answer(image.map(|image| v1::DeleteImageReply { image: Some(image.into()) }))
     }
 }
 
-fn filter(request: &v1::ListTasksRequest) -> Result<TaskFilter, Status> {
+fn filter(caller: &Principal, request: &v1::ListTasksRequest) -> Result<TaskFilter, Status> {
     let before = Some(&request.before).filter(|text| !text.is_empty());
     let before = before.map(|text| text.parse::<TaskId>()).transpose();
     let class = Some(&request.class).filter(|text| !text.is_empty());
     Ok(TaskFilter {
-        tenant: tenant(&request.tenant)?,
+        tenant: tenant(caller, &request.tenant)?,
         before: before.map_err(|error| invalid(format!("before: {error}")))?,
         class: class.map(|text| text.parse::<Class>()).transpose().map_err(invalid)?,
         state: task_status(&request.state)?,

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::share::{CallBytes, Share, Shares};
 use super::{Caller, Handler, transport};
-use crate::connection_limit::{ConnectionLimit, Permit};
+use crate::connection_limit::{ConnectionLimit, Permit, Source};
 use crate::limits;
 use crate::wire::CallKind;
 
@@ -51,7 +51,7 @@ pub async fn serve(endpoint: Endpoint, handler: Arc<dyn Handler>) {
             let _ = incoming.retry();
             continue;
         }
-        match strangers.acquire(Some(incoming.remote_address().ip())) {
+        match strangers.acquire(Some(Source::Address(incoming.remote_address().ip()))) {
             Some(permit) => drop(tokio::spawn(server.clone().meet(incoming, permit))),
             None => incoming.refuse(),
         }

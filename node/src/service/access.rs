@@ -10,95 +10,77 @@ use stint_scheduler::{Image, State};
 
 use super::{Principal, Role, ServiceError};
 
-/// Every operation of the service but the probes of a peer's health, which are open to all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
-    SubmitTasks,
-    GetTask,
-    ListTasks,
-    WaitForTasks,
-    CancelTasks,
-    ExplainTask,
-    ReadLogs,
-    GetResult,
-    ReadOutput,
-    ListNodes,
-    SetNodeMode,
-    RemoveNode,
-    GetClusterStatus,
-    CreateJoinToken,
-    TransferLeader,
-    RegisterImage,
-    ListImages,
-    GetImage,
-    DeleteImage,
-    GetSettings,
-    UpdateSettings,
-    SaveSnapshot,
-    ListJoinTokens,
-    RevokeJoinToken,
+/// Describes operations. A row is `Name: "as a refusal begins", least role;`, and for what belongs to a tenant the least role
+/// of a caller of another one: `Name: "…", role, others role;`.
+macro_rules! operations {
+    ($( $name:ident: $words:literal, $needs:ident $(, others $others:ident)?; )*) => {
+        /// Every operation of the service but the probes of a peer's health, which are open to all.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Operation {
+            $( $name, )*
+        }
+
+        impl Operation {
+            /// All of them, in order.
+            pub const ALL: &[Operation] = &[$( Operation::$name, )*];
+
+            /// The least role that may ask for it; of its own tenant, if it is about one.
+            pub fn needs(self) -> Role {
+                match self {
+                    $( Operation::$name => Role::$needs, )*
+                }
+            }
+
+            /// The least role that may ask for it about another tenant than its own; none: it is about no tenant.
+            pub fn needs_for_others(self) -> Option<Role> {
+                match self {
+                    $( Operation::$name => operations!(@others $($others)?), )*
+                }
+            }
+
+            fn words(self) -> &'static str {
+                match self {
+                    $( Operation::$name => $words, )*
+                }
+            }
+        }
+    };
+    (@others) => { None };
+    (@others $role:ident) => { Some(Role::$role) };
 }
 
-impl Operation {
-    /// The least role that may ask for it.
-    pub fn needs(self) -> Role {
-        match self {
-            Operation::GetTask
-            | Operation::ListTasks
-            | Operation::WaitForTasks
-            | Operation::ExplainTask
-            | Operation::ReadLogs
-            | Operation::GetResult
-            | Operation::ReadOutput
-            | Operation::ListNodes
-            | Operation::GetClusterStatus
-            | Operation::ListImages
-            | Operation::GetImage
-            | Operation::GetSettings => Role::Read,
-            Operation::SubmitTasks
-            | Operation::CancelTasks
-            | Operation::RegisterImage
-            | Operation::DeleteImage => Role::Submit,
-            Operation::SetNodeMode | Operation::TransferLeader => Role::Operator,
-            Operation::RemoveNode
-            | Operation::CreateJoinToken
-            | Operation::UpdateSettings
-            | Operation::SaveSnapshot
-            | Operation::ListJoinTokens
-            | Operation::RevokeJoinToken => Role::Admin,
-        }
-    }
+operations! {
+    SubmitTasks: "submitting tasks", Submit, others Admin;
+    GetTask: "reading a task", Read, others Operator;
+    ListTasks: "listing tasks", Read, others Operator;
+    WaitForTasks: "waiting for tasks", Read, others Operator;
+    CancelTasks: "cancelling tasks", Submit, others Operator;
+    ExplainTask: "explaining a task", Read, others Operator;
+    ReadLogs: "reading logs", Read, others Operator;
+    GetResult: "reading a result", Read, others Operator;
+    ReadOutput: "reading an output", Read, others Operator;
+    ListNodes: "listing nodes", Read;
+    SetNodeMode: "setting a node's mode", Operator;
+    RemoveNode: "removing a node", Admin;
+    GetClusterStatus: "reading the cluster's status", Read;
+    CreateJoinToken: "creating a join token", Admin;
+    TransferLeader: "transferring the leadership", Operator;
+    RegisterImage: "registering an image", Submit, others Admin;
+    ListImages: "listing images", Read, others Operator;
+    GetImage: "reading an image", Read, others Operator;
+    DeleteImage: "deleting an image", Submit, others Admin;
+    GetSettings: "reading settings", Read;
+    UpdateSettings: "changing settings", Admin;
+    SaveSnapshot: "saving the cluster's state", Admin;
+    ListJoinTokens: "listing join tokens", Admin;
+    RevokeJoinToken: "revoking a join token", Admin;
+    WhoAmI: "asking who one is", Read;
 }
 
 impl fmt::Display for Operation {
     /// As a refusal begins.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Operation::SubmitTasks => "submitting tasks",
-            Operation::GetTask => "reading a task",
-            Operation::ListTasks => "listing tasks",
-            Operation::WaitForTasks => "waiting for tasks",
-            Operation::CancelTasks => "cancelling tasks",
-            Operation::ExplainTask => "explaining a task",
-            Operation::ReadLogs => "reading logs",
-            Operation::GetResult => "reading a result",
-            Operation::ReadOutput => "reading an output",
-            Operation::ListNodes => "listing nodes",
-            Operation::SetNodeMode => "setting a node's mode",
-            Operation::RemoveNode => "removing a node",
-            Operation::GetClusterStatus => "reading the cluster's status",
-            Operation::CreateJoinToken => "creating a join token",
-            Operation::TransferLeader => "transferring the leadership",
-            Operation::RegisterImage => "registering an image",
-            Operation::ListImages => "listing images",
-            Operation::GetImage => "reading an image",
-            Operation::DeleteImage => "deleting an image",
-            Operation::GetSettings => "reading settings",
-            Operation::UpdateSettings => "changing settings",
-            Operation::SaveSnapshot => "saving the cluster's state",
-            Operation::ListJoinTokens => "listing join tokens",
-            Operation::RevokeJoinToken => "revoking a join token",
-        })
+        f.write_str(self.words())
     }
 }
 
@@ -119,14 +101,15 @@ pub(super) fn allow_in<'a>(
     tenant: &'a Tenant,
 ) -> Result<Scope<'a>, ServiceError> {
     allow(caller, operation)?;
-    Ok(Scope { tenant, own: caller.acts_for(tenant) })
+    let others = operation.needs_for_others().unwrap_or(Role::Admin);
+    Ok(Scope { tenant, own: caller.acts_for(tenant, others) })
 }
 
 /// A tenant as one caller sees it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scope<'a> {
     tenant: &'a Tenant,
-    /// Whether the caller may act for it; nothing of it is there otherwise.
+    /// Whether the caller may ask this for it; nothing of it is there otherwise.
     own: bool,
 }
 
@@ -176,69 +159,70 @@ impl Scope<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
     use crate::service::{Proof, Tenants};
 
-    /// The role that each operation needs: a changed line is a changed promise.
-    const NEEDS: [(Operation, Role); 24] = [
-        (Operation::SubmitTasks, Role::Submit),
-        (Operation::GetTask, Role::Read),
-        (Operation::ListTasks, Role::Read),
-        (Operation::WaitForTasks, Role::Read),
-        (Operation::CancelTasks, Role::Submit),
-        (Operation::ExplainTask, Role::Read),
-        (Operation::ReadLogs, Role::Read),
-        (Operation::GetResult, Role::Read),
-        (Operation::ReadOutput, Role::Read),
-        (Operation::ListNodes, Role::Read),
-        (Operation::SetNodeMode, Role::Operator),
-        (Operation::RemoveNode, Role::Admin),
-        (Operation::GetClusterStatus, Role::Read),
-        (Operation::CreateJoinToken, Role::Admin),
-        (Operation::TransferLeader, Role::Operator),
-        (Operation::RegisterImage, Role::Submit),
-        (Operation::ListImages, Role::Read),
-        (Operation::GetImage, Role::Read),
-        (Operation::DeleteImage, Role::Submit),
-        (Operation::GetSettings, Role::Read),
-        (Operation::UpdateSettings, Role::Admin),
-        (Operation::SaveSnapshot, Role::Admin),
-        (Operation::ListJoinTokens, Role::Admin),
-        (Operation::RevokeJoinToken, Role::Admin),
+    /// The role that each operation needs, and for another tenant: a changed line is a changed promise.
+    const NEEDS: [(Operation, Role, Option<Role>); 25] = [
+        (Operation::SubmitTasks, Role::Submit, Some(Role::Admin)),
+        (Operation::GetTask, Role::Read, Some(Role::Operator)),
+        (Operation::ListTasks, Role::Read, Some(Role::Operator)),
+        (Operation::WaitForTasks, Role::Read, Some(Role::Operator)),
+        (Operation::CancelTasks, Role::Submit, Some(Role::Operator)),
+        (Operation::ExplainTask, Role::Read, Some(Role::Operator)),
+        (Operation::ReadLogs, Role::Read, Some(Role::Operator)),
+        (Operation::GetResult, Role::Read, Some(Role::Operator)),
+        (Operation::ReadOutput, Role::Read, Some(Role::Operator)),
+        (Operation::ListNodes, Role::Read, None),
+        (Operation::SetNodeMode, Role::Operator, None),
+        (Operation::RemoveNode, Role::Admin, None),
+        (Operation::GetClusterStatus, Role::Read, None),
+        (Operation::CreateJoinToken, Role::Admin, None),
+        (Operation::TransferLeader, Role::Operator, None),
+        (Operation::RegisterImage, Role::Submit, Some(Role::Admin)),
+        (Operation::ListImages, Role::Read, Some(Role::Operator)),
+        (Operation::GetImage, Role::Read, Some(Role::Operator)),
+        (Operation::DeleteImage, Role::Submit, Some(Role::Admin)),
+        (Operation::GetSettings, Role::Read, None),
+        (Operation::UpdateSettings, Role::Admin, None),
+        (Operation::SaveSnapshot, Role::Admin, None),
+        (Operation::ListJoinTokens, Role::Admin, None),
+        (Operation::RevokeJoinToken, Role::Admin, None),
+        (Operation::WhoAmI, Role::Read, None),
     ];
 
-    fn caller(role: Role) -> Principal {
-        Principal { tenants: Tenants::All, role, proof: Proof::LocalSocket }
+    fn caller(tenant: &str, tenants: Tenants, role: Role) -> Principal {
+        let tenant = Tenant::new(tenant).unwrap();
+        Principal { tenant, tenants, role, proof: Proof::LocalSocket }
     }
 
     #[test]
     fn each_operation_is_allowed_from_its_role_on() {
-        for (place, (operation, needs)) in NEEDS.into_iter().enumerate() {
-            assert_eq!(operation as usize, place, "every operation stands here once, in order");
-            for role in [Role::Read, Role::Submit, Role::Operator, Role::Admin] {
-                let allowed = allow(&caller(role), operation).is_ok();
+        let own = Tenant::new("team-7").unwrap();
+        let other = Tenant::new("team-8").unwrap();
+        let listed: Vec<Operation> = NEEDS.iter().map(|(operation, ..)| *operation).collect();
+        assert_eq!(listed, Operation::ALL, "every operation stands here once, in order");
+        for (operation, needs, for_others) in NEEDS {
+            for role in Role::ALL {
+                let caller = caller("team-7", Tenants::All, role);
+                let allowed = allow(&caller, operation).is_ok();
                 assert_eq!(allowed, role >= needs, "{operation} as {role}");
+                let Some(for_others) = for_others else { continue };
+                let reaches = |of| allow_in(&caller, operation, of).is_ok_and(|scope| scope.tenant().is_ok());
+                assert_eq!(reaches(&own), role >= needs, "{operation} as {role}");
+                assert_eq!(reaches(&other), role >= for_others, "{operation} for another tenant as {role}");
             }
         }
-        assert_eq!(
-            NEEDS.len(),
-            Operation::RevokeJoinToken as usize + 1,
-            "the last operation is the table's last"
-        );
     }
 
     #[test]
     fn a_scope_of_another_tenant_is_empty() {
         let tenant = Tenant::new("team-7").unwrap();
-        let other = Principal {
-            tenants: Tenants::Only(BTreeSet::from([Tenant::new("team-8").unwrap()])),
-            ..caller(Role::Admin)
-        };
+        let other = caller("team-8", Tenants::Own, Role::Admin);
         let scope = allow_in(&other, Operation::GetTask, &tenant).unwrap();
         assert!(scope.listed().is_none() && scope.tenant().is_err());
-        let own = allow_in(&caller(Role::Read), Operation::GetTask, &tenant).unwrap();
+        let own = caller("team-7", Tenants::Own, Role::Read);
+        let own = allow_in(&own, Operation::GetTask, &tenant).unwrap();
         assert!(own.listed().is_some() && own.tenant().is_ok());
     }
 }

@@ -1,43 +1,33 @@
 //! Who calls: for which tenants it may act, in which role, and how it was proven.
 
-use std::collections::BTreeSet;
-use std::fmt;
-
-use stint_protocol::Tenant;
+use stint_protocol::{Role, Tenant, api};
 
 /// A caller, as the door that it came through knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Principal {
+    /// Its own: the one of a request that names none.
+    pub tenant: Tenant,
     pub tenants: Tenants,
     pub role: Role,
     pub proof: Proof,
 }
 
 /// The tenants that a caller may act for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tenants {
+    /// Its own, and others as far as its role goes.
     All,
-    Only(BTreeSet<Tenant>),
-}
-
-/// What a caller may do; each role may do all that the ones before it may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Role {
-    /// Looks at tasks, images, nodes and the cluster.
-    Read,
-    /// Submits and cancels tasks, registers and deletes images.
-    Submit,
-    /// Takes nodes out of work and back, and moves the lead.
-    Operator,
-    /// Decides who belongs to the cluster, and changes its settings.
-    Admin,
+    /// Its own alone, whatever its role is.
+    Own,
 }
 
 /// How a caller proved who it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proof {
-    /// It could open the peer's unix socket, which only the peer's own user can.
+    /// It could open the peer's own unix socket, which only the peer's user can.
     LocalSocket,
+    /// The kernel says as which user of this machine it opened the socket of a group.
+    LocalUser { uid: u32 },
     /// It holds the administrator's certificate of the cluster's authority.
     AdminCertificate,
 }
@@ -45,42 +35,43 @@ pub enum Proof {
 impl Principal {
     /// Who may do everything.
     pub fn administrator(proof: Proof) -> Self {
-        Self { tenants: Tenants::All, role: Role::Admin, proof }
+        Self { tenant: Tenant::default_tenant(), tenants: Tenants::All, role: Role::Admin, proof }
     }
 
-    /// Whether it may act for a tenant.
-    pub fn acts_for(&self, tenant: &Tenant) -> bool {
-        match &self.tenants {
-            Tenants::All => true,
-            Tenants::Only(tenants) => tenants.contains(tenant),
-        }
+    /// Whether it may do for a tenant what for another's takes this role.
+    pub fn acts_for(&self, tenant: &Tenant, for_others: Role) -> bool {
+        *tenant == self.tenant || (self.tenants == Tenants::All && self.role >= for_others)
     }
-}
 
-impl Role {
-    /// The name users see.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Role::Read => "read",
-            Role::Submit => "submit",
-            Role::Operator => "operator",
-            Role::Admin => "admin",
+    /// Whether it may look at what a tenant has.
+    pub fn sees(&self, tenant: &Tenant) -> bool {
+        self.acts_for(tenant, Role::Operator)
+    }
+
+    /// As it is told itself.
+    pub fn document(&self) -> api::Caller {
+        let uid = match self.proof {
+            Proof::LocalUser { uid } => Some(uid),
+            Proof::LocalSocket | Proof::AdminCertificate => None,
+        };
+        api::Caller {
+            tenant: self.tenant.to_string(),
+            role: self.role.as_str().into(),
+            all_tenants: self.tenants == Tenants::All && self.role >= Role::Operator,
+            proof: self.proof.as_str().into(),
+            uid,
+            token_id: None,
         }
     }
 }
 
 impl Proof {
     /// The word that is kept of it.
-    pub fn as_str(self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
             Proof::LocalSocket => "local_socket",
+            Proof::LocalUser { .. } => "local_user",
             Proof::AdminCertificate => "admin_certificate",
         }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }

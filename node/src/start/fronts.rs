@@ -11,10 +11,12 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use super::NodeError;
-use crate::config::Config;
+use super::group_socket::{self, GroupSocketError};
+use crate::config::{ApiConfig, Config};
 use crate::front::connections::{LimitedListener, Patience};
-use crate::front::{Socket, Tls, http, native};
+use crate::front::{GroupSocket, Socket, Tls, http, native};
 use crate::limits;
+use crate::local_users::{self, Directory, LocalUsers};
 use crate::node::Node;
 use crate::pki;
 
@@ -38,7 +40,13 @@ pub async fn start(
         );
     }
     let most = limits::SOCKET_CONNECTIONS.within(open_files);
-    serve_socket(node, &config.api.socket, most, tasks)?;
+    match &config.api.group {
+        None => serve_socket(node, &config.api.socket, most, tasks)?,
+        Some(group) => {
+            serve_socket(node, &config.api.socket, most / 2, tasks)?;
+            serve_group(node, &config.api, group, most / 2, tasks).await?;
+        }
+    }
     let most = limits::API_CONNECTIONS.within(open_files);
     let api = match config.api.listen {
         Some(address) => Some(serve_api(node, config, address, most, tasks).await?),
@@ -74,6 +82,35 @@ fn serve_socket(
     tasks.spawn(async move {
         if let Err(error) = server.serve_with_incoming(connections.into_stream()).await {
             tracing::error!(%error, "the socket front ended");
+        }
+    });
+    Ok(())
+}
+
+/// A door for members of a group: the kernel says which user calls.
+async fn serve_group(
+    node: &Arc<Node>,
+    config: &ApiConfig,
+    group: &str,
+    most: usize,
+    tasks: &mut JoinSet<()>,
+) -> Result<(), NodeError> {
+    let gid = match local_users::number(Directory::Groups, group).await {
+        Ok(Some(gid)) => gid,
+        Ok(None) => return Err(GroupSocketError::UnknownGroup(group.into()).into()),
+        Err(error) => return Err(GroupSocketError::LookUp(group.into(), error).into()),
+    };
+    let users = Arc::new(LocalUsers::from_config(config).await);
+    let listener = group_socket::bind(&config.group_socket, gid)?;
+    tracing::info!(socket = %config.group_socket.display(), group, gid, "members of the group may call");
+    let of_a_user = most.div_ceil(limits::USERS_SHARE);
+    let patience = Patience::FirstRequest(limits::FIRST_REQUEST);
+    let connections = LimitedListener::with_users("group_socket", listener, most, of_a_user, patience);
+    let checked = InterceptedService::new(native::service(node.clone()), GroupSocket(users));
+    let server = bounded(Server::builder()).add_service(checked);
+    tasks.spawn(async move {
+        if let Err(error) = server.serve_with_incoming(connections.into_stream()).await {
+            tracing::error!(%error, "the group's socket front ended");
         }
     });
     Ok(())

@@ -201,6 +201,13 @@ impl Stint for Fake {
         Ok(Response::new(ListNodesReply { nodes: self.nodes.lock().unwrap().clone() }))
     }
 
+    async fn who_am_i(&self, _: Request<WhoAmIRequest>) -> Answer<Caller> {
+        self.gate().await?;
+        let (tenant, role, proof) = ("default".into(), "admin".into(), "local_socket".into());
+        let (uid, token_id) = (None, String::new());
+        Ok(Response::new(Caller { tenant, role, all_tenants: true, proof, uid, token_id }))
+    }
+
     async fn set_node_mode(&self, request: Request<SetNodeModeRequest>) -> Answer<Node> {
         self.gate().await?;
         self.modes.lock().unwrap().push(request.into_inner());

@@ -33,7 +33,7 @@ pub fn node(node: &Node, raft: &RaftStatus, view: &ClusterView, caller: &Princip
             .problems
             .iter()
             .cloned()
-            .chain(backing_off(state, node))
+            .chain(backing_off(state, node, caller))
             .chain(quarantined(node))
             .collect(),
     }
@@ -47,7 +47,8 @@ pub fn holding_back(state: &State) -> Vec<api::HeldBack> {
         .collect()
 }
 
-fn backing_off(state: &State, node: &Node) -> Vec<String> {
+/// What tasks of a tenant met when they started is told to those alone who may look at what it has.
+fn backing_off(state: &State, node: &Node, caller: &Principal) -> Vec<String> {
     let now = state.time();
     let line = |backoff: &StartBackoff, of: &str| {
         let (seconds, tasks) = (backoff.until.since(now).div_ceil(1000), backoff.tasks);
@@ -56,6 +57,7 @@ fn backing_off(state: &State, node: &Node) -> Vec<String> {
     let whole = node.backing_off(now).map(|backoff| line(backoff, ""));
     let holds = node
         .holds_in_force(now)
+        .filter(|hold| caller.sees(&hold.tenant))
         .map(|hold| line(&hold.backoff, &format!(" of tenant {} with {}", hold.tenant, hold.runtime)));
     whole.into_iter().chain(holds).collect()
 }
@@ -90,8 +92,7 @@ fn role(node: NodeId, raft: &RaftStatus, leader: Option<NodeId>) -> &'static str
 }
 
 fn gpus(state: &State, node: &Node, caller: &Principal) -> Vec<api::Gpu> {
-    let may_know =
-        |lease: &LeaseId| state.tenant_of(lease.task).is_none_or(|tenant| caller.acts_for(&tenant));
+    let may_know = |lease: &LeaseId| state.tenant_of(lease.task).is_none_or(|tenant| caller.sees(&tenant));
     let one = |gpu: &GpuInfo| {
         let record = state.gpu(&gpu.id);
         let holder = record.and_then(|r| r.holder);

@@ -9,8 +9,8 @@ use super::node_name;
 use crate::config::replicated;
 use crate::service::Principal;
 
-/// The settings as the state has them. Of tenants, those that the caller may act for: the default one, those that have rules
-/// of their own, and `asked`.
+/// The settings as the state has them. Of tenants, those that the caller may act for: the default one, its own, those that have
+/// rules of their own, and `asked`.
 pub fn settings(state: &State, caller: &Principal, asked: Option<&Tenant>) -> api::Settings {
     let (settings, audit) = (state.settings(), state.audit());
     api::Settings {
@@ -55,9 +55,9 @@ fn class(settings: &Settings, class: Class) -> api::ClassSettings {
 fn tenants(settings: &Settings, caller: &Principal, asked: Option<&Tenant>) -> Vec<api::TenantSettings> {
     let own = settings.tenants.iter().map(|(tenant, _)| tenant.clone());
     let shown: BTreeSet<Tenant> = own
-        .chain([Tenant::default_tenant()])
+        .chain([Tenant::default_tenant(), caller.tenant.clone()])
         .chain(asked.cloned())
-        .filter(|of| caller.acts_for(of))
+        .filter(|of| caller.sees(of))
         .collect();
     let rules = |of: Tenant| {
         let rules = settings.tenants.rules(&of);
@@ -69,7 +69,7 @@ fn tenants(settings: &Settings, caller: &Principal, asked: Option<&Tenant>) -> V
 
 fn change(state: &State, caller: &Principal, change: &SettingsChange) -> api::SettingsChange {
     let seen = |changed: &&ChangedSetting| match &changed.to {
-        Setting::Tenant(tenant, _) => caller.acts_for(tenant),
+        Setting::Tenant(tenant, _) => caller.sees(tenant),
         _ => true,
     };
     api::SettingsChange {
