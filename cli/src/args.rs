@@ -8,7 +8,7 @@ use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
     cancel, class, cluster, config, events, explain, image, logs, node, nodes, outputs, ps, result, run, sim,
-    status, submit, tenant, wait,
+    status, submit, tenant, token, wait,
 };
 use crate::demo;
 use crate::failure::{CLOSED_PIPE, RUN_FAILED, USAGE};
@@ -67,6 +67,9 @@ pub struct Global {
     /// Certificate of the cluster's CA
     #[arg(long, value_name = "FILE", env = "STINT_CA", global = true, hide_short_help = true)]
     pub ca: Option<PathBuf>,
+    /// File with an access token, for https:// addresses; only its owner may be able to read it. Or the variable STINT_TOKEN
+    #[arg(long, value_name = "FILE", env = "STINT_TOKEN_FILE", global = true, hide_short_help = true)]
+    pub token_file: Option<PathBuf>,
     /// Name to expect in the peer's certificate, when it is not the host of the address
     #[arg(long, value_name = "NAME", env = "STINT_SERVER_NAME", global = true, hide_short_help = true)]
     pub server_name: Option<String>,
@@ -186,6 +189,8 @@ pub enum Command {
     Class(IfNamed<class::ClassArgs>),
     /// Show and change the rules of tenants: their highest priority, their weight
     Tenant(IfNamed<tenant::TenantArgs>),
+    /// Make, list and revoke the tokens with which clients call
+    Token(IfNamed<token::TokenArgs>),
     /// Register, list, show and delete images
     Image(IfNamed<image::ImageArgs>),
     /// Export finished tasks as a workload that can be simulated

@@ -20,6 +20,7 @@ pub mod sim;
 pub mod status;
 pub mod submit;
 pub mod tenant;
+pub mod token;
 pub mod wait;
 pub mod waiting;
 pub mod whoami;
@@ -60,6 +61,7 @@ pub fn dispatch(cli: Cli) -> Done {
         Command::Node(IfNamed(args)) => node::run(&global, args),
         Command::Class(IfNamed(args)) => with_client(&global, |context| class::run(context, args)),
         Command::Tenant(IfNamed(args)) => with_client(&global, |context| tenant::run(context, args)),
+        Command::Token(IfNamed(args)) => with_client(&global, |context| token::run(context, args)),
         Command::Cluster(IfNamed(args)) => cluster::run(&global, args),
         Command::Image(IfNamed(args)) => with_client(&global, |context| image::run(context, args)),
         Command::Events(IfNamed(args)) => with_client(&global, |context| events::run(context, args)),

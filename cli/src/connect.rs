@@ -7,10 +7,11 @@ use std::sync::Once;
 use stint_node::config::{GROUP_SOCKET, default_data_dir};
 use stint_node::pki::require_tls13;
 use stint_sdk::api::Outdated;
-use stint_sdk::{Address, Client, Credentials, Options};
+use stint_sdk::{Address, Client, Credentials, Options, Token};
 
 use crate::args::Global;
 use crate::failure::Failure;
+use crate::join_token;
 use crate::output::talk;
 use crate::view::{age, clock, now_ms};
 
@@ -25,11 +26,12 @@ pub fn client(global: &Global) -> Result<Client, Failure> {
     if addresses.is_empty() {
         addresses.push(local_address(&data_dir, Path::new(GROUP_SOCKET)));
     }
+    let token = token(global, &data_dir.join("credentials"))?;
     let credentials = credentials(global, data_dir.join("credentials"));
     let server_name = global.server_name.clone();
     require_tls13()?;
     let on_outdated = Some(tell_outdated as fn(&Outdated));
-    Ok(Client::new(Options { credentials, server_name, on_outdated, ..Options::to_any(addresses) })?)
+    Ok(Client::new(Options { credentials, token, server_name, on_outdated, ..Options::to_any(addresses) })?)
 }
 
 /// The socket of this machine's node: its own for who may open that, else the one of its group, where there is one.
@@ -53,6 +55,18 @@ fn outdated_line(mark: &Outdated, now_ms: u64) -> String {
     let (since, as_of) = (clock(*no_leader_since_ms), clock(*as_of_ms));
     let ago = age(*no_leader_since_ms, now_ms);
     format!("no leader since {since} ({ago}), as of {as_of}: this is what one peer knows; {missing}")
+}
+
+/// The access token that is named, with the certificate of the cluster's CA.
+fn token(global: &Global, default_dir: &Path) -> Result<Option<Token>, Failure> {
+    let of_file = |path: &PathBuf| join_token::of_file(path, "stint token create");
+    let of_variable =
+        || std::env::var(join_token::ACCESS_VARIABLE).ok().filter(|token| !token.trim().is_empty());
+    let Some(token) = global.token_file.as_ref().map(of_file).transpose()?.or_else(of_variable) else {
+        return Ok(None);
+    };
+    let dir = global.credentials.as_deref().unwrap_or(default_dir);
+    Ok(Some(Token { ca: global.ca.clone().unwrap_or_else(|| dir.join("ca.pem")), token }))
 }
 
 /// The folder's files, each replaced by the one that is named; none when nothing is there.

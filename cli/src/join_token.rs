@@ -1,4 +1,5 @@
-//! The token with which a new peer joins: from a file that only its owner can read, from a variable, or as a flag.
+//! Tokens on the command line: that with which a new peer joins, and that with which a client calls. From a file that only its
+//! owner can read, or from a variable.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -7,13 +8,15 @@ use std::path::Path;
 
 use crate::failure::Failure;
 
-/// Holds the token when neither flag is there.
+/// Holds the join token when neither flag is there.
 pub const VARIABLE: &str = "STINT_JOIN_TOKEN";
+/// Holds the access token when no file is named.
+pub const ACCESS_VARIABLE: &str = "STINT_TOKEN";
 /// A token has about a hundred bytes.
 const MOST_BYTES: u64 = 4 * 1024;
 
-/// The token of a file; blank lines around it do not count.
-pub fn of_file(path: &Path) -> Result<String, Failure> {
+/// The token of a file, which this command makes; blank lines around it do not count.
+pub fn of_file(path: &Path, made_by: &str) -> Result<String, Failure> {
     let shown = path.display();
     let refused = |problem: String| Failure::Usage(format!("--token-file: {shown} {problem}"));
     let unreadable = |e: std::io::Error| refused(format!("cannot be read: {e}"));
@@ -25,7 +28,7 @@ pub fn of_file(path: &Path) -> Result<String, Failure> {
     let mut text = String::new();
     file.take(MOST_BYTES).read_to_string(&mut text).map_err(unreadable)?;
     match text.trim() {
-        "" => Err(refused("is empty: `stint cluster join-token` on a member makes a token".into())),
+        "" => Err(refused(format!("is empty: `{made_by}` makes a token"))),
         token => Ok(token.into()),
     }
 }
@@ -43,7 +46,7 @@ mod tests {
         let of = |text: &str, mode: u32| {
             std::fs::write(&path, text).unwrap();
             std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
-            of_file(&path).map_err(|e| e.to_string())
+            of_file(&path, "stint x").map_err(|e| e.to_string())
         };
         assert_eq!(of("stint1-00ff\n", 0o600).as_deref(), Ok("stint1-00ff"));
         assert_eq!(of("stint1-00ff", 0o400).as_deref(), Ok("stint1-00ff"));
@@ -56,6 +59,6 @@ mod tests {
         }
         assert!(of(" \n", 0o600).unwrap_err().contains("is empty"));
         std::fs::remove_file(&path).unwrap();
-        assert!(of_file(&path).unwrap_err().to_string().contains("cannot be read"));
+        assert!(of_file(&path, "stint x").unwrap_err().to_string().contains("cannot be read"));
     }
 }

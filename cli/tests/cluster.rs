@@ -8,6 +8,8 @@ mod pushed;
 #[path = "cluster/removed.rs"]
 mod removed;
 mod support;
+#[path = "cluster/tokens.rs"]
+mod tokens;
 #[path = "cluster/users.rs"]
 mod users;
 

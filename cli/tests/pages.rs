@@ -19,6 +19,7 @@ use support::{STINT, netns};
 /// Each page with the blocks that do not run here. A number grows only with a reason in the page.
 const PAGES: &[(&str, usize)] = &[
     ("README.md", 1),
+    ("docs/using/access.md", 2),
     ("docs/using/configuration.md", 1),
     ("docs/using/crun.md", 1),
     ("docs/using/docker.md", 3),
@@ -77,6 +78,7 @@ macro_rules! pages {
 
 pages! {
     readme "README.md"
+    access "docs/using/access.md"
     configuration "docs/using/configuration.md"
     crun "docs/using/crun.md"
     docker "docs/using/docker.md"

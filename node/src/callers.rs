@@ -92,6 +92,8 @@ pub fn check_request(caller: &Caller, request: &Request) -> Result<(), String> {
         | Request::RemoveNode(_)
         | Request::CreateJoinToken { .. }
         | Request::RevokeJoinToken { .. }
+        | Request::CreateAccessToken(_)
+        | Request::RevokeAccessToken { .. }
         | Request::ReadIndex
         | Request::LeaderView
         | Request::Admit { .. }

@@ -1,6 +1,7 @@
 //! One peer of a Stint cluster: fronts, leader loop, agent loop, doors and configuration. The only place where
 //! scheduler, raft and executor meet. Only `front` knows outward protocols.
 
+mod access_token;
 pub mod agent;
 pub mod announce;
 pub mod applied_state;

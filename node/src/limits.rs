@@ -184,6 +184,9 @@ pub const CLOSING_CONNECTIONS: usize = 16;
 pub const FEW_OPEN_FILES: u64 = 4_096;
 /// How long a client may take from connecting to its first request, handshake included.
 pub const FIRST_REQUEST: Duration = Duration::from_secs(10);
+/// Bytes that a client may send until a request of it is let in: more than it can send ahead of an answer (the windows of an
+/// upload), so that no known caller meets it.
+pub const FIRST_REQUEST_BYTES: usize = 4 * UPLOAD_WINDOW_BYTES as usize;
 /// How long a TLS handshake may take.
 pub const TLS_HANDSHAKE: Duration = Duration::from_secs(5);
 /// How long a client of HTTP may take for a request, and for taking the answer; answers come within seconds.

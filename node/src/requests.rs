@@ -79,7 +79,8 @@ impl From<Rejection> for RequestError {
             Rejection::UnknownTask(_)
             | Rejection::UnknownNode(_)
             | Rejection::UnknownImage { .. }
-            | Rejection::UnknownJoinToken => RefusalCode::NotFound,
+            | Rejection::UnknownJoinToken
+            | Rejection::UnknownAccessToken => RefusalCode::NotFound,
             Rejection::BadCount { .. }
             | Rejection::PriorityTooHigh { .. }
             | Rejection::BadImageName(_)
@@ -90,6 +91,7 @@ impl From<Rejection> for RequestError {
             | Rejection::TooManyTasks { .. }
             | Rejection::SpecsTooLarge { .. }
             | Rejection::ImagesFull(_)
+            | Rejection::AccessTokensFull(_)
             | Rejection::KeptBlobsFull(_) => RefusalCode::Full,
             Rejection::NoHolder(_) => RefusalCode::Unavailable,
             Rejection::BadJoinToken | Rejection::JoinTokenUsed(_) => RefusalCode::Denied,
@@ -127,11 +129,13 @@ impl Requests {
             }
             Request::RemoveNode(node) => self.remove_node(node).await,
             Request::CreateJoinToken { hash, valid_ms, uses } => {
-                self.join_token(Command::AddJoinToken { hash: *hash, valid_ms, uses }).await
+                self.token(Command::AddJoinToken { hash: *hash, valid_ms, uses }).await
             }
             Request::RevokeJoinToken { hash } => {
                 self.all(vec![Command::RemoveJoinToken { hash: *hash }]).await
             }
+            Request::CreateAccessToken(add) => self.token(Command::AddAccessToken(add)).await,
+            Request::RevokeAccessToken { hash } => self.all(vec![Command::RemoveAccessToken { hash }]).await,
             Request::ReadIndex => Ok(Reply::Index(self.leader.raft.barrier(limits::BARRIER_DEADLINE).await?)),
             Request::LeaderView => self.view().await,
             Request::Admit { token, disk, name, address, speaks } => {
@@ -218,10 +222,12 @@ impl Requests {
         }
     }
 
-    async fn join_token(&self, add: Command) -> Result<Reply, RequestError> {
+    async fn token(&self, add: Command) -> Result<Reply, RequestError> {
         let changes = self.one(add).await?;
         let expires = changes.iter().find_map(|change| match change {
-            Change::JoinTokenAdded { expires_ms } => Some(TimeMs(*expires_ms)),
+            Change::JoinTokenAdded { expires_ms } | Change::AccessTokenAdded { expires_ms } => {
+                Some(TimeMs(*expires_ms))
+            }
             _ => None,
         });
         Ok(Reply::JoinToken { expires: expires.unwrap_or_default() })

@@ -2,6 +2,7 @@
 //! `Principal` says who asks; `access` decides whether it may. No outward protocol is known here.
 
 pub mod access;
+mod access_tokens;
 mod cluster;
 mod documents;
 mod error;
@@ -23,6 +24,7 @@ use std::sync::{Arc, OnceLock};
 
 use stint_protocol::api;
 
+pub use access_tokens::NewToken;
 pub use error::{NotReady, ServiceError};
 pub use images::{ImagePage, NewImage};
 pub use join_tokens::MadeJoinToken;

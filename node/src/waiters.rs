@@ -109,6 +109,8 @@ pub fn task_of(change: &Change) -> Option<TaskId> {
         | Change::Admitted { .. }
         | Change::JoinTokenAdded { .. }
         | Change::JoinTokenRemoved
+        | Change::AccessTokenAdded { .. }
+        | Change::AccessTokenRemoved
         | Change::VersionRaised { .. }
         | Change::ImageRegistered { .. }
         | Change::ImageDeleted { .. }

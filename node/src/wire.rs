@@ -9,7 +9,7 @@ use stint_protocol::{
     AttemptEnd, BootMs, GpuInfo, ImageId, Incarnation, LeaseId, NodeId, Nonce, Runtime, SharedSpec, TaskId,
     TaskName, Tenant, TimeMs, Version,
 };
-use stint_scheduler::{NodeMode, RegisterNode, Submit, UpdateSettings};
+use stint_scheduler::{AddAccessToken, NodeMode, RegisterNode, Submit, UpdateSettings};
 
 pub use grant::Grant;
 
@@ -214,6 +214,13 @@ pub enum Request {
         #[n(0)]
         hash: minicbor::bytes::ByteArray<32>,
     },
+    #[n(14)]
+    CreateAccessToken(#[n(0)] AddAccessToken),
+    #[n(15)]
+    RevokeAccessToken {
+        #[n(0)]
+        hash: minicbor::bytes::ByteArray<32>,
+    },
 }
 
 /// Answers to requests.
@@ -234,6 +241,7 @@ pub enum Reply {
         #[n(0)]
         index: u64,
     },
+    /// Of a join token or an access token.
     #[n(2)]
     JoinToken {
         #[n(0)]

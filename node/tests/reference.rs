@@ -1,28 +1,46 @@
-//! The table of keys in `docs/using/configuration.md` is made from the descriptions of the keys, and cannot drift.
+//! The tables of keys in `docs/using/configuration.md` and of operations in `docs/using/access.md` are made from the code, and
+//! cannot drift.
 //! `STINT_BLESS=1 cargo nextest run -p stint-node --test reference` writes it anew; read the difference.
 
 use std::path::PathBuf;
 
 use stint_node::config::{KeyInfo, keys};
+use stint_node::service::access::Operation;
 use stint_protocol::Class;
 
 const BEGIN: &str = "<!-- keys: made from node/src/config/sections.rs -->\n";
 const END: &str = "<!-- end of keys -->\n";
 
+const OPERATIONS_BEGIN: &str = "<!-- operations: made from node/src/service/access.rs -->\n";
+const OPERATIONS_END: &str = "<!-- end of operations -->\n";
+
 #[test]
 fn the_page_has_every_key() {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/using/configuration.md");
+    compare("configuration.md", BEGIN, END, &tables(&by_section(keys())));
+}
+
+#[test]
+fn the_page_on_access_has_every_operation() {
+    let row = |operation: &Operation| {
+        let (own, others) = (operation.needs(), operation.needs_for_others());
+        let others = others.map_or_else(String::new, |role| format!("`{role}`"));
+        format!("| {operation} | `{own}` | {others} |\n")
+    };
+    let rows: String = Operation::ALL.iter().map(row).collect();
+    let head = "| what | takes the role | about another tenant |\n|---|---|---|\n";
+    compare("access.md", OPERATIONS_BEGIN, OPERATIONS_END, &format!("\n{head}{rows}\n"));
+}
+
+/// Holds what stands between two marks of a page against what it should be.
+fn compare(page: &str, begin: &str, end: &str, expected: &str) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/using").join(page);
     let page = std::fs::read_to_string(&path).unwrap();
-    let (before, rest) = page.split_once(BEGIN).expect("the beginning of the table");
-    let (table, after) = rest.split_once(END).expect("the end of the table");
-    let expected = tables(&by_section(keys()));
+    let (before, rest) = page.split_once(begin).expect("the beginning of the table");
+    let (table, after) = rest.split_once(end).expect("the end of the table");
     if std::env::var_os("STINT_BLESS").is_some() {
-        std::fs::write(&path, format!("{before}{BEGIN}{expected}{END}{after}")).unwrap();
+        std::fs::write(&path, format!("{before}{begin}{expected}{end}{after}")).unwrap();
     } else {
-        assert!(
-            table == expected,
-            "the table is not of these keys; STINT_BLESS=1 writes it anew:\n{expected}"
-        );
+        assert!(table == expected, "the table is another one; STINT_BLESS=1 writes it anew:\n{expected}");
     }
 }
 

@@ -13,11 +13,14 @@ use stint_node::config::replicated::Scope;
 use stint_node::node::Node;
 use stint_node::pki::{Authority, PEER_NAME, node_name};
 use stint_node::removed::finish_removals;
+use stint_node::service::access::Operation;
 use stint_node::service::{
-    LogsAsked, NewImage, NewTasks, OutputAsked, Principal, Proof, Role, Service, ServiceError,
+    LogsAsked, NewImage, NewTasks, NewToken, OutputAsked, Principal, Proof, Role, Service, ServiceError,
     SettingsUpdate, TaskFilter, Tenants, Wait,
 };
-use stint_protocol::{Class, ImageKind, ImageName, NodeId, TaskName, TaskSpec, Tenant, version};
+use stint_protocol::{
+    Class, IdempotencyKey, ImageKind, ImageName, NodeId, TaskName, TaskSpec, Tenant, version,
+};
 use stint_raft::{PeerInfo, RaftOptions};
 use stint_scheduler::{Admit, Command, NodeMode, Settings};
 use tempfile::TempDir;
@@ -181,6 +184,162 @@ async fn what_another_tenant_has_is_not_found() {
     assert_eq!(service.list_tasks(own, &all_tasks()).await.unwrap().tasks.len(), 1);
     assert_eq!(service.cancel(own, &team(), &["job".into()]).await.unwrap()[0].state, "finished");
     assert_eq!(service.delete_image(own, &team(), "web").await.unwrap().name, "web");
+    world.stop().await;
+}
+
+/// What one operation tells a caller about a task or an image of `team` by this name; of operations that are about no tenant
+/// what they tell of the whole cluster, none where they take an administrator. Without a wildcard: a new operation does not
+/// compile until it is asked here.
+async fn told(
+    service: &Service,
+    caller: &Principal,
+    operation: Operation,
+    name: &str,
+) -> Option<Result<String, ServiceError>> {
+    let (of, text) = (team(), String::from(name));
+    let listed = |count: usize| format!("{count} are listed");
+    Some(match operation {
+        Operation::SubmitTasks => service.submit(caller, job()).await.map(|_| "accepted".into()),
+        Operation::GetTask => service.task(caller, &of, name).await.map(|task| task.id),
+        Operation::ListTasks => {
+            service.list_tasks(caller, &all_tasks()).await.map(|page| listed(page.tasks.len()))
+        }
+        Operation::WaitForTasks => {
+            let wait = Wait { tasks: vec![text], ..wait() };
+            service.wait(caller, wait).await.map(|waited| format!("{waited:?}"))
+        }
+        Operation::CancelTasks => {
+            service.cancel(caller, &of, &[text]).await.map(|tasks| format!("{tasks:?}"))
+        }
+        Operation::ExplainTask => service.explain(caller, &of, name).await.map(|said| said.summary),
+        Operation::ReadLogs => {
+            let asked = LogsAsked { task: text, ..logs() };
+            service.logs(caller, asked).await.map(|_| "logs".into())
+        }
+        Operation::GetResult => service.result(caller, &of, name).await.map(|result| format!("{result:?}")),
+        Operation::ReadOutput => {
+            let asked = OutputAsked { task: text, ..output() };
+            service.read_output(caller, &asked).await.map(|_| "an output".into())
+        }
+        Operation::RegisterImage => register(service, caller).await.map(|()| "registered".into()),
+        Operation::ListImages => {
+            service.list_images(caller, &of, None, 0).await.map(|page| listed(page.images.len()))
+        }
+        Operation::GetImage => service.image(caller, &of, name).await.map(|image| image.name),
+        Operation::DeleteImage => service.delete_image(caller, &of, name).await.map(|image| image.name),
+        Operation::ListNodes => service.list_nodes(caller).await.map(|nodes| format!("{nodes:?}")),
+        Operation::GetClusterStatus => {
+            service.cluster_status(caller).await.map(|status| format!("{status:?}"))
+        }
+        Operation::GetSettings => service.settings(caller, Some(&of)).await.map(|found| format!("{found:?}")),
+        Operation::WhoAmI => service.who_am_i(caller).map(|who| format!("{who:?}")),
+        Operation::SetNodeMode
+        | Operation::RemoveNode
+        | Operation::CreateJoinToken
+        | Operation::TransferLeader
+        | Operation::UpdateSettings
+        | Operation::SaveSnapshot
+        | Operation::ListJoinTokens
+        | Operation::RevokeJoinToken
+        | Operation::CreateToken
+        | Operation::ListTokens
+        | Operation::RevokeToken => return None,
+    })
+}
+
+#[tokio::test]
+async fn no_operation_tells_another_tenant_that_something_is_there() {
+    let world = World::with_a_task().await;
+    let (service, admin) = (&world.service, &administrator());
+    register(service, admin).await.unwrap();
+    let of = Scope::Tenant(team());
+    service.update_settings(admin, SettingsUpdate { of, ..update("weight", "3") }).await.unwrap();
+    let task = service.task(admin, &team(), "job").await.unwrap().id;
+    let image = service.image(admin, &team(), "web").await.unwrap().id;
+    // Bound to its tenant, whatever its role is; and one whose role does not reach others.
+    let reader = Principal { tenants: Tenants::All, ..caller("team-8", Role::Submit) };
+    for foreign in [&caller("team-8", Role::Operator), &reader] {
+        for operation in Operation::ALL {
+            for name in ["job", "web", task.as_str(), image.as_str()] {
+                let Some(there) = told(service, foreign, *operation, name).await else { continue };
+                let Some(nowhere) = told(service, foreign, *operation, "nowhere").await else { continue };
+                match (there, nowhere) {
+                    (Err(there), Err(nowhere)) => {
+                        assert_eq!(
+                            there.to_string().replace(name, "nowhere"),
+                            nowhere.to_string(),
+                            "{operation}"
+                        );
+                        let kind = std::mem::discriminant(&there);
+                        assert_eq!(kind, std::mem::discriminant(&nowhere), "{operation}");
+                    }
+                    (Ok(there), Ok(nowhere)) => {
+                        // Those of the whole cluster tell times, too.
+                        let of_a_tenant = operation.needs_for_others().is_some();
+                        assert!(!of_a_tenant || there == nowhere, "{operation}: {there} {nowhere}");
+                        for secret in ["team-7", task.as_str(), image.as_str(), "1 are listed"] {
+                            assert!(!there.contains(secret), "{operation} tells {secret}: {there}");
+                        }
+                    }
+                    (there, nowhere) => panic!("{operation} tells {name}: {there:?}, and not {nowhere:?}"),
+                }
+            }
+        }
+    }
+    // Whose role reaches others does find it.
+    let operator = Principal { tenants: Tenants::All, ..caller("team-8", Role::Operator) };
+    for operation in [Operation::GetTask, Operation::ExplainTask, Operation::GetResult] {
+        assert!(told(service, &operator, operation, "job").await.unwrap().is_ok(), "{operation}");
+    }
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_key_of_another_tenant_is_free() {
+    let world = World::start().await;
+    let (service, key) = (&world.service, Some(IdempotencyKey::new("night").unwrap()));
+    let own = service.submit(&administrator(), NewTasks { key: key.clone(), ..job() }).await.unwrap();
+    let theirs = NewTasks { tenant: Tenant::new("team-8").unwrap(), key, ..job() };
+    let theirs = service.submit(&caller("team-8", Role::Submit), theirs).await.unwrap();
+    assert!(!theirs.repeated && theirs.first != own.first);
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn tokens_are_made_listed_and_revoked_by_administrators() {
+    let world = World::start().await;
+    let (service, admin) = (&world.service, &administrator());
+    let new = |tenant: Option<&str>, role| NewToken {
+        tenant: tenant.map(|name| Tenant::new(name).unwrap()),
+        role,
+        valid: None,
+        comment: "nightly".into(),
+    };
+    for role in [Role::Read, Role::Submit, Role::Operator] {
+        let refused = service.create_token(&caller("team-7", role), new(Some("team-7"), Role::Read)).await;
+        assert!(is_refused(refused));
+    }
+    for (tenant, role, said) in [
+        (None, Role::Submit, "a token of role submit acts for one tenant"),
+        (Some("team-7"), Role::Admin, "acts for all tenants: leave --tenant out"),
+    ] {
+        let refused = service.create_token(admin, new(tenant, role)).await.unwrap_err().to_string();
+        assert!(refused.contains(said), "{refused}");
+    }
+    let long = NewToken { valid: Some(Duration::from_secs(367 * 24 * 3_600)), ..new(None, Role::Admin) };
+    assert!(matches!(service.create_token(admin, long).await, Err(ServiceError::AccessValidTooLong)));
+    let made = service.create_token(admin, new(Some("team-7"), Role::Submit)).await.unwrap();
+    assert!(made.token.starts_with("stintat1-"));
+    let listed = service.list_tokens(admin).await.unwrap();
+    let shown = (listed.len(), listed[0].id.as_str(), listed[0].tenant.as_deref(), listed[0].role.as_str());
+    assert_eq!(shown, (1, made.id.as_str(), Some("team-7"), "submit"));
+    assert_eq!(
+        (listed[0].created_by.as_str(), listed[0].comment.as_str()),
+        ("admin (local_socket)", "nightly")
+    );
+    assert!(service.revoke_token(admin, &made.id[..3]).await.is_err(), "too short to be meant");
+    assert_eq!(service.revoke_token(admin, &made.id[..6]).await.unwrap(), made.id);
+    assert!(service.list_tokens(admin).await.unwrap().is_empty());
     world.stop().await;
 }
 

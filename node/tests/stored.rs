@@ -14,8 +14,8 @@ use stint_node::wire::{
 };
 use stint_protocol::*;
 use stint_scheduler::{
-    Admit, ChangedBy, ClassSetting, Command, KeepBlob, NodeMode, RegisterImage, RegisterNode, Setting,
-    StopReason, Submit, UpdateSettings,
+    AddAccessToken, Admit, ChangedBy, ClassSetting, Command, KeepBlob, NodeMode, RegisterImage, RegisterNode,
+    Setting, StopReason, Submit, UpdateSettings,
 };
 use stored::{Stored, assert_reads};
 
@@ -193,6 +193,8 @@ fn forwarded_requests_are_read_and_written_as_they_were_stored() {
         ("registry", Request::Registry(RegistryRequest::Register(register_image()))),
         ("update-settings", Request::UpdateSettings(update_settings())),
         ("revoke-join-token", Request::RevokeJoinToken { hash: ByteArray::from([3; 32]) }),
+        ("create-access-token", Request::CreateAccessToken(access_token())),
+        ("revoke-access-token", Request::RevokeAccessToken { hash: ByteArray::from([3; 32]) }),
     ];
     for (number, (name, request)) in requests.iter().enumerate() {
         stored().check(&format!("request-{number}-{name}.cbor"), request);
@@ -200,6 +202,17 @@ fn forwarded_requests_are_read_and_written_as_they_were_stored() {
     stored().check("request-0-submit-4.cbor", &Request::Submit(submit(limited_spec())));
     let commented = TaskSpec { comment: Some("why".into()), ..TaskSpec::clone(&limited_spec()) };
     stored().check("request-0-submit-5.cbor", &Request::Submit(submit(SharedSpec::new(commented))));
+}
+
+fn access_token() -> AddAccessToken {
+    AddAccessToken {
+        hash: ByteArray::from([3; 32]),
+        tenant: Some(Tenant::new("team-7").unwrap()),
+        role: Role::Submit,
+        valid_ms: 60_000,
+        by: ChangedBy { role: "admin".into(), proof: "local_socket".into(), peer: NodeId(2) },
+        comment: "nightly".into(),
+    }
 }
 
 fn update_settings() -> UpdateSettings {

@@ -14,6 +14,7 @@ mod recovery;
 mod result;
 mod settings;
 mod task;
+mod token;
 
 pub use caller::Caller;
 pub use cluster::{Cluster, HeldBack, JoinToken, JoinTokenRevoked, LeaderTransferred, ListedJoinToken, Peer};
@@ -30,3 +31,4 @@ pub use settings::{
     ChangedSetting, ClassSettings, ClusterSettings, Settings, SettingsChange, TenantSettings,
 };
 pub use task::{Attempt, Kept, Limits, NotKept, Outcome, Submitted, Task, Usage, Waited};
+pub use token::{ListedToken, Token, TokenRevoked};

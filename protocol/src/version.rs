@@ -61,6 +61,9 @@ pub const TENANT_RULES: Version = Version(5);
 /// Join tokens for so many nodes, which can be revoked: `AddJoinToken.uses`, `RemoveJoinToken`.
 pub const JOIN_TOKENS: Version = Version(5);
 
+/// Access tokens of tenants: `AddAccessToken`, `RemoveAccessToken`.
+pub const ACCESS_TOKENS: Version = Version(5);
+
 /// What a node allows of images, inputs and secrets is a part of its offer (`NodeOffer.rules`), and what one node denies is tried on
 /// others.
 pub const NODE_RULES: Version = Version(5);

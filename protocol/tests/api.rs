@@ -12,7 +12,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use stint_protocol::api::{
     Caller, Cluster, ClusterRecovered, ClusterRestored, ClusterSnapshot, Explanation, Image, JoinToken,
-    JoinTokenRevoked, LeaderTransferred, ListedJoinToken, Node, NodeRemoved, Settings, Task, TaskResult,
+    JoinTokenRevoked, LeaderTransferred, ListedJoinToken, ListedToken, Node, NodeRemoved, Settings, Task,
+    TaskResult, Token, TokenRevoked,
 };
 use stint_protocol::v1;
 
@@ -239,6 +240,29 @@ fn who_calls() {
         token_id: String::new(),
     };
     check::<_, Caller>("caller.json", caller);
+}
+
+#[test]
+fn tokens() {
+    let made = v1::CreateTokenReply {
+        token: "stintat1-abc".into(),
+        id: "00a1b2c3d4e5".into(),
+        expires_at_ms: 1_790_000_000_000,
+        tenant: "physics".into(),
+        role: "submit".into(),
+    };
+    check::<_, Token>("token.json", made);
+    let listed = v1::Token {
+        id: "00a1b2c3d4e5".into(),
+        tenant: String::new(),
+        role: "operator".into(),
+        expires_at_ms: 1_790_000_000_000,
+        created_at_ms: 1_789_000_000_000,
+        created_by: "admin (local_socket)".into(),
+        comment: "nightly".into(),
+    };
+    check::<_, ListedToken>("listed-token.json", listed);
+    check_document("token-revoked.json", &TokenRevoked { revoked: "00a1b2c3d4e5".into() });
 }
 
 #[test]

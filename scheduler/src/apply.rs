@@ -1,5 +1,6 @@
 //! The one way the state changes: a command in, changes or a rejection out.
 
+mod access;
 mod blob;
 mod cancel;
 mod image;
@@ -70,6 +71,8 @@ fn dispatch(state: &mut State, command: Command, changes: &mut Vec<Change>) -> R
             Ok(())
         }
         Command::RemoveJoinToken { hash } => join::remove_token(state, &hash, changes),
+        Command::AddAccessToken(add) => access::add_token(state, add, changes),
+        Command::RemoveAccessToken { hash } => access::remove_token(state, &hash, changes),
         Command::Tick => Ok(()),
         Command::SetNodeAddress { node, address } => node::set_address(state, node, address, changes),
         Command::SetNodeVersion { node, speaks } => version::set_node_version(state, node, speaks, changes),

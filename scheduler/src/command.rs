@@ -2,11 +2,12 @@
 
 mod needs;
 
+use minicbor::bytes::ByteArray;
 use minicbor::{Decode, Encode};
 use stint_protocol::image::SCHEME;
 use stint_protocol::{
     AttemptEnd, Blob, Digest, IdempotencyKey, ImageId, ImageKind, ImageName, ImageSource, Incarnation,
-    LeaseId, NodeId, NodeOffer, Nonce, Outcome, SharedSpec, TaskId, TaskName, Tenant, TimeMs, Version,
+    LeaseId, NodeId, NodeOffer, Nonce, Outcome, Role, SharedSpec, TaskId, TaskName, Tenant, TimeMs, Version,
 };
 
 use crate::node::NodeMode;
@@ -117,6 +118,25 @@ pub struct UpdateSettings {
     pub if_revision: Option<u64>,
     #[n(2)]
     pub by: ChangedBy,
+}
+
+/// Make an access token valid for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct AddAccessToken {
+    #[n(0)]
+    pub hash: ByteArray<32>,
+    /// What it acts for; none: for all tenants, as far as its role goes.
+    #[n(1)]
+    pub tenant: Option<Tenant>,
+    #[n(2)]
+    pub role: Role,
+    /// From the time of the entry, in milliseconds.
+    #[n(3)]
+    pub valid_ms: u64,
+    #[n(4)]
+    pub by: ChangedBy,
+    #[n(5)]
+    pub comment: String,
 }
 
 /// Commands. Numbers are never reused.
@@ -258,6 +278,14 @@ pub enum Command {
         #[n(0)]
         hash: [u8; 32],
     },
+    #[n(26)]
+    AddAccessToken(#[n(0)] AddAccessToken),
+    /// Nobody calls with this token any more.
+    #[n(27)]
+    RemoveAccessToken {
+        #[n(0)]
+        hash: ByteArray<32>,
+    },
 }
 
 /// What a command changed; the node turns these into wake-ups and answers.
@@ -303,6 +331,10 @@ pub enum Change {
         expires_ms: u64,
     },
     JoinTokenRemoved,
+    AccessTokenAdded {
+        expires_ms: u64,
+    },
+    AccessTokenRemoved,
     VersionRaised {
         to: Version,
     },
@@ -393,6 +425,10 @@ pub enum Rejection {
     JoinTokenUsed(u32),
     #[error("there is no such join token: `stint cluster join-token ls` lists them")]
     UnknownJoinToken,
+    #[error("there is no such token: `stint token ls` lists them")]
+    UnknownAccessToken,
+    #[error("{0} tokens are valid, which is the most: revoke some with `stint token rm`")]
+    AccessTokensFull(usize),
     #[error("this cluster is configured already")]
     AlreadyConfigured,
     #[error(

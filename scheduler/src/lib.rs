@@ -2,6 +2,7 @@
 //! async runtime, random source or hash-map order. `apply` is the one way the state changes; `plan` and
 //! `explain` only read.
 
+mod access_token;
 mod apply;
 mod check;
 mod command;
@@ -18,10 +19,12 @@ mod snapshot;
 mod state;
 mod task;
 
+pub use access_token::AccessToken;
 pub use apply::{StampedCommand, apply, begin_anew};
 pub use check::check;
 pub use command::{
-    Admit, Change, Command, KeepBlob, RegisterImage, RegisterNode, Rejection, Submit, UpdateSettings,
+    AddAccessToken, Admit, Change, Command, KeepBlob, RegisterImage, RegisterNode, Rejection, Submit,
+    UpdateSettings,
 };
 pub use explain::{Explanation, NodeReason, explain, never_fits};
 pub use image::{BlobRecord, Image, Keep};

@@ -82,6 +82,7 @@ pub fn same(one: &State, other: &State) -> bool {
         && one.keys.iter().eq(other.keys.iter())
         && one.key_order.iter().eq(other.key_order.iter())
         && one.join_tokens.iter().eq(other.join_tokens.iter())
+        && one.access_tokens.iter().eq(other.access_tokens.iter())
         && one.waiting() == other.waiting()
         && one.suspended.iter().eq(other.suspended.iter())
         && one.tenants.iter().eq(other.tenants.iter())

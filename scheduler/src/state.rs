@@ -13,6 +13,7 @@ use stint_protocol::{
     Tenant, TimeMs, Version,
 };
 
+use crate::access_token::AccessToken;
 use crate::command::Rejection;
 use crate::history::History;
 use crate::image::{BlobRecord, Image, Keep};
@@ -59,6 +60,8 @@ pub struct State {
     pub(crate) nodes: OrdMap<NodeId, Arc<Node>>,
     pub(crate) keys: OrdMap<(Tenant, IdempotencyKey), KeyRecord>,
     pub(crate) join_tokens: OrdMap<[u8; 32], JoinToken>,
+    /// By the hashes of their secrets.
+    pub(crate) access_tokens: OrdMap<[u8; 32], AccessToken>,
     pub(crate) images: OrdMap<ImageId, Arc<Image>>,
     pub(crate) blobs: OrdMap<Digest, Arc<BlobRecord>>,
     /// What tenants want kept for a time.
@@ -292,6 +295,16 @@ impl State {
     /// Whether a join token's hash is valid now.
     pub fn join_token_valid(&self, hash: &[u8; 32]) -> bool {
         self.join_tokens.get(hash).is_some_and(|token| token.expires > self.time)
+    }
+
+    /// Access tokens that are valid now, by the hashes of their secrets.
+    pub fn access_tokens(&self) -> impl Iterator<Item = (&[u8; 32], &AccessToken)> {
+        self.access_tokens.iter().filter(|(_, token)| token.expires > self.time)
+    }
+
+    /// The access token of this hash, if it is valid now.
+    pub fn access_token(&self, hash: &[u8; 32]) -> Option<&AccessToken> {
+        self.access_tokens.get(hash).filter(|token| token.expires > self.time)
     }
 
     /// Join tokens that are valid now, by the hashes of their secrets.

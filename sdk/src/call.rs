@@ -9,6 +9,7 @@ use std::time::Duration;
 use stint_protocol::api::{NO_LEADER, Outdated};
 use stint_protocol::v1::stint_client::StintClient;
 use tokio::time::{Instant, sleep_until, timeout_at};
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
@@ -30,6 +31,18 @@ pub(crate) struct Peers {
 pub(crate) struct Peer {
     pub(crate) address: Address,
     pub(crate) stub: StintClient<Channel>,
+    /// The header of an access token.
+    pub(crate) authorization: Option<MetadataValue<Ascii>>,
+}
+
+impl Peer {
+    fn request<T>(&self, message: T) -> Request<T> {
+        let mut request = Request::new(message);
+        if let Some(authorization) = &self.authorization {
+            request.metadata_mut().insert("authorization", authorization.clone());
+        }
+        request
+    }
 }
 
 /// What to call and how long it may take.
@@ -77,7 +90,7 @@ impl Peers {
                     () => operation.try_timeout,
                 };
                 let until = give_up.min(start + most.min(operation.try_timeout));
-                let sent = send(peer.stub.clone(), Request::new(request.clone()));
+                let sent = send(peer.stub.clone(), peer.request(request.clone()));
                 match timeout_at(until, sent).await {
                     Ok(Ok(response)) => {
                         let Some(mark) = Outdated::taken(response.metadata()) else {

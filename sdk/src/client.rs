@@ -10,7 +10,7 @@ use tonic::transport::{ClientTlsConfig, Endpoint};
 
 use crate::address::Address;
 use crate::call::{Operation, Peer, Peers};
-use crate::credentials::Credentials;
+use crate::credentials::{Credentials, Token};
 use crate::error::Error;
 use crate::limits;
 use crate::logs::LogStream;
@@ -22,6 +22,8 @@ pub struct Options {
     pub addresses: Vec<Address>,
     /// Needed for `https://` addresses.
     pub credentials: Option<Credentials>,
+    /// Shown to `https://` addresses instead of a certificate.
+    pub token: Option<Token>,
     /// The name to expect in a peer's certificate; none = the host of its address.
     pub server_name: Option<String>,
     /// Opening one connection.
@@ -45,6 +47,7 @@ impl Options {
         Self {
             addresses,
             credentials: None,
+            token: None,
             server_name: None,
             connect_timeout: limits::CONNECT_TIMEOUT,
             try_timeout: limits::TRY_TIMEOUT,
@@ -54,8 +57,11 @@ impl Options {
     }
 
     fn tls(&self) -> Result<Option<ClientTlsConfig>, Error> {
-        let Some(credentials) = &self.credentials else { return Ok(None) };
-        let tls = credentials.load()?;
+        let tls = match (&self.token, &self.credentials) {
+            (Some(token), _) => token.load()?,
+            (None, Some(credentials)) => credentials.load()?,
+            (None, None) => return Ok(None),
+        };
         Ok(Some(match &self.server_name {
             Some(name) => tls.domain_name(name),
             None => tls,
@@ -245,6 +251,27 @@ impl Client {
         Ok(self.peers.call(operation, request, send).await?.id)
     }
 
+    /// A token with which clients call without a certificate. A repeated try may make a second one; both expire.
+    pub async fn create_token(&self, request: v1::CreateTokenRequest) -> Result<v1::CreateTokenReply, Error> {
+        let operation = self.operation("create a token");
+        self.peers.call(operation, request, |mut s, r| async move { s.create_token(r).await }).await
+    }
+
+    /// Tokens that are valid, without their secrets.
+    pub async fn list_tokens(&self) -> Result<Vec<v1::Token>, Error> {
+        let operation = self.operation("list tokens");
+        let send = |mut s: StintClient<_>, r| async move { s.list_tokens(r).await };
+        Ok(self.peers.call(operation, v1::ListTokensRequest {}, send).await?.tokens)
+    }
+
+    /// Nobody calls with this token any more; its whole id. A repeated try may find it gone already.
+    pub async fn revoke_token(&self, id: &str) -> Result<String, Error> {
+        let operation = self.operation("revoke the token");
+        let request = v1::RevokeTokenRequest { id: id.into() };
+        let send = |mut s: StintClient<_>, r| async move { s.revoke_token(r).await };
+        Ok(self.peers.call(operation, request, send).await?.id)
+    }
+
     /// Hands the leadership to `node` (id or name; empty = any other voter); returns the new leader's id.
     pub async fn transfer_leader(&self, node: &str) -> Result<u64, Error> {
         let operation = self.operation("transfer the leadership");
@@ -310,7 +337,9 @@ fn peer(address: &Address, tls: Option<&ClientTlsConfig>, options: &Options) -> 
         .keep_alive_timeout(limits::KEEP_ALIVE_TIMEOUT)
         .connect_lazy();
     let stub = StintClient::new(channel).max_decoding_message_size(limits::ANSWER_BYTES);
-    Ok(Peer { address: address.clone(), stub })
+    let authorization = options.token.as_ref().filter(|_| address.needs_credentials());
+    let authorization = authorization.map(Token::header).transpose()?;
+    Ok(Peer { address: address.clone(), stub, authorization })
 }
 
 fn cause(error: &tonic::transport::Error) -> String {

@@ -1,7 +1,9 @@
-//! The three files a client proves itself with over TCP: the cluster's CA, a certificate and its key.
+//! What a client proves itself with over TCP: the cluster's CA, and a certificate with its key or an access token.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, ClientTlsConfig, Identity};
 
 use crate::error::Error;
@@ -23,6 +25,33 @@ impl Credentials {
     pub(crate) fn load(&self) -> Result<ClientTlsConfig, Error> {
         let identity = Identity::from_pem(read(&self.cert)?, read(&self.key)?);
         Ok(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(&self.ca)?)).identity(identity))
+    }
+}
+
+/// An access token, and the certificate of the CA by which the client knows the cluster.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token {
+    pub ca: PathBuf,
+    pub token: String,
+}
+
+impl Token {
+    pub(crate) fn load(&self) -> Result<ClientTlsConfig, Error> {
+        Ok(ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(&self.ca)?)))
+    }
+
+    /// The header that shows it.
+    pub(crate) fn header(&self) -> Result<MetadataValue<Ascii>, Error> {
+        let header: Result<MetadataValue<Ascii>, _> = format!("Bearer {}", self.token.trim()).parse();
+        let mut header = header.map_err(|_| Error::NoToken)?;
+        header.set_sensitive(true);
+        Ok(header)
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token").field("ca", &self.ca).finish_non_exhaustive()
     }
 }
 

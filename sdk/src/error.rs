@@ -14,10 +14,15 @@ pub enum Error {
     InvalidAddress(#[from] InvalidAddress),
     #[error("no address of a peer was given: name at least one, for example unix:/var/lib/stint/stint.sock")]
     NoAddress,
-    #[error("{address} needs a client certificate: give the folder with ca.pem, admin.pem and admin-key.pem")]
+    #[error(
+        "{address} needs an access token with the cluster's ca.pem, or a client certificate: give a token (STINT_TOKEN), or the folder \
+         with ca.pem, admin.pem and admin-key.pem"
+    )]
     CredentialsNeeded { address: Address },
     #[error("cannot read {}: {source}; copy the credentials from {{data_dir}}/credentials of a peer", path.display())]
     Credentials { path: PathBuf, source: std::io::Error },
+    #[error("the access token has characters that no token has: `stint token create` prints one")]
+    NoToken,
     #[error("cannot use {address}: {problem}; check the address and the certificates")]
     Setup { address: Address, problem: String },
     #[error("cannot make an idempotency key: the system gives no random numbers ({0}); give a key yourself")]

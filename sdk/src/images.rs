@@ -48,7 +48,9 @@ impl Client {
                 let source = opened.await.map_err(note)?;
                 let again = "the bytes cannot be sent again";
                 let source = source.ok_or_else(|| tonic::Status::aborted(again))?;
-                stub.register_image(Parts::new(request.into_inner(), source, failure, sent)).await
+                let (metadata, extensions, header) = request.into_parts();
+                let parts = Parts::new(header, source, failure, sent);
+                stub.register_image(Request::from_parts(metadata, extensions, parts)).await
             }
         };
         let result = self.peers.call(operation, header, send).await;

@@ -26,7 +26,7 @@ pub mod units;
 
 pub use address::{Address, InvalidAddress};
 pub use client::{Client, Options};
-pub use credentials::Credentials;
+pub use credentials::{Credentials, Token};
 pub use error::{Error, Try};
 pub use images::Source;
 pub use logs::LogStream;

@@ -93,7 +93,7 @@ impl StartArgs {
 
     fn join_token(&self) -> Result<String, Failure> {
         if let Some(path) = &self.token_file {
-            return join_token::of_file(path);
+            return join_token::of_file(path, "stint cluster join-token");
         }
         let variable = std::env::var(join_token::VARIABLE);
         let said = self.token.clone().or(variable.ok()).filter(|token| !token.is_empty());

@@ -19,7 +19,7 @@ use crate::support::{Cluster, PATIENCE, Peer, STINT, Setup, leftovers, stint, st
 /// What anybody may wait for an answer of a peer that is pushed, start of the command included.
 const SOON: Duration = Duration::from_secs(1);
 
-fn memory(peer: &Peer) -> u64 {
+pub fn memory(peer: &Peer) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", peer.pid().unwrap())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024

@@ -6,20 +6,28 @@ use tonic::service::Interceptor;
 use tonic::transport::server::TlsConnectInfo;
 use tonic::{Request, Status};
 
+use stint_protocol::Tenant;
+
 use super::connections::ConnectionHandle;
+use crate::access_token::{AccessSecret, NoToken};
 use crate::applied_state::AppliedState;
+use crate::clock::Clock;
+use crate::join::token_id;
 use crate::local_users::LocalUsers;
 use crate::pki::{self, ADMIN_NAME};
-use crate::service::{Principal, Proof};
+use crate::service::{Principal, Proof, Tenants};
 
 /// The unix socket: who may open it may do everything.
 #[derive(Clone, Copy, Debug)]
 pub struct Socket;
 
-/// TCP under mutual TLS: only an administrator's certificate opens it, while the node in whose folder it was made is a
-/// member.
+/// TCP under TLS: an access token opens it, or an administrator's certificate while the node in whose folder it was made
+/// is a member. Nothing else of a request is read before.
 #[derive(Clone)]
-pub struct Tls(pub Arc<AppliedState>);
+pub struct Tls {
+    pub applied: Arc<AppliedState>,
+    pub clock: Arc<dyn Clock>,
+}
 
 /// The socket of a group: the kernel says which user calls, and the configuration what it may.
 #[derive(Clone)]
@@ -48,15 +56,46 @@ impl Interceptor for Socket {
 
 impl Interceptor for Tls {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        // Who shows a token wants to be no more than that says, whatever certificate it has.
+        let caller = match shown_token(&request) {
+            Some(token) => self.of_token(token)?,
+            None => self.of_certificate(&request)?,
+        };
+        asked(&request);
+        Ok(with(request, caller))
+    }
+}
+
+impl Tls {
+    fn of_token(&self, text: Result<&str, Status>) -> Result<Principal, Status> {
+        let secret: AccessSecret =
+            text?.parse().map_err(|error: NoToken| Status::unauthenticated(error.to_string()))?;
+        let (hash, state) = (secret.hash(), self.applied.view().state);
+        // The time of the state stands still while nothing is done.
+        let now = self.clock.wall();
+        let Some(token) = state.access_token(&hash).filter(|token| token.expires > now) else {
+            tracing::debug!(token = token_id(&hash), "a token that is not valid was refused");
+            return Err(Status::unauthenticated(
+                "the token is not valid: it has expired, was revoked, or is another cluster's; an administrator makes one with \
+                 `stint token create`",
+            ));
+        };
+        let tenants = if token.tenant.is_some() { Tenants::Own } else { Tenants::All };
+        let tenant = token.tenant.clone().unwrap_or_else(Tenant::default_tenant);
+        Ok(Principal { tenant, tenants, role: token.role, proof: Proof::Token { id: token_id(&hash) } })
+    }
+
+    fn of_certificate(&self, request: &Request<()>) -> Result<Principal, Status> {
         let certificates =
             request.extensions().get::<TlsConnectInfo<ConnectionHandle>>().and_then(|info| info.peer_certs());
         let own = certificates.and_then(|certificates| certificates.first().cloned());
         let Some(own) = own.filter(|certificate| pki::carries(certificate, ADMIN_NAME)) else {
-            return Err(Status::permission_denied(
-                "use the administrator's certificate from the credentials folder of a peer",
+            return Err(Status::unauthenticated(
+                "show a token (--token-file or STINT_TOKEN; `stint token create` makes one), or the administrator's certificate \
+                 from the credentials folder of a peer",
             ));
         };
-        if let Some(node) = pki::admin_of(&own).filter(|node| self.0.was_removed(*node)) {
+        if let Some(node) = pki::admin_of(&own).filter(|node| self.applied.was_removed(*node)) {
             tracing::warn!(
                 node = node.0,
                 "an administrator's certificate of a node that was removed is refused"
@@ -66,9 +105,17 @@ impl Interceptor for Tls {
                  credentials folder of a member"
             )));
         }
-        asked(&request);
-        Ok(with(request, Principal::administrator(Proof::AdminCertificate)))
+        Ok(Principal::administrator(Proof::AdminCertificate))
     }
+}
+
+/// The token that a request shows; none: it shows none.
+fn shown_token(request: &Request<()>) -> Option<Result<&str, Status>> {
+    let shown = request.metadata().get("authorization")?;
+    let text = shown.to_str().ok().and_then(|text| text.split_once(' '));
+    let token = text.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token);
+    let other = || Status::unauthenticated("authorization: is not `Bearer TOKEN`");
+    Some(token.ok_or_else(other))
 }
 
 /// Its connection may stay from now on.
@@ -95,6 +142,7 @@ mod tests {
     use tonic::Code;
 
     use super::*;
+    use crate::clock::HostClock;
 
     #[test]
     fn a_request_without_a_caller_is_refused() {
@@ -105,7 +153,24 @@ mod tests {
 
     #[test]
     fn no_certificate_does_not_open_the_tls_door() {
-        let mut door = Tls(AppliedState::new(version::OLDEST).unwrap());
-        assert_eq!(door.call(Request::new(())).unwrap_err().code(), Code::PermissionDenied);
+        assert_eq!(door().call(Request::new(())).unwrap_err().code(), Code::Unauthenticated);
+    }
+
+    fn door() -> Tls {
+        Tls { applied: AppliedState::new(version::OLDEST).unwrap(), clock: Arc::new(HostClock) }
+    }
+
+    #[test]
+    fn what_is_no_valid_token_opens_nothing_and_is_not_repeated() {
+        let secret = AccessSecret([7; 16]).text();
+        for shown in
+            [format!("Bearer {secret}"), format!("Basic {secret}"), "Bearer x".into(), secret.clone()]
+        {
+            let mut request = Request::new(());
+            request.metadata_mut().insert("authorization", shown.parse().unwrap());
+            let refused = door().call(request).unwrap_err();
+            assert_eq!(refused.code(), Code::Unauthenticated);
+            assert!(!refused.message().contains(&secret), "{refused}");
+        }
     }
 }

@@ -21,7 +21,7 @@ use crate::limits;
 /// When a connection has to end because nothing comes of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Patience {
-    /// It has this long until its first request; whether its caller is still there is seen by probes from then on.
+    /// It has this long until the first request of a caller that may ask, and `FIRST_REQUEST_BYTES`; whether its caller is still there is seen by probes from then on.
     FirstRequest(Duration),
     /// It has this long from answer to answer, and so many bytes for what it asks.
     EachRequest(Duration, usize),
@@ -210,6 +210,11 @@ impl<S> Connection<S> {
         match self.patience {
             Patience::EachRequest(_, most) if self.asked > most => {
                 Err(io::Error::new(ErrorKind::InvalidData, "a request that is too long"))
+            }
+            Patience::FirstRequest(_)
+                if self.asked > limits::FIRST_REQUEST_BYTES && !self.permit.state().is_settled() =>
+            {
+                Err(io::Error::new(ErrorKind::InvalidData, "much was sent, and no request of a known caller"))
             }
             _ => Ok(()),
         }

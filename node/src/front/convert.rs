@@ -1,5 +1,7 @@
 //! What clients send through `stint.v1`, read into ours.
 
+use std::time::Duration;
+
 use stint_protocol::{
     Class, GpuRequest, IdempotencyKey, OnLost, RetryPolicy, TaskName, TaskSpec, Tenant, v1,
 };
@@ -7,7 +9,7 @@ use tonic::Status;
 
 use super::errors::invalid;
 use crate::config::replicated::Scope;
-use crate::service::{NewTasks, Principal, SettingsUpdate};
+use crate::service::{NewTasks, NewToken, Principal, SettingsUpdate};
 
 /// A tenant; empty is the caller's own.
 pub fn tenant(caller: &Principal, text: &str) -> Result<Tenant, Status> {
@@ -28,6 +30,19 @@ pub fn new_tasks(caller: &Principal, request: v1::SubmitRequest) -> Result<NewTa
         count: request.count.max(1),
         key: key.map(|k| IdempotencyKey::new(&k)).transpose().map_err(invalid)?,
         must_fit: request.must_fit,
+    })
+}
+
+/// A token as it is asked for.
+pub fn new_token(request: v1::CreateTokenRequest) -> Result<NewToken, Status> {
+    let v1::CreateTokenRequest { tenant, role, valid_ms, comment } = request;
+    let tenant = Some(tenant).filter(|tenant| !tenant.is_empty());
+    let valid = Some(valid_ms).filter(|ms| *ms != 0).map(Duration::from_millis);
+    Ok(NewToken {
+        tenant: tenant.map(|tenant| Tenant::new(&tenant)).transpose().map_err(invalid)?,
+        role: role.parse().map_err(invalid)?,
+        valid,
+        comment,
     })
 }
 

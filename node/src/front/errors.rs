@@ -59,6 +59,10 @@ fn codes(error: &ServiceError) -> Codes {
         | E::DeadlineWithoutDrain
         | E::TokenValidTooLong
         | E::TokenUsesTooMany
+        | E::AccessValidTooLong
+        | E::TokenCommentTooLong(_)
+        | E::TokenNeedsTenant(_)
+        | E::AdminOfOneTenant
         | E::DescriptionTooLong(_)
         | E::ReferenceTooLong
         | E::ReferenceWithBytes
@@ -69,6 +73,7 @@ fn codes(error: &ServiceError) -> Codes {
         | E::NodeNotFound(_)
         | E::NodeGone(_)
         | E::JoinTokenNotFound(_)
+        | E::AccessTokenNotFound(_)
         | E::ImageNotFound { .. }
         | E::ImageGone
         | E::OutputNotFound { .. }

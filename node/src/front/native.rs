@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::convert::{new_tasks, settings_update, tenant};
+use super::convert::{new_tasks, new_token, settings_update, tenant};
 use super::errors::invalid;
 use super::{caller, images};
 use crate::limits;
@@ -228,6 +228,30 @@ impl Stint for NativeApi {
         let asked = self.asked();
         let revoked = asked.0.revoke_join_token(&caller, &request.id).await;
         asked.answer(revoked.map(|id| v1::RevokeJoinTokenReply { id }))
+    }
+
+    async fn create_token(&self, request: Request<v1::CreateTokenRequest>) -> Answer<v1::CreateTokenReply> {
+        let (caller, request) = caller::take(request)?;
+        let made = self.0.create_token(&caller, new_token(request)?).await?;
+        Ok(Response::new(made.into()))
+    }
+
+    async fn list_tokens(&self, request: Request<v1::ListTokensRequest>) -> Answer<v1::ListTokensReply> {
+        let (caller, _) = caller::take(request)?;
+        let asked = self.asked();
+        let tokens = asked.0.list_tokens(&caller).await;
+        asked.answer(
+            tokens.map(|tokens| v1::ListTokensReply {
+                tokens: tokens.into_iter().map(v1::Token::from).collect(),
+            }),
+        )
+    }
+
+    async fn revoke_token(&self, request: Request<v1::RevokeTokenRequest>) -> Answer<v1::RevokeTokenReply> {
+        let (caller, request) = caller::take(request)?;
+        let asked = self.asked();
+        let revoked = asked.0.revoke_token(&caller, &request.id).await;
+        asked.answer(revoked.map(|id| v1::RevokeTokenReply { id }))
     }
 
     async fn transfer_leader(

@@ -75,6 +75,9 @@ operations! {
     ListJoinTokens: "listing join tokens", Admin;
     RevokeJoinToken: "revoking a join token", Admin;
     WhoAmI: "asking who one is", Read;
+    CreateToken: "creating a token", Admin;
+    ListTokens: "listing tokens", Admin;
+    RevokeToken: "revoking a token", Admin;
 }
 
 impl fmt::Display for Operation {
@@ -163,7 +166,7 @@ mod tests {
     use crate::service::{Proof, Tenants};
 
     /// The role that each operation needs, and for another tenant: a changed line is a changed promise.
-    const NEEDS: [(Operation, Role, Option<Role>); 25] = [
+    const NEEDS: [(Operation, Role, Option<Role>); 28] = [
         (Operation::SubmitTasks, Role::Submit, Some(Role::Admin)),
         (Operation::GetTask, Role::Read, Some(Role::Operator)),
         (Operation::ListTasks, Role::Read, Some(Role::Operator)),
@@ -189,6 +192,9 @@ mod tests {
         (Operation::ListJoinTokens, Role::Admin, None),
         (Operation::RevokeJoinToken, Role::Admin, None),
         (Operation::WhoAmI, Role::Read, None),
+        (Operation::CreateToken, Role::Admin, None),
+        (Operation::ListTokens, Role::Admin, None),
+        (Operation::RevokeToken, Role::Admin, None),
     ];
 
     fn caller(tenant: &str, tenants: Tenants, role: Role) -> Principal {

@@ -52,6 +52,16 @@ pub enum ServiceError {
     TokenValidTooLong,
     #[error("uses: {most} at most", most = own::TOKEN_USES)]
     TokenUsesTooMany,
+    #[error("valid_ms: 366 days at most")]
+    AccessValidTooLong,
+    #[error("comment: {0} bytes; {most} at most", most = limits::TOKEN_COMMENT_BYTES)]
+    TokenCommentTooLong(usize),
+    #[error("tenant: is missing: a token of role {0} acts for one tenant; name it with --tenant")]
+    TokenNeedsTenant(Role),
+    #[error(
+        "tenant: a token of role admin acts for all tenants: leave --tenant out, or give it another role"
+    )]
+    AdminOfOneTenant,
     #[error("description: {0} bytes; {most} at most", most = limits::IMAGE_DESCRIPTION_BYTES)]
     DescriptionTooLong(usize),
     #[error("reference: {most} bytes at most", most = limits::IMAGE_REFERENCE_BYTES)]
@@ -75,6 +85,8 @@ pub enum ServiceError {
     NodeNotFound(String),
     #[error("no join token {0:?}, or several that begin so: `stint cluster join-token ls` lists them")]
     JoinTokenNotFound(String),
+    #[error("no token {0:?}, or several that begin so: `stint token ls` lists them")]
+    AccessTokenNotFound(String),
     #[error("node {0} is gone")]
     NodeGone(NodeId),
     #[error("no image {text:?} in tenant {tenant}: `stint image ls` lists those that are")]
@@ -148,6 +160,7 @@ impl ServiceError {
                 | E::NodeNotFound(_)
                 | E::NodeGone(_)
                 | E::JoinTokenNotFound(_)
+                | E::AccessTokenNotFound(_)
                 | E::ImageNotFound { .. }
                 | E::OutputNotFound { .. }
         )

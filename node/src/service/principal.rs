@@ -30,6 +30,8 @@ pub enum Proof {
     LocalUser { uid: u32 },
     /// It holds the administrator's certificate of the cluster's authority.
     AdminCertificate,
+    /// It shows the secret of an access token, which has this id.
+    Token { id: String },
 }
 
 impl Principal {
@@ -52,7 +54,11 @@ impl Principal {
     pub fn document(&self) -> api::Caller {
         let uid = match self.proof {
             Proof::LocalUser { uid } => Some(uid),
-            Proof::LocalSocket | Proof::AdminCertificate => None,
+            Proof::LocalSocket | Proof::AdminCertificate | Proof::Token { .. } => None,
+        };
+        let token_id = match &self.proof {
+            Proof::Token { id } => Some(id.clone()),
+            _ => None,
         };
         api::Caller {
             tenant: self.tenant.to_string(),
@@ -60,7 +66,7 @@ impl Principal {
             all_tenants: self.tenants == Tenants::All && self.role >= Role::Operator,
             proof: self.proof.as_str().into(),
             uid,
-            token_id: None,
+            token_id,
         }
     }
 }
@@ -72,6 +78,16 @@ impl Proof {
             Proof::LocalSocket => "local_socket",
             Proof::LocalUser { .. } => "local_user",
             Proof::AdminCertificate => "admin_certificate",
+            Proof::Token { .. } => "token",
+        }
+    }
+
+    /// With which user or token it was.
+    pub fn told(&self) -> String {
+        match self {
+            Proof::LocalUser { uid } => format!("{} {uid}", self.as_str()),
+            Proof::Token { id } => format!("{} {id}", self.as_str()),
+            Proof::LocalSocket | Proof::AdminCertificate => self.as_str().into(),
         }
     }
 }

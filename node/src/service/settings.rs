@@ -41,7 +41,7 @@ impl Service {
         let SettingsUpdate { of, values, if_revision } = update;
         let to = replicated::read(&of, &values)?;
         self.node.leader_client.check_speaks(version::SETTINGS)?;
-        let (role, proof) = (caller.role.as_str().into(), caller.proof.as_str().into());
+        let (role, proof) = (caller.role.as_str().into(), caller.proof.told());
         let by = ChangedBy { role, proof, peer: self.node.id };
         let request = Request::UpdateSettings(UpdateSettings { to, if_revision, by });
         match self.ask(request).await? {

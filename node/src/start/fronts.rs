@@ -123,7 +123,7 @@ async fn bind(what: &'static str, address: SocketAddr) -> Result<(TcpListener, S
     Ok((listener, local))
 }
 
-/// TCP, under mutual TLS: only an administrator's certificate opens it.
+/// TCP, under TLS: an access token opens it, or an administrator's certificate.
 async fn serve_api(
     node: &Arc<Node>,
     config: &Config,
@@ -142,8 +142,12 @@ async fn serve_api(
     let tls = ServerTlsConfig::new()
         .identity(Identity::from_pem(own.certificate, own.key))
         .client_ca_root(Certificate::from_pem(&node.authority.certificate))
+        .client_auth_optional(true)
         .timeout(limits::TLS_HANDSHAKE);
-    let checked = InterceptedService::new(native::service(node.clone()), Tls(node.applied.clone()));
+    let checked = InterceptedService::new(
+        native::service(node.clone()),
+        Tls { applied: node.applied.clone(), clock: node.clock.clone() },
+    );
     // On a socket of this machine the kernel says that a client is gone.
     let builder = bounded(Server::builder())
         .http2_keepalive_interval(Some(limits::CLIENT_PROBE))

@@ -44,6 +44,7 @@ pub fn begin_anew(state: &mut State, keeps: Option<NodeId>, now: TimeMs) {
     }
     state.next_node += NODES_UNKNOWN;
     state.join_tokens.clear();
+    state.access_tokens.clear();
 }
 
 impl State {

@@ -27,6 +27,7 @@ impl Command {
             Command::UpdateSettings(_) => version::SETTINGS,
             Command::AddJoinToken { uses, .. } => part(uses.is_some(), version::JOIN_TOKENS),
             Command::RemoveJoinToken { .. } => version::JOIN_TOKENS,
+            Command::AddAccessToken(_) | Command::RemoveAccessToken { .. } => version::ACCESS_TOKENS,
             Command::Configure(_)
             | Command::Cancel(_)
             | Command::CommitPlan(_)
@@ -53,6 +54,8 @@ impl Command {
             | Command::Admit(_)
             | Command::AddJoinToken { .. }
             | Command::RemoveJoinToken { .. }
+            | Command::AddAccessToken(_)
+            | Command::RemoveAccessToken { .. }
             | Command::Tick
             | Command::SetNodeAddress { .. }
             | Command::SetNodeVersion { .. }

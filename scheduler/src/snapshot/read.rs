@@ -10,6 +10,7 @@ use stint_protocol::{
 
 use super::items::Items;
 use super::{FORMAT, SnapshotError};
+use crate::access_token::StoredAccessToken;
 use crate::demand::Demand;
 use crate::history::EncodedTask;
 use crate::image::{BlobRecord, Image, Keep};
@@ -66,6 +67,12 @@ pub fn read_snapshot(from: impl Read) -> Result<State, SnapshotError> {
     }
     if fields > 17 {
         state.audit = Arc::new(items.next()?);
+    }
+    if fields > 18 {
+        items.each(|StoredAccessToken { hash, token }| {
+            let known = state.access_tokens.insert(*hash, token);
+            once(known.is_none(), || "an access token is there twice".into())
+        })?;
     }
     sum_up_leases(&mut state)?;
     Ok(state)

@@ -10,6 +10,7 @@ use minicbor::encode::{Error, Write};
 use stint_protocol::SharedSpec;
 
 use super::FORMAT;
+use crate::access_token::StoredAccessToken;
 use crate::join_token::{JoinToken, StoredToken};
 use crate::state::State;
 
@@ -25,8 +26,9 @@ pub fn write_snapshot(state: &State, to: impl io::Write) -> io::Result<()> {
 /// replica that applied and one that was restored from a snapshot; for comparing, no two tasks share one.
 pub(super) fn write<W: Write>(state: &State, sharing: bool, to: W) -> Result<(), Error<W::Error>> {
     let mut e = Encoder::new(to);
-    let changed = state.audit.revision > 0;
-    e.array(FIELDS + u64::from(changed))?
+    let tokens = !state.access_tokens.is_empty();
+    let changed = state.audit.revision > 0 || tokens;
+    e.array(FIELDS + u64::from(changed) + u64::from(tokens))?
         .u32(FORMAT)?
         .bool(state.configured)?
         .encode(&*state.settings)?
@@ -47,8 +49,18 @@ pub(super) fn write<W: Write>(state: &State, sharing: bool, to: W) -> Result<(),
     }
     e.encode(state.version)?;
     write_images(state, &mut e)?;
-    // Earlier versions read none: it is written once settings have changed, which takes a cluster that has left those behind.
-    if changed { e.encode(&*state.audit)?.ok() } else { e.ok() }
+    // Earlier versions read none: it is written once settings have changed, or there are access tokens, which takes a cluster
+    // that has left those behind.
+    if changed {
+        e.encode(&*state.audit)?;
+    }
+    if tokens {
+        e.array(state.access_tokens.len() as u64)?;
+        for (hash, token) in &state.access_tokens {
+            e.encode(StoredAccessToken { hash: (*hash).into(), token: token.clone() })?;
+        }
+    }
+    e.ok()
 }
 
 /// Where each spec stands in the table of specs: a number for each allocation, in the order in which tasks have it.

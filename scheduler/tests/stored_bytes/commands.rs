@@ -34,6 +34,8 @@ const COMMANDS: &[(u32, &str)] = &[
     (23, "wake"),
     (24, "update-settings"),
     (25, "remove-join-token"),
+    (26, "add-access-token"),
+    (27, "remove-access-token"),
 ];
 const RETIRED: &[(u32, &str)] = &[];
 /// Commands that got fields since they were stored first, with the layout that is written today; files of the earlier
@@ -70,6 +72,8 @@ fn name_of(command: &Command) -> &'static str {
         Command::Wake(_) => "wake",
         Command::UpdateSettings(_) => "update-settings",
         Command::RemoveJoinToken { .. } => "remove-join-token",
+        Command::AddAccessToken(_) => "add-access-token",
+        Command::RemoveAccessToken { .. } => "remove-access-token",
     }
 }
 

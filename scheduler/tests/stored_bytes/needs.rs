@@ -46,6 +46,13 @@ fn comments_of_tasks_need_version_5() {
 }
 
 #[test]
+fn access_tokens_need_version_5() {
+    let of_tokens = samples().into_iter().filter(|command| number_of(command) >= 26);
+    let needs: Vec<Version> = of_tokens.map(|command| command.needs()).collect();
+    assert_eq!(needs, [version::ACCESS_TOKENS; 2]);
+}
+
+#[test]
 fn join_tokens_for_so_many_nodes_need_version_5() {
     let token = |uses| Command::AddJoinToken { hash: [7; 32], valid_ms: 1, uses };
     assert_eq!((token(None).needs(), token(Some(1)).needs()), (version::OLDEST, version::JOIN_TOKENS));

@@ -58,7 +58,20 @@ pub fn samples() -> Vec<Command> {
         Command::Wake(TaskId(0x0190_a1b2_0000_7000_8000_0000_0001_0003)),
         Command::UpdateSettings(UpdateSettings { to: every_setting(), if_revision: Some(7), by: operator() }),
         Command::RemoveJoinToken { hash: [0x70; 32] },
+        Command::AddAccessToken(add_access_token()),
+        Command::RemoveAccessToken { hash: [0x73; 32].into() },
     ]
+}
+
+pub fn add_access_token() -> AddAccessToken {
+    AddAccessToken {
+        hash: [0x73; 32].into(),
+        tenant: Some(team()),
+        role: Role::Submit,
+        valid_ms: 3_600_000,
+        by: operator(),
+        comment: "nightly".into(),
+    }
 }
 
 /// Files of layouts that are no longer written.

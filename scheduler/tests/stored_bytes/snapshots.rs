@@ -5,7 +5,7 @@ use stint_scheduler::*;
 
 use crate::described::{IMAGES, describe, describe_images, described};
 use crate::nodes::{allows, end_with_usage, lease, usage};
-use crate::samples::{every_setting, operator};
+use crate::samples::{add_access_token, every_setting, operator};
 use crate::stored::{Stored, assert_same};
 use crate::tasks::{blob, commented_submit, pinned, register_image, task_limits, team};
 
@@ -252,6 +252,28 @@ fn a_snapshot_with_a_limited_join_token_is_read_and_written_as_it_was_stored() {
     // Those of before let in any number, as ever.
     let limit = TokenLimit { uses: 2, used_by: vec![[0xd3; 16].into()] };
     assert_eq!(tokens, [(0x70, None), (0x71, None), (0x72, Some(limit))]);
+    assert_same(name, &encode_snapshot(&state), &stored);
+}
+
+/// The state of before, with an access token.
+fn with_access_token() -> State {
+    let mut state = with_limited_token();
+    let (now, command) = (state.time(), Command::AddAccessToken(add_access_token()));
+    apply(&mut state, StampedCommand { now, command }).unwrap();
+    check(&state).unwrap();
+    state
+}
+
+#[test]
+fn a_snapshot_with_an_access_token_is_read_and_written_as_it_was_stored() {
+    let name = "access-snapshot.cbor";
+    let folder = Stored::of_crate(env!("CARGO_MANIFEST_DIR"));
+    let stored = folder.bytes(name, || encode_snapshot(&with_access_token()));
+    let state = decode_snapshot(&stored).unwrap();
+    check(&state).unwrap();
+    let token = state.access_token(&[0x73; 32]).unwrap();
+    assert_eq!((token.tenant.as_ref(), token.role, &token.by), (Some(&team()), Role::Submit, &operator()));
+    assert_eq!((token.created, token.comment.as_str()), (state.time(), "nightly"));
     assert_same(name, &encode_snapshot(&state), &stored);
 }
 

@@ -248,6 +248,23 @@ impl Stint for Fake {
         Ok(Response::new(RevokeJoinTokenReply { id: request.into_inner().id }))
     }
 
+    async fn create_token(&self, request: Request<CreateTokenRequest>) -> Answer<CreateTokenReply> {
+        self.gate().await?;
+        let CreateTokenRequest { tenant, role, .. } = request.into_inner();
+        let (token, id) = ("stintat1-0".into(), "00a1".into());
+        Ok(Response::new(CreateTokenReply { token, id, expires_at_ms: 1, tenant, role }))
+    }
+
+    async fn list_tokens(&self, _: Request<ListTokensRequest>) -> Answer<ListTokensReply> {
+        self.gate().await?;
+        Ok(Response::new(ListTokensReply { tokens: Vec::new() }))
+    }
+
+    async fn revoke_token(&self, request: Request<RevokeTokenRequest>) -> Answer<RevokeTokenReply> {
+        self.gate().await?;
+        Ok(Response::new(RevokeTokenReply { id: request.into_inner().id }))
+    }
+
     async fn transfer_leader(&self, _: Request<TransferLeaderRequest>) -> Answer<TransferLeaderReply> {
         self.gate().await?;
         Ok(Response::new(TransferLeaderReply { leader_id: 2 }))
