@@ -196,4 +196,13 @@ mod tests {
             [limit.acquire(from("fd00::2:0:0:1")).unwrap(), limit.acquire(from("fd00::3:0:0:1")).unwrap()];
         assert!(goes(&near), "a network of IPv6 is one source");
     }
+
+    #[test]
+    fn the_connections_of_one_user_are_bounded() {
+        let limit = ConnectionLimit::new(8, 2);
+        let permits: Vec<Permit> = (0..2).map(|_| limit.acquire(Some(Source::User(1000))).unwrap()).collect();
+        permits.iter().for_each(|permit| permit.state().settle());
+        assert!(limit.acquire(Some(Source::User(1000))).is_none(), "all of them have settled");
+        assert!(limit.acquire(Some(Source::User(1001))).is_some());
+    }
 }

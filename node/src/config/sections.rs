@@ -76,7 +76,7 @@ settings! {
 settings! {
     /// The native gRPC API.
     pub struct ApiConfig on machine {
-        /// gRPC over TCP with mutual TLS and the administrator's certificate; `""` = off.
+        /// gRPC over TCP with TLS, for access tokens and the administrator's certificate; `""` = off.
         pub listen: Option<SocketAddr> = loopback(7002) => LISTENER, flag "--api-listen ADDRESS";
         /// The local administrator's door; only the node's user may open it.
         pub socket: PathBuf = machine.data_dir.join("stint.sock"), "`stint.sock` in `node.data_dir`" => ABSOLUTE;
