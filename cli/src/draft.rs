@@ -373,7 +373,7 @@ mod tests {
     fn what_is_unsaid_is_left_to_the_cluster() {
         let request = draft("true").into_request().unwrap();
         let spec = request.spec.unwrap();
-        assert_eq!((request.tenant.as_str(), spec.class.as_str()), ("default", "cpu_short"));
+        assert_eq!((request.tenant.as_str(), spec.class.as_str()), ("", "cpu_short"));
         assert_eq!((spec.cpu_milli, spec.timeout_ms, spec.priority), (0, 0, None));
         assert!(spec.retry.is_none() && spec.gpus.is_none() && spec.limits.is_none());
     }

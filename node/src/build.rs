@@ -93,6 +93,7 @@ pub async fn build_node(parts: NodeParts) -> Result<(Arc<Node>, LeaderQueue), Bu
         rng,
         output,
         blobs: OnceLock::new(),
+        audit: OnceLock::new(),
         authority,
         reports,
         requests,

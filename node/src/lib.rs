@@ -6,6 +6,7 @@ pub mod agent;
 pub mod announce;
 pub mod applied_state;
 pub mod attempt_output;
+mod audit;
 pub mod blobs;
 pub mod build;
 mod callers;

@@ -182,6 +182,13 @@ pub const USERS_SHARE: usize = 4;
 pub const CLOSING_CONNECTIONS: usize = 16;
 /// Open files below which a peer says that its fronts have few connections.
 pub const FEW_OPEN_FILES: u64 = 4_096;
+/// Size of one file of the audit log, and how many older ones are kept: 80 MiB in all.
+pub const AUDIT_FILE_BYTES: u64 = 16 * 1024 * 1024;
+pub const AUDIT_FILES: u32 = 4;
+/// Audit lines that wait for the disk; further ones are counted as missing.
+pub const AUDIT_LINES_AHEAD: usize = 4_096;
+/// Refusals that get audit lines of their own, each second.
+pub const AUDIT_REFUSALS: u32 = 20;
 /// How long a client may take from connecting to its first request, handshake included.
 pub const FIRST_REQUEST: Duration = Duration::from_secs(10);
 /// Bytes that a client may send until a request of it is let in: more than it can send ahead of an answer (the windows of an

@@ -70,7 +70,7 @@ impl LocalUsers {
             (None, Some(role)) => (self.tenant_of(uid), role),
             (None, None) => return Err(UnknownUser(uid)),
         };
-        Ok(Principal { tenant, tenants: Tenants::All, role, proof })
+        Ok(Principal { tenant, tenants: Tenants::All, role, proof, from: None })
     }
 
     fn tenant_of(&self, uid: u32) -> Tenant {

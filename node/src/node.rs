@@ -11,6 +11,7 @@ use stint_raft::{CallClass, Raft};
 use crate::agent::LeaderLink;
 use crate::applied_state::{AppliedState, NodeStateMachine};
 use crate::attempt_output::AttemptOutput;
+use crate::audit::AuditLog;
 use crate::blobs::Blobs;
 use crate::blobs::message::{BlobChunk, OfferAnswer, OfferBlob, ReadBlob};
 use crate::callers::{Verdict, check_node, check_request};
@@ -44,6 +45,8 @@ pub struct Node {
     /// Empty on a peer that keeps no bytes.
     pub blobs: OnceLock<Arc<Blobs>>,
     pub authority: Authority,
+    /// Empty on a peer that keeps none, as a simulated one.
+    pub audit: OnceLock<AuditLog>,
     pub reports: Reports,
     pub requests: Arc<Requests>,
     pub leader_client: Arc<LeaderClient>,

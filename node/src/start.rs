@@ -23,6 +23,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::announce::announce;
 use crate::applied_state::VersionTooOld;
+use crate::audit::AuditLog;
 use crate::blobs::OpenError;
 use crate::build::{BuildError, NodeParts, build_node};
 use crate::clock::{Clock, HostClock, Rng};
@@ -144,6 +145,7 @@ pub async fn serve(
     tasks.spawn(announce(node.clone(), advertise.clone()));
     tasks.spawn(finish_removals(node.clone()));
     let store = blobs::start(&node, &dir, &config, &mut tasks)?;
+    open_audit(&node, &dir);
     let executing = executor::start(&node, &mut dir, &config, store, &mut tasks).await?;
     let node = executing.node;
     let fronts = fronts::start(&node, &config, open_files, &mut tasks).await?;
@@ -208,6 +210,14 @@ async fn stop_node(node: &Node, host: Option<HostClient>, mut tasks: JoinSet<()>
     }
     node.raft.stop().await;
     node.peers.close();
+}
+
+/// Nobody is kept from working as there is no room for a line about it.
+fn open_audit(node: &Node, dir: &DataDir) {
+    match AuditLog::open(dir.path.join("audit.jsonl")) {
+        Ok(log) => drop(node.audit.set(log)),
+        Err(error) => tracing::warn!(%error, "there is no audit log"),
+    }
 }
 
 fn bind(listen: SocketAddr) -> Result<(Endpoint, SocketAddr), NodeError> {

@@ -87,7 +87,7 @@ fn administrator() -> Principal {
 
 fn caller(tenant: &str, role: Role) -> Principal {
     let (tenant, tenants) = (Tenant::new(tenant).unwrap(), Tenants::Own);
-    Principal { tenant, tenants, role, proof: Proof::LocalSocket }
+    Principal { tenant, tenants, role, proof: Proof::LocalSocket, from: None }
 }
 
 fn team() -> Tenant {
@@ -190,7 +190,7 @@ async fn what_another_tenant_has_is_not_found() {
 /// What one operation tells a caller about a task or an image of `team` by this name; of operations that are about no tenant
 /// what they tell of the whole cluster, none where they take an administrator. Without a wildcard: a new operation does not
 /// compile until it is asked here.
-async fn told(
+async fn answer(
     service: &Service,
     caller: &Principal,
     operation: Operation,
@@ -261,8 +261,8 @@ async fn no_operation_tells_another_tenant_that_something_is_there() {
     for foreign in [&caller("team-8", Role::Operator), &reader] {
         for operation in Operation::ALL {
             for name in ["job", "web", task.as_str(), image.as_str()] {
-                let Some(there) = told(service, foreign, *operation, name).await else { continue };
-                let Some(nowhere) = told(service, foreign, *operation, "nowhere").await else { continue };
+                let Some(there) = answer(service, foreign, *operation, name).await else { continue };
+                let Some(nowhere) = answer(service, foreign, *operation, "nowhere").await else { continue };
                 match (there, nowhere) {
                     (Err(there), Err(nowhere)) => {
                         assert_eq!(
@@ -289,7 +289,7 @@ async fn no_operation_tells_another_tenant_that_something_is_there() {
     // Whose role reaches others does find it.
     let operator = Principal { tenants: Tenants::All, ..caller("team-8", Role::Operator) };
     for operation in [Operation::GetTask, Operation::ExplainTask, Operation::GetResult] {
-        assert!(told(service, &operator, operation, "job").await.unwrap().is_ok(), "{operation}");
+        assert!(answer(service, &operator, operation, "job").await.unwrap().is_ok(), "{operation}");
     }
     world.stop().await;
 }

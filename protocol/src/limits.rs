@@ -153,6 +153,6 @@ pub fn clip_at(mut text: String, most: usize) -> String {
     text
 }
 /// Access tokens that are valid at a time: the table is copied with each change of it.
-pub const ACCESS_TOKENS: usize = 10_000;
+pub const ACCESS_TOKENS: usize = 4_096;
 /// Bytes of the comment of an access token.
 pub const TOKEN_COMMENT_BYTES: usize = 256;

@@ -5,10 +5,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::Value;
+use tokio::time::{Instant, sleep};
 
-use crate::support::{Cluster, STINT, Setup, stint};
+use crate::support::{Cluster, PATIENCE, STINT, Setup, stint};
 
 const GROUP: u32 = 64_120;
 const ALICE: u32 = 64_123;
@@ -117,11 +119,40 @@ async fn who_is_not_root_works_in_its_own_tenant_and_sees_no_one_elses() {
     }
     assert!(world.done(ALICE, &["nodes"]).contains("t1"));
     who_reads_and_who_operates(&world);
+    audited(&world).await;
     // Root sees all, through its own socket and through the group's.
     let (code, out, err) = stint(&world.cluster, &["ps", "--all", "-o", "quiet", "--tenant", "physics"]);
     assert_eq!((code, out.lines().count()), (0, 2), "{err}");
     assert!(world.done(0, &["whoami"]).contains("admin"));
     assert_eq!(world.ids(0, &["--tenant", "chem"]).len(), 2);
+}
+
+/// Who did what and who was refused what stands in a file that nobody else reads.
+async fn audited(world: &World) {
+    let file = world.cluster.peers[0].dir.join("audit.jsonl");
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let expected = [
+        ("local_user 64123", "SubmitTasks", "physics", true),
+        ("local_user 64124", "GetTask", "physics", false),
+        ("local_user 64124", "SubmitTasks", "physics", false),
+        ("local_user 64126", "CancelTasks", "chem", true),
+    ];
+    let until = Instant::now() + PATIENCE;
+    for (who, operation, of, allowed) in expected {
+        loop {
+            let text = std::fs::read_to_string(&file).unwrap();
+            let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+            let is_it = |line: &Value| {
+                (&line["who"], &line["operation"], &line["of"], &line["allowed"])
+                    == (&who.into(), &operation.into(), &of.into(), &allowed.into())
+            };
+            if lines.into_iter().any(|line| is_it(&line)) {
+                break;
+            }
+            assert!(Instant::now() < until, "{who} {operation}: {text}");
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
 }
 
 fn who_reads_and_who_operates(world: &World) {

@@ -6,14 +6,15 @@ use tonic::service::Interceptor;
 use tonic::transport::server::TlsConnectInfo;
 use tonic::{Request, Status};
 
-use stint_protocol::Tenant;
+use stint_protocol::{Tenant, TimeMs};
 
 use super::connections::ConnectionHandle;
 use crate::access_token::{AccessSecret, NoToken};
 use crate::applied_state::AppliedState;
-use crate::clock::Clock;
+use crate::audit::AuditLine;
 use crate::join::token_id;
 use crate::local_users::LocalUsers;
+use crate::node::Node;
 use crate::pki::{self, ADMIN_NAME};
 use crate::service::{Principal, Proof, Tenants};
 
@@ -24,23 +25,24 @@ pub struct Socket;
 /// TCP under TLS: an access token opens it, or an administrator's certificate while the node in whose folder it was made
 /// is a member. Nothing else of a request is read before.
 #[derive(Clone)]
-pub struct Tls {
-    pub applied: Arc<AppliedState>,
-    pub clock: Arc<dyn Clock>,
-}
+pub struct Tls(pub Arc<Node>);
 
 /// The socket of a group: the kernel says which user calls, and the configuration what it may.
 #[derive(Clone)]
-pub struct GroupSocket(pub Arc<LocalUsers>);
+pub struct GroupSocket {
+    pub node: Arc<Node>,
+    pub users: Arc<LocalUsers>,
+}
 
 impl Interceptor for GroupSocket {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        let user = request.extensions().get::<ConnectionHandle>().and_then(ConnectionHandle::user);
+        let user = connection(&request).and_then(ConnectionHandle::user);
         let unknown = || Status::unauthenticated("the kernel does not say which user calls");
-        let caller = self.0.principal(user.ok_or_else(unknown)?);
-        let caller = caller.map_err(|refused| {
-            tracing::debug!(uid = refused.0, "a user without a role was refused");
-            Status::permission_denied(refused.to_string())
+        let user = user.ok_or_else(unknown)?;
+        let caller = self.users.principal(user).map_err(|refused| {
+            let status = Status::permission_denied(refused.to_string());
+            audit_refusal(&self.node, &request, Some(Proof::LocalUser { uid: user }), &status);
+            status
         })?;
         asked(&request);
         Ok(with(request, caller))
@@ -56,57 +58,65 @@ impl Interceptor for Socket {
 
 impl Interceptor for Tls {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        let (applied, now) = (&self.0.applied, self.0.clock.wall());
         // Who shows a token wants to be no more than that says, whatever certificate it has.
         let caller = match shown_token(&request) {
-            Some(token) => self.of_token(token)?,
-            None => self.of_certificate(&request)?,
+            Some(token) => of_token(applied, now, token),
+            None => of_certificate(applied, &request),
         };
+        let caller = caller.inspect_err(|status| audit_refusal(&self.0, &request, None, status))?;
         asked(&request);
-        Ok(with(request, caller))
+        let from = connection(&request).and_then(ConnectionHandle::address);
+        Ok(with(request, Principal { from, ..caller }))
     }
 }
 
-impl Tls {
-    fn of_token(&self, text: Result<&str, Status>) -> Result<Principal, Status> {
-        let secret: AccessSecret =
-            text?.parse().map_err(|error: NoToken| Status::unauthenticated(error.to_string()))?;
-        let (hash, state) = (secret.hash(), self.applied.view().state);
-        // The time of the state stands still while nothing is done.
-        let now = self.clock.wall();
-        let Some(token) = state.access_token(&hash).filter(|token| token.expires > now) else {
-            tracing::debug!(token = token_id(&hash), "a token that is not valid was refused");
-            return Err(Status::unauthenticated(
-                "the token is not valid: it has expired, was revoked, or is another cluster's; an administrator makes one with \
+fn of_token(applied: &AppliedState, now: TimeMs, text: Result<&str, Status>) -> Result<Principal, Status> {
+    let secret: AccessSecret =
+        text?.parse().map_err(|error: NoToken| Status::unauthenticated(error.to_string()))?;
+    let (hash, state) = (secret.hash(), applied.view().state);
+    // The time of the state stands still while nothing is done.
+    let Some(token) = state.access_token(&hash).filter(|token| token.expires > now) else {
+        tracing::debug!(token = token_id(&hash), "a token that is not valid was refused");
+        return Err(Status::unauthenticated(
+            "the token is not valid: it has expired, was revoked, or is another cluster's; an administrator makes one with \
                  `stint token create`",
-            ));
-        };
-        let tenants = if token.tenant.is_some() { Tenants::Own } else { Tenants::All };
-        let tenant = token.tenant.clone().unwrap_or_else(Tenant::default_tenant);
-        Ok(Principal { tenant, tenants, role: token.role, proof: Proof::Token { id: token_id(&hash) } })
-    }
+        ));
+    };
+    let tenants = if token.tenant.is_some() { Tenants::Own } else { Tenants::All };
+    let tenant = token.tenant.clone().unwrap_or_else(Tenant::default_tenant);
+    Ok(Principal {
+        tenant,
+        tenants,
+        role: token.role,
+        proof: Proof::Token { id: token_id(&hash) },
+        from: None,
+    })
+}
 
-    fn of_certificate(&self, request: &Request<()>) -> Result<Principal, Status> {
-        let certificates =
-            request.extensions().get::<TlsConnectInfo<ConnectionHandle>>().and_then(|info| info.peer_certs());
-        let own = certificates.and_then(|certificates| certificates.first().cloned());
-        let Some(own) = own.filter(|certificate| pki::carries(certificate, ADMIN_NAME)) else {
-            return Err(Status::unauthenticated(
-                "show a token (--token-file or STINT_TOKEN; `stint token create` makes one), or the administrator's certificate \
-                 from the credentials folder of a peer",
-            ));
-        };
-        if let Some(node) = pki::admin_of(&own).filter(|node| self.applied.was_removed(*node)) {
-            tracing::warn!(
-                node = node.0,
-                "an administrator's certificate of a node that was removed is refused"
-            );
-            return Err(Status::permission_denied(format!(
-                "this administrator's certificate is of node {node}, which was removed from the cluster: use the one in the \
-                 credentials folder of a member"
-            )));
-        }
-        Ok(Principal::administrator(Proof::AdminCertificate))
+fn of_certificate(applied: &AppliedState, request: &Request<()>) -> Result<Principal, Status> {
+    let certificates =
+        request.extensions().get::<TlsConnectInfo<ConnectionHandle>>().and_then(|info| info.peer_certs());
+    let own = certificates.and_then(|certificates| certificates.first().cloned());
+    let Some(own) = own else {
+        return Err(Status::unauthenticated(
+            "show a token (--token-file or STINT_TOKEN; `stint token create` makes one), or the administrator's certificate \
+             from the credentials folder of a peer",
+        ));
+    };
+    if !pki::carries(&own, ADMIN_NAME) {
+        return Err(Status::permission_denied(
+            "use the administrator's certificate from the credentials folder of a peer, or a token",
+        ));
     }
+    if let Some(node) = pki::admin_of(&own).filter(|node| applied.was_removed(*node)) {
+        tracing::warn!(node = node.0, "an administrator's certificate of a node that was removed is refused");
+        return Err(Status::permission_denied(format!(
+            "this administrator's certificate is of node {node}, which was removed from the cluster: use the one in the \
+                 credentials folder of a member"
+        )));
+    }
+    Ok(Principal::administrator(Proof::AdminCertificate))
 }
 
 /// The token that a request shows; none: it shows none.
@@ -118,9 +128,29 @@ fn shown_token(request: &Request<()>) -> Option<Result<&str, Status>> {
     Some(token.ok_or_else(other))
 }
 
+fn connection(request: &Request<()>) -> Option<&ConnectionHandle> {
+    request.extensions().get()
+}
+
 /// Its connection may stay from now on.
 fn asked(request: &Request<()>) {
-    request.extensions().get::<ConnectionHandle>().into_iter().for_each(ConnectionHandle::settle);
+    connection(request).into_iter().for_each(ConnectionHandle::settle);
+}
+
+/// Who was not let in stands in the audit log.
+fn audit_refusal(node: &Node, request: &Request<()>, proof: Option<Proof>, status: &Status) {
+    let Some(log) = node.audit.get() else { return };
+    log.add_refusal(&AuditLine {
+        at_ms: node.clock.wall().0,
+        allowed: false,
+        who: proof.map(|proof| proof.describe()),
+        tenant: None,
+        role: None,
+        from: connection(request).and_then(ConnectionHandle::address),
+        operation: None,
+        of: None,
+        why: Some(status.message().into()),
+    });
 }
 
 /// The request as one of this caller.
@@ -142,7 +172,6 @@ mod tests {
     use tonic::Code;
 
     use super::*;
-    use crate::clock::HostClock;
 
     #[test]
     fn a_request_without_a_caller_is_refused() {
@@ -153,22 +182,20 @@ mod tests {
 
     #[test]
     fn no_certificate_does_not_open_the_tls_door() {
-        assert_eq!(door().call(Request::new(())).unwrap_err().code(), Code::Unauthenticated);
-    }
-
-    fn door() -> Tls {
-        Tls { applied: AppliedState::new(version::OLDEST).unwrap(), clock: Arc::new(HostClock) }
+        let applied = AppliedState::new(version::OLDEST).unwrap();
+        assert_eq!(of_certificate(&applied, &Request::new(())).unwrap_err().code(), Code::Unauthenticated);
     }
 
     #[test]
     fn what_is_no_valid_token_opens_nothing_and_is_not_repeated() {
         let secret = AccessSecret([7; 16]).text();
+        let applied = AppliedState::new(version::OLDEST).unwrap();
         for shown in
             [format!("Bearer {secret}"), format!("Basic {secret}"), "Bearer x".into(), secret.clone()]
         {
             let mut request = Request::new(());
             request.metadata_mut().insert("authorization", shown.parse().unwrap());
-            let refused = door().call(request).unwrap_err();
+            let refused = of_token(&applied, TimeMs(1), shown_token(&request).unwrap()).unwrap_err();
             assert_eq!(refused.code(), Code::Unauthenticated);
             assert!(!refused.message().contains(&secret), "{refused}");
         }

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io::{self, ErrorKind, IoSlice};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -35,6 +36,9 @@ pub trait Source: Send + 'static {
 
     /// The user of this machine at the other end, where the kernel says so.
     fn user(stream: &Self::Stream) -> Option<u32>;
+
+    /// The machine at the other end, where it is another one.
+    fn address(stream: &Self::Stream) -> Option<SocketAddr>;
 }
 
 impl Source for TcpListener {
@@ -50,6 +54,10 @@ impl Source for TcpListener {
     fn user(_: &TcpStream) -> Option<u32> {
         None
     }
+
+    fn address(stream: &TcpStream) -> Option<SocketAddr> {
+        stream.peer_addr().ok()
+    }
 }
 
 impl Source for UnixListener {
@@ -62,6 +70,10 @@ impl Source for UnixListener {
     /// Who connected, and not who has the socket by now.
     fn user(stream: &UnixStream) -> Option<u32> {
         stream.peer_cred().ok().map(|credentials| credentials.uid())
+    }
+
+    fn address(_: &UnixStream) -> Option<SocketAddr> {
+        None
     }
 }
 
@@ -108,9 +120,9 @@ impl<L: Source> LimitedListener<L> {
                     continue;
                 }
             };
-            let user = L::user(&stream);
-            match self.limit.acquire(user.map(Origin::User)) {
-                Some(permit) => return Connection::new(stream, user, permit, self.patience, room.ok()),
+            let caller = Far { user: L::user(&stream), address: L::address(&stream) };
+            match self.limit.acquire(caller.user.map(Origin::User)) {
+                Some(permit) => return Connection::new(stream, caller, permit, self.patience, room.ok()),
                 None => self.refuse(),
             }
         }
@@ -154,8 +166,14 @@ impl axum::serve::Listener for LimitedListener<TcpListener> {
 #[derive(Clone)]
 pub struct ConnectionHandle {
     permit: Arc<PermitState>,
-    /// The user of this machine at the other end.
+    far: Far,
+}
+
+/// Who is at the other end, as the kernel says.
+#[derive(Clone, Copy)]
+struct Far {
     user: Option<u32>,
+    address: Option<SocketAddr>,
 }
 
 impl ConnectionHandle {
@@ -166,14 +184,19 @@ impl ConnectionHandle {
 
     /// The user of this machine at the other end, where the kernel says so.
     pub fn user(&self) -> Option<u32> {
-        self.user
+        self.far.user
+    }
+
+    /// The machine at the other end, where it is another one.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.far.address
     }
 }
 
 /// A connection that ends when its time is over, or another one needs its place.
 pub struct Connection<S> {
     stream: S,
-    user: Option<u32>,
+    far: Far,
     permit: Permit,
     patience: Patience,
     deadline: Pin<Box<Sleep>>,
@@ -185,13 +208,13 @@ pub struct Connection<S> {
 impl<S> Connection<S> {
     fn new(
         stream: S,
-        user: Option<u32>,
+        far: Far,
         permit: Permit,
         patience: Patience,
         room: Option<OwnedSemaphorePermit>,
     ) -> Self {
         let (Patience::FirstRequest(time) | Patience::EachRequest(time, _)) = patience;
-        Self { stream, user, permit, patience, deadline: Box::pin(sleep(time)), asked: 0, _room: room }
+        Self { stream, far, permit, patience, deadline: Box::pin(sleep(time)), asked: 0, _room: room }
     }
 
     /// An error once it has to end.
@@ -234,7 +257,7 @@ impl<S> Connected for Connection<S> {
     type ConnectInfo = ConnectionHandle;
 
     fn connect_info(&self) -> ConnectionHandle {
-        ConnectionHandle { permit: self.permit.state().clone(), user: self.user }
+        ConnectionHandle { permit: self.permit.state().clone(), far: self.far }
     }
 }
 

@@ -8,12 +8,13 @@ use stint_protocol::image::Named;
 use stint_protocol::{TaskId, TaskName, Tenant};
 use stint_scheduler::{Image, State};
 
-use super::{Principal, Role, ServiceError};
+use super::{Principal, Role, Service, ServiceError};
+use crate::audit::AuditLine;
 
 /// Describes operations. A row is `Name: "as a refusal begins", least role;`, and for what belongs to a tenant the least role
 /// of a caller of another one: `Name: "…", role, others role;`.
 macro_rules! operations {
-    ($( $name:ident: $words:literal, $needs:ident $(, others $others:ident)?; )*) => {
+    ($( $name:ident: $phrase:literal, $needs:ident $(, others $others:ident)?; )*) => {
         /// Every operation of the service but the probes of a peer's health, which are open to all.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Operation {
@@ -38,9 +39,9 @@ macro_rules! operations {
                 }
             }
 
-            fn words(self) -> &'static str {
+            fn phrase(self) -> &'static str {
                 match self {
-                    $( Operation::$name => $words, )*
+                    $( Operation::$name => $phrase, )*
                 }
             }
         }
@@ -83,22 +84,104 @@ operations! {
 impl fmt::Display for Operation {
     /// As a refusal begins.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.words())
+        f.write_str(self.phrase())
     }
 }
 
-/// Lets a caller whose role suffices ask for what concerns no tenant.
-pub(super) fn allow(caller: &Principal, operation: Operation) -> Result<(), ServiceError> {
+impl Operation {
+    /// Whether it changes something, or gives away what opens doors: each is a line of the audit log. Of the others those are
+    /// that are refused.
+    fn is_audited(self) -> bool {
+        match self {
+            Operation::SubmitTasks
+            | Operation::CancelTasks
+            | Operation::SetNodeMode
+            | Operation::RemoveNode
+            | Operation::CreateJoinToken
+            | Operation::TransferLeader
+            | Operation::RegisterImage
+            | Operation::DeleteImage
+            | Operation::UpdateSettings
+            | Operation::SaveSnapshot
+            | Operation::RevokeJoinToken
+            | Operation::CreateToken
+            | Operation::RevokeToken => true,
+            Operation::GetTask
+            | Operation::ListTasks
+            | Operation::WaitForTasks
+            | Operation::ExplainTask
+            | Operation::ReadLogs
+            | Operation::GetResult
+            | Operation::ReadOutput
+            | Operation::ListNodes
+            | Operation::GetClusterStatus
+            | Operation::ListImages
+            | Operation::GetImage
+            | Operation::GetSettings
+            | Operation::ListJoinTokens
+            | Operation::WhoAmI
+            | Operation::ListTokens => false,
+        }
+    }
+}
+
+impl Service {
+    /// Lets a caller whose role suffices ask for what concerns no tenant.
+    pub(super) fn allow(&self, caller: &Principal, operation: Operation) -> Result<(), ServiceError> {
+        let allowed = allow(caller, operation);
+        self.audit(caller, operation, None, allowed.as_ref().err().map(ServiceError::to_string));
+        allowed
+    }
+
+    /// Lets a caller whose role suffices ask for what concerns this tenant; what it reaches there, the scope says.
+    pub(super) fn allow_in<'a>(
+        &self,
+        caller: &Principal,
+        operation: Operation,
+        tenant: &'a Tenant,
+    ) -> Result<Scope<'a>, ServiceError> {
+        let allowed = allow_in(caller, operation, tenant);
+        let why = match &allowed {
+            Ok(scope) => scope.tenant().err().map(|error| error.to_string()),
+            Err(error) => Some(error.to_string()),
+        };
+        self.audit(caller, operation, Some(tenant), why);
+        allowed
+    }
+
+    fn audit(&self, caller: &Principal, operation: Operation, of: Option<&Tenant>, why: Option<String>) {
+        let Some(log) = self.node.audit.get().filter(|_| why.is_some() || operation.is_audited()) else {
+            return;
+        };
+        let line = AuditLine {
+            at_ms: self.node.clock.wall().0,
+            allowed: why.is_none(),
+            who: Some(caller.proof.describe()),
+            tenant: Some(caller.tenant.to_string()),
+            role: Some(caller.role.to_string()),
+            from: caller.from,
+            operation: Some(format!("{operation:?}")),
+            of: of.map(Tenant::to_string),
+            why,
+        };
+        match line.allowed {
+            true => log.add(&line),
+            false => log.add_refusal(&line),
+        }
+    }
+}
+
+fn allow(caller: &Principal, operation: Operation) -> Result<(), ServiceError> {
     let (needs, role) = (operation.needs(), caller.role);
     if role >= needs {
         return Ok(());
     }
-    tracing::warn!(%operation, %role, proof = ?caller.proof, "a caller was refused");
+    // Who asks in vain does not fill the log; the audit log has a line.
+    tracing::debug!(%operation, %role, proof = caller.proof.describe(), "a caller was refused");
     Err(ServiceError::RoleTooLow { operation, needs, role })
 }
 
-/// Lets a caller whose role suffices ask for what concerns this tenant; what it reaches there, the scope says.
-pub(super) fn allow_in<'a>(
+fn allow_in<'a>(
     caller: &Principal,
     operation: Operation,
     tenant: &'a Tenant,
@@ -199,7 +282,7 @@ mod tests {
 
     fn caller(tenant: &str, tenants: Tenants, role: Role) -> Principal {
         let tenant = Tenant::new(tenant).unwrap();
-        Principal { tenant, tenants, role, proof: Proof::LocalSocket }
+        Principal { tenant, tenants, role, proof: Proof::LocalSocket, from: None }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use stint_protocol::{Role, Tenant, TimeMs, api, limits, version};
 use stint_scheduler::{AccessToken, AddAccessToken, ChangedBy};
 
-use super::access::{Operation, allow};
+use super::access::Operation;
 use super::{Principal, Service, ServiceError};
 use crate::access_token::AccessSecret;
 use crate::join::token_id;
@@ -31,7 +31,7 @@ pub struct NewToken {
 impl Service {
     /// Makes a token with which clients call without a certificate.
     pub async fn create_token(&self, caller: &Principal, new: NewToken) -> Result<api::Token, ServiceError> {
-        allow(caller, Operation::CreateToken)?;
+        self.allow(caller, Operation::CreateToken)?;
         let NewToken { tenant, role, valid, comment } = new;
         match (&tenant, role) {
             (None, Role::Read | Role::Submit) => return Err(ServiceError::TokenNeedsTenant(role)),
@@ -48,15 +48,18 @@ impl Service {
         self.node.leader_client.check_speaks(version::ACCESS_TOKENS)?;
         let secret = AccessSecret(self.node.rng.random_bits().to_be_bytes());
         let hash = secret.hash();
-        let by =
-            ChangedBy { role: caller.role.as_str().into(), proof: caller.proof.told(), peer: self.node.id };
+        let by = ChangedBy {
+            role: caller.role.as_str().into(),
+            proof: caller.proof.describe(),
+            peer: self.node.id,
+        };
         let valid_ms = valid.as_millis() as u64;
         let add = AddAccessToken { hash: hash.into(), tenant: tenant.clone(), role, valid_ms, by, comment };
         let expires = match self.ask(Request::CreateAccessToken(add)).await? {
             Reply::JoinToken { expires } => expires,
             other => return Err(unexpected(&other).into()),
         };
-        let (id, by) = (token_id(&hash), caller.proof.told());
+        let (id, by) = (token_id(&hash), caller.proof.describe());
         let of = tenant.as_ref().map_or("all", Tenant::as_str);
         tracing::info!(token = id, tenant = of, %role, days = valid.as_secs() / DAY.as_secs(), by, "access token made");
         let tenant = tenant.map(|tenant| tenant.to_string());
@@ -71,7 +74,7 @@ impl Service {
 
     /// Tokens that are valid.
     pub async fn list_tokens(&self, caller: &Principal) -> Result<Vec<api::ListedToken>, ServiceError> {
-        allow(caller, Operation::ListTokens)?;
+        self.allow(caller, Operation::ListTokens)?;
         let (state, now) = (self.read().await?, self.node.clock.wall());
         let valid = state.access_tokens().filter(|(_, token)| token.expires > now);
         Ok(valid.map(|(hash, token)| listed(hash, token)).collect())
@@ -79,7 +82,7 @@ impl Service {
 
     /// Nobody calls any more with the token whose id is this, or begins like this; its whole id.
     pub async fn revoke_token(&self, caller: &Principal, id: &str) -> Result<String, ServiceError> {
-        allow(caller, Operation::RevokeToken)?;
+        self.allow(caller, Operation::RevokeToken)?;
         let state = self.read().await?;
         let meant = |hash: &&[u8; 32]| id.len() >= ID_DIGITS && token_id(hash).starts_with(id);
         let mut found = state.access_tokens().map(|(hash, _)| hash).filter(meant);
@@ -88,7 +91,7 @@ impl Service {
         };
         self.ask(Request::RevokeAccessToken { hash: (*hash).into() }).await?;
         let id = token_id(hash);
-        tracing::info!(token = id, by = caller.proof.told(), "access token revoked");
+        tracing::info!(token = id, by = caller.proof.describe(), "access token revoked");
         Ok(id)
     }
 }

@@ -2,7 +2,7 @@
 
 use stint_protocol::{NodeId, api};
 
-use super::access::{Operation, allow};
+use super::access::Operation;
 use super::nodes::find_node;
 use super::{Principal, Service, ServiceError, documents};
 use crate::leader_client::unexpected;
@@ -11,7 +11,7 @@ use crate::wire::{Reply, Request};
 impl Service {
     /// The cluster as this peer sees it, with what only the leader knows.
     pub async fn cluster_status(&self, caller: &Principal) -> Result<api::Cluster, ServiceError> {
-        allow(caller, Operation::GetClusterStatus)?;
+        self.allow(caller, Operation::GetClusterStatus)?;
         let view = self.cluster_view().await?;
         let (state, raft) = (&view.state, self.node.raft.status());
         Ok(api::Cluster {
@@ -39,7 +39,7 @@ impl Service {
         caller: &Principal,
         to: Option<&str>,
     ) -> Result<NodeId, ServiceError> {
-        allow(caller, Operation::TransferLeader)?;
+        self.allow(caller, Operation::TransferLeader)?;
         let to = match to {
             Some(text) => Some(find_node(&self.read().await?, text)?),
             None => None,

@@ -9,7 +9,7 @@ use stint_protocol::{
 use stint_scheduler::{RegisterImage, State};
 use tokio::time::timeout;
 
-use super::access::{Operation, allow_in};
+use super::access::Operation;
 use super::{Principal, Service, ServiceError, documents};
 use crate::blobs::message::RegistryRequest;
 use crate::blobs::{BlobError, Expected, Incoming};
@@ -67,7 +67,7 @@ impl Service {
 
     /// Before bytes are sent in vain.
     fn check_new(&self, caller: &Principal, new: &NewImage) -> Result<(), ServiceError> {
-        allow_in(caller, Operation::RegisterImage, &new.tenant)?.tenant()?;
+        self.allow_in(caller, Operation::RegisterImage, &new.tenant)?.tenant()?;
         let length = new.description.len();
         if length > limits::IMAGE_DESCRIPTION_BYTES {
             return Err(ServiceError::DescriptionTooLong(length));
@@ -137,7 +137,7 @@ impl Service {
         after: Option<&ImageName>,
         limit: usize,
     ) -> Result<ImagePage, ServiceError> {
-        let scope = allow_in(caller, Operation::ListImages, tenant)?;
+        let scope = self.allow_in(caller, Operation::ListImages, tenant)?;
         let state = self.read().await?;
         Ok(scope.listed().map(|tenant| page(&state, tenant, after, limit)).unwrap_or_default())
     }
@@ -149,7 +149,7 @@ impl Service {
         tenant: &Tenant,
         image: &str,
     ) -> Result<api::Image, ServiceError> {
-        let scope = allow_in(caller, Operation::GetImage, tenant)?;
+        let scope = self.allow_in(caller, Operation::GetImage, tenant)?;
         let state = self.read().await?;
         let found = scope.find_image(&state, image)?;
         Ok(documents::image(&state, &found))
@@ -162,7 +162,7 @@ impl Service {
         tenant: &Tenant,
         image: &str,
     ) -> Result<api::Image, ServiceError> {
-        let scope = allow_in(caller, Operation::DeleteImage, tenant)?;
+        let scope = self.allow_in(caller, Operation::DeleteImage, tenant)?;
         let state = self.read().await?;
         let found = scope.find_image(&state, image)?;
         let delete = RegistryRequest::Delete { tenant: tenant.clone(), image: found.id };

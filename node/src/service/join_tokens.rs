@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use stint_protocol::{TimeMs, api, version};
 use stint_scheduler::{JoinToken as TokenRecord, State};
 
-use super::access::{Operation, allow};
+use super::access::Operation;
 use super::{Principal, Service, ServiceError};
 use crate::join::{JoinToken, token_id};
 use crate::leader_client::unexpected;
@@ -36,7 +36,7 @@ impl Service {
         valid: Option<Duration>,
         uses: Option<u32>,
     ) -> Result<MadeJoinToken, ServiceError> {
-        allow(caller, Operation::CreateJoinToken)?;
+        self.allow(caller, Operation::CreateJoinToken)?;
         let valid = valid.unwrap_or(VALID);
         if valid > VALID_MOST {
             return Err(ServiceError::TokenValidTooLong);
@@ -68,7 +68,7 @@ impl Service {
         &self,
         caller: &Principal,
     ) -> Result<Vec<api::ListedJoinToken>, ServiceError> {
-        allow(caller, Operation::ListJoinTokens)?;
+        self.allow(caller, Operation::ListJoinTokens)?;
         let (state, now) = (self.read().await?, self.node.clock.wall());
         // The time of the state stands still while nothing is done.
         let valid = state.join_tokens().filter(|(_, token)| token.expires > now);
@@ -77,7 +77,7 @@ impl Service {
 
     /// Nobody joins any more with the token whose id is this, or begins like this; its whole id.
     pub async fn revoke_join_token(&self, caller: &Principal, id: &str) -> Result<String, ServiceError> {
-        allow(caller, Operation::RevokeJoinToken)?;
+        self.allow(caller, Operation::RevokeJoinToken)?;
         self.node.leader_client.check_speaks(version::JOIN_TOKENS)?;
         let state = self.read().await?;
         let meant = |hash: &&[u8; 32]| id.len() >= ID_DIGITS && token_id(hash).starts_with(id);

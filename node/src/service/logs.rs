@@ -8,7 +8,7 @@ use stint_scheduler::State;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::access::{Operation, allow_in};
+use super::access::Operation;
 use super::{Principal, Service, ServiceError};
 use crate::attempt_output::log_node_of;
 use crate::limits;
@@ -48,7 +48,7 @@ impl Service {
         caller: &Principal,
         asked: LogsAsked,
     ) -> Result<mpsc::Receiver<Parts>, ServiceError> {
-        let scope = allow_in(caller, Operation::ReadLogs, &asked.tenant)?;
+        let scope = self.allow_in(caller, Operation::ReadLogs, &asked.tenant)?;
         let state = self.read().await?;
         let id = scope.find_task(&state, &asked.task)?;
         let mut found = log_node_of(&state, id, asked.attempt);

@@ -3,7 +3,7 @@
 use stint_protocol::{NodeId, api};
 use stint_scheduler::{NodeMode, State};
 
-use super::access::{Operation, allow};
+use super::access::Operation;
 use super::freshness::ClusterView;
 use super::{Principal, Service, ServiceError, documents};
 use crate::wire::Request;
@@ -11,7 +11,7 @@ use crate::wire::Request;
 impl Service {
     /// Every node of the cluster.
     pub async fn list_nodes(&self, caller: &Principal) -> Result<Vec<api::Node>, ServiceError> {
-        allow(caller, Operation::ListNodes)?;
+        self.allow(caller, Operation::ListNodes)?;
         let view = self.cluster_view().await?;
         let raft = self.node.raft.status();
         Ok(view.state.nodes().map(|node| documents::node(node, &raft, &view, caller)).collect())
@@ -26,7 +26,7 @@ impl Service {
         mode: NodeMode,
         within_ms: Option<u64>,
     ) -> Result<api::Node, ServiceError> {
-        allow(caller, Operation::SetNodeMode)?;
+        self.allow(caller, Operation::SetNodeMode)?;
         let node = find_node(&self.read().await?, node)?;
         if within_ms.is_some() && mode != NodeMode::Draining {
             return Err(ServiceError::DeadlineWithoutDrain);
@@ -40,7 +40,7 @@ impl Service {
     /// Takes a node out of the cluster for good. Refused, unless `force`, where no majority would be left, or bytes that
     /// are nowhere else would be lost. A node that holds leases is never removed.
     pub async fn remove_node(&self, caller: &Principal, node: &str, force: bool) -> Result<(), ServiceError> {
-        allow(caller, Operation::RemoveNode)?;
+        self.allow(caller, Operation::RemoveNode)?;
         let view = self.cluster_view().await?;
         let node = find_node(&view.state, node)?;
         let costs = self.costs_of_removal(&view, node);

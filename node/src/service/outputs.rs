@@ -6,7 +6,7 @@ use stint_protocol::{KeptFile, LeaseId, NodeId, Tenant};
 use stint_scheduler::State;
 use tokio::sync::mpsc;
 
-use super::access::{Operation, Scope, allow_in};
+use super::access::{Operation, Scope};
 use super::{Principal, Service, ServiceError};
 use crate::limits;
 use crate::node::Node;
@@ -49,7 +49,7 @@ impl Service {
         caller: &Principal,
         asked: &OutputAsked,
     ) -> Result<mpsc::Receiver<Parts>, ServiceError> {
-        let scope = allow_in(caller, Operation::ReadOutput, &asked.tenant)?;
+        let scope = self.allow_in(caller, Operation::ReadOutput, &asked.tenant)?;
         let found = find(scope, &self.read().await?, asked)?;
         let (sender, receiver) = mpsc::channel(PARTS_AHEAD);
         let (node, offset) = (self.node.clone(), asked.offset);

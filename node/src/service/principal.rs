@@ -1,5 +1,7 @@
 //! Who calls: for which tenants it may act, in which role, and how it was proven.
 
+use std::net::SocketAddr;
+
 use stint_protocol::{Role, Tenant, api};
 
 /// A caller, as the door that it came through knows it.
@@ -10,6 +12,8 @@ pub struct Principal {
     pub tenants: Tenants,
     pub role: Role,
     pub proof: Proof,
+    /// The machine that it calls from; none: this one.
+    pub from: Option<SocketAddr>,
 }
 
 /// The tenants that a caller may act for.
@@ -37,7 +41,7 @@ pub enum Proof {
 impl Principal {
     /// Who may do everything.
     pub fn administrator(proof: Proof) -> Self {
-        Self { tenant: Tenant::default_tenant(), tenants: Tenants::All, role: Role::Admin, proof }
+        Self { tenant: Tenant::default_tenant(), tenants: Tenants::All, role: Role::Admin, proof, from: None }
     }
 
     /// Whether it may do for a tenant what for another's takes this role.
@@ -83,7 +87,7 @@ impl Proof {
     }
 
     /// With which user or token it was.
-    pub fn told(&self) -> String {
+    pub fn describe(&self) -> String {
         match self {
             Proof::LocalUser { uid } => format!("{} {uid}", self.as_str()),
             Proof::Token { id } => format!("{} {id}", self.as_str()),

@@ -11,7 +11,7 @@ use stint_protocol::api::{
 use stint_protocol::{EndKind, KeptFile, LeaseId, NodeId, Outcome, TaskId, Tenant};
 use stint_scheduler::{AttemptRecord, FinishedTask, State, Task, TaskState};
 
-use super::access::{Operation, allow_in};
+use super::access::Operation;
 use super::documents::{end_message, node_name, not_kept, usage};
 use super::{Principal, Service, ServiceError};
 use crate::attempt_output::{AttemptOutput, log_node_of};
@@ -29,7 +29,7 @@ impl Service {
         tenant: &Tenant,
         task: &str,
     ) -> Result<TaskResult, ServiceError> {
-        let scope = allow_in(caller, Operation::GetResult, tenant)?;
+        let scope = self.allow_in(caller, Operation::GetResult, tenant)?;
         let state = self.read().await?;
         let id = scope.find_task(&state, task)?;
         let log_node = log_node_of(&state, id, 0);

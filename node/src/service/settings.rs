@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use stint_protocol::{Tenant, api, version};
 use stint_scheduler::{ChangedBy, UpdateSettings};
 
-use super::access::{Operation, allow};
+use super::access::Operation;
 use super::{Principal, Service, ServiceError, documents};
 use crate::config::replicated::{self, Scope};
 use crate::leader_client::unexpected;
@@ -27,7 +27,7 @@ impl Service {
         caller: &Principal,
         tenant: Option<&Tenant>,
     ) -> Result<api::Settings, ServiceError> {
-        allow(caller, Operation::GetSettings)?;
+        self.allow(caller, Operation::GetSettings)?;
         Ok(documents::settings(&self.read().await?, caller, tenant))
     }
 
@@ -37,11 +37,11 @@ impl Service {
         caller: &Principal,
         update: SettingsUpdate,
     ) -> Result<api::Settings, ServiceError> {
-        allow(caller, Operation::UpdateSettings)?;
+        self.allow(caller, Operation::UpdateSettings)?;
         let SettingsUpdate { of, values, if_revision } = update;
         let to = replicated::read(&of, &values)?;
         self.node.leader_client.check_speaks(version::SETTINGS)?;
-        let (role, proof) = (caller.role.as_str().into(), caller.proof.told());
+        let (role, proof) = (caller.role.as_str().into(), caller.proof.describe());
         let by = ChangedBy { role, proof, peer: self.node.id };
         let request = Request::UpdateSettings(UpdateSettings { to, if_revision, by });
         match self.ask(request).await? {

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use tokio::sync::mpsc;
 
-use super::access::{Operation, allow};
+use super::access::Operation;
 use super::{Principal, Service, ServiceError};
 use crate::snapshot_file::{self, Description};
 
@@ -18,7 +18,7 @@ type Part = Result<Vec<u8>, ServiceError>;
 impl Service {
     /// The bytes of a file of the state, no older than this call; without a leader of this peer's own copy.
     pub async fn save_snapshot(&self, caller: &Principal) -> Result<mpsc::Receiver<Part>, ServiceError> {
-        allow(caller, Operation::SaveSnapshot)?;
+        self.allow(caller, Operation::SaveSnapshot)?;
         self.read().await?;
         let view = self.node.applied.view();
         let description = Description {

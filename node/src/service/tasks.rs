@@ -14,7 +14,7 @@ use tokio::time::Instant;
 pub use list::{TaskFilter, TaskPage};
 pub use submit::{AcceptedTasks, NewTasks};
 
-use super::access::{Operation, allow_in};
+use super::access::Operation;
 use super::freshness::ClusterView;
 use super::{Principal, Service, ServiceError, documents};
 use crate::limits;
@@ -39,7 +39,7 @@ impl Service {
         tenant: &Tenant,
         task: &str,
     ) -> Result<api::Task, ServiceError> {
-        let scope = allow_in(caller, Operation::GetTask, tenant)?;
+        let scope = self.allow_in(caller, Operation::GetTask, tenant)?;
         let state = self.read().await?;
         let id = scope.find_task(&state, task)?;
         documents::task(&state, id).ok_or(ServiceError::TaskGone)
@@ -47,7 +47,7 @@ impl Service {
 
     /// Answers when every named task is finished (or one of them), or when the wait is over.
     pub async fn wait(&self, caller: &Principal, wait: Wait) -> Result<Waited, ServiceError> {
-        let scope = allow_in(caller, Operation::WaitForTasks, &wait.tenant)?;
+        let scope = self.allow_in(caller, Operation::WaitForTasks, &wait.tenant)?;
         let began = Instant::now();
         let ids = scope.find_tasks(&self.read().await?, &wait.tasks)?;
         let mut open = ids.clone();
@@ -66,7 +66,7 @@ impl Service {
         tenant: &Tenant,
         tasks: &[String],
     ) -> Result<Vec<api::Task>, ServiceError> {
-        let scope = allow_in(caller, Operation::CancelTasks, tenant)?;
+        let scope = self.allow_in(caller, Operation::CancelTasks, tenant)?;
         let ids = scope.find_tasks(&self.read().await?, tasks)?;
         let state = match self.ask(Request::Cancel(ids.clone())).await? {
             Reply::Done { index } => self.node.leader_client.read_at(index).await?,
@@ -82,7 +82,7 @@ impl Service {
         tenant: &Tenant,
         task: &str,
     ) -> Result<api::Explanation, ServiceError> {
-        let scope = allow_in(caller, Operation::ExplainTask, tenant)?;
+        let scope = self.allow_in(caller, Operation::ExplainTask, tenant)?;
         let ClusterView { state, reachable, alarms, .. } = self.cluster_view().await?;
         let id = scope.find_task(&state, task)?;
         let explained = explain(&state, id, &reachable).ok_or(ServiceError::TaskGone)?;

@@ -2,13 +2,13 @@
 
 use stint_protocol::api;
 
-use super::access::{Operation, allow};
+use super::access::Operation;
 use super::{Principal, Service, ServiceError};
 
 impl Service {
     /// Tenant and role of the caller, and how it proved them.
     pub fn who_am_i(&self, caller: &Principal) -> Result<api::Caller, ServiceError> {
-        allow(caller, Operation::WhoAmI)?;
+        self.allow(caller, Operation::WhoAmI)?;
         Ok(caller.document())
     }
 }

@@ -106,7 +106,8 @@ async fn serve_group(
     let of_a_user = most.div_ceil(limits::USERS_SHARE);
     let patience = Patience::FirstRequest(limits::FIRST_REQUEST);
     let connections = LimitedListener::with_users("group_socket", listener, most, of_a_user, patience);
-    let checked = InterceptedService::new(native::service(node.clone()), GroupSocket(users));
+    let checked =
+        InterceptedService::new(native::service(node.clone()), GroupSocket { node: node.clone(), users });
     let server = bounded(Server::builder()).add_service(checked);
     tasks.spawn(async move {
         if let Err(error) = server.serve_with_incoming(connections.into_stream()).await {
@@ -144,10 +145,7 @@ async fn serve_api(
         .client_ca_root(Certificate::from_pem(&node.authority.certificate))
         .client_auth_optional(true)
         .timeout(limits::TLS_HANDSHAKE);
-    let checked = InterceptedService::new(
-        native::service(node.clone()),
-        Tls { applied: node.applied.clone(), clock: node.clock.clone() },
-    );
+    let checked = InterceptedService::new(native::service(node.clone()), Tls(node.clone()));
     // On a socket of this machine the kernel says that a client is gone.
     let builder = bounded(Server::builder())
         .http2_keepalive_interval(Some(limits::CLIENT_PROBE))

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use stint_protocol::{Class, TaskId, TaskStatus, Tenant, api, limits};
 use stint_scheduler::State;
 
-use crate::service::access::{Operation, allow_in};
+use crate::service::access::Operation;
 use crate::service::{Principal, Service, ServiceError, documents};
 
 /// Rows of a page when no limit is given.
@@ -38,7 +38,7 @@ impl Service {
         caller: &Principal,
         filter: &TaskFilter,
     ) -> Result<TaskPage, ServiceError> {
-        let scope = allow_in(caller, Operation::ListTasks, &filter.tenant)?;
+        let scope = self.allow_in(caller, Operation::ListTasks, &filter.tenant)?;
         let state = self.read().await?;
         Ok(scope.listed().map(|tenant| page(&state, tenant, filter)).unwrap_or_default())
     }

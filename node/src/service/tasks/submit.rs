@@ -6,7 +6,7 @@ use stint_scheduler::{Submit, never_fits};
 
 use super::runtime;
 use crate::leader_client::unexpected;
-use crate::service::access::{Operation, allow_in};
+use crate::service::access::Operation;
 use crate::service::{Principal, Service, ServiceError};
 use crate::wire::{Reply, Request, encode};
 
@@ -47,7 +47,7 @@ impl AcceptedTasks {
 impl Service {
     /// Accepts tasks. Answers when they are on a majority of disks.
     pub async fn submit(&self, caller: &Principal, mut new: NewTasks) -> Result<AcceptedTasks, ServiceError> {
-        allow_in(caller, Operation::SubmitTasks, &new.tenant)?.tenant()?;
+        self.allow_in(caller, Operation::SubmitTasks, &new.tenant)?.tenant()?;
         let state = match runtime::needs_image(&new) || new.must_fit {
             true => self.read().await?,
             false => self.node.applied.view().state,
