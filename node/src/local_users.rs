@@ -16,6 +16,9 @@ use crate::service::{Principal, Proof, Tenants};
 /// How long the machine's directory of users (LDAP and the like) may take for one name.
 const LOOK_UP: Duration = Duration::from_secs(10);
 
+/// The number that the kernel gives for users whom it cannot name here (`/proc/sys/kernel/overflowuid`).
+const NOBODY: u32 = 65_534;
+
 /// What users of this machine may do, by number.
 pub struct LocalUsers {
     /// The user that this peer runs as.
@@ -43,7 +46,13 @@ impl LocalUsers {
         for (name, rule) in &config.users {
             match number(Directory::Users, name).await {
                 Ok(Some(uid)) => {
-                    rules.insert(uid, rule.clone());
+                    if rules.insert(uid, rule.clone()).is_some() {
+                        tracing::warn!(
+                            user = name,
+                            uid,
+                            "api.users has two lines for one user: this one counts"
+                        );
+                    }
                 }
                 Ok(None) => {
                     tracing::warn!(user = name, "api.users names a user that this machine does not know")
@@ -67,6 +76,8 @@ impl LocalUsers {
         }
         let (tenant, role) = match (self.rules.get(&uid), self.others) {
             (Some(rule), _) => (rule.tenant.clone(), rule.role),
+            // As somebody of another user namespace shows: it may be anybody there.
+            (None, Some(_)) if uid == NOBODY => return Err(UnknownUser(uid)),
             (None, Some(role)) => (self.tenant_of(uid), role),
             (None, None) => return Err(UnknownUser(uid)),
         };
@@ -159,6 +170,7 @@ mod tests {
         let of = |tenant| users(Some(Role::Read), tenant).principal(1001).unwrap();
         assert_eq!((of(None).tenant.as_str(), of(None).role), ("uid-1001", Role::Read));
         assert_eq!(of(Some("lab")).tenant.as_str(), "lab");
+        assert_eq!(users(Some(Role::Read), None).principal(NOBODY), Err(UnknownUser(NOBODY)));
     }
 
     #[tokio::test]

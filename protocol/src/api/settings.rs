@@ -63,7 +63,7 @@ pub struct SettingsChange {
     pub at_ms: u64,
     /// Of whoever asked, as a peer let it in.
     pub role: String,
-    /// How it proved that: local_socket, admin_certificate
+    /// How it proved that: local_socket, local_user UID, admin_certificate, token ID
     pub proof: String,
     /// The peer that took the request.
     pub peer: String,
