@@ -34,11 +34,11 @@ fn the_page_on_access_has_every_operation() {
 /// Holds what stands between two marks of a page against what it should be.
 fn compare(page: &str, begin: &str, end: &str, expected: &str) {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/using").join(page);
-    let page = std::fs::read_to_string(&path).unwrap();
+    let page = std::fs::read_to_string(&path).expect("a page");
     let (before, rest) = page.split_once(begin).expect("the beginning of the table");
     let (table, after) = rest.split_once(end).expect("the end of the table");
     if std::env::var_os("STINT_BLESS").is_some() {
-        std::fs::write(&path, format!("{before}{begin}{expected}{end}{after}")).unwrap();
+        std::fs::write(&path, format!("{before}{begin}{expected}{end}{after}")).expect("it is written");
     } else {
         assert!(table == expected, "the table is another one; STINT_BLESS=1 writes it anew:\n{expected}");
     }
