@@ -67,8 +67,10 @@ pub struct Global {
     /// Certificate of the cluster's CA
     #[arg(long, value_name = "FILE", env = "STINT_CA", global = true, hide_short_help = true)]
     pub ca: Option<PathBuf>,
-    /// File with an access token, for https:// addresses; only its owner may be able to read it. Or the variable STINT_TOKEN
-    #[arg(long, value_name = "FILE", env = "STINT_TOKEN_FILE", global = true, hide_short_help = true)]
+    /// File with an access token, for https:// addresses; only its owner may be able to read it. Or one of the variables
+    /// STINT_TOKEN_FILE and STINT_TOKEN
+    // The variable is none of clap's: `stint node` has a flag of this name for its join token, which would get the value.
+    #[arg(long, value_name = "FILE", global = true, hide_short_help = true)]
     pub token_file: Option<PathBuf>,
     /// Name to expect in the peer's certificate, when it is not the host of the address
     #[arg(long, value_name = "NAME", env = "STINT_SERVER_NAME", global = true, hide_short_help = true)]
@@ -218,6 +220,17 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_token_file_is_of_the_client_but_where_a_node_joins() {
+        let cli = parse("stint ps --token-file f").unwrap();
+        assert_eq!(cli.global.token_file.as_deref(), Some(std::path::Path::new("f")));
+        let Command::Node(IfNamed(args)) = parse("stint node --join a:7001 --token-file j").unwrap().command
+        else {
+            panic!("a node")
+        };
+        assert_eq!(args.start.token_file.as_deref(), Some(std::path::Path::new("j")));
     }
 
     #[test]

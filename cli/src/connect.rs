@@ -59,12 +59,11 @@ fn outdated_line(mark: &Outdated, now_ms: u64) -> String {
 
 /// The access token that is named, with the certificate of the cluster's CA.
 fn token(global: &Global, default_dir: &Path) -> Result<Option<Token>, Failure> {
-    let of_file = |path: &PathBuf| join_token::of_file(path, "stint token create");
-    let of_variable =
-        || std::env::var(join_token::ACCESS_VARIABLE).ok().filter(|token| !token.trim().is_empty());
-    let Some(token) = global.token_file.as_ref().map(of_file).transpose()?.or_else(of_variable) else {
-        return Ok(None);
-    };
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
+    let file =
+        global.token_file.clone().or_else(|| variable(join_token::ACCESS_FILE_VARIABLE).map(PathBuf::from));
+    let of_file = file.map(|path| join_token::of_file(&path, "stint token create")).transpose()?;
+    let Some(token) = of_file.or_else(|| variable(join_token::ACCESS_VARIABLE)) else { return Ok(None) };
     let dir = global.credentials.as_deref().unwrap_or(default_dir);
     Ok(Some(Token { ca: global.ca.clone().unwrap_or_else(|| dir.join("ca.pem")), token }))
 }

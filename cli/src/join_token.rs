@@ -10,6 +10,8 @@ use crate::failure::Failure;
 
 /// Holds the join token when neither flag is there.
 pub const VARIABLE: &str = "STINT_JOIN_TOKEN";
+/// Names the file of the access token when no flag does.
+pub const ACCESS_FILE_VARIABLE: &str = "STINT_TOKEN_FILE";
 /// Holds the access token when no file is named.
 pub const ACCESS_VARIABLE: &str = "STINT_TOKEN";
 /// A token has about a hundred bytes.
