@@ -11,6 +11,13 @@ pub const LOG_HEAD_BYTES: u64 = 64 * 1024;
 pub const LOG_CHUNK_BYTES: usize = 1024 * 1024;
 /// How often the size of running logs is looked at, in milliseconds.
 pub const LOG_CHECK_MS: u64 = 1000;
+/// Bytes of output that are moved at once into a file: what a pipe holds.
+pub const OUTPUT_READ_BYTES: usize = 64 * 1024;
+/// How long the rest of an ended program's output may take into its file, in milliseconds: a disk under load takes the 128 KiB of two
+/// pipes in a fraction of it.
+pub const OUTPUT_DRAIN_MS: u64 = 5_000;
+/// Pause of the thread that moves output when it cannot be told what there is to move, in milliseconds.
+pub const OUTPUT_AGAIN_MS: u64 = 100;
 /// Bytes of one frame between node and watchdog: ten thousand renewals, or a few hundred starts with large commands.
 pub const FRAME_BYTES: usize = 64 * 1024 * 1024;
 /// Bytes of messages put into one frame, so that the other side can begin while more is coming.

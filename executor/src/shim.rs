@@ -1,5 +1,6 @@
-//! The watchdog process (`stint shim`): one small single-threaded process for each node. It spawns the attempts, holds
-//! their deadlines and kills what was not renewed, whether its node lives, hangs or is gone. No network, no threads.
+//! The watchdog process (`stint shim`): one small process for each node. It spawns the attempts, holds their deadlines,
+//! keeps their output and kills what was not renewed, whether its node lives, hangs or is gone. No network. One thread does
+//! everything; a second one moves output into files, so that no disk makes the first one late.
 //!
 //! It survives its node (own session). When it is killed itself, every attempt dies with it: the init of each pid
 //! namespace has `PDEATHSIG = KILL`. The next watchdog reads the journal and reports such attempts as lost after it saw
@@ -9,6 +10,7 @@ mod attempts;
 mod cgroup;
 mod cgroup_pool;
 mod journal;
+mod outputs;
 mod probe;
 mod recover;
 mod sandbox_dirs;
@@ -80,6 +82,8 @@ fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Options, String> {
 fn launch(options: &Options) -> io::Result<u8> {
     sys::reset_signals();
     sys::set_umask(limits::UMASK);
+    // An attempt takes up to five: a handle, two pipes, two files.
+    sys::raise_open_files();
     let layout = Layout::new(&std::path::absolute(&options.data_dir)?);
     for folder in layout.folders() {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;

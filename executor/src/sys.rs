@@ -22,7 +22,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 pub use allocator::Allocator;
-pub use open_files::{as_before, open_files, raise_open_files};
+pub use heap::keep_one as keep_one_heap;
+pub use open_files::{as_before, back_to_before, open_files, raise_open_files};
 pub use process::{
     Reaped, cpu_ms, peek_exited, pidfd_exited, pidfd_open, pidfd_signal, pidfd_wait_status, reap, start_ticks,
 };
@@ -102,10 +103,12 @@ pub enum Fork {
     Child,
 }
 
-/// Forks a single-threaded process.
+/// Forks a process that has one thread, but for one that neither allocates nor locks.
 pub fn fork() -> io::Result<Fork> {
     heap::show();
-    // SAFETY: the watchdog calls this only while it has one thread, so the child may do anything its parent may.
+    // SAFETY: the watchdog's second thread (`shim/outputs.rs`) may be anywhere, but never in the middle of changing anything that
+    // the child uses: it holds no lock but those of its own, and the C library sees to the heap's. So the child may do anything its
+    // parent may.
     match check(unsafe { libc::fork() })? {
         0 => Ok(Fork::Child),
         pid => Ok(Fork::Parent(pid)),
@@ -362,6 +365,8 @@ pub struct StatusSlot {
     /// First process of a Docker container, and when it began (`start_ticks`).
     pub container: AtomicI32,
     pub container_since: AtomicU64,
+    /// Not 0 once its init has a table of descriptors of its own.
+    pub has_own_descriptors: AtomicU32,
     /// When the attempt ends itself, CLOCK_BOOTTIME in milliseconds; 0: never. The watchdog moves it with each renewal. It is set
     /// before the start, and starts do not empty it.
     pub dead_by: AtomicU64,

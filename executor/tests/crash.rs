@@ -108,6 +108,69 @@ async fn with_its_watchdog_stopped_an_attempt_ends_itself_by_its_deadline() {
     }
 }
 
+/// Nobody empties its pipe: it waits in its write, and its init ends it none the less.
+#[tokio::test]
+async fn with_its_watchdog_stopped_a_program_that_writes_ends_by_its_deadline_too() {
+    for runtime in [Runtime::Process, Runtime::Crun] {
+        let rig = Rig::new(true);
+        let mut client = rig.open().await;
+        if let Err(why) = &client.host.health().runtimes[&runtime] {
+            println!("SKIPPED {runtime}: {why}");
+            continue;
+        }
+        let word = odd_seconds();
+        let mut attempt = launch(spec(&["/bin/sh", "-c", &format!("trap '' TERM; yes y{word}")]), runtime);
+        attempt.deadline = boot_now().plus(4_000);
+        let (lease, deadline) = (attempt.lease, attempt.deadline);
+        client.host.start(attempt);
+        client.until_output(lease, &word).await;
+        let writes = || !processes_with(&format!("yes\0y{word}")).is_empty();
+        let watchdog = rig.shim_pid().unwrap();
+        signal(watchdog, libc::SIGSTOP);
+        wait_until("it has ended itself", || !writes()).await;
+        let at = boot_now();
+        signal(watchdog, libc::SIGCONT);
+        assert!(at <= deadline, "{runtime}: it outlived its lease");
+        assert_kind(&client.end(lease).await, EndKind::Lost);
+        // What was in the pipe is there, line by line.
+        let text = client.log(lease, LogStream::Stdout).await;
+        let line = format!("y{word}");
+        let whole = text.lines().filter(|found| *found == line).count();
+        assert!(whole > 10_000 && whole + 1 >= text.lines().count(), "{runtime}: {whole}");
+    }
+}
+
+/// It writes all the time, and every line is there, in its order.
+#[tokio::test]
+async fn output_is_whole_over_the_death_of_a_node() {
+    for sandbox in WAYS {
+        let rig = Rig::new(sandbox);
+        let script = "trap stop=1 TERM; i=0; while [ ! $stop ]; do i=$((i+1)); echo line $i; echo error $i >&2; done; \
+            echo last $i";
+        let mut node = start_node(&rig, script, 60_000);
+        let written = || {
+            let folder =
+                std::fs::read_dir(rig.executor().join("homes")).into_iter().flatten().flatten().next();
+            folder.and_then(|f| Some(std::fs::metadata(f.path().join("stdout")).ok()?.len())).unwrap_or(0)
+        };
+        wait_until("it writes", || written() > 10_000).await;
+        node.kill().unwrap();
+        node.wait().unwrap();
+        let before = written();
+        wait_until("more is kept without a node than a pipe holds", || written() > before + 200_000).await;
+        let mut client = rig.open().await;
+        client.host.stop(far_lease(), StopReason::Cancelled);
+        assert_kind(&client.end(far_lease()).await, EndKind::Cancelled);
+        let stdout = client.log(far_lease(), LogStream::Stdout).await;
+        let last = stdout.lines().last().and_then(|line| line.strip_prefix("last ")).unwrap();
+        let last: usize = last.parse().unwrap();
+        let expected: String = (1..=last).map(|n| format!("line {n}\n")).collect();
+        assert!(stdout == expected + &format!("last {last}\n"), "lines are missing or out of order");
+        let stderr = client.log(far_lease(), LogStream::Stderr).await;
+        assert!(stderr == (1..=last).map(|n| format!("error {n}\n")).collect::<String>());
+    }
+}
+
 /// A crun that hangs as it starts, with its watchdog stopped.
 #[tokio::test]
 async fn a_start_that_hangs_ends_by_its_deadline_too() {

@@ -11,7 +11,7 @@ use stint_protocol::{AttemptEnd, EndKind, LeaseId};
 use crate::shim_api::layout::Layout;
 use crate::shim_api::request::{Mode, StartRequest};
 use crate::sys::StatusSlot;
-use crate::sys::spawn::{Child, Namespaces, Program, Spawner, Step};
+use crate::sys::spawn::{Child, Namespaces, OutputPipes, Program, Spawner, Step};
 
 /// What the watchdog does in each of a runtime's modes.
 pub type Modes = &'static [(Mode, &'static dyn WatchdogRuntime)];
@@ -100,6 +100,8 @@ pub struct Started {
     pub contained: bool,
     /// None: its processes are below the watchdog.
     pub monitor: Option<Box<dyn AttemptMonitor>>,
+    /// None: its monitor sees to its output.
+    pub output: Option<OutputPipes>,
 }
 
 /// A start that failed after the child was there.
@@ -134,7 +136,7 @@ impl Start<'_> {
             Some(namespaces) => self.spawner.contained(self.slot, program, namespaces),
             None => self.spawner.direct(self.slot, program),
         };
-        let child = child.map_err(StartError::while_doing("starting the process"))?;
-        Ok(Started { child, contained: namespaces.is_some(), monitor: None })
+        let (child, output) = child.map_err(StartError::while_doing("starting the process"))?;
+        Ok(Started { child, contained: namespaces.is_some(), monitor: None, output: Some(output) })
     }
 }

@@ -15,6 +15,7 @@ use crate::runtimes::watchdog_side::{AttemptMonitor, WatchdogRuntime};
 use crate::shim::cgroup::Cgroup;
 use crate::shim::cgroup_pool::CgroupPool;
 use crate::shim::journal::{Journal, OpenAttempt, ProcessIdentity};
+use crate::shim::outputs::{Lost, Outputs};
 use crate::shim::probe::{ProbedHost, children_file};
 use crate::shim::recover::Leftovers;
 use crate::shim::sandbox_dirs::SandboxDirs;
@@ -44,6 +45,7 @@ struct Attempt {
     burnt_ms: Option<u64>,
     /// Set when the watchdog's child was reaped; others of the attempt may still be there.
     gone: Option<LeaderExit>,
+    output: AttemptOutput,
 }
 
 /// The program has ended: what was known then.
@@ -55,12 +57,24 @@ struct LeaderExit {
     at: BootMs,
 }
 
+/// Where the output of an attempt is.
+#[derive(Clone, Copy, Debug)]
+enum AttemptOutput {
+    /// Comes through pipes, which are kept by this number.
+    Kept(u32),
+    /// Nothing of it runs; since then the rest is awaited.
+    Draining(u32, BootMs),
+    /// All that there will be is in its files.
+    Over(Lost),
+}
+
 /// All attempts of one watchdog.
 pub struct Attempts {
     layout: Layout,
     spawner: Spawner,
     pub ability: ProbedHost,
     pub watchdog: Watchdog,
+    pub outputs: Outputs,
     pub journal: Journal,
     running: BTreeMap<LeaseId, Attempt>,
     by_pid: HashMap<i32, LeaseId>,
@@ -89,6 +103,7 @@ fn last_stop(deadline: BootMs, kill_margin_ms: u64) -> BootMs {
 impl Attempts {
     /// Takes over what the journal tells.
     pub fn open(layout: &Layout, mut spawner: Spawner) -> io::Result<Self> {
+        let outputs = Outputs::open()?;
         let ability = ProbedHost::probe(layout, &mut spawner);
         let (journal, past) = Journal::open(&layout.journal())?;
         let taken: BTreeSet<u32> = past.open.values().filter_map(|open| open.sandbox_dir).collect();
@@ -99,6 +114,7 @@ impl Attempts {
             layout: layout.clone(),
             spawner,
             watchdog: Watchdog::default(),
+            outputs,
             journal,
             running: BTreeMap::new(),
             by_pid: HashMap::new(),

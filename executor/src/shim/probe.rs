@@ -108,7 +108,7 @@ fn works(layout: &Layout, spawner: &mut Spawner, namespaces: Namespaces, jailed:
         owner: None,
         own_network: jailed,
     };
-    let Ok(child) = spawner.contained(0, &program, namespaces) else { return false };
+    let Ok((child, _output)) = spawner.contained(0, &program, namespaces) else { return false };
     sys::wait_ready(&[(std::os::fd::AsRawFd::as_raw_fd(&child.pidfd), false)], 5000);
     sys::reap(child.pid);
     let _ = std::fs::remove_dir_all(&own);

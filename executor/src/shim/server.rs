@@ -43,9 +43,10 @@ pub struct Server {
 impl Server {
     /// Opens everything; after this the socket can be connected to.
     pub fn open(layout: &Layout, idle_ms: u64) -> io::Result<Self> {
+        sys::keep_one_heap();
         // Before anything is started: inits rely on inheriting these signals as blocked, and the end of a child is
-        // not to be missed.
-        let signals = sys::signal_fd(&[libc::SIGCHLD, libc::SIGTERM])?;
+        // not to be missed. XFSZ would kill a watchdog whose files may not be as large as an attempt's output.
+        let signals = sys::signal_fd(&[libc::SIGCHLD, libc::SIGTERM, libc::SIGXFSZ])?;
         sys::become_subreaper()?;
         let status_page = sys::StatusPage::new(limits::ATTEMPTS)?;
         let (notices, notice) = sys::pipe()?;
@@ -93,6 +94,7 @@ impl Server {
             (self.timer.as_raw_fd(), false),
             (self.notices.as_raw_fd(), false),
             (self.listener.as_raw_fd(), false),
+            (self.attempts.outputs.moved(), false),
         ];
         if let Some(node) = &self.node {
             fds.push((node.stream.as_raw_fd(), !node.outbox.is_empty()));
@@ -116,7 +118,10 @@ impl Server {
                 self.attempts.journal.sync();
             }
         }
-        if ready.get(4) == Some(&true) {
+        if ready[4] {
+            self.attempts.on_moved();
+        }
+        if ready.get(5) == Some(&true) {
             self.on_node_ready();
         }
         if ready[3] {

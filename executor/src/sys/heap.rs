@@ -16,6 +16,16 @@ static START: AtomicUsize = AtomicUsize::new(0);
 const UNKNOWN: usize = 0;
 const COPIED: usize = 1;
 
+/// Has all threads allocate from this one heap. The C library would give a second thread one that is not kept from inits, and whose
+/// 64 MiB of addresses count as locked memory.
+pub fn keep_one() {
+    // SAFETY: takes no pointers.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1)
+    };
+}
+
 /// Keeps it from the clones that follow. Where that cannot be done they get it.
 pub(super) fn hide() {
     let start = match START.load(SeqCst) {

@@ -31,6 +31,13 @@ pub fn raise_open_files() -> u64 {
     if set_first(own.rlim_max).is_ok() { own.rlim_max } else { own.rlim_cur }
 }
 
+/// Gives a child that is about to become a program the limit that this process had at first. Async-signal-safe.
+pub fn back_to_before() {
+    if let Some(&before) = BEFORE.get() {
+        let _ = set_first(before);
+    }
+}
+
 /// Has a program start with the limit that this process had at first: one that uses select(2) breaks with a large one.
 pub fn as_before(command: &mut tokio::process::Command) {
     let Some(&before) = BEFORE.get() else { return };

@@ -15,6 +15,7 @@ mod filter;
 mod init;
 mod jail;
 mod network;
+mod outputs;
 mod program;
 mod region;
 
@@ -28,8 +29,10 @@ use std::sync::atomic::Ordering::SeqCst;
 use libc::{c_char, c_int, c_void};
 
 use super::{StatusPage, StatusSlot, boot_now, heap};
+use outputs::Places;
 use region::Region;
 
+pub use outputs::OutputPipes;
 pub use program::{
     Access, BindMount, Container, JAIL_BINARY, JAIL_SECRETS, JAIL_WORK, Jail, Overlay, Program, SHOWN,
     VisiblePath, WRITABLE,
@@ -165,6 +168,8 @@ pub struct Spawner {
     null: OwnedFd,
     own_pidfd: OwnedFd,
     own_pid: i32,
+    /// Where inits find the ends of their pipes.
+    places: Places,
     stack_top: *mut c_void,
     user_maps: [*const c_char; 2],
     filter: libc::sock_fprog,
@@ -192,6 +197,8 @@ struct Raw {
     starts_in: *const c_char,
     stdout: *const c_char,
     stderr: *const c_char,
+    /// The ends of the pipes that become standard output and standard error.
+    outputs: [c_int; 2],
     candidates: *const *const c_char,
     arguments: *const *const c_char,
     environment: *const *const c_char,
@@ -209,6 +216,8 @@ struct Raw {
     notice: c_int,
     watchdog_pidfd: c_int,
     watchdog_pid: c_int,
+    /// An init that shares the watchdog's descriptors makes a table of those below this number; 0: it has a copy of all.
+    shared_below: c_int,
     stack_top: *mut c_void,
     reset_oom_score: bool,
     namespaces: Namespaces,
@@ -331,7 +340,7 @@ impl RawJail {
 impl Spawner {
     /// Prepares for starts; `notice` is written to whenever a program begins to run inside a namespace.
     pub fn new(status_page: StatusPage, notice: OwnedFd) -> io::Result<Self> {
-        let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+        let null: OwnedFd = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?.into();
         let own_pid = std::process::id() as i32;
         let (user, group) = super::effective_ids();
         let mut lasting = Region::new()?;
@@ -344,7 +353,8 @@ impl Spawner {
         Ok(Self {
             status_page,
             notice,
-            null: null.into(),
+            places: Places::reserve(&null)?,
+            null,
             own_pidfd: super::pidfd_open(own_pid)?,
             own_pid,
             // SAFETY: one past the end of what was put there.
@@ -364,12 +374,17 @@ impl Spawner {
     }
 
     /// Starts `program` as a child with no namespaces. Whether it could be executed is known on return (in the slot).
-    pub fn direct(&mut self, index: u32, program: &Program) -> io::Result<Child> {
+    pub fn direct(&mut self, index: u32, program: &Program) -> io::Result<(Child, OutputPipes)> {
         self.launch(index, program, None)
     }
 
     /// Starts `program` under an init of its own in new namespaces. What comes of it shows in the slot later.
-    pub fn contained(&mut self, index: u32, program: &Program, namespaces: Namespaces) -> io::Result<Child> {
+    pub fn contained(
+        &mut self,
+        index: u32,
+        program: &Program,
+        namespaces: Namespaces,
+    ) -> io::Result<(Child, OutputPipes)> {
         if program.own_network && !namespaces.user && !self.networks.contains_key(&index) {
             self.networks.insert(index, network::make()?);
         }
@@ -393,7 +408,7 @@ impl Spawner {
     /// The slot of a new attempt.
     pub fn empty_slot(&self, index: u32) -> &'static StatusSlot {
         let slot = self.status_page.slot(index);
-        for field in [&slot.phase, &slot.step] {
+        for field in [&slot.phase, &slot.step, &slot.has_own_descriptors] {
             field.store(0, SeqCst);
         }
         for field in [&slot.status, &slot.errno, &slot.container] {
@@ -405,10 +420,23 @@ impl Spawner {
         slot
     }
 
-    fn launch(&mut self, index: u32, program: &Program, namespaces: Option<Namespaces>) -> io::Result<Child> {
+    fn launch(
+        &mut self,
+        index: u32,
+        program: &Program,
+        namespaces: Option<Namespaces>,
+    ) -> io::Result<(Child, OutputPipes)> {
+        let (pipes, ends) = outputs::make()?;
+        let placed = match namespaces {
+            Some(_) => self.places.put(index, &ends, &self.status_page)?,
+            None => None,
+        };
         let slot = self.empty_slot(index);
         let namespaced = namespaces.unwrap_or(Namespaces { user: false, own_proc: false });
         let entered = self.networks.get(&index).filter(|_| program.own_network && namespaces.is_some());
+        let shared =
+            [self.null.as_raw_fd(), self.notice.as_raw_fd(), self.own_pidfd.as_raw_fd(), self.places.last()];
+        let shared_below = shared.into_iter().max().unwrap_or(2) + 1;
         let region = &mut self.launch;
         region.clear();
         let raw = Raw {
@@ -420,6 +448,7 @@ impl Spawner {
             starts_in: region.maybe(program.starts_in.as_ref())?,
             stdout: region.string(&program.stdout)?,
             stderr: region.string(&program.stderr)?,
+            outputs: placed.unwrap_or_else(|| ends.numbers()),
             candidates: region.strings(&program.candidates)?,
             arguments: region.strings(&program.arguments)?,
             environment: region.strings(&program.environment)?,
@@ -435,11 +464,13 @@ impl Spawner {
             notice: self.notice.as_raw_fd(),
             watchdog_pidfd: self.own_pidfd.as_raw_fd(),
             watchdog_pid: self.own_pid,
+            shared_below: placed.map_or(0, |_| shared_below),
             stack_top: self.stack_top,
             reset_oom_score: self.reset_oom_score,
             namespaces: namespaced,
         };
-        if namespaces.is_some() { clone_contained(&raw) } else { clone_direct(&raw) }
+        let child = if namespaces.is_some() { clone_contained(&raw) } else { clone_direct(&raw) }?;
+        Ok((child, pipes))
     }
 }
 
@@ -470,7 +501,10 @@ fn clone_direct(raw: &Raw) -> io::Result<Child> {
 
 fn clone_contained(raw: &Raw) -> io::Result<Child> {
     let mut pidfd: c_int = -1;
-    let mut flags = libc::CLONE_NEWPID | libc::CLONE_PIDFD | libc::CLONE_FILES;
+    let mut flags = libc::CLONE_NEWPID | libc::CLONE_PIDFD;
+    if raw.shared_below > 0 {
+        flags |= libc::CLONE_FILES;
+    }
     // crun makes one for its container. What is in it goes with the last process of the attempt: elsewhere System V
     // shared memory stays, and the next program of the same user reads it.
     if raw.container.is_none() {
@@ -483,9 +517,9 @@ fn clone_contained(raw: &Raw) -> io::Result<Child> {
         flags |= libc::CLONE_NEWNET;
     }
     heap::hide();
-    // SAFETY: clone_args is a plain structure of integers; without CLONE_VM this is a fork, and the watchdog has one
-    // thread, so the child's copy of memory is consistent; of what it lacks it uses nothing. It shares the descriptors
-    // until it makes a table of its own, and opens and closes none before.
+    // SAFETY: clone_args is a plain structure of integers; without CLONE_VM this is a fork, and the watchdog's other thread
+    // changes nothing that the child uses, so its copy of memory is consistent; of what it lacks it uses nothing. It shares
+    // the descriptors until it makes a table of its own, and opens and closes none before.
     let pid = unsafe {
         let mut arguments: libc::clone_args = std::mem::zeroed();
         arguments.flags = flags as u64;

@@ -49,7 +49,7 @@ impl WatchdogRuntime for Docker {
             .monitor(|notice| monitor::run(layout, request, slot, &|| monitor::tell_slot(notice, index)))
             .map_err(StartError::while_doing("starting its monitor"))?;
         let container = Container::new(layout, request.lease, docker.socket.clone());
-        Ok(Started { child, contained: true, monitor: Some(Box::new(container)) })
+        Ok(Started { child, contained: true, monitor: Some(Box::new(container)), output: None })
     }
 
     fn left_by(&self, layout: &Layout, lease: LeaseId) -> Option<Box<dyn AttemptMonitor>> {

@@ -4,13 +4,16 @@
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering::SeqCst;
 
+use stint_protocol::limits::clip;
 use stint_protocol::{AttemptEnd, EndKind, LeaseId, Usage};
 
-use super::{Attempt, Attempts, LeaderExit};
+use super::{Attempt, AttemptOutput, Attempts, LeaderExit};
 use crate::labels::label_of;
+use crate::limits;
 use crate::log::log;
 use crate::runtimes;
 use crate::shim::cgroup::Cgroup;
+use crate::shim::outputs::Lost;
 use crate::shim::verdict::{Evidence, judge};
 use crate::sys::{self, Reaped};
 use crate::usage;
@@ -117,8 +120,9 @@ impl Attempts {
 
     /// Ends attempts whose program is gone and of which no other process is left; kills what is left.
     pub fn settle(&mut self) {
+        let unsettled = |a: &Attempt| a.gone.is_some() && !matches!(a.output, AttemptOutput::Draining(..));
         let gone: Vec<LeaseId> =
-            self.running.iter().filter(|(_, a)| a.gone.is_some()).map(|(lease, _)| *lease).collect();
+            self.running.iter().filter(|(_, a)| unsettled(a)).map(|(lease, _)| *lease).collect();
         if gone.is_empty() {
             return;
         }
@@ -151,6 +155,7 @@ impl Attempts {
         });
         self.sweep_leftovers();
         self.settle();
+        self.finish_drained();
     }
 
     pub(super) fn sweep_leftovers(&mut self) {
@@ -205,7 +210,39 @@ impl Attempts {
         pids.filter(|pid| !own(pid)).collect()
     }
 
+    /// More of the output of attempts that have ended is in their files.
+    pub fn on_moved(&mut self) {
+        self.outputs.on_moved();
+        self.finish_drained();
+    }
+
+    fn finish_drained(&mut self) {
+        let draining = |attempt: &Attempt| matches!(attempt.output, AttemptOutput::Draining(..));
+        let leases: Vec<LeaseId> =
+            self.running.iter().filter(|(_, a)| draining(a)).map(|(lease, _)| *lease).collect();
+        leases.into_iter().for_each(|lease| self.finish(lease));
+    }
+
+    /// Nothing of it runs: whether all of its output is in its files, or as much as there will be.
+    fn drained(&mut self, lease: LeaseId) -> Option<Lost> {
+        let attempt = self.running.get_mut(&lease)?;
+        let now = sys::boot_now();
+        let (number, since) = match attempt.output {
+            AttemptOutput::Over(lost) => return Some(lost),
+            AttemptOutput::Kept(number) => (number, now),
+            AttemptOutput::Draining(number, since) => (number, since),
+        };
+        let lost = match self.outputs.finish(number) {
+            None if now.since(since) >= limits::OUTPUT_DRAIN_MS => Some(self.outputs.give_up(number)),
+            other => other,
+        };
+        attempt.output = lost.map_or(AttemptOutput::Draining(number, since), AttemptOutput::Over);
+        lost
+    }
+
+    /// Ends an attempt of which nothing runs, now or when its output is in its files.
     fn finish(&mut self, lease: LeaseId) {
+        let Some(lost) = self.drained(lease) else { return };
         let Some(attempt) = self.running.remove(&lease) else { return };
         self.watchdog.exited(lease);
         let Some(gone) = attempt.gone else { return };
@@ -228,6 +265,10 @@ impl Attempts {
             oom_kills,
             kept_end,
         });
+        let message = match lost.message() {
+            Some(lost) => and_lost(lease, &kind, message, &lost),
+            None => message,
+        };
         let (started, ended) = (slot.started.load(SeqCst), slot.ended.load(SeqCst));
         let run_ms = match started {
             0 => 0,
@@ -250,6 +291,13 @@ impl Attempts {
         }
         self.record(AttemptEnd { usage, ..AttemptEnd::new(lease, kind, message, run_ms) });
     }
+}
+
+/// The message of an end, with what became of the output.
+fn and_lost(lease: LeaseId, kind: &EndKind, message: String, lost: &str) -> String {
+    log!(Watchdog, lease, "{lost}");
+    let own = if message.is_empty() { kind.default_message() } else { message };
+    clip(if own.is_empty() { lost.to_owned() } else { format!("{own}; {lost}") })
 }
 
 /// What an attempt used: as its cgroup says, else as the kernel told with its end. That knows of no process that was

@@ -1,20 +1,23 @@
 //! How attempts start: what is theirs is taken (a sandbox folder, a slot, a cgroup), the journal knows before and after, and their
 //! runtime starts them.
 
+use std::path::PathBuf;
 use std::sync::atomic::Ordering::SeqCst;
 
 use stint_protocol::{EndKind, LeaseId};
 
-use super::{Attempt, Attempts, last_stop};
+use super::{Attempt, AttemptOutput, Attempts, last_stop};
 use crate::limits;
+use crate::log::log;
 use crate::runtimes;
 use crate::runtimes::watchdog_side::{Start, StartError, Started, WatchdogRuntime};
 use crate::shim::cgroup::{Cgroup, CgroupLimits};
 use crate::shim::journal::ProcessIdentity;
+use crate::shim::outputs::Lost;
 use crate::shim_api::request::StartRequest;
 use crate::shim_api::wire::FromShim;
 use crate::sys;
-use crate::sys::spawn::Phase;
+use crate::sys::spawn::{OutputPipes, Phase};
 use crate::watchdog::{AttemptTimes, Watchdog};
 
 impl Attempts {
@@ -87,13 +90,14 @@ impl Attempts {
                 }
             }
         });
-        let (slot, Started { child, contained, monitor }, cgroup) = match started {
+        let (slot, Started { child, contained, monitor, output }, cgroup) = match started {
             Ok(started) => started,
             Err(e) => {
                 self.give_back(lease, sandbox_dir);
                 return self.refuse(lease, EndKind::StartFailed, e.to_string());
             }
         };
+        let output = self.keep_output(lease, sandbox_dir, output);
         let trace = ProcessIdentity { pid: child.pid, before, after: sys::boot_now() };
         self.journal.running(lease, trace);
         limits.started_at = trace.after;
@@ -117,8 +121,32 @@ impl Attempts {
             monitor,
             burnt_ms: None,
             gone: None,
+            output,
         };
         self.running.insert(lease, attempt);
+    }
+
+    /// What cannot be kept is lost, as on a full disk: by now it may run.
+    fn keep_output(
+        &mut self,
+        lease: LeaseId,
+        sandbox_dir: Option<u32>,
+        pipes: Option<OutputPipes>,
+    ) -> AttemptOutput {
+        let folder = self.folder(lease, sandbox_dir);
+        match pipes.map(|pipes| self.outputs.keep(&folder, pipes)) {
+            None => AttemptOutput::Over(Lost::default()),
+            Some(Ok(number)) => AttemptOutput::Kept(number),
+            Some(Err(e)) => {
+                log!(Watchdog, lease, "keeping its output: {e}");
+                AttemptOutput::Over(Lost { error: rustix::io::Errno::from_io_error(&e), ..Lost::default() })
+            }
+        }
+    }
+
+    /// Where its work folder and its output are while it runs.
+    fn folder(&self, lease: LeaseId, sandbox_dir: Option<u32>) -> PathBuf {
+        sandbox_dir.map_or_else(|| self.layout.attempt(lease), |number| self.layout.sandbox_dir(number))
     }
 
     /// Nothing ran in the sandbox folder of this attempt.
@@ -168,12 +196,11 @@ impl Attempts {
         let slot = self.take_slot().ok_or(full)?;
         let dead_by = last_stop(request.deadline, request.kill_margin_ms);
         self.spawner.slot(slot).dead_by.store(dead_by.0, SeqCst);
-        let layout = &self.layout;
+        let folder = self.folder(request.lease, sandbox_dir);
         let started = runtime.start(Start {
-            layout,
+            layout: &self.layout,
             request,
-            folder: sandbox_dir
-                .map_or_else(|| layout.attempt(request.lease), |number| layout.sandbox_dir(number)),
+            folder,
             cgroups: cgroup.map(Cgroup::procs_paths).unwrap_or_default(),
             namespaces: self.ability.namespaces,
             jails: self.ability.jail,

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use libc::{c_char, c_int, c_void};
 
 use super::{Raw, StatusSlot, Step, jail};
+use crate::sys::back_to_before;
 
 pub(super) fn errno() -> c_int {
     // SAFETY: reads this thread's error number.
@@ -106,14 +107,15 @@ fn make_own(raw: &Raw, folder: *const c_char) {
     }
 }
 
-/// Output files, standard streams, working directory.
+/// Output files, standard streams, working directory. The program gets pipes, and never a descriptor of the files: what it has
+/// written is not its own any more. The pipes are its user's, who could not open `/dev/stdout` otherwise.
 pub(super) fn open_streams(raw: &Raw) {
-    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_APPEND | libc::O_CLOEXEC;
     // SAFETY: all pointers are C strings; descriptors are plain numbers.
     unsafe {
-        for (path, target) in [(raw.stdout, 1), (raw.stderr, 2)] {
-            let fd = libc::open(path, flags, 0o600);
-            if fd < 0 || libc::dup2(fd, target) < 0 {
+        for (path, end, target) in [(raw.stdout, raw.outputs[0], 1), (raw.stderr, raw.outputs[1], 2)] {
+            // The watchdog opens it with the first byte; until then it is there, and empty.
+            let made = libc::mknod(path, libc::S_IFREG | 0o600, 0) == 0 || errno() == libc::EEXIST;
+            if !made || libc::dup2(end, target) < 0 {
                 fail(raw.slot, Step::Logs, errno());
             }
             if raw.owner.is_some_and(|(user, group)| libc::fchown(target, user, group) < 0) {
@@ -197,8 +199,9 @@ pub(super) extern "C" fn direct_child(argument: *mut c_void) -> c_int {
 }
 
 pub(super) fn become_program(raw: &Raw) -> ! {
-    if let Some(jail) = raw.jail {
-        jail::give_up_privileges(raw, jail);
+    match raw.jail {
+        Some(jail) => jail::give_up_privileges(raw, jail),
+        None => back_to_before(),
     }
     // As the program's user: it could not look around there otherwise.
     // SAFETY: null or a C string prepared by the parent.

@@ -13,7 +13,7 @@ use super::child::{
 };
 use super::deadline::{LeaseTimer, wait_for_signal};
 use super::{Phase, Raw, RawContainer, RawOverlay, Step, jail, network};
-use crate::sys::boot_now;
+use crate::sys::{back_to_before, boot_now};
 
 /// The init of an attempt's pid namespace.
 pub(super) fn init(raw: &Raw) -> ! {
@@ -47,15 +47,19 @@ pub(super) fn init(raw: &Raw) -> ! {
 /// Until here the watchdog's table of descriptors is shared. A copy would hold those of all other attempts, for nothing:
 /// this one has the first few only. Before it nothing may be opened or closed.
 fn own_descriptors(raw: &Raw) {
-    let first = [raw.null, raw.notice, raw.watchdog_pidfd].into_iter().max().unwrap_or(2) + 1;
+    if raw.shared_below == 0 {
+        return;
+    }
+    let first = raw.shared_below as u32;
     // SAFETY: no pointers.
     let own = unsafe {
-        libc::syscall(libc::SYS_close_range, first as u32, u32::MAX, libc::CLOSE_RANGE_UNSHARE) == 0
+        libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_UNSHARE) == 0
             || libc::unshare(libc::CLONE_FILES) == 0
     };
     if !own {
         fail(raw.slot, Step::Descriptors, errno());
     }
+    raw.slot.has_own_descriptors.store(1, SeqCst);
 }
 
 fn map_user(raw: &Raw) {
@@ -212,6 +216,7 @@ extern "C" fn helper_child(argument: *mut c_void) -> c_int {
     unsafe {
         let helper = &*argument.cast::<Helper>();
         unblock_signals();
+        back_to_before();
         // Folders that crun makes in the container (mount points, a working directory) are for its user to walk through,
         // as Docker has them. What crun keeps for itself lies in folders that are closed.
         libc::umask(0o022);

@@ -97,6 +97,7 @@ pub struct Program {
     pub made: Vec<CString>,
     /// Where it starts, when that is not its work folder; a container's is its own affair.
     pub starts_in: Option<CString>,
+    /// Files for its output, which it never sees.
     pub stdout: CString,
     pub stderr: CString,
     /// Paths to try in order, as a search in `PATH` gives them.
@@ -107,7 +108,7 @@ pub struct Program {
     pub cgroups: Vec<CString>,
     pub container: Option<Container>,
     pub jail: Option<Jail>,
-    /// User and group that get the work folder and the output files.
+    /// User and group that get the work folder and the pipes for output.
     pub owner: Option<(u32, u32)>,
     /// Nothing but a loopback of its own. Only with namespaces.
     pub own_network: bool,
