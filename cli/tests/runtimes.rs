@@ -71,6 +71,47 @@ async fn runtimes_that_are_absent_are_said_once_and_hold_up_nothing_else() {
 }
 
 /// Asked of a peer that does not execute it, too: the node is asked where its attempt is.
+fn test_images(_: usize) -> String {
+    "[executor.docker]\nallowed_images = [\"stint-test/*\"]\n".into()
+}
+
+/// Every byte there is, more of them than a pipe holds, on both streams at once.
+const BYTES: &str = "i=0; while [ $i -lt 256 ]; do printf \"\\\\$(printf %03o $i)\" >>b; i=$((i+1)); done; \
+    n=0; while [ $n -lt 500 ]; do cat b; cat b b >&2; n=$((n+1)); done";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn run_and_logs_give_every_byte_that_was_written() {
+    const IMAGE: &str = "stint-test/busybox:1";
+    let has = |program: &str, args: &[&str]| {
+        Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
+    };
+    let mut ways = vec![("process", vec![])];
+    if has("crun", &["--version"]) {
+        ways.push(("crun", vec![]));
+    }
+    if has("docker", &["image", "inspect", IMAGE]) {
+        ways.push(("docker", vec!["--image", IMAGE]));
+    }
+    let runtimes = "\"process\", \"crun\", \"docker\"";
+    let cluster = Cluster::start(Setup { peers: 1, runtimes, more: test_images, ..Setup::default() }).await;
+    let address = format!("unix:{}", cluster.peers[0].dir.join("stint.sock").display());
+    let all: Vec<u8> = (0..=255).collect();
+    let (stdout, stderr) = (all.repeat(500), all.repeat(1000));
+    for (runtime, image) in ways {
+        let stint =
+            |args: &[&str]| Command::new(STINT).args(["--address", &address]).args(args).output().unwrap();
+        let run = ["run", "--name", runtime, "--runtime", runtime].into_iter().chain(image);
+        let run = stint(&run.chain(["--", "/bin/sh", "-c", BYTES]).collect::<Vec<_>>());
+        assert_eq!(run.status.code(), Some(0), "{runtime}: {}", String::from_utf8_lossy(&run.stderr));
+        let logs = stint(&["logs", runtime]);
+        for (how, output) in [("run", run), ("logs", logs)] {
+            assert!(output.stdout == stdout, "{how} {runtime}: {} bytes of stdout", output.stdout.len());
+            assert!(output.stderr == stderr, "{how} {runtime}: {} bytes of stderr", output.stderr.len());
+        }
+        println!("MEASURED {runtime}: the same bytes");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn explain_says_where_an_attempt_is_on_its_node() {
     let cluster = Cluster::start(Setup { peers: 3, ..Setup::default() }).await;

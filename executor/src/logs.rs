@@ -1,7 +1,7 @@
 //! Output of attempts: read in chunks, kept small, removed with old work folders.
 //!
-//! A program writes straight into a regular file opened for appending, so no reader, pipe or restart of the node can
-//! slow or lose anything. The cap is kept by giving disk space back in the middle of the file (a hole): offsets stay
+//! The watchdog and its monitors write the files, which outlive the node, so no reader or restart of the node can slow or
+//! lose anything. The cap is kept by giving disk space back in the middle of the file (a hole): offsets stay
 //! as they are, the beginning (`LOG_HEAD_BYTES`) and the end stay readable, and reading says in one line how much was
 //! dropped. Between two checks (`LOG_CHECK_MS`) a program may overshoot by what it writes in that time.
 

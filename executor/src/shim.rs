@@ -1,6 +1,7 @@
 //! The watchdog process (`stint shim`): one small process for each node. It spawns the attempts, holds their deadlines,
 //! keeps their output and kills what was not renewed, whether its node lives, hangs or is gone. No network. One thread does
-//! everything; a second one moves output into files, so that no disk makes the first one late.
+//! everything; a second one moves output into files, so that no disk makes the first one late. The first one makes all children and
+//! lives as long as the process: what a child gets when its parent dies, it gets when the thread dies that made it.
 //!
 //! It survives its node (own session). When it is killed itself, every attempt dies with it: the init of each pid
 //! namespace has `PDEATHSIG = KILL`. The next watchdog reads the journal and reports such attempts as lost after it saw

@@ -310,12 +310,14 @@ async fn a_writer_that_escaped_does_not_hold_up_the_end() {
         wait_until("it sleeps", || !processes_with(&format!("sleep\0{word}")).is_empty()).await;
         let pid = processes_with(&format!("sleep\0{word}"))[0];
         let mut pipe = std::fs::OpenOptions::new().write(true).open(format!("/proc/{pid}/fd/1")).unwrap();
-        let writes =
-            std::thread::spawn(move || while std::io::Write::write_all(&mut pipe, &[b'x'; 4096]).is_ok() {});
+        let writes = std::thread::spawn(move || {
+            // Until nobody reads any more, but not for ever.
+            let more = |_: &i32| std::io::Write::write_all(&mut pipe, &[b'x'; 4096]).is_ok();
+            (0..40_000).take_while(more).for_each(|_| std::thread::sleep(Duration::from_millis(1)));
+        });
         client.until_output(lease, "xx").await;
         client.host.stop(lease, StopReason::Cancelled);
         assert_kind(&client.end(lease).await, EndKind::Cancelled);
-        // Nobody reads it any more.
         writes.join().unwrap();
         let chunk = client.host.read_log(lease, LogStream::Stdout, 0, 6).await.unwrap();
         assert_eq!(chunk.bytes, b"first\n");
@@ -393,6 +395,13 @@ async fn out_of_memory_is_told_apart() {
     assert_kind(&client.run(&["sh", "-c", "kill -9 $$"]).await, EndKind::Signalled(9));
 }
 
+/// Descriptors of a process that lead to what has this in its name.
+fn open_in(pid: i32, name: &str) -> usize {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let leads = open.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    leads.filter(|path| path.to_string_lossy().contains(name)).count()
+}
+
 #[tokio::test]
 async fn many_short_tasks_all_end_and_their_folders_go() {
     for sandbox in WAYS {
@@ -412,6 +421,10 @@ async fn many_short_tasks_all_end_and_their_folders_go() {
         assert_eq!(client.started.len(), 200);
         client.host.acknowledge(leases);
         assert_eq!(client.host.unacknowledged(), []);
+        // Those of the last sixteen starts wait for the next ones; and there are the watchdog's own.
+        let pipes = open_in(rig.shim_pid().unwrap(), "pipe:");
+        assert!(pipes <= 2 * 16 + 4, "{pipes} ends of pipes are open");
+        assert_eq!(open_in(rig.shim_pid().unwrap(), "/std"), 0, "files of ended attempts are closed");
         let folders = || std::fs::read_dir(rig.executor().join("attempts")).unwrap().count();
         let began = Instant::now();
         while folders() > 10 {

@@ -50,10 +50,16 @@ impl SandboxDirs {
 
     /// The attempt has ended: what it left moves to its own folder.
     pub fn leave(&mut self, layout: &Layout, lease: LeaseId, number: u32) {
-        let (sandbox_dir, own) = (layout.sandbox_dir(number), layout.attempt(lease));
-        if is_unused(&sandbox_dir) {
+        if is_unused(&layout.sandbox_dir(number)) {
             self.waiting.insert(lease, number);
-        } else if fs::rename(&sandbox_dir, &own).is_ok() {
+        } else {
+            self.move_to_own(layout, lease, number);
+        }
+    }
+
+    /// The same, where something may still be written into it.
+    pub fn move_to_own(&mut self, layout: &Layout, lease: LeaseId, number: u32) {
+        if fs::rename(layout.sandbox_dir(number), layout.attempt(lease)).is_ok() {
             self.free.push(number);
         }
         // A sandbox folder that can be neither handed on nor moved is not used again by this watchdog.

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use stint_executor::Host;
+use stint_executor::{Host, LogStream};
 use stint_protocol::{EndKind, Runtime};
 
 use crate::support::{assert_kind, outputs};
@@ -40,6 +40,22 @@ async fn a_hundred_mebibytes_of_output() {
     );
     assert_eq!(size.unwrap().len(), (100 << 20) + 5);
     assert_eq!(containers(&rig), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_a_program_opens_by_name_appends() {
+    let (_rig, mut client) = open().await;
+    let script = "id -u; echo one; echo two >/dev/stdout; echo three >/proc/self/fd/1; : >/dev/stdout; echo four; \
+        echo a >&2; echo b >/dev/stderr; echo c >&2";
+    let launch = shell(script);
+    let lease = launch.lease;
+    client.host.start(launch);
+    assert_kind(&client.end(lease).await, EndKind::Exited(0));
+    let stdout = client.log(lease, LogStream::Stdout).await;
+    let (user, rest) = stdout.split_once('\n').unwrap();
+    assert_ne!(user, "0", "it runs as a user without privileges");
+    assert_eq!(rest, "one\ntwo\nthree\nfour\n");
+    assert_eq!(client.log(lease, LogStream::Stderr).await, "a\nb\nc\n");
 }
 
 #[tokio::test]

@@ -276,8 +276,10 @@ impl Attempts {
             _ => gone.at.0.saturating_sub(started),
         };
         attempt.runtime.clean(&self.layout, lease);
-        if let Some(sandbox_dir) = attempt.sandbox_dir {
-            self.sandbox_dirs.leave(&self.layout, lease, sandbox_dir);
+        match attempt.sandbox_dir {
+            None => {}
+            Some(number) if lost.is_late => self.sandbox_dirs.move_to_own(&self.layout, lease, number),
+            Some(number) => self.sandbox_dirs.leave(&self.layout, lease, number),
         }
         self.by_slot[attempt.slot as usize] = None;
         self.free_slots.push(attempt.slot);

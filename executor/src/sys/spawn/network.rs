@@ -19,6 +19,7 @@ const PATIENCE_MS: i32 = 5_000;
 /// Makes a network namespace. A child makes it, so that this process never leaves its own.
 pub(super) fn make() -> io::Result<OwnedFd> {
     let (ready, ready_writer) = sys::pipe()?;
+    let parent = std::process::id() as c_int;
     match sys::fork()? {
         sys::Fork::Parent(pid) => {
             drop(ready_writer);
@@ -37,6 +38,10 @@ pub(super) fn make() -> io::Result<OwnedFd> {
             // SAFETY: no pointers but the byte, which outlives the call.
             unsafe {
                 libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+                // It may have died before the kernel was asked.
+                if libc::getppid() != parent {
+                    libc::_exit(1);
+                }
                 let answer = [u8::from(libc::unshare(libc::CLONE_NEWNET) < 0 || !raise_loopback())];
                 libc::write(ready_writer.as_raw_fd(), answer.as_ptr().cast(), 1);
                 loop {

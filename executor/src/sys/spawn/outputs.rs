@@ -37,9 +37,9 @@ impl WriteEnds {
     }
 }
 
-/// Makes both pipes. Their size is the kernel's (64 KiB): a watchdog that is not root shares a budget of pages with all that its user
-/// runs (`pipe-user-pages-soft`), of which larger ones would take the more, and root's has no limit. Whoever reads is awake by the first byte,
-/// so that more room makes nothing faster.
+/// Makes both pipes. Their size is the kernel's (64 KiB), which is what is moved at once. A watchdog that is not root shares a budget of
+/// pages with all that its user runs (`pipe-user-pages-soft`), and larger pipes would soon leave the others with two pages each. Root has no
+/// such limit.
 pub(super) fn make() -> io::Result<(OutputPipes, WriteEnds)> {
     let one = || -> io::Result<(OwnedFd, OwnedFd)> {
         let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
