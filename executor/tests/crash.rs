@@ -119,12 +119,13 @@ async fn with_its_watchdog_stopped_a_program_that_writes_ends_by_its_deadline_to
             continue;
         }
         let word = odd_seconds();
-        let mut attempt = launch(spec(&["/bin/sh", "-c", &format!("trap '' TERM; yes y{word}")]), runtime);
+        let script = format!("trap '' TERM; while echo y{word}; do :; done");
+        let mut attempt = launch(spec(&["/bin/sh", "-c", &script]), runtime);
         attempt.deadline = boot_now().plus(4_000);
         let (lease, deadline) = (attempt.lease, attempt.deadline);
         client.host.start(attempt);
         client.until_output(lease, &word).await;
-        let writes = || !processes_with(&format!("yes\0y{word}")).is_empty();
+        let writes = || !processes_with(&script).is_empty();
         let watchdog = rig.shim_pid().unwrap();
         signal(watchdog, libc::SIGSTOP);
         wait_until("it has ended itself", || !writes()).await;
@@ -136,7 +137,7 @@ async fn with_its_watchdog_stopped_a_program_that_writes_ends_by_its_deadline_to
         let text = client.log(lease, LogStream::Stdout).await;
         let line = format!("y{word}");
         let whole = text.lines().filter(|found| *found == line).count();
-        assert!(whole > 10_000 && whole + 1 >= text.lines().count(), "{runtime}: {whole}");
+        assert!(whole > 1_000 && whole + 1 >= text.lines().count(), "{runtime}: {whole}");
     }
 }
 
