@@ -1,4 +1,5 @@
 //! The process runtime on real processes, sandboxed and not.
+#![allow(clippy::unwrap_used)] // a failed set-up fails the test
 
 mod support;
 
