@@ -34,6 +34,36 @@ async fn exits_and_signals_are_told_exactly() {
     }
 }
 
+/// The watchdog took a burst as one piece: what came after it, a renewal or a question whether it is there, waited for the last start.
+#[tokio::test]
+async fn a_burst_of_starts_keeps_no_lease_from_its_renewal() {
+    let rig = Rig::new(true);
+    let mut client = rig.open().await;
+    let mut spec = support::spec(&["sleep", "100"]);
+    spec.stop_grace_ms = 0;
+    let mut long = launch(spec, Runtime::Process);
+    long.deadline = boot_now().plus(1_500);
+    let renewed = long.lease;
+    client.host.start(long);
+    client.started(renewed).await;
+    let host = client.host.clone();
+    let renewing = tokio::spawn(async move {
+        loop {
+            host.renew(vec![(renewed, boot_now().plus(1_500))]);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    let burst: Vec<_> = (0..1_200).map(|_| task(&["/bin/true"])).collect();
+    let began = Instant::now();
+    burst.iter().for_each(|launch| client.host.start(launch.clone()));
+    for launch in &burst {
+        client.until(|c| c.ends.contains_key(&launch.lease), "the end of a burst").await;
+    }
+    println!("{} starts in {:?}", burst.len(), began.elapsed());
+    assert!(client.host.running().iter().any(|attempt| attempt.lease == renewed && !attempt.stopping));
+    renewing.abort();
+}
+
 #[tokio::test]
 async fn what_cannot_be_executed_is_told_apart_from_exit_codes() {
     for sandbox in WAYS {

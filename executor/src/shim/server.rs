@@ -1,16 +1,18 @@
 //! The watchdog's loop: one socket, one timer, signals; never blocks on anything else.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 
-use stint_protocol::BootMs;
+use stint_protocol::{BootMs, LeaseId};
 
 use crate::limits;
 use crate::log::log;
 use crate::shim::attempts::Attempts;
 use crate::shim_api::layout::{Layout, SOCKET};
+use crate::shim_api::request::StartRequest;
 use crate::shim_api::wire::{FromShim, Hello, ToShim, VERSION, put_frames, take_frames};
 use crate::sys;
 use crate::sys::spawn::Spawner;
@@ -18,6 +20,11 @@ use crate::watchdog::StopCause;
 
 /// How often unfinished business is looked at, in milliseconds.
 const SWEEP_MS: u64 = 20;
+/// Starts go on for so long, in milliseconds, before it is the turn of messages and deadlines again: a start may take long, and a burst
+/// of them is no reason not to answer.
+const STARTING_MS: u64 = 20;
+/// Starts that the journal names with one write.
+const STARTED_AT_ONCE: usize = 4;
 
 /// The node at the other end of the socket.
 struct Node {
@@ -34,6 +41,8 @@ pub struct Server {
     armed: Option<BootMs>,
     notices: OwnedFd,
     node: Option<Node>,
+    /// What the node asked for and has not been started yet, oldest first.
+    requests: VecDeque<StartRequest>,
     attempts: Attempts,
     idle_ms: u64,
     idle_since: BootMs,
@@ -67,6 +76,7 @@ impl Server {
             armed: None,
             notices,
             node: None,
+            requests: VecDeque::new(),
             attempts,
             idle_ms,
             idle_since: sys::boot_now(),
@@ -99,7 +109,7 @@ impl Server {
         if let Some(node) = &self.node {
             fds.push((node.stream.as_raw_fd(), !node.outbox.is_empty()));
         }
-        let ready = sys::wait_ready(&fds, -1);
+        let ready = sys::wait_ready(&fds, if self.requests.is_empty() { -1 } else { 0 });
         if ready[1] {
             sys::drain(&self.timer);
             self.armed = None;
@@ -127,6 +137,24 @@ impl Server {
         if ready[3] {
             self.accept();
         }
+        self.start_some();
+    }
+
+    /// Starts what was asked for, as far as that takes little time. For a node that is gone nothing is started: the next one is greeted
+    /// with what there is, and has everything else started anew.
+    fn start_some(&mut self) {
+        if self.node.is_none() {
+            self.requests.clear();
+        }
+        let began = sys::boot_now();
+        while !self.requests.is_empty() && sys::boot_now().since(began) < STARTING_MS {
+            let some = self.requests.len().min(STARTED_AT_ONCE);
+            self.attempts.start(self.requests.drain(..some).collect());
+        }
+    }
+
+    fn position(&self, lease: LeaseId) -> Option<usize> {
+        self.requests.iter().position(|request| request.lease == lease)
     }
 
     fn on_signals(&mut self) {
@@ -138,6 +166,7 @@ impl Server {
 
     fn leave(&mut self) {
         self.leaving = true;
+        self.requests.clear();
         self.attempts.stop_all();
     }
 
@@ -182,6 +211,7 @@ impl Server {
         }
         // A later node replaces an earlier one: only one process at a time holds the node's data folder.
         self.attempts.news.clear();
+        self.requests.clear();
         let hello = FromShim::Hello(Hello {
             version: VERSION,
             running: self.attempts.running(),
@@ -216,23 +246,25 @@ impl Server {
     }
 
     fn on_messages(&mut self, messages: Vec<ToShim>) {
-        let (mut requests, mut others) = (Vec::new(), Vec::new());
         for message in messages {
             match message {
-                ToShim::Start(request) => requests.push(*request),
-                // First, since it frees a sandbox folder for the starts.
+                ToShim::Start(request) => {
+                    // A node that starts attempts has its new incarnation by now; one that restarts later need not make another.
+                    self.attempts.accounted = true;
+                    self.requests.push_back(*request);
+                }
                 ToShim::Acknowledge(lease) => self.attempts.acknowledge(lease),
-                other => others.push(other),
-            }
-        }
-        // A node that starts attempts has its new incarnation by now; one that restarts later need not make another.
-        self.attempts.accounted |= !requests.is_empty();
-        self.attempts.start(requests);
-        for message in others {
-            match message {
-                ToShim::Start(_) | ToShim::Acknowledge(_) => {}
-                ToShim::Renew(lease, deadline) => self.attempts.renew(lease, deadline),
-                ToShim::Stop(lease, reason) => self.attempts.watchdog.stop(lease, StopCause::from(reason)),
+                ToShim::Renew(lease, deadline) => match self.position(lease) {
+                    Some(at) => self.requests[at].deadline = self.requests[at].deadline.max(deadline),
+                    None => self.attempts.renew(lease, deadline),
+                },
+                ToShim::Stop(lease, reason) => {
+                    // Started also when it is to stop: so its end is told as that of every other.
+                    if let Some(request) = self.position(lease).and_then(|at| self.requests.remove(at)) {
+                        self.attempts.start(vec![request]);
+                    }
+                    self.attempts.watchdog.stop(lease, StopCause::from(reason));
+                }
                 ToShim::Ping => self.attempts.news.push(FromShim::Pong),
                 ToShim::Leave => self.leave(),
             }

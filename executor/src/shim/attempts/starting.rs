@@ -43,7 +43,7 @@ impl Attempts {
             fresh.push((request, runtime, sandbox_dir));
         }
         let written = self.journal.flush(sys::boot_now());
-        for (index, (request, runtime, sandbox_dir)) in fresh.into_iter().enumerate() {
+        for (request, runtime, sandbox_dir) in fresh {
             match &written {
                 Ok(()) => self.start_one(request, runtime, sandbox_dir),
                 // What the journal does not name counts as never having run, for the node and for a later watchdog: so it
@@ -53,10 +53,6 @@ impl Attempts {
                     let message = format!("writing the watchdog's journal: {e}");
                     self.refuse(request.lease, EndKind::StartFailed, message);
                 }
-            }
-            // A long batch may take longer than the margin of a kill, and leases of other attempts end meanwhile.
-            if index % 32 == 31 {
-                self.tick();
             }
         }
     }
