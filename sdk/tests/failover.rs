@@ -191,7 +191,7 @@ fn a_client_without_address_or_credentials_is_refused() {
     assert!(matches!(Client::new(Options::to_any(vec![])), Err(Error::NoAddress)));
     let https: Address = "https://node-1".parse().unwrap();
     let error = Client::new(Options::to(https)).err().unwrap().to_string();
-    assert!(error.contains("https://node-1:7002 needs a client certificate"), "{error}");
+    assert!(error.contains("https://node-1:7002 needs an access token"), "{error}");
 }
 
 #[tokio::test]

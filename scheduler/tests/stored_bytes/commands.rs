@@ -133,6 +133,7 @@ fn every_command_is_stored_and_every_file_is_known() {
         "comment-snapshot.cbor".into(),
         "snapshot-6.cbor".into(),
         "tokens-snapshot.cbor".into(),
+        "access-snapshot.cbor".into(),
         "rules-register-node.cbor".into(),
         "tenants-snapshot.cbor".into(),
         "tenants-update-settings.cbor".into(),
