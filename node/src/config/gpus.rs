@@ -87,8 +87,8 @@ fn show_gpu(gpu: &FixedGpu) -> Value {
     let FixedGpu { info: GpuInfo { id, model, memory_bytes, index }, in_use_file } = gpu;
     let keys: [(&str, Option<Value>); 5] = [
         ("id", Some(id.as_str().into())),
-        ("model", Some(model.as_str().into())),
-        // 0 is unknown, and no size that could be written.
+        // What is not known is left out: nobody could write it.
+        ("model", Some(model.as_str()).filter(|model| !model.is_empty()).map(Value::from)),
         ("memory", Some(*memory_bytes).filter(|bytes| *bytes > 0).map(|b| units::exact_bytes(b).into())),
         ("index", Some(i64::from(*index).into())),
         ("in_use_file", in_use_file.as_ref().map(|file| file.to_string_lossy().into_owned().into())),
