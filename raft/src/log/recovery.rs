@@ -105,9 +105,9 @@ fn check_oldest(
         };
     };
     match slots.front().map(|slot| slot.id.index) {
-        Some(first) if first != purged.index + 1 => {
+        Some(first) if purged.index.checked_add(1) != Some(first) => {
             let what =
-                format!("the oldest entry is {first}, but {} is due: a segment is missing", purged.index + 1);
+                format!("the oldest entry is {first}, and {} was purged: a segment is missing", purged.index);
             Err(corrupt(dir, 0, what))
         }
         _ => Ok(()),
@@ -271,7 +271,8 @@ impl Replay {
             return Err("no state before the first entry".into());
         };
         let id = entry.log_id;
-        let expected = bookmarks.last.map_or(id.index, |last| last.index + 1);
+        let after_last = |last: LogId| last.index.checked_add(1).ok_or("no number is left for an entry");
+        let expected = bookmarks.last.map_or(Ok(id.index), after_last)?;
         if id.index != expected {
             return Err(format!("entry {} follows where {expected} was due", id.index));
         }
@@ -296,7 +297,8 @@ impl Replay {
     }
 
     fn truncate(&mut self, after: Option<LogId>) {
-        let keep = after.map_or(0, |id| id.index + 1);
+        // Behind the last possible one there is none.
+        let Some(keep) = after.map_or(Some(0), |id| id.index.checked_add(1)) else { return };
         while self.slots.back().is_some_and(|slot| slot.id.index >= keep) {
             self.slots.pop_back();
         }
