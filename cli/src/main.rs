@@ -6,6 +6,8 @@
 mod args;
 mod commands;
 mod connect;
+#[cfg(test)]
+mod decoders;
 mod demo;
 mod draft;
 mod failure;

@@ -40,7 +40,7 @@ fn read_text(path: &str) -> std::io::Result<String> {
 
 /// Why a text is no task.
 #[derive(Debug, thiserror::Error)]
-enum Unusable {
+pub(crate) enum Unusable {
     #[error("is no JSON: {0}")]
     Json(#[from] serde_json::Error),
     #[error("is no TOML: {}", .0.to_string().trim_end())]
@@ -53,7 +53,7 @@ enum Unusable {
 }
 
 impl Unusable {
-    fn line(&self) -> Option<usize> {
+    pub(crate) fn line(&self) -> Option<usize> {
         match self {
             Unusable::Key { line, .. } => *line,
             _ => None,
@@ -62,7 +62,7 @@ impl Unusable {
 }
 
 /// JSON when it starts with `{`, else TOML.
-fn parse(text: &str) -> Result<Draft, Unusable> {
+pub(crate) fn parse(text: &str) -> Result<Draft, Unusable> {
     let is_json = text.trim_start().starts_with('{');
     let value: Value = if is_json { serde_json::from_str(text)? } else { toml::from_str(text)? };
     let Value::Object(entries) = &value else { return Err(Unusable::NoTable) };

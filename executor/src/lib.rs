@@ -20,6 +20,8 @@ mod attempt_stage;
 mod client;
 mod clock;
 mod confine;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod decoders;
 mod gpu;
 mod host;
 mod labels;

@@ -104,7 +104,7 @@ fn last_lines(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// One record; none when it is not one.
-fn parse(line: &[u8], masks: Option<&Masks>) -> Option<Progress> {
+pub(crate) fn parse(line: &[u8], masks: Option<&Masks>) -> Option<Progress> {
     let text = std::str::from_utf8(line).ok()?.trim();
     if text.is_empty() || text.len() > limits::PROGRESS_LINE_BYTES {
         return None;

@@ -18,6 +18,9 @@ mod sandbox_dirs;
 mod server;
 mod verdict;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use journal::replay as replay_journal;
+
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};

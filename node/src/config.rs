@@ -203,6 +203,20 @@ impl Config {
         }
         layers.add_variables(env);
         layers.add_flags(overrides);
+        config.with(machine, layers)
+    }
+
+    /// The effective configuration of a file with this text alone.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub fn from_text(machine: &Machine, text: &str) -> Result<Self, ConfigError> {
+        let mut config = Config::on(machine);
+        let mut layers = Layers::new(&mut config);
+        layers.add_text(Path::new("stint.toml"), text)?;
+        config.with(machine, layers)
+    }
+
+    fn with(self, machine: &Machine, mut layers: Layers) -> Result<Self, ConfigError> {
+        let mut config = self;
         config.visit("", &mut |key| layers.fill(key));
         config.derive(machine, &mut layers);
         config.origins = layers.values.into_iter().map(|(key, (_, origin))| (key, origin)).collect();

@@ -2,7 +2,7 @@
 
 mod caller;
 pub mod connections;
-mod convert;
+pub mod convert;
 mod errors;
 mod files;
 pub mod http;

@@ -12,6 +12,8 @@ mod store;
 
 use stint_protocol::ImageKind;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use archive::unpack;
 pub use cache::ImageCache;
 use compression::Compression;
 pub use store::{ImageStore, maintenance};

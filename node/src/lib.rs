@@ -13,6 +13,8 @@ mod callers;
 pub mod clock;
 pub mod config;
 mod connection_limit;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod decoders;
 pub mod executor_metrics;
 mod former_member;
 mod front;

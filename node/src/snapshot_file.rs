@@ -20,14 +20,14 @@ use stint_protocol::{NodeId, TimeMs, Version, api};
 use stint_raft::Position;
 use stint_scheduler::{SnapshotError, State, read_snapshot, write_snapshot};
 
-const MAGIC: &[u8; 8] = b"STINTSAV";
+pub(crate) const MAGIC: &[u8; 8] = b"STINTSAV";
 /// The format this version writes. Older ones stay readable; a newer one is refused.
 const FORMAT: u32 = 1;
 /// Bytes before the description.
 const FIXED_BYTES: usize = 16;
 /// Bytes of the longest description that is read: a name of a cluster and some numbers.
 const DESCRIPTION_BYTES: u32 = 64 * 1024;
-const SUM_BYTES: u64 = 32;
+pub(crate) const SUM_BYTES: u64 = 32;
 /// Bytes that are read at once.
 const PIECE_BYTES: usize = 256 * 1024;
 
@@ -190,6 +190,18 @@ fn read_description(path: &Path, from: &mut impl Read) -> Result<(u32, Descripti
     let description =
         description.map_err(|source| SnapshotFileError::Description { path: path.into(), source })?;
     Ok((format, description))
+}
+
+/// What stands between the magic number and the sum of a file.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn read_summed(bytes: &[u8]) -> Result<(Description, State), SnapshotFileError> {
+    let path = Path::new("state");
+    let mut from = MAGIC.chain(bytes);
+    let (format, description) = read_description(path, &mut from)?;
+    let state =
+        read_snapshot(&mut from).map_err(|source| SnapshotFileError::State { path: path.into(), source })?;
+    let _ = document(format, bytes.len() as u64, &[0; 32], &description, &state);
+    Ok((description, state))
 }
 
 fn document(

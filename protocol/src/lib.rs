@@ -28,6 +28,8 @@ pub mod version;
 pub mod v1 {
     #![allow(missing_docs, clippy::all, unused_qualifications)]
     tonic::include_proto!("stint.v1");
+    #[doc(hidden)]
+    pub use prost;
     /// The compiled descriptors, for gRPC reflection.
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/stint.bin"));
 }

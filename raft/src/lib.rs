@@ -10,6 +10,8 @@
 
 mod codec;
 mod contradiction;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod decoders;
 mod error;
 mod log;
 mod machine;

@@ -17,6 +17,8 @@ use bytes::Bytes;
 pub(crate) use body::{Body, Incoming};
 use folder::Folder;
 #[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use head::around as head_around;
 pub(crate) use head::head;
 
 use crate::error::{OpenError, StorageFailure};
@@ -197,7 +199,7 @@ fn read(folder: &Folder, path: &Path) -> Result<(SnapshotMeta, Body), OpenError>
 }
 
 /// Reads one snapshot file, for tests of its form.
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn read_file(disk: Arc<dyn Disk>, path: &Path) -> Result<(SnapshotMeta, Body), OpenError> {
     read(&Folder::new(disk, PathBuf::new(), true), path)
 }

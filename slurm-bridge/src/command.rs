@@ -171,7 +171,7 @@ async fn read(pipe: Option<impl AsyncRead + Unpin>) -> String {
 
 /// Whether these words of `sbatch` say that there is no job and will be none: anything else may pass, or may have
 /// reached the controller.
-fn is_refusal(message: &str) -> bool {
+pub(crate) fn is_refusal(message: &str) -> bool {
     const PASSING: &[&str] = &[
         "Unable to contact",
         "Socket timed out",
@@ -206,7 +206,7 @@ fn code(text: &str) -> Option<(i32, i32)> {
 }
 
 /// One line of [`FIELDS`].
-fn parse_listed_job(line: &str, prefix: &str) -> Option<ListedJob> {
+pub(crate) fn parse_listed_job(line: &str, prefix: &str) -> Option<ListedJob> {
     let fields: Vec<&str> = line.split('|').map(str::trim).collect();
     let [job, name, state, exit, reason, ..] = fields[..] else { return None };
     let lease = lease_of(name.strip_prefix(prefix)?)?;

@@ -54,7 +54,7 @@ struct Inner {
 
 /// A record with the boot that its times belong to.
 #[derive(Encode, Decode)]
-struct ReadJob {
+pub(crate) struct ReadJob {
     #[n(0)]
     boot: String,
     #[n(1)]
@@ -289,24 +289,7 @@ impl SharedJobDir {
 
     fn read_report(&self, lease: LeaseId) -> io::Result<JobReport> {
         let job = self.folder(lease).join("job");
-        let ask = line(&job.join("ask"))?.and_then(|line| {
-            let (number, job) = line.split_once(' ')?;
-            Some((number.parse().ok()?, JobId(job.parse().ok()?)))
-        });
-        let exit = line(&job.join("exit"))?.and_then(|line| match line.split_once(' ') {
-            Some((word @ ("code" | "told" | "slurm"), code)) => {
-                let by = match word {
-                    "told" => StoppedBy::Node,
-                    "slurm" => StoppedBy::Slurm,
-                    _ => StoppedBy::Itself,
-                };
-                Some(ProgramExit::Code { code: code.parse().ok()?, by })
-            }
-            _ if line == "missing" => Some(ProgramExit::NotRunnable),
-            Some(("late", _)) => Some(ProgramExit::OutOfTime),
-            _ => None,
-        });
-        Ok(JobReport { ask, exit })
+        Ok(report(line(&job.join("ask"))?, line(&job.join("exit"))?))
     }
 
     fn read_output(
@@ -382,6 +365,28 @@ fn open_foreign(path: &Path) -> io::Result<File> {
     Err(io::Error::other(format!("{} is no regular file", path.display())))
 }
 
+/// What a job says in its files.
+pub(crate) fn report(ask: Option<String>, exit: Option<String>) -> JobReport {
+    let ask = ask.and_then(|line| {
+        let (number, job) = line.split_once(' ')?;
+        Some((number.parse().ok()?, JobId(job.parse().ok()?)))
+    });
+    let exit = exit.and_then(|line| match line.split_once(' ') {
+        Some((word @ ("code" | "told" | "slurm"), code)) => {
+            let by = match word {
+                "told" => StoppedBy::Node,
+                "slurm" => StoppedBy::Slurm,
+                _ => StoppedBy::Itself,
+            };
+            Some(ProgramExit::Code { code: code.parse().ok()?, by })
+        }
+        _ if line == "missing" => Some(ProgramExit::NotRunnable),
+        Some(("late", _)) => Some(ProgramExit::OutOfTime),
+        _ => None,
+    });
+    JobReport { ask, exit }
+}
+
 /// The line of a file that a job wrote; none when there is none yet.
 fn line(path: &Path) -> io::Result<Option<String>> {
     let file = match open_foreign(path) {
@@ -390,8 +395,12 @@ fn line(path: &Path) -> io::Result<Option<String>> {
     };
     let mut bytes = Vec::new();
     file.take(limits::LINE_BYTES as u64).read_to_end(&mut bytes)?;
-    let text = String::from_utf8_lossy(&bytes);
-    Ok(text.trim_end().strip_suffix(" .").map(str::to_owned))
+    Ok(whole_line(&bytes))
+}
+
+/// A line that is whole.
+pub(crate) fn whole_line(bytes: &[u8]) -> Option<String> {
+    String::from_utf8_lossy(bytes).trim_end().strip_suffix(" .").map(str::to_owned)
 }
 
 /// Does it on a thread that may wait.

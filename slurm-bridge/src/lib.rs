@@ -19,6 +19,8 @@
 
 pub mod command;
 pub mod controller;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod decoders;
 pub mod doors;
 pub mod host;
 mod job;

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 /// Folders that are no part of the repository, or are made by others.
-const SKIPPED: &[&str] = &["target", ".git", "fixtures", "stored"];
+const SKIPPED: &[&str] = &["target", ".git", "fixtures", "stored", "corpus"];
 /// What is text, by the end of a file's name; files without a dot are scripts.
 const TEXT: &[&str] = &[
     "rs", "md", "toml", "txt", "proto", "py", "service", "html", "css", "js", "Makefile", "prepare", "run",
-    "simulate", "slurm", "image",
+    "simulate", "slurm", "image", "fuzz",
 ];
 
 /// One file, with its path from the repository's root.

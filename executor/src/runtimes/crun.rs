@@ -5,6 +5,9 @@ mod seccomp;
 mod verdict;
 mod watchdog_side;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use bundle::{read_cdi, read_elf};
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

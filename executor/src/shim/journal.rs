@@ -244,7 +244,7 @@ impl Journal {
     }
 }
 
-fn replay(bytes: &[u8], boot: &str) -> Replayed {
+pub fn replay(bytes: &[u8], boot: &str) -> Replayed {
     // Each journal begins with a record. A power cut can leave a file that was renamed and whose bytes never reached the
     // disk: what it named may have run, so it does not account for it.
     let mut past = Replayed { torn: bytes.is_empty(), ..Replayed::default() };

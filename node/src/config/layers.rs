@@ -42,15 +42,18 @@ impl Layers {
 
     pub(super) fn add_file(&mut self, path: &Path) -> Result<(), ConfigError> {
         let read = |source| ConfigError::Read { path: path.into(), source };
-        let text = std::fs::read_to_string(path).map_err(read)?;
+        self.add_text(path, &std::fs::read_to_string(path).map_err(read)?)
+    }
+
+    pub(super) fn add_text(&mut self, path: &Path, text: &str) -> Result<(), ConfigError> {
         let syntax = |error: toml::de::Error| ConfigError::Syntax {
             path: path.into(),
-            line: line_of(&text, error.span().map_or(0, |s| s.start)),
+            line: line_of(text, error.span().map_or(0, |s| s.start)),
             message: error.message().replace('\n', ", "),
         };
-        let spans = toml::de::DeTable::parse(&text).map_err(syntax)?;
+        let spans = toml::de::DeTable::parse(text).map_err(syntax)?;
         let values: toml::Table = text.parse().map_err(syntax)?;
-        let file = SourceFile { path, text: &text };
+        let file = SourceFile { path, text };
         self.add_table(&file, "", spans.get_ref(), values);
         Ok(())
     }

@@ -328,7 +328,7 @@ impl Stint for NativeApi {
     }
 }
 
-fn filter(caller: &Principal, request: &v1::ListTasksRequest) -> Result<TaskFilter, Status> {
+pub fn filter(caller: &Principal, request: &v1::ListTasksRequest) -> Result<TaskFilter, Status> {
     let before = Some(&request.before).filter(|text| !text.is_empty());
     let before = before.map(|text| text.parse::<TaskId>()).transpose();
     let class = Some(&request.class).filter(|text| !text.is_empty());

@@ -137,6 +137,13 @@ impl Encoded {
     }
 }
 
+/// Appends a frame with any kind and payload to a segment.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn frame_raw(kind: u8, payload: &[u8], seq: u64, segment: &mut Vec<u8>) {
+    let synced_to = segment.len() as u32;
+    Encoded { kind, payload: payload.to_vec() }.frame(seq, 0, synced_to, segment);
+}
+
 /// Bytes that a payload of this length takes in a segment.
 pub(crate) fn framed_len(payload: usize) -> usize {
     (FRAME_BYTES + payload).next_multiple_of(ALIGN)

@@ -66,14 +66,18 @@ pub(super) struct Head {
 /// The head of a body of this length and checksum. Its own length does not depend on them.
 pub(crate) fn head(meta: &SnapshotMeta, body_len: u64, body_crc: u32) -> Vec<u8> {
     let (last, membership) = (meta.last_log_id.map(Into::into), (&meta.last_membership).into());
-    let description = codec::encode(&Description { last, membership, body_len, body_crc });
+    around(&codec::encode(&Description { last, membership, body_len, body_crc }))
+}
+
+/// The head with this description.
+pub(crate) fn around(description: &[u8]) -> Vec<u8> {
     let mut head = MAGIC.to_vec();
     head.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
     head.extend_from_slice(&(description.len() as u32).to_le_bytes());
-    let crc = crc32c::crc32c_append(crc32c::crc32c(&head), &description);
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&head), description);
     head.extend_from_slice(&crc.to_le_bytes());
     head.extend_from_slice(&[0; 4]);
-    head.extend_from_slice(&description);
+    head.extend_from_slice(description);
     head
 }
 

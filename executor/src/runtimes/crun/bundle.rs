@@ -14,6 +14,9 @@ mod config;
 mod mount;
 mod rootfs;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub use self::{cdi::read as read_cdi, rootfs::is_static_elf as read_elf};
+
 pub use config::user;
 
 use std::ffi::CString;

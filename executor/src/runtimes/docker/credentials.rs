@@ -77,9 +77,15 @@ impl Credentials {
         }
         let mut text = Vec::new();
         file.take(limits::CREDENTIALS_BYTES).read_to_end(&mut text).map_err(unreadable)?;
+        Self::parse(path, &text)
+    }
+
+    /// Reads the text of a file.
+    pub(crate) fn parse(path: &Path, text: &[u8]) -> Result<Self, CredentialsError> {
+        let malformed = |what: String| CredentialsError::Malformed { path: path.into(), what };
         // The words of the parser may quote a secret.
         let place = |e: serde_json::Error| format!("line {}, column {}", e.line(), e.column());
-        let file: Written = serde_json::from_slice(&text).map_err(|e| malformed(place(e)))?;
+        let file: Written = serde_json::from_slice(text).map_err(|e| malformed(place(e)))?;
         let read = Self { path: path.into(), file };
         let wrong =
             read.file.auths.iter().find(|(_, login)| !login.auth.is_empty() && login.pair().is_none());

@@ -83,6 +83,16 @@ fn from_spec(spec: &Value, wanted: &[[String; 2]], of_host: bool) -> Option<Devi
     Some(devices)
 }
 
+/// What a file of these bytes would give.
+#[cfg(any(test, feature = "fuzzing"))]
+pub fn read(bytes: &[u8]) {
+    let Ok(spec) = serde_json::from_slice::<Value>(bytes) else { return };
+    let wanted = [["GPU-b".into(), "0".into()], [String::new(), "1".into()]];
+    for of_host in [false, true] {
+        let _ = from_spec(&spec, &wanted, of_host);
+    }
+}
+
 impl Devices {
     fn add(&mut self, mount: Mount) {
         if !self.mounts.contains(&mount) {

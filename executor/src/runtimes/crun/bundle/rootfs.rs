@@ -126,7 +126,7 @@ fn is_static(file: &Path) -> io::Result<bool> {
 }
 
 /// None: no ELF file of 64 bits in this machine's order of bytes, or its program headers lie too far behind.
-fn is_static_elf(head: &[u8]) -> Option<bool> {
+pub fn is_static_elf(head: &[u8]) -> Option<bool> {
     const INTERPRETER: u32 = 3;
     let own_order = if cfg!(target_endian = "little") { 1 } else { 2 };
     if head.get(..6)? != [0x7f, b'E', b'L', b'F', 2, own_order] {
