@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: demo dist test test-simulator test-workspace lint prepare simulate failover vm soak
+.PHONY: demo dist test test-simulator test-workspace lint prepare simulate failover vm soak fuzz
 
 demo:
 	$(CARGO) run --release -- demo
@@ -57,3 +57,8 @@ lint:
 # What takes too long for each change: the same faults at the size of real life.
 soak: prepare
 	$(CARGO) nextest run --workspace --run-ignored only --no-fail-fast
+
+# Inputs that nobody wrote, for every decoder of bytes of others: 20 minutes each, or as `make fuzz SECONDS=60 DECODERS="grpc image"` says.
+SECONDS ?= 1200
+fuzz:
+	./.ci/fuzz $(SECONDS) $(DECODERS)
