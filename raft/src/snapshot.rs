@@ -16,10 +16,8 @@ use bytes::Bytes;
 
 pub(crate) use body::{Body, Incoming};
 use folder::Folder;
-#[cfg(test)]
 #[cfg(any(test, feature = "fuzzing"))]
-pub(crate) use head::around as head_around;
-pub(crate) use head::head;
+pub(crate) use head::{around as head_around, head};
 
 use crate::error::{OpenError, StorageFailure};
 use crate::log::disk::Disk;
