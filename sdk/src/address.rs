@@ -39,6 +39,10 @@ impl Address {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // Two slashes behind the scheme are its own.
+            Address::Unix(path) if path.to_string_lossy().starts_with("//") => {
+                write!(f, "unix://{}", path.display())
+            }
             Address::Unix(path) => write!(f, "unix:{}", path.display()),
             Address::Https { host, port } => write!(f, "https://{host}:{port}"),
         }
@@ -106,6 +110,7 @@ mod tests {
             ("unix:/run/stint.sock", "unix:/run/stint.sock"),
             ("unix:///run/stint.sock", "unix:/run/stint.sock"),
             ("/run/stint.sock", "unix:/run/stint.sock"),
+            ("//run/stint.sock", "unix:////run/stint.sock"),
             ("https://node-1:7002", "https://node-1:7002"),
             ("https://node-1/", "https://node-1:7002"),
             ("10.0.0.1:9", "https://10.0.0.1:9"),
@@ -113,7 +118,9 @@ mod tests {
             ("[::1]", "https://[::1]:7002"),
         ];
         for (text, shown) in cases {
-            assert_eq!(text.parse::<Address>().unwrap().to_string(), shown, "{text}");
+            let address: Address = text.parse().unwrap();
+            assert_eq!(address.to_string(), shown, "{text}");
+            assert_eq!(shown.parse(), Ok(address), "{text}");
         }
     }
 
