@@ -25,15 +25,18 @@ struct NoFaults;
 
 impl DiskFaults for NoFaults {}
 
+/// A value that could be made, which is all that is asked.
+fn converted<T>(_: T) {}
+
 fn request(bytes: &[u8]) {
     let Ok(envelope) = wire::decode::<Envelope>(bytes) else { return };
     let again: Envelope = wire::decode(&wire::encode(&envelope)).expect("what was written is read");
     assert_eq!(again, envelope);
     match envelope.request {
-        Request::Append(append) => drop(AppendEntriesRequest::<Types>::from(append)),
-        Request::Vote(vote) | Request::PreVote(vote) => drop(VoteRequest::<Types>::from(vote)),
-        Request::Transfer(transfer) => drop(TransferLeaderRequest::<Types>::from(transfer)),
-        Request::Chunk(chunk) => drop(chunk.meta()),
+        Request::Append(append) => converted(AppendEntriesRequest::<Types>::from(append)),
+        Request::Vote(vote) | Request::PreVote(vote) => converted(VoteRequest::<Types>::from(vote)),
+        Request::Transfer(transfer) => converted(TransferLeaderRequest::<Types>::from(transfer)),
+        Request::Chunk(chunk) => converted(chunk.meta()),
     }
 }
 
@@ -43,9 +46,9 @@ fn answer(bytes: &[u8]) {
     assert_eq!(again, answer);
     let _ = answer.follows();
     match answer {
-        Answer::Append(answer) => drop(AppendEntriesResponse::<Types>::from(answer)),
-        Answer::Vote(answer) => drop(VoteResponse::<Types>::from(answer)),
-        Answer::Transfer(answer) => drop(TransferLeaderResponse::<Types>::from(answer)),
+        Answer::Append(answer) => converted(AppendEntriesResponse::<Types>::from(answer)),
+        Answer::Vote(answer) => converted(VoteResponse::<Types>::from(answer)),
+        Answer::Transfer(answer) => converted(TransferLeaderResponse::<Types>::from(answer)),
         Answer::Chunk(_) => {}
     }
 }
