@@ -121,7 +121,8 @@ fn grpc(bytes: &[u8]) {
         }
         _ => {
             let Ok(request) = v1::ListTasksRequest::decode(body) else { return };
-            let _ = front::native::filter(&request);
+            let caller = crate::service::Principal::administrator(crate::service::Proof::LocalSocket);
+            let _ = front::native::filter(&caller, &request);
         }
     }
 }
