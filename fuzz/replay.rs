@@ -12,8 +12,11 @@ const CHANGES: u64 = 200;
 /// No small input keeps a decoder busy for as long, also on a loaded machine.
 const LONGEST: Duration = Duration::from_secs(20);
 
+/// The name of a corpus, and what decodes it.
+type Decoder = (&'static str, fn(&[u8]));
+
 /// The corpora of these decoders, each in a folder of its name.
-pub fn replay(decoders: &[(&str, fn(&[u8]))]) {
+pub fn replay(decoders: &[Decoder]) {
     for (name, decode) in decoders {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(name);
         let found = std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));

@@ -2,8 +2,11 @@
 
 use crate::task_file;
 
-/// Each with the name of its corpus.
-pub const DECODERS: &[(&str, fn(&[u8]))] = &[("task-file", task_file)];
+/// The name of a corpus, and what decodes it.
+type Decoder = (&'static str, fn(&[u8]));
+
+/// All of this crate.
+pub const DECODERS: &[Decoder] = &[("task-file", task_file)];
 
 /// A task file, TOML or JSON. It may name files of this machine, which are then read.
 fn task_file(bytes: &[u8]) {

@@ -14,8 +14,11 @@ use crate::shim_api::wire::{self, FromShim, ToShim};
 use crate::stages::StageRecord;
 use crate::stages::mask::Masks;
 
-/// Each with the name of its corpus.
-pub const DECODERS: &[(&str, fn(&[u8]))] = &[
+/// The name of a corpus, and what decodes it.
+type Decoder = (&'static str, fn(&[u8]));
+
+/// All of this crate.
+pub const DECODERS: &[Decoder] = &[
     ("watchdog-request", messages::<ToShim>),
     ("watchdog-answer", answer),
     ("watchdog-journal", journal),

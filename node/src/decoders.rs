@@ -16,8 +16,11 @@ use crate::front::{self, convert};
 use crate::wire::{self, CallKind};
 use crate::{pki, snapshot_file};
 
-/// Each with the name of its corpus.
-pub const DECODERS: &[(&str, fn(&[u8]))] = &[
+/// The name of a corpus, and what decodes it.
+type Decoder = (&'static str, fn(&[u8]));
+
+/// All of this crate.
+pub const DECODERS: &[Decoder] = &[
     ("peer-request", peer_request),
     ("peer-answer", peer_answer),
     ("log-entry", log_entry),

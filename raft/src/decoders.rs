@@ -16,8 +16,11 @@ use crate::simulated_disk::{DiskFaults, MemoryDisk};
 use crate::types::Types;
 use crate::wire::{self, Answer, Envelope, Request};
 
-/// Each with the name of its corpus.
-pub const DECODERS: &[(&str, fn(&[u8]))] =
+/// The name of a corpus, and what decodes it.
+type Decoder = (&'static str, fn(&[u8]));
+
+/// All of this crate.
+pub const DECODERS: &[Decoder] =
     &[("raft-request", request), ("raft-answer", answer), ("raft-log", log), ("raft-snapshot", snapshot)];
 
 #[derive(Debug, Default)]

@@ -3,8 +3,11 @@
 use crate::command::{is_refusal, parse_listed_job};
 use crate::job_dir::{ReadJob, report, whole_line};
 
-/// Each with the name of its corpus.
-pub const DECODERS: &[(&str, fn(&[u8]))] =
+/// The name of a corpus, and what decodes it.
+type Decoder = (&'static str, fn(&[u8]));
+
+/// All of this crate.
+pub const DECODERS: &[Decoder] =
     &[("slurm-output", output), ("slurm-job-files", job_files), ("slurm-record", record)];
 
 /// What `squeue` and `sbatch` print.
