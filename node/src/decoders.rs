@@ -13,6 +13,7 @@ use crate::applied_state::LogEntry;
 use crate::blobs::message::{BlobChunk, OfferAnswer, OfferBlob, ReadBlob};
 use crate::config::{Config, Machine, replicated};
 use crate::front::{self, convert};
+use crate::service::{Principal, Proof};
 use crate::wire::{self, CallKind};
 use crate::{pki, snapshot_file};
 
@@ -33,6 +34,10 @@ pub const DECODERS: &[Decoder] = &[
     ("texts", texts::texts),
     ("documents", texts::documents),
 ];
+
+fn caller() -> Principal {
+    Principal::administrator(Proof::LocalSocket)
+}
 
 /// What is read is written, read and written to the same.
 fn round<T: Encode<()> + for<'b> Decode<'b, ()>>(bytes: &[u8]) {
@@ -108,7 +113,7 @@ fn grpc(bytes: &[u8]) {
     match number % 4 {
         0 | 1 => {
             let Ok(request) = v1::SubmitRequest::decode(body) else { return };
-            let Ok(new) = convert::new_tasks(request) else { return };
+            let Ok(new) = convert::new_tasks(&caller(), request) else { return };
             for class in [Class::CpuShort, Class::Gpu] {
                 let Ok(spec) = new.spec.clone().resolve(&ClassRules::default_for(class)) else { continue };
                 let _ = (spec.weight(), spec.least_lease_ms());
@@ -124,8 +129,7 @@ fn grpc(bytes: &[u8]) {
         }
         _ => {
             let Ok(request) = v1::ListTasksRequest::decode(body) else { return };
-            let caller = crate::service::Principal::administrator(crate::service::Proof::LocalSocket);
-            let _ = front::native::filter(&caller, &request);
+            let _ = front::native::filter(&caller(), &request);
         }
     }
 }
