@@ -271,13 +271,16 @@ async fn what_fills_the_disk_is_killed_before_it_is_full_and_the_node_goes_on() 
         wait_until("its files are removed", || free() > 20 << 20).await;
     }
     assert!(client.host.running().iter().any(|attempt| attempt.lease == spared && !attempt.stopping));
-    // Filled by somebody else: nothing starts, nobody is killed, and it is said.
+    // Filled by somebody else: nothing starts, nobody is killed, and it is said. What has ended goes.
+    let folders = || census(&rig).folders;
+    assert!(folders() > 0, "something is kept of what has ended");
     std::fs::write(folder.join("filler"), vec![0; 22 << 20]).unwrap();
     wait_until("it is said", || {
         let health = client.host.health();
         health.runtimes[&Runtime::Process].as_ref().is_err_and(|why| why.contains("is full but for"))
     })
     .await;
+    wait_until("folders of ended attempts go", || folders() == 0).await;
     std::fs::write(folder.join("filler"), vec![0; 18 << 20]).unwrap();
     wait_until("it is nearly full", || {
         client.host.health().problems.iter().any(|problem| problem.contains("is nearly full"))

@@ -1,7 +1,6 @@
 //! Keeps tasks from filling the disk that holds them and the peer's log.
 //!
-//! An attempt whose files take more than it may have is
-//! killed. When little is left of the disk, old folders of ended attempts go, nothing new starts, and the attempt whose files
+//! An attempt whose files take more than it may have is killed. When little is left of the disk, old folders of ended attempts go, nothing new starts, and the attempt whose files
 //! take the most is killed.
 
 use std::collections::{BTreeMap, HashSet};
@@ -144,10 +143,8 @@ async fn measure_those_due(
 
 /// Looks at what is left of the disk, and makes room; whether it is full.
 async fn look_at_room(shared: &Arc<ClientState>, was_full: bool) -> bool {
-    let (folder, reserve) = (shared.layout.root().to_owned(), shared.settings.disk.reserve_bytes);
-    let look = move || Room::look(&folder, reserve, was_full);
     // What cannot be asked is not full; whoever writes there tells.
-    let Ok(Ok(room)) = tokio::task::spawn_blocking(look).await else { return was_full };
+    let Some(room) = room(shared, was_full).await else { return was_full };
     let full = matches!(room, Room::None { .. });
     if shared.disk.set_room(room.problem(shared.layout.root()), full) {
         match room {
@@ -159,26 +156,35 @@ async fn look_at_room(shared: &Arc<ClientState>, was_full: bool) -> bool {
         }
         shared.publish(vec![HostEvent::RuntimesChanged]).await;
     }
-    if room == Room::Enough || remove_ended(shared).await || !full {
-        return full;
+    if full { make_room(shared).await } else { false }
+}
+
+async fn room(shared: &Arc<ClientState>, was_full: bool) -> Option<Room> {
+    let (folder, reserve) = (shared.layout.root().to_owned(), shared.settings.disk.reserve_bytes);
+    tokio::task::spawn_blocking(move || Room::look(&folder, reserve, was_full)).await.ok()?.ok()
+}
+
+/// Takes what nobody needs to run first, for a while: who fills the disk goes on meanwhile. Whether the disk is full still.
+async fn make_room(shared: &Arc<ClientState>) -> bool {
+    let until = Instant::now() + LOOK;
+    while Instant::now() < until && remove_ended(shared).await {
+        if let Some(Room::Enough | Room::Little { .. }) = room(shared, true).await {
+            return false;
+        }
     }
     // One at a time: what it leaves may be enough.
     if shared.lock().running.values().any(|attempt| attempt.over_disk.is_some()) {
-        return full;
+        return true;
     }
     let (attempts, layout) = (attempts(shared), shared.layout.clone());
     let largest = move || largest(attempts, &layout);
     let found = tokio::task::spawn_blocking(largest).await.ok().flatten();
-    let Room::None { free, reserve } = room else { return full };
+    let Some(Room::None { free, reserve }) = room(shared, true).await else { return false };
     if let Some((lease, bytes)) = found.filter(|(_, bytes)| *bytes >= reserve / WORTH_IT) {
-        let why = format!(
-            "its files took {}, the most of all, when the node's disk had {} left",
-            size(bytes),
-            size(free)
-        );
-        kill(shared, lease, why);
+        let taken = format!("its files took {}, the most of all", size(bytes));
+        kill(shared, lease, format!("{taken}, when the node's disk had {} left", size(free)));
     }
-    full
+    true
 }
 
 /// Removes folders of ended attempts, oldest first; whether there were any.
