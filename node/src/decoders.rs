@@ -5,15 +5,11 @@ mod images;
 mod texts;
 
 use minicbor::{Decode, Encode};
-use stint_protocol::v1::prost::Message;
-use stint_protocol::{Class, ClassRules, v1};
 use stint_scheduler::{Settings, State, decode_snapshot, read_snapshot, same, write_snapshot};
 
 use crate::applied_state::LogEntry;
 use crate::blobs::message::{BlobChunk, OfferAnswer, OfferBlob, ReadBlob};
-use crate::config::{Config, Machine, replicated};
-use crate::front::{self, convert};
-use crate::service::{Principal, Proof};
+use crate::config::{Config, Machine};
 use crate::wire::{self, CallKind};
 use crate::{pki, snapshot_file};
 
@@ -27,7 +23,7 @@ pub const DECODERS: &[Decoder] = &[
     ("log-entry", log_entry),
     ("cluster-state", cluster_state),
     ("snapshot-file", snapshot_file),
-    ("grpc", grpc),
+    ("grpc", crate::front::decoders::grpc),
     ("configuration", configuration),
     ("certificates", certificates),
     ("image", images::image),
@@ -35,12 +31,8 @@ pub const DECODERS: &[Decoder] = &[
     ("documents", texts::documents),
 ];
 
-fn caller() -> Principal {
-    Principal::administrator(Proof::LocalSocket)
-}
-
 /// What is read is written, read and written to the same.
-fn round<T: Encode<()> + for<'b> Decode<'b, ()>>(bytes: &[u8]) {
+pub(crate) fn round<T: Encode<()> + for<'b> Decode<'b, ()>>(bytes: &[u8]) {
     let Ok(message) = wire::decode::<T>(bytes) else { return };
     let written = wire::encode(&message);
     let again = wire::decode::<T>(&written).expect("what was written is read");
@@ -105,33 +97,6 @@ fn snapshot_file(bytes: &[u8]) {
     let body = &written[snapshot_file::MAGIC.len()..written.len() - snapshot_file::SUM_BYTES as usize];
     let (again, _) = snapshot_file::read_summed(body).expect("what was written is read");
     assert_eq!(again, description);
-}
-
-/// A request of a client: the number of its kind, and its message.
-fn grpc(bytes: &[u8]) {
-    let Some((number, body)) = bytes.split_first() else { return };
-    match number % 4 {
-        0 | 1 => {
-            let Ok(request) = v1::SubmitRequest::decode(body) else { return };
-            let Ok(new) = convert::new_tasks(&caller(), request) else { return };
-            for class in [Class::CpuShort, Class::Gpu] {
-                let Ok(spec) = new.spec.clone().resolve(&ClassRules::default_for(class)) else { continue };
-                let _ = (spec.weight(), spec.least_lease_ms());
-                round::<stint_protocol::SharedSpec>(&wire::encode(&stint_protocol::SharedSpec::new(spec)));
-            }
-        }
-        2 => {
-            let Ok(request) = v1::UpdateSettingsRequest::decode(body) else { return };
-            let Ok(update) = convert::settings_update(request) else { return };
-            for setting in replicated::read(&update.of, &update.values).unwrap_or_default() {
-                let _ = (replicated::key(&setting), replicated::value(&setting));
-            }
-        }
-        _ => {
-            let Ok(request) = v1::ListTasksRequest::decode(body) else { return };
-            let _ = front::native::filter(&caller(), &request);
-        }
-    }
 }
 
 /// `stint.toml`.

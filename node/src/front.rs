@@ -3,6 +3,8 @@
 mod caller;
 pub mod connections;
 pub mod convert;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod decoders;
 mod errors;
 mod files;
 pub mod http;
