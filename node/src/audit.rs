@@ -41,8 +41,17 @@ pub struct AuditLog {
     lines: SyncSender<String>,
     /// Lines that are missing, as the disk is slow or too much was refused at once.
     missed: AtomicU64,
-    /// Refusals in this second.
-    refusals: Mutex<(Option<Instant>, u32)>,
+    /// Refusals in this second, of each kind.
+    refusals: Mutex<[(Option<Instant>, u32); 3]>,
+}
+
+/// What was refused. Each kind has a bound of its own: who asks for little in vain does not hide who tried more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// A caller that was not let in.
+    Stranger,
+    Reading,
+    Changing,
 }
 
 impl AuditLog {
@@ -68,13 +77,14 @@ impl AuditLog {
     }
 
     /// Adds a refusal: so many a second, so that who asks in vain does not push out what others did.
-    pub fn add_refusal(&self, line: &AuditLine) {
-        let mut refusals = self.refusals.lock().unwrap_or_else(|e| e.into_inner());
-        if refusals.0.is_none_or(|since| since.elapsed() >= Duration::from_secs(1)) {
-            *refusals = (Some(Instant::now()), 0);
+    pub fn add_refusal(&self, refused: Refused, line: &AuditLine) {
+        let mut all = self.refusals.lock().unwrap_or_else(|e| e.into_inner());
+        let (since, count) = &mut all[refused as usize];
+        if since.is_none_or(|since| since.elapsed() >= Duration::from_secs(1)) {
+            (*since, *count) = (Some(Instant::now()), 0);
         }
-        refusals.1 += 1;
-        match refusals.1 > limits::AUDIT_REFUSALS {
+        *count += 1;
+        match *count > limits::AUDIT_REFUSALS {
             true => drop(self.missed.fetch_add(1, Relaxed)),
             false => self.add(line),
         }
@@ -210,17 +220,18 @@ mod tests {
         let path = folder.path().join("audit.jsonl");
         let log = AuditLog::open(path.clone()).unwrap();
         let began = Instant::now();
-        (0..1_000).for_each(|number| log.add_refusal(&line(number)));
+        (0..1_000).for_each(|number| log.add_refusal(Refused::Reading, &line(number)));
+        log.add_refusal(Refused::Changing, &line(4_000));
         let seconds = began.elapsed().as_secs() as usize + 1;
         log.add(&line(5_000));
         let read = || std::fs::read_to_string(&path).unwrap_or_default();
         until(|| read().contains("\"at_ms\":5000"));
         let text = read();
         assert!(
-            text.lines().count() <= seconds * limits::AUDIT_REFUSALS as usize + 2,
+            text.lines().count() <= seconds * limits::AUDIT_REFUSALS as usize + 3,
             "{}",
             text.lines().count()
         );
-        assert!(text.contains("\"missed_lines\":"), "{text}");
+        assert!(text.contains("\"missed_lines\":") && text.contains("\"at_ms\":4000"), "{text}");
     }
 }

@@ -187,7 +187,7 @@ pub const AUDIT_FILE_BYTES: u64 = 16 * 1024 * 1024;
 pub const AUDIT_FILES: u32 = 4;
 /// Audit lines that wait for the disk; further ones are counted as missing.
 pub const AUDIT_LINES_AHEAD: usize = 4_096;
-/// Refusals that get audit lines of their own, each second.
+/// Refusals of each kind that get audit lines of their own, each second.
 pub const AUDIT_REFUSALS: u32 = 20;
 /// How long a client may take from connecting to its first request, handshake included.
 pub const FIRST_REQUEST: Duration = Duration::from_secs(10);

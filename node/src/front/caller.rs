@@ -11,7 +11,7 @@ use stint_protocol::{Tenant, TimeMs};
 use super::connections::ConnectionHandle;
 use crate::access_token::{AccessSecret, NoToken};
 use crate::applied_state::AppliedState;
-use crate::audit::AuditLine;
+use crate::audit::{AuditLine, Refused};
 use crate::join::token_id;
 use crate::local_users::LocalUsers;
 use crate::node::Node;
@@ -140,7 +140,7 @@ fn asked(request: &Request<()>) {
 /// Who was not let in stands in the audit log.
 fn audit_refusal(node: &Node, request: &Request<()>, proof: Option<Proof>, status: &Status) {
     let Some(log) = node.audit.get() else { return };
-    log.add_refusal(&AuditLine {
+    let line = AuditLine {
         at_ms: node.clock.wall().0,
         allowed: false,
         who: proof.map(|proof| proof.describe()),
@@ -150,7 +150,8 @@ fn audit_refusal(node: &Node, request: &Request<()>, proof: Option<Proof>, statu
         operation: None,
         of: None,
         why: Some(status.message().into()),
-    });
+    };
+    log.add_refusal(Refused::Stranger, &line);
 }
 
 /// The request as one of this caller.

@@ -9,7 +9,7 @@ use stint_protocol::{TaskId, TaskName, Tenant};
 use stint_scheduler::{Image, State};
 
 use super::{Principal, Role, Service, ServiceError};
-use crate::audit::AuditLine;
+use crate::audit::{AuditLine, Refused};
 
 /// Describes operations. A row is `Name: "as a refusal begins", least role;`, and for what belongs to a tenant the least role
 /// of a caller of another one: `Name: "…", role, others role;`.
@@ -166,7 +166,8 @@ impl Service {
         };
         match line.allowed {
             true => log.add(&line),
-            false => log.add_refusal(&line),
+            false if operation.is_audited() => log.add_refusal(Refused::Changing, &line),
+            false => log.add_refusal(Refused::Reading, &line),
         }
     }
 }
