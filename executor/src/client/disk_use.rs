@@ -31,6 +31,9 @@ const MEASURE: Duration = Duration::from_secs(1);
 const MEASURE_SHARE: u32 = 50;
 /// Folders of ended attempts that go between two looks at what is free.
 const REMOVED_AT_ONCE: usize = 50;
+/// Files of an attempt that are counted while the disk is full: about a second's worth. Who made millions of empty ones must not
+/// hold up the look at the others.
+const MOST_FILES: usize = 200_000;
 /// Who takes less than this part of the reserve is not killed for it: the disk is full of something else.
 const WORTH_IT: u64 = 8;
 /// A small disk keeps this part of itself free, whatever the reserve.
@@ -93,18 +96,28 @@ pub async fn run(shared: Arc<ClientState>) {
     if limits == DiskLimits::default() {
         return;
     }
-    let mut due = BTreeMap::new();
+    // Apart: files that are many take long to measure, and the room on the disk cannot wait for that.
+    tokio::join!(keep_room(&shared, limits), keep_limits(&shared, limits));
+}
+
+async fn keep_room(shared: &Arc<ClientState>, limits: DiskLimits) {
     let mut was_full = false;
-    loop {
-        let attempts = attempts(&shared);
-        sleep(if attempts.is_empty() { LOOK_WHILE_IDLE } else { LOOK }).await;
-        if limits.reserve_bytes > 0 {
-            was_full = look_at_room(&shared, was_full).await;
-        }
-        if limits.attempt_bytes > 0 {
-            measure_those_due(&shared, attempts, &mut due).await;
-        }
+    while limits.reserve_bytes > 0 {
+        pause(shared).await;
+        was_full = look_at_room(shared, was_full).await;
     }
+}
+
+async fn keep_limits(shared: &Arc<ClientState>, limits: DiskLimits) {
+    let mut due = BTreeMap::new();
+    while limits.attempt_bytes > 0 {
+        pause(shared).await;
+        measure_those_due(shared, attempts(shared), &mut due).await;
+    }
+}
+
+async fn pause(shared: &ClientState) {
+    sleep(if attempts(shared).is_empty() { LOOK_WHILE_IDLE } else { LOOK }).await;
 }
 
 /// The attempts that write, and where.
@@ -130,7 +143,7 @@ async fn measure_those_due(
             continue;
         }
         let began = Instant::now();
-        let measure = move || bytes_of(&folder, limit);
+        let measure = move || bytes_of(&folder, limit, usize::MAX).bytes;
         let bytes = tokio::task::spawn_blocking(measure).await.unwrap_or_default();
         due.insert(lease, Instant::now() + MEASURE.max(began.elapsed() * MEASURE_SHARE));
         if bytes > limit {
@@ -180,8 +193,10 @@ async fn make_room(shared: &Arc<ClientState>) -> bool {
     let largest = move || largest(attempts, &layout);
     let found = tokio::task::spawn_blocking(largest).await.ok().flatten();
     let Some(Room::None { free, reserve }) = room(shared, true).await else { return false };
-    if let Some((lease, bytes)) = found.filter(|(_, bytes)| *bytes >= reserve / WORTH_IT) {
-        let taken = format!("its files took {}, the most of all", size(bytes));
+    let worth_it = |(_, taken): &(LeaseId, Taken)| taken.bytes >= reserve / WORTH_IT || taken.is_cut;
+    if let Some((lease, taken)) = found.filter(worth_it) {
+        let more = if taken.is_cut { "more than " } else { "" };
+        let taken = format!("its files took {more}{}, the most of all", size(taken.bytes));
         kill(shared, lease, format!("{taken}, when the node's disk had {} left", size(free)));
     }
     true
@@ -225,13 +240,15 @@ pub fn remove_files(folder: &Path) {
 }
 
 /// The attempt whose files take the most bytes of the disk, those included that it has open but no name for.
-fn largest(attempts: Vec<(LeaseId, PathBuf)>, layout: &Layout) -> Option<(LeaseId, u64)> {
+fn largest(attempts: Vec<(LeaseId, PathBuf)>, layout: &Layout) -> Option<(LeaseId, Taken)> {
     let nameless = nameless(layout);
     let measure = |(lease, folder): (LeaseId, PathBuf)| {
         let hidden = cgroup_of(layout, &folder).and_then(|cgroup| nameless.get(&cgroup).copied());
-        (lease, bytes_of(&folder, u64::MAX) + hidden.unwrap_or_default())
+        let named = bytes_of(&folder, u64::MAX, MOST_FILES);
+        (lease, Taken { bytes: named.bytes + hidden.unwrap_or_default(), ..named })
     };
-    attempts.into_iter().map(measure).max_by_key(|(_, bytes)| *bytes)
+    // Where the bytes are equal, who has more files than are counted.
+    attempts.into_iter().map(measure).max_by_key(|(_, taken)| *taken)
 }
 
 /// The name of the cgroup of the attempt that runs in a folder.
@@ -241,27 +258,40 @@ fn cgroup_of(layout: &Layout, folder: &Path) -> Option<String> {
     if in_sandbox_dir { Some(sandbox_dir_name(name.parse().ok()?)) } else { Some(name.to_owned()) }
 }
 
-/// Bytes that the files below take on their disk; no further than a little over `enough`. What goes meanwhile counts for
-/// nothing.
-fn bytes_of(folder: &Path, enough: u64) -> u64 {
-    let Ok(top) = std::fs::symlink_metadata(folder) else { return 0 };
+/// What files take of their disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Taken {
+    bytes: u64,
+    /// There are more files than were counted.
+    is_cut: bool,
+}
+
+/// What the files below take; no further than a little over `enough`, nor more files than `most`. What goes meanwhile counts
+/// for nothing.
+fn bytes_of(folder: &Path, enough: u64, most: usize) -> Taken {
+    let Ok(top) = std::fs::symlink_metadata(folder) else { return Taken::default() };
     let (mut left, mut linked, mut bytes) = (vec![folder.to_owned()], HashSet::new(), 0_u64);
+    let mut count = 0_usize;
     while let Some(folder) = left.pop() {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            count += 1;
+            if count > most {
+                return Taken { bytes, is_cut: true };
+            }
             let Ok(meta) = entry.metadata() else { continue };
             if meta.dev() != top.dev() || (meta.nlink() > 1 && meta.is_file() && !linked.insert(meta.ino())) {
                 continue;
             }
             bytes += meta.blocks() * 512;
             if bytes > enough {
-                return bytes;
+                return Taken { bytes, is_cut: false };
             }
             if meta.is_dir() {
                 left.push(entry.path());
             }
         }
     }
-    bytes
+    Taken { bytes, is_cut: false }
 }
 
 /// Bytes of files that the processes of each attempt have open and that have no name any more, by the name of its cgroup.
@@ -314,8 +344,9 @@ mod tests {
         std::fs::File::create(inside.join("hole")).unwrap().set_len(1 << 30).unwrap();
         std::fs::write(elsewhere.path().join("other"), vec![1; 1 << 20]).unwrap();
         std::os::unix::fs::symlink(elsewhere.path(), inside.join("link")).unwrap();
-        let bytes = bytes_of(folder.path(), u64::MAX);
+        let bytes = bytes_of(folder.path(), u64::MAX, 100).bytes;
         assert!((1 << 20..(1 << 20) + 100_000).contains(&bytes), "{bytes}");
-        assert_eq!(bytes_of(&folder.path().join("absent"), u64::MAX), 0);
+        assert_eq!(bytes_of(&folder.path().join("absent"), u64::MAX, 100), Taken::default());
+        assert!(bytes_of(folder.path(), u64::MAX, 5).is_cut && !bytes_of(folder.path(), u64::MAX, 6).is_cut);
     }
 }
