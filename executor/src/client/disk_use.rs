@@ -102,7 +102,10 @@ pub async fn run(shared: Arc<ClientState>) {
 
 async fn keep_room(shared: &Arc<ClientState>, limits: DiskLimits) {
     let mut was_full = false;
-    while limits.reserve_bytes > 0 {
+    if limits.reserve_bytes == 0 {
+        return;
+    }
+    loop {
         pause(shared).await;
         was_full = look_at_room(shared, was_full).await;
     }
@@ -110,7 +113,10 @@ async fn keep_room(shared: &Arc<ClientState>, limits: DiskLimits) {
 
 async fn keep_limits(shared: &Arc<ClientState>, limits: DiskLimits) {
     let mut due = BTreeMap::new();
-    while limits.attempt_bytes > 0 {
+    if limits.attempt_bytes == 0 {
+        return;
+    }
+    loop {
         pause(shared).await;
         measure_those_due(shared, attempts(shared), &mut due).await;
     }
