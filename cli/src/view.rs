@@ -65,7 +65,7 @@ fn outcome_cell(outcome: &Outcome) -> Cell {
 /// The tone of a state of a task, a node or a GPU.
 pub fn state_tone(state: &str) -> Tone {
     match state {
-        "running" | "starting" | "stopping" | "leased" | "draining" => Tone::Busy,
+        "running" | "starting" | "pending" | "stopping" | "leased" | "draining" => Tone::Busy,
         "ready" | "free" | "leader" => Tone::Good,
         "lost" | "unreachable" | "quarantined" | "conflict" => Tone::Bad,
         "cordoned" | "drained" => Tone::Faint,

@@ -188,6 +188,17 @@ async fn ends_follow_the_real_job() {
         (count("RUNNING"), count("PENDING")) == (2, 1)
     })
     .await;
+    until("the one that waits is told as pending", || {
+        let listed = |state: &str| {
+            let (_, listed, _) = stint(&cluster, &["ps", "--state", state, "-o", "quiet"]);
+            listed.lines().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let (pending, running) = (listed("pending"), listed("running"));
+        (pending.len(), running.len()) == (1, 2)
+            && stint(&cluster, &["status", &pending[0]]).1.contains("pending")
+            && stint(&cluster, &["ps"]).1.matches(" pending ").count() == 1
+    })
+    .await;
     let mut said = String::new();
     until("what it waits for is told", || {
         said = wide.iter().map(|id| stint(&cluster, &["result", id]).1).collect();

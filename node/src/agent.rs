@@ -2,11 +2,11 @@
 
 pub mod core;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use stint_executor::{Host, HostEvent};
-use stint_protocol::{BootMs, Incarnation, NodeId, Nonce};
+use stint_protocol::{BootMs, Incarnation, LeaseId, NodeId, Nonce};
 use stint_scheduler::RegisterNode;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, timeout};
@@ -44,9 +44,13 @@ impl Agent {
         let bell = news.clone();
         let runtimes_changed = Arc::new(AtomicBool::new(false));
         let changed = runtimes_changed.clone();
+        // What the last report told of as not begun: the beginning of another one is no news.
+        let late = Arc::new(Mutex::new(Vec::new()));
+        let reported = late.clone();
         let listener = tokio::spawn(async move {
             while let Some(event) = events.recv().await {
                 match event {
+                    HostEvent::Started { lease, .. } if lock(&reported).contains(&lease) => {}
                     HostEvent::Started { .. } => continue,
                     HostEvent::RuntimesChanged => changed.store(true, Ordering::SeqCst),
                     HostEvent::Ended(_) | HostEvent::DevicesChanged => {}
@@ -62,6 +66,7 @@ impl Agent {
             }
             let report = self.report(&mut core);
             let (holds, sent) = (report.hold_ms > 0, report.sent);
+            self.watch_late(&report, &late, &news);
             let call = timeout(limits::REPORT_DEADLINE, self.link.report(report));
             // News cut a held report short; one that brings news is never cut.
             let answer = tokio::select! {
@@ -90,6 +95,23 @@ impl Agent {
         core.report(sent, ends, &self.host.running())
     }
 
+    /// Has the beginning of what the report tells of as not begun count as news.
+    fn watch_late(&self, report: &Report, late: &Mutex<Vec<LeaseId>>, news: &Notify) {
+        let listed = report.not_begun.clone().unwrap_or_default();
+        let any = !listed.is_empty();
+        *lock(late) = listed;
+        // One that began after the report was made, and before the listener knew of it.
+        if any
+            && self
+                .host
+                .running()
+                .iter()
+                .any(|attempt| attempt.started && lock(late).contains(&attempt.lease))
+        {
+            news.notify_one();
+        }
+    }
+
     fn on_answer(&self, core: &mut AgentCore, answer: Result<ReportAnswer, String>, sent: BootMs) -> Next {
         let closing = self.closing.load(Ordering::SeqCst);
         let moment = Moment { sent, now: self.clock.boot(), closing };
@@ -106,4 +128,8 @@ impl Agent {
             AgentAction::Start(launch) => self.host.start(launch),
         }
     }
+}
+
+fn lock(late: &Mutex<Vec<LeaseId>>) -> MutexGuard<'_, Vec<LeaseId>> {
+    late.lock().unwrap_or_else(PoisonError::into_inner)
 }

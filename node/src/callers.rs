@@ -96,6 +96,7 @@ pub fn check_request(caller: &Caller, request: &Request) -> Result<(), String> {
         | Request::RevokeAccessToken { .. }
         | Request::ReadIndex
         | Request::LeaderView
+        | Request::NotBegun
         | Request::Admit { .. }
         | Request::Enlist(_)
         | Request::TransferLeader(_)

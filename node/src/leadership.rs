@@ -1,7 +1,7 @@
 //! What a leader decides from its clocks and its applied state: whether it leads, what an entry is stamped
 //! with, and what it holds. Pure, as what calls it: `leader/core.rs`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use stint_protocol::{BootMs, LeaseId, NodeId, TaskId, TimeMs};
 use stint_scheduler::{
@@ -18,6 +18,34 @@ pub struct Leadership {
     pub term: u64,
     pub lease_clock: LeaseClock,
     pub wall_clock: WallClock,
+    pub not_begun: NotBegun,
+}
+
+/// What each node told last of its attempts whose programs have not begun. Only what people see depends on it.
+#[derive(Clone, Debug, Default)]
+pub struct NotBegun(BTreeMap<NodeId, Vec<LeaseId>>);
+
+impl NotBegun {
+    /// What one report says.
+    pub fn note(&mut self, node: NodeId, leases: Option<&Vec<LeaseId>>) {
+        match leases.filter(|leases| !leases.is_empty()) {
+            Some(leases) => drop(self.0.insert(node, leases.clone())),
+            None => drop(self.0.remove(&node)),
+        }
+    }
+
+    /// Those that still are leases.
+    pub fn leases(&self, state: &State) -> Vec<LeaseId> {
+        let holds = |node: NodeId, lease: &LeaseId| {
+            let task = state.task(lease.task).filter(|task| task.fields.attempts == lease.attempt);
+            task.and_then(|task| task.leased()).is_some_and(|leased| leased.node == node)
+        };
+        let of_node = |(node, leases): (&NodeId, &Vec<LeaseId>)| {
+            let node = *node;
+            leases.iter().copied().filter(move |lease| holds(node, lease)).collect::<Vec<_>>()
+        };
+        self.0.iter().flat_map(of_node).take(limits::NOT_BEGUN).collect()
+    }
 }
 
 /// Whether this machine's wall clock was set while it leads: the cluster's time goes with the leader's. Another leader has
@@ -110,7 +138,12 @@ impl Leadership {
             let kept = leadership.take().filter(|_| planted(Mutation::OldReceiptTimes));
             let lease_clock = kept
                 .map_or_else(|| LeaseClock::new(view.now, view.state.time()), |earlier| earlier.lease_clock);
-            *leadership = Some(Leadership { term: at.term, lease_clock, wall_clock: WallClock::default() });
+            *leadership = Some(Leadership {
+                term: at.term,
+                lease_clock,
+                wall_clock: WallClock::default(),
+                not_begun: NotBegun::default(),
+            });
         }
         leadership.as_mut()
     }

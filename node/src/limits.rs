@@ -74,6 +74,10 @@ pub const RETRY_PAUSE: Duration = Duration::from_millis(25);
 pub const ANNOUNCE_PAUSE: Duration = Duration::from_millis(500);
 /// How long the leader holds a report that brings no news: the heartbeat of nodes, a tenth of a short lease.
 pub const REPORT_HOLD: Duration = Duration::from_millis(1_000);
+/// How long an attempt's program may take to begin before its node tells that it has not: most take some milliseconds.
+pub const BEGIN_SOON_MS: u64 = 250;
+/// Attempts whose programs have not begun that a leader names at once: 24 bytes each, a third of a message.
+pub const NOT_BEGUN: usize = 100_000;
 /// A report's answer beyond its hold: covers a commit with slow disks.
 pub const REPORT_DEADLINE: Duration = Duration::from_millis(2_500);
 /// A node silent for this long gets no new work (three missed reports).

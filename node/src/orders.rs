@@ -277,12 +277,18 @@ mod tests {
             running,
             ends: Vec::new(),
             hold_ms: 0,
+            not_begun: None,
         }
     }
 
     fn orders(state: &State, report: &Report) -> Orders {
         let lease_clock = LeaseClock::new(BootMs(0), TimeMs(0));
-        let mut leadership = Leadership { term: 1, lease_clock, wall_clock: Default::default() };
+        let mut leadership = Leadership {
+            term: 1,
+            lease_clock,
+            wall_clock: Default::default(),
+            not_begun: Default::default(),
+        };
         make(state, &mut leadership, (BootMs(20), BootMs(20)), report, Vec::new())
     }
 

@@ -138,6 +138,12 @@ impl Requests {
             Request::RevokeAccessToken { hash } => self.all(vec![Command::RemoveAccessToken { hash }]).await,
             Request::ReadIndex => Ok(Reply::Index(self.leader.raft.barrier(limits::BARRIER_DEADLINE).await?)),
             Request::LeaderView => self.view().await,
+            Request::NotBegun => {
+                let leases = self.leader.with(|core, view| {
+                    core.leadership(view).map(|leadership| leadership.not_begun.leases(view.state))
+                });
+                leases.map(Reply::NotBegun).ok_or(RequestError::NotLeader)
+            }
             Request::Admit { token, disk, name, address, speaks } => {
                 let token = Some(*token);
                 self.admit(Admit { disk: *disk, name, address, token, speaks }).await

@@ -80,6 +80,11 @@ pub struct Report {
     /// The leader may hold its answer for this long while there is no news, in milliseconds.
     #[n(8)]
     pub hold_ms: u64,
+    /// Those of `running` that this node has had for a while and whose programs have not begun. None: there are none, or
+    /// an earlier program reports.
+    #[n(9)]
+    #[cbor(default)]
+    pub not_begun: Option<Vec<LeaseId>>,
 }
 
 /// What an attempt needs to start.
@@ -221,6 +226,9 @@ pub enum Request {
         #[n(0)]
         hash: minicbor::bytes::ByteArray<32>,
     },
+    /// The leases whose programs have not begun, as their nodes told the leader last.
+    #[n(16)]
+    NotBegun,
 }
 
 /// Answers to requests.
@@ -263,6 +271,8 @@ pub enum Reply {
         #[n(1)]
         index: u64,
     },
+    #[n(8)]
+    NotBegun(#[n(0)] Vec<LeaseId>),
 }
 
 /// What the leader alone knows.

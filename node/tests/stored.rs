@@ -79,6 +79,9 @@ fn entry(speaks: Version, end: AttemptEnd) -> LogEntry {
 fn a_report_is_read_and_written_as_it_was_stored() {
     let allows = Some(vec![Allowance::everything(Runtime::Mock)]);
     stored().check("report-4.cbor", &report(allows, end_with_usage()));
+    let allows = Some(vec![Allowance::everything(Runtime::Mock)]);
+    let begun_late = Report { not_begun: Some(vec![lease()]), ..report(allows, end_with_usage()) };
+    stored().check("report-5.cbor", &begun_late);
     // As it was sent before nodes said what they allow.
     let first = stored().bytes("report-1.cbor", || panic!("is missing"));
     assert_reads("report-1.cbor", &first, &report(None, end()));
@@ -113,6 +116,7 @@ fn report(allows: Option<Vec<Allowance>>, end: AttemptEnd) -> Report {
         running: vec![(lease(), true)],
         ends: vec![end],
         hold_ms: 1_000,
+        not_begun: None,
     }
 }
 
@@ -195,6 +199,7 @@ fn forwarded_requests_are_read_and_written_as_they_were_stored() {
         ("revoke-join-token", Request::RevokeJoinToken { hash: ByteArray::from([3; 32]) }),
         ("create-access-token", Request::CreateAccessToken(access_token())),
         ("revoke-access-token", Request::RevokeAccessToken { hash: ByteArray::from([3; 32]) }),
+        ("not-begun", Request::NotBegun),
     ];
     for (number, (name, request)) in requests.iter().enumerate() {
         stored().check(&format!("request-{number}-{name}.cbor"), request);
@@ -273,6 +278,7 @@ fn answers_to_forwarded_requests_are_read_and_written_as_they_were_stored() {
         ("admitted", Reply::Admitted(NodeId(3))),
         ("leader", Reply::Leader(NodeId(1))),
         ("image", Reply::Image { image: ImageId(7 << 64), index: 70_000 }),
+        ("not-begun", Reply::NotBegun(vec![lease()])),
     ];
     for (number, (name, reply)) in replies.into_iter().enumerate() {
         stored().check(&format!("reply-{number}-{name}.cbor"), &ForwardAnswer::Reply(reply));

@@ -10,7 +10,11 @@ use crate::class::UnknownWord;
 pub enum TaskStatus {
     /// It waits for a node, or for the time of its next attempt.
     Queued,
-    /// A node holds its lease: it is prepared, or runs.
+    /// A node holds its lease and prepares it; its program has not begun.
+    Starting,
+    /// Slurm has its job, or is about to get it; the job has not begun.
+    Pending,
+    /// A node holds its lease, and its program has begun.
     Running,
     /// Its user cancelled it, and its node has yet to say that it has stopped.
     Stopping,
@@ -19,9 +23,14 @@ pub enum TaskStatus {
     Finished,
 }
 
+/// All of them, for whoever wrote another word.
+const WORDS: &str = "queued, starting, pending, running, stopping, suspended, finished";
+
 impl TaskStatus {
-    pub const ALL: [TaskStatus; 5] = [
+    pub const ALL: [TaskStatus; 7] = [
         TaskStatus::Queued,
+        TaskStatus::Starting,
+        TaskStatus::Pending,
         TaskStatus::Running,
         TaskStatus::Stopping,
         TaskStatus::Suspended,
@@ -32,6 +41,8 @@ impl TaskStatus {
     pub fn as_str(self) -> &'static str {
         match self {
             TaskStatus::Queued => "queued",
+            TaskStatus::Starting => "starting",
+            TaskStatus::Pending => "pending",
             TaskStatus::Running => "running",
             TaskStatus::Stopping => "stopping",
             TaskStatus::Suspended => "suspended",
@@ -45,7 +56,7 @@ impl FromStr for TaskStatus {
 
     fn from_str(text: &str) -> Result<Self, UnknownWord> {
         let known = TaskStatus::ALL.into_iter().find(|status| status.as_str() == text);
-        known.ok_or_else(|| UnknownWord::new("state", text, "queued, running, stopping, suspended, finished"))
+        known.ok_or_else(|| UnknownWord::new("state", text, WORDS))
     }
 }
 

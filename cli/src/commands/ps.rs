@@ -16,7 +16,15 @@ use crate::view::{age, command_line, now_ms, run_time, state_cell};
 /// Characters of a command in the table.
 const COMMAND_WIDTH: usize = 48;
 /// In the order of a task's life: one that moves on between two questions is still seen.
-const UNFINISHED: [TaskStatus; 3] = [TaskStatus::Queued, TaskStatus::Running, TaskStatus::Stopping];
+const UNFINISHED: [TaskStatus; 5] = [
+    TaskStatus::Queued,
+    TaskStatus::Starting,
+    TaskStatus::Pending,
+    TaskStatus::Running,
+    TaskStatus::Stopping,
+];
+/// A peer that was not upgraded yet does not know these, and lists such tasks as running.
+const NEW: [TaskStatus; 2] = [TaskStatus::Starting, TaskStatus::Pending];
 
 const EXAMPLES: &str = "\
 Examples:
@@ -30,7 +38,7 @@ pub struct PsArgs {
     /// Also finished tasks
     #[arg(long, short = 'a', conflicts_with = "state")]
     pub all: bool,
-    /// Only this state: queued, running, stopping or finished
+    /// Only this state: queued, starting, pending (in Slurm), running, stopping or finished
     #[arg(long, value_name = "STATE")]
     pub state: Option<String>,
     /// Only this class
@@ -63,6 +71,10 @@ pub async fn run(context: Context, args: PsArgs) -> Done {
     Ok(0)
 }
 
+fn is_new(state: &str) -> bool {
+    NEW.iter().any(|new| new.as_str() == state)
+}
+
 /// Newest first, each once.
 async fn list(
     client: &Client,
@@ -80,7 +92,14 @@ async fn list(
             before: args.before.clone().unwrap_or_default(),
             class: args.class.clone().unwrap_or_default(),
         };
-        let reply = client.list_tasks(request).await?;
+        let reply = match client.list_tasks(request).await {
+            Err(Error::Refused { code: tonic::Code::InvalidArgument, .. })
+                if args.state.is_none() && is_new(state) =>
+            {
+                continue;
+            }
+            reply => reply?,
+        };
         more |= !reply.next.is_empty();
         found.extend(reply.tasks.into_iter().map(|task| (task.id.clone(), Task::from(task))));
     }

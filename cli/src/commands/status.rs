@@ -6,9 +6,9 @@ use stint_sdk::{units, v1};
 
 use super::Context;
 use crate::Done;
-use crate::table::{Cell, Table, Tone};
+use crate::table::{Cell, Table};
 use crate::text::Text;
-use crate::view::{age, command_line, limits_line, now_ms, run_time, state_cell, usage_line};
+use crate::view::{age, command_line, limits_line, now_ms, run_time, state_cell, state_tone, usage_line};
 
 #[derive(Args, Debug)]
 pub struct StatusArgs {
@@ -28,7 +28,7 @@ fn text(task: &Task, now_ms: u64) -> Text {
     if task.attempt_records.is_empty() {
         return text;
     }
-    text.and("").and(attempts(&task.attempt_records, now_ms))
+    text.and("").and(attempts(&task.attempt_records, &task.state, now_ms))
 }
 
 fn facts(task: &Task, now_ms: u64) -> Table {
@@ -58,7 +58,8 @@ fn facts(task: &Task, now_ms: u64) -> Table {
     table
 }
 
-fn attempts(records: &[Attempt], now_ms: u64) -> Table {
+/// The one that has not ended is where its task is.
+fn attempts(records: &[Attempt], state: &str, now_ms: u64) -> Table {
     let mut table = Table::new(&["ATTEMPT", "NODE", "STARTED", "END", "RUN", "GPUS", "MESSAGE"]);
     for attempt in records {
         let ago = |at: u64| format!("{} ago", units::show_duration(now_ms.saturating_sub(at)));
@@ -66,7 +67,7 @@ fn attempts(records: &[Attempt], now_ms: u64) -> Table {
         let run = attempt.started_at_ms.map(|start| units::show_duration(until.saturating_sub(start)));
         let end = match &attempt.end {
             Some(end) => Cell::from(end.as_str()),
-            None => Cell::new("running", Tone::Busy),
+            None => Cell::new(state, state_tone(state)),
         };
         table.row(vec![
             attempt.number.to_string().into(),

@@ -48,6 +48,7 @@ fn report(node: u64) -> Vec<u8> {
         running: Vec::new(),
         ends: Vec::new(),
         hold_ms: 0,
+        not_begun: None,
     };
     encode(&report).to_vec()
 }

@@ -87,6 +87,8 @@ pub struct AgentCore {
     /// How long the last report was to be held at most, in milliseconds.
     hold_ms: u64,
     windows: BTreeMap<LeaseId, Window>,
+    /// Attempts whose programs have not begun, each with when a report named it first.
+    unbegun: BTreeMap<LeaseId, BootMs>,
 }
 
 /// How long a lease leaves for the next report.
@@ -111,6 +113,7 @@ impl AgentCore {
             answered: 0,
             hold_ms: 0,
             windows: BTreeMap::new(),
+            unbegun: BTreeMap::new(),
         }
     }
 
@@ -153,6 +156,7 @@ impl AgentCore {
         ends.truncate(fitting);
         let hold = !(self.at_once || self.register || !ends.is_empty());
         self.hold_ms = if hold { self.longest_hold_ms() } else { 0 };
+        let not_begun = self.not_begun(sent, running);
         let mut running: Vec<(LeaseId, bool)> = running.iter().map(|h| (h.lease, h.stopping)).collect();
         // An end that does not fit counts as held: a lease that a report does not name is launched again.
         running.extend(unreported.into_iter().map(|lease| (lease, true)));
@@ -166,7 +170,18 @@ impl AgentCore {
             running,
             ends,
             hold_ms: self.hold_ms,
+            not_begun: Some(not_begun).filter(|leases| !leases.is_empty()),
         }
+    }
+
+    /// Those whose programs should have begun by now.
+    fn not_begun(&mut self, now: BootMs, running: &[RunningAttempt]) -> Vec<LeaseId> {
+        let unbegun = running.iter().filter(|attempt| !attempt.started && !attempt.stopping);
+        let since =
+            unbegun.map(|attempt| (attempt.lease, self.unbegun.get(&attempt.lease).copied().unwrap_or(now)));
+        self.unbegun = since.collect();
+        let late = self.unbegun.iter().filter(|(_, since)| now.since(**since) >= limits::BEGIN_SOON_MS);
+        late.map(|(lease, _)| *lease).collect()
     }
 
     /// A report may be held for a third of the shortest window, so that one lost report loses no attempt.
@@ -340,6 +355,27 @@ mod tests {
         let mut huge = end(1);
         huge.message = "x".repeat(2 * limits::END_BYTES_PER_REPORT);
         assert_eq!(core().report(BootMs(0), vec![huge], &[]).ends.len(), 1);
+    }
+
+    /// Most begin within milliseconds: only those are named that people can see waiting.
+    #[test]
+    fn a_program_that_does_not_begin_is_told_and_taken_back() {
+        let attempt = |task, started, stopping| {
+            let lease = LeaseId { task: TaskId(task), attempt: 1 };
+            RunningAttempt { lease, started, stopping, deadline: BootMs(60_000) }
+        };
+        let mut core = core();
+        let mut named = |now, running: &[RunningAttempt]| -> Option<Vec<u128>> {
+            let leases = core.report(BootMs(now), vec![], running).not_begun;
+            leases.map(|leases| leases.iter().map(|lease| lease.task.0).collect())
+        };
+        let (late, stopped) = (attempt(1, false, false), attempt(2, false, true));
+        assert_eq!(named(1_000, &[late, stopped]), None, "nobody could see it yet");
+        assert_eq!(named(999 + limits::BEGIN_SOON_MS, &[late, stopped]), None);
+        let another = attempt(3, false, false);
+        assert_eq!(named(1_000 + limits::BEGIN_SOON_MS, &[late, stopped, another]), Some(vec![1]));
+        assert_eq!(named(9_000, &[attempt(1, true, false), another]), Some(vec![3]));
+        assert_eq!(named(9_001, &[attempt(1, true, false)]), None);
     }
 
     #[test]

@@ -125,6 +125,7 @@ impl ReportSession {
         let Some(leadership) = core.leadership(view) else { return Step::NotLeader };
         let new = !leadership.lease_clock.reaches(self.report.node, view.now);
         leadership.lease_clock.heard(self.report.node, self.report.nonce, view.now);
+        leadership.not_begun.note(self.report.node, self.report.not_begun.as_ref());
         self.stage = Stage::Heard;
         if new { Step::Plan } else { self.next_step(view) }
     }

@@ -1,5 +1,6 @@
 //! Tasks: looked up, waited for, cancelled, explained. Submitting and listing have files of their own.
 
+mod begun;
 mod list;
 mod runtime;
 mod submit;
@@ -42,7 +43,9 @@ impl Service {
         let scope = self.allow_in(caller, Operation::GetTask, tenant)?;
         let state = self.read().await?;
         let id = scope.find_task(&state, task)?;
-        documents::task(&state, id).ok_or(ServiceError::TaskGone)
+        let mut document = documents::task(&state, id).ok_or(ServiceError::TaskGone)?;
+        self.mark_unbegun(&state, &[id], std::slice::from_mut(&mut document)).await;
+        Ok(document)
     }
 
     /// Answers when every named task is finished (or one of them), or when the wait is over.
@@ -56,7 +59,11 @@ impl Service {
         // What looking for a leader took is a part of the wait.
         let finished = self.wait_until(&ids, most.saturating_sub(began.elapsed()), done).await?;
         let state = self.node.applied.view().state;
-        Ok(Waited { finished, tasks: documents::tasks(&state, &ids) })
+        let mut tasks = documents::tasks(&state, &ids);
+        if !finished {
+            self.mark_unbegun(&state, &ids, &mut tasks).await;
+        }
+        Ok(Waited { finished, tasks })
     }
 
     /// Asks for the end of tasks; what they have become by then.

@@ -29,7 +29,7 @@ pub struct Task {
     pub name: Option<String>,
     pub tenant: String,
     pub class: String,
-    /// queued, running (from its lease on), stopping, finished
+    /// queued, starting, pending (in Slurm), running, stopping, suspended, finished
     pub state: String,
     pub priority: u32,
     pub command: Vec<String>,

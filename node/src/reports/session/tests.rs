@@ -80,6 +80,7 @@ fn report() -> Report {
         running: vec![(LEASE, false)],
         ends: Vec::new(),
         hold_ms: 60_000,
+        not_begun: None,
     }
 }
 

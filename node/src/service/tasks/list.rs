@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 use stint_protocol::{Class, TaskId, TaskStatus, Tenant, api, limits};
 use stint_scheduler::State;
 
+use super::begun::Unbegun;
 use crate::service::access::Operation;
 use crate::service::{Principal, Service, ServiceError, documents};
 
@@ -21,6 +22,13 @@ pub struct TaskFilter {
     pub before: Option<TaskId>,
     /// Rows of the page; 0: the usual number.
     pub limit: usize,
+}
+
+impl TaskFilter {
+    fn may_list_leased(&self) -> bool {
+        let leased = [TaskStatus::Starting, TaskStatus::Pending, TaskStatus::Running];
+        self.state.is_none_or(|wanted| leased.contains(&wanted))
+    }
 }
 
 /// A page of tasks.
@@ -40,11 +48,12 @@ impl Service {
     ) -> Result<TaskPage, ServiceError> {
         let scope = self.allow_in(caller, Operation::ListTasks, &filter.tenant)?;
         let state = self.read().await?;
-        Ok(scope.listed().map(|tenant| page(&state, tenant, filter)).unwrap_or_default())
+        let unbegun = self.unbegun(filter.may_list_leased() && state.running() > 0).await;
+        Ok(scope.listed().map(|tenant| page(&state, tenant, filter, &unbegun)).unwrap_or_default())
     }
 }
 
-fn page(state: &State, tenant: &Tenant, filter: &TaskFilter) -> TaskPage {
+fn page(state: &State, tenant: &Tenant, filter: &TaskFilter, unbegun: &Unbegun) -> TaskPage {
     let limit = match filter.limit {
         0 => DEFAULT_ROWS,
         n => n.min(limits::LIST_PAGE),
@@ -54,7 +63,7 @@ fn page(state: &State, tenant: &Tenant, filter: &TaskFilter) -> TaskPage {
     let live = state
         .tasks_of(tenant, before)
         .filter(|(_, task)| class.is_none_or(|class| task.spec.class == class))
-        .filter(|(_, task)| wanted.is_none_or(|wanted| documents::listed_state(task) == wanted))
+        .filter(|(id, task)| wanted.is_none_or(|wanted| unbegun.status(*id, task) == wanted))
         .map(|(id, task)| (id, documents::live_task(state, id, task)))
         .take(limit + 1);
     let lists_finished = wanted.is_none_or(|wanted| wanted == TaskStatus::Finished);
@@ -65,6 +74,7 @@ fn page(state: &State, tenant: &Tenant, filter: &TaskFilter) -> TaskPage {
     rows.sort_by_key(|(id, _)| Reverse(*id));
     let more = rows.len() > limit;
     rows.truncate(limit);
+    unbegun.mark(state, rows.iter_mut().map(|(id, task)| (*id, task)));
     let next = rows.last().filter(|_| more).map(|(id, _)| *id);
     TaskPage { tasks: rows.into_iter().map(|(_, task)| task).collect(), next }
 }
