@@ -1,6 +1,8 @@
 //! The promises of the README, on real processes: three peers on loopback, killed in the middle.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "cluster/attacked.rs"]
+mod attacked;
 #[path = "cluster/joining.rs"]
 mod joining;
 #[path = "cluster/pushed.rs"]

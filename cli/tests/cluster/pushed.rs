@@ -26,7 +26,7 @@ pub fn memory(peer: &Peer) -> u64 {
 }
 
 /// Less than a request may have.
-static BODY: [u8; 2 << 20] = [7; 2 << 20];
+pub static BODY: [u8; 2 << 20] = [7; 2 << 20];
 
 /// One connection without a certificate: as many streams as it gets, each with as many of these bytes as are taken and never
 /// whole, until it is closed.
@@ -48,7 +48,7 @@ async fn push_once(endpoint: &Endpoint, config: &ClientConfig, address: SocketAd
 }
 
 /// Again and again, each from a socket of its own.
-async fn push(config: ClientConfig, address: SocketAddr, body: &'static [u8]) {
+pub async fn push(config: ClientConfig, address: SocketAddr, body: &'static [u8]) {
     let endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
     loop {
         push_once(&endpoint, &config, address, body).await;
@@ -136,7 +136,7 @@ fn health(http: u16) -> String {
 }
 
 /// Connections that say nothing.
-fn idle(count: usize, http: u16, api: SocketAddr, socket: &Path) -> (Vec<TcpStream>, Vec<UnixStream>) {
+pub fn idle(count: usize, http: u16, api: SocketAddr, socket: &Path) -> (Vec<TcpStream>, Vec<UnixStream>) {
     let tcp = |address: SocketAddr| (0..count).map(move |_| TcpStream::connect(address).unwrap());
     let unix = (0..count).map(|_| UnixStream::connect(socket).unwrap());
     (tcp(([127, 0, 0, 1], http).into()).chain(tcp(api)).collect(), unix.collect())
@@ -170,7 +170,7 @@ async fn idle_connections_silence_no_front_and_stop_no_peer() {
 }
 
 /// Sends a header a byte at a time, until the peer closes the connection or `over`; how long that took.
-fn drip(http: u16, over: &AtomicBool) -> Duration {
+pub fn drip(http: u16, over: &AtomicBool) -> Duration {
     let mut stream = TcpStream::connect(("127.0.0.1", http)).unwrap();
     stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Slow: ").unwrap();

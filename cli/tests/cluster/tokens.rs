@@ -14,16 +14,23 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use crate::pushed::memory;
 use crate::support::{Cluster, PATIENCE, STINT, Setup, stint, stint_at};
 
+/// The section `[api]` of peers that answer over TCP.
+pub const TCP: &str = "listen = \"127.0.0.1:0\"";
+
 /// One peer with its API at a port that the system chose.
-struct World {
-    cluster: Cluster,
-    api: SocketAddr,
+pub struct World {
+    pub cluster: Cluster,
+    pub api: SocketAddr,
 }
 
 impl World {
     async fn start(peers: usize) -> Self {
-        let setup = Setup { peers, api: "listen = \"127.0.0.1:0\"", ..Setup::default() };
-        let cluster = Cluster::start(setup).await;
+        let setup = Setup { peers, api: TCP, ..Setup::default() };
+        Self::of(Cluster::start(setup).await).await
+    }
+
+    /// A cluster that was started with `TCP`.
+    pub async fn of(cluster: Cluster) -> Self {
         let until = Instant::now() + PATIENCE;
         loop {
             let log = cluster.peers[0].log();
@@ -37,7 +44,7 @@ impl World {
     }
 
     /// `stint` from a machine that has the CA's certificate and this token.
-    fn with_token(&self, token: &str, args: &[&str]) -> (i32, String, String) {
+    pub fn with_token(&self, token: &str, args: &[&str]) -> (i32, String, String) {
         let mut command = Command::new(STINT);
         command.env_clear().env("HOME", "/nonexistent").env("STINT_TOKEN", token);
         command.args(["--address", &format!("https://{}", self.api), "--ca"]).arg(self.ca());
@@ -63,7 +70,7 @@ impl World {
     }
 
     /// Its text and its id.
-    fn make(&self, args: &[&str]) -> (String, String) {
+    pub fn make(&self, args: &[&str]) -> (String, String) {
         let (code, out, err) = stint(&self.cluster, &[&["token", "create", "-o", "json"], args].concat());
         assert_eq!(code, 0, "{err}");
         let made: Value = serde_json::from_str(&out).unwrap();
