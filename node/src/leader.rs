@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use stint_raft::{ProposeError, Raft, Role};
 use stint_scheduler::Command;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Notify, oneshot, watch};
+use tokio::task::block_in_place;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 pub use self::core::ProposalError;
@@ -182,7 +184,12 @@ impl Leader {
         let (turn, state, index) =
             self.with(|core, view| (core.turn(view, tick), view.state.clone(), view.index));
         send_answers(turn.answers);
-        let drafted = turn.drafting?.draft(&state, index, self.clock.wall());
+        let (drafting, wall) = (turn.drafting?, self.clock.wall());
+        let drafted = if drafting.takes_long(&state) {
+            beside_other_work(|| drafting.draft(&state, index, wall))
+        } else {
+            drafting.draft(&state, index, wall)
+        };
         let (entry, effect) = self.core().built(drafted)?;
         let data = encode(&entry);
         let needs = entry.needs();
@@ -213,6 +220,15 @@ impl Leader {
 
     fn core(&self) -> MutexGuard<'_, Core> {
         self.core.lock().unwrap_or_else(|e| e.into_inner())
+    }
+}
+
+/// Runs what takes long. Everything else that this thread would do goes to another one meanwhile, where there may be one:
+/// reports, answers and the log go on.
+fn beside_other_work<R>(work: impl FnOnce() -> R) -> R {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::CurrentThread => work(),
+        _ => block_in_place(work),
     }
 }
 
@@ -248,7 +264,33 @@ fn send_answers(answers: Answers<oneshot::Sender<ProposalResult>>) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    /// One thread for everything, and a plan of a large cluster.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn what_takes_long_holds_up_nothing_else() {
+        let (over, mut seen) = (Arc::new(Notify::new()), 0);
+        let ends = over.clone();
+        let plan = tokio::spawn(async move {
+            beside_other_work(|| std::thread::sleep(Duration::from_millis(500)));
+            ends.notify_one();
+        });
+        // As tasks of the same thread, after it has begun to plan.
+        let others = tokio::spawn(async move {
+            let mut tick = interval(Duration::from_millis(10));
+            loop {
+                tokio::select! {
+                    biased;
+                    () = over.notified() => return seen,
+                    _ = tick.tick() => seen += 1,
+                }
+            }
+        });
+        plan.await.unwrap();
+        assert!(others.await.unwrap() >= 5, "nothing else was done");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_leader_that_always_has_something_to_write_hears_its_clock_tick() {

@@ -252,6 +252,11 @@ impl EntryBuilder {
         NextEntry { entry: LogEntry { now: stamp, commands }, expired: expired_count, ahead_ms, effect }
     }
 
+    /// Whether it has planned nothing yet that it could start from.
+    pub fn is_new(&self) -> bool {
+        self.planned.is_none()
+    }
+
     /// Whether the last entry was applied is not known: what it planned is planned again.
     pub fn forget(&mut self) {
         self.planned = None;

@@ -74,6 +74,9 @@ pub const RETRY_PAUSE: Duration = Duration::from_millis(25);
 pub const ANNOUNCE_PAUSE: Duration = Duration::from_millis(500);
 /// How long the leader holds a report that brings no news: the heartbeat of nodes, a tenth of a short lease.
 pub const REPORT_HOLD: Duration = Duration::from_millis(1_000);
+/// Nodes of a cluster whose plans are made beside the node's other work: 10,000 take up to 0.3 s (docs/benchmarks.md), 500
+/// some milliseconds.
+pub const MANY_NODES: usize = 500;
 /// How long an attempt's program may take to begin before its node tells that it has not: most take some milliseconds.
 pub const BEGIN_SOON_MS: u64 = 250;
 /// Attempts whose programs have not begun that a leader names at once: 24 bytes each, a third of a message.

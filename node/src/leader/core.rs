@@ -76,6 +76,12 @@ pub struct UnbuiltEntry<W> {
 }
 
 impl<W> UnbuiltEntry<W> {
+    /// Whether its plan may take longer than others should wait: the first one of a leader looks at everything, and each looks
+    /// at all nodes that changed.
+    pub fn takes_long(&self, state: &State) -> bool {
+        self.builder.is_new() || state.nodes().nth(limits::MANY_NODES).is_some()
+    }
+
     /// Drafts the entry, on the state that the turn saw and the index up to which it was applied.
     pub fn draft(mut self, state: &State, index: u64, wall: TimeMs) -> BuiltEntry<W> {
         let draft = self.builder.build(state, index, self.input, wall, self.commands);
