@@ -128,6 +128,21 @@ fn output(cluster: &Cluster, id: &str) -> String {
     std::fs::read_to_string(folder(cluster, id).join("job/stdout")).unwrap_or_default()
 }
 
+/// One of three waits in Slurm's queue.
+async fn told_as_pending(cluster: &Cluster) {
+    until("the one that waits is told as pending", || {
+        let listed = |state: &str| {
+            let (_, listed, _) = stint(cluster, &["ps", "--state", state, "-o", "quiet"]);
+            listed.lines().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let (pending, running) = (listed("pending"), listed("running"));
+        (pending.len(), running.len()) == (1, 2)
+            && stint(cluster, &["status", &pending[0]]).1.contains("pending")
+            && stint(cluster, &["ps"]).1.matches(" pending ").count() == 1
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ends_follow_the_real_job() {
     let slurm = Slurm::start(300);
@@ -188,17 +203,7 @@ async fn ends_follow_the_real_job() {
         (count("RUNNING"), count("PENDING")) == (2, 1)
     })
     .await;
-    until("the one that waits is told as pending", || {
-        let listed = |state: &str| {
-            let (_, listed, _) = stint(&cluster, &["ps", "--state", state, "-o", "quiet"]);
-            listed.lines().map(str::to_owned).collect::<Vec<_>>()
-        };
-        let (pending, running) = (listed("pending"), listed("running"));
-        (pending.len(), running.len()) == (1, 2)
-            && stint(&cluster, &["status", &pending[0]]).1.contains("pending")
-            && stint(&cluster, &["ps"]).1.matches(" pending ").count() == 1
-    })
-    .await;
+    told_as_pending(&cluster).await;
     let mut said = String::new();
     until("what it waits for is told", || {
         said = wide.iter().map(|id| stint(&cluster, &["result", id]).1).collect();

@@ -11,5 +11,6 @@ pub mod http;
 mod images;
 mod limits;
 pub mod native;
+mod validity;
 
 pub use caller::{GroupSocket, Socket, Tls, with};

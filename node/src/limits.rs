@@ -74,6 +74,8 @@ pub const RETRY_PAUSE: Duration = Duration::from_millis(25);
 pub const ANNOUNCE_PAUSE: Duration = Duration::from_millis(500);
 /// How long the leader holds a report that brings no news: the heartbeat of nodes, a tenth of a short lease.
 pub const REPORT_HOLD: Duration = Duration::from_millis(1_000);
+/// How often a long answer looks whether the token that asked for it is still valid.
+pub const TOKEN_LOOK: Duration = Duration::from_secs(1);
 /// Nodes of a cluster whose plans are made beside the node's other work: 10,000 take up to 0.3 s (docs/benchmarks.md), 500
 /// some milliseconds.
 pub const MANY_NODES: usize = 500;

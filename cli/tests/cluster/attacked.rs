@@ -70,7 +70,7 @@ impl Drill {
             more: |_| "[secrets]\ndir = \"ROOT/secrets\"\n".into(),
             ..Setup::default()
         };
-        let world = World::of(Cluster::start_in(root, setup).await).await;
+        let world = World::with_api(Cluster::start_in(root, setup).await).await;
         let (chem, _) = world.make(&["--tenant", "chem", "--role", "submit"]);
         let (revoked, id) = world.make(&["--role", "admin"]);
         assert_eq!(stint_at(&world.cluster, 0, &["token", "rm", &id]).0, 0);
@@ -258,13 +258,13 @@ fn pushes(drill: &Drill) {
 fn holds_idle_connections(drill: &Drill) {
     while drill.goes_on() {
         let peer = &drill.world.cluster.peers[0];
-        let held = pushed::idle(150, peer.http, drill.world.api, &peer.dir.join("stint.sock"));
+        let connections = pushed::idle(150, peer.http, drill.world.api, &peer.dir.join("stint.sock"));
         for _ in 0..20 {
             if !drill.goes_on() {
                 return;
             }
         }
-        drop(held);
+        drop(connections);
     }
 }
 

@@ -1,7 +1,8 @@
 //! Access tokens: clients without a certificate, over TCP.
 
+use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -26,11 +27,11 @@ pub struct World {
 impl World {
     async fn start(peers: usize) -> Self {
         let setup = Setup { peers, api: TCP, ..Setup::default() };
-        Self::of(Cluster::start(setup).await).await
+        Self::with_api(Cluster::start(setup).await).await
     }
 
     /// A cluster that was started with `TCP`.
-    pub async fn of(cluster: Cluster) -> Self {
+    pub async fn with_api(cluster: Cluster) -> Self {
         let until = Instant::now() + PATIENCE;
         loop {
             let log = cluster.peers[0].log();
@@ -45,12 +46,16 @@ impl World {
 
     /// `stint` from a machine that has the CA's certificate and this token.
     pub fn with_token(&self, token: &str, args: &[&str]) -> (i32, String, String) {
-        let mut command = Command::new(STINT);
-        command.env_clear().env("HOME", "/nonexistent").env("STINT_TOKEN", token);
-        command.args(["--address", &format!("https://{}", self.api), "--ca"]).arg(self.ca());
-        let output = command.args(args).output().unwrap();
+        let output = self.command(token, args).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+    }
+
+    fn command(&self, token: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(STINT);
+        command.env_clear().env("HOME", "/nonexistent").env("STINT_TOKEN", token);
+        command.args(["--address", &format!("https://{}", self.api), "--ca"]).arg(self.ca()).args(args);
+        command
     }
 
     fn ca(&self) -> std::path::PathBuf {
@@ -128,6 +133,45 @@ async fn a_token_acts_in_its_tenant_and_role_until_it_is_revoked_or_expires() {
     for token in [&physics, &chem, &operator, &short] {
         assert!(!log.contains(token.trim_start_matches("stintat1-")), "the log tells a token");
     }
+}
+
+/// What was asked for before a token was revoked does not go on for ever.
+#[tokio::test]
+async fn a_long_answer_ends_with_the_token_that_asked_for_it() {
+    let world = World::start(1).await;
+    let (physics, id) = world.make(&["--tenant", "physics", "--role", "submit"]);
+    let task = world.done(
+        &physics,
+        &[
+            "submit",
+            "-o",
+            "quiet",
+            "--memory",
+            "32MiB",
+            "--",
+            "sh",
+            "-c",
+            "while :; do echo on; sleep 0.1; done",
+        ],
+    );
+    let begin = |args: &[&str]| {
+        let mut command = world.command(&physics, args);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let mut follower = begin(&["logs", "-f", &task]);
+    let mut lines = BufReader::new(follower.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "on");
+    let waiter = begin(&["wait", &task]);
+    assert_eq!(stint(&world.cluster, &["token", "rm", &id]).0, 0);
+    let revoked = Instant::now();
+    let rest = lines.count();
+    // The second one may have come after the revocation.
+    for (asked, said) in [(follower, "valid no more"), (waiter, "valid")] {
+        let output = asked.wait_with_output().unwrap();
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && err.contains("the token is ") && err.contains(said), "{err}");
+    }
+    assert!(revoked.elapsed() < Duration::from_secs(10), "{:?} and {rest} lines", revoked.elapsed());
 }
 
 #[tokio::test]

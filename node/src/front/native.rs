@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::convert::{new_tasks, new_token, settings_update, tenant};
 use super::errors::invalid;
+use super::validity::{WhileValid, while_valid};
 use super::{caller, images};
 use crate::limits;
 use crate::node::Node;
@@ -56,14 +57,19 @@ impl Asked {
 }
 
 /// Parts of a stream as the messages that carry them.
-type Parts<P, M> =
-    Map<ReceiverStream<Result<P, ServiceError>>, fn(Result<P, ServiceError>) -> Result<M, Status>>;
+type Parts<P, M> = WhileValid<
+    Map<ReceiverStream<Result<P, ServiceError>>, fn(Result<P, ServiceError>) -> Result<M, Status>>,
+>;
 
-fn stream<P, M>(
-    parts: mpsc::Receiver<Result<P, ServiceError>>,
-    encode: fn(Result<P, ServiceError>) -> Result<M, Status>,
-) -> Parts<P, M> {
-    ReceiverStream::new(parts).map(encode)
+impl Asked {
+    fn stream<P, M>(
+        &self,
+        caller: &Principal,
+        parts: mpsc::Receiver<Result<P, ServiceError>>,
+        encode: fn(Result<P, ServiceError>) -> Result<M, Status>,
+    ) -> Parts<P, M> {
+        WhileValid::new(ReceiverStream::new(parts).map(encode), &self.0, caller)
+    }
 }
 
 #[tonic::async_trait]
@@ -101,7 +107,7 @@ impl Stint for NativeApi {
             any: request.any,
         };
         let asked = self.asked();
-        asked.answer(asked.0.wait(&caller, wait).await)
+        asked.answer(while_valid(&asked.0, &caller, asked.0.wait(&caller, wait)).await?)
     }
 
     async fn cancel(&self, request: Request<v1::CancelRequest>) -> Answer<v1::CancelReply> {
@@ -132,7 +138,7 @@ impl Stint for NativeApi {
         };
         let service = self.asked();
         let parts = service.0.logs(&caller, asked).await;
-        service.answer(parts.map(|parts| stream(parts, log_chunk)))
+        service.answer(parts.map(|parts| service.stream(&caller, parts, log_chunk)))
     }
 
     async fn get_result(&self, request: Request<v1::GetTaskRequest>) -> Answer<v1::ResultReply> {
@@ -156,7 +162,7 @@ impl Stint for NativeApi {
         let asked = OutputAsked { tenant: tenant(&caller, &name)?, task, path, offset };
         let service = self.asked();
         let parts = service.0.read_output(&caller, &asked).await;
-        service.answer(parts.map(|parts| stream(parts, output_chunk)))
+        service.answer(parts.map(|parts| service.stream(&caller, parts, output_chunk)))
     }
 
     async fn who_am_i(&self, request: Request<v1::WhoAmIRequest>) -> Answer<v1::Caller> {
@@ -317,7 +323,7 @@ impl Stint for NativeApi {
         let (caller, _) = caller::take(request)?;
         let service = self.asked();
         let parts = service.0.save_snapshot(&caller).await;
-        service.answer(parts.map(|parts| stream(parts, snapshot_chunk)))
+        service.answer(parts.map(|parts| service.stream(&caller, parts, snapshot_chunk)))
     }
 
     async fn delete_image(&self, request: Request<v1::DeleteImageRequest>) -> Answer<v1::DeleteImageReply> {

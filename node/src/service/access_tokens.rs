@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
-use stint_protocol::{Role, Tenant, TimeMs, api, limits, version};
+use stint_protocol::limits::TOKEN_COMMENT_BYTES;
+use stint_protocol::{Role, Tenant, TimeMs, api, version};
 use stint_scheduler::{AccessToken, AddAccessToken, ChangedBy};
+use tokio::time::sleep;
 
 use super::access::Operation;
+use super::principal::Proof;
 use super::{Principal, Service, ServiceError};
 use crate::access_token::AccessSecret;
 use crate::join::token_id;
 use crate::leader_client::unexpected;
+use crate::limits;
 use crate::wire::{Reply, Request};
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
@@ -29,6 +33,22 @@ pub struct NewToken {
 }
 
 impl Service {
+    /// Returns once the token that the caller showed is valid no more: it expired or was revoked. Never for other callers.
+    pub fn until_invalid(&self, caller: &Principal) -> impl Future<Output = ()> + Send + 'static {
+        let (node, proof) = (self.node.clone(), caller.proof.clone());
+        async move {
+            let Proof::Token { id } = proof else { return std::future::pending().await };
+            let is_valid = || {
+                let now = node.clock.wall();
+                let state = node.applied.view().state;
+                state.access_tokens().any(|(hash, token)| token.expires > now && token_id(hash) == id)
+            };
+            while is_valid() {
+                sleep(limits::TOKEN_LOOK).await;
+            }
+        }
+    }
+
     /// Makes a token with which clients call without a certificate.
     pub async fn create_token(&self, caller: &Principal, new: NewToken) -> Result<api::Token, ServiceError> {
         self.allow(caller, Operation::CreateToken)?;
@@ -42,7 +62,7 @@ impl Service {
         if valid > VALID_MOST {
             return Err(ServiceError::AccessValidTooLong);
         }
-        if comment.len() > limits::TOKEN_COMMENT_BYTES {
+        if comment.len() > TOKEN_COMMENT_BYTES {
             return Err(ServiceError::TokenCommentTooLong(comment.len()));
         }
         self.node.leader_client.check_speaks(version::ACCESS_TOKENS)?;
