@@ -32,6 +32,7 @@ const PAGES: &[(&str, usize)] = &[
     ("docs/using/metrics.md", 0),
     ("docs/using/outages.md", 0),
     ("docs/using/process.md", 0),
+    ("docs/using/programs.md", 0),
     ("docs/using/recovery.md", 0),
     ("docs/using/results.md", 0),
     ("docs/using/settings.md", 0),

@@ -24,6 +24,7 @@ mod confine;
 pub mod decoders;
 mod gpu;
 mod host;
+mod image_config;
 mod labels;
 mod limits;
 mod log;

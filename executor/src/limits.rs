@@ -93,6 +93,10 @@ pub const KEEP_PAUSES_MS: [u64; 4] = [250, 1_000, 4_000, 15_000];
 /// Files of a tenant's program are private to it.
 pub const UMASK: u32 = 0o077;
 
+/// Folders of an image that its program may write in because the image says so: images have one or two.
+pub const VOLUMES: usize = 32;
+/// How often an init looks at its deadline while a program is being executed, in milliseconds.
+pub const EXECUTE_LOOK_MS: i32 = 100;
 /// Seconds a call to the Docker daemon may take.
 pub const DOCKER_CALL_S: u64 = 30;
 /// Distance of two tries to clear away a container, in milliseconds.

@@ -2,6 +2,7 @@
 //! one; the attempt then ends so without ever having run.
 
 use stint_protocol::EndKind;
+use stint_protocol::limits::clip;
 
 /// What runtimes say when the node is at fault: its disk, its cgroups, its devices, what it has too little of.
 const OF_THE_NODE: [&str; 16] = [
@@ -38,6 +39,28 @@ pub fn blame_errno(number: i32) -> EndKind {
     let of_the_node =
         [EAGAIN, EBUSY, EDQUOT, EIO, EMFILE, ENFILE, ENODEV, ENOMEM, ENOSPC, ENOSYS, EPERM, EROFS, ETIMEDOUT];
     if of_the_node.contains(&number) { EndKind::StartFailed } else { EndKind::StartRefused }
+}
+
+/// How an attempt ended whose program could not be executed, with this number of the kernel: the same for every runtime.
+pub fn not_executed(name: &str, number: i32) -> Refusal {
+    let advice = match number {
+        libc::ENOENT if name.contains('/') => "no such file where it runs (or its interpreter is missing)",
+        libc::ENOENT => "command not found in PATH: give its full path or set PATH in env",
+        libc::ENOTDIR => "no such file where it runs",
+        libc::EACCES => {
+            "permission denied: is the file executable (chmod +x) and its file system not noexec?"
+        }
+        libc::ENOEXEC => {
+            "not a program this machine can run: one for another machine, or a script without a first line such as #!/bin/sh"
+        }
+        libc::E2BIG => "arguments and environment are too long for the kernel",
+        libc::EISDIR | libc::ELOOP | libc::ENAMETOOLONG | libc::EINVAL => "not a program",
+        _ => {
+            let error = std::io::Error::from_raw_os_error(number);
+            return Refusal::new(blame_errno(number), clip(format!("executing {name:?} failed: {error}")));
+        }
+    };
+    Refusal::not_runnable(clip(format!("{name:?}: {advice}")))
 }
 
 /// The refusal of a launch.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use stint_protocol::TaskSpec;
 
+use crate::image_config;
 use crate::observer::Rule;
 use crate::refusal::Refusal;
 use crate::settings::{CrunOptions, HostOptions};
@@ -121,6 +122,18 @@ pub fn command(spec: &TaskSpec, image: Option<&ImageFiles>) -> Vec<String> {
     }
 }
 
+/// The signal that asks an image's program to end. One of a name that there is not is none.
+pub fn stop_signal(image: Option<&ImageFiles>) -> Option<i32> {
+    let Some(ImageFiles::Root { config, .. }) = image else { return None };
+    image_config::signal_number(config.stop_signal.as_deref()?)
+}
+
+/// Folders of an image that get a place of their own to be written in.
+pub fn volumes(image: Option<&ImageFiles>) -> Vec<String> {
+    let Some(ImageFiles::Root { config, .. }) = image else { return Vec::new() };
+    image_config::volumes(&config.volumes)
+}
+
 /// The variables that an image sets.
 pub fn environment(image: Option<&ImageFiles>) -> BTreeMap<String, String> {
     let Some(ImageFiles::Root { config, .. }) = image else { return BTreeMap::new() };
@@ -177,6 +190,8 @@ mod tests {
             command: split_words("default words"),
             environment: split_words("PATH=/opt A=b=c STINT_TASK_ID=7 broken"),
             working_dir: Some("/srv".into()),
+            stop_signal: Some("SIGINT".into()),
+            volumes: split_words("/data /work"),
         };
         let image = ImageFiles::Root { folder: "/image".into(), config: Arc::new(config) };
         let mut spec = TaskSpec::new(Class::CpuLong, split_words("own"));
@@ -187,6 +202,10 @@ mod tests {
             environment(Some(&image)).into_iter().map(|(n, v)| format!("{n}={v}")).collect();
         assert_eq!(variables, ["A=b=c", "PATH=/opt"]);
         assert_eq!(root_for(Some(&image)), Some(Root::Folder("/image".into(), Some("/srv".into()))));
+        assert_eq!(
+            (stop_signal(Some(&image)), volumes(Some(&image))),
+            (Some(libc::SIGINT), vec!["/data".into()])
+        );
         let as_process = find(&CrunOptions::default(), &spec, false, Some(&image));
         assert_eq!(as_process.unwrap_err().kind, EndKind::NotRunnable);
         let file = ImageFiles::Executable("/blob".into());

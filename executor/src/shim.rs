@@ -10,6 +10,7 @@
 mod attempts;
 mod cgroup;
 mod cgroup_pool;
+mod container_init;
 mod journal;
 mod outputs;
 mod probe;
@@ -121,6 +122,9 @@ fn serve(layout: &Layout, idle_ms: u64, mut ready_writer: io::PipeWriter) -> io:
         return ready_writer.write_all(&[ALREADY_RUNNING]);
     }
     leave_terminal(layout)?;
+    if let Err(e) = container_init::install(layout) {
+        log!(Watchdog, "containers will not start: writing {}: {e}", layout.container_init().display());
+    }
     let result = server::Server::open(layout, idle_ms).and_then(|mut server| {
         ready_writer.write_all(&[0])?;
         drop(ready_writer);

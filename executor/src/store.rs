@@ -29,6 +29,10 @@ pub struct ImageConfig {
     pub environment: Vec<String>,
     /// Absolute, inside.
     pub working_dir: Option<String>,
+    /// The name or number of the signal that asks its program to end.
+    pub stop_signal: Option<String>,
+    /// Folders that its program writes in.
+    pub volumes: Vec<String>,
 }
 
 /// Why bytes could not be had or kept.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// From what knows nothing of the others to what knows them.
-const PARTS: [&str; 24] = [
+const PARTS: [&str; 25] = [
     "limits",
     "log",
     "refusal",
@@ -17,6 +17,7 @@ const PARTS: [&str; 24] = [
     "watchdog",
     "labels",
     "working_dir",
+    "image_config",
     "host",
     "gpu",
     "store",

@@ -11,6 +11,7 @@ mod container;
 pub mod credentials;
 pub mod credentials_watch;
 pub mod engine;
+mod init_report;
 mod logs;
 mod monitor;
 pub mod pull;

@@ -31,6 +31,7 @@ pub fn in_folder(start: &Start<'_>, seen_at: &str) -> Program {
         jail: None,
         owner: None,
         own_network: false,
+        stop_signal: start.request.stop_signal.unwrap_or(libc::SIGTERM),
     }
 }
 

@@ -54,6 +54,8 @@ pub fn common<'a>(
         working_dir: asked.and_then(|limits| limits.working_dir.clone()),
         mounts: staged.mounts.clone(),
         labels: launch.labels(),
+        stop_signal: root::stop_signal(image),
+        volumes: root::volumes(image),
     }
 }
 

@@ -107,6 +107,7 @@ fn works(layout: &Layout, spawner: &mut Spawner, namespaces: Namespaces, jailed:
         jail: jailed.then(|| jail(namespaces)),
         owner: None,
         own_network: jailed,
+        stop_signal: libc::SIGTERM,
     };
     let Ok((child, _output)) = spawner.contained(0, &program, namespaces) else { return false };
     sys::wait_ready(&[(std::os::fd::AsRawFd::as_raw_fd(&child.pidfd), false)], 5000);

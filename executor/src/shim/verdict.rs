@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use stint_protocol::limits::clip;
 use stint_protocol::{AttemptEnd, EndKind};
 
-use crate::refusal::blame_errno;
+use crate::refusal::{Refusal, blame_errno, not_executed};
 use crate::runtimes::watchdog_side::{Failed, WatchdogRuntime};
 use crate::shim_api::LEASE_OVER;
 use crate::shim_api::layout::Layout;
@@ -91,9 +91,12 @@ fn not_started(evidence: &Evidence<'_>) -> (EndKind, String) {
         return refusal;
     }
     let error = io::Error::from_raw_os_error(number);
-    let name = evidence.request.command.first().map_or("", String::as_str);
     match step {
-        Step::Exec => exec_failure(name, number, &error),
+        Step::Exec => {
+            let name = evidence.request.command.first().map_or("", String::as_str);
+            let Refusal { kind, message } = not_executed(name, number);
+            (kind, message)
+        }
         // It was there when the node looked.
         Step::HostMount if number == libc::ELOOP => {
             (EndKind::Denied, "what it mounts was replaced by a link meanwhile".into())
@@ -123,19 +126,4 @@ fn is_of_the_name(number: i32) -> bool {
         libc::ENAMETOOLONG,
     ];
     of_the_name.contains(&number)
-}
-
-fn exec_failure(name: &str, number: i32, error: &io::Error) -> (EndKind, String) {
-    let advice = match number {
-        libc::ENOENT if name.contains('/') => "no such file on the node (or its interpreter is missing)",
-        libc::ENOENT => "command not found in PATH on the node: give its full path or set PATH in env",
-        libc::EACCES => {
-            "permission denied: is the file executable (chmod +x) and its file system not noexec?"
-        }
-        libc::ENOEXEC => "not a program this machine can run: a script needs a first line such as #!/bin/sh",
-        libc::E2BIG => "arguments and environment are too long for the kernel",
-        libc::EISDIR | libc::ELOOP | libc::ENAMETOOLONG | libc::EINVAL => "not a program",
-        _ => return (blame_errno(number), clip(format!("executing {name:?} failed: {error}"))),
-    };
-    (EndKind::NotRunnable, clip(format!("{name:?}: {advice}")))
 }

@@ -6,6 +6,10 @@ pub const LABEL: &str = "STINT_ATTEMPT_FOLDER";
 pub const WORK: &str = "/work";
 /// The name of an executable image inside a container.
 pub const BINARY: &str = "/binary";
+/// The first program of a container (`executor/src/sys/container_init.rs`).
+pub const INIT: &str = "/.stint-init";
+/// Where it says how the task's program ended, when nobody outside would know.
+pub const END: &str = "/.stint-end";
 /// Where a container finds its secrets.
 pub const SECRETS: &str = "/run/secrets";
 /// What a program may see of a host that has no image: its system folders.

@@ -69,6 +69,16 @@ impl Layout {
         self.root.join("crun")
     }
 
+    /// The first program of containers, which they mount.
+    pub fn container_init(&self) -> PathBuf {
+        self.root.join("container-init")
+    }
+
+    /// Folders that an image wants to be written in, by their number.
+    pub fn volume(&self, lease: LeaseId, number: usize) -> PathBuf {
+        self.attempt(lease).join("volumes").join(number.to_string())
+    }
+
     /// The folder of this node's cgroups, in each hierarchy.
     pub fn cgroup_label(&self) -> String {
         format!("stint-{:08x}", crc32c::crc32c(self.root.as_os_str().as_encoded_bytes()))

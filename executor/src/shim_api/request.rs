@@ -138,6 +138,13 @@ pub struct StartRequest {
     pub mounts: Vec<ResolvedMount>,
     #[n(21)]
     pub labels: AttemptLabels,
+    /// What asks its program to end, where its image says it. None: TERM.
+    #[n(22)]
+    pub stop_signal: Option<i32>,
+    /// Folders of its image that its program may write in, as the program sees them.
+    #[n(23)]
+    #[cbor(default)]
+    pub volumes: Vec<String>,
 }
 
 /// Whose an attempt is: what lines about it say, also after a restart of the node.

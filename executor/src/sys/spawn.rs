@@ -116,6 +116,7 @@ struct Raw {
     stack_top: *mut c_void,
     reset_oom_score: bool,
     namespaces: Namespaces,
+    stop_signal: c_int,
 }
 
 #[derive(Clone, Copy)]
@@ -124,6 +125,7 @@ struct RawContainer {
     start: *const *const c_char,
     env: *const *const c_char,
     pid_file: *const c_char,
+    refusals: c_int,
     gate: *const c_char,
     overlay: Option<RawOverlay>,
     mounts: *const RawBindMount,
@@ -189,6 +191,7 @@ impl RawContainer {
             start: region.strings(&container.start)?,
             env: region.strings(&container.env)?,
             pid_file: region.string(&container.pid_file)?,
+            refusals: container.refusals,
             gate: region.string(&container.gate)?,
             overlay,
         };
@@ -363,6 +366,7 @@ impl Spawner {
             stack_top: self.stack_top,
             reset_oom_score: self.reset_oom_score,
             namespaces: namespaced,
+            stop_signal: program.stop_signal,
         };
         let child = if namespaces.is_some() { clone_contained(&raw) } else { clone_direct(&raw) }?;
         Ok((child, pipes))

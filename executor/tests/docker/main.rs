@@ -7,9 +7,11 @@ mod cost;
 mod credentials;
 mod ends;
 mod fates;
+mod image_settings;
 mod images;
 mod limits;
 mod output;
+mod programs;
 mod proxy;
 mod registry;
 #[path = "../support/mod.rs"]

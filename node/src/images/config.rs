@@ -1,5 +1,7 @@
 //! What an image says of how it is run, as it stands in images and beside what was unpacked.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use stint_executor::ImageConfig;
 
@@ -17,7 +19,14 @@ struct ContainerConfig {
     cmd: Option<Vec<String>>,
     env: Option<Vec<String>>,
     working_dir: Option<String>,
+    stop_signal: Option<String>,
+    /// A set: each path has an empty object.
+    volumes: Option<BTreeMap<String, Option<Empty>>>,
 }
+
+/// What a path of `Volumes` has.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Empty {}
 
 impl From<ImageConfigFile> for ImageConfig {
     fn from(written: ImageConfigFile) -> Self {
@@ -27,6 +36,8 @@ impl From<ImageConfigFile> for ImageConfig {
             command: running.cmd.unwrap_or_default(),
             environment: running.env.unwrap_or_default(),
             working_dir: running.working_dir.filter(|folder| folder.starts_with('/')),
+            stop_signal: running.stop_signal.filter(|name| !name.is_empty()),
+            volumes: running.volumes.unwrap_or_default().into_keys().collect(),
         }
     }
 }
@@ -39,6 +50,8 @@ impl From<&ImageConfig> for ImageConfigFile {
                 cmd: Some(config.command.clone()),
                 env: Some(config.environment.clone()),
                 working_dir: config.working_dir.clone(),
+                stop_signal: config.stop_signal.clone(),
+                volumes: Some(config.volumes.iter().map(|path| (path.clone(), Some(Empty {}))).collect()),
             }),
         }
     }

@@ -5,9 +5,9 @@
 //! crun makes none (`--cgroup-manager=disabled`) and needs no particular cgroup layout; and the attempt's network, so
 //! the bundle names no network namespace.
 //!
-//! The program runs as another user without capabilities in pid, mount, ipc, uts and cgroup namespaces of its own, with
-//! a list of system calls that it may make. It is process 1 of its container: one that does not handle TERM is ended by
-//! KILL after the grace.
+//! The program runs as another user without capabilities in mount, ipc, uts and cgroup namespaces of its own, with a list of
+//! system calls that it may make. Process 1 of its pid namespace is the attempt's init, which it does not see: that reaps orphans,
+//! and signals that the program does not handle end it. crun executes a small program that becomes the task's, or tells why not.
 
 mod cdi;
 mod config;
@@ -32,6 +32,8 @@ use crate::shim_api::request::{ResolvedMount, StartRequest};
 use crate::sys::spawn::{BindMount, Container};
 
 const CONFIG: &str = "config.json";
+/// The descriptor that crun hands on to the container's first process, as the first argument of that says.
+const REFUSALS: i32 = 3;
 
 /// Where crun writes its messages for an attempt.
 pub fn log_file(layout: &Layout, lease: LeaseId) -> PathBuf {
@@ -61,11 +63,23 @@ fn mounts(request: &StartRequest, bundle: &Path) -> io::Result<Vec<BindMount>> {
     request.mounts.iter().enumerate().map(laid).collect()
 }
 
+/// Makes the folders that an image wants to be written in. They are its program's.
+fn make_volumes(layout: &Layout, request: &StartRequest) -> io::Result<()> {
+    let (user, group) = user(request);
+    for number in 0..request.volumes.len() {
+        let folder = layout.volume(request.lease, number);
+        std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&folder)?;
+        std::os::unix::fs::lchown(&folder, Some(user), Some(group))?;
+    }
+    Ok(())
+}
+
 /// Writes the bundle of an attempt and prepares the commands.
 pub fn make(layout: &Layout, request: &StartRequest) -> io::Result<Container> {
     let folder = bundle_folder(layout, request.lease);
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
     let rootfs = rootfs::make(layout, request, &folder)?;
+    make_volumes(layout, request)?;
     let devices = cdi::devices(request);
     let config = config::config(layout, request, &rootfs, devices).map_err(io::Error::other)?;
     std::fs::write(folder.join(CONFIG), serde_json::to_vec(&config)?)?;
@@ -79,7 +93,8 @@ pub fn make(layout: &Layout, request: &StartRequest) -> io::Result<Container> {
         vec![text(crun), root, log, text("--cgroup-manager=disabled")]
     };
     let mut create = common();
-    create.extend([text("create"), flag("--bundle=", &folder), flag("--pid-file=", &pid_file), text(&id)]);
+    let files = [flag("--bundle=", &folder), flag("--pid-file=", &pid_file)];
+    create.extend([text("create"), text("--preserve-fds=1")].into_iter().chain(files).chain([text(&id)]));
     let mut start = common();
     start.extend([text("start"), text(&id)]);
     Ok(Container {
@@ -87,6 +102,7 @@ pub fn make(layout: &Layout, request: &StartRequest) -> io::Result<Container> {
         start,
         env: vec![text("PATH=/usr/sbin:/usr/bin:/sbin:/bin")],
         pid_file: flag("", &pid_file),
+        refusals: REFUSALS,
         gate: flag("", &state.join(&id).join("exec.fifo")),
         overlay: rootfs.overlay,
         mounts: mounts(request, &folder)?,

@@ -17,9 +17,8 @@ pub fn not_started(failed: &Failed<'_>) -> Option<(EndKind, String)> {
     let text = std::fs::read_to_string(bundle::log_file(layout, request.lease)).unwrap_or_default();
     let said: Vec<&str> = text.lines().filter_map(message_of_log_line).collect();
     let message = said.join("; ");
-    let users_fault = ["executable", "exec format", "invalid rootfs", "rootfs"]
-        .iter()
-        .any(|part| message.to_lowercase().contains(part))
+    // Not the program: what crun executes is ours, and tells why it cannot execute that.
+    let users_fault = ["invalid rootfs", "rootfs"].iter().any(|part| message.to_lowercase().contains(part))
         || request.working_dir.as_deref().is_some_and(|wanted| message.contains(&format!("`{wanted}`")))
         || request.mounts.iter().any(|mount| names(&message, &mount.target));
     let kind = if step == Step::CrunUnknown {

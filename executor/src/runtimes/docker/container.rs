@@ -3,32 +3,55 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, DeviceRequest, HostConfig, HostConfigLogConfig, Mount, MountBindOptions, MountType,
-    RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, DeviceRequest, HealthConfig, HostConfig, HostConfigLogConfig, ImageConfig, Mount,
+    MountBindOptions, MountType, ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
 
-use super::{LABEL_EXECUTOR, LABEL_LEASE};
-use crate::shim_api::inside::{LABEL, SECRETS, WORK};
+use super::pull::FoundImage;
+use super::{LABEL_EXECUTOR, LABEL_LEASE, init_report};
+use crate::shim_api::inside::{END, INIT, LABEL, SECRETS, WORK};
 use crate::shim_api::layout::{Layout, folder_name};
 use crate::shim_api::request::{DockerRequest, StartRequest};
-use crate::working_dir;
+use crate::{image_config, limits, sys, working_dir};
+
+/// What is executed: the task's command replaces the image's whole command line; without one the image's own runs.
+pub fn command(request: &StartRequest, image: &ImageConfig) -> Vec<String> {
+    if !request.command.is_empty() {
+        return request.command.clone();
+    }
+    image.entrypoint.iter().chain(&image.cmd).flatten().cloned().collect()
+}
+
+/// The signal that asks an image's program to end.
+pub fn stop_signal(image: &ImageConfig) -> i32 {
+    image.stop_signal.as_deref().and_then(image_config::signal_number).unwrap_or(libc::SIGTERM)
+}
+
+/// Folders of an image that its program may write in.
+pub fn volumes(image: &ImageConfig) -> Vec<String> {
+    image_config::volumes(image.volumes.iter().flatten())
+}
 
 /// The container of a request, of an image that is already here.
 pub fn body(
     layout: &Layout,
     request: &StartRequest,
     docker: &DockerRequest,
-    image: String,
+    image: &FoundImage,
 ) -> ContainerCreateBody {
     let mut env = request.environment.clone();
     env.extend(request.secret_variables(SECRETS));
     env.push(format!("{LABEL}={}", layout.attempt(request.lease).display()));
-    let working_dir =
-        request.working_dir.as_deref().map_or_else(|| WORK.into(), |dir| working_dir::inside(dir, WORK));
+    let of_task = request.working_dir.as_deref().map(|dir| working_dir::inside(dir, WORK));
+    let of_image = || image.config.working_dir.clone().filter(|dir| dir.starts_with('/'));
+    let working_dir = of_task.or_else(of_image).unwrap_or_else(|| WORK.into());
     ContainerCreateBody {
-        image: Some(image),
-        // The task's command replaces the image's whole command line; without one the image's own runs.
-        entrypoint: (!request.command.is_empty()).then(|| request.command.clone()),
+        image: Some(image.id.clone()),
+        // It is process 1, and starts the program.
+        entrypoint: Some(vec![INIT.into(), END.into()]),
+        cmd: Some(command(request, &image.config)),
+        // An attempt ends when its program does, and nobody asks how it feels until then.
+        healthcheck: Some(HealthConfig { test: Some(vec!["NONE".into()]), ..HealthConfig::default() }),
         env: Some(env),
         user: Some(format!("{}:{}", docker.user, docker.group)),
         working_dir: Some(working_dir),
@@ -39,8 +62,7 @@ pub fn body(
         attach_stderr: Some(true),
         open_stdin: Some(false),
         tty: Some(false),
-        // Only the one volume that we name: an image's own would be left behind on the host.
-        host_config: Some(host_config(layout, request, docker)),
+        host_config: Some(host_config(layout, request, docker, &volumes(&image.config))),
         ..ContainerCreateBody::default()
     }
 }
@@ -56,7 +78,12 @@ fn labels(layout: &Layout, request: &StartRequest, docker: &DockerRequest) -> Ha
     docker.labels.iter().cloned().chain(own).collect()
 }
 
-fn host_config(layout: &Layout, request: &StartRequest, docker: &DockerRequest) -> HostConfig {
+fn host_config(
+    layout: &Layout,
+    request: &StartRequest,
+    docker: &DockerRequest,
+    volumes: &[String],
+) -> HostConfig {
     let amount = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     let memory = amount(request.memory_bytes);
     // Owned by the user too: runc gives it the mode of the image's folder, whatever is asked.
@@ -78,7 +105,8 @@ fn host_config(layout: &Layout, request: &StartRequest, docker: &DockerRequest) 
         ipc_mode: Some("private".into()),
         shm_size: Some(amount(shm)),
         tmpfs: Some(HashMap::from([("/tmp".to_owned(), scratch)])),
-        mounts: Some(mounts(layout, request)),
+        ulimits: Some(ulimits()),
+        mounts: Some(mounts(layout, request, volumes)),
         // We follow the output ourselves; the daemon keeps no second copy that nobody would bound.
         log_config: Some(HostConfigLogConfig { typ: Some("none".into()), config: None }),
         auto_remove: Some(false),
@@ -91,8 +119,21 @@ fn host_config(layout: &Layout, request: &StartRequest, docker: &DockerRequest) 
     }
 }
 
-/// The work folder, and the secrets when there are some.
-fn mounts(layout: &Layout, request: &StartRequest) -> Vec<Mount> {
+/// Those of every program that a node runs.
+fn ulimits() -> Vec<ResourcesUlimits> {
+    let (first, most) = sys::open_files(limits::OPEN_FILES);
+    let amount = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let limit = |name: &str, soft: u64, hard: u64| ResourcesUlimits {
+        name: Some(name.into()),
+        soft: Some(amount(soft)),
+        hard: Some(amount(hard)),
+    };
+    vec![limit("nofile", first, most), limit("core", 0, 0)]
+}
+
+/// The work folder, the first program and where it reports, the secrets when there are some, and what the image says that it
+/// writes in: a volume of the daemon's own would be left behind on the host, without a limit.
+fn mounts(layout: &Layout, request: &StartRequest, volumes: &[String]) -> Vec<Mount> {
     let work = layout.attempt(request.lease).join("work").display().to_string();
     let bind = |source: String, target: &str, read_only: bool| Mount {
         target: Some(target.into()),
@@ -112,7 +153,18 @@ fn mounts(layout: &Layout, request: &StartRequest) -> Vec<Mount> {
         ..mount
     };
     let given = given.map(|mount| alone(bind(mount.source.clone(), &mount.target, !mount.writable)));
-    std::iter::once(bind(work, WORK, false)).chain(secrets).chain(given).collect()
+    let shown = |path: std::path::PathBuf| path.display().to_string();
+    let own = [
+        bind(work, WORK, false),
+        bind(shown(layout.container_init()), INIT, true),
+        bind(shown(init_report::file(layout, request.lease)), END, false),
+    ];
+    // Where a task mounts something itself, that is there.
+    let is_free = |place: &String| request.mounts.iter().all(|mount| mount.target != *place);
+    let volumes = volumes.iter().enumerate().filter(|(_, place)| is_free(place));
+    let volumes =
+        volumes.map(|(number, place)| bind(shown(layout.volume(request.lease, number)), place, false));
+    own.into_iter().chain(volumes).chain(secrets).chain(given).collect()
 }
 
 fn devices(gpus: &[String]) -> DeviceRequest {

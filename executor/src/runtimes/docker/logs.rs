@@ -10,7 +10,10 @@ use bollard::container::LogOutput;
 use bollard::query_parameters::AttachContainerOptions;
 use futures_util::{Stream, StreamExt};
 
+use stint_protocol::LeaseId;
+
 use super::engine::EngineError;
+use super::init_report;
 use crate::shim_api::inside::WORK;
 use crate::shim_api::layout::Layout;
 use crate::shim_api::request::{DockerRequest, StartRequest};
@@ -24,7 +27,7 @@ pub struct LogFiles {
 }
 
 impl LogFiles {
-    /// Makes an attempt's folder: its work folder, where it starts, and its output files.
+    /// Makes an attempt's folder: its work folder, where it starts, where its end is told, and its output files.
     pub fn make(layout: &Layout, request: &StartRequest, docker: &DockerRequest) -> io::Result<Self> {
         let folder = layout.attempt(request.lease);
         let work = folder.join("work");
@@ -39,9 +42,25 @@ impl LogFiles {
                 Ok(()) => own(&folder)?,
             }
         }
+        init_report::make(layout, request.lease, (docker.user, docker.group))?;
         let open =
             |name: &str| OpenOptions::new().create(true).append(true).mode(0o600).open(folder.join(name));
         Ok(Self { stdout: open("stdout")?, stderr: open("stderr")? })
+    }
+
+    /// Makes the folders that an image wants to be written in. They are its program's.
+    pub fn make_volumes(
+        layout: &Layout,
+        lease: LeaseId,
+        docker: &DockerRequest,
+        number: usize,
+    ) -> io::Result<()> {
+        for number in 0..number {
+            let folder = layout.volume(lease, number);
+            DirBuilder::new().recursive(true).mode(0o755).create(&folder)?;
+            lchown(&folder, Some(docker.user), Some(docker.group))?;
+        }
+        Ok(())
     }
 
     pub fn try_clone(&self) -> std::io::Result<Self> {

@@ -22,13 +22,15 @@ use tokio::time::{Instant, sleep, timeout};
 use self::start::Found;
 use super::begun::Seen;
 use super::engine::{self, EngineError};
+use super::init_report::{self, InitReport};
 use super::logs::{self, LogFiles};
-use super::pull::Puller;
+use super::pull::{FoundImage, Puller};
 use super::stop_level::{StopLevel, at_least, in_loop};
 use super::verdict::{self, Verdict, mount_failure, record_end, start_failure, stopped, verdict};
 use super::{container, container_name};
 use crate::labels::kill_labelled;
 use crate::limits;
+use crate::refusal::not_executed;
 use crate::shim_api::LEASE_OVER;
 use crate::shim_api::layout::Layout;
 use crate::shim_api::request::{DockerRequest, StartRequest};
@@ -109,6 +111,10 @@ struct Prepared {
     id: String,
     files: LogFiles,
     pump: JoinHandle<Option<io::Error>>,
+    /// What its first process passes on when it is to end.
+    stop_signal: i32,
+    /// The name of its program, for a message.
+    program: String,
     /// Whether the attempt's stderr has that output was lost: once is enough.
     says_loss: bool,
 }
@@ -166,16 +172,24 @@ impl ContainerMonitor<'_> {
             () = at_least(&self.stop_level, StopLevel::Term) => Err(stopped()),
             image = puller.image() => image,
         }?;
-        let id = self.create(&engine, image).await?;
+        let command = container::command(self.request, &image.config);
+        let Some(program) = command.first().cloned() else {
+            let message = "neither the task nor its image names a program: give a command";
+            return Err(verdict(EndKind::NotRunnable, message));
+        };
+        let volumes = container::volumes(&image.config).len();
+        LogFiles::make_volumes(layout, lease, self.docker, volumes).map_err(making)?;
+        let stop_signal = container::stop_signal(&image.config);
+        let id = self.create(&engine, &image).await?;
         self.check_devices(&engine, &id).await?;
         let output = engine::insist(socket, || logs::attach(&engine, &id)).await;
         let output = output.map_err(|fault| verdict::failed(socket, "attaching to its container", &fault))?;
         let pump = tokio::spawn(logs::pump(output, files.try_clone().map_err(making)?));
-        Ok(Prepared { engine, id, files, pump, says_loss: false })
+        Ok(Prepared { engine, id, files, pump, stop_signal, program, says_loss: false })
     }
 
     /// The id of the new container.
-    async fn create(&self, engine: &Docker, image: String) -> Result<String, Verdict> {
+    async fn create(&self, engine: &Docker, image: &FoundImage) -> Result<String, Verdict> {
         let body = container::body(self.layout, self.request, self.docker, image);
         let create = || async {
             let options = CreateContainerOptions { name: Some(self.name.clone()), platform: String::new() };
@@ -235,9 +249,11 @@ impl ContainerMonitor<'_> {
                 self.slot.started.store(0, SeqCst);
                 self.remove(&prepared.engine).await;
                 let fault = fault?;
-                return Some(mount_failure(&self.request.mounts, &fault).unwrap_or_else(|| {
-                    start_failure(&self.request.command, self.request.working_dir.as_deref(), &fault)
-                }));
+                let working_dir = self.request.working_dir.as_deref();
+                return Some(
+                    mount_failure(&self.request.mounts, &fault)
+                        .unwrap_or_else(|| start_failure(working_dir, &fault)),
+                );
             }
             Found::Unknown(why) => {
                 self.make_sure_gone().await;
@@ -262,7 +278,7 @@ impl ContainerMonitor<'_> {
                 _ = process.readable() => break,
                 Ok(()) = stop_level.changed() => match *stop_level.borrow_and_update() {
                     StopLevel::Run => {}
-                    StopLevel::Term => sys::pidfd_signal(process.get_ref(), libc::SIGTERM),
+                    StopLevel::Term => sys::pidfd_signal(process.get_ref(), prepared.stop_signal),
                     StopLevel::Kill | StopLevel::LeaseOver => sys::pidfd_signal(process.get_ref(), libc::SIGKILL),
                 },
                 _ = &mut prepared.pump, if !silent => silent = true,
@@ -344,14 +360,28 @@ impl ContainerMonitor<'_> {
         if self.slot.ended.load(SeqCst) == 0 {
             self.slot.ended.store(sys::boot_now().0, SeqCst);
         }
-        let status = process.and_then(sys::pidfd_wait_status);
-        let mut ended = verdict::from_state(&state, status, was_away, self.request.memory_bytes);
+        let of_kernel = process.and_then(sys::pidfd_wait_status);
+        let mut ended = match (of_kernel, init_report::read(self.layout, self.request.lease)) {
+            // Its first process was killed before it could say how the program ended.
+            (Some(killed), _) if libc::WIFSIGNALED(killed) => self.ended(&state, of_kernel, was_away),
+            (_, Some(InitReport::Ended(status))) => self.ended(&state, Some(status), was_away),
+            (_, Some(InitReport::NotExecuted(number))) => {
+                self.slot.started.store(0, SeqCst);
+                let refused = not_executed(&prepared.program, number);
+                verdict(refused.kind, refused.message)
+            }
+            (_, None) => self.ended(&state, of_kernel, was_away),
+        };
         let drained = timeout(Duration::from_millis(limits::DOCKER_DRAIN_MS), prepared.pump).await;
         if let Ok(Ok(Some(e))) = drained {
             ended = ended.and(&format!("some of its output could not be kept: {e}"));
         }
         self.remove(&prepared.engine).await;
         ended
+    }
+
+    fn ended(&self, state: &ContainerState, status: Option<i32>, was_away: bool) -> Verdict {
+        verdict::from_state(state, status, was_away, self.request.memory_bytes)
     }
 
     /// What the daemon says of the ended container, and whether it was away before it said so; an error when it does not

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bollard::Docker;
 use bollard::auth::DockerCredentials;
+use bollard::models::ImageConfig;
 use bollard::query_parameters::CreateImageOptions;
 use futures_util::StreamExt;
 use stint_protocol::docker_image::Reference;
@@ -54,14 +55,22 @@ pub fn recorded_pull(layout: &Layout, lease: LeaseId) -> Option<(PullEnd, Durati
     Some((end, Duration::from_millis(millis.parse().ok()?)))
 }
 
+/// An image that is here.
+#[derive(Debug)]
+pub struct FoundImage {
+    pub id: String,
+    /// How it says that it is run.
+    pub config: ImageConfig,
+}
+
 impl Puller<'_> {
-    /// The id of the image, here by then.
-    pub async fn image(&mut self) -> Result<String, Verdict> {
+    /// The image, here by then.
+    pub async fn image(&mut self) -> Result<FoundImage, Verdict> {
         let name = self.request.image.clone();
         if self.request.pull != Pull::Always
-            && let Some(id) = self.image_here().await?
+            && let Some(found) = self.image_here().await?
         {
-            return Ok(id);
+            return Ok(found);
         }
         if self.request.pull == Pull::Never {
             let message = format!("image {name} is not on this node, and executor.docker.pull is never");
@@ -86,10 +95,13 @@ impl Puller<'_> {
         let _ = std::fs::write(result_file, format!("{} {}", end.as_str(), took.as_millis()));
     }
 
-    async fn image_here(&self) -> Result<Option<String>, Verdict> {
+    async fn image_here(&self) -> Result<Option<FoundImage>, Verdict> {
         let look = || async { Ok(self.engine.inspect_image(&self.request.image).await?) };
         match engine::insist(&self.request.socket, look).await {
-            Ok(image) => Ok(image.id),
+            Ok(image) => {
+                let config = image.config.unwrap_or_default();
+                Ok(image.id.map(|id| FoundImage { id, config }))
+            }
             Err(fault) if fault.status() == 404 => Ok(None),
             Err(fault) => Err(failed(&self.request.socket, "looking for its image", &fault)),
         }

@@ -11,6 +11,7 @@ use stint_protocol::{AttemptEnd, EndKind, LeaseId, Usage};
 use super::engine::EngineError;
 use crate::log::log;
 use crate::refusal::blame;
+use crate::shim_api::inside::INIT;
 use crate::shim_api::layout::Layout;
 use crate::shim_api::request::ResolvedMount;
 use crate::sys::StatusSlot;
@@ -101,24 +102,15 @@ pub fn mount_failure(mounts: &[ResolvedMount], fault: &EngineError) -> Option<Ve
     Some(verdict(EndKind::NotRunnable, format!("mounting {target}: {advice} ({})", short(message))))
 }
 
-/// Why a created container did not start: the task's fault or the node's.
-pub fn start_failure(command: &[String], working_dir: Option<&str>, fault: &EngineError) -> Verdict {
+/// Why a created container did not start: the task's fault or the node's. The program has no part in it yet: what the daemon
+/// executes is ours.
+pub fn start_failure(working_dir: Option<&str>, fault: &EngineError) -> Verdict {
     let message = fault.message();
-    let name = command.first().map_or("the image's program", String::as_str);
-    let phrases = [
-        "executable file not found",
-        "no such file or directory",
-        "permission denied",
-        "exec format error",
-        "is a directory",
-    ];
+    if message.contains(INIT) {
+        return verdict(EndKind::StartFailed, format!("starting its container: {message}"));
+    }
     if lacks_working_dir(working_dir, message) {
         return no_working_dir(working_dir, message);
-    }
-    let exec = message.contains("exec") && phrases.iter().any(|part| message.contains(part));
-    if exec {
-        let advice = "not found or not executable in the image: give its full path, or another image";
-        return verdict(EndKind::NotRunnable, format!("{name:?}: {advice} ({})", short(message)));
     }
     verdict(blame(message), format!("starting its container: {message}"))
 }
@@ -233,12 +225,11 @@ mod tests {
 
     #[test]
     fn failed_starts_are_the_programs_fault_or_the_nodes() {
-        let runc = "OCI runtime create failed: container_linux.go:380: starting container process caused: exec: \"nope\": \
-                    executable file not found in $PATH: unknown";
+        let runc = "OCI runtime create failed: container_linux.go:380: starting container process caused: exec: \
+                    \"/.stint-init\": permission denied: unknown";
         let gpus = "could not select device driver \"\" with capabilities: [[gpu]]";
-        let in_folder = |message: &str| {
-            start_failure(&["nope".into()], Some("/proc/x"), &EngineError::Said(400, message.into())).kind
-        };
+        let in_folder =
+            |message: &str| start_failure(Some("/proc/x"), &EngineError::Said(400, message.into())).kind;
         for message in [
             "error during container init: mkdir /proc/x: no such file or directory",
             "OCI runtime create failed: chdir to cwd (\"/proc/x\"): not a directory: unknown",
@@ -247,10 +238,8 @@ mod tests {
             assert_eq!(in_folder(message), EndKind::NotRunnable, "{message}");
         }
         assert_eq!(in_folder("mkdir /x: no space left on device"), EndKind::StartFailed);
-        let kind = |message: &str| {
-            start_failure(&["nope".into()], None, &EngineError::Said(400, message.into())).kind
-        };
-        assert_eq!(kind(runc), EndKind::NotRunnable);
+        let kind = |message: &str| start_failure(None, &EngineError::Said(400, message.into())).kind;
+        assert_eq!(kind(runc), EndKind::StartFailed, "what is executed is the node's own");
         assert_eq!(kind(gpus), EndKind::StartFailed);
     }
 }

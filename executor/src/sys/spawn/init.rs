@@ -13,6 +13,7 @@ use super::child::{
 };
 use super::deadline::{LeaseTimer, wait_for_signal};
 use super::{Phase, Raw, RawContainer, RawOverlay, Step, jail, network};
+use crate::limits;
 use crate::sys::{back_to_before, boot_now};
 
 /// The init of an attempt's pid namespace.
@@ -172,7 +173,7 @@ fn run_program(raw: &Raw, timer: Option<LeaseTimer>) -> ! {
         unsafe { libc::_exit(127) }
     }
     running(raw);
-    supervise(raw, pid, -pid, timer)
+    supervise(raw, pid, timer)
 }
 
 fn running(raw: &Raw) {
@@ -183,8 +184,9 @@ fn running(raw: &Raw) {
     unsafe { libc::write(raw.notice, index.as_ptr().cast(), index.len()) };
 }
 
-/// Waits for the program, passes TERM on to `term_target`, reaps orphans; then tells the status and ends the namespace.
-fn supervise(raw: &Raw, program: c_int, term_target: c_int, timer: Option<LeaseTimer>) -> ! {
+/// Waits for the program, asks its process group to end when TERM comes, reaps orphans; then tells the status and ends the
+/// namespace.
+fn supervise(raw: &Raw, program: c_int, timer: Option<LeaseTimer>) -> ! {
     // SAFETY: `status` is valid; CHLD and TERM were blocked by the watchdog and stay blocked here.
     unsafe {
         loop {
@@ -200,7 +202,8 @@ fn supervise(raw: &Raw, program: c_int, term_target: c_int, timer: Option<LeaseT
                 continue;
             }
             if wait_for_signal(timer, &[libc::SIGCHLD, libc::SIGTERM]) == libc::SIGTERM {
-                libc::kill(term_target, libc::SIGTERM);
+                // Both crun and this init make it the leader of a session of its own.
+                libc::kill(-program, raw.stop_signal);
             }
         }
     }
@@ -209,6 +212,8 @@ fn supervise(raw: &Raw, program: c_int, term_target: c_int, timer: Option<LeaseT
 struct Helper {
     arguments: *const *const c_char,
     environment: *const *const c_char,
+    /// A descriptor that crun hands on to the container, and its number there.
+    handed_on: Option<(c_int, c_int)>,
 }
 
 extern "C" fn helper_child(argument: *mut c_void) -> c_int {
@@ -220,6 +225,11 @@ extern "C" fn helper_child(argument: *mut c_void) -> c_int {
         // Folders that crun makes in the container (mount points, a working directory) are for its user to walk through,
         // as Docker has them. What crun keeps for itself lies in folders that are closed.
         libc::umask(0o022);
+        if let Some((descriptor, number)) = helper.handed_on
+            && libc::dup3(descriptor, number, 0) < 0
+        {
+            libc::_exit(127)
+        }
         libc::execve(*helper.arguments, helper.arguments, helper.environment);
         libc::_exit(127)
     }
@@ -248,7 +258,13 @@ fn run_container(raw: &Raw, container: &RawContainer, timer: Option<LeaseTimer>)
     // second half of such a layout goes; on other hosts there is nothing at this path.
     // SAFETY: the pointer is a C string.
     unsafe { libc::umount2(c"/sys/fs/cgroup/unified".as_ptr(), libc::MNT_DETACH) };
-    let status = run_helper(raw, &Helper { arguments: container.create, environment: container.env }, timer);
+    let refusals = Refusals::open(raw);
+    let create = Helper {
+        arguments: container.create,
+        environment: container.env,
+        handed_on: Some((refusals.writer, container.refusals)),
+    };
+    let status = run_helper(raw, &create, timer);
     if status != 0 {
         fail(raw.slot, Step::CrunCreate, status);
     }
@@ -261,7 +277,8 @@ fn run_container(raw: &Raw, container: &RawContainer, timer: Option<LeaseTimer>)
     let has_gate = || unsafe { libc::access(container.gate, libc::F_OK) == 0 };
     let had_gate = has_gate();
     raw.slot.phase.store(4, SeqCst);
-    let status = run_helper(raw, &Helper { arguments: container.start, environment: container.env }, timer);
+    let start = Helper { arguments: container.start, environment: container.env, handed_on: None };
+    let status = run_helper(raw, &start, timer);
     // A crun that fails or is killed may have let the program begin: then that has an end of its own.
     if status != 0 && has_gate() {
         fail(raw.slot, Step::CrunStart, status);
@@ -269,8 +286,47 @@ fn run_container(raw: &Raw, container: &RawContainer, timer: Option<LeaseTimer>)
     if status != 0 && !had_gate {
         fail(raw.slot, Step::CrunUnknown, status);
     }
+    if let Some(number) = refusals.wait(timer) {
+        fail(raw.slot, Step::Exec, number);
+    }
     running(raw);
-    supervise(raw, pid, pid, timer)
+    supervise(raw, pid, timer)
+}
+
+/// A pipe whose other end the container's first process has until it has become the program, or says why it could not.
+struct Refusals {
+    reader: c_int,
+    writer: c_int,
+}
+
+impl Refusals {
+    fn open(raw: &Raw) -> Self {
+        let mut ends = [-1; 2];
+        // SAFETY: there is room for two descriptors.
+        if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) } < 0 {
+            fail(raw.slot, Step::CrunCreate, errno());
+        }
+        Self { reader: ends[0], writer: ends[1] }
+    }
+
+    /// The error number of an execution that failed; none: the program runs, or its container ended before that was known.
+    fn wait(self, timer: Option<LeaseTimer>) -> Option<c_int> {
+        // SAFETY: the descriptors are this init's own, `polled` is valid, and pointer and length describe `number`.
+        unsafe {
+            libc::close(self.writer);
+            let mut polled = libc::pollfd { fd: self.reader, events: libc::POLLIN, revents: 0 };
+            while libc::poll(&mut polled, 1, limits::EXECUTE_LOOK_MS) <= 0 {
+                if let Some(timer) = timer {
+                    timer.look();
+                }
+            }
+            let mut number: c_int = 0;
+            let size = std::mem::size_of_val(&number);
+            let read = libc::read(self.reader, (&raw mut number).cast(), size);
+            libc::close(self.reader);
+            (read == size as isize && number != 0).then_some(number)
+        }
+    }
 }
 
 fn read_number(path: *const c_char) -> c_int {

@@ -11,6 +11,8 @@ pub struct Container {
     pub env: Vec<CString>,
     /// Where `crun create` writes the container's process id, as seen from the namespace.
     pub pid_file: CString,
+    /// The descriptor at which the container's first process tells why it could not execute the program.
+    pub refusals: i32,
     /// What the container's first process waits at; `crun start` takes it away as it lets the program begin.
     pub gate: CString,
     pub overlay: Option<Overlay>,
@@ -112,4 +114,6 @@ pub struct Program {
     pub owner: Option<(u32, u32)>,
     /// Nothing but a loopback of its own. Only with namespaces.
     pub own_network: bool,
+    /// What its init sends it when it is to end.
+    pub stop_signal: i32,
 }

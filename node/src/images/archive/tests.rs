@@ -284,7 +284,7 @@ fn layers() -> [Vec<u8>; 3] {
 }
 
 const CONFIG: &str = r#"{"architecture":"amd64","config":{"Entrypoint":["/bin/tool"],"Cmd":null,
-    "Env":["A=1"],"WorkingDir":"/work"},"rootfs":{}}"#;
+    "Env":["A=1"],"WorkingDir":"/work","StopSignal":"SIGINT","Volumes":{"/data":{},"/logs":null}},"rootfs":{}}"#;
 
 fn prove_layers(unpacked: &Unpacked) {
     let config = unpacked.result.as_ref().unwrap();
@@ -293,6 +293,8 @@ fn prove_layers(unpacked: &Unpacked) {
         (config.environment.as_slice(), config.working_dir.as_deref()),
         (&["A=1".into()][..], Some("/work"))
     );
+    assert_eq!(config.stop_signal.as_deref(), Some("SIGINT"));
+    assert_eq!(config.volumes, ["/data", "/logs"]);
     let found = ["keep", "gone", "opaque/new", "folder", "changed"].map(|path| unpacked.read(path));
     assert_eq!(found, ["base", "back", "middle", "a file now", "middle"]);
     assert!(!unpacked.path("opaque/old").exists());

@@ -13,9 +13,9 @@ use super::cdi::Devices;
 use super::mount;
 use super::rootfs::RootFs;
 use crate::limits;
-use crate::runtimes::crun::bundle::{bundle_folder, mount_place};
+use crate::runtimes::crun::bundle::{REFUSALS, bundle_folder, mount_place};
 use crate::runtimes::crun::seccomp;
-use crate::shim_api::inside::{SECRETS, WORK};
+use crate::shim_api::inside::{INIT, SECRETS, WORK};
 use crate::shim_api::layout::Layout;
 use crate::shim_api::request::{Confinement, ResolvedMount, StartRequest};
 use crate::sys;
@@ -23,13 +23,9 @@ use crate::working_dir;
 
 /// User and group of programs when the node, of an earlier version, names none: nobody.
 const NOBODY: u32 = 65534;
-const NAMESPACES: [LinuxNamespaceType; 5] = [
-    LinuxNamespaceType::Pid,
-    LinuxNamespaceType::Mount,
-    LinuxNamespaceType::Ipc,
-    LinuxNamespaceType::Uts,
-    LinuxNamespaceType::Cgroup,
-];
+/// The pid namespace is the attempt's own, with its init (docs/using/crun.md#what-a-program-gets).
+const NAMESPACES: [LinuxNamespaceType; 4] =
+    [LinuxNamespaceType::Mount, LinuxNamespaceType::Ipc, LinuxNamespaceType::Uts, LinuxNamespaceType::Cgroup];
 /// Paths that show the host, each hidden where it exists.
 const MASKED: [&str; 12] = [
     "/proc/acpi",
@@ -62,6 +58,9 @@ pub fn config(
 ) -> Result<Spec, OciSpecError> {
     let process = process(request, root, &devices.env)?;
     let mut mounts = root.mounts.clone();
+    // First: what lies below one of them comes over it.
+    mounts.extend(volumes(layout, request));
+    mounts.push(mount::bind(INIT, layout.container_init(), &["bind", "ro", "nosuid", "nodev"]));
     mounts.extend(own_mounts(&layout.attempt(request.lease).join("work"), request.confinement.as_deref()));
     mounts.extend(
         request
@@ -95,7 +94,12 @@ fn process(request: &StartRequest, root: &RootFs, of_devices: &[String]) -> Resu
     ProcessBuilder::default()
         .terminal(false)
         .user(UserBuilder::default().uid(uid).gid(gid).build()?)
-        .args(request.command.clone())
+        .args(
+            [INIT.to_owned(), REFUSALS.to_string()]
+                .into_iter()
+                .chain(request.command.clone())
+                .collect::<Vec<_>>(),
+        )
         .env(env.cloned().collect::<Vec<_>>())
         .cwd(working_dir.unwrap_or_else(|| root.working_dir.clone()))
         .capabilities(no_capabilities()?)
@@ -140,7 +144,8 @@ fn own_mounts(work: &Path, confinement: Option<&Confinement>) -> Vec<Mount> {
         confinement.map_or((limits::TMP_BYTES, limits::SHM_BYTES), |c| (c.tmp_bytes, c.shm_bytes));
     let size = |bytes: u64| format!("size={bytes}");
     vec![
-        mount::fresh("/proc", "proc", &["nosuid", "noexec", "nodev"]),
+        // Only its own processes: the init of the attempt is a copy of the watchdog.
+        mount::fresh("/proc", "proc", &["nosuid", "noexec", "nodev", "hidepid=2"]),
         // Not `nodev`: crun makes null, zero, random and the like in it, and the program cannot make others.
         mount::fresh("/dev", "tmpfs", &["nosuid", "noexec", "mode=755", "size=64k"]),
         mount::fresh(
@@ -154,6 +159,14 @@ fn own_mounts(work: &Path, confinement: Option<&Confinement>) -> Vec<Mount> {
         mount::fresh("/tmp", "tmpfs", &["nosuid", "nodev", "mode=1777", &size(tmp)]),
         mount::bind("/work", work, &["bind", "rw", "nosuid", "nodev"]),
     ]
+}
+
+/// Folders of an image that its program may write in, on the disk that the attempt has.
+fn volumes(layout: &Layout, request: &StartRequest) -> Vec<Mount> {
+    let laid = |(number, place): (usize, &String)| {
+        mount::bind(place, layout.volume(request.lease, number), &["bind", "rw", "nosuid", "nodev"])
+    };
+    request.volumes.iter().enumerate().map(laid).collect()
 }
 
 /// What the init lays into the bundle's folder before crun runs.
@@ -212,6 +225,8 @@ mod tests {
                 runtime: Runtime::Crun,
                 image: None,
             },
+            stop_signal: None,
+            volumes: Vec::new(),
         }
     }
 
@@ -249,6 +264,7 @@ mod tests {
             secrets: Some(Box::new(secrets)),
             working_dir: Some("src".into()),
             mounts: vec![given("/srv/data", "/data", false), given("/srv/out", "/out", true)],
+            volumes: vec!["/var/cache".into()],
             ..request()
         };
         let shared = ["rbind", "ro", "nosuid", "nodev"];

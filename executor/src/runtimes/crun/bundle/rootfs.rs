@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::Mount;
 
 use super::mount;
-use crate::shim_api::inside::{BINARY, HOST_FOLDERS, WORK};
+use crate::shim_api::inside::{BINARY, HOST_FOLDERS, INIT, WORK};
 use crate::shim_api::layout::Layout;
 use crate::shim_api::request::{Root, StartRequest};
 use crate::sys::spawn::Overlay;
@@ -57,10 +57,7 @@ fn executable(layout: &Layout, file: &Path) -> io::Result<RootFs> {
     let (path, mut mounts) =
         if of_host { host_root(layout)? } else { (layout.root().join("bare-root"), Vec::new()) };
     make_points(&path)?;
-    let place = path.join(BINARY.trim_start_matches('/'));
-    if !place.exists() {
-        std::fs::write(place, "")?;
-    }
+    make_file(&path.join(BINARY.trim_start_matches('/')))?;
     mounts.push(mount::bind(BINARY, file, &["bind", "ro", "nosuid", "nodev"]));
     Ok(RootFs { path, mounts, overlay: None, working_dir: WORK.to_owned() })
 }
@@ -72,7 +69,13 @@ fn make_points(root: &Path) -> io::Result<()> {
         std::fs::create_dir_all(root.join(name))?;
         open(&root.join(name))?;
     }
+    make_file(&root.join(INIT.trim_start_matches('/')))?;
     open(root)
+}
+
+/// The place of a file that is mounted.
+fn make_file(place: &Path) -> io::Result<()> {
+    if place.exists() { Ok(()) } else { std::fs::write(place, "") }
 }
 
 /// An almost empty root into which the host's system folders are mounted read-only.
