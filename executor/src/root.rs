@@ -56,7 +56,7 @@ fn find(
     Ok(Some(found))
 }
 
-/// crun would tell it on the task's stderr and end like the task itself.
+/// Told before anything starts, with the name that the task knows.
 fn check_mode(file: &Path) -> Result<(), Refusal> {
     match std::fs::metadata(file) {
         Ok(meta) if meta.mode() & EVERYBODY == EVERYBODY => Ok(()),

@@ -8,6 +8,8 @@ pub const WORK: &str = "/work";
 pub const BINARY: &str = "/binary";
 /// The first program of a container (`executor/src/sys/container_init.rs`).
 pub const INIT: &str = "/.stint-init";
+/// The name of its file on the node.
+pub const INIT_FILE: &str = "container-init";
 /// Where it says how the task's program ended, when nobody outside would know.
 pub const END: &str = "/.stint-end";
 /// Where a container finds its secrets.

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use stint_protocol::{LeaseId, TaskId};
 
+use super::inside::INIT_FILE;
+
 /// The executor's folder `{data_dir}/executor`.
 #[derive(Clone, Debug)]
 pub struct Layout {
@@ -71,7 +73,7 @@ impl Layout {
 
     /// The first program of containers, which they mount.
     pub fn container_init(&self) -> PathBuf {
-        self.root.join("container-init")
+        self.root.join(INIT_FILE)
     }
 
     /// Folders that an image wants to be written in, by their number.

@@ -52,6 +52,7 @@ mod number {
     pub const KILL: usize = 62;
     pub const FCNTL: usize = 72;
     pub const SETSID: usize = 112;
+    pub const PRCTL: usize = 157;
     pub const RT_SIGTIMEDWAIT: usize = 128;
     pub const EXIT_GROUP: usize = 231;
     pub const OPENAT: usize = 257;
@@ -70,6 +71,7 @@ mod number {
     pub const KILL: usize = 129;
     pub const FCNTL: usize = 25;
     pub const SETSID: usize = 157;
+    pub const PRCTL: usize = 167;
     pub const RT_SIGTIMEDWAIT: usize = 137;
     pub const EXIT_GROUP: usize = 94;
     pub const OPENAT: usize = 56;
@@ -87,6 +89,7 @@ const AT_FDCWD: usize = -100isize as usize;
 const F_SETFD: usize = 2;
 const FD_CLOEXEC: usize = 1;
 const SIG_SETMASK: usize = 2;
+const PR_SET_DUMPABLE: usize = 4;
 const SIGKILL: usize = 9;
 const SIGCHLD: usize = 17;
 const WNOHANG: usize = 1;
@@ -270,6 +273,8 @@ fn set_signals(blocked: u64) {
 
 fn supervise(place: *const u8, program: Strings, environment: Strings) -> ! {
     let report = Report::open(place);
+    // The program is of the same user: it must not trace this process, or read its memory.
+    let _ = ask(number::PRCTL, PR_SET_DUMPABLE, 0, 0);
     // All that can be: each waits until it is taken.
     set_signals(u64::MAX);
     let mut ends = [0i32; 2];

@@ -17,6 +17,9 @@ async fn ends_are_told_apart_and_nothing_is_left() {
         (shell("exit 7"), EndKind::Exited(7)),
         (shell("exit 255"), EndKind::Exited(255)),
         (shell("exit 137"), EndKind::Exited(137)),
+        // What it writes where its end is told counts for nothing.
+        (shell("cat /bin/busybox >/.stint-end; exit 3"), EndKind::Exited(3)),
+        (shell("printf '\\1\\0\\0\\0\\2\\0\\0\\0' >/.stint-end; kill -9 $$"), EndKind::Signalled(9)),
         (order(&["no-such-program"]), EndKind::NotRunnable),
         (order(&["/no/such/file"]), EndKind::NotRunnable),
         (order(&["/work"]), EndKind::NotRunnable),

@@ -6,6 +6,7 @@ use stint_protocol::limits::clip;
 use super::bundle;
 use crate::refusal::blame;
 use crate::runtimes::watchdog_side::Failed;
+use crate::shim_api::inside::{INIT, INIT_FILE};
 use crate::sys::spawn::Step;
 
 /// None: it failed at something else than crun.
@@ -23,6 +24,8 @@ pub fn not_started(failed: &Failed<'_>) -> Option<(EndKind, String)> {
         || request.mounts.iter().any(|mount| names(&message, &mount.target));
     let kind = if step == Step::CrunUnknown {
         EndKind::Lost
+    } else if [INIT, INIT_FILE].iter().any(|ours| message.contains(ours)) {
+        EndKind::StartFailed
     } else if users_fault {
         EndKind::NotRunnable
     } else {

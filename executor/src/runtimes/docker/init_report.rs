@@ -1,8 +1,8 @@
 //! How a container's program ended, as the first program of the container says it in a file of the attempt: Docker tells a
 //! signal and an execution that failed as exit codes, which a program can have too.
 
-use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, lchown};
 use std::path::PathBuf;
 
@@ -13,6 +13,8 @@ use crate::shim_api::layout::Layout;
 /// Numbers of `executor/src/sys/container_init.rs`.
 const COULD_NOT_EXECUTE: i32 = 1;
 const ENDED: i32 = 2;
+/// One of them, and the number that belongs to it.
+const RECORD_BYTES: usize = 8;
 
 /// What the first program says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,13 +34,16 @@ pub fn file(layout: &Layout, lease: LeaseId) -> PathBuf {
 pub fn make(layout: &Layout, lease: LeaseId, (user, group): (u32, u32)) -> io::Result<()> {
     let file = file(layout, lease);
     let mut made = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&file)?;
-    made.write_all(&[0; 8])?;
+    made.write_all(&[0; RECORD_BYTES])?;
     lchown(&file, Some(user), Some(group))
 }
 
 /// What it says. None: nothing, because the first program was killed before it could.
 pub fn read(layout: &Layout, lease: LeaseId) -> Option<InitReport> {
-    parse(&std::fs::read(file(layout, lease)).ok()?)
+    // No more: the program may have written there, too, before the first program did.
+    let mut record = [0; RECORD_BYTES];
+    File::open(file(layout, lease)).ok()?.read_exact(&mut record).ok()?;
+    parse(&record)
 }
 
 fn parse(bytes: &[u8]) -> Option<InitReport> {

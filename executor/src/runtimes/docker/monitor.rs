@@ -32,6 +32,7 @@ use crate::labels::kill_labelled;
 use crate::limits;
 use crate::refusal::not_executed;
 use crate::shim_api::LEASE_OVER;
+use crate::shim_api::inside::INIT_FILE;
 use crate::shim_api::layout::Layout;
 use crate::shim_api::request::{DockerRequest, StartRequest};
 use crate::sys::{self, StatusSlot};
@@ -209,6 +210,10 @@ impl ContainerMonitor<'_> {
         let created = created.await;
         match created {
             Ok(created) => Ok(created.id),
+            // A file of the node's own is gone.
+            Err(EngineError::Said(400, message)) if message.contains(INIT_FILE) => {
+                Err(verdict(EndKind::StartFailed, message))
+            }
             Err(EngineError::Said(400, message)) => Err(verdict(EndKind::NotRunnable, message)),
             Err(EngineError::Said(_, message))
                 if verdict::lacks_working_dir(self.request.working_dir.as_deref(), &message) =>

@@ -11,7 +11,7 @@ use stint_protocol::{AttemptEnd, EndKind, LeaseId, Usage};
 use super::engine::EngineError;
 use crate::log::log;
 use crate::refusal::blame;
-use crate::shim_api::inside::INIT;
+use crate::shim_api::inside::{INIT, INIT_FILE};
 use crate::shim_api::layout::Layout;
 use crate::shim_api::request::ResolvedMount;
 use crate::sys::StatusSlot;
@@ -106,7 +106,7 @@ pub fn mount_failure(mounts: &[ResolvedMount], fault: &EngineError) -> Option<Ve
 /// executes is ours.
 pub fn start_failure(working_dir: Option<&str>, fault: &EngineError) -> Verdict {
     let message = fault.message();
-    if message.contains(INIT) {
+    if message.contains(INIT) || message.contains(INIT_FILE) {
         return verdict(EndKind::StartFailed, format!("starting its container: {message}"));
     }
     if lacks_working_dir(working_dir, message) {
