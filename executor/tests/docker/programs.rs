@@ -187,6 +187,12 @@ fn processes() -> Vec<Row> {
     const POLITE: &str = "trap 'echo bye; exit 0' TERM; echo ready; while :; do sleep 0.05; done";
     vec![
         row("Its number", "not 1", &["sh", "-c", "[ $$ -gt 1 ] && echo another"]).says("another\n"),
+        row(
+            "Process 1",
+            "closed to it",
+            &["sh", "-c", "(cat /proc/1/environ) >/dev/null 2>&1 || echo closed"],
+        )
+        .says("closed\n"),
         row("600 orphans, one after another", "are reaped", &["sh", "-c", ORPHANS]).says("0\n"),
         row("What it leaves running", "ends with it", &["sh", "-c", "sleep 7193.5 & echo left"])
             .says("left\n"),
