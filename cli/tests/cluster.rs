@@ -3,6 +3,8 @@
 
 #[path = "cluster/attacked.rs"]
 mod attacked;
+#[path = "cluster/certificates.rs"]
+mod certificates;
 #[path = "cluster/joining.rs"]
 mod joining;
 #[path = "cluster/pushed.rs"]

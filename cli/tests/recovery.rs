@@ -281,7 +281,7 @@ async fn a_cluster_is_restored_from_a_file() {
 fn prove_no_key(cluster: &Cluster, bytes: &[u8]) {
     let mut looked = 0;
     for peer in &cluster.peers {
-        for file in ["pki/ca-key.pem", "pki/node-key.pem", "credentials/admin-key.pem", "pki/ca.pem"] {
+        for file in ["pki/ca-key.sealed", "pki/node-key.pem", "credentials/admin-key.pem", "pki/ca.pem"] {
             let text = std::fs::read_to_string(peer.dir.join(file)).unwrap();
             for line in text.lines().filter(|line| line.len() > 20 && !line.starts_with("---")) {
                 looked += 1;
@@ -291,6 +291,30 @@ fn prove_no_key(cluster: &Cluster, bytes: &[u8]) {
         }
     }
     assert!(looked >= 12 && !bytes.windows(7).any(|window| window == b"PRIVATE"));
+}
+
+/// The survivor is no voter, or has lost the authority's key: the new cluster has another authority.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_survivor_without_the_authoritys_key_gets_another_authority() {
+    let mut cluster = Cluster::start(Setup { peers: 1, ..Setup::default() }).await;
+    let kept = waiting(&cluster, 2).await;
+    cluster.peers[0].stop().await;
+    let pki = cluster.peers[0].dir.join("pki");
+    let old = std::fs::read_to_string(pki.join("ca.pem")).unwrap();
+    std::fs::write(pki.join("ca-key.sealed"), "stint-sealed1-00").unwrap();
+    let dir = cluster.peers[0].dir.display().to_string();
+    let (code, _, err) = offline(&["cluster", "recover", "--data-dir", &dir, "--yes"]);
+    assert!(code == 0 && err.contains("the administrator's new certificate is in"), "{err}");
+    for file in [pki.join("ca.pem"), cluster.peers[0].dir.join("credentials/ca.pem")] {
+        assert_ne!(std::fs::read_to_string(file).unwrap(), old);
+    }
+    cluster.peers[0].spawn(&[]);
+    cluster.peers[0].ready().await;
+    assert_eq!(known(&cluster, 0).await, kept);
+    let token = cluster.join_token(1).await;
+    let (address, joined) = (cluster.address_of(0), cluster.another("joined"));
+    cluster.peers[joined].spawn(&["--join", &address, "--token", &token]);
+    cluster.peers[joined].ready().await;
 }
 
 /// A host whose folder was wiped, and whose unit still says `--bootstrap`.

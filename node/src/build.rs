@@ -8,12 +8,13 @@ use stint_raft::{OpenError, Raft, RaftOptions};
 
 use crate::applied_state::{AppliedState, NodeStateMachine, VersionTooOld};
 use crate::attempt_output::AttemptOutput;
+use crate::certificates::{CertificateParts, Certificates};
 use crate::clock::{Clock, Rng};
 use crate::leader::{Leader, LeaderQueue};
 use crate::leader_client::LeaderClient;
 use crate::node::Node;
 use crate::peers::{self, Peers};
-use crate::pki::{self, Authority, Identity, PkiError};
+use crate::pki::{self, PkiError};
 use crate::reports::Reports;
 use crate::requests::Requests;
 use crate::transport::RaftTransport;
@@ -26,8 +27,7 @@ pub struct NodeParts {
     pub recovered: Option<String>,
     /// The highest version that it may speak.
     pub speaks: Version,
-    pub authority: Authority,
-    pub identity: Identity,
+    pub certificates: CertificateParts,
     /// The log's folder.
     pub log: PathBuf,
     pub options: RaftOptions,
@@ -54,11 +54,13 @@ pub enum BuildError {
 
 /// A peer that serves nobody yet: `peers::serve` and `Leader::run` bring it to life.
 pub async fn build_node(parts: NodeParts) -> Result<(Arc<Node>, LeaderQueue), BuildError> {
-    let NodeParts { id, cluster, recovered, speaks, authority, identity, log, options, endpoint, clock, rng } =
+    let NodeParts { id, cluster, recovered, speaks, certificates, log, options, endpoint, clock, rng } =
         parts;
-    let server = peers::server_config(pki::peer_server(&authority, &identity)?).map_err(BuildError::Quic)?;
+    let (root, identity) = (&certificates.root, &certificates.identity);
+    let server = peers::server_config(pki::peer_server(root, identity)?).map_err(BuildError::Quic)?;
     endpoint.set_server_config(Some(server));
-    let client = pki::peer_client(&authority, &identity)?;
+    let client = pki::peer_client(root, identity)?;
+    let certificates = Certificates::new(id, recovered.clone(), certificates);
     let peers = Arc::new(Peers::new(endpoint, client).map_err(BuildError::Quic)?);
     let shared = AppliedState::new(speaks)?;
     let transport = Arc::new(RaftTransport(peers.clone()));
@@ -94,7 +96,7 @@ pub async fn build_node(parts: NodeParts) -> Result<(Arc<Node>, LeaderQueue), Bu
         output,
         blobs: OnceLock::new(),
         audit: OnceLock::new(),
-        authority,
+        certificates,
         reports,
         requests,
         leader_client,

@@ -18,7 +18,7 @@ use stint_protocol::NodeId;
 use crate::blobs::message::RegistryRequest;
 use crate::node::Node;
 use crate::peers::Caller;
-use crate::pki::recovered_name;
+use crate::pki::{recovered_name, utc};
 use crate::wire::{CallKind, ForwardAnswer, Refusal, RefusalCode, ReportAnswer, Request, encode};
 
 /// How a peer of before is refused by a cluster that was recovered: by these words it knows that it is left out.
@@ -35,8 +35,8 @@ pub enum Verdict {
 impl Node {
     /// Looks at who calls before anything of the call is read.
     pub fn judge_caller(&self, caller: &Caller, kind: CallKind) -> Verdict {
-        // Who wants to join shows a token.
-        if kind == CallKind::Join {
+        // Who wants to join shows a token, and who wants another certificate the one that it has.
+        if kind.is_for_strangers() {
             return Verdict::Serve;
         }
         if let Some(id) = self.recovered.as_ref().filter(|id| !caller.carries(&recovered_name(id))) {
@@ -47,12 +47,20 @@ impl Node {
         let Some(node) = caller.node() else {
             return Verdict::Answer(Err("the caller's certificate names no node".into()));
         };
-        match self.was_removed(node, kind) {
-            true => {
-                caller.log_refusal(kind, "it was removed from this cluster");
-                Verdict::Answer(refuse_removed(node, kind))
+        if self.was_removed(node, kind) {
+            caller.log_refusal(kind, "it was removed from this cluster");
+            return Verdict::Answer(refuse_removed(node, kind));
+        }
+        let now = self.clock.wall();
+        match caller.expired(now) {
+            Some(ended) => {
+                caller.log_refusal(kind, "its certificate has expired");
+                let (ended, here) = (utc(ended), utc(now.0 / 1_000));
+                Verdict::Answer(Err(format!(
+                    "the caller's certificate ended at {ended}, and it is {here} here"
+                )))
             }
-            false => Verdict::Serve,
+            None => Verdict::Serve,
         }
     }
 

@@ -49,6 +49,8 @@ fn peer_request(bytes: &[u8]) {
         Some(CallKind::Join) => round::<wire::Join>(body),
         Some(CallKind::OfferBlob) => round::<OfferBlob>(body),
         Some(CallKind::ReadBlob) => round::<ReadBlob>(body),
+        Some(CallKind::Renew) => round::<wire::Renew>(body),
+        Some(CallKind::AuthorityKey) => round::<wire::KeyQuestion>(body),
         // The decoders of Raft are those of its crate.
         Some(CallKind::RaftControl | CallKind::RaftAppend | CallKind::RaftSnapshot) | None => {}
     }
@@ -64,6 +66,8 @@ fn peer_answer(bytes: &[u8]) {
         Some(CallKind::Join) => round::<wire::JoinAnswer>(body),
         Some(CallKind::OfferBlob) => round::<OfferAnswer>(body),
         Some(CallKind::ReadBlob) => round::<BlobChunk>(body),
+        Some(CallKind::Renew) => round::<wire::RenewAnswer>(body),
+        Some(CallKind::AuthorityKey) => round::<wire::KeyAnswer>(body),
         Some(CallKind::RaftControl | CallKind::RaftAppend | CallKind::RaftSnapshot) | None => {}
     }
 }
@@ -121,14 +125,12 @@ fn certificates(bytes: &[u8]) {
     let certificate = bytes.to_vec().into();
     let _ =
         (pki::node_of(&certificate), pki::admin_of(&certificate), pki::carries(&certificate, "peer.stint"));
+    let _ = (pki::Validity::read(&certificate), pki::key_of(&certificate));
     let text = String::from_utf8_lossy(bytes).into_owned();
-    let authority = pki::Authority { certificate: text.clone(), key: text };
-    if authority.fingerprint().is_ok() {
-        let _ = authority.cluster_id();
-        let _ = pki::peer_server(
-            &authority,
-            &pki::Identity { certificate: authority.certificate.clone(), key: authority.key.clone() },
-        );
+    let root = pki::Root(text.clone());
+    if root.fingerprint().is_ok() {
+        let _ = (root.cluster_id(), root.node_behind(&certificate));
+        let _ = pki::peer_server(&root, &pki::Identity { certificate: text.clone(), key: text });
     }
 }
 

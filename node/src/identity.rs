@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize};
 use stint_protocol::{DiskId, Incarnation, NodeId};
 
 use crate::former_member::Mark;
-use crate::pki::{Authority, Identity, PkiError};
+use crate::pki::{
+    Authority, CertificateRequest, KeyPair, PkiError, PkiFolder, Purpose, Root, Validity, disk_of_key,
+    new_key, public_key,
+};
 
 /// The data folder could not be used.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +62,65 @@ struct IdentityFile {
 
 fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+/// With which keys a data folder asks to become a node.
+pub struct JoinKeys {
+    peer: KeyPair,
+    admin: KeyPair,
+    disk: [u8; 16],
+}
+
+impl JoinKeys {
+    /// Requests for the certificates of both.
+    pub fn requests(&self) -> Result<[CertificateRequest; 2], PkiError> {
+        let disk = &self.disk;
+        Ok([
+            CertificateRequest::make(&self.peer, Purpose::Peer { disk })?,
+            CertificateRequest::make(&self.admin, Purpose::Admin { disk })?,
+        ])
+    }
+}
+
+/// What a data folder gets that becomes a node.
+pub struct Papers {
+    pub root: Root,
+    /// Of the node's key and the administrator's.
+    pub certificate: String,
+    pub admin: String,
+}
+
+impl Papers {
+    /// Issued by who has the authority's key.
+    pub fn issue(
+        authority: &Authority,
+        keys: &JoinKeys,
+        node: NodeId,
+        recovered: Option<&str>,
+        address: &str,
+        validity: Validity,
+    ) -> Result<Self, PkiError> {
+        let (peer, admin) = (public_key(&keys.peer)?, public_key(&keys.admin)?);
+        Ok(Self {
+            root: authority.root(),
+            certificate: authority.certify_peer(&peer, node, recovered, address, validity)?,
+            admin: authority.certify_admin(&admin, node)?,
+        })
+    }
+}
+
+/// How a survivor's folder begins anew.
+pub struct NewBeginning<'a> {
+    pub cluster_id: &'a str,
+    /// The folder of its log, below it.
+    pub log: &'a str,
+    /// Where it is reached.
+    pub address: &'a str,
+    pub wait_ms: u64,
+    /// Of its certificate.
+    pub validity: Validity,
+    /// Whether a new authority's key is sealed.
+    pub sealed: bool,
 }
 
 /// An opened data folder, locked for this process.
@@ -141,21 +203,34 @@ impl DataDir {
         self.record.wait_ms = wait_ms;
     }
 
-    /// From now on it is the one peer of a cluster of this id, whose log is in this folder below it.
-    pub fn recover(&mut self, cluster_id: &str, log: &str, wait_ms: u64) -> Result<(), IdentityError> {
+    /// From now on it is the one peer of a cluster of this id, whose log is in this folder below it. Its authority stays if
+    /// its key is here; else there is a new one, and nobody's certificate of before is good any more. Whether it stayed.
+    pub fn recover(&mut self, new: &NewBeginning<'_>) -> Result<bool, IdentityError> {
         let node = self.node().ok_or_else(|| {
             IdentityError::Damaged(self.path.join("identity.toml"), "it belongs to no cluster".into())
         })?;
-        let own = self.certificates()?.0.issue_peer(node, Some(cluster_id))?;
-        let pki = self.path.join("pki");
-        write_secret(&pki.join("node.pem"), &own.certificate)?;
-        write_secret(&pki.join("node-key.pem"), &own.key)?;
-        self.record.recovered = Some(cluster_id.into());
-        self.record.log = Some(log.into());
-        self.record.wait_ms = wait_ms;
+        let (pki, known) = (self.pki(), self.pki().readable_authority());
+        let (authority, stays) = match known {
+            Some(authority) => (authority, true),
+            None => (Authority::make()?, false),
+        };
+        let (id, address) = (new.cluster_id, new.address);
+        if stays {
+            let key = public_key(&pki.key()?)?;
+            pki.write_certificate(&authority.certify_peer(&key, node, Some(id), address, new.validity)?)?;
+        } else {
+            let keys = self.keys(false)?;
+            let papers = Papers::issue(&authority, &keys, node, Some(id), address, new.validity)?;
+            self.write_papers(&papers, &keys)?;
+            self.keep_key(&authority, new.sealed)?;
+        }
+        self.record.recovered = Some(id.into());
+        self.record.log = Some(new.log.into());
+        self.record.wait_ms = new.wait_ms;
         self.record.founding = false;
         self.record.joining.clear();
-        self.save()
+        self.save()?;
+        Ok(stays)
     }
 
     /// Whether the cluster it founds is not configured yet.
@@ -175,29 +250,50 @@ impl DataDir {
         self.save()
     }
 
-    /// Makes the folder that of `node`; its certificates come from the authority. `joining` names the peers of
+    /// The keys with which this folder asks to become a node. From now on its id is of its key.
+    pub fn join_keys(&mut self) -> Result<JoinKeys, IdentityError> {
+        let keys = self.keys(true)?;
+        self.record.disk = DiskId(u128::from_be_bytes(keys.disk)).to_string();
+        self.save()?;
+        Ok(keys)
+    }
+
+    fn keys(&self, of_key: bool) -> Result<JoinKeys, IdentityError> {
+        let peer = self.pki().key()?;
+        let admin = new_key()?;
+        let disk = if of_key { disk_of_key(&public_key(&peer)?) } else { self.disk()?.0.to_be_bytes() };
+        Ok(JoinKeys { peer, admin, disk })
+    }
+
+    /// Keeps the authority's key: sealed, or as programs before version 5 of the cluster read it.
+    pub fn keep_key(&self, authority: &Authority, sealed: bool) -> Result<(), IdentityError> {
+        let pki = self.pki();
+        pki.write_root(&authority.root())?;
+        if sealed { pki.seal(authority) } else { pki.keep_clear(authority) }
+    }
+
+    fn write_papers(&self, papers: &Papers, keys: &JoinKeys) -> Result<(), IdentityError> {
+        let pki = self.pki();
+        pki.write_root(&papers.root)?;
+        pki.write_certificate(&papers.certificate)?;
+        let credentials = self.credentials();
+        make_dir(&credentials)?;
+        write_secret(&credentials.join("ca.pem"), &papers.root.0)?;
+        write_secret(&credentials.join("admin.pem"), &papers.admin)?;
+        write_secret(&credentials.join("admin-key.pem"), &keys.admin.serialize_pem())
+    }
+
+    /// Makes the folder that of `node`, which proves itself with these papers and keys. `joining` names the peers of
     /// an existing cluster; none = it founds one.
     pub fn become_node(
         &mut self,
         node: NodeId,
         cluster: &str,
         recovered: Option<&str>,
-        authority: &Authority,
+        (papers, keys): (&Papers, &JoinKeys),
         joining: &[String],
     ) -> Result<(), IdentityError> {
-        let pki = self.path.join("pki");
-        make_dir(&pki)?;
-        write_secret(&pki.join("ca.pem"), &authority.certificate)?;
-        write_secret(&pki.join("ca-key.pem"), &authority.key)?;
-        let own = authority.issue_peer(node, recovered)?;
-        write_secret(&pki.join("node.pem"), &own.certificate)?;
-        write_secret(&pki.join("node-key.pem"), &own.key)?;
-        let credentials = self.credentials();
-        make_dir(&credentials)?;
-        let admin = authority.issue_admin(node)?;
-        write_secret(&credentials.join("ca.pem"), &authority.certificate)?;
-        write_secret(&credentials.join("admin.pem"), &admin.certificate)?;
-        write_secret(&credentials.join("admin-key.pem"), &admin.key)?;
+        self.write_papers(papers, keys)?;
         self.record.node = Some(node.0);
         self.record.cluster = Some(cluster.into());
         self.record.recovered = recovered.map(str::to_owned);
@@ -218,14 +314,9 @@ impl DataDir {
         self.path.join("credentials")
     }
 
-    /// The authority and this node's certificate.
-    pub fn certificates(&self) -> Result<(Authority, Identity), IdentityError> {
-        let read = |name: &str| {
-            let path = self.path.join("pki").join(name);
-            fs::read_to_string(&path).map_err(io("reading", &path))
-        };
-        let authority = Authority { certificate: read("ca.pem")?, key: read("ca-key.pem")? };
-        Ok((authority, Identity { certificate: read("node.pem")?, key: read("node-key.pem")? }))
+    /// Certificates and keys.
+    pub fn pki(&self) -> PkiFolder {
+        PkiFolder::below(&self.path)
     }
 
     /// The life of this node as an executor: the last one, or a new one, kept on disk before it is used.
@@ -245,12 +336,12 @@ impl DataDir {
     }
 }
 
-fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> IdentityError {
+pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> IdentityError {
     let path = path.to_path_buf();
     move |source| IdentityError::Io { action, path, source }
 }
 
-fn make_dir(path: &Path) -> Result<(), IdentityError> {
+pub(crate) fn make_dir(path: &Path) -> Result<(), IdentityError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io("making", path))
 }
 
@@ -293,7 +384,7 @@ fn folder_of_others(path: &Path, mode: u32) -> Result<Option<PathBuf>, IdentityE
 }
 
 /// Replaces a file as a whole: write beside it, sync, rename, sync the folder.
-fn write_secret(path: &Path, text: &str) -> Result<(), IdentityError> {
+pub(crate) fn write_secret(path: &Path, text: &str) -> Result<(), IdentityError> {
     let beside = path.with_extension("new");
     let mut file = OpenOptions::new()
         .create(true)

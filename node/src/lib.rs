@@ -10,6 +10,7 @@ mod audit;
 pub mod blobs;
 pub mod build;
 mod callers;
+pub mod certificates;
 pub mod clock;
 pub mod config;
 mod connection_limit;

@@ -62,6 +62,12 @@ pub const READ_WAIT: Duration = Duration::from_millis(900);
 pub const WRITE_PATIENCE: Duration = Duration::from_millis(900);
 /// How long no leader may be there before a peer asks the others whether it is still a member.
 pub const LONELY: Duration = Duration::from_secs(3);
+/// How often a peer looks whether its certificate is to be renewed and what becomes of the authority's key: a few comparisons.
+pub const CERTIFICATE_LOOK: Duration = Duration::from_millis(500);
+/// How long it waits at most before it tries again what failed.
+pub const CERTIFICATE_RETRY: Duration = Duration::from_secs(30);
+/// One question for another certificate: who is asked may have to pass it on.
+pub const RENEW_DEADLINE: Duration = Duration::from_secs(8);
 /// How often a peer looks whether it is still a member.
 pub const REMOVED_LOOK: Duration = Duration::from_secs(1);
 /// How often a request that waits looks whether there is a leader.

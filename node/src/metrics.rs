@@ -75,6 +75,10 @@ fn raft(registry: &Registry, node: &Node) -> Result<(), prometheus::Error> {
     )?;
     gauge(registry, "stint_raft_is_leader", "1 while this peer leads", i64::from(node.leader.leads()))?;
     gauge(registry, "stint_raft_voters", "Voters of the cluster", status.voters.len() as i64)?;
+    let (help, now) = ("Seconds until the certificate of this peer ends", node.clock.wall());
+    if let Some(left) = node.certificates.left_s(now) {
+        gauge(registry, "stint_certificate_expires_in_seconds", help, left)?;
+    }
     let help = "Seconds since this peer heard a leader that it follows, or led with a quorum";
     let contact = Gauge::new("stint_raft_leader_last_contact_seconds", help)?;
     contact.set(status.leader_silence.as_secs_f64());

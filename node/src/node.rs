@@ -4,7 +4,6 @@ use std::future::Future;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use sha2::{Digest, Sha256};
 use stint_protocol::NodeId;
 use stint_raft::{CallClass, Raft};
 
@@ -15,18 +14,16 @@ use crate::audit::AuditLog;
 use crate::blobs::Blobs;
 use crate::blobs::message::{BlobChunk, OfferAnswer, OfferBlob, ReadBlob};
 use crate::callers::{Verdict, check_node, check_request};
+use crate::certificates::Certificates;
 use crate::clock::{Clock, Rng};
-use crate::join::token_id;
 use crate::leader::Leader;
-use crate::leader_client::{LeaderClient, unexpected};
+use crate::leader_client::LeaderClient;
 use crate::limits;
 use crate::peers::{BoxFuture, Caller, Handler, Peers};
-use crate::pki::{Authority, PkiError};
+use crate::pki::PkiError;
 use crate::reports::Reports;
 use crate::requests::Requests;
-use crate::wire::{
-    CallKind, Join, JoinAnswer, Refusal, RefusalCode, Reply, Report, ReportAnswer, Request, decode, encode,
-};
+use crate::wire::{CallKind, Refusal, RefusalCode, Report, ReportAnswer, decode, encode};
 
 /// One peer of a cluster.
 pub struct Node {
@@ -44,7 +41,7 @@ pub struct Node {
     pub output: AttemptOutput,
     /// Empty on a peer that keeps no bytes.
     pub blobs: OnceLock<Arc<Blobs>>,
-    pub authority: Authority,
+    pub certificates: Certificates,
     /// Empty on a peer that keeps none, as a simulated one.
     pub audit: OnceLock<AuditLog>,
     pub reports: Reports,
@@ -61,7 +58,7 @@ impl Node {
 
     /// What tells its cluster from others of the same name.
     pub fn cluster_id(&self) -> Result<String, PkiError> {
-        self.recovered.clone().map_or_else(|| self.authority.cluster_id(), Ok)
+        self.recovered.clone().map_or_else(|| self.certificates.root.cluster_id(), Ok)
     }
 
     /// A request of Raft, which says by itself, too, from whom it is.
@@ -81,26 +78,6 @@ impl Node {
         match self.stored() {
             Ok(blobs) => blobs.read_for_peer(read).await,
             Err(refusal) => BlobChunk::Missing(refusal.message),
-        }
-    }
-
-    /// Admits a data folder that shows a valid join token. The log has each use and each refusal.
-    async fn admit(&self, caller: &Caller, join: Join) -> JoinAnswer {
-        let token: [u8; 32] = Sha256::digest(&*join.secret).into();
-        let Join { disk, name, address, speaks, .. } = join;
-        let (who, at, id, from) = (name.clone(), address.clone(), token_id(&token), caller.from());
-        let request = Request::Admit { token: token.into(), disk, name, address, speaks };
-        match self.leader_client.ask(request).await {
-            Ok(Reply::Admitted(node)) => {
-                tracing::info!(token = id, node = node.0, name = who, address = at, %from, "a node joined");
-                let (authority, cluster) = (self.authority.clone(), self.cluster.clone());
-                JoinAnswer::Admitted { node, authority, cluster, recovered: self.recovered.clone() }
-            }
-            answer => {
-                let refusal = answer.map_or_else(|refusal| refusal, |other| unexpected(&other));
-                tracing::warn!(token = id, name = who, address = at, %from, why = %refusal, "a node was refused to join");
-                JoinAnswer::Refused(refusal)
-            }
         }
     }
 }
@@ -133,7 +110,9 @@ impl Handler for Node {
                 CallKind::ReadLog => Ok(encode(&self.output.read_own(decode(&body)?).await)),
                 CallKind::OfferBlob => Ok(encode(&self.take_offer(decode(&body)?).await)),
                 CallKind::ReadBlob => Ok(encode(&self.read_blob(decode(&body)?).await)),
-                CallKind::Join => Ok(encode(&self.admit(&caller, decode(&body)?).await)),
+                CallKind::Join => self.on_join(&caller, body).await,
+                CallKind::Renew => self.on_renew(&caller, body).await,
+                CallKind::AuthorityKey => Ok(encode(&self.on_key_question(&caller, decode(&body)?))),
             }
         })
     }

@@ -10,7 +10,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,13 +19,13 @@ use futures_util::future::Shared;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, Endpoint, TransportConfig, VarInt};
 use rustls::pki_types::CertificateDer;
-use stint_protocol::NodeId;
+use stint_protocol::{NodeId, TimeMs};
 use tokio::time::timeout;
 
 pub use server::{serve, server_config};
 
 use crate::limits;
-use crate::pki::{self, PEER_NAME};
+use crate::pki::{self, PEER_NAME, Validity};
 use crate::wire::CallKind;
 
 /// A boxed future, for doors.
@@ -47,6 +47,7 @@ pub enum CallError {
 pub struct Caller {
     certificate: Option<CertificateDer<'static>>,
     node: Option<NodeId>,
+    validity: Option<Validity>,
     from: SocketAddr,
     /// Whether the log has that it is refused.
     is_logged: Arc<AtomicBool>,
@@ -56,7 +57,8 @@ impl Caller {
     /// The holder of this certificate, which was verified.
     pub(crate) fn new(certificate: Option<CertificateDer<'static>>, from: SocketAddr) -> Self {
         let node = certificate.as_ref().and_then(pki::node_of);
-        Self { certificate, node, from, is_logged: Arc::default() }
+        let validity = certificate.as_ref().and_then(Validity::read);
+        Self { certificate, node, validity, from, is_logged: Arc::default() }
     }
 
     /// Whether it holds a certificate of a peer of this cluster.
@@ -72,6 +74,11 @@ impl Caller {
     /// The node whose certificate it holds.
     pub fn node(&self) -> Option<NodeId> {
         self.node
+    }
+
+    /// Until when its certificate was valid, if it is over by now: a connection lives longer than a handshake.
+    pub fn expired(&self, now: TimeMs) -> Option<u64> {
+        self.validity.filter(|validity| validity.is_over(now)).map(|validity| validity.to)
     }
 
     /// Where it calls from.
@@ -125,9 +132,19 @@ type ConnectAttempt = Shared<BoxFuture<Result<Connection, String>>>;
 /// The client side of one endpoint.
 pub struct Peers {
     endpoint: Endpoint,
-    config: quinn::ClientConfig,
+    /// How this side proves itself, and which way that is, counted from 0.
+    shown: RwLock<(quinn::ClientConfig, u64)>,
     /// By peer, and whether for bulk: stored bytes have a connection of their own.
-    attempts: Mutex<BTreeMap<(PeerAddress, bool), ConnectAttempt>>,
+    attempts: Mutex<BTreeMap<(PeerAddress, bool), Attempts>>,
+}
+
+/// Attempts at a connection to one peer.
+struct Attempts {
+    current: ConnectAttempt,
+    /// The way in which this side proved itself.
+    way: u64,
+    /// One that takes over once it is made: this side proves itself in a newer way.
+    next: Option<(ConnectAttempt, u64)>,
 }
 
 /// Settings of a connection: a dead peer is noticed within two seconds, and a lost first packet is sent again soon.
@@ -150,13 +167,53 @@ fn calling_transport() -> TransportConfig {
     transport
 }
 
+impl Attempts {
+    /// The next one becomes the current one if it is made, and is forgotten if it failed: there will be another.
+    fn take_over(&mut self) {
+        let Some((next, way)) = self.next.take() else { return };
+        match next.clone().now_or_never() {
+            None => self.next = Some((next, way)),
+            Some(Ok(_)) => (self.current, self.way) = (next, way),
+            Some(Err(_)) => {}
+        }
+    }
+}
+
+/// Whether it is being made, or up.
+fn is_usable(attempt: &ConnectAttempt) -> bool {
+    match attempt.peek() {
+        None => true,
+        Some(made) => made.as_ref().is_ok_and(|c| c.close_reason().is_none()),
+    }
+}
+
+fn client_config(tls: rustls::ClientConfig) -> Result<quinn::ClientConfig, String> {
+    let crypto = QuicClientConfig::try_from(tls).map_err(|e| e.to_string())?;
+    let mut config = quinn::ClientConfig::new(Arc::new(crypto));
+    config.transport_config(Arc::new(calling_transport()));
+    Ok(config)
+}
+
 impl Peers {
     /// The client side of `endpoint`.
     pub fn new(endpoint: Endpoint, tls: rustls::ClientConfig) -> Result<Self, String> {
-        let crypto = QuicClientConfig::try_from(tls).map_err(|e| e.to_string())?;
-        let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-        config.transport_config(Arc::new(calling_transport()));
-        Ok(Self { endpoint, config, attempts: Mutex::new(BTreeMap::new()) })
+        let shown = RwLock::new((client_config(tls)?, 0));
+        Ok(Self { endpoint, shown, attempts: Mutex::new(BTreeMap::new()) })
+    }
+
+    /// Another client side of the same endpoint.
+    pub fn beside(&self, tls: rustls::ClientConfig) -> Result<Self, String> {
+        Self::new(self.endpoint.clone(), tls)
+    }
+
+    /// Proves itself in another way from now on, as a server and as a client. A connection that there is serves until a new
+    /// one is made: no heartbeat waits for a handshake.
+    pub fn show(&self, server: rustls::ServerConfig, client: rustls::ClientConfig) -> Result<(), String> {
+        let (server, client) = (server_config(server)?, client_config(client)?);
+        self.endpoint.set_server_config(Some(server));
+        let mut shown = self.shown.write().unwrap_or_else(|e| e.into_inner());
+        *shown = (client, shown.1 + 1);
+        Ok(())
     }
 
     /// Calls a peer. An error does not say whether the peer acted on the call.
@@ -190,24 +247,34 @@ impl Peers {
 
     /// The connection that is up or being made, or a new attempt.
     fn attempt(&self, to: &PeerAddress, bulk: bool) -> ConnectAttempt {
+        let shown = self.shown.read().unwrap_or_else(|e| e.into_inner());
+        let (config, way) = (&shown.0, shown.1);
         let mut attempts = self.attempts.lock().unwrap_or_else(|e| e.into_inner());
-        let usable = |attempt: &&ConnectAttempt| match attempt.peek() {
-            None => true,
-            Some(made) => made.as_ref().is_ok_and(|c| c.close_reason().is_none()),
-        };
-        if let Some(attempt) = attempts.get(&(to.clone(), bulk)).filter(usable) {
-            return attempt.clone();
+        let key = (to.clone(), bulk);
+        if let Some(known) = attempts.get_mut(&key) {
+            known.take_over();
+            if is_usable(&known.current) {
+                let next = known.next.as_ref().map_or(known.way, |(_, way)| *way);
+                if next != way {
+                    known.next = Some((self.begin(config, to), way));
+                }
+                return known.current.clone();
+            }
         }
-        let (endpoint, config, peer) = (self.endpoint.clone(), self.config.clone(), to.clone());
+        let current = self.begin(config, to);
+        attempts.insert(key, Attempts { current: current.clone(), way, next: None });
+        current
+    }
+
+    fn begin(&self, config: &quinn::ClientConfig, to: &PeerAddress) -> ConnectAttempt {
+        let (endpoint, config, peer) = (self.endpoint.clone(), config.clone(), to.clone());
         let task = tokio::spawn(async move {
             let made = timeout(limits::CONNECT_DEADLINE, connect(endpoint, config, peer)).await;
             made.unwrap_or_else(|_| Err("the handshake took too long".into()))
         });
         let joined: BoxFuture<Result<Connection, String>> =
             Box::pin(async move { task.await.unwrap_or_else(|_| Err("this peer is stopping".into())) });
-        let attempt = joined.shared();
-        attempts.insert((to.clone(), bulk), attempt.clone());
-        attempt
+        joined.shared()
     }
 
     /// Tells every peer that this process goes.

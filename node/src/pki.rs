@@ -1,28 +1,36 @@
-//! The cluster's certificate authority, made at bootstrap, and the certificates it issues. Every peer holds
-//! the authority's key: there is no head node.
+//! The cluster's certificate authority, made at bootstrap, and the certificates it issues. Voters alone hold
+//! the authority's key, each of them: there is no head node.
+
+mod folder;
+mod request;
+mod sealed;
+mod tls;
+mod validity;
 
 use std::sync::Arc;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ED25519,
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyUsagePurpose, PKCS_ED25519, PublicKeyData,
+    SerialNumber,
 };
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{
-    ClientConfig, DigitallySignedStruct, ProtocolVersion, RootCertStore, ServerConfig, SignatureScheme,
-};
+use rustls::{ProtocolVersion, RootCertStore};
 use sha2::{Digest, Sha256};
 use stint_protocol::NodeId;
+
+pub use folder::PkiFolder;
+pub use rcgen::KeyPair;
+pub use request::{CertificateRequest, Purpose, disk_of_key};
+pub use tls::{joining_client, peer_client, peer_server, renewing_client};
+pub use validity::{Validity, utc};
 
 /// The name in every peer's certificate.
 pub const PEER_NAME: &str = "peer.stint";
 /// The name in the administrator's certificate.
 pub const ADMIN_NAME: &str = "admin.stint";
-const ALPN: &[u8] = b"stint-peer/1";
 
 /// A certificate or key could not be made or read.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +45,12 @@ pub enum PkiError {
     Verifier(#[from] rustls::server::VerifierBuilderError),
     #[error("this process speaks older versions of TLS than 1.3")]
     OldTls,
+    #[error("the sealed key of the cluster's authority cannot be opened: it is damaged, or another node's")]
+    Sealed,
+    #[error("the request for a certificate does not show that the asker has the key")]
+    NoProof,
+    #[error("the certificate is none that this cluster gave to a node")]
+    NotOurs,
 }
 
 const NODE_PREFIX: &str = "node-";
@@ -58,6 +72,20 @@ pub fn recovered_name(cluster_id: &str) -> String {
     format!("cluster-{cluster_id}.stint")
 }
 
+/// The end of every name that says what the holder of a certificate is.
+const OWN_ZONE: &str = ".stint";
+
+/// The part of an address that a certificate may have as a name beside those of its node: a host's name or number. None:
+/// it could be taken for a name that says what its holder is.
+pub fn host_of(address: &str) -> Option<&str> {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host).trim_matches(['[', ']']);
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+    let whole = host.trim_end_matches('.').to_ascii_lowercase();
+    let ours = format!(".{whole}").ends_with(OWN_ZONE);
+    let is_name = ServerName::try_from(host).is_ok();
+    (is_name && !host.ends_with('.') && host.chars().all(plain) && !ours).then_some(host)
+}
+
 /// The certificate authority, as PEM texts.
 #[derive(Clone, minicbor::Encode, minicbor::Decode)]
 pub struct Authority {
@@ -67,44 +95,124 @@ pub struct Authority {
     pub key: String,
 }
 
+/// The certificate of an authority, which all peers and clients trust, as PEM text.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Root(pub String);
+
 /// A certificate with its key, as PEM texts.
+#[derive(Clone)]
 pub struct Identity {
     pub certificate: String,
     pub key: String,
 }
 
+/// A public key for which a certificate is made; its private half is nobody's business.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PublicKey(pub [u8; 32]);
+
+impl PublicKeyData for PublicKey {
+    fn der_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+        &PKCS_ED25519
+    }
+}
+
+/// How an Ed25519 key begins in a certificate (RFC 8410).
+const ED25519_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+
+/// The key in a certificate.
+pub fn key_of(certificate: &CertificateDer<'_>) -> Option<PublicKey> {
+    let parsed = rustls::server::ParsedCertificate::try_from(certificate).ok()?;
+    let key = parsed.subject_public_key_info();
+    key.strip_prefix(&ED25519_PREFIX)?.try_into().ok().map(PublicKey)
+}
+
 impl Authority {
     /// A new authority with an Ed25519 key, valid for a century (a cluster's life).
     pub fn make() -> Result<Self, PkiError> {
-        let key = KeyPair::generate_for(&PKCS_ED25519)?;
+        let key = new_key()?;
         let certificate = authority_params()?.self_signed(&key)?.pem();
         Ok(Self { certificate, key: key.serialize_pem() })
     }
 
-    /// Issues a certificate for these names.
+    /// What all may know of it.
+    pub fn root(&self) -> Root {
+        Root(self.certificate.clone())
+    }
+
+    /// Whether the key is the one of this certificate.
+    pub fn is_of(&self, root: &Root) -> bool {
+        let (Ok(key), Ok(certificate)) = (KeyPair::from_pem(&self.key), root.der()) else { return false };
+        key_of(&certificate).is_some_and(|of_root| of_root.0 == key.public_key_raw())
+    }
+
+    /// Issues a certificate for these names, with a key of its own, for as long as the authority's.
     pub fn issue(&self, names: &[&str]) -> Result<Identity, PkiError> {
+        let key = new_key()?;
+        let certificate = self.sign(&key, names, Validity::ENDLESS)?;
+        Ok(Identity { certificate, key: key.serialize_pem() })
+    }
+
+    /// Signs a certificate of this key for these names.
+    fn sign(&self, key: &impl PublicKeyData, names: &[&str], validity: Validity) -> Result<String, PkiError> {
         let issuer = Issuer::new(authority_params()?, KeyPair::from_pem(&self.key)?);
-        let key = KeyPair::generate_for(&PKCS_ED25519)?;
         let names: Vec<String> = names.iter().map(|n| n.to_string()).collect();
         let mut params = CertificateParams::new(names.clone())?;
-        set_validity(&mut params);
+        validity.set(&mut params);
+        // Of one key there are many certificates.
+        params.serial_number = Some(SerialNumber::from(sealed::random::<16>()?.to_vec()));
         params.distinguished_name.push(DnType::CommonName, names.first().cloned().unwrap_or_default());
         params.use_authority_key_identifier_extension = true;
-        Ok(Identity { certificate: params.signed_by(&key, &issuer)?.pem(), key: key.serialize_pem() })
+        Ok(params.signed_by(key, &issuer)?.pem())
     }
 
-    /// Issues the certificate of a peer; `recovered` is the id of its cluster, where that was recovered.
-    pub fn issue_peer(&self, node: NodeId, recovered: Option<&str>) -> Result<Identity, PkiError> {
+    /// Issues the certificate of a peer whose key is this. It is reached at `address`; `recovered` is the id of its cluster,
+    /// where that was recovered.
+    pub fn certify_peer(
+        &self,
+        key: &PublicKey,
+        node: NodeId,
+        recovered: Option<&str>,
+        address: &str,
+        validity: Validity,
+    ) -> Result<String, PkiError> {
         let (own, cluster) = (node_name(node), recovered.map(recovered_name));
-        let names = [own.as_str(), PEER_NAME, "localhost"].into_iter().chain(cluster.as_deref());
-        self.issue(&names.collect::<Vec<_>>())
+        let mut names = vec![own.as_str(), PEER_NAME, "localhost", "127.0.0.1"];
+        names.extend(host_of(address).filter(|host| !names.contains(host)));
+        names.extend(cluster.as_deref());
+        self.sign(key, &names, validity)
     }
 
-    /// Issues an administrator's certificate for the folder of a node: it is good for as long as that is a member.
-    pub fn issue_admin(&self, node: NodeId) -> Result<Identity, PkiError> {
-        self.issue(&[ADMIN_NAME, &admin_of_name(node)])
+    /// Issues an administrator's certificate of this key for the folder of a node: it is good for as long as that is a
+    /// member.
+    pub fn certify_admin(&self, key: &PublicKey, node: NodeId) -> Result<String, PkiError> {
+        self.sign(key, &[ADMIN_NAME, &admin_of_name(node)], Validity::ENDLESS)
     }
 
+    /// Issues the certificate of a peer with a key of its own.
+    #[cfg(test)]
+    pub fn issue_peer(&self, node: NodeId, recovered: Option<&str>) -> Result<Identity, PkiError> {
+        let key = new_key()?;
+        let certificate =
+            self.certify_peer(&public_key(&key)?, node, recovered, "127.0.0.1:7001", Validity::ENDLESS)?;
+        Ok(Identity { certificate, key: key.serialize_pem() })
+    }
+}
+
+/// A new key of a node or a person.
+pub fn new_key() -> Result<KeyPair, PkiError> {
+    Ok(KeyPair::generate_for(&PKCS_ED25519)?)
+}
+
+/// The public half of a key.
+pub fn public_key(key: &KeyPair) -> Result<PublicKey, PkiError> {
+    key.public_key_raw().try_into().map(PublicKey).map_err(|_| PkiError::NoProof)
+}
+
+impl Root {
     /// What tells a cluster that it made from others of the same name: 16 hexadecimal digits.
     pub fn cluster_id(&self) -> Result<String, PkiError> {
         Ok(self.fingerprint()?.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
@@ -112,28 +220,36 @@ impl Authority {
 
     /// SHA-256 of the certificate: what a join token carries, so that a joiner knows whom it talks to.
     pub fn fingerprint(&self) -> Result<[u8; 32], PkiError> {
-        Ok(Sha256::digest(CertificateDer::from_pem_slice(self.certificate.as_bytes())?).into())
+        Ok(Sha256::digest(self.der()?).into())
+    }
+
+    fn der(&self) -> Result<CertificateDer<'static>, PkiError> {
+        read(&self.0)
     }
 
     fn roots(&self) -> Result<Arc<RootCertStore>, PkiError> {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(self.certificate.as_bytes())?)?;
+        roots.add(self.der()?)?;
         Ok(Arc::new(roots))
+    }
+
+    /// The node to which this certificate was given, also when its time is over: nothing else may be wrong about it.
+    pub fn node_behind(&self, certificate: &CertificateDer<'_>) -> Result<NodeId, PkiError> {
+        let validity = Validity::read(certificate).ok_or(PkiError::NotOurs)?;
+        let verifier = WebPkiClientVerifier::builder_with_provider(self.roots()?, provider()).build()?;
+        let at = UnixTime::since_unix_epoch(std::time::Duration::from_secs(validity.to));
+        verifier.verify_client_cert(certificate, &[], at)?;
+        node_of(certificate).filter(|_| carries(certificate, PEER_NAME)).ok_or(PkiError::NotOurs)
     }
 }
 
 fn authority_params() -> Result<CertificateParams, PkiError> {
     let mut params = CertificateParams::new(Vec::<String>::new())?;
-    set_validity(&mut params);
+    Validity::ENDLESS.set(&mut params);
     params.distinguished_name.push(DnType::CommonName, "Stint cluster authority");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     Ok(params)
-}
-
-fn set_validity(params: &mut CertificateParams) {
-    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
-    params.not_after = rcgen::date_time_ymd(2120, 1, 1);
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -154,50 +270,18 @@ pub fn require_tls13() -> Result<(), PkiError> {
 }
 
 impl Identity {
-    fn chain(&self, authority: &Authority) -> Result<Vec<CertificateDer<'static>>, PkiError> {
-        let own = CertificateDer::from_pem_slice(self.certificate.as_bytes())?;
-        let root = CertificateDer::from_pem_slice(authority.certificate.as_bytes())?;
-        Ok(vec![own, root])
+    /// The certificate as it is shown.
+    pub fn der(&self) -> Result<CertificateDer<'static>, PkiError> {
+        read(&self.certificate)
+    }
+
+    fn chain(&self, root: &Root) -> Result<Vec<CertificateDer<'static>>, PkiError> {
+        Ok(vec![self.der()?, root.der()?])
     }
 
     fn private_key(&self) -> Result<PrivateKeyDer<'static>, PkiError> {
         Ok(PrivateKeyDer::from_pem_slice(self.key.as_bytes())?)
     }
-}
-
-/// TLS of a peer's server side. A caller without a certificate is let in, to ask to join and nothing else.
-pub fn peer_server(authority: &Authority, identity: &Identity) -> Result<ServerConfig, PkiError> {
-    let verifier = WebPkiClientVerifier::builder_with_provider(authority.roots()?, provider())
-        .allow_unauthenticated()
-        .build()?;
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(identity.chain(authority)?, identity.private_key()?)?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
-    Ok(config)
-}
-
-/// TLS of a peer's client side.
-pub fn peer_client(authority: &Authority, identity: &Identity) -> Result<ClientConfig, PkiError> {
-    let mut config = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_root_certificates(authority.roots()?)
-        .with_client_auth_cert(identity.chain(authority)?, identity.private_key()?)?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
-    Ok(config)
-}
-
-/// TLS of a joiner, who knows nothing of the cluster but its authority's fingerprint.
-pub fn joining_client(fingerprint: [u8; 32]) -> Result<ClientConfig, PkiError> {
-    let verifier = Arc::new(FingerprintVerifier { fingerprint, provider: provider() });
-    let mut config = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![ALPN.to_vec()];
-    Ok(config)
 }
 
 /// Whether a certificate, verified already, carries this name.
@@ -232,62 +316,15 @@ fn number_in(certificate: &CertificateDer<'_>, prefix: &str, name: impl Fn(u64) 
     )
 }
 
-/// Trusts the chain whose root has the expected fingerprint, and nothing else.
-#[derive(Debug)]
-struct FingerprintVerifier {
-    fingerprint: [u8; 32],
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for FingerprintVerifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let expected = |c: &&CertificateDer<'_>| Sha256::digest(c).as_slice() == self.fingerprint;
-        let Some(root) = intermediates.iter().find(expected) else {
-            let text = "the peer's cluster is not the one that made the join token";
-            return Err(rustls::Error::General(text.into()));
-        };
-        let mut roots = RootCertStore::empty();
-        roots.add(root.clone().into_owned())?;
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone())
-            .build()
-            .map_err(|e| rustls::Error::General(e.to_string()))?;
-        verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
 /// A certificate as it is shown.
+pub fn read(pem: &str) -> Result<CertificateDer<'static>, PkiError> {
+    Ok(CertificateDer::from_pem_slice(pem.as_bytes())?)
+}
+
+/// The same, of a test.
 #[cfg(test)]
 pub fn der(pem: &str) -> CertificateDer<'static> {
-    CertificateDer::from_pem_slice(pem.as_bytes()).unwrap().into_owned()
+    read(pem).unwrap()
 }
 
 #[cfg(test)]
@@ -301,7 +338,9 @@ mod tests {
         for node in [NodeId(1), NodeId(12), NodeId(u64::MAX)] {
             let peer = der(&authority.issue_peer(node, Some("00ff")).unwrap());
             assert_eq!((node_of(&peer), admin_of(&peer)), (Some(node), None));
-            let admin = der(&authority.issue_admin(node).unwrap());
+            let key = new_key().unwrap();
+            let admin = authority.certify_admin(&public_key(&key).unwrap(), node).unwrap();
+            let admin = super::der(&admin);
             assert_eq!((node_of(&admin), admin_of(&admin)), (None, Some(node)));
             assert!(
                 carries(&admin, ADMIN_NAME) && !carries(&admin, PEER_NAME) && !carries(&peer, ADMIN_NAME)
@@ -312,5 +351,55 @@ mod tests {
             let other = der(&authority.issue(&[name]).unwrap());
             assert_eq!(node_of(&other), None, "{name}");
         }
+    }
+
+    #[test]
+    fn no_address_of_a_joiner_makes_a_name_that_means_something_else() {
+        for address in [
+            "admin.stint:7001",
+            "ADMIN.Stint:1",
+            "peer.stint.:1",
+            "admin.stint.",
+            "node-1.stint:7001",
+            "*.stint:7001",
+            "*:7001",
+            "stint:7001",
+            "a,b:1",
+            "",
+            ":7001",
+        ] {
+            assert_eq!(host_of(address), None, "{address}");
+        }
+        let hosts = [("gpu-1:7001", "gpu-1"), ("10.0.0.1:7001", "10.0.0.1"), ("[::1]:7001", "::1")];
+        for (address, host) in hosts {
+            assert_eq!(host_of(address), Some(host));
+        }
+        let (authority, key) = (Authority::make().unwrap(), PublicKey([7; 32]));
+        let peer = |address| {
+            super::der(&authority.certify_peer(&key, NodeId(3), None, address, Validity::ENDLESS).unwrap())
+        };
+        assert!(carries(&peer("gpu-1:7001"), "gpu-1") && carries(&peer("10.0.0.1:7001"), "10.0.0.1"));
+        let posing = peer("admin.stint:7001");
+        assert!(!carries(&posing, ADMIN_NAME) && node_of(&posing) == Some(NodeId(3)));
+        assert_eq!(key_of(&posing), Some(key));
+    }
+
+    #[test]
+    fn a_certificate_whose_time_is_over_still_says_whose_it_was_and_nothing_else_does() {
+        let (authority, other) = (Authority::make().unwrap(), Authority::make().unwrap());
+        let old = Validity { from: 1_600_000_000, to: 1_600_000_100 };
+        let make = |by: &Authority| {
+            super::der(&by.certify_peer(&PublicKey([7; 32]), NodeId(3), None, "a:1", old).unwrap())
+        };
+        let root = authority.root();
+        assert_eq!(root.node_behind(&make(&authority)).unwrap(), NodeId(3));
+        assert!(root.node_behind(&make(&other)).is_err());
+        let admin = authority.certify_admin(&PublicKey([7; 32]), NodeId(3)).unwrap();
+        assert!(root.node_behind(&super::der(&admin)).is_err());
+        let mut changed = make(&authority).to_vec();
+        let at = changed.windows(6).position(|window| window == b"node-3").unwrap() + 5;
+        changed[at] = b'1';
+        assert!(root.node_behind(&changed.into()).is_err());
+        assert!(authority.is_of(&root) && !other.is_of(&root));
     }
 }

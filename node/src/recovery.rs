@@ -10,10 +10,11 @@ use stint_raft::{OfflineLog, OpenError, PeerInfo, Position};
 use stint_scheduler::{State, begin_anew, write_snapshot};
 
 use crate::applied_state::{AppliedState, NodeStateMachine};
+use crate::certificates::LIFE;
 use crate::clock::{Clock as _, HostClock, Rng};
-use crate::identity::{DataDir, IdentityError};
+use crate::identity::{DataDir, IdentityError, NewBeginning, Papers};
 use crate::lease_clock::longest_wait_ms;
-use crate::pki::{Authority, PkiError};
+use crate::pki::{Authority, PkiError, Validity};
 use crate::snapshot_file::{self, SnapshotFileError};
 
 /// Entries and terms that the cluster of before may have used after what is known of it.
@@ -86,23 +87,36 @@ pub fn restore(file: &Path, data_dir: &Path) -> Result<api::ClusterRestored, Rec
     let cluster = saved.description.cluster;
 
     let mut dir = DataDir::open(data_dir, Rng::from_system().random_bits())?;
+    let keys = dir.join_keys()?;
     // Where it is reached is told when it starts.
-    let info = PeerInfo { addr: "127.0.0.1:7001".into(), disk_id: dir.disk()?.to_string() };
+    let address = "127.0.0.1:7001";
+    let info = PeerInfo { addr: address.into(), disk_id: dir.disk()?.to_string() };
+    let (validity, sealed) = of_version(&state);
     write_log(&dir.log(), node, info, at, state)?;
     let authority = Authority::make()?;
     dir.must_wait(wait_ms);
-    dir.become_node(node, &cluster, None, &authority, &[])?;
+    dir.keep_key(&authority, sealed)?;
+    let papers = Papers::issue(&authority, &keys, node, None, address, validity)?;
+    dir.become_node(node, &cluster, None, (&papers, &keys), &[])?;
     Ok(api::ClusterRestored {
         // In full: it goes into a configuration.
         data_dir: fs::canonicalize(data_dir).unwrap_or_else(|_| data_dir.into()).display().to_string(),
         cluster,
-        cluster_id: authority.cluster_id()?,
+        cluster_id: authority.root().cluster_id()?,
         node_id: node.0,
         index: at.index,
         term: at.term,
         waits_ms: wait_ms,
         from: saved.document,
     })
+}
+
+/// How long the certificates of a cluster are valid, and whether its authority's key is sealed: its version says so.
+fn of_version(state: &State) -> (Validity, bool) {
+    match state.version() >= version::CERTIFICATES {
+        true => (Validity::starting(HostClock.wall(), LIFE), true),
+        false => (Validity::ENDLESS, false),
+    }
 }
 
 fn check_empty(dir: &Path) -> Result<(), RecoveryError> {
@@ -164,6 +178,7 @@ impl Survivor {
             finished: state.remembered() as u64,
             waits_ms: self.wait_ms,
             old_log: old_log.display().to_string(),
+            new_authority: self.dir.pki().readable_authority().is_none(),
         }
     }
 
@@ -172,23 +187,26 @@ impl Survivor {
         self.document(&self.dir.log(), None)
     }
 
-    /// Makes the folder that of a new cluster with this peer alone, which adopts everything in its log. The authority stays,
-    /// so that users need no other certificates; peers need the new cluster's name in theirs.
+    /// Makes the folder that of a new cluster with this peer alone, which adopts everything in its log. The authority stays
+    /// where its key is in this folder, so that users need no other certificates; peers need the new cluster's name in theirs.
     pub fn recover(mut self) -> Result<api::ClusterRecovered, RecoveryError> {
         let id = format!("{:016x}", Rng::from_system().random_bits() as u64);
         let (log, old) = (format!("raft-{id}"), self.dir.log());
         let mut aside = old.clone().into_os_string();
         aside.push(format!(".before-{id}"));
         let aside = PathBuf::from(aside);
-        let document = self.document(&aside, Some(&id));
+        let mut document = self.document(&aside, Some(&id));
         let mut state = self.state.clone();
         let address = state.node(self.node).map(|node| node.address.clone()).unwrap_or_default();
         begin_anew(&mut state, Some(self.node), HostClock.wall());
-        let info = PeerInfo { addr: address, disk_id: self.dir.disk()?.to_string() };
+        let info = PeerInfo { addr: address.clone(), disk_id: self.dir.disk()?.to_string() };
+        let (validity, sealed) = of_version(&state);
         let at = beyond(self.log.last.index, self.log.term);
         write_log(&self.dir.path.join(&log), self.node, info, at, state)?;
         // With this the folder is another cluster's; until then it is as it was.
-        self.dir.recover(&id, &log, self.wait_ms)?;
+        let wait_ms = self.wait_ms;
+        let new = NewBeginning { cluster_id: &id, log: &log, address: &address, wait_ms, validity, sealed };
+        document.new_authority = !self.dir.recover(&new)?;
         // So that no earlier program, which knows one folder of the log only, goes on as the cluster of before.
         fs::rename(&old, &aside).map_err(|source| RecoveryError::Aside { path: old, source })?;
         Ok(document)

@@ -31,6 +31,10 @@ pub async fn removed(node: Arc<Node>, address: String) -> Gone {
             return Gone::Removed;
         }
         was_member |= is_member;
+        // Where its certificate has expired nobody talks to it but for another one.
+        if let Some(why) = node.certificates.gone() {
+            return if why.starts_with(RECOVERED) { Gone::LeftOut(why.into()) } else { Gone::Removed };
+        }
         let outage = Outage::seen(&node.raft.status());
         let lonely = outage.is_some_and(|outage| outage.leaderless >= limits::LONELY);
         if lonely && let Some(gone) = is_unknown(&node, &address).await {

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use quinn::{Endpoint, EndpointConfig, TokioRuntime};
 use stint_executor::{HostClient, raise_open_files};
-use stint_protocol::NodeId;
+use stint_protocol::{NodeId, version};
 use stint_raft::{Profile, RaftOptions, SyncDelay};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
@@ -26,17 +26,19 @@ use crate::applied_state::VersionTooOld;
 use crate::audit::AuditLog;
 use crate::blobs::OpenError;
 use crate::build::{BuildError, NodeParts, build_node};
+use crate::certificates::{CertificateParts, Surroundings, keep};
 use crate::clock::{Clock, HostClock, Rng};
 use crate::config::{Config, RaftProfile};
 use crate::former_member::Mark;
-use crate::identity::{DataDir, IdentityError};
-use crate::join::{Admitted, Applicant, JoinError, JoinToken, join};
+use crate::identity::{DataDir, IdentityError, Papers};
+use crate::join::{Admitted, Applicant, Given, JoinError, JoinToken, join};
 use crate::leader::LeaderQueue;
 use crate::limits;
 use crate::node::{Node, unless_stopped};
 use crate::peers;
-use crate::pki::{self, Authority};
+use crate::pki::{self, Authority, Validity};
 use crate::removed::{Gone, finish_removals, removed};
+use crate::wire::JoinRequests;
 
 /// How long a leader may take to hand over before it stops all the same.
 const HAND_OVER: Duration = Duration::from_secs(2);
@@ -49,6 +51,16 @@ pub enum StartMode {
     Bootstrap,
     /// A new peer of an existing cluster. On a folder that has a node already: as `Resume`.
     Join { addresses: Vec<String>, token: String },
+}
+
+impl StartMode {
+    /// Addresses of peers that the operator named.
+    fn named(&self) -> Vec<String> {
+        match self {
+            StartMode::Join { addresses, .. } => addresses.clone(),
+            StartMode::Resume | StartMode::Bootstrap => Vec::new(),
+        }
+    }
 }
 
 /// Where a started peer can be reached.
@@ -132,6 +144,7 @@ pub async fn serve(
     let mut dir = DataDir::open(&config.node.data_dir, rng.random_bits())?;
     let (endpoint, local) = bind(config.peers.listen)?;
     let advertise = with_port(&config.peers.advertise, local);
+    let named = mode.named();
     settle_identity(&mut dir, &config, mode, &endpoint, &advertise).await?;
     if !wait_for_old_leases(&mut dir, &mut stop).await? {
         return Ok(());
@@ -141,6 +154,9 @@ pub async fn serve(
     let mut tasks = JoinSet::new();
     tasks.spawn(peers::serve(endpoint, node.clone()));
     tasks.spawn(node.leader.clone().run(queue));
+    // Before anything else: where its certificate has expired nobody else talks to this peer.
+    let around = Surroundings { folder: dir.pki(), address: advertise.clone(), also: named };
+    tasks.spawn(keep(node.clone(), around));
     membership::settle(&node, &mut dir, &config, &advertise, &mut stop).await?;
     tasks.spawn(announce(node.clone(), advertise.clone()));
     tasks.spawn(finish_removals(node.clone()));
@@ -177,11 +193,7 @@ pub async fn serve(
         End::Gone(gone) => {
             tracing::error!("this peer has no part in its cluster any more, so it ends");
             stop_node(&node, executing.host, tasks).await;
-            let folder = dir.path.clone();
-            return Err(match gone {
-                Gone::Removed => NodeError::Removed(folder),
-                Gone::LeftOut(why) => NodeError::LeftOut { why, folder },
-            });
+            return Err(ended(&dir, gone));
         }
         End::Failed(why) => why,
     };
@@ -193,6 +205,21 @@ pub async fn serve(
     let outgrown = node.applied.outgrown().map(NodeError::Outgrown);
     let contradicted = || node.raft.contradiction().map(NodeError::Contradicted);
     Err(outgrown.or_else(contradicted).unwrap_or(NodeError::LogFailed(why)))
+}
+
+/// What a peer says that is no member any more.
+fn ended(dir: &DataDir, gone: Gone) -> NodeError {
+    let folder = dir.path.clone();
+    match gone {
+        Gone::Removed => {
+            // Who was left out may still be the survivor from which an operator recovers.
+            if let Err(error) = dir.pki().forget_authority_key() {
+                tracing::warn!(%error, "the key of the cluster's authority cannot be removed");
+            }
+            NodeError::Removed(folder)
+        }
+        Gone::LeftOut(why) => NodeError::LeftOut { why, folder },
+    }
 }
 
 /// Why a peer ends.
@@ -237,6 +264,22 @@ fn with_port(advertise: &str, local: SocketAddr) -> String {
     }
 }
 
+/// How a new cluster, which speaks what its first peer may, keeps the authority's key and for how long certificates are valid.
+struct Terms {
+    sealed: bool,
+    validity: Validity,
+}
+
+impl Terms {
+    fn from_config(config: &Config) -> Self {
+        let life = Duration::from_millis(config.peers.certificate_ttl_ms);
+        match config.cluster.max_version >= version::CERTIFICATES {
+            true => Self { sealed: true, validity: Validity::starting(HostClock.wall(), life) },
+            false => Self { sealed: false, validity: Validity::ENDLESS },
+        }
+    }
+}
+
 /// After this the data folder says which node it is.
 async fn settle_identity(
     dir: &mut DataDir,
@@ -255,20 +298,36 @@ async fn settle_identity(
             if let Some(mark) = dir.was_member() {
                 return Err(NodeError::WasMember { folder: dir.path.clone(), mark });
             }
-            dir.become_node(NodeId(1), &config.cluster.name, None, &Authority::make()?, &[])?;
+            let (node, authority, terms) = (NodeId(1), Authority::make()?, Terms::from_config(config));
+            let keys = dir.join_keys()?;
+            let papers = Papers::issue(&authority, &keys, node, None, advertise, terms.validity)?;
+            dir.keep_key(&authority, terms.sealed)?;
+            dir.become_node(node, &config.cluster.name, None, (&papers, &keys), &[])?;
             Ok(())
         }
         StartMode::Join { addresses, token } => {
             let token: JoinToken = token.parse()?;
+            let keys = dir.join_keys()?;
+            let [peer, admin] = keys.requests()?;
             let applicant = Applicant {
                 disk: dir.disk()?.0.to_be_bytes(),
                 name: &config.node.name,
                 address: advertise,
                 speaks: config.cluster.max_version,
+                requests: JoinRequests { peer, admin },
+                now: || HostClock.wall(),
             };
             let admitted = join(endpoint.clone(), &addresses, &token, applicant).await?;
-            let Admitted { node, cluster, recovered, authority } = admitted;
-            dir.become_node(node, &cluster, recovered.as_deref(), &authority, &addresses)?;
+            let Admitted { node, cluster, recovered, given } = admitted;
+            let recovered = recovered.as_deref();
+            let papers = match given {
+                Given::Papers(papers) => papers,
+                Given::Authority(authority) => {
+                    dir.keep_key(&authority, false)?;
+                    Papers::issue(&authority, &keys, node, recovered, advertise, Validity::ENDLESS)?
+                }
+            };
+            dir.become_node(node, &cluster, recovered, (&papers, &keys), &addresses)?;
             Ok(())
         }
     }
@@ -303,13 +362,19 @@ async fn open_node(
     let id = dir.node().ok_or_else(|| NodeError::NoCluster(dir.path.clone()))?;
     let cluster = dir.cluster().unwrap_or_default().to_string();
     let recovered = dir.recovered().map(str::to_owned);
-    let (authority, identity) = dir.certificates()?;
+    let pki = dir.pki();
+    let certificates = CertificateParts {
+        root: pki.root()?,
+        identity: pki.identity()?,
+        authority: pki.readable_authority(),
+        life: Duration::from_millis(config.peers.certificate_ttl_ms),
+    };
     let options = raft_options(config, &cluster, dir)?;
     let log = dir.log();
     let endpoint = endpoint.clone();
     let speaks = config.cluster.max_version;
     let parts =
-        NodeParts { id, cluster, recovered, speaks, authority, identity, log, options, endpoint, clock, rng };
+        NodeParts { id, cluster, recovered, speaks, certificates, log, options, endpoint, clock, rng };
     Ok(build_node(parts).await?)
 }
 

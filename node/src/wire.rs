@@ -1,6 +1,7 @@
 //! What peers say to each other beyond Raft: reports and orders, forwarded requests, log reads, joining.
 //! Fields are numbered and only added.
 
+mod certificates;
 mod grant;
 
 use minicbor::bytes::ByteVec;
@@ -11,6 +12,7 @@ use stint_protocol::{
 };
 use stint_scheduler::{AddAccessToken, NodeMode, RegisterNode, Submit, UpdateSettings};
 
+pub use certificates::{JoinRequests, KeyAnswer, KeyQuestion, Renew, RenewAnswer};
 pub use grant::Grant;
 
 use crate::blobs::message::RegistryRequest;
@@ -29,15 +31,17 @@ pub enum CallKind {
     Join = 7,
     OfferBlob = 8,
     ReadBlob = 9,
+    Renew = 10,
+    AuthorityKey = 11,
 }
 
 impl CallKind {
     /// The kind of a number.
     pub fn from_number(number: u8) -> Option<Self> {
         use CallKind::*;
-        [RaftControl, RaftAppend, RaftSnapshot, Report, Forward, ReadLog, Join, OfferBlob, ReadBlob]
-            .into_iter()
-            .find(|k| *k as u8 == number)
+        let of_raft = [RaftControl, RaftAppend, RaftSnapshot];
+        let others = [Report, Forward, ReadLog, Join, OfferBlob, ReadBlob, Renew, AuthorityKey];
+        of_raft.into_iter().chain(others).find(|k| *k as u8 == number)
     }
 }
 
@@ -45,6 +49,11 @@ impl CallKind {
     /// Whether Raft's own rules go for it.
     pub fn is_of_raft(self) -> bool {
         matches!(self, CallKind::RaftControl | CallKind::RaftAppend | CallKind::RaftSnapshot)
+    }
+
+    /// Whether who has no certificate of a peer may ask it: it wants one, and what it shows is in the question.
+    pub fn is_for_strangers(self) -> bool {
+        matches!(self, CallKind::Join | CallKind::Renew)
     }
 
     /// Many bytes that must not hold up votes and heartbeats: they go over a connection of their own.
@@ -408,6 +417,10 @@ pub struct Join {
     #[n(4)]
     #[cbor(default)]
     pub speaks: Version,
+    /// None: the joiner runs an earlier program, and needs the authority's key.
+    #[n(5)]
+    #[cbor(default)]
+    pub requests: Option<JoinRequests>,
 }
 
 /// What an admitted node gets.
@@ -428,6 +441,27 @@ pub enum JoinAnswer {
     },
     #[n(1)]
     Refused(#[n(0)] Refusal),
+    /// What it asked for; PEM texts.
+    #[n(2)]
+    Enrolled {
+        #[n(0)]
+        node: NodeId,
+        /// The authority's certificate.
+        #[n(1)]
+        root: String,
+        #[n(2)]
+        certificate: String,
+        #[n(3)]
+        admin: String,
+        #[n(4)]
+        cluster: String,
+        #[n(5)]
+        #[cbor(default)]
+        recovered: Option<String>,
+        /// The clock of who issued it.
+        #[n(6)]
+        now: TimeMs,
+    },
 }
 
 /// Encodes a message; writing to memory cannot fail.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::stream;
 use stint_node::blobs::Expected;
 use stint_node::build::{NodeParts, build_node};
+use stint_node::certificates::{CertificateParts, LIFE};
 use stint_node::clock::{HostClock, Rng};
 use stint_node::config::replicated::Scope;
 use stint_node::node::Node;
@@ -47,8 +48,7 @@ impl World {
             cluster: "test".into(),
             recovered: None,
             speaks: version::CURRENT,
-            authority,
-            identity,
+            certificates: CertificateParts { root: authority.root(), identity, authority: None, life: LIFE },
             log: folder.path().join("raft"),
             options: RaftOptions::new("test"),
             endpoint,

@@ -61,6 +61,9 @@ pub const TENANT_RULES: Version = Version(5);
 /// Join tokens for so many nodes, which can be revoked: `AddJoinToken.uses`, `RemoveJoinToken`.
 pub const JOIN_TOKENS: Version = Version(5);
 
+/// Who joins keeps its key to itself, certificates of nodes are renewed, and voters alone keep the authority's key, sealed.
+pub const CERTIFICATES: Version = Version(5);
+
 /// Access tokens of tenants: `AddAccessToken`, `RemoveAccessToken`.
 pub const ACCESS_TOKENS: Version = Version(5);
 

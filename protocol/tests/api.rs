@@ -354,6 +354,7 @@ fn files_of_a_cluster_and_what_is_made_of_them() {
         finished: 90,
         waits_ms: 15_350,
         old_log: "/var/lib/stint/raft".into(),
+        new_authority: false,
     };
     check_document("cluster-recovered.json", &recovered);
 }

@@ -1,6 +1,6 @@
 //! Who the simulated nodes are: fixed certificates (Ed25519, so that every handshake has the same length).
 
-use stint_node::pki::{Authority, Identity};
+use stint_node::pki::{Identity, Root};
 
 /// Nodes of a simulated cluster at most: for so many there are certificates (`fixtures/make.py`).
 pub const NODES: u64 = 12;
@@ -16,10 +16,9 @@ macro_rules! certificates {
 
 const CERTIFICATES: [(&str, &str); NODES as usize] = certificates!(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12);
 
-/// The cluster's authority.
-pub fn authority() -> Authority {
-    let certificate = include_str!("../fixtures/authority.pem").to_owned();
-    Authority { certificate, key: include_str!("../fixtures/authority.key").to_owned() }
+/// The certificate of the cluster's authority.
+pub fn root() -> Root {
+    Root(include_str!("../fixtures/authority.pem").to_owned())
 }
 
 /// The certificate of a node, from 1.

@@ -9,6 +9,7 @@ use stint_node::agent::Agent;
 use stint_node::announce::announce;
 use stint_node::applied_state::VersionTooOld;
 use stint_node::build::{BuildError, NodeParts, build_node};
+use stint_node::certificates::{CertificateParts, LIFE};
 use stint_node::clock::{Clock, Rng};
 use stint_node::node::{Link, Node};
 use stint_node::peers;
@@ -21,7 +22,7 @@ use tokio::sync::mpsc;
 use crate::clock::MachineClock;
 use crate::disk::{self, MemoryDisk};
 use crate::host::Watched;
-use crate::identity::{authority, identity};
+use crate::identity::{identity, root};
 use crate::machine::{self, Machine};
 use crate::membership::{self, Members};
 use crate::network::{Card, PORT, SharedLinkFaults};
@@ -209,8 +210,12 @@ impl Peer {
             cluster: "sim".into(),
             recovered: None,
             speaks: self.speaks(),
-            authority: authority(),
-            identity: identity(self.0.id),
+            certificates: CertificateParts {
+                root: root(),
+                identity: identity(self.0.id),
+                authority: None,
+                life: LIFE,
+            },
             log: PathBuf::from("/raft"),
             options: self.raft_options(&mut rng),
             endpoint: endpoint.clone(),

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use stint_node::peers::{PeerAddress, Peers};
-use stint_node::pki::joining_client;
-use stint_node::wire::{CallKind, Join, JoinAnswer, decode, encode};
+use stint_node::pki::{
+    CertificateRequest, KeyPair, Purpose, disk_of_key, joining_client, new_key, public_key,
+};
+use stint_node::wire::{CallKind, Join, JoinAnswer, JoinRequests, decode, encode};
 use stint_protocol::{NodeId, version};
 
 use crate::support::{Cluster, Setup, stint};
@@ -87,24 +89,34 @@ async fn a_join_that_was_cut_is_tried_again_with_the_same_token() {
         (0..48).map(|at| u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).unwrap()).collect();
     let fingerprint: [u8; 32] = bytes[..32].try_into().unwrap();
     let to = PeerAddress::any(&cluster.address_of(0));
-    let join = async |disk: u8| {
+    let disk_of = |key: &KeyPair| disk_of_key(&public_key(key).unwrap());
+    let join = async |key: &KeyPair, disk: [u8; 16]| {
+        let purposes = (Purpose::Peer { disk: &disk }, Purpose::Admin { disk: &disk });
+        let request = |purpose| CertificateRequest::make(key, purpose).unwrap();
         // A stranger may ask once over a connection.
         let endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
         let peers = Peers::new(endpoint, joining_client(fingerprint).unwrap()).unwrap();
         let join = Join {
             secret: bytes[32..].to_vec().into(),
-            disk: [disk; 16].into(),
-            name: format!("n{disk}"),
+            disk: disk.into(),
+            name: format!("n{}", disk[0]),
             address: "127.0.0.1:9".into(),
             speaks: version::CURRENT,
+            requests: Some(JoinRequests { peer: request(purposes.0), admin: request(purposes.1) }),
         };
         let answer = peers.call(&to, CallKind::Join, encode(&join), Duration::from_secs(20)).await;
         match decode(&answer.unwrap()).unwrap() {
-            JoinAnswer::Admitted { node, .. } => Ok(node),
+            JoinAnswer::Enrolled { node, .. } => Ok(node),
+            JoinAnswer::Admitted { .. } => panic!("the joiner was given the key of the authority"),
             JoinAnswer::Refused(refusal) => Err(refusal.message),
         }
     };
-    assert_eq!(join(7).await, Ok(NodeId(2)));
-    assert_eq!(join(7).await, Ok(NodeId(2)), "the same node, and no other use");
-    assert!(join(8).await.unwrap_err().contains("has let in 1 node(s) already"));
+    let (own, other) = (new_key().unwrap(), new_key().unwrap());
+    assert_eq!(join(&own, disk_of(&own)).await, Ok(NodeId(2)));
+    assert_eq!(join(&own, disk_of(&own)).await, Ok(NodeId(2)), "the same node, and no other use");
+    assert!(join(&other, disk_of(&other)).await.unwrap_err().contains("has let in 1 node(s) already"));
+    // The id of a folder is no secret: only its key makes its node's certificates.
+    assert!(
+        join(&other, disk_of(&own)).await.unwrap_err().contains("does not show that the asker has the key")
+    );
 }

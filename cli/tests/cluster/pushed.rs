@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Endpoint};
-use stint_node::pki::{Authority, PEER_NAME, joining_client};
+use stint_node::pki::{PEER_NAME, Root, joining_client};
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -60,8 +60,7 @@ pub async fn push(config: ClientConfig, address: SocketAddr, body: &'static [u8]
 async fn strangers_take_little_of_a_peer_and_others_are_answered() {
     let cluster = Cluster::start(Setup { peers: 2, ..Setup::default() }).await;
     let ca = std::fs::read_to_string(cluster.peers[0].dir.join("pki/ca.pem")).unwrap();
-    let authority = Authority { certificate: ca, key: String::new() };
-    let tls = joining_client(authority.fingerprint().unwrap()).unwrap();
+    let tls = joining_client(Root(ca).fingerprint().unwrap()).unwrap();
     let config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
     let address: SocketAddr = cluster.address_of(0).parse().unwrap();
     let before = memory(&cluster.peers[0]);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stint_node::peers::{CallError, PeerAddress, Peers};
-use stint_node::pki::{Authority, Identity, peer_client};
+use stint_node::pki::{Identity, Root, peer_client};
 use stint_node::wire::{CallKind, ForwardAnswer, ReadLog, Report, ReportAnswer, Request, decode, encode};
 use stint_protocol::{BootMs, Incarnation, LeaseId, NodeId, Nonce, TaskId};
 use tokio::time::{Instant, sleep};
@@ -18,10 +18,9 @@ const REMOVED: &str = "was removed from this cluster";
 /// Calls with the certificate in this data folder.
 fn calls_as(data_dir: &Path) -> Peers {
     let read = |name: &str| std::fs::read_to_string(data_dir.join("pki").join(name)).unwrap();
-    let authority = Authority { certificate: read("ca.pem"), key: String::new() };
     let identity = Identity { certificate: read("node.pem"), key: read("node-key.pem") };
     let endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
-    Peers::new(endpoint, peer_client(&authority, &identity).unwrap()).unwrap()
+    Peers::new(endpoint, peer_client(&Root(read("ca.pem")), &identity).unwrap()).unwrap()
 }
 
 async fn call(peers: &Peers, to: &str, kind: CallKind, body: Vec<u8>) -> Result<Vec<u8>, String> {
@@ -96,7 +95,7 @@ async fn all_refused(peers: &Peers, to: &str, node: u64) {
 }
 
 /// Exit code and stderr of a command over TCP.
-fn over_tcp(port: u16, credentials: &Path) -> (i32, String) {
+pub fn over_tcp(port: u16, credentials: &Path) -> (i32, String) {
     let output = std::process::Command::new(STINT)
         .args(["--address", &format!("https://127.0.0.1:{port}"), "nodes", "--credentials"])
         .arg(credentials)

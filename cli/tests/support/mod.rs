@@ -62,6 +62,8 @@ pub struct Setup {
     pub cpus: u32,
     /// More lines for the section `[executor]`.
     pub executor: &'static str,
+    /// More lines for the section `[peers]`.
+    pub between_peers: &'static str,
     /// The section `[api]` of each peer, instead of one without TCP; `ROOT` in it is the cluster's folder.
     pub api: &'static str,
     /// Each peer in a pid and a network namespace of its own.
@@ -81,6 +83,7 @@ impl Default for Setup {
             runtimes: "\"process\", \"mock\"",
             cpus: 8,
             executor: "",
+            between_peers: "",
             api: "listen = \"\"",
             namespaces: false,
             umask: None,
@@ -434,9 +437,10 @@ fn config(setup: &Setup, index: usize, name: &str, dir: &Path, address: &str, ht
     let api = setup.api.replace("ROOT", &dir_of_all.display().to_string());
     let mut text = format!(
         "[node]\nname = \"{name}\"\ndata_dir = \"{dir}\"\n\
-         [peers]\nlisten = \"{address}\"\nadvertise = \"{address}\"\n\
+         [peers]\nlisten = \"{address}\"\nadvertise = \"{address}\"\n{}\n\
          [api]\n{api}\n[http]\nlisten = \"127.0.0.1:{http}\"\n\
-         [executor]\nruntimes = [{runtimes}]\ncpus = {cpus}\nmemory = \"16GiB\"\n"
+         [executor]\nruntimes = [{runtimes}]\ncpus = {cpus}\nmemory = \"16GiB\"\n",
+        setup.between_peers
     );
     text += setup.executor;
     match setup.gpus.get(index) {

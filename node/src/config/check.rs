@@ -20,6 +20,7 @@ impl Config {
     pub fn check(&self) -> Vec<Problem> {
         let mut findings = Findings { config: self, problems: Vec::new() };
         check_listeners(&mut findings);
+        check_certificates(&mut findings);
         check_executor(&mut findings);
         check_classes(&mut findings);
         if self.cluster.max_version < version::CURRENT {
@@ -102,6 +103,23 @@ fn check_listeners(findings: &mut Findings) {
     }
     check_socket(findings, "api.socket", &config.api.socket, SOCKET_PATH_BYTES);
     check_users(findings);
+}
+
+/// Tests take seconds. A year at most: what is valid for much longer counts as never to be renewed.
+fn check_certificates(findings: &mut Findings) {
+    const DAY_MS: u64 = 24 * 3_600 * 1_000;
+    let (key, life) = ("peers.certificate_ttl", findings.config.peers.certificate_ttl_ms);
+    match life {
+        ..10_000 => findings.error(key, "is too short: a certificate is valid for 10 s at least"),
+        _ if life > 366 * DAY_MS => findings.error(key, "is too long: 366 days at most"),
+        _ if life < DAY_MS => {
+            findings.warn(
+                key,
+                "is short: a node that is off for longer needs a peer that it can reach to come back",
+            );
+        }
+        _ => {}
+    }
 }
 
 fn check_socket(findings: &mut Findings, key: &str, path: &Path, most: usize) {
@@ -277,6 +295,17 @@ mod tests {
         assert!(from_file(&format!("[cluster]\nmax_version = {newest}\n")).check().is_empty());
         let refused = refusals("", &[("STINT_CLUSTER_MAX_VERSION", &unknown.to_string())], &[]);
         assert!(refused.contains(&format!("from 1 to {newest}")), "{refused}");
+    }
+
+    #[test]
+    fn certificates_have_a_life_that_can_be_renewed() {
+        let problems = |ttl: &str| from_file(&format!("[peers]\ncertificate_ttl = \"{ttl}\"\n")).check();
+        assert!(problems("30d").is_empty() && problems("366d").is_empty());
+        assert!(problems("20s").len() == 1 && problems("20s")[0].severity == Severity::Warning);
+        for (ttl, said) in [("9s", "10 s at least"), ("367d", "366 days at most")] {
+            let refused = refusals(&format!("[peers]\ncertificate_ttl = \"{ttl}\"\n"), &[], &[]);
+            assert!(refused.contains(said), "{refused}");
+        }
     }
 
     #[test]

@@ -24,6 +24,7 @@ use super::texts::{
 use super::users::{GROUP, TENANT, USERS_TABLE, Users};
 use super::{LogFormat, Machine, Origin, RaftProfile};
 use crate::blobs::{BlobSettings, DiskBounds};
+use crate::certificates::LIFE;
 
 settings! {
     /// Everything a node is started with.
@@ -70,6 +71,8 @@ settings! {
         /// The address that other peers use to reach this one. Port 0 stands for the port that was bound.
         pub advertise: String = String::new(), "the machine's address, when it has only one" =>
             HOST_AND_PORT, flag "--advertise HOST:PORT";
+        /// How long the certificates of nodes are valid that this peer issues while it votes. They renew themselves.
+        pub certificate_ttl_ms: u64 = LIFE.as_millis() as u64 => Time, key "certificate_ttl";
     }
 }
 

@@ -134,7 +134,7 @@ async fn serve_stranger(connection: Connection, call: Call, permit: Permit, unti
             }
         }
     }
-    connection.close(VarInt::from_u32(0), b"who has no certificate of a peer may ask once, to join");
+    connection.close(VarInt::from_u32(0), b"who has no certificate of a peer may ask once, for one");
 }
 
 /// Calls until the connection ends.
@@ -184,7 +184,7 @@ impl Call {
         let number = *request.first().ok_or("an empty request")?;
         let kind = CallKind::from_number(number)
             .ok_or_else(|| format!("call {number} is not known to this version"))?;
-        if kind != CallKind::Join && !self.caller.is_peer() {
+        if !kind.is_for_strangers() && !self.caller.is_peer() {
             return Err("only a peer of this cluster may call this".into());
         }
         self.handler.clone().handle(self.caller.clone(), kind, request.slice(1..)).await

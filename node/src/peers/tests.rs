@@ -13,13 +13,14 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// What three calls of others may take while strangers have all that they can get, on a busy machine.
 const SOON: Duration = Duration::from_secs(3);
 
-/// Answers how many bytes a call had.
+/// Answers how many bytes a call had; remembers how many there were, and which node made the last one.
 #[derive(Default)]
-struct Counting(AtomicUsize);
+struct Counting(AtomicUsize, Mutex<Option<NodeId>>);
 
 impl Handler for Counting {
-    fn handle(self: Arc<Self>, _: Caller, _: CallKind, body: Bytes) -> BoxFuture<Result<Bytes, String>> {
+    fn handle(self: Arc<Self>, caller: Caller, _: CallKind, body: Bytes) -> BoxFuture<Result<Bytes, String>> {
         self.0.fetch_add(1, SeqCst);
+        *self.1.lock().unwrap() = caller.node();
         Box::pin(async move { Ok(Bytes::from(body.len().to_string())) })
     }
 }
@@ -45,7 +46,7 @@ fn loopback() -> Endpoint {
 fn served() -> Served {
     let authority = Authority::make().unwrap();
     let own = authority.issue_peer(NodeId(1), None).unwrap();
-    let config = server_config(pki::peer_server(&authority, &own).unwrap()).unwrap();
+    let config = server_config(pki::peer_server(&authority.root(), &own).unwrap()).unwrap();
     let endpoint = Endpoint::server(config, ([127, 0, 0, 1], 0).into()).unwrap();
     let (address, handler) = (endpoint.local_addr().unwrap(), Arc::new(Counting::default()));
     tokio::spawn(serve(endpoint.clone(), handler.clone()));
@@ -55,7 +56,7 @@ fn served() -> Served {
 impl Served {
     fn peer(&self) -> Peers {
         let own = self.authority.issue_peer(NodeId(2), None).unwrap();
-        Peers::new(loopback(), pki::peer_client(&self.authority, &own).unwrap()).unwrap()
+        Peers::new(loopback(), pki::peer_client(&self.authority.root(), &own).unwrap()).unwrap()
     }
 
     fn to(&self) -> PeerAddress {
@@ -75,7 +76,7 @@ impl Served {
     }
 
     async fn stranger_at(&self, endpoint: &Endpoint, address: SocketAddr) -> Result<Connection, String> {
-        let tls = pki::joining_client(self.authority.fingerprint().unwrap()).unwrap();
+        let tls = pki::joining_client(self.authority.root().fingerprint().unwrap()).unwrap();
         let connecting = endpoint.connect_with(self.client(tls), address, PEER_NAME).unwrap();
         timeout(PATIENCE, connecting).await.unwrap().map_err(|e| e.to_string())
     }
@@ -169,7 +170,7 @@ async fn strangers_of_one_address_are_few_and_keep_nobody_out() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strangers_that_take_no_answer_keep_nobody_out() {
     let (served, endpoint) = (served(), loopback());
-    let tls = pki::joining_client(served.authority.fingerprint().unwrap()).unwrap();
+    let tls = pki::joining_client(served.authority.root().fingerprint().unwrap()).unwrap();
     let mut config = served.client(tls);
     let mut deaf = transport();
     deaf.stream_receive_window(VarInt::from_u32(0));
@@ -211,7 +212,7 @@ async fn calls_of_a_peer_have_room_side_by_side() {
 async fn a_certificate_has_so_many_connections_and_the_newest_stay() {
     let (served, endpoint) = (served(), loopback());
     let own = served.authority.issue_peer(NodeId(2), None).unwrap();
-    let config = served.client(pki::peer_client(&served.authority, &own).unwrap());
+    let config = served.client(pki::peer_client(&served.authority.root(), &own).unwrap());
     let mut connections = Vec::new();
     for _ in 0..limits::CONNECTIONS_OF_A_PEER + 5 {
         let connecting = endpoint.connect_with(config.clone(), served.address, PEER_NAME).unwrap();
@@ -220,6 +221,25 @@ async fn a_certificate_has_so_many_connections_and_the_newest_stay() {
     }
     shrink_to(&connections, limits::CONNECTIONS_OF_A_PEER).await;
     assert_eq!(open(&connections[5..]), limits::CONNECTIONS_OF_A_PEER);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_certificate_takes_over_and_no_call_waits_for_it() {
+    let served = served();
+    let peer = served.peer();
+    assert_eq!(served.call(&peer, CallKind::Report, 3).await.unwrap(), "3");
+    let root = served.authority.root();
+    let other = served.authority.issue_peer(NodeId(3), None).unwrap();
+    let before = peer.attempt(&served.to(), false).await.unwrap().stable_id();
+    let (server, client) = (pki::peer_server(&root, &other), pki::peer_client(&root, &other));
+    peer.show(server.unwrap(), client.unwrap()).unwrap();
+    let until = Instant::now() + PATIENCE;
+    while *served.handler.1.lock().unwrap() != Some(NodeId(3)) {
+        assert_eq!(served.call(&peer, CallKind::Report, 3).await.unwrap(), "3", "calls go on meanwhile");
+        assert!(Instant::now() < until, "the new certificate is not shown");
+        sleep(Duration::from_millis(1)).await;
+    }
+    assert_ne!(peer.attempt(&served.to(), false).await.unwrap().stable_id(), before);
 }
 
 /// Carries packets of one client to the server and back; counts those that ask the client to show its address.

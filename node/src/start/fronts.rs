@@ -1,19 +1,23 @@
 //! Listeners of a peer's fronts.
 
+use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use super::NodeError;
 use super::group_socket::{self, GroupSocketError};
 use crate::config::{ApiConfig, Config};
-use crate::front::connections::{LimitedListener, Patience};
+use crate::front::connections::{Connection, LimitedListener, Patience};
 use crate::front::{GroupSocket, Socket, Tls, http, native};
 use crate::limits;
 use crate::local_users::{self, Directory, LocalUsers};
@@ -139,27 +143,78 @@ async fn serve_api(
         .rsplit_once(':')
         .map_or("localhost", |(host, _)| host.trim_matches(['[', ']']));
     pki::require_tls13()?;
-    let own = node.authority.issue(&["localhost", "127.0.0.1", host, &pki::node_name(node.id)])?;
-    let tls = ServerTlsConfig::new()
-        .identity(Identity::from_pem(own.certificate, own.key))
-        .client_ca_root(Certificate::from_pem(&node.authority.certificate))
-        .client_auth_optional(true)
-        .timeout(limits::TLS_HANDSHAKE);
-    let checked = InterceptedService::new(native::service(node.clone()), Tls(node.clone()));
-    // On a socket of this machine the kernel says that a client is gone.
-    let builder = bounded(Server::builder())
-        .http2_keepalive_interval(Some(limits::CLIENT_PROBE))
-        .http2_keepalive_timeout(Some(limits::CLIENT_PROBE_ANSWER));
-    let mut builder = builder.tls_config(tls).map_err(|e| NodeError::ApiTls(e.to_string()))?;
-    let server = builder.add_service(checked);
+    let (host, renewals) = (host.to_owned(), node.certificates.renewals());
+    let first = ApiServer::start(node, &host)?;
     let connections =
         LimitedListener::new("api", listener, most, Patience::FirstRequest(limits::FIRST_REQUEST));
-    tasks.spawn(async move {
-        if let Err(error) = server.serve_with_incoming(connections.into_stream()).await {
-            tracing::error!(%error, "the API front ended");
-        }
-    });
+    tasks.spawn(hand_to_servers(node.clone(), host, connections, first, renewals));
     Ok(local)
+}
+
+type ApiConnection = Connection<tokio::net::TcpStream>;
+
+/// Serves what is handed to it, with the certificate that the peer had when it was started.
+struct ApiServer {
+    connections: mpsc::Sender<io::Result<ApiConnection>>,
+    serving: JoinSet<()>,
+}
+
+impl ApiServer {
+    fn start(node: &Arc<Node>, host: &str) -> Result<Self, NodeError> {
+        let own = node.certificates.of_api(host)?;
+        let tls = ServerTlsConfig::new()
+            .identity(Identity::from_pem(&own.certificate, &own.key))
+            .client_ca_root(Certificate::from_pem(&node.certificates.root.0))
+            .client_auth_optional(true)
+            .timeout(limits::TLS_HANDSHAKE);
+        let checked = InterceptedService::new(native::service(node.clone()), Tls(node.clone()));
+        // On a socket of this machine the kernel says that a client is gone.
+        let builder = bounded(Server::builder())
+            .http2_keepalive_interval(Some(limits::CLIENT_PROBE))
+            .http2_keepalive_timeout(Some(limits::CLIENT_PROBE_ANSWER));
+        let mut builder = builder.tls_config(tls).map_err(|e| NodeError::ApiTls(e.to_string()))?;
+        let server = builder.add_service(checked);
+        let (connections, incoming) = mpsc::channel(1);
+        let mut serving = JoinSet::new();
+        serving.spawn(async move {
+            if let Err(error) = server.serve_with_incoming(ReceiverStream::new(incoming)).await {
+                tracing::error!(%error, "the API front ended");
+            }
+        });
+        Ok(Self { connections, serving })
+    }
+
+    /// Takes no more connections, and ends when the handshakes are over that it has begun.
+    fn retire(mut self) {
+        tokio::spawn(async move {
+            sleep(limits::TLS_HANDSHAKE).await;
+            drop(self.connections);
+            while self.serving.join_next().await.is_some() {}
+        });
+    }
+}
+
+/// Hands each connection to a server that shows the newest certificate.
+async fn hand_to_servers(
+    node: Arc<Node>,
+    host: String,
+    mut listener: LimitedListener<TcpListener>,
+    mut server: ApiServer,
+    mut renewals: watch::Receiver<()>,
+) {
+    loop {
+        let connection = listener.accept_one().await;
+        if renewals.has_changed().unwrap_or(false) {
+            renewals.mark_unchanged();
+            match ApiServer::start(&node, &host) {
+                Ok(new) => std::mem::replace(&mut server, new).retire(),
+                Err(error) => tracing::error!(%error, "the API front shows its old certificate"),
+            }
+        }
+        if server.connections.send(Ok(connection)).await.is_err() {
+            return;
+        }
+    }
 }
 
 /// Bytes of an image may be on their way before the disk has the first of them.

@@ -76,4 +76,8 @@ pub struct ClusterRecovered {
     pub waits_ms: u64,
     /// Where the log of before is kept.
     pub old_log: String,
+    /// The key of the authority is not in this folder, as its node did not vote: the new cluster has another authority, and
+    /// all certificates of before are good for nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub new_authority: bool,
 }

@@ -80,11 +80,17 @@ fn uncertain(recovered: &ClusterRecovered) -> String {
 
 fn advice(recovered: &ClusterRecovered) -> [String; 4] {
     let (dir, log) = (&recovered.data_dir, &recovered.old_log);
+    let users = match recovered.new_authority {
+        true => {
+            format!("the administrator's new certificate is in {dir}/credentials; no other is good any more")
+        }
+        false => "certificates of this folder stay good, those of other peers do not".into(),
+    };
     [
         format!("this one: start it as always, on {dir}"),
         "peers:   empty their data folders; then stint cluster join-token here, and stint node --join there"
             .into(),
-        "users:   certificates of this folder stay good, those of other peers do not".into(),
+        format!("users:   {users}"),
         format!("the log of before is in {log}: remove it when all is well"),
     ]
 }
