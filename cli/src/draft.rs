@@ -132,6 +132,12 @@ pub struct Draft {
     /// After which ends of the program outputs are kept: always, or success only [default: always]
     #[arg(long, value_name = "WHEN")]
     pub keep: Option<String>,
+    /// Who keeps all that it writes: node, or cluster, which keeps 1 MiB of each stream, too [default: node]
+    #[arg(long, value_name = "WHO")]
+    pub logs_keep: Option<String>,
+    /// Whether every peer keeps the last 4 KiB of each stream: true or false [default: true]
+    #[arg(long, value_name = "BOOL")]
+    pub record: Option<bool>,
     /// Secret of the tenant: a file whose path is in NAME_FILE, or with =VARIABLE a variable; may be repeated
     #[arg(long = "secret", value_name = "NAME[=VARIABLE]", value_parser = files::secret)]
     #[serde(deserialize_with = "task_file::secrets")]
@@ -265,6 +271,8 @@ impl Draft {
             outputs: [self.outputs, self.optional_outputs].concat(),
             secrets: self.secrets,
             keep: self.keep.unwrap_or_default(),
+            logs_keep: self.logs_keep.unwrap_or_default(),
+            record: self.record,
             limits,
             comment: self.comment.unwrap_or_default(),
         }

@@ -5,6 +5,8 @@
 mod attacked;
 #[path = "cluster/certificates.rs"]
 mod certificates;
+#[path = "cluster/endings.rs"]
+mod endings;
 #[path = "cluster/joining.rs"]
 mod joining;
 #[path = "cluster/pushed.rs"]

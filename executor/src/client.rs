@@ -7,6 +7,7 @@ pub mod disk_use;
 pub mod disk_watch;
 mod health;
 mod housekeeping;
+mod keep_logs;
 mod keeping;
 pub mod lines;
 mod link;
@@ -26,14 +27,15 @@ use tokio::task::JoinHandle;
 use crate::clock::boot_now;
 use crate::host::{
     AttemptStage, AttemptStatus, ContainersFuture, Executing, Execution, Host, HostError, HostEvent,
-    HostHealth, Launch, LogChunk, LogError, LogFuture, LogStream, RunningAttempt, StopReason,
+    HostHealth, LastOutput, LastOutputFuture, Launch, LogChunk, LogError, LogFuture, LogStream,
+    RunningAttempt, StopReason,
 };
 use crate::refusal::Refusal;
 use crate::runtimes::mock::{self, ToMock};
 use crate::settings::HostOptions;
 use crate::shim_api::layout::Layout;
 use crate::shim_api::wire::ToShim;
-use crate::stages::{self, Staged};
+use crate::stages::{self, StageRecord, Staged};
 use crate::watchdog::AttemptTimes;
 use crate::{limits, logs, progress};
 
@@ -264,6 +266,14 @@ impl Host for HostClient {
         })
     }
 
+    fn last_output(&self, lease: LeaseId, max: usize) -> LastOutputFuture {
+        let shared = self.shared.clone();
+        Box::pin(async move {
+            let read = move || last_output(&shared, lease, max);
+            tokio::task::spawn_blocking(read).await.unwrap_or_default()
+        })
+    }
+
     fn read_output(&self, lease: LeaseId, path: &str, offset: u64, max: usize) -> LogFuture {
         let (shared, path) = (self.shared.clone(), path.to_owned());
         Box::pin(async move {
@@ -353,6 +363,18 @@ fn read_progress(shared: &ClientState, lease: LeaseId) -> Result<LogChunk, LogEr
         None => String::new(),
     };
     Ok(LogChunk { next_offset: text.len() as u64, bytes: text.into_bytes(), complete: ended })
+}
+
+/// What an attempt wrote last, if its task does not keep that to its node.
+fn last_output(shared: &ClientState, lease: LeaseId, max: usize) -> LastOutput {
+    if StageRecord::of_attempt(&shared.layout, lease).is_some_and(|record| record.record == Some(false)) {
+        return LastOutput::default();
+    }
+    LastOutput {
+        stdout: log_tail(shared, lease, LogStream::Stdout, max).unwrap_or_default(),
+        stderr: log_tail(shared, lease, LogStream::Stderr, max).unwrap_or_default(),
+        progress: read_progress(shared, lease).unwrap_or_default().bytes,
+    }
 }
 
 /// Reads a piece of a file that an attempt left; only those that were kept as its outputs.

@@ -109,6 +109,19 @@ pub trait Host: Send + Sync + 'static {
     fn progress(&self, lease: LeaseId) -> LogFuture {
         Box::pin(async move { Err(LogError::NotFound(lease)) })
     }
+    /// What an attempt that has ended wrote last, `max` bytes of each stream at most. Nothing, where its task wants it so.
+    fn last_output(&self, lease: LeaseId, max: usize) -> LastOutputFuture {
+        let stdout = self.log_tail(lease, LogStream::Stdout, max);
+        let stderr = self.log_tail(lease, LogStream::Stderr, max);
+        let progress = self.progress(lease);
+        Box::pin(async move {
+            LastOutput {
+                stdout: stdout.await.unwrap_or_default(),
+                stderr: stderr.await.unwrap_or_default(),
+                progress: progress.await.unwrap_or_default().bytes,
+            }
+        })
+    }
     /// A piece of a file that an ended attempt left as an output, from `offset`, `max` bytes at most.
     fn read_output(&self, lease: LeaseId, path: &str, offset: u64, max: usize) -> LogFuture {
         let _ = (path, offset, max);
@@ -125,6 +138,19 @@ pub trait Host: Send + Sync + 'static {
     /// What this host can do, and what it lacks.
     fn health(&self) -> HostHealth;
 }
+
+/// What an attempt wrote last. What cannot be read is empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LastOutput {
+    /// `next_offset` is all that it wrote.
+    pub stdout: LogChunk,
+    pub stderr: LogChunk,
+    /// As `Host::progress` answers.
+    pub progress: Vec<u8>,
+}
+
+/// The answer to `Host::last_output`.
+pub type LastOutputFuture = Pin<Box<dyn Future<Output = LastOutput> + Send>>;
 
 /// The answer to `Host::read_log`.
 pub type LogFuture = Pin<Box<dyn Future<Output = Result<LogChunk, LogError>> + Send>>;

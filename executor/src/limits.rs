@@ -84,6 +84,8 @@ pub const KEEPING_AT_ONCE: usize = 4;
 /// How long keeping the outputs of an attempt may take, in milliseconds, where its task's timeout is shorter and the operator
 /// set nothing: some gigabytes over a slow network.
 pub const KEEP_LEAST_MS: u64 = 300_000;
+/// How long keeping the output of an attempt with the cluster may take, in milliseconds.
+pub const KEEP_LOGS_MS: u64 = 10_000;
 /// How long it may take after the attempt was stopped, in milliseconds: a node that leaves waits for it.
 pub const KEEP_AFTER_STOP_MS: u64 = 30_000;
 /// Distance of two looks at its lease meanwhile, in milliseconds.

@@ -16,7 +16,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use minicbor::{Decode, Encode};
-use stint_protocol::{AttemptEnd, KeepOutputs, LeaseId, OutputPath, Tenant};
+use stint_protocol::{AttemptEnd, KeepLogs, KeepOutputs, LeaseId, OutputPath, Tenant};
 
 use crate::shim_api::layout::Layout;
 use crate::shim_api::request::{AttemptLabels, GivenSecrets, ResolvedMount};
@@ -67,6 +67,14 @@ pub struct StageRecord {
     #[n(6)]
     #[cbor(default)]
     pub timeout_ms: Option<u64>,
+    /// Who keeps all of its output. None: this node.
+    #[n(7)]
+    #[cbor(default)]
+    pub logs: Option<KeepLogs>,
+    /// Whether other peers keep the end of its output. None: they do.
+    #[n(8)]
+    #[cbor(default)]
+    pub record: Option<bool>,
 }
 
 fn record_file(layout: &Layout, lease: LeaseId) -> PathBuf {
@@ -88,6 +96,11 @@ impl StageRecord {
         if finished(layout, lease).is_some() {
             return None;
         }
+        Self::of_attempt(layout, lease)
+    }
+
+    /// What was written down of an attempt, also once everything is done.
+    pub fn of_attempt(layout: &Layout, lease: LeaseId) -> Option<Self> {
         minicbor::decode(&std::fs::read(record_file(layout, lease)).ok()?).ok()
     }
 }

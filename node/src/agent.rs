@@ -1,17 +1,19 @@
 //! The executing side of a node: reports what it holds, does what the orders say.
 
 pub mod core;
+mod endings;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use stint_executor::{Host, HostEvent};
+use stint_executor::{Host, HostEvent, RunningAttempt};
 use stint_protocol::{BootMs, Incarnation, LeaseId, NodeId, Nonce};
 use stint_scheduler::RegisterNode;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, timeout};
 
 use crate::agent::core::{AgentAction, AgentCore, Moment, Next};
+use crate::agent::endings::EndingReader;
 use crate::clock::Clock;
 use crate::limits;
 use crate::peers::BoxFuture;
@@ -60,11 +62,13 @@ impl Agent {
         });
         let (node, incarnation, nonce) = (self.node, self.incarnation, self.nonce);
         let mut core = AgentCore::new(RegisterNode { node, incarnation, nonce, ..self.offer.clone() });
+        let mut endings = EndingReader::default();
         loop {
             if runtimes_changed.swap(false, Ordering::SeqCst) {
                 core.on_health(&self.host.health());
             }
-            let report = self.report(&mut core);
+            endings.look(&self.host).await;
+            let report = self.report(&mut core, &endings);
             let (holds, sent) = (report.hold_ms > 0, report.sent);
             self.watch_late(&report, &late, &news);
             let call = timeout(limits::REPORT_DEADLINE, self.link.report(report));
@@ -72,6 +76,10 @@ impl Agent {
             let answer = tokio::select! {
                 answer = call => answer.unwrap_or_else(|_| Err("the leader did not answer".into())),
                 () = news.notified(), if holds => {
+                    core.on_news();
+                    continue;
+                }
+                () = endings.finished(), if holds && endings.is_reading() => {
                     core.on_news();
                     continue;
                 }
@@ -87,12 +95,17 @@ impl Agent {
         }
     }
 
-    fn report(&self, core: &mut AgentCore) -> Report {
+    fn report(&self, core: &mut AgentCore, endings: &EndingReader) -> Report {
         core.on_devices(self.host.quarantined());
         // The clock first, then what ended: see `AgentCore::report`.
         let sent = self.clock.boot();
-        let ends = self.host.unacknowledged();
-        core.report(sent, ends, &self.host.running())
+        let (ends, waiting) = endings.complete(self.host.unacknowledged());
+        let mut running = self.host.running();
+        // A lease that a report does not name is launched again.
+        let stopping =
+            |lease| RunningAttempt { lease, started: true, stopping: true, deadline: BootMs::default() };
+        running.extend(waiting.into_iter().map(stopping));
+        core.report(sent, ends, &running)
     }
 
     /// Has the beginning of what the report tells of as not begun count as news.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use stint_scheduler::{
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout_at};
 
+use crate::endings::{AppliedEnding, Endings};
 use crate::executor_metrics::ExecutorMetrics;
 use crate::task_metrics::TaskMetrics;
 use crate::waiters::{Waiters, WaitsFull, task_of};
@@ -76,6 +78,10 @@ pub struct AppliedState {
     pub counts: TaskMetrics,
     /// What its execution host did.
     pub work: ExecutorMetrics,
+    /// What attempts wrote last. Empty on a peer that keeps none, as a simulated one.
+    pub endings: OnceLock<Arc<Endings>>,
+    /// What is on this peer's disk was read: a state that comes now is another peer's.
+    pub is_open: AtomicBool,
 }
 
 /// The log went beyond what this peer may speak: it must stop, or its state would be another than that of the others.
@@ -103,6 +109,7 @@ struct Inner {
 struct Touched {
     nodes: Vec<NodeId>,
     tasks: Vec<TaskId>,
+    endings: Vec<AppliedEnding>,
 }
 
 /// The state at one moment, cheap to take.
@@ -126,6 +133,8 @@ impl AppliedState {
             outgrown: OnceLock::new(),
             counts: TaskMetrics::new()?,
             work: ExecutorMetrics::new()?,
+            endings: OnceLock::new(),
+            is_open: AtomicBool::new(false),
         }))
     }
 
@@ -230,6 +239,9 @@ impl StateMachine for NodeStateMachine {
         let changes = || results.iter().flatten().flatten();
         inner.touched.nodes.extend(changes().filter_map(concerned));
         inner.touched.tasks.extend(changes().filter_map(task_of));
+        if self.0.endings.get().is_some() {
+            inner.touched.endings.extend(changes().filter_map(ending_of));
+        }
         inner.at = at;
         Ok(results)
     }
@@ -243,20 +255,31 @@ impl StateMachine for NodeStateMachine {
             let mut inner = self.0.lock();
             (inner.at.index, std::mem::take(&mut inner.touched))
         };
+        // First: who is woken may ask for them.
+        if let Some(endings) = self.0.endings.get().filter(|_| !touched.endings.is_empty()) {
+            endings.keep(&touched.endings);
+        }
         self.0.applied.send_replace(index);
         self.0.wake(touched.nodes);
         self.0.waiters.wake(&touched.tasks);
     }
 
     fn capture(&self) -> Capture {
-        let state = self.0.view().state;
-        Box::new(move |to| write_snapshot(&state, to))
+        let (state, endings) = (self.0.view().state, self.0.endings.get().cloned());
+        Box::new(move |to| {
+            // The log that has them goes once the snapshot is there.
+            endings.iter().for_each(|endings| endings.sync());
+            write_snapshot(&state, to)
+        })
     }
 
     fn restore(&mut self, at: Position, from: &mut dyn Read) -> Result<(), String> {
         let state = read_snapshot(from).map_err(|e| e.to_string())?;
         self.0.can_follow(state.version())?;
         let nodes: Vec<NodeId> = state.nodes().map(|n| n.id).collect();
+        if let Some(endings) = self.0.endings.get().filter(|_| self.0.is_open.load(Ordering::SeqCst)) {
+            endings.lacks(state.next_number());
+        }
         {
             let mut inner = self.0.lock();
             inner.state = state;
@@ -266,6 +289,13 @@ impl StateMachine for NodeStateMachine {
         self.0.wake(nodes);
         self.0.waiters.wake_all();
         Ok(())
+    }
+}
+
+fn ending_of(change: &Change) -> Option<AppliedEnding> {
+    match change {
+        Change::EndingKept { lease, number, ending } => Some((*number, *lease, ending.clone())),
+        _ => None,
     }
 }
 

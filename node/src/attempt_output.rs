@@ -3,15 +3,19 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use stint_executor::{Host, LogChunk, LogStream};
-use stint_protocol::{LeaseId, NodeId, TaskId};
-use stint_scheduler::State;
+use stint_protocol::{Ending, LeaseId, NodeId, TaskId};
+use stint_scheduler::{AttemptRecord, Node, State};
 use tokio::time::{Instant, sleep};
 
 use crate::applied_state::AppliedState;
 use crate::limits;
 use crate::peers::{PeerAddress, Peers};
-use crate::wire::{CallKind, LogAnswer, ReadLog, Refusal, RefusalCode, decode, encode};
+use crate::wire::{
+    CallKind, EndingsAnswer, LogAnswer, ReadEndings, ReadLog, Refusal, RefusalCode, decode, encode,
+};
 
 /// Reads output for one peer, and for the others what its own host keeps.
 pub struct AttemptOutput {
@@ -44,6 +48,39 @@ impl AttemptOutput {
             Refusal::new(RefusalCode::Unavailable, message)
         };
         decode(&body.map_err(|e| away(e.to_string()))?).map_err(away)
+    }
+
+    /// What an attempt wrote last, from this peer's disk, or from any other's that has it.
+    pub async fn ending(&self, number: u64, lease: LeaseId) -> Option<Ending> {
+        let endings = self.shared.endings.get()?.clone();
+        let own = tokio::task::spawn_blocking(move || endings.get(number, lease)).await;
+        if let Ok(Some(ending)) = own {
+            return Some(ending);
+        }
+        let state = self.shared.view().state;
+        let read = encode(&ReadEndings { from: number, lease: Some(lease) });
+        let ask = |other: &Arc<Node>| {
+            let (address, body, peers) =
+                (PeerAddress::node(other.id, &other.address), read.clone(), self.peers.clone());
+            async move {
+                let answer =
+                    peers.call(&address, CallKind::ReadEndings, body, limits::FORWARD_DEADLINE).await.ok()?;
+                let found = decode::<EndingsAnswer>(&answer).ok()?.endings.into_iter().next()?;
+                Some(found.ending)
+            }
+        };
+        let mut asked: FuturesUnordered<_> =
+            state.nodes().filter(|other| other.id != self.id).map(ask).collect();
+        while let Some(answer) = asked.next().await {
+            let Some(ending) = answer else { continue };
+            if let Some(endings) = self.shared.endings.get().cloned() {
+                let kept = (number, lease, Arc::new(ending.clone()));
+                // The next one who asks need not wait.
+                drop(tokio::task::spawn_blocking(move || endings.keep(&[kept])));
+            }
+            return Some(ending);
+        }
+        None
     }
 
     /// Where an attempt is on its node, in words; none: its node has none, or does not say.
@@ -103,23 +140,38 @@ fn log_answer(chunk: LogChunk) -> LogAnswer {
     LogAnswer::Chunk { bytes: bytes.into(), next_offset, complete }
 }
 
-/// The node that keeps the output of an attempt, and its lease. Attempt 0 is the newest one; none when the task or the
-/// attempt is not known.
-pub fn log_node_of(state: &State, task: TaskId, attempt: u32) -> Option<(NodeId, LeaseId)> {
-    if let Some(live) = state.task(task) {
-        let current = live.leased().map(|l| (live.fields.attempts, l.node));
-        let earlier = live.fields.records.iter().map(|r| (r.number, r.node));
-        return pick_attempt(task, attempt, earlier.chain(current));
-    }
-    let done = state.finished(task)?;
-    pick_attempt(task, attempt, done.fields.records.iter().map(|r| (r.number, r.node)))
+/// An attempt whose output somebody wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutputSource {
+    /// The node that ran it, or does.
+    pub node: NodeId,
+    pub lease: LeaseId,
+    /// Its end is recorded.
+    pub ended: bool,
+    /// Under which number peers keep what it wrote last.
+    pub ending: Option<u64>,
 }
 
-fn pick_attempt(
-    task: TaskId,
-    wanted: u32,
-    attempts: impl Iterator<Item = (u32, NodeId)>,
-) -> Option<(NodeId, LeaseId)> {
-    let found = attempts.filter(|(number, _)| wanted == 0 || *number == wanted).last()?;
-    Some((found.1, LeaseId { task, attempt: found.0 }))
+/// Where the output of an attempt is. Attempt 0 is the newest one; none when the task or the attempt is not known.
+pub fn output_source(state: &State, task: TaskId, attempt: u32) -> Option<OutputSource> {
+    let of = |record: &AttemptRecord| OutputSource {
+        node: record.node,
+        lease: LeaseId { task, attempt: record.number },
+        ended: true,
+        ending: record.ending,
+    };
+    if let Some(live) = state.task(task) {
+        let current = live.leased().map(|leased| OutputSource {
+            node: leased.node,
+            lease: LeaseId { task, attempt: live.fields.attempts },
+            ended: false,
+            ending: None,
+        });
+        return pick_attempt(attempt, live.fields.records.iter().map(of).chain(current));
+    }
+    pick_attempt(attempt, state.finished(task)?.fields.records.iter().map(of))
+}
+
+fn pick_attempt(wanted: u32, attempts: impl Iterator<Item = OutputSource>) -> Option<OutputSource> {
+    attempts.filter(|source| wanted == 0 || source.lease.attempt == wanted).last()
 }

@@ -1,6 +1,7 @@
 //! Puts a peer together from its doors: the same for a real peer and a simulated one.
 
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 use stint_protocol::{NodeId, Version};
@@ -10,6 +11,7 @@ use crate::applied_state::{AppliedState, NodeStateMachine, VersionTooOld};
 use crate::attempt_output::AttemptOutput;
 use crate::certificates::{CertificateParts, Certificates};
 use crate::clock::{Clock, Rng};
+use crate::endings::Endings;
 use crate::leader::{Leader, LeaderQueue};
 use crate::leader_client::LeaderClient;
 use crate::node::Node;
@@ -30,6 +32,8 @@ pub struct NodeParts {
     pub certificates: CertificateParts,
     /// The log's folder.
     pub log: PathBuf,
+    /// The folder of what attempts wrote last; none: this peer keeps none.
+    pub endings: Option<PathBuf>,
     pub options: RaftOptions,
     /// Client and server side of the connections between peers.
     pub endpoint: quinn::Endpoint,
@@ -42,6 +46,8 @@ pub struct NodeParts {
 pub enum BuildError {
     #[error("the log cannot be used: {0}")]
     Log(#[from] OpenError),
+    #[error("the folder of endings cannot be used: {0}")]
+    Endings(std::io::Error),
     #[error(transparent)]
     Outgrown(#[from] VersionTooOld),
     #[error(transparent)]
@@ -54,8 +60,8 @@ pub enum BuildError {
 
 /// A peer that serves nobody yet: `peers::serve` and `Leader::run` bring it to life.
 pub async fn build_node(parts: NodeParts) -> Result<(Arc<Node>, LeaderQueue), BuildError> {
-    let NodeParts { id, cluster, recovered, speaks, certificates, log, options, endpoint, clock, rng } =
-        parts;
+    let NodeParts { id, cluster, recovered, speaks, certificates, log, options, endpoint, .. } = parts;
+    let NodeParts { endings, clock, rng, .. } = parts;
     let (root, identity) = (&certificates.root, &certificates.identity);
     let server = peers::server_config(pki::peer_server(root, identity)?).map_err(BuildError::Quic)?;
     endpoint.set_server_config(Some(server));
@@ -63,12 +69,17 @@ pub async fn build_node(parts: NodeParts) -> Result<(Arc<Node>, LeaderQueue), Bu
     let certificates = Certificates::new(id, recovered.clone(), certificates);
     let peers = Arc::new(Peers::new(endpoint, client).map_err(BuildError::Quic)?);
     let shared = AppliedState::new(speaks)?;
+    if let Some(folder) = endings {
+        // Set here alone, once: before the log is read.
+        let _ = shared.endings.set(Endings::open(folder).map_err(BuildError::Endings)?);
+    }
     let transport = Arc::new(RaftTransport(peers.clone()));
     let opened = Raft::open(id.0, log, options, NodeStateMachine(shared.clone()), transport).await;
     let raft = match (opened, shared.outgrown()) {
         (Err(_), Some(outgrown)) => return Err(outgrown.into()),
         (opened, _) => opened?,
     };
+    shared.is_open.store(true, Ordering::SeqCst);
     shared.counts.begin(raft.status().last_log.unwrap_or(0));
     let (leader, queue) = Leader::new(raft.clone(), shared.clone(), clock.clone());
     let reports = Reports { leader: leader.clone(), shared: shared.clone() };

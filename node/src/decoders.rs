@@ -51,6 +51,7 @@ fn peer_request(bytes: &[u8]) {
         Some(CallKind::ReadBlob) => round::<ReadBlob>(body),
         Some(CallKind::Renew) => round::<wire::Renew>(body),
         Some(CallKind::AuthorityKey) => round::<wire::KeyQuestion>(body),
+        Some(CallKind::ReadEndings) => round::<wire::ReadEndings>(body),
         // The decoders of Raft are those of its crate.
         Some(CallKind::RaftControl | CallKind::RaftAppend | CallKind::RaftSnapshot) | None => {}
     }
@@ -68,6 +69,7 @@ fn peer_answer(bytes: &[u8]) {
         Some(CallKind::ReadBlob) => round::<BlobChunk>(body),
         Some(CallKind::Renew) => round::<wire::RenewAnswer>(body),
         Some(CallKind::AuthorityKey) => round::<wire::KeyAnswer>(body),
+        Some(CallKind::ReadEndings) => round::<wire::EndingsAnswer>(body),
         Some(CallKind::RaftControl | CallKind::RaftAppend | CallKind::RaftSnapshot) | None => {}
     }
 }

@@ -16,6 +16,7 @@ pub mod config;
 mod connection_limit;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod decoders;
+pub mod endings;
 pub mod executor_metrics;
 mod former_member;
 mod front;

@@ -225,6 +225,24 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often a front that is full says so.
 pub const FULL_FRONT_LINE: Duration = Duration::from_secs(10);
 
+/// How long a report waits for what attempts wrote that have just ended: reading it takes less than a millisecond. Later it goes without
+/// those ends.
+pub const ENDING_WAIT: Duration = Duration::from_millis(50);
+/// How long an end waits for it, before it is reported without: a disk, or the folder of Slurm's nodes, hangs.
+pub const ENDING_READ: Duration = Duration::from_secs(5);
+/// Attempts whose output is read at once for it.
+pub const ENDING_READERS: usize = 8;
+/// Bytes of endings in one message between peers, about.
+pub const ENDINGS_CHUNK_BYTES: usize = 256 * 1024;
+/// Pause before endings that are lacking are asked for again.
+pub const ENDINGS_RETRY: Duration = Duration::from_secs(10);
+/// Distance of two looks for endings of tasks that are forgotten.
+pub const ENDINGS_SWEEP: Duration = Duration::from_secs(3_600);
+/// How long the node that ran an attempt has to give its output, where this peer has the end of it.
+pub const OUTPUT_PATIENCE: Duration = Duration::from_millis(500);
+/// Distance of two looks whether the node that is asked for output still is there.
+pub const THERE_LOOK: Duration = Duration::from_millis(100);
+
 /// How many connections a front may have.
 #[derive(Clone, Copy, Debug)]
 pub struct FrontConnections {

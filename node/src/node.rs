@@ -23,7 +23,7 @@ use crate::peers::{BoxFuture, Caller, Handler, Peers};
 use crate::pki::PkiError;
 use crate::reports::Reports;
 use crate::requests::Requests;
-use crate::wire::{CallKind, Refusal, RefusalCode, Report, ReportAnswer, decode, encode};
+use crate::wire::{CallKind, ReadEndings, Refusal, RefusalCode, Report, ReportAnswer, decode, encode};
 
 /// One peer of a cluster.
 pub struct Node {
@@ -80,6 +80,12 @@ impl Node {
             Err(refusal) => BlobChunk::Missing(refusal.message),
         }
     }
+
+    async fn read_endings(&self, read: ReadEndings) -> Result<Bytes, String> {
+        let endings = self.applied.endings.get().cloned().ok_or("this peer keeps no endings")?;
+        let read = tokio::task::spawn_blocking(move || endings.answer(&read)).await;
+        Ok(encode(&read.map_err(|e| e.to_string())??))
+    }
 }
 
 impl Handler for Node {
@@ -108,6 +114,7 @@ impl Handler for Node {
                     Ok(encode(&self.requests.answer(request).await))
                 }
                 CallKind::ReadLog => Ok(encode(&self.output.read_own(decode(&body)?).await)),
+                CallKind::ReadEndings => self.read_endings(decode(&body)?).await,
                 CallKind::OfferBlob => Ok(encode(&self.take_offer(decode(&body)?).await)),
                 CallKind::ReadBlob => Ok(encode(&self.read_blob(decode(&body)?).await)),
                 CallKind::Join => self.on_join(&caller, body).await,

@@ -76,6 +76,10 @@ pub fn ends(state: &State, report: &Report) -> Vec<AttemptEnd> {
         let exceeded = ends.iter_mut().filter(|end| end.kind == EndKind::DiskExceeded);
         exceeded.for_each(|end| end.kind = EndKind::Signalled(9));
     }
+    let knows_endings = state.version() >= version::ENDINGS;
+    ends.iter_mut()
+        .filter(|end| !(knows_endings && keeps_ending(state, end.lease)))
+        .for_each(|end| end.ending = None);
     if state.version() < version::OUTPUTS_OF_ALL_ENDS {
         for end in &mut ends {
             end.not_kept = None;
@@ -83,6 +87,13 @@ pub fn ends(state: &State, report: &Report) -> Vec<AttemptEnd> {
         }
     }
     ends
+}
+
+/// Whether the task lets other peers keep the end of its output. Whoever reports may not know: a node that runs jobs of Slurm keeps no
+/// spec.
+fn keeps_ending(state: &State, lease: LeaseId) -> bool {
+    let files = state.task(lease.task).and_then(|task| task.spec.files.as_deref());
+    files.is_none_or(|files| files.record != Some(false))
 }
 
 /// Orders from the applied state, which answer this report at `now` by the leader's clock. They renew leases, from when
@@ -354,6 +365,7 @@ mod tests {
             usage,
             outputs: Some([kept].into()),
             not_kept: Some([NotKept::new("pipe", "is a pipe")].into()),
+            ending: Some(Box::default()),
             ..AttemptEnd::new(LEASE, EndKind::Exited(0), String::new(), 1)
         };
         let missing = AttemptEnd::new(LEASE, EndKind::FilesMissing, "no input".into(), 0);
@@ -387,6 +399,28 @@ mod tests {
         run(&mut state, registers);
         assert!(matches!(reporter(&state, &report(Vec::new())), Reporter::Known));
         assert_eq!(ends(&state, &first), all);
+    }
+
+    /// A node that does not know what its task wants reports an ending all the same.
+    #[test]
+    fn who_is_not_to_be_recorded_has_no_ending() {
+        let end = AttemptEnd {
+            ending: Some(Box::default()),
+            ..AttemptEnd::new(LEASE, EndKind::Exited(0), String::new(), 1)
+        };
+        let first = Report { ends: vec![end.clone()], ..report(Vec::new()) };
+        for (record, ending) in [(None, end.ending.clone()), (Some(false), None)] {
+            let mut state = State::default();
+            run(&mut state, Command::Configure(Settings::default()));
+            let (name, address, speaks) = ("a".into(), "a:1".into(), version::CURRENT);
+            run(&mut state, Command::Admit(Admit { disk: [1; 16], name, address, token: None, speaks }));
+            let Command::Submit(submit) = submit() else { panic!("a submit") };
+            let files =
+                record.map(|record| Box::new(TaskFiles { record: Some(record), ..TaskFiles::default() }));
+            let spec = SharedSpec::new(TaskSpec { files, ..TaskSpec::clone(&submit.spec) });
+            run(&mut state, Command::Submit(Submit { spec, ..submit }));
+            assert_eq!(ends(&state, &first)[0].ending, ending);
+        }
     }
 
     #[test]

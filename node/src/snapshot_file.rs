@@ -35,7 +35,7 @@ const PIECE_BYTES: usize = 256 * 1024;
 const NOT_IN_FILE: [&str; 4] = [
     "private keys and certificates: a restore makes new ones, and peers and users enrol again",
     "bytes of images and of inputs: images are registered again",
-    "outputs and logs of tasks: they are on the nodes that ran them",
+    "outputs, logs and endings of tasks: they are on the nodes",
     "values of secrets, and the configuration of each node",
 ];
 

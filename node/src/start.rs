@@ -370,11 +370,22 @@ async fn open_node(
         life: Duration::from_millis(config.peers.certificate_ttl_ms),
     };
     let options = raft_options(config, &cluster, dir)?;
-    let log = dir.log();
+    let (log, endings) = (dir.log(), Some(dir.path.join("endings")));
     let endpoint = endpoint.clone();
     let speaks = config.cluster.max_version;
-    let parts =
-        NodeParts { id, cluster, recovered, speaks, certificates, log, options, endpoint, clock, rng };
+    let parts = NodeParts {
+        id,
+        cluster,
+        recovered,
+        speaks,
+        certificates,
+        log,
+        endings,
+        options,
+        endpoint,
+        clock,
+        rng,
+    };
     Ok(build_node(parts).await?)
 }
 

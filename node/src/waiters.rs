@@ -100,9 +100,10 @@ impl Drop for Waiter {
 /// The task that a change concerns. Of a submit nobody waits for the tasks yet: their ids are in its answer.
 pub fn task_of(change: &Change) -> Option<TaskId> {
     match change {
-        Change::Leased { lease, .. } | Change::StopAsked { lease, .. } | Change::Released { lease, .. } => {
-            Some(lease.task)
-        }
+        Change::Leased { lease, .. }
+        | Change::StopAsked { lease, .. }
+        | Change::Released { lease, .. }
+        | Change::EndingKept { lease, .. } => Some(lease.task),
         Change::Queued { task } | Change::Suspended { task } | Change::Finished { task, .. } => Some(*task),
         Change::Submitted { .. }
         | Change::NodeChanged { .. }

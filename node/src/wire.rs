@@ -7,8 +7,8 @@ mod grant;
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 use stint_protocol::{
-    AttemptEnd, BootMs, GpuInfo, ImageId, Incarnation, LeaseId, NodeId, Nonce, Runtime, SharedSpec, TaskId,
-    TaskName, Tenant, TimeMs, Version,
+    AttemptEnd, BootMs, Ending, GpuInfo, ImageId, Incarnation, LeaseId, NodeId, Nonce, Runtime, SharedSpec,
+    TaskId, TaskName, Tenant, TimeMs, Version,
 };
 use stint_scheduler::{AddAccessToken, NodeMode, RegisterNode, Submit, UpdateSettings};
 
@@ -33,6 +33,7 @@ pub enum CallKind {
     ReadBlob = 9,
     Renew = 10,
     AuthorityKey = 11,
+    ReadEndings = 12,
 }
 
 impl CallKind {
@@ -40,7 +41,7 @@ impl CallKind {
     pub fn from_number(number: u8) -> Option<Self> {
         use CallKind::*;
         let of_raft = [RaftControl, RaftAppend, RaftSnapshot];
-        let others = [Report, Forward, ReadLog, Join, OfferBlob, ReadBlob, Renew, AuthorityKey];
+        let others = [Report, Forward, ReadLog, Join, OfferBlob, ReadBlob, Renew, AuthorityKey, ReadEndings];
         of_raft.into_iter().chain(others).find(|k| *k as u8 == number)
     }
 }
@@ -384,6 +385,41 @@ pub struct ReadLog {
     #[n(7)]
     #[cbor(default)]
     pub stage: Option<bool>,
+}
+
+/// Reads endings that this peer keeps.
+#[derive(Clone, Debug, Encode, Decode)]
+pub struct ReadEndings {
+    /// Their numbers begin with this one.
+    #[n(0)]
+    pub from: u64,
+    /// Only that one, if it is of this attempt.
+    #[n(1)]
+    pub lease: Option<LeaseId>,
+}
+
+/// Endings that were read.
+#[derive(Clone, Debug, Encode, Decode)]
+pub struct EndingsAnswer {
+    #[n(0)]
+    pub endings: Vec<KeptEnding>,
+    /// Where to go on; none: there are no more.
+    #[n(1)]
+    pub next: Option<u64>,
+    /// This peer lacks none that others have.
+    #[n(2)]
+    pub whole: bool,
+}
+
+/// One ending, and under which number of which attempt.
+#[derive(Clone, Debug, Encode, Decode)]
+pub struct KeptEnding {
+    #[n(0)]
+    pub number: u64,
+    #[n(1)]
+    pub lease: LeaseId,
+    #[n(2)]
+    pub ending: Ending,
 }
 
 /// Output that was read.

@@ -50,6 +50,7 @@ impl World {
             speaks: version::CURRENT,
             certificates: CertificateParts { root: authority.root(), identity, authority: None, life: LIFE },
             log: folder.path().join("raft"),
+            endings: None,
             options: RaftOptions::new("test"),
             endpoint,
             clock: Arc::new(HostClock),

@@ -9,8 +9,8 @@ use minicbor::bytes::ByteArray;
 use stint_node::applied_state::LogEntry;
 use stint_node::blobs::message::{BlobChunk, OfferAnswer, OfferBlob, ReadBlob, RegistryRequest};
 use stint_node::wire::{
-    CallKind, ForwardAnswer, Grant, Launching, LeaderView, Orders, ReadLog, Refusal, RefusalCode, Reply,
-    Report, ReportAnswer, Request,
+    CallKind, EndingsAnswer, ForwardAnswer, Grant, KeptEnding, Launching, LeaderView, Orders, ReadEndings,
+    ReadLog, Refusal, RefusalCode, Reply, Report, ReportAnswer, Request,
 };
 use stint_protocol::*;
 use stint_scheduler::{
@@ -304,6 +304,14 @@ fn a_log_read_is_read_and_written_as_it_was_stored() {
     stored().check("read-log-1.cbor", &read);
 }
 
+#[test]
+fn what_peers_say_of_endings_is_read_and_written_as_it_was_stored() {
+    stored().check("read-endings-1.cbor", &ReadEndings { from: 70_000, lease: Some(lease()) });
+    let ending = Ending { summary: Some(vec![1, 2, 3].into()), stdout: Some(blob()), stderr: None };
+    let endings = vec![KeptEnding { number: 70_000, lease: lease(), ending }];
+    stored().check("endings-answer-1.cbor", &EndingsAnswer { endings, next: Some(70_001), whole: true });
+}
+
 fn blob() -> Blob {
     Blob { digest: Digest::from_bytes([7; 32]), size: 7 << 30 }
 }
@@ -355,6 +363,7 @@ fn the_kinds_of_calls_keep_their_numbers() {
         (7, Join),
         (8, OfferBlob),
         (9, ReadBlob),
+        (10, ReadEndings),
     ];
     for (number, kind) in kinds {
         assert_eq!(kind as u8, number, "{kind:?}: a number is never changed, nor given to another call");

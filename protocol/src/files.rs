@@ -22,6 +22,46 @@ pub struct TaskFiles {
     #[n(3)]
     #[cbor(default)]
     pub keep: Option<KeepOutputs>,
+    /// Who keeps what it writes to stdout and stderr. None: its node.
+    #[n(4)]
+    #[cbor(default)]
+    pub logs: Option<KeepLogs>,
+    /// Whether the other peers keep the end of its output, too. None: they do.
+    #[n(5)]
+    #[cbor(default)]
+    pub record: Option<bool>,
+}
+
+/// Who keeps all that a task writes to stdout and stderr.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub enum KeepLogs {
+    /// The node that runs it.
+    #[n(0)]
+    #[default]
+    Node,
+    /// The cluster, too, up to a bound.
+    #[n(1)]
+    Cluster,
+}
+
+impl KeepLogs {
+    /// The word users write.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            KeepLogs::Node => "node",
+            KeepLogs::Cluster => "cluster",
+        }
+    }
+}
+
+impl FromStr for KeepLogs {
+    type Err = UnknownWord;
+
+    fn from_str(word: &str) -> Result<Self, UnknownWord> {
+        let known = [Self::Node, Self::Cluster].into_iter().find(|keep| keep.as_str() == word);
+        known.ok_or_else(|| UnknownWord::new("logs_keep", word, "node, cluster"))
+    }
 }
 
 /// After which ends of its attempts a task's outputs are kept.
@@ -161,7 +201,22 @@ impl SecretUse {
 impl TaskFiles {
     /// Whether there is anything.
     pub fn is_empty(&self) -> bool {
-        self.inputs.is_empty() && self.outputs.is_empty() && self.secrets.is_empty()
+        let plain = self.keep.is_none() && self.logs.is_none() && self.record.is_none();
+        plain && self.inputs.is_empty() && self.outputs.is_empty() && self.secrets.is_empty()
+    }
+
+    /// Whether it says what becomes of the output streams.
+    pub fn says_of_logs(&self) -> bool {
+        self.logs.is_some() || self.record.is_some()
+    }
+
+    /// Without words for what is the default anyhow.
+    pub(crate) fn without_defaults(mut self) -> Self {
+        let leaves = !self.outputs.is_empty();
+        self.keep = self.keep.filter(|keep| leaves && *keep != KeepOutputs::default());
+        self.logs = self.logs.filter(|logs| *logs != KeepLogs::default());
+        self.record = self.record.filter(|record| !record);
+        self
     }
 
     /// Bytes it takes in memory, about.
@@ -187,6 +242,12 @@ impl TaskFiles {
         let outputs: Vec<&str> = self.outputs.iter().map(|output| output.path.as_str()).collect();
         outputs.iter().try_for_each(|path| check_path("outputs", path))?;
         check_apart("outputs", &outputs)?;
+        if self.logs == Some(KeepLogs::Cluster) && self.record == Some(false) {
+            return refuse(
+                "logs_keep",
+                "is cluster, and record is false: one says to keep the output, the other not to",
+            );
+        }
         self.check_secrets()
     }
 

@@ -5,6 +5,7 @@ pub mod api;
 pub mod blob;
 pub mod class;
 pub mod docker_image;
+mod ending;
 pub mod files;
 pub mod ids;
 pub mod image;
@@ -36,7 +37,10 @@ pub mod v1 {
 
 pub use blob::{Blob, Digest};
 pub use class::{Class, ClassRules, Runtime, UnknownWord};
-pub use files::{InputFile, InputSource, KeepOutputs, KeptFile, NotKept, OutputPath, SecretUse, TaskFiles};
+pub use ending::Ending;
+pub use files::{
+    InputFile, InputSource, KeepLogs, KeepOutputs, KeptFile, NotKept, OutputPath, SecretUse, TaskFiles,
+};
 pub use ids::{
     DiskId, GpuId, IdempotencyKey, ImageId, ImageName, Incarnation, InvalidName, LeaseId, NodeId, Nonce,
     TaskId, TaskName, Tenant,

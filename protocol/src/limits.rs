@@ -156,3 +156,7 @@ pub fn clip_at(mut text: String, most: usize) -> String {
 pub const ACCESS_TOKENS: usize = 4_096;
 /// Bytes of the comment of an access token.
 pub const TOKEN_COMMENT_BYTES: usize = 256;
+/// Bytes of the end of each output stream that every peer keeps of an attempt: the last words of a program.
+pub const ENDING_TAIL_BYTES: usize = 4 * 1024;
+/// Bytes of each output stream of an attempt that the cluster keeps, where its task wants that.
+pub const CLUSTER_LOG_BYTES: usize = 1024 * 1024;

@@ -2,6 +2,7 @@
 
 use minicbor::{Decode, Encode};
 
+use crate::ending::Ending;
 use crate::files::{KeptFile, NotKept};
 use crate::ids::LeaseId;
 use crate::time::TimeMs;
@@ -144,18 +145,23 @@ pub struct AttemptEnd {
     #[n(6)]
     #[cbor(default)]
     pub not_kept: Option<Box<[NotKept]>>,
+    /// What it wrote last. None: it wrote nothing, or that is not to be kept.
+    #[n(7)]
+    #[cbor(default)]
+    pub ending: Option<Box<Ending>>,
 }
 
 impl AttemptEnd {
     /// An end that left no outputs, of which nobody says what it used.
     pub fn new(lease: LeaseId, kind: EndKind, message: String, run_ms: u64) -> Self {
-        Self { lease, kind, message, run_ms, outputs: None, usage: None, not_kept: None }
+        Self { lease, kind, message, run_ms, outputs: None, usage: None, not_kept: None, ending: None }
     }
 
     /// Bytes it takes in a message or in the log, about.
     pub fn weight(&self) -> usize {
         let not_kept = weight_of_not_kept(self.not_kept.as_deref());
-        96 + self.message.len() + weight_of(self.outputs.as_deref()) + not_kept
+        let ending = self.ending.as_ref().map_or(0, |ending| ending.weight());
+        96 + self.message.len() + weight_of(self.outputs.as_deref()) + not_kept + ending
     }
 }
 

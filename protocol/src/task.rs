@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use minicbor::{Decode, Encode};
 
 use crate::class::{Class, ClassRules, Runtime};
-use crate::files::{KeepOutputs, TaskFiles};
+use crate::files::TaskFiles;
 use crate::image::{NameKind, Named, PinnedImage, SCHEME};
 use crate::limits;
 use crate::resources::{GpuRequest, Resources};
@@ -148,11 +148,8 @@ impl TaskSpec {
         self.check_command()?;
         self.check_maps()?;
         self.check_files()?;
-        if let Some(files) = &mut self.files {
-            // What is the default anyhow needs no word for it.
-            let leaves = !files.outputs.is_empty();
-            files.keep = files.keep.filter(|keep| leaves && *keep != KeepOutputs::default());
-        }
+        let files = self.files.map(|files| Box::new(files.without_defaults()));
+        self.files = files.filter(|files| !files.is_empty());
         self.limits = self.limits.filter(|limits| **limits != TaskLimits::default());
         self.limits.iter().try_for_each(|limits| limits.check())?;
         self.check_comment()?;
@@ -195,6 +192,7 @@ impl TaskSpec {
             (self.limits.is_some(), version::TASK_LIMITS),
             (self.comment.is_some(), Version(5)),
             (self.files.as_ref().is_some_and(|files| files.keep.is_some()), version::OUTPUTS_OF_ALL_ENDS),
+            (self.files.as_ref().is_some_and(|files| files.says_of_logs()), version::ENDINGS),
         ];
         let needed = parts.into_iter().filter(|(there, _)| *there).map(|(_, needs)| needs);
         needed.max().unwrap_or(version::OLDEST)

@@ -77,6 +77,9 @@ pub const START_REFUSED: Version = Version(5);
 /// Attempts that are killed for the disk that their files take: `EndKind::DiskExceeded`.
 pub const DISK_EXCEEDED: Version = Version(5);
 
+/// What attempts wrote last is kept on every peer: `AttemptEnd.ending`, `TaskFiles.logs`, `TaskFiles.record`.
+pub const ENDINGS: Version = Version(5);
+
 /// What of an attempt's outputs was not kept, which of them are executable, and after which ends they are kept:
 /// `AttemptEnd.not_kept`, `KeptFile.executable`, `TaskFiles.keep`.
 pub const OUTPUTS_OF_ALL_ENDS: Version = Version(5);

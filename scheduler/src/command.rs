@@ -2,12 +2,15 @@
 
 mod needs;
 
+use std::sync::Arc;
+
 use minicbor::bytes::ByteArray;
 use minicbor::{Decode, Encode};
 use stint_protocol::image::SCHEME;
 use stint_protocol::{
-    AttemptEnd, Blob, Digest, IdempotencyKey, ImageId, ImageKind, ImageName, ImageSource, Incarnation,
-    LeaseId, NodeId, NodeOffer, Nonce, Outcome, Role, SharedSpec, TaskId, TaskName, Tenant, TimeMs, Version,
+    AttemptEnd, Blob, Digest, Ending, IdempotencyKey, ImageId, ImageKind, ImageName, ImageSource,
+    Incarnation, LeaseId, NodeId, NodeOffer, Nonce, Outcome, Role, SharedSpec, TaskId, TaskName, Tenant,
+    TimeMs, Version,
 };
 
 use crate::node::NodeMode;
@@ -309,6 +312,12 @@ pub enum Change {
     Released {
         lease: LeaseId,
         node: NodeId,
+    },
+    /// What an attempt wrote last is to be kept beside the state, under a number that no other has.
+    EndingKept {
+        lease: LeaseId,
+        number: u64,
+        ending: Arc<Ending>,
     },
     Queued {
         task: TaskId,

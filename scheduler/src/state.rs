@@ -161,6 +161,16 @@ impl State {
         self.history.get(&id).map(|task| task.unpack())
     }
 
+    /// Of tasks and endings: none has this number or a higher one.
+    pub fn next_number(&self) -> u64 {
+        self.next_sequence
+    }
+
+    /// Whether a task lives, or finished and is still kept.
+    pub fn knows(&self, id: TaskId) -> bool {
+        self.tasks.contains_key(&id) || self.history.contains(&id)
+    }
+
     /// What a known task was asked to do.
     pub fn spec(&self, id: TaskId) -> Option<SharedSpec> {
         let live = self.tasks.get(&id).map(|task| task.spec.clone());

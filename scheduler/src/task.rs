@@ -84,6 +84,10 @@ pub struct AttemptRecord {
     #[n(8)]
     #[cbor(default)]
     pub runtime: Option<Runtime>,
+    /// Under which number each peer keeps what it wrote last (`Change::EndingKept`). None: it wrote nothing, or that is not kept.
+    #[n(9)]
+    #[cbor(default)]
+    pub ending: Option<u64>,
 }
 
 /// A task that waits or runs.

@@ -23,6 +23,8 @@ pub struct LogStream {
     seen: BTreeMap<String, u64>,
     /// A part was left out.
     gaps: bool,
+    /// What the cluster says of parts that are not to be had.
+    note: Option<String>,
     reconnects_left: u32,
 }
 
@@ -30,7 +32,8 @@ impl LogStream {
     pub(crate) async fn open(client: Client, request: LogsRequest) -> Result<Self, Error> {
         let chunks = connect(&client, &request).await?;
         let seen = BTreeMap::new();
-        Ok(Self { client, request, chunks, seen, gaps: false, reconnects_left: limits::LOG_RECONNECTS })
+        let (note, reconnects_left) = (None, limits::LOG_RECONNECTS);
+        Ok(Self { client, request, chunks, seen, gaps: false, note, reconnects_left })
     }
 
     /// The next chunk; none at the end. A followed stream may be silent for as long as its task is; a dead
@@ -63,6 +66,11 @@ impl LogStream {
         self.gaps
     }
 
+    /// Why what was given out so far is not all of a stream, when the cluster says so: its node is away, and others have a part.
+    pub fn note(&self) -> Option<&str> {
+        self.note.as_deref()
+    }
+
     async fn message(&mut self) -> Result<Option<LogChunk>, Status> {
         if self.request.follow {
             return self.chunks.message().await;
@@ -92,6 +100,9 @@ impl LogStream {
 
     /// The part of a chunk that was not given out before.
     fn unseen(&mut self, mut chunk: LogChunk) -> Option<LogChunk> {
+        if !chunk.note.is_empty() {
+            self.note = Some(std::mem::take(&mut chunk.note));
+        }
         let seen = self.seen.entry(chunk.stream.clone()).or_default();
         let end = chunk.offset + chunk.data.len() as u64;
         if end <= *seen {

@@ -217,6 +217,8 @@ impl Peer {
                 life: LIFE,
             },
             log: PathBuf::from("/raft"),
+            // It would be files beside the simulated disk.
+            endings: None,
             options: self.raft_options(&mut rng),
             endpoint: endpoint.clone(),
             clock: self.0.clock.clone(),

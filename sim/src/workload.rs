@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use stint_node::attempt_output::log_node_of;
+use stint_node::attempt_output::output_source;
 use stint_node::node::Node;
 use stint_node::service::{AcceptedTasks, NewTasks, Principal, Proof, Service, ServiceError};
 use stint_node::wire::{LogAnswer, ReadLog, Refusal, RefusalCode, Request};
@@ -160,7 +160,8 @@ impl Requests {
     /// What is read is what the attempt wrote, or a reason why not.
     async fn read_log(&self, node: &Node, task: TaskId) -> Result<Answer, Refusal> {
         let state = node.leader_client.read().await?;
-        let Some((log_node, lease)) = log_node_of(&state, task, 0) else { return Ok(Answer::Done) };
+        let Some(source) = output_source(&state, task, 0) else { return Ok(Answer::Done) };
+        let lease = source.lease;
         let read = ReadLog {
             lease,
             stderr: false,
@@ -172,7 +173,7 @@ impl Requests {
             stage: None,
         };
         // What waits in Slurm's queue has written nothing yet.
-        if let LogAnswer::Chunk { bytes, complete, .. } = node.output.read(log_node, read).await?
+        if let LogAnswer::Chunk { bytes, complete, .. } = node.output.read(source.node, read).await?
             && (complete || !bytes.is_empty())
             && **bytes != output(lease)
         {

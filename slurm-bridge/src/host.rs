@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use stint_executor::{
-    AttemptStage, AttemptStatus, ContainersFuture, Executing, Execution, Host, HostEvent, HostHealth, Launch,
-    LogChunk, LogError, LogFuture, LogStream, Progress, RunningAttempt, StopReason,
+    AttemptStage, AttemptStatus, ContainersFuture, Executing, Execution, Host, HostEvent, HostHealth,
+    LastOutput, LastOutputFuture, Launch, LogChunk, LogError, LogFuture, LogStream, Progress, RunningAttempt,
+    StopReason,
 };
 use stint_protocol::{Allowance, AttemptEnd, BootMs, LeaseId, Network, QuarantinedGpu, Runtime};
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -281,6 +282,19 @@ impl Host for Bridge {
                 }
                 (said, _) => said,
             }
+        })
+    }
+
+    fn last_output(&self, lease: LeaseId, max: usize) -> LastOutputFuture {
+        if !self.knows(lease) {
+            return self.0.local.last_output(lease, max);
+        }
+        let stdout = self.log_tail(lease, LogStream::Stdout, max);
+        let stderr = self.log_tail(lease, LogStream::Stderr, max);
+        let progress = self.progress(lease);
+        Box::pin(async move {
+            let (stdout, stderr) = (stdout.await.unwrap_or_default(), stderr.await.unwrap_or_default());
+            LastOutput { stdout, stderr, progress: progress.await.unwrap_or_default().bytes }
         })
     }
 

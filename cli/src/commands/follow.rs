@@ -143,11 +143,13 @@ async fn copy_all(chunks: &mut LogStream, attempt: u32) -> Result<bool, Failure>
     while let Some(chunk) = chunks.next().await? {
         write(&chunk)?;
     }
-    if chunks.has_gaps() {
-        let why = "its node keeps no more of a stream than executor.max_log_bytes";
+    let dropped =
+        || chunks.has_gaps().then_some("its node keeps no more of a stream than executor.max_log_bytes");
+    let why = chunks.note().or_else(dropped);
+    if let Some(why) = why {
         talk(&format!("the output of attempt {attempt} is not complete: {why}"));
     }
-    Ok(!chunks.has_gaps())
+    Ok(why.is_none())
 }
 
 fn write(chunk: &v1::LogChunk) -> std::io::Result<()> {

@@ -120,7 +120,7 @@ async fn until_cut(shared: &ClientState, record: &StageRecord, end: &AttemptEnd)
 }
 
 /// Returns when the cluster may give the task to another node.
-async fn until_lease_over(shared: &ClientState, lease: LeaseId) {
+pub async fn until_lease_over(shared: &ClientState, lease: LeaseId) {
     loop {
         let deadline = shared.lock().running.get(&lease).map(|attempt| attempt.deadline);
         // A node that came back knows the deadline once it is renewed.

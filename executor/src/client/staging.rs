@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::HostClient;
 use super::devices;
+use super::keep_logs;
 use super::keeping;
 use super::lines::{self, trouble};
 use super::state::ClientState;
@@ -22,6 +23,7 @@ use crate::observer::Rule;
 use crate::refusal::Refusal;
 use crate::shim_api::request::ResolvedMount;
 use crate::stages::inputs::{self, Inputs};
+use crate::stages::mask::Masks;
 use crate::stages::{self, Owner, StageRecord, Staged};
 use crate::store::StoreError;
 use crate::{limits, progress};
@@ -189,6 +191,8 @@ fn place(
         labels: Some(launch.labels()),
         keep: files.keep,
         timeout_ms: Some(launch.spec.timeout_ms),
+        logs: files.logs,
+        record: files.record,
     };
     let making = |e: std::io::Error| Refusal::start_failed(format!("making its work folder: {e}"));
     let work = shared.layout.attempt(lease).join("work");
@@ -282,24 +286,18 @@ async fn finish(shared: &Arc<ClientState>, places: &Semaphore, mut end: AttemptE
     }
     end.message = message::clip(end.message);
     shared.release_image(lease);
+    let (masked, mut is_hidden) = (shared.clone(), true);
+    if record.secrets {
+        let masks = masks.unwrap_or(Masks::Unknown);
+        is_hidden = tokio::task::spawn_blocking(move || hide(&masked, lease, &masks)).await.is_ok();
+    }
+    if is_hidden {
+        keep_logs::keep_logs(shared, &record, &mut end).await;
+    }
     let (cleared, written) = (shared.clone(), end.clone());
     let clear = move || {
+        // Not before: what is hidden is found again by them when this node is killed meanwhile.
         if record.secrets {
-            let folder = cleared.layout.attempt(lease);
-            let masks = masks.unwrap_or(crate::stages::mask::Masks::Unknown);
-            // Before the streams: what a program said there counts, too.
-            if let Err(error) = progress::keep_last(&folder, &masks) {
-                trouble!(error, cleared, lease, %error, "progress with secrets cannot be masked: it is removed");
-                let _ = std::fs::remove_dir_all(folder.join("work"));
-            }
-            for stream in [LogStream::Stdout, LogStream::Stderr] {
-                if let Err(error) = masks.rewrite(&folder.join(stream.as_str()))
-                    && error.kind() != std::io::ErrorKind::NotFound
-                {
-                    trouble!(error, cleared, lease, %error, "output with secrets cannot be masked: it is removed");
-                    let _ = std::fs::remove_file(folder.join(stream.as_str()));
-                }
-            }
             cleared.secrets.clear(lease);
         }
         // When this fails and the node is killed at once, the outputs are kept a second time.
@@ -309,4 +307,22 @@ async fn finish(shared: &Arc<ClientState>, places: &Semaphore, mut end: AttemptE
     };
     let _ = tokio::task::spawn_blocking(clear).await;
     end
+}
+
+/// Hides the secrets of an attempt in what it wrote.
+fn hide(shared: &ClientState, lease: LeaseId, masks: &Masks) {
+    let folder = shared.layout.attempt(lease);
+    // Before the streams: what a program said there counts, too.
+    if let Err(error) = progress::keep_last(&folder, masks) {
+        trouble!(error, shared, lease, %error, "progress with secrets cannot be masked: it is removed");
+        let _ = std::fs::remove_dir_all(folder.join("work"));
+    }
+    for stream in [LogStream::Stdout, LogStream::Stderr] {
+        if let Err(error) = masks.rewrite(&folder.join(stream.as_str()))
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            trouble!(error, shared, lease, %error, "output with secrets cannot be masked: it is removed");
+            let _ = std::fs::remove_file(folder.join(stream.as_str()));
+        }
+    }
 }

@@ -11,6 +11,7 @@ use super::gc::candidates;
 use super::message::{BlobChunk, OfferAnswer, OfferBlob, ReadBlob};
 use crate::limits;
 use crate::peers::PeerAddress;
+use crate::pki::node_name;
 use crate::wire::{CallKind, Refusal, RefusalCode, decode, encode};
 
 impl Blobs {
@@ -99,9 +100,16 @@ impl Blobs {
 
     /// The file of bytes that the cluster keeps, fetched if this peer does not have it.
     pub async fn fetch(&self, blob: Blob) -> Result<PathBuf, Refusal> {
+        self.fetch_past(blob, None).await
+    }
+
+    /// The same, but a node that does not answer is asked last.
+    pub async fn fetch_past(&self, blob: Blob, away: Option<NodeId>) -> Result<PathBuf, Refusal> {
         if !self.disk.keep_a_while(blob) {
             let state = self.cluster.shared.view().state;
-            let from = self.others_with(&state, &blob.digest);
+            let mut from = self.others_with(&state, &blob.digest);
+            let away = away.map(node_name);
+            from.sort_by_key(|peer| away.as_ref() == Some(&peer.name));
             let pulled = self.pull(blob, &from).await;
             pulled.map_err(|error| Refusal::new(RefusalCode::Unavailable, error.to_string()))?;
         }

@@ -83,7 +83,13 @@ fn task_spec(spec: v1::TaskSpec) -> Result<TaskSpec, Status> {
     if let Some(retry) = spec.retry {
         own.retry = retry_policy(retry);
     }
-    own.files = super::files::task_files(spec.inputs, spec.outputs, spec.secrets, &spec.keep)?;
+    own.files = super::files::task_files(
+        spec.inputs,
+        spec.outputs,
+        spec.secrets,
+        &spec.keep,
+        (&spec.logs_keep, spec.record),
+    )?;
     own.limits = spec.limits.map(super::limits::task_limits).transpose()?.map(Box::new);
     own.comment = Some(spec.comment).filter(|text| !text.is_empty());
     own.on_lost = match spec.on_lost.as_str() {

@@ -6,23 +6,27 @@ use tonic::Status;
 
 use super::errors::invalid;
 
-/// Inputs, outputs and secrets as they came in; none when there are none.
+/// Inputs, outputs and secrets as they came in, and what becomes of the output streams; none when there are none.
 pub fn task_files(
     inputs: Vec<v1::InputFile>,
     outputs: Vec<v1::OutputPath>,
     secrets: Vec<v1::SecretUse>,
     keep: &str,
+    (logs_keep, record): (&str, Option<bool>),
 ) -> Result<Option<Box<TaskFiles>>, Status> {
     let output = |output: v1::OutputPath| OutputPath { path: output.path, optional: output.optional };
     let secret = |secret: v1::SecretUse| SecretUse {
         name: secret.name,
         variable: Some(secret.variable).filter(|variable| !variable.is_empty()),
     };
+    let said = |word: &str| Some(word).filter(|word| !word.is_empty()).map(str::to_owned);
     let files = TaskFiles {
         inputs: inputs.into_iter().map(input).collect::<Result<_, _>>()?,
         outputs: outputs.into_iter().map(output).collect(),
         secrets: secrets.into_iter().map(secret).collect(),
-        keep: Some(keep).filter(|keep| !keep.is_empty()).map(str::parse).transpose().map_err(invalid)?,
+        keep: said(keep).map(|word| word.parse()).transpose().map_err(invalid)?,
+        logs: said(logs_keep).map(|word| word.parse()).transpose().map_err(invalid)?,
+        record,
     };
     Ok((!files.is_empty()).then(|| Box::new(files)))
 }

@@ -371,12 +371,12 @@ fn log_stream(text: &str) -> Result<Option<LogStream>, Status> {
 }
 
 fn log_chunk(part: Result<LogPart, ServiceError>) -> Result<v1::LogChunk, Status> {
-    let LogPart { stream, offset, bytes } = part?;
+    let LogPart { stream, offset, bytes, note } = part?;
     let stream = match stream {
         LogStream::Stdout => "stdout",
         LogStream::Stderr => "stderr",
     };
-    Ok(v1::LogChunk { stream: stream.into(), offset, data: bytes })
+    Ok(v1::LogChunk { stream: stream.into(), offset, data: bytes, note: note.unwrap_or_default() })
 }
 
 fn snapshot_chunk(part: Result<Vec<u8>, ServiceError>) -> Result<v1::SnapshotChunk, Status> {

@@ -128,6 +128,22 @@ impl Service {
         state
     }
 
+    /// Returns once a node is known to be lost: it is asked for nothing any more.
+    pub(super) async fn until_gone(&self, node: NodeId) {
+        if node == self.node.id {
+            return std::future::pending().await;
+        }
+        loop {
+            if let Ok(view) = self.cluster_view().await {
+                let is_there = view.reachable.contains(&node) || view.is_there(node);
+                if view.state.node(node).is_none() || !is_there {
+                    return;
+                }
+            }
+            sleep(limits::THERE_LOOK).await;
+        }
+    }
+
     /// What another node tells, unless the answer is made without a leader and that node is likely to be away, too.
     pub(super) async fn unless_away<T>(&self, answer: impl Future<Output = T>) -> Option<T> {
         match self.outdated() {

@@ -1,5 +1,6 @@
 //! One document that says how a task stands or ended (docs/using/results.md). Times are in milliseconds since 1970.
 
+mod last_words;
 #[cfg(test)]
 mod pins;
 
@@ -8,17 +9,15 @@ use stint_protocol::api::{
     AttemptSummary, OutputFile, OutputsSummary, ResultEnd, ResultError, ResultLogs, ResultOutputs,
     ResultSpec, TaskResult,
 };
-use stint_protocol::{EndKind, KeptFile, LeaseId, NodeId, Outcome, TaskId, Tenant};
+use stint_protocol::{EndKind, KeptFile, Outcome, TaskId, Tenant};
 use stint_scheduler::{AttemptRecord, FinishedTask, State, Task, TaskState};
 
 use super::access::Operation;
 use super::documents::{end_message, node_name, not_kept, usage};
 use super::{Principal, Service, ServiceError};
-use crate::attempt_output::{AttemptOutput, log_node_of};
-use crate::wire::{LogAnswer, ReadLog};
+use crate::attempt_output::output_source;
+use last_words::LastWords;
 
-/// Bytes of the end of each output stream: enough for the last words of a program, small enough for a list of results.
-const TAIL_BYTES: u32 = 4 * 1024;
 const SCHEMA_VERSION: u32 = 1;
 
 impl Service {
@@ -32,26 +31,14 @@ impl Service {
         let scope = self.allow_in(caller, Operation::GetResult, tenant)?;
         let state = self.read().await?;
         let id = scope.find_task(&state, task)?;
-        let log_node = log_node_of(&state, id, 0);
-        let output = &self.node.output;
-        let ends = async { tokio::join!(tails(output, log_node), progress(output, log_node)) };
-        let away = || {
-            let away =
-                || Tail { problem: Some("the node that keeps it does not answer".into()), ..Tail::default() };
-            ((away(), away()), Value::Null)
-        };
-        let (tails, progress) = self.unless_away(ends).await.unwrap_or_else(away);
-        document(&state, id, tails, progress).ok_or(ServiceError::TaskGone)
+        let last_words = self.last_words(output_source(&state, id, 0)).await;
+        document(&state, id, last_words).ok_or(ServiceError::TaskGone)
     }
 }
 
 /// With the ends of its output, and with what it said about how far it is.
-fn document(
-    state: &State,
-    id: TaskId,
-    (stdout, stderr): (Tail, Tail),
-    progress: Value,
-) -> Option<TaskResult> {
+fn document(state: &State, id: TaskId, last_words: LastWords) -> Option<TaskResult> {
+    let LastWords { stdout, stderr, progress } = last_words;
     let finished_task = state.finished(id);
     let mut document = match (&finished_task, state.task(id)) {
         (Some(task), _) => finished(state, id, task),
@@ -221,50 +208,4 @@ fn is_retryable(kind: &EndKind) -> bool {
 
 fn signal(kind: &EndKind) -> Option<i32> {
     if let EndKind::Signalled(signal) = kind { Some(*signal) } else { None }
-}
-
-/// The end of one output stream.
-#[derive(Default)]
-struct Tail {
-    text: Option<String>,
-    truncated: bool,
-    problem: Option<String>,
-}
-
-async fn tails(output: &AttemptOutput, log_node: Option<(NodeId, LeaseId)>) -> (Tail, Tail) {
-    let Some((log_node, lease)) = log_node else { return Default::default() };
-    tokio::join!(tail(output, log_node, lease, false), tail(output, log_node, lease, true))
-}
-
-async fn tail(output: &AttemptOutput, log_node: NodeId, lease: LeaseId, stderr: bool) -> Tail {
-    let read = ReadLog {
-        lease,
-        stderr,
-        offset: 0,
-        wait_ms: 0,
-        file: None,
-        tail: Some(TAIL_BYTES),
-        progress: None,
-        stage: None,
-    };
-    match output.read(log_node, read).await {
-        Ok(LogAnswer::Chunk { bytes, next_offset, .. }) => Tail {
-            text: Some(String::from_utf8_lossy(&bytes).into_owned()),
-            truncated: next_offset > bytes.len() as u64,
-            problem: None,
-        },
-        Ok(LogAnswer::Failed(why)) => Tail { problem: Some(why), ..Tail::default() },
-        Err(refusal) => Tail { problem: Some(refusal.message), ..Tail::default() },
-    }
-}
-
-/// What the last attempt said about how far it is; null when it said nothing or its node is away.
-async fn progress(output: &AttemptOutput, log_node: Option<(NodeId, LeaseId)>) -> Value {
-    let Some((log_node, lease)) = log_node else { return Value::Null };
-    let (file, tail, progress) = (None, None, Some(true));
-    let read = ReadLog { lease, stderr: false, offset: 0, wait_ms: 0, file, tail, progress, stage: None };
-    match output.read(log_node, read).await {
-        Ok(LogAnswer::Chunk { bytes, .. }) => serde_json::from_slice(&bytes).unwrap_or_default(),
-        Ok(LogAnswer::Failed(_)) | Err(_) => Value::Null,
-    }
 }

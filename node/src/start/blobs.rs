@@ -1,4 +1,4 @@
-//! The bytes that this peer keeps for the cluster, and the images that it unpacks.
+//! The bytes that this peer keeps for the cluster, what attempts wrote last, and the images that it unpacks.
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 use super::NodeError;
 use crate::blobs::{BlobContext, Blobs, maintenance};
 use crate::config::Config;
+use crate::endings;
 use crate::identity::DataDir;
 use crate::images::{self, ImageCache, ImageStore};
 use crate::node::Node;
@@ -24,6 +25,9 @@ pub fn start(
     // Set here alone, once.
     let _ = node.blobs.set(blobs.clone());
     tasks.spawn(maintenance::run(blobs));
+    if let Some(endings) = node.applied.endings.get() {
+        tasks.spawn(endings::fill::run(node.clone(), endings.clone()));
+    }
     let folder = dir.path.join("images");
     let cache = ImageCache::open(&folder, config.blobs.max_unpacked);
     let cache = Arc::new(cache.map_err(|source| NodeError::Images { folder, source })?);

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use stint_protocol::limits::clip;
 use stint_protocol::{
-    AttemptEnd, EndKind, LeaseId, NodeId, OnLost, Outcome, RetryPolicy, TaskId, TimeMs, limits, version,
+    AttemptEnd, EndKind, Ending, LeaseId, NodeId, OnLost, Outcome, RetryPolicy, TaskId, TimeMs, limits,
+    version,
 };
 
 use crate::apply::image;
@@ -92,7 +93,7 @@ pub(super) fn abandon(state: &mut State, node: NodeId, lease: LeaseId, changes: 
     let message = "the cluster began anew from a copy: what became of this attempt is not known";
     let end = AttemptEnd::new(lease, EndKind::Lost, message.into(), 0);
     let Some(task) = state.tasks.get_mut(&lease.task).map(Arc::make_mut) else { return };
-    record_attempt(task, &released, &end, now);
+    record_attempt(task, &released, &end, None, now);
     let kind = match released.is_cancelled() {
         true => EndKind::Cancelled,
         false if task.spec.on_lost == OnLost::Fail => EndKind::Lost,
@@ -112,13 +113,14 @@ pub(super) fn abandon(state: &mut State, node: NodeId, lease: LeaseId, changes: 
     finish(state, lease.task, outcome, changes);
 }
 
-fn end_attempt(state: &mut State, node: NodeId, end: AttemptEnd, changes: &mut Vec<Change>) {
+fn end_attempt(state: &mut State, node: NodeId, mut end: AttemptEnd, changes: &mut Vec<Change>) {
     let Some(released) = release(state, node, end.lease) else { return };
     let verdict = Verdict::read(state, &released, &end);
     changes.push(Change::Released { lease: end.lease, node });
     let now = state.time;
+    let ending = end.ending.take().map(|ending| keep_ending(state, end.lease, *ending, changes));
     let Some(task) = state.tasks.get_mut(&end.lease.task).map(Arc::make_mut) else { return };
-    record_attempt(task, &released, &end, now);
+    record_attempt(task, &released, &end, ending, now);
     if let Some(node) = state.nodes.get_mut(&node).map(Arc::make_mut) {
         if state.version >= version::HOLDS {
             node.note_end(&end, &released, &task.fields.tenant, now);
@@ -138,6 +140,15 @@ fn end_attempt(state: &mut State, node: NodeId, end: AttemptEnd, changes: &mut V
         Next::Finish(outcome, id) => finish(state, id, outcome, changes),
         Next::Retry(id, not_before) => requeue(state, id, not_before, changes),
     }
+}
+
+/// Has each peer keep what an attempt wrote last, and says under which number: of the same row as the tasks', as it is in
+/// snapshots already.
+fn keep_ending(state: &mut State, lease: LeaseId, ending: Ending, changes: &mut Vec<Change>) -> u64 {
+    let number = state.next_sequence;
+    state.next_sequence += 1;
+    changes.push(Change::EndingKept { lease, number, ending: Arc::new(ending) });
+    number
 }
 
 /// The nodes that refused to start a task.
@@ -166,7 +177,7 @@ fn release(state: &mut State, node: NodeId, lease: LeaseId) -> Option<Leased> {
     Some(leased)
 }
 
-fn record_attempt(task: &mut Task, leased: &Leased, end: &AttemptEnd, now: TimeMs) {
+fn record_attempt(task: &mut Task, leased: &Leased, end: &AttemptEnd, ending: Option<u64>, now: TimeMs) {
     let record = AttemptRecord {
         number: end.lease.attempt,
         node: leased.node,
@@ -177,6 +188,7 @@ fn record_attempt(task: &mut Task, leased: &Leased, end: &AttemptEnd, now: TimeM
         gpus: leased.gpus.clone(),
         run_ms: end.run_ms,
         runtime: Some(leased.runtime),
+        ending,
     };
     if task.fields.records.len() >= limits::ATTEMPT_RECORDS {
         task.fields.records.remove(0);

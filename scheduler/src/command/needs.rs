@@ -101,6 +101,7 @@ fn needs_of_end(end: &AttemptEnd) -> Version {
         part(end.kind == EndKind::StartRefused, version::START_REFUSED),
         part(end.kind == EndKind::DiskExceeded, version::DISK_EXCEEDED),
         part(end.usage.is_some(), version::TASK_LIMITS),
+        part(end.ending.is_some(), version::ENDINGS),
         part(end.not_kept.is_some() || says_executable, version::OUTPUTS_OF_ALL_ENDS),
     ])
 }
@@ -128,6 +129,8 @@ mod tests {
         let not_kept = Some(vec![NotKept::new("a", "is a socket")].into());
         let not_kept = AttemptEnd { not_kept, ..end(EndKind::Exited(0)) };
         assert_eq!(needs(vec![used.clone(), not_kept]), version::OUTPUTS_OF_ALL_ENDS);
+        let wrote = AttemptEnd { ending: Some(Box::default()), ..end(EndKind::Exited(0)) };
+        assert_eq!(needs(vec![used.clone(), wrote]), version::ENDINGS);
         assert_eq!(needs(vec![]), version::OLDEST);
         assert_eq!(needs(vec![end(EndKind::Exited(0))]), version::OLDEST);
         assert_eq!(needs(vec![end(EndKind::Exited(0)), drained.clone()]), version::DRAIN_DEADLINE);

@@ -141,6 +141,10 @@ fn every_command_is_stored_and_every_file_is_known() {
         "mounts-register-node.cbor".into(),
         "outputs-submit.cbor".into(),
         "outputs-record-ends.cbor".into(),
+        "endings-submit-logs.cbor".into(),
+        "endings-submit-record.cbor".into(),
+        "endings-record-ends.cbor".into(),
+        "endings-snapshot.cbor".into(),
     ]);
     expected.sort();
     assert_eq!(folder.names(), expected);

@@ -78,6 +78,7 @@ pub fn ends_with_outputs() -> Vec<AttemptEnd> {
         outputs,
         usage: None,
         not_kept: None,
+        ending: None,
     };
     vec![
         end(20, EndKind::Exited(0), Some(vec![kept("out/a", true), kept("log", false)].into())),

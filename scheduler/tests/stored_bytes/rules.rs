@@ -101,3 +101,67 @@ fn outputs_of_all_ends_are_read_and_written_as_they_were_stored() {
         folder.check(name, &command);
     }
 }
+
+fn ending() -> Ending {
+    let blob = |byte| Some(Blob { digest: Digest::from_bytes([byte; 32]), size: 70_000 });
+    Ending { summary: Some(vec![1, 2, 3].into()), stdout: blob(7), stderr: blob(8) }
+}
+
+/// What an attempt wrote last, and what a task wants to become of its output.
+#[test]
+fn endings_are_read_and_written_as_they_were_stored() {
+    let folder = Stored::of_crate(env!("CARGO_MANIFEST_DIR"));
+    let submit = submit(None, None);
+    let files = |logs, record| Some(Box::new(TaskFiles { logs, record, ..files() }));
+    let of = |files| {
+        let spec = SharedSpec::new(TaskSpec { files, ..TaskSpec::clone(&submit.spec) });
+        Command::Submit(Submit { spec, ..submit.clone() })
+    };
+    let end = AttemptEnd { ending: Some(Box::new(ending())), ..ends_with_outputs().remove(0) };
+    for (name, command) in [
+        ("endings-submit-logs.cbor", of(files(Some(KeepLogs::Cluster), None))),
+        ("endings-submit-record.cbor", of(files(None, Some(false)))),
+        ("endings-record-ends.cbor", Command::RecordEnds { node: NodeId(1), ends: vec![end] }),
+    ] {
+        assert_eq!(command.needs(), version::ENDINGS);
+        folder.check(name, &command);
+    }
+}
+
+/// The record of an attempt has the number of what it wrote.
+#[test]
+fn a_snapshot_with_an_ending_is_read_and_written_as_it_was_stored() {
+    let name = "endings-snapshot.cbor";
+    let folder = Stored::of_crate(env!("CARGO_MANIFEST_DIR"));
+    let stored = folder.bytes(name, || encode_snapshot(&with_ending()));
+    let state = decode_snapshot(&stored).unwrap();
+    let (_, task) = state.finished_before(TaskId(u128::MAX)).next().unwrap();
+    let number = task.fields.records[0].ending.unwrap();
+    assert!(number < state.next_number());
+    assert_same(name, &encode_snapshot(&state), &stored);
+}
+
+fn with_ending() -> State {
+    let mut state = State::default();
+    let mut run =
+        |command| apply(&mut state, StampedCommand { now: TimeMs(1_790_000_000_000), command }).unwrap();
+    run(Command::Configure(Settings::default()));
+    let (name, address, speaks) = ("n1".into(), "10.0.0.1:7001".into(), Version(5));
+    run(Command::Admit(Admit { disk: [1; 16], name, address, token: None, speaks }));
+    let (node, incarnation, nonce, problems) = (NodeId(1), Incarnation(1), Nonce(4), Vec::new());
+    run(Command::RegisterNode(RegisterNode { node, incarnation, nonce, offer: offer(), problems }));
+    let spec = TaskSpec::new(Class::CpuShort, vec!["/bin/true".into()]);
+    let spec = SharedSpec::new(spec.resolve(&ClassRules::default_for(Class::CpuShort)).unwrap());
+    let (tenant, task) = (team(), TaskId(7 << 16));
+    let (count, name, key, key_made_ms) = (1, None, None, None);
+    run(Command::Submit(Submit { tenant, first: task, count, name, spec, key, digest: 0, key_made_ms }));
+    let assignments = vec![Assignment { task, node, incarnation, runtime: Runtime::Crun, gpus: Vec::new() }];
+    run(Command::CommitPlan(Plan { assignments }));
+    let end = AttemptEnd::new(LeaseId { task, attempt: 1 }, EndKind::Exited(0), String::new(), 5);
+    let ends = vec![AttemptEnd { ending: Some(Box::new(ending())), ..end }];
+    let changes = run(Command::RecordEnds { node, ends });
+    let kept =
+        |change: &Change| matches!(change, Change::EndingKept { ending: kept, .. } if **kept == ending());
+    assert!(changes.iter().any(kept), "{changes:?}");
+    state
+}

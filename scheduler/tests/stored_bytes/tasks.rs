@@ -116,7 +116,7 @@ pub fn files() -> TaskFiles {
         variable: variable.map(String::from),
     };
     let secrets = vec![secret("token", None), secret("key", Some("API_KEY"))];
-    TaskFiles { inputs, outputs, secrets, keep: None }
+    TaskFiles { inputs, outputs, secrets, ..TaskFiles::default() }
 }
 
 pub fn pairs(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {

@@ -89,7 +89,7 @@ impl Fake {
 }
 
 pub fn chunk(stream: &str, offset: u64, text: &str) -> Result<LogChunk, Status> {
-    Ok(LogChunk { stream: stream.into(), offset, data: text.as_bytes().to_vec() })
+    Ok(LogChunk { stream: stream.into(), offset, data: text.as_bytes().to_vec(), note: String::new() })
 }
 
 pub fn finished(mut task: Task, kind: &str, exit_code: i32) -> Task {

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod deadlines;
+mod endings;
 mod in_force;
 mod outcomes;
 mod promises;
@@ -12,6 +13,7 @@ mod touched;
 
 pub use bounds::Bounds;
 pub use deadlines::Deadlines;
+pub use endings::{Endings, ending_of};
 pub use in_force::InForce;
 pub use outcomes::Outcomes;
 pub use promises::Promises;

@@ -8,6 +8,7 @@ use stint_executor::watchdog::StopCause;
 use stint_node::agent::core::AgentAction;
 use stint_protocol::{AttemptEnd, BootMs, LeaseId};
 
+use super::checkers::ending_of;
 use super::host_model::{AttemptEvent, HostModel, ProgramProfile};
 use super::shape::Pace;
 use crate::rng::SeededRng;
@@ -95,7 +96,10 @@ impl Host {
             if let AttemptEvent::Ended { lease, kind, since } = event {
                 let run_ms = since.map_or(0, |since| now.since(since));
                 let (lease, kind) = (*lease, kind.clone());
-                self.ends.insert(lease, AttemptEnd::new(lease, kind, String::new(), run_ms));
+                // What never began wrote nothing.
+                let ending = since.map(|_| Box::new(ending_of(lease)));
+                let end = AttemptEnd::new(lease, kind, String::new(), run_ms);
+                self.ends.insert(lease, AttemptEnd { ending, ..end });
             }
         }
     }

@@ -6,7 +6,9 @@ use stint_node::wire::{Orders, Report};
 use stint_protocol::{BootMs, EndKind, GpuId, IdempotencyKey, LeaseId, NodeId, SharedSpec, TaskId};
 use stint_scheduler::{Change, State};
 
-use super::checkers::{Bounds, Deadlines, InForce, Outcomes, Promises, Replicas, Room, Stamps, touched};
+use super::checkers::{
+    Bounds, Deadlines, Endings, InForce, Outcomes, Promises, Replicas, Room, Stamps, touched,
+};
 use super::log::Log;
 use super::process::Process;
 use super::shape::Shape;
@@ -26,6 +28,7 @@ pub struct Oracle {
     deadlines: Deadlines,
     room: Room,
     outcomes: Outcomes,
+    endings: Endings,
     promises: Promises,
     replicas: Replicas,
     stamps: Stamps,
@@ -43,6 +46,7 @@ impl Oracle {
             deadlines: Deadlines::default(),
             room: Room::new(&shape.offers),
             outcomes: Outcomes::default(),
+            endings: Endings::default(),
             promises: Promises::default(),
             replicas: Replicas::default(),
             stamps: Stamps::default(),
@@ -97,6 +101,8 @@ impl Oracle {
         self.note(over, "a lease is over only when its attempt is gone");
         let outcomes = self.outcomes.changed(changes);
         self.note(outcomes, "an outcome never changes");
+        let endings = self.endings.changed(changes, state);
+        self.note(endings, "an ending is that of its attempt");
     }
 
     /// A leader makes orders.

@@ -15,7 +15,8 @@ use stint_scheduler::{
     Admit, Command, PlanInput, RegisterNode, Settings, StampedCommand, State, Submit, apply, plan,
 };
 
-use super::{Tail, document};
+use super::document;
+use super::last_words::{LastWords, Tail};
 
 const TASK: TaskId = TaskId(0x0190_a1b2_0000_7000_8000_0000_0001_0000);
 
@@ -102,8 +103,8 @@ impl World {
         self.apply(Command::RecordEnds { node: NodeId(1), ends: vec![end(lease)] });
     }
 
-    fn check(&self, name: &str, tails: (Tail, Tail), progress: Value) {
-        check(name, &document(&self.state, TASK, tails, progress).unwrap());
+    fn check(&self, name: &str, (stdout, stderr): (Tail, Tail), progress: Value) {
+        check(name, &document(&self.state, TASK, LastWords { stdout, stderr, progress }).unwrap());
     }
 }
 
