@@ -130,3 +130,62 @@ async fn explain_says_where_an_attempt_is_on_its_node() {
         }
     }
 }
+
+fn told_apart(peer: usize) -> String {
+    let labels = format!("[executor.labels]\npeer = \"{peer}\"\n");
+    format!("{labels}[executor.docker]\nallowed_images = [\"stint-test/*\"]\n")
+}
+
+/// What runs this runtime here, if anything does: the arguments of a task for it.
+fn way(runtime: &'static str) -> Option<Vec<&'static str>> {
+    let has = |program: &str, args: &[&str]| {
+        Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
+    };
+    match runtime {
+        "crun" => has("crun", &["--version"]).then(|| vec!["--runtime", "crun", "--class", "cpu_long"]),
+        "docker" => has("docker", &["image", "inspect", "stint-test/busybox:1"])
+            .then(|| vec!["--image", "stint-test/busybox:1", "--class", "cpu_long"]),
+        _ => Some(vec!["--runtime", "process", "--class", "cpu_short"]),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_tenant_has_a_user_of_its_own_the_same_on_every_peer() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: root alone gives tenants users of their own");
+        return;
+    }
+    let runtimes = "\"process\", \"crun\", \"docker\"";
+    let cluster = Cluster::start(Setup { runtimes, more: told_apart, ..Setup::default() }).await;
+    let run = |tenant: &str, way: &[&str], peer: usize, script: &str| {
+        let on = format!("peer={peer}");
+        let args = ["run", "--tenant", tenant, "--constraint", &on, "--memory", "64MiB"];
+        let (code, out, err) =
+            stint_at(&cluster, &[&args[..], way, &["--", "/bin/sh", "-c", script]].concat());
+        assert_eq!(code, Some(0), "{tenant} {way:?} on {peer}: {out}{err}");
+        out
+    };
+    let shared = cluster.shared();
+    std::fs::set_permissions(&shared, std::os::unix::fs::PermissionsExt::from_mode(0o1777)).unwrap();
+    let file = shared.join("weights").display().to_string();
+    let process = way("process").unwrap();
+    run("physics", &process, 0, &format!("umask 077; echo secret >{file}"));
+    let out = run("chem", &process, 1, &format!("cat {file} || echo refused"));
+    assert_eq!(out, "refused\n");
+    assert_eq!(run("physics", &process, 2, &format!("cat {file}")), "secret\n");
+    for way in ["process", "crun", "docker"].iter().filter_map(|runtime| way(runtime)) {
+        for peer in 0..3 {
+            assert_eq!(run("physics", &way, peer, "id -u; id -g; echo $USER"), "200000\n200000\nphysics\n");
+            assert_eq!(run("chem", &way, peer, "id -u"), "200001\n");
+        }
+    }
+    let (_, shown, err) = stint_at(&cluster, &["tenant", "show", "chem"]);
+    assert!(shown.contains("200001"), "{shown}{err}");
+}
+
+fn stint_at(cluster: &Cluster, args: &[&str]) -> (Option<i32>, String, String) {
+    let address = format!("unix:{}", cluster.peers[0].dir.join("stint.sock").display());
+    let output = Command::new(STINT).args(["--address", &address]).args(args).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}

@@ -80,6 +80,7 @@ async fn through_us(host: &HostClient, events: &mut mpsc::Receiver<HostEvent>, n
     host.start(Launch {
         lease,
         tenant,
+        tenant_uid: None,
         name: None,
         spec,
         runtime: Runtime::Crun,

@@ -66,6 +66,7 @@ async fn ours(shim: &std::ffi::OsStr, sandbox: bool, runtime: Runtime) -> Durati
         host.start(Launch {
             lease,
             tenant,
+            tenant_uid: None,
             name: None,
             spec: spec.clone(),
             runtime,

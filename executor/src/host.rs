@@ -20,6 +20,8 @@ pub use crate::shim_api::wire::{RunningAttempt, Sandbox, StopReason};
 pub struct Launch {
     pub lease: LeaseId,
     pub tenant: Tenant,
+    /// The user, and group, that programs of the tenant run as where the operator named no other. None: it has none yet.
+    pub tenant_uid: Option<u32>,
     /// The task's, when its user gave it one.
     pub name: Option<TaskName>,
     /// Resolved: no field asks for a default any more.

@@ -42,6 +42,7 @@ mod stages;
 mod store;
 mod sys;
 mod usage;
+mod users;
 pub mod watchdog;
 mod working_dir;
 

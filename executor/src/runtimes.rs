@@ -80,8 +80,9 @@ pub trait NodeRuntime: Send + Sync {
         None
     }
 
-    /// Whom the files of its programs belong to.
-    fn owner(&self) -> Owner {
+    /// Whom the files of an attempt's program belong to.
+    fn owner(&self, launch: &Launch) -> Owner {
+        let _ = launch;
         None
     }
 

@@ -11,6 +11,7 @@ use crate::limits;
 use crate::observer::Observer;
 use crate::shim_api::request::Pull;
 use crate::store::Store;
+use crate::users::UserAndGroup;
 
 /// How much of ended attempts is kept (acknowledged ones only; others are always kept).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,8 +180,8 @@ impl Bounds {
 /// The rules that crun and the sandbox of processes share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfineOptions {
-    /// User and group of every program; never root. Counts when the node is root.
-    pub user: (u32, u32),
+    /// User and group of every program; never root. None: those of its tenant. Counts when the node is root.
+    pub user: Option<UserAndGroup>,
     /// Of tasks that ask for none.
     pub network: Network,
     /// Those that a task may ask for, beside `none` and `network`.
@@ -189,14 +190,9 @@ pub struct ConfineOptions {
 }
 
 impl Default for ConfineOptions {
-    /// Nobody, no network, 512 processes.
+    /// The tenant's user, no network, 512 processes.
     fn default() -> Self {
-        Self {
-            user: (65534, 65534),
-            network: Network::None,
-            networks: vec![Network::None],
-            bounds: Bounds::default(),
-        }
+        Self { user: None, network: Network::None, networks: vec![Network::None], bounds: Bounds::default() }
     }
 }
 
@@ -229,8 +225,8 @@ pub struct DockerOptions {
     pub credentials: Option<PathBuf>,
     /// `none`, `bridge` or a network of the daemon's; never the host's.
     pub network: String,
-    /// User and group of every program.
-    pub user: (u32, u32),
+    /// User and group of every program. None: those of its tenant.
+    pub user: Option<UserAndGroup>,
     pub bounds: Bounds,
 }
 
@@ -243,7 +239,7 @@ impl Default for DockerOptions {
             pull: Pull::Missing,
             credentials: None,
             network: "none".into(),
-            user: (65534, 65534),
+            user: None,
             bounds: Bounds::default(),
         }
     }

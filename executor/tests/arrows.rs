@@ -22,6 +22,7 @@ const PARTS: [&str; 25] = [
     "gpu",
     "store",
     "observer",
+    "users",
     "settings",
     "logs",
     "mounts",
@@ -87,8 +88,8 @@ fn each_part_uses_only_those_below_it() {
 }
 
 /// What prepares attempts: the node's side alone, which tells the watchdog what came of it.
-const PREPARES: [&str; 9] =
-    ["client", "confine", "gpu", "logs", "mounts", "root", "settings", "stages", "store"];
+const PREPARES: [&str; 10] =
+    ["client", "confine", "gpu", "logs", "mounts", "root", "settings", "stages", "store", "users"];
 /// The node's files in the folders of runtimes; all others there are the watchdog's.
 const NODES_FILES: [&str; 8] = [
     "runtimes.rs",

@@ -82,6 +82,39 @@ async fn inputs_are_there_and_outputs_are_kept() {
     client.host.shutdown(true).await;
 }
 
+/// Inputs, secrets, the work folder and outputs are those of the tenant's user, and so are the folders between.
+#[tokio::test]
+async fn what_an_attempt_has_is_its_tenants() {
+    if !is_root() {
+        eprintln!("skipped: root alone gives tenants users of their own");
+        return;
+    }
+    let rig = rig();
+    let mut client = rig.open().await;
+    for runtime in RUNTIMES {
+        let files = TaskFiles {
+            inputs: vec![input("data/in", "hello")],
+            outputs: vec![output("out")],
+            secrets: vec![secret("token", None)],
+            ..TaskFiles::default()
+        };
+        let script = "stat -c '%u:%g %a' . data data/in $TOKEN_FILE $(dirname $TOKEN_FILE); id -u; echo $USER; \
+                      cp data/in out; echo 1/2 >$STINT_PROGRESS_FILE; cat $TOKEN_FILE >/dev/null";
+        let launch = Launch { tenant_uid: Some(200_007), ..with(script, runtime, files) };
+        let lease = launch.lease;
+        client.host.start(launch);
+        let end = client.end(lease).await;
+        assert_kind(&end, EndKind::Exited(0));
+        assert_eq!(end.outputs.as_deref().map(<[KeptFile]>::len), Some(1), "{runtime}");
+        let own = "200007:200007";
+        let expected = format!("{own} 700\n{own} 755\n{own} 755\n{own} 400\n{own} 700\n200007\ndefault\n");
+        assert_eq!(client.log(lease, LogStream::Stdout).await, expected, "{runtime}");
+        let said = client.host.progress(lease).await.unwrap();
+        assert!(String::from_utf8(said.bytes).unwrap().contains("\"total\":2"), "{runtime}");
+    }
+    client.host.shutdown(true).await;
+}
+
 #[tokio::test]
 async fn what_is_promised_must_be_left_and_what_is_named_must_be_it() {
     let rig = rig();

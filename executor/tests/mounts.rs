@@ -7,7 +7,7 @@ mod support;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 
-use stint_executor::{Host, LogStream, MountRules};
+use stint_executor::{Host, Launch, LogStream, MountRules};
 use stint_protocol::{EndKind, HostMount, Runtime, TaskLimits};
 use support::{Client, Rig, launch, spec};
 use tempfile::TempDir;
@@ -59,7 +59,10 @@ async fn run(
     let mut wanted = spec(&["/bin/sh", "-c", script]);
     wanted.image = (runtime == Runtime::Docker).then(|| IMAGE.to_owned());
     wanted.limits = Some(Box::new(TaskLimits { mounts: Some(mounts), ..TaskLimits::default() }));
-    let launch = launch(wanted, runtime);
+    finish(client, launch(wanted, runtime)).await
+}
+
+async fn finish(client: &mut Client, launch: Launch) -> (EndKind, String, String) {
     let lease = launch.lease;
     client.host.start(launch);
     let end = client.end(lease).await;
@@ -204,4 +207,47 @@ async fn what_cannot_be_mounted_there_is_the_tasks_fault() {
     client.host.start(launch);
     let end = client.end(lease).await;
     assert!(end.kind == EndKind::NotRunnable && end.message.contains("taken"), "{end:?}");
+}
+
+/// A folder that programs of all tenants may write in, as they do in `/tmp`.
+#[tokio::test]
+async fn what_a_tenant_leaves_for_itself_no_other_tenant_reads() {
+    if !support::is_root() {
+        eprintln!("skipped: root alone gives tenants users of their own");
+        return;
+    }
+    let mut host = host();
+    std::fs::set_permissions(host.root.join("scratch"), PermissionsExt::from_mode(0o1777)).unwrap();
+    host.rig.settings.runtimes = vec![Runtime::Process, Runtime::Crun, Runtime::Docker];
+    host.rig.settings.docker.allowed_images = vec![IMAGE.into()];
+    let mut client = host.rig.open().await;
+    for runtime in [Runtime::Process, Runtime::Crun, Runtime::Docker] {
+        if let Err(why) = &client.host.health().runtimes[&runtime] {
+            println!("SKIPPED what_a_tenant_leaves_for_itself_no_other_tenant_reads with {runtime}: {why}");
+            continue;
+        }
+        let target = (runtime == Runtime::Docker).then_some("/out");
+        let folder = target.map_or_else(|| host.root.join("scratch"), PathBuf::from);
+        let file = folder.join(format!("{runtime}-model")).display().to_string();
+        let of = |uid: u32, script: String| {
+            let mut wanted = spec(&["/bin/sh", "-c", &script]);
+            wanted.image = (runtime == Runtime::Docker).then(|| IMAGE.to_owned());
+            let mounts = Some(vec![host.mount("scratch", target, true)]);
+            wanted.limits = Some(Box::new(TaskLimits { mounts, ..TaskLimits::default() }));
+            Launch { tenant_uid: Some(uid), ..launch(wanted, runtime) }
+        };
+        let (one, other) = (200_001, 200_002);
+        let (kind, message, text) =
+            finish(&mut client, of(one, format!("id -u; id -G; echo weights >{file}; chmod 600 {file}")))
+                .await;
+        assert_eq!((kind, text.as_str()), (EndKind::Exited(0), "200001\n200001\n"), "{runtime}: {message}");
+        let script = format!("id -u; cat {file} && echo BAD; rm -f {file} && echo BAD; exit 0");
+        let (kind, message, text) = finish(&mut client, of(other, script)).await;
+        assert_eq!(kind, EndKind::Exited(0), "{runtime}: {message}");
+        assert!(text.starts_with("200002\n") && !text.contains("BAD"), "{runtime}: {text}");
+        assert!(text.contains("ermission denied"), "{runtime}: {text}");
+        // The tenant's next task has it still.
+        let (kind, message, text) = finish(&mut client, of(one, format!("cat {file}"))).await;
+        assert_eq!((kind, text.as_str()), (EndKind::Exited(0), "weights\n"), "{runtime}: {message}");
+    }
 }

@@ -160,6 +160,7 @@ fn grant(state: &State, lease: LeaseId, task: &Task, leased: &Leased, ttl_ms: u6
         gpus: leased.gpus.iter().filter_map(|gpu| device(state, leased, gpu)).collect(),
         index: task.fields.index,
         name: task.fields.name.clone(),
+        tenant_uid: state.tenant_uid(&task.fields.tenant),
     };
     Grant {
         lease,

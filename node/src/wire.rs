@@ -112,6 +112,10 @@ pub struct Launching {
     pub index: u32,
     #[n(5)]
     pub name: Option<TaskName>,
+    /// The user that programs of the tenant run as. None: it was given none.
+    #[n(6)]
+    #[cbor(default)]
+    pub tenant_uid: Option<u32>,
 }
 
 /// What the node should hold: everything else that it holds must stop.

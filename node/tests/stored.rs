@@ -121,6 +121,10 @@ fn report(allows: Option<Vec<Allowance>>, end: AttemptEnd) -> Report {
 }
 
 fn orders(spec: SharedSpec, stop: StopReason) -> ReportAnswer {
+    orders_for(None, spec, stop)
+}
+
+fn orders_for(tenant_uid: Option<u32>, spec: SharedSpec, stop: StopReason) -> ReportAnswer {
     let launch = Launching {
         tenant: Tenant::new("team-7").unwrap(),
         spec,
@@ -128,6 +132,7 @@ fn orders(spec: SharedSpec, stop: StopReason) -> ReportAnswer {
         gpus: vec![gpu()],
         index: 7,
         name: Some(TaskName::new("train").unwrap()),
+        tenant_uid,
     };
     let grant =
         Grant { lease: lease(), ttl_ms: 10_000, kill_margin_ms: 500, stop: Some(stop), launch: Some(launch) };
@@ -149,6 +154,8 @@ fn the_answers_to_a_report_are_read_and_written_as_they_were_stored() {
         let file = format!("report-answer-5-orders-{name}.cbor");
         stored().check(&file, &orders(limited_spec(), stop));
     }
+    let with_uid = orders_for(Some(200_007), limited_spec(), StopReason::Cancelled);
+    stored().check("report-answer-5-orders-uid.cbor", &with_uid);
     // As they were sent while cancelled and drained could both be said.
     for (file, spec) in
         [("report-answer-1-orders.cbor", spec()), ("report-answer-4-orders.cbor", limited_spec())]

@@ -132,6 +132,16 @@ pub const MAX_PRIORITY: u8 = 100;
 pub const TENANT_MAX_PRIORITY: u8 = 50;
 /// Heaviest weight of a tenant.
 pub const TENANT_WEIGHT: u32 = 10_000;
+/// Numbers of users that tenants are given unless the cluster has others: above those of people on most machines, and as many
+/// as a range for containers commonly has.
+pub const TENANT_UIDS: (u32, u32) = (200_000, 265_535);
+/// Least and highest number of a user that a tenant may be given. Systems have the ones below for their own services, and the
+/// kernel takes the highest for signed.
+pub const TENANT_UID_BOUNDS: (u32, u32) = (1_000, 2_000_000_000);
+/// Numbers of users in the range for tenants: every peer keeps those that were given.
+pub const TENANT_UIDS_MOST: u32 = 1 << 20;
+/// The user who is nobody: the kernel shows it for those whom it cannot name, and programs without a user of their own run as it.
+pub const NOBODY: u32 = 65_534;
 /// Tenants that can have rules of their own: the table is copied with each change of settings.
 pub const TENANTS_WITH_RULES: usize = 4_096;
 /// Changes of settings that the cluster remembers: some months of an operator's work, a few KiB.

@@ -67,6 +67,10 @@ pub const CERTIFICATES: Version = Version(5);
 /// Access tokens of tenants: `AddAccessToken`, `RemoveAccessToken`.
 pub const ACCESS_TOKENS: Version = Version(5);
 
+/// Each tenant has a user number of its own, which its programs run as: given with its first submit, and to all that have tasks
+/// when the cluster is raised.
+pub const TENANT_UIDS: Version = Version(5);
+
 /// What a node allows of images, inputs and secrets is a part of its offer (`NodeOffer.rules`), and what one node denies is tried on
 /// others.
 pub const NODE_RULES: Version = Version(5);

@@ -381,6 +381,7 @@ fn the_settings() {
         kill_margin_ms: 500,
         crash_loop_losses: 3,
         keep_for_gpus: true,
+        tenant_uids: "200000-265535".into(),
     };
     let class = v1::ClassSettings {
         class: "gpu".into(),
@@ -393,7 +394,8 @@ fn the_settings() {
         max_gpus: 4,
         lease_ttl_ms: 30_000,
     };
-    let tenants = vec![v1::TenantSettings { tenant: "team-7".into(), max_priority: 80, weight: 3 }];
+    let tenants =
+        vec![v1::TenantSettings { tenant: "team-7".into(), max_priority: 80, weight: 3, uid: Some(200_007) }];
     let (cluster, classes, changes) = (Some(cluster), vec![class], vec![change]);
     check::<_, Settings>("settings.json", v1::Settings { revision: 3, cluster, classes, changes, tenants });
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::{Debug, Display};
 
 use stint_protocol::{
-    Class, GpuId, IdempotencyKey, LeaseId, NodeId, Resources, TaskId, TaskName, Tenant, TimeMs,
+    Class, GpuId, IdempotencyKey, LeaseId, NodeId, Resources, TaskId, TaskName, Tenant, TimeMs, limits,
 };
 
 use crate::apply::wake_place;
@@ -28,6 +28,7 @@ pub fn check(state: &State) -> Result<(), String> {
     check_history(state)?;
     check_keys(state)?;
     check_tenants(state)?;
+    check_uids(state)?;
     images::check(state)
 }
 
@@ -106,6 +107,16 @@ fn check_tenants(state: &State) -> Result<(), String> {
     let kept: Vec<_> = state.tenants.iter().collect();
     let derived: Vec<_> = tenants.iter().map(|(tenant, tasks)| (*tenant, tasks)).collect();
     agree("tasks of tenants", &kept, &derived)
+}
+
+/// No two tenants have one user number, and none is that of the system or of nobody.
+fn check_uids(state: &State) -> Result<(), String> {
+    let uids: Vec<u32> = state.tenant_uids().map(|(_, uid)| uid).collect();
+    let system = limits::TENANT_UID_BOUNDS.0;
+    if let Some(uid) = uids.iter().find(|uid| **uid < system || **uid == limits::NOBODY) {
+        return Err(format!("a tenant has user number {uid}"));
+    }
+    agree_all("user numbers of tenants", state.uids.given(), uids)
 }
 
 /// One lease a leased task, with its current attempt; a node's amounts are the sum of its leases.

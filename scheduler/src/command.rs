@@ -15,7 +15,7 @@ use stint_protocol::{
 
 use crate::node::NodeMode;
 use crate::plan::Plan;
-use crate::settings::{ChangedBy, InvalidSettings, Setting, Settings};
+use crate::settings::{ChangedBy, InvalidSettings, Setting, Settings, UidRange};
 use crate::task::SuspendReason;
 
 /// Accept `count` tasks of one spec, named `first`, `first + 1`, …
@@ -400,6 +400,11 @@ pub enum Rejection {
          (`stint tenant set {tenant} --max-priority {asked}`)"
     )]
     PriorityTooHigh { tenant: Tenant, asked: u8, most: u8 },
+    #[error(
+        "no user number is left for a new tenant: all of {0} are given; have an administrator name more (`stint cluster set \
+         tenant_uids=FIRST-LAST`)"
+    )]
+    NoUidLeft(UidRange),
     #[error("task id {0} is in use already")]
     IdTaken(TaskId),
     #[error("node {0} is not a member of this cluster")]

@@ -4,6 +4,7 @@ mod audit;
 mod cluster;
 mod setting;
 mod tenants;
+mod uids;
 
 use minicbor::{Decode, Encode};
 use stint_protocol::{Class, ClassRules, Tenant, limits};
@@ -12,6 +13,7 @@ pub use audit::{ChangedBy, ChangedSetting, SettingsAudit, SettingsChange};
 pub use cluster::ClusterRules;
 pub use setting::{ClassSetting, Setting};
 pub use tenants::{TenantRules, TenantSetting, TenantTable};
+pub use uids::{NoUidRange, UidRange};
 
 /// How a node is chosen among those that fit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -135,7 +137,8 @@ impl Settings {
         within("keep_finished", self.keep_finished, 1, limits::KEEP_FINISHED)?;
         within("keep_finished_for", self.keep_finished_ms, 1_000, limits::KEEP_FINISHED_MS)?;
         within("max_live_tasks", self.max_live_tasks, 1, limits::LIVE_TASKS)?;
-        within("crash_loop_losses", self.rules.crash_loop_losses.into(), 1, limits::CRASH_LOOP_MOST)
+        within("crash_loop_losses", self.rules.crash_loop_losses.into(), 1, limits::CRASH_LOOP_MOST)?;
+        self.rules.tenant_uids.check()
     }
 
     fn check_class(&self, class: Class, longest_lease_ms: u64) -> Result<(), InvalidSettings> {
@@ -182,6 +185,14 @@ pub enum InvalidSettings {
         most = limits::TENANTS_WITH_RULES
     )]
     TooManyTenants,
+    #[error(
+        "tenant_uids: {0} is no range for tenants: two numbers from {least} to {most}, {count} of them at most, without {nobody}",
+        least = limits::TENANT_UID_BOUNDS.0,
+        most = limits::TENANT_UID_BOUNDS.1,
+        count = limits::TENANT_UIDS_MOST,
+        nobody = limits::NOBODY
+    )]
+    BadUids(UidRange),
     #[error("classes.{0}.runtimes: is empty: name at least one runtime")]
     NoRuntime(Class),
     #[error(

@@ -3,6 +3,7 @@
 mod images;
 mod queue;
 mod tenants;
+mod uids;
 
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ use crate::task::{FinishedTask, Task};
 
 pub(crate) use queue::{Line, LineKey, Place, Queue};
 pub(crate) use tenants::TenantTasks;
+pub(crate) use uids::TenantUids;
 
 /// What is remembered of a submit under an idempotency key.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -60,6 +62,7 @@ pub struct State {
     pub(crate) nodes: OrdMap<NodeId, Arc<Node>>,
     pub(crate) keys: OrdMap<(Tenant, IdempotencyKey), KeyRecord>,
     pub(crate) join_tokens: OrdMap<[u8; 32], JoinToken>,
+    pub(crate) uids: TenantUids,
     /// By the hashes of their secrets.
     pub(crate) access_tokens: OrdMap<[u8; 32], AccessToken>,
     pub(crate) images: OrdMap<ImageId, Arc<Image>>,

@@ -5,6 +5,8 @@
 mod dripping;
 mod support;
 
+use std::collections::BTreeMap;
+
 use dripping::Dripping;
 use proptest::prelude::*;
 use stint_protocol::*;
@@ -119,7 +121,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (1..5u64, 1..5u8).prop_map(|(node, content)| Step::Hold { node, content }),
         1 => (1..5u64, 1..5u8).prop_map(|(node, content)| Step::Lose { node, content }),
         1 => Just(Step::Drop),
-        2 => (0..12usize, 0..40u64, proptest::option::of(0..4u64))
+        2 => (0..13usize, 0..40u64, proptest::option::of(0..4u64))
             .prop_map(|(which, value, on)| Step::Settings { which, value, on }),
     ]
 }
@@ -133,6 +135,8 @@ struct Run {
     submits: u128,
     images: u128,
     accepted: u64,
+    /// Each user number that was ever given, with the tenant that got it.
+    uids: BTreeMap<u32, Tenant>,
 }
 
 impl Run {
@@ -146,6 +150,7 @@ impl Run {
             submits: 0,
             images: 0,
             accepted: 0,
+            uids: BTreeMap::new(),
         };
         let mut settings = Settings { keep_finished: 50, ..Settings::default() };
         settings.classes[Class::CpuLong as usize].runtimes.insert(0, Runtime::Process);
@@ -197,6 +202,16 @@ impl Run {
         let known = live as u64 + self.state.finished_total();
         assert_eq!(known, self.accepted, "an accepted task is neither waiting, running nor finished");
         self.assert_lists();
+        self.assert_uids();
+    }
+
+    /// A user number is one tenant's for ever, and a tenant's first one is its last.
+    fn assert_uids(&mut self) {
+        for (tenant, uid) in self.state.tenant_uids() {
+            let first = self.uids.entry(uid).or_insert_with(|| tenant.clone());
+            assert_eq!(first, tenant, "two tenants had user number {uid}");
+        }
+        assert_eq!(self.uids.len(), self.state.tenant_uids().count(), "a tenant got another user number");
     }
 
     /// What a tenant lists is what is found among all tasks.
@@ -365,6 +380,10 @@ fn setting(which: usize, value: u64) -> Vec<Setting> {
         6 => vec![Setting::Class(Class::CpuShort, ClassSetting::DefaultGpus(value as u32 % 2))],
         10 => vec![Setting::KeepForGpus(value.is_multiple_of(2))],
         11 => vec![Setting::CrashLoopLosses(value as u32 % 6)],
+        12 => {
+            let first = 5_000 + value as u32 % 3;
+            vec![Setting::TenantUids(UidRange { first, last: first + value as u32 % 2 })]
+        }
         7 => vec![Setting::Tenant(owner(value as u8 % 2), TenantSetting::MaxPriority(3 * value as u8))],
         8 => vec![Setting::Tenant(owner(value as u8 % 2), TenantSetting::Weight(value as u32))],
         _ => vec![Setting::Class(Class::Gpu, ClassSetting::LeaseTtlMs(value * 10_000))],

@@ -45,6 +45,7 @@ impl Rig {
         let launch = Launch {
             lease: LEASE,
             tenant: Tenant::default_tenant(),
+            tenant_uid: None,
             name: None,
             spec,
             runtime: Runtime::Slurm,

@@ -21,6 +21,7 @@ pub fn cluster_settings(settings: &Settings) -> Table {
     row("max_live_tasks", cluster.max_live_tasks.to_string().into());
     row("crash_loop_losses", cluster.crash_loop_losses.to_string().into());
     row("keep_for_gpus", cluster.keep_for_gpus.to_string().into());
+    row("tenant_uids", cluster.tenant_uids.as_str().into());
     row("name (fixed)", fixed(cluster.name.clone()));
     row("kill_margin (fixed)", fixed(units::exact_duration(cluster.kill_margin_ms)));
     row("lease_margin (fixed)", fixed(units::exact_duration(cluster.lease_margin_ms)));
@@ -67,15 +68,16 @@ fn values(rules: &ClassSettings) -> [String; RULES.len()] {
 
 /// A line for each tenant; with `all` one more for those that have no rules of their own.
 pub fn tenants(settings: &Settings, all: bool) -> Table {
-    let mut table = Table::new(&["TENANT", "MAX_PRIORITY", "WEIGHT"]);
-    let mut row = |name: Cell, most: u32, weight: u32| {
-        table.row(vec![name, most.to_string().into(), weight.to_string().into()]);
+    let mut table = Table::new(&["TENANT", "MAX_PRIORITY", "WEIGHT", "UID"]);
+    let mut row = |name: Cell, most: u32, weight: u32, uid: Option<u32>| {
+        let uid = uid.map_or_else(|| "-".to_owned(), |uid| uid.to_string());
+        table.row(vec![name, most.to_string().into(), weight.to_string().into(), uid.into()]);
     };
-    for TenantSettings { tenant, max_priority, weight } in &settings.tenants {
-        row(tenant.as_str().into(), *max_priority, *weight);
+    for TenantSettings { tenant, max_priority, weight, uid } in &settings.tenants {
+        row(tenant.as_str().into(), *max_priority, *weight, *uid);
     }
     if all {
-        row(Cell::new("(others)", Tone::Faint), limits::TENANT_MAX_PRIORITY.into(), 1);
+        row(Cell::new("(others)", Tone::Faint), limits::TENANT_MAX_PRIORITY.into(), 1, None);
     }
     table
 }
@@ -126,6 +128,7 @@ mod tests {
             max_live_tasks: 1_000_000,
             crash_loop_losses: 3,
             keep_for_gpus: true,
+            tenant_uids: "200000-265535".into(),
             lease_margin_ms: 800,
             kill_margin_ms: 500,
         };
@@ -139,6 +142,7 @@ keep_finished_for     7d
 max_live_tasks        1000000
 crash_loop_losses     3
 keep_for_gpus         true
+tenant_uids           200000-265535
 name (fixed)          stint
 kill_margin (fixed)   500ms
 lease_margin (fixed)  800ms

@@ -63,6 +63,7 @@ async fn rules_of_tenants_are_shown_and_changed() {
         tenant: tenant.into(),
         max_priority,
         weight,
+        uid: (tenant != "default").then_some(200_001),
     };
     let setting = |key: &str| v1::ChangedSetting { key: key.into(), from: "1".into(), to: "3".into() };
     let change = v1::SettingsChange {
@@ -78,15 +79,16 @@ async fn rules_of_tenants_are_shown_and_changed() {
     };
     let done = world.stint(&["tenant", "show"]).await;
     let expected = "\
-TENANT    MAX_PRIORITY  WEIGHT
-default   100           1
-team-7    80            3
-(others)  50            1
+TENANT    MAX_PRIORITY  WEIGHT  UID
+default   100           1       -
+team-7    80            3       200001
+(others)  50            1       -
 ";
     assert_eq!(done.stdout, expected);
     let done = world.stint(&["tenant", "show", "team-7", "--history"]).await;
     assert!(
-        done.stdout.starts_with("TENANT  MAX_PRIORITY  WEIGHT\nteam-7  80            3\n\n"),
+        done.stdout
+            .starts_with("TENANT  MAX_PRIORITY  WEIGHT  UID\nteam-7  80            3       200001\n\n"),
         "{}",
         done.stdout
     );

@@ -182,7 +182,7 @@ fn place(
     let lease = launch.lease;
     let none = TaskFiles::default();
     let files = launch.spec.files.as_deref().unwrap_or(&none);
-    let owner = shared.enabled(launch.runtime)?.owner();
+    let owner = shared.enabled(launch.runtime)?.owner(launch);
     let record = StageRecord {
         tenant: launch.tenant.clone(),
         outputs: files.outputs.clone(),

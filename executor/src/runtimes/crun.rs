@@ -22,7 +22,7 @@ use crate::shim_api::inside::HOST_FOLDERS;
 use crate::shim_api::layout::Layout;
 use crate::shim_api::request::{Mode, ResolvedMount, Root, StartRequest};
 use crate::stages::{Owner, Staged};
-use crate::{confine, root, sys, working_dir};
+use crate::{confine, root, sys, users, working_dir};
 
 pub use watchdog_side::MODES;
 
@@ -64,8 +64,8 @@ impl NodeRuntime for Crun {
         Allowance { mounts, ..self.settings.crun.confine.allowance(Kind::Crun) }
     }
 
-    fn owner(&self) -> Owner {
-        Some(self.settings.crun.confine.user)
+    fn owner(&self, launch: &Launch) -> Owner {
+        Some(users::user_for(self.settings.crun.confine.user, launch))
     }
 
     fn request(
@@ -81,7 +81,7 @@ impl NodeRuntime for Crun {
         let request = request::common(&self.settings, launch, staged, image.as_ref(), Mode::Crun, defaults);
         let working_dir = working_dir(spec, staged, request.root.as_deref())?;
         check_targets(&request)?;
-        let confinement = confine::confinement(&self.settings.crun.confine, &[], spec);
+        let confinement = confine::confinement(&self.settings.crun.confine, &[], launch);
         let crun = self.path.as_ref().map(|path| path.display().to_string());
         Ok(StartRequest { working_dir, crun, confinement: Some(Box::new(confinement)), ..request })
     }

@@ -17,7 +17,7 @@ use crate::settings::{Bounds, HostOptions};
 use crate::shim_api::layout::Layout;
 use crate::shim_api::request::{Mode, StartRequest};
 use crate::stages::{Owner, Staged};
-use crate::{confine, root, sys};
+use crate::{confine, root, sys, users};
 
 pub use watchdog_side::MODES;
 
@@ -48,9 +48,9 @@ impl NodeRuntime for Process {
         bounds.allowance(Kind::Process, vec![Network::Host])
     }
 
-    fn owner(&self) -> Owner {
+    fn owner(&self, launch: &Launch) -> Owner {
         let changes_user = self.0.sandbox && sys::effective_ids().0 == 0;
-        changes_user.then_some(self.0.process.confine.user)
+        changes_user.then(|| users::user_for(self.0.process.confine.user, launch))
     }
 
     fn request(
@@ -64,7 +64,7 @@ impl NodeRuntime for Process {
         self.check(spec, permits)?;
         let (mode, confinement) = if self.0.sandbox {
             let settings = &self.0.process;
-            (Mode::Sandboxed, Some(confine::confinement(&settings.confine, &settings.writable, spec)))
+            (Mode::Sandboxed, Some(confine::confinement(&settings.confine, &settings.writable, launch)))
         } else {
             (Mode::Direct, None)
         };

@@ -8,6 +8,7 @@ use crate::settings::HostOptions;
 use crate::shim_api::request::{Mode, StartRequest};
 use crate::stages::Staged;
 use crate::store::ImageFiles;
+use crate::sys;
 
 /// Where programs are looked for when the task sets no PATH.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -29,7 +30,8 @@ pub fn common<'a>(
 ) -> StartRequest {
     let spec = &launch.spec;
     let asked = spec.limits.as_deref();
-    let mut environment = environment(launch, image, defaults);
+    let name = has_own_user(mode).then(|| launch.tenant.to_string());
+    let mut environment = environment(launch, image, defaults, name);
     environment.extend(staged.environment.iter().cloned());
     StartRequest {
         lease: launch.lease,
@@ -59,14 +61,22 @@ pub fn common<'a>(
     }
 }
 
-/// Nothing of the node's own environment; the task's over the defaults, and Stint's over the task's.
+/// Whether its program runs as another user than the node.
+fn has_own_user(mode: Mode) -> bool {
+    mode != Mode::Direct && sys::effective_ids().0 == 0
+}
+
+/// Nothing of the node's own environment; the task's over the defaults, and Stint's over the task's. `name`: of its user, for whom
+/// no list of users has one.
 fn environment<'a>(
     launch: &Launch,
     image: Option<&ImageFiles>,
     defaults: impl IntoIterator<Item = &'a (&'a str, &'a str)>,
+    name: Option<String>,
 ) -> BTreeMap<String, String> {
     let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
     let mut all: BTreeMap<String, String> = defaults.into_iter().map(own).collect();
+    all.extend(name.into_iter().flat_map(|name| ["USER", "LOGNAME"].map(|of| (of.to_owned(), name.clone()))));
     all.extend(root::environment(image));
     all.extend(launch.spec.env.clone());
     let ids: Vec<&str> = launch.gpus.iter().map(|gpu| gpu.id.as_str()).collect();

@@ -4,6 +4,8 @@ use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use stint_protocol::limits::NOBODY;
+
 use crate::host::Sandbox;
 use crate::limits;
 use crate::shim::cgroup::Cgroups;
@@ -83,7 +85,7 @@ fn jail(namespaces: Namespaces) -> Jail {
         secrets: None,
         shown: Vec::new(),
         hidden: Vec::new(),
-        user: (!namespaces.user).then_some((65534, 65534)),
+        user: (!namespaces.user).then_some((NOBODY, NOBODY)),
         open_files: sys::open_files(limits::OPEN_FILES),
     }
 }

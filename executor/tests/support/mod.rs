@@ -205,6 +205,7 @@ pub fn launch(spec: TaskSpec, runtime: Runtime) -> Launch {
     Launch {
         lease,
         tenant: Tenant::default_tenant(),
+        tenant_uid: None,
         name: None,
         spec: SharedSpec::new(spec),
         runtime,
@@ -220,6 +221,11 @@ pub fn task(command: &[&str]) -> Launch {
 
 pub fn shell(script: &str) -> Launch {
     task(&["/bin/sh", "-c", script])
+}
+
+/// Whether this machine's users can be changed to.
+pub fn is_root() -> bool {
+    std::fs::metadata("/proc/self").unwrap().uid() == 0
 }
 
 pub fn signal(pid: i32, signal: i32) {

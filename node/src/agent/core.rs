@@ -312,8 +312,8 @@ impl AgentCore {
         if let Some(name) = &launching.name {
             env.insert("STINT_TASK_NAME".to_string(), name.to_string());
         }
-        let Launching { tenant, name, spec, runtime, gpus, .. } = launching;
-        Launch { lease, tenant, name, spec, runtime, gpus, deadline, env }
+        let Launching { tenant, tenant_uid, name, spec, runtime, gpus, .. } = launching;
+        Launch { lease, tenant, tenant_uid, name, spec, runtime, gpus, deadline, env }
     }
 }
 

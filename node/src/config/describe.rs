@@ -142,7 +142,7 @@ impl<T> Place<T, Keys> for NoKey {
 /// `/// meaning` `name: Type = default, "default in words" => format, key "name", flag "--name VALUE", variable "STINT_X";`
 /// where the words, `key` (when it is not the field's name), `flag` and `variable` are left out where there are none. The
 /// defaults see the machine under the name after `on`. `also` describes further keys of the same fields; `impl` describes
-/// the keys of a struct that is defined elsewhere.
+/// the keys of a struct that is defined elsewhere, as `/// meaning` `name, "default in words" => format, key "name";`.
 macro_rules! settings {
     (
         $(#[doc = $doc:literal])*
@@ -194,10 +194,14 @@ macro_rules! settings {
     };
     (
         @rows $this:ident $prefix:ident $each:ident
-        $( $(#[doc = $meaning:literal])* $($field:ident).+ => $format:expr $(, key $key:literal)?; )*
+        $( $(#[doc = $meaning:literal])* $($field:ident).+ $(, $about:literal)? => $format:expr $(, key $key:literal)?; )*
     ) => {
         $(
-            let about = About { meaning: concat!($($meaning),*), ..About::NOTHING };
+            let about = About {
+                meaning: concat!($($meaning),*),
+                $( default: Some($about), )?
+                ..About::NOTHING
+            };
             let name = settings!(@name $($field).+ $($key)?);
             Place::visit(&$format, &mut $this.$($field).+, $prefix, name, about, $each);
         )*

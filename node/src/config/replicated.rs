@@ -10,7 +10,7 @@ use toml::Value;
 
 use super::describe::{About, Place, Settings, Visitor, settings};
 use super::formats::{Misfit, OneWord, Time, Whole};
-use super::texts::TRUE_OR_FALSE;
+use super::texts::{TRUE_OR_FALSE, UID_RANGE};
 
 /// Keys of the cluster that no request changes, with what decides them.
 const FIXED: &[(&str, &str)] = &[
@@ -33,6 +33,8 @@ settings! {
         rules.crash_loop_losses => Whole(1, limits::CRASH_LOOP_MOST);
         /// Nodes keep CPU and memory for their free GPUs.
         rules.keep_for_gpus => TRUE_OR_FALSE;
+        /// User numbers that tenants are given, as `FIRST-LAST`.
+        rules.tenant_uids => UID_RANGE;
     }
 }
 
@@ -267,6 +269,7 @@ mod tests {
             (&team(), "weight", "0", "weight: \"0\" is not a whole number from 1 to 10000"),
             (&team(), "max_priority", "101", "is not a whole number from 0 to 100"),
             (&Scope::Cluster, "keep_for_gpus", "maybe", "keep_for_gpus: "),
+            (&Scope::Cluster, "tenant_uids", "200000", "write for example \"200000-265535\""),
             (gpu, "placement", "spread", "`stint cluster set placement=…`"),
             (&Scope::Cluster, "kill_margin", "1s", "kill_margin: is the founder's"),
             (gpu, "max_gpus", "65", "max_gpus: \"65\" is not a whole number from 0 to 64"),
@@ -283,6 +286,9 @@ mod tests {
             assert!(refused.contains(said), "{refused}");
         }
         let nothing = read(&Scope::Cluster, &BTreeMap::new()).unwrap_err().to_string();
-        assert!(nothing.ends_with("max_live_tasks, crash_loop_losses, keep_for_gpus"), "{nothing}");
+        assert!(
+            nothing.ends_with("max_live_tasks, crash_loop_losses, keep_for_gpus, tenant_uids"),
+            "{nothing}"
+        );
     }
 }

@@ -191,8 +191,8 @@ settings! {
         credentials => Optional(FILE);
         /// Network of containers: `none`, `bridge` or one of the daemon's; never the host's.
         network => DOCKER_NETWORK;
-        /// User and group of every program, in numbers; never root.
-        user => USER_AND_GROUP;
+        /// User and group of every program of all tenants, in numbers; never root.
+        user, "each tenant has its own" => Optional(USER_AND_GROUP);
         /// Processes and threads of one attempt.
         bounds.pids => Whole(1, MOST_PIDS);
         /// Size of `/tmp`.
@@ -222,8 +222,8 @@ settings! {
 
 settings! {
     impl ConfineOptions {
-        /// User and group of every program, in numbers; never root. Counts when the node is root.
-        user => USER_AND_GROUP;
+        /// User and group of every program of all tenants, in numbers; never root. Counts when the node is root.
+        user, "each tenant has its own" => Optional(USER_AND_GROUP);
         /// Network of tasks that ask for none.
         network => OneWord;
         /// Networks that a task may ask for, beside `none` and `network`.

@@ -7,6 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use stint_protocol::limits::{LABEL_BYTES, LABELS};
 use stint_protocol::{Version, version};
+use stint_scheduler::{NoUidRange, UidRange};
 use stint_slurm_bridge::command::OWN_OPTIONS;
 use toml::Value;
 
@@ -70,6 +71,11 @@ pub const USER_AND_GROUP: CustomFormat<(u32, u32)> = CustomFormat {
 };
 pub const LABELS_TABLE: CustomFormat<BTreeMap<String, String>> =
     CustomFormat { kind: "table of texts", read: labels, show: |labels| Value::try_from(labels).ok() };
+pub const UID_RANGE: CustomFormat<UidRange> = CustomFormat {
+    kind: "range of numbers",
+    read: |value| text(value)?.parse().map_err(|e: NoUidRange| e.to_string().into()),
+    show: |range| Some(range.to_string().into()),
+};
 /// A version that this program speaks.
 pub const KNOWN_VERSION: CustomFormat<Version> = CustomFormat {
     kind: "version",

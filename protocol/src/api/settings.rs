@@ -29,6 +29,9 @@ pub struct ClusterSettings {
     pub crash_loop_losses: u32,
     /// Nodes keep CPU and memory for their free GPUs.
     pub keep_for_gpus: bool,
+    /// User numbers that tenants are given: the first and the last, as `200000-265535`. Empty: the peer runs an earlier program.
+    #[serde(default)]
+    pub tenant_uids: String,
     pub lease_margin_ms: u64,
     pub kill_margin_ms: u64,
 }
@@ -53,6 +56,9 @@ pub struct TenantSettings {
     pub tenant: String,
     pub max_priority: u32,
     pub weight: u32,
+    /// The user that its programs run as, where a node's operator named no other; none: it has had no task yet.
+    #[serde(default)]
+    pub uid: Option<u32>,
 }
 
 /// What one request changed.

@@ -16,6 +16,8 @@ use crate::task::Task;
 const ATTEMPTS_UNKNOWN: u32 = 10_000;
 /// Nodes that may have joined after it.
 const NODES_UNKNOWN: u64 = 10_000;
+/// Tenants that may have been given a user number after it: some of them own files on the nodes.
+const TENANTS_UNKNOWN: u32 = 1_000;
 
 /// Makes this state the first one of a new cluster, at this time, with the node that it keeps as its one member (none: the
 /// first one that is admitted). Every attempt is lost, as nobody can say what became of it; its task is tried again unless
@@ -43,6 +45,7 @@ pub fn begin_anew(state: &mut State, keeps: Option<NodeId>, now: TimeMs) {
         }
     }
     state.next_node += NODES_UNKNOWN;
+    state.uids.pass_over(TENANTS_UNKNOWN, state.settings.rules.tenant_uids);
     state.join_tokens.clear();
     state.access_tokens.clear();
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use stint_protocol::Class;
 
 use crate::command::{Change, Rejection, UpdateSettings};
-use crate::settings::{ChangedSetting, Settings, drift_ms};
+use crate::settings::{ChangedSetting, Setting, Settings, drift_ms};
 use crate::state::State;
 
 /// Gives settings other values, all or none. What has its value already is no change; a command that changes nothing
@@ -40,6 +40,12 @@ pub(super) fn update(
     // Every peer that may lead knows the longer lease before anybody grants it (docs/internals/leases.md#changed-length).
     settings.lease_margin_ms += drift_ms(longest.max(settings.longest_lease_ms())) - drift_ms(longest);
     state.settings = Arc::new(settings);
+    // So its operator can prepare folders for a tenant before it has tasks.
+    for change in &changed {
+        if let Setting::Tenant(tenant, _) = &change.to {
+            state.give_uid(tenant);
+        }
+    }
     let after = longest_leases_with(state, &before);
     let audit = Arc::make_mut(&mut state.audit);
     audit.longest_leases_ms = after;

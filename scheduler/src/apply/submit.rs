@@ -19,6 +19,7 @@ pub(super) fn submit(state: &mut State, submit: Submit, changes: &mut Vec<Change
     let names = check(state, &submit)?;
     image::add_use(state, &submit.spec, submit.count);
     remember_key(state, &submit);
+    state.give_uid(&submit.tenant);
     let demand = state.queue.intern(Demand::from_spec(&submit.spec), &submit.tenant);
     for (index, name) in (0..submit.count).zip(names) {
         accept(state, &submit, &demand, index, name);
@@ -55,6 +56,9 @@ fn check(state: &State, submit: &Submit) -> Result<Vec<Option<TaskName>>, Reject
         return Err(Rejection::BadCount { asked: submit.count, most });
     }
     check_priority(state, submit)?;
+    if !state.has_uid_for(&submit.tenant) {
+        return Err(Rejection::NoUidLeft(state.settings.rules.tenant_uids));
+    }
     let live = state.tasks.len() as u64;
     if live + u64::from(submit.count) > state.settings.max_live_tasks {
         return Err(Rejection::TooManyTasks {

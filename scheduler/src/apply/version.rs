@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use stint_protocol::{NodeId, Version};
+use stint_protocol::{NodeId, Tenant, Version};
 
 use crate::command::{Change, Rejection};
 use crate::state::State;
@@ -42,6 +42,10 @@ pub(super) fn raise(state: &mut State, to: Version, changes: &mut Vec<Change>) -
         return Err(state.version_too_low());
     }
     state.version = to;
+    // Those that have tasks need not wait for their next submit. The one of clients that name none was there first.
+    let mut tenants: Vec<Tenant> = state.tenants.keys().cloned().collect();
+    tenants.sort_by_key(|tenant| !tenant.is_default());
+    tenants.iter().for_each(|tenant| state.give_uid(tenant));
     changes.push(Change::VersionRaised { to });
     Ok(())
 }

@@ -3,6 +3,8 @@
 use minicbor::{Decode, Encode};
 use stint_protocol::limits;
 
+use super::UidRange;
+
 /// How the cluster judges losses, and what its nodes keep.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct ClusterRules {
@@ -12,11 +14,18 @@ pub struct ClusterRules {
     /// Nodes keep CPU and memory for their free GPUs.
     #[n(1)]
     pub keep_for_gpus: bool,
+    /// User numbers for tenants; those that were given stay, whatever it becomes.
+    #[n(2)]
+    pub tenant_uids: UidRange,
 }
 
 impl Default for ClusterRules {
     fn default() -> Self {
-        Self { crash_loop_losses: limits::CRASH_LOOP_LOSSES, keep_for_gpus: true }
+        Self {
+            crash_loop_losses: limits::CRASH_LOOP_LOSSES,
+            keep_for_gpus: true,
+            tenant_uids: UidRange::default(),
+        }
     }
 }
 

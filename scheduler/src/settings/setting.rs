@@ -3,7 +3,7 @@
 use minicbor::{Decode, Encode};
 use stint_protocol::{Class, ClassRules, Runtime, Tenant};
 
-use super::{Placement, Settings, TenantSetting};
+use super::{Placement, Settings, TenantSetting, UidRange};
 
 /// One setting with a value. Numbers are never reused.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -24,6 +24,8 @@ pub enum Setting {
     CrashLoopLosses(#[n(0)] u32),
     #[n(7)]
     KeepForGpus(#[n(0)] bool),
+    #[n(8)]
+    TenantUids(#[n(0)] UidRange),
 }
 
 /// One rule of a class with a value.
@@ -57,6 +59,7 @@ impl Setting {
             Setting::MaxLiveTasks(settings.max_live_tasks),
             Setting::CrashLoopLosses(settings.rules.crash_loop_losses),
             Setting::KeepForGpus(settings.rules.keep_for_gpus),
+            Setting::TenantUids(settings.rules.tenant_uids),
         ]
     }
 
@@ -81,6 +84,7 @@ impl Setting {
             Setting::MaxLiveTasks(_) => "max_live_tasks",
             Setting::CrashLoopLosses(_) => "crash_loop_losses",
             Setting::KeepForGpus(_) => "keep_for_gpus",
+            Setting::TenantUids(_) => "tenant_uids",
             Setting::Class(_, rule) => rule.name(),
             Setting::Tenant(_, rule) => rule.name(),
         }
@@ -95,6 +99,7 @@ impl Setting {
             Setting::MaxLiveTasks(_) => Setting::MaxLiveTasks(settings.max_live_tasks),
             Setting::CrashLoopLosses(_) => Setting::CrashLoopLosses(settings.rules.crash_loop_losses),
             Setting::KeepForGpus(_) => Setting::KeepForGpus(settings.rules.keep_for_gpus),
+            Setting::TenantUids(_) => Setting::TenantUids(settings.rules.tenant_uids),
             Setting::Class(class, rule) => Setting::Class(*class, rule.current(settings.class(*class))),
             Setting::Tenant(tenant, rule) => {
                 Setting::Tenant(tenant.clone(), rule.current(&settings.tenants.rules(tenant)))
@@ -111,6 +116,7 @@ impl Setting {
             Setting::MaxLiveTasks(count) => settings.max_live_tasks = *count,
             Setting::CrashLoopLosses(count) => settings.rules.crash_loop_losses = *count,
             Setting::KeepForGpus(keep) => settings.rules.keep_for_gpus = *keep,
+            Setting::TenantUids(range) => settings.rules.tenant_uids = *range,
             Setting::Class(class, rule) => rule.put(&mut settings.classes[*class as usize]),
             Setting::Tenant(tenant, rule) => {
                 let mut rules = settings.tenants.rules(tenant);

@@ -74,6 +74,13 @@ pub fn read_snapshot(from: impl Read) -> Result<State, SnapshotError> {
             once(known.is_none(), || "an access token is there twice".into())
         })?;
     }
+    if fields > 20 {
+        (state.uids.latest, state.uids.first) = items.next()?;
+        items.each(|(tenant, uid): (Tenant, u32)| {
+            let what = || format!("tenant {tenant} or its user number {uid} is there twice");
+            once(state.uids.insert(tenant.clone(), uid), what)
+        })?;
+    }
     sum_up_leases(&mut state)?;
     Ok(state)
 }

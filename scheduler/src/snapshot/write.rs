@@ -26,9 +26,10 @@ pub fn write_snapshot(state: &State, to: impl io::Write) -> io::Result<()> {
 /// replica that applied and one that was restored from a snapshot; for comparing, no two tasks share one.
 pub(super) fn write<W: Write>(state: &State, sharing: bool, to: W) -> Result<(), Error<W::Error>> {
     let mut e = Encoder::new(to);
-    let tokens = !state.access_tokens.is_empty();
+    let uids = !state.uids.is_empty();
+    let tokens = !state.access_tokens.is_empty() || uids;
     let changed = state.audit.revision > 0 || tokens;
-    e.array(FIELDS + u64::from(changed) + u64::from(tokens))?
+    e.array(FIELDS + u64::from(changed) + u64::from(tokens) + 2 * u64::from(uids))?
         .u32(FORMAT)?
         .bool(state.configured)?
         .encode(&*state.settings)?
@@ -49,8 +50,8 @@ pub(super) fn write<W: Write>(state: &State, sharing: bool, to: W) -> Result<(),
     }
     e.encode(state.version)?;
     write_images(state, &mut e)?;
-    // Earlier versions read none: it is written once settings have changed, or there are access tokens, which takes a cluster
-    // that has left those behind.
+    // Earlier versions read none: it is written once settings have changed, or there is anything of what comes behind it,
+    // which takes a cluster that has left those behind.
     if changed {
         e.encode(&*state.audit)?;
     }
@@ -58,6 +59,12 @@ pub(super) fn write<W: Write>(state: &State, sharing: bool, to: W) -> Result<(),
         e.array(state.access_tokens.len() as u64)?;
         for (hash, token) in &state.access_tokens {
             e.encode(StoredAccessToken { hash: (*hash).into(), token: token.clone() })?;
+        }
+    }
+    if uids {
+        e.encode((state.uids.latest, &state.uids.first))?.array(state.uids.iter().count() as u64)?;
+        for (tenant, uid) in state.uids.iter() {
+            e.encode((tenant, uid))?;
         }
     }
     e.ok()

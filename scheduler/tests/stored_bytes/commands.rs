@@ -134,6 +134,8 @@ fn every_command_is_stored_and_every_file_is_known() {
         "snapshot-6.cbor".into(),
         "tokens-snapshot.cbor".into(),
         "access-snapshot.cbor".into(),
+        "uids-snapshot.cbor".into(),
+        "uids-update-settings.cbor".into(),
         "rules-register-node.cbor".into(),
         "tenants-snapshot.cbor".into(),
         "tenants-update-settings.cbor".into(),

@@ -6,7 +6,7 @@ use stint_scheduler::*;
 use crate::nodes::{allows, ends_with_outputs, offer};
 use crate::samples::{operator, settings};
 use crate::stored::{Stored, assert_same};
-use crate::tasks::{files, submit, team};
+use crate::tasks::{files, spec, submit, team};
 
 #[test]
 fn mounts_are_read_and_written_as_they_were_stored() {
@@ -80,8 +80,52 @@ fn rules_of_tenants_are_read_and_written_as_they_were_stored() {
     check(&read).unwrap();
     let rules = TenantRules { max_priority: 80, weight: 300 };
     assert_eq!(read.settings().tenants.iter().collect::<Vec<_>>(), [(&team(), &rules)]);
-    assert_eq!(read.settings().rules, ClusterRules { crash_loop_losses: 5, keep_for_gpus: false });
+    let rules = ClusterRules { crash_loop_losses: 5, keep_for_gpus: false, ..ClusterRules::default() };
+    assert_eq!(read.settings().rules, rules);
     assert_same(name, &encode_snapshot(&read), &stored);
+}
+
+/// User numbers of tenants, and the range that they come from.
+#[test]
+fn uids_of_tenants_are_read_and_written_as_they_were_stored() {
+    let folder = Stored::of_crate(env!("CARGO_MANIFEST_DIR"));
+    let range = UidRange { first: 300_000, last: 300_999 };
+    let to = vec![Setting::TenantUids(range)];
+    let command = Command::UpdateSettings(UpdateSettings { to, if_revision: None, by: operator() });
+    folder.check("uids-update-settings.cbor", &command);
+    let of = |tenant: &str, number: u128| {
+        let spec = SharedSpec::new(TaskSpec { priority: 50, ..spec() });
+        let (tenant, first) = (Tenant::new(tenant).unwrap(), TaskId(number << 16));
+        Command::Submit(Submit { tenant, first, name: None, key: None, spec, ..submit(None, None) })
+    };
+    let admit = Admit {
+        disk: [1; 16],
+        name: "gpu-1".into(),
+        address: "10.0.0.1:7001".into(),
+        token: None,
+        speaks: version::TENANT_UIDS,
+    };
+    let made = || {
+        let mut state = State::default();
+        for command in
+            [Command::Configure(settings()), Command::Admit(admit), of("team-7", 1), command, of("team-8", 2)]
+        {
+            apply(&mut state, StampedCommand { now: TimeMs(1_790_000_000_000), command }).unwrap();
+        }
+        encode_snapshot(&state)
+    };
+    let name = "uids-snapshot.cbor";
+    let stored = folder.bytes(name, made);
+    let mut read = decode_snapshot(&stored).unwrap();
+    check(&read).unwrap();
+    let uids: Vec<(&str, u32)> = read.tenant_uids().map(|(tenant, uid)| (tenant.as_str(), uid)).collect();
+    assert_eq!(uids, [("team-7", 200_000), ("team-8", 300_000)]);
+    assert_eq!(read.settings().rules.tenant_uids, range);
+    assert_same(name, &encode_snapshot(&read), &stored);
+    // It goes on behind the last one.
+    let stamped = StampedCommand { now: read.time(), command: of("team-9", 3) };
+    apply(&mut read, stamped).unwrap();
+    assert_eq!(read.tenant_uid(&Tenant::new("team-9").unwrap()), Some(300_001));
 }
 
 /// After which ends outputs are kept, which of them are executable, and which were not kept.

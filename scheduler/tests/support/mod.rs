@@ -107,6 +107,7 @@ impl Story {
             }
             "raise" => self.show(Command::RaiseVersion { to: version(rest[0]) }),
             "version" => self.version(),
+            "uids" => self.uids(),
             "anew" => self.begin_anew(rest),
             "remove" => self.show(Command::RemoveNode(node(rest[0]))),
             "down" => {
@@ -149,6 +150,13 @@ impl Story {
         let raisable = self.state.upgradable_to().map(|to| format!(", can be raised to {to}"));
         let raisable = raisable.unwrap_or_default();
         format!("  {}{raisable}, held back by {names:?}", self.state.version())
+    }
+
+    /// The user number of each tenant.
+    fn uids(&self) -> String {
+        let uids: Vec<String> =
+            self.state.tenant_uids().map(|(tenant, uid)| format!("{tenant} {uid}")).collect();
+        format!("  {}", uids.join(", "))
     }
 
     /// `node N [speaks=V] [incarnation=I] [cpus=C] [slots=S] [gpus=a,b] [label=k:v] [runtimes=…]

@@ -56,6 +56,7 @@ fn setting(key: &str, value: &str) -> Setting {
         "keep_finished" => Setting::KeepFinished(number()),
         "crash_loop_losses" => Setting::CrashLoopLosses(number() as u32),
         "keep_for_gpus" => Setting::KeepForGpus(value == "true"),
+        "tenant_uids" => Setting::TenantUids(value.parse().unwrap()),
         "max_live_tasks" => Setting::MaxLiveTasks(number()),
         other => panic!("{other:?}"),
     }

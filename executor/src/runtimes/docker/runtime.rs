@@ -19,7 +19,7 @@ use crate::settings::{DockerOptions, HostOptions};
 use crate::shim_api::layout::Layout;
 use crate::shim_api::request::{DockerRequest, Mode, StartRequest};
 use crate::stages::{Owner, Staged};
-use crate::sys;
+use crate::{sys, users};
 
 struct Docker {
     layout: Layout,
@@ -63,8 +63,8 @@ impl NodeRuntime for Docker {
         Allowance { mounts, ..bounds.allowance(Kind::Docker, vec![Network::None]) }
     }
 
-    fn owner(&self) -> Owner {
-        Some(self.settings.docker.user)
+    fn owner(&self, launch: &Launch) -> Owner {
+        Some(users::user_for(self.settings.docker.user, launch))
     }
 
     fn request(
@@ -132,13 +132,14 @@ impl Docker {
         let tenant = (LABEL_TENANT.to_owned(), launch.tenant.to_string());
         let asked = launch.spec.limits.as_deref();
         let bounds = settings.bounds.given(asked);
+        let (user, group) = users::user_for(settings.user, launch);
         Ok(DockerRequest {
             socket: settings.socket.display().to_string(),
             image: image.full(),
             pull: settings.pull,
             network: network(settings, asked),
-            user: settings.user.0,
-            group: settings.user.1,
+            user,
+            group,
             pids: bounds.pids,
             gpus,
             labels: labels.into_iter().flatten().chain([tenant]).collect(),

@@ -17,7 +17,7 @@ pub fn settings(state: &State, caller: &Principal, asked: Option<&Tenant>) -> ap
         revision: audit.revision,
         cluster: cluster(state),
         classes: Class::ALL.into_iter().map(|of| class(settings, of)).collect(),
-        tenants: tenants(settings, caller, asked),
+        tenants: tenants(state, caller, asked),
         changes: audit.changes.iter().map(|made| change(state, caller, made)).collect(),
     }
 }
@@ -34,6 +34,7 @@ fn cluster(state: &State) -> api::ClusterSettings {
         kill_margin_ms: settings.kill_margin_ms,
         crash_loop_losses: settings.rules.crash_loop_losses,
         keep_for_gpus: settings.rules.keep_for_gpus,
+        tenant_uids: settings.rules.tenant_uids.to_string(),
     }
 }
 
@@ -52,7 +53,8 @@ fn class(settings: &Settings, class: Class) -> api::ClassSettings {
     }
 }
 
-fn tenants(settings: &Settings, caller: &Principal, asked: Option<&Tenant>) -> Vec<api::TenantSettings> {
+fn tenants(state: &State, caller: &Principal, asked: Option<&Tenant>) -> Vec<api::TenantSettings> {
+    let settings = state.settings();
     let own = settings.tenants.iter().map(|(tenant, _)| tenant.clone());
     let shown: BTreeSet<Tenant> = own
         .chain([Tenant::default_tenant(), caller.tenant.clone()])
@@ -62,7 +64,7 @@ fn tenants(settings: &Settings, caller: &Principal, asked: Option<&Tenant>) -> V
     let rules = |of: Tenant| {
         let rules = settings.tenants.rules(&of);
         let (max_priority, weight) = (rules.max_priority.into(), rules.weight);
-        api::TenantSettings { tenant: of.to_string(), max_priority, weight }
+        api::TenantSettings { tenant: of.to_string(), max_priority, weight, uid: state.tenant_uid(&of) }
     };
     shown.into_iter().map(rules).collect()
 }

@@ -37,6 +37,7 @@ impl From<v1::ClusterSettings> for ClusterSettings {
             kill_margin_ms,
             crash_loop_losses,
             keep_for_gpus,
+            tenant_uids,
         } = message;
         Self {
             name,
@@ -48,6 +49,7 @@ impl From<v1::ClusterSettings> for ClusterSettings {
             kill_margin_ms,
             crash_loop_losses,
             keep_for_gpus,
+            tenant_uids,
         }
     }
 }
@@ -64,6 +66,7 @@ impl From<ClusterSettings> for v1::ClusterSettings {
             kill_margin_ms,
             crash_loop_losses,
             keep_for_gpus,
+            tenant_uids,
         } = document;
         Self {
             name,
@@ -75,6 +78,7 @@ impl From<ClusterSettings> for v1::ClusterSettings {
             kill_margin_ms,
             crash_loop_losses,
             keep_for_gpus,
+            tenant_uids,
         }
     }
 }
@@ -135,15 +139,15 @@ impl From<ClassSettings> for v1::ClassSettings {
 
 impl From<v1::TenantSettings> for TenantSettings {
     fn from(message: v1::TenantSettings) -> Self {
-        let v1::TenantSettings { tenant, max_priority, weight } = message;
-        Self { tenant, max_priority, weight }
+        let v1::TenantSettings { tenant, max_priority, weight, uid } = message;
+        Self { tenant, max_priority, weight, uid }
     }
 }
 
 impl From<TenantSettings> for v1::TenantSettings {
     fn from(document: TenantSettings) -> Self {
-        let TenantSettings { tenant, max_priority, weight } = document;
-        Self { tenant, max_priority, weight }
+        let TenantSettings { tenant, max_priority, weight, uid } = document;
+        Self { tenant, max_priority, weight, uid }
     }
 }
 

@@ -9,6 +9,8 @@ use oci_spec::runtime::{
     RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
 
+use stint_protocol::limits::NOBODY;
+
 use super::cdi::Devices;
 use super::mount;
 use super::rootfs::RootFs;
@@ -21,8 +23,6 @@ use crate::shim_api::request::{Confinement, ResolvedMount, StartRequest};
 use crate::sys;
 use crate::working_dir;
 
-/// User and group of programs when the node, of an earlier version, names none: nobody.
-const NOBODY: u32 = 65534;
 /// The pid namespace is the attempt's own, with its init (docs/using/crun.md#what-a-program-gets).
 const NAMESPACES: [LinuxNamespaceType; 4] =
     [LinuxNamespaceType::Mount, LinuxNamespaceType::Ipc, LinuxNamespaceType::Uts, LinuxNamespaceType::Cgroup];
@@ -43,7 +43,7 @@ const MASKED: [&str; 12] = [
 ];
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
-/// The user and group of a request's program.
+/// The user and group of a request's program; nobody, when the node names none.
 pub fn user(request: &StartRequest) -> (u32, u32) {
     request.confinement.as_ref().map_or((NOBODY, NOBODY), |c| (c.user, c.group))
 }
