@@ -225,6 +225,8 @@ pub struct DockerOptions {
     pub credentials: Option<PathBuf>,
     /// `none`, `bridge` or a network of the daemon's; never the host's.
     pub network: String,
+    /// One of the daemon's runtimes, such as gVisor's `runsc`. None: the one that it has for containers that name none.
+    pub runtime: Option<String>,
     /// User and group of every program. None: those of its tenant.
     pub user: Option<UserAndGroup>,
     pub bounds: Bounds,
@@ -239,6 +241,7 @@ impl Default for DockerOptions {
             pull: Pull::Missing,
             credentials: None,
             network: "none".into(),
+            runtime: None,
             user: None,
             bounds: Bounds::default(),
         }

@@ -79,6 +79,10 @@ pub struct DockerRequest {
     /// Where the monitor reads credentials for registries; never what they are.
     #[n(11)]
     pub credentials: Option<String>,
+    /// One of the daemon's runtimes; none: its default.
+    #[n(12)]
+    #[cbor(default)]
+    pub runtime: Option<String>,
 }
 
 /// One attempt to be started. The environment is complete and closed.

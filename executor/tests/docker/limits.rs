@@ -3,8 +3,8 @@
 use stint_executor::{Host, LogStream};
 use stint_protocol::{EndKind, GpuId, GpuInfo, GpuRequest, Runtime};
 
-use crate::support::{assert_kind, launch, spec};
-use crate::{IMAGE, containers, docker, open, output};
+use crate::support::{Rig, assert_kind, launch, spec};
+use crate::{IMAGE, containers, docker, open, open_with, output, shell};
 
 #[tokio::test]
 async fn a_container_gets_little() {
@@ -74,4 +74,26 @@ async fn the_devices_of_the_lease_and_no_others() {
     client.host.start(two);
     let end = client.end(lease).await;
     assert!(end.kind == EndKind::StartFailed && end.message.contains("holds 2 GPUs"), "{end:?}");
+}
+
+#[tokio::test]
+async fn a_container_has_the_runtime_that_the_operator_chose() {
+    let (rig, mut client) = open_with(|rig| rig.settings.docker.runtime = Some("runc".into())).await;
+    let launch = shell("sleep 1");
+    let lease = launch.lease;
+    client.host.start(launch);
+    client.started(lease).await;
+    assert_eq!(docker(&["inspect", "--format", "{{.HostConfig.Runtime}}", &containers(&rig)[0]]), "runc");
+    assert_kind(&client.end(lease).await, EndKind::Exited(0));
+}
+
+#[tokio::test]
+async fn a_runtime_that_the_daemon_does_not_have_is_named_before_a_task_needs_it() {
+    let mut rig = Rig::new(true);
+    rig.settings.runtimes = vec![Runtime::Docker];
+    rig.settings.docker.runtime = Some("runsc-of-nobody".into());
+    let client = rig.open().await;
+    let why = client.host.health().runtimes[&Runtime::Docker].clone().unwrap_err();
+    let expected = "has no runtime \"runsc-of-nobody\" (executor.docker.runtime), but ";
+    assert!(why.contains(expected) && why.contains("runc"), "{why}");
 }

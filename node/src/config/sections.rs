@@ -17,9 +17,9 @@ use super::describe::{About, Classes, Inline, NoKey, Place, Section, Settings, V
 use super::formats::{AtMost, Bytes, Cores, List, OneWord, Optional, OrZero, Time, Whole, Words};
 use super::gpus::{GPU_SOURCE, GPU_TABLES, Gpus};
 use super::texts::{
-    ABSOLUTE, ADDRESS, DEFAULT_FILTER, DOCKER_NETWORK, FILE, FILTER, FOLDER, HOST_AND_PORT, IMAGE_PATTERN,
-    KNOWN_VERSION, LABELS_TABLE, LISTENER, NODE_NAME, OPEN_FOLDER, PROGRAM, SUBMIT_OPTION, TRUE_OR_FALSE,
-    USER_AND_GROUP,
+    ABSOLUTE, ADDRESS, DEFAULT_FILTER, DOCKER_NETWORK, DOCKER_RUNTIME, FILE, FILTER, FOLDER, HOST_AND_PORT,
+    IMAGE_PATTERN, KNOWN_VERSION, LABELS_TABLE, LISTENER, NODE_NAME, OPEN_FOLDER, PROGRAM, SUBMIT_OPTION,
+    TRUE_OR_FALSE, USER_AND_GROUP,
 };
 use super::users::{GROUP, TENANT, USERS_TABLE, Users};
 use super::{LogFormat, Machine, Origin, RaftProfile};
@@ -191,6 +191,8 @@ settings! {
         credentials => Optional(FILE);
         /// Network of containers: `none`, `bridge` or one of the daemon's; never the host's.
         network => DOCKER_NETWORK;
+        /// One of the daemon's runtimes, such as `runsc` of gVisor.
+        runtime, "the daemon's default" => Optional(DOCKER_RUNTIME);
         /// User and group of every program of all tenants, in numbers; never root.
         user, "each tenant has its own" => Optional(USER_AND_GROUP);
         /// Processes and threads of one attempt.

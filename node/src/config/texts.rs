@@ -40,6 +40,8 @@ pub const HOST_AND_PORT: CustomFormat<String> =
     CustomFormat { kind: "host:port", read: host_and_port, show: show_text };
 pub const DOCKER_NETWORK: CustomFormat<String> =
     CustomFormat { kind: "name of a network", read: docker_network, show: show_text };
+pub const DOCKER_RUNTIME: CustomFormat<String> =
+    CustomFormat { kind: "name of a runtime", read: docker_runtime, show: show_text };
 pub const IMAGE_PATTERN: CustomFormat<String> =
     CustomFormat { kind: "pattern", read: image_pattern, show: show_text };
 pub const SUBMIT_OPTION: CustomFormat<String> =
@@ -166,6 +168,16 @@ fn docker_network(value: &Value) -> Result<String, Misfit> {
     Ok(name)
 }
 
+/// As `daemon.json` of Docker names them.
+fn docker_runtime(value: &Value) -> Result<String, Misfit> {
+    let name = text(value)?;
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    match name.chars().all(fits) {
+        true => Ok(name),
+        false => Err(format!("{name:?} is no name of a runtime: write for example \"runsc\"").into()),
+    }
+}
+
 /// `uid:gid`, as numbers, never root.
 fn user_and_group(value: &Value) -> Result<(u32, u32), Misfit> {
     let written = text(value)?;
@@ -282,6 +294,7 @@ mod tests {
             ("[executor.docker]\nnetwork = \"container:x\"", "is refused"),
             ("[executor.docker]\nuser = \"0:0\"", "is root"),
             ("[executor.docker]\nuser = \"nobody\"", "user:group in numbers"),
+            ("[executor.docker]\nruntime = \"/usr/bin/runsc\"", "no name of a runtime"),
             ("[executor.docker]\nallowed_images = [\"a b\"]", "no pattern of images"),
             ("[executor.docker]\nprivileged = true", "unknown key"),
             ("[artifacts]\nroots = [\"data\"]", "no absolute path"),

@@ -102,6 +102,7 @@ fn host_config(
         security_opt: Some(vec!["no-new-privileges".into()]),
         readonly_rootfs: Some(true),
         network_mode: Some(docker.network.clone()),
+        runtime: docker.runtime.clone(),
         ipc_mode: Some("private".into()),
         shm_size: Some(amount(shm)),
         tmpfs: Some(HashMap::from([("/tmp".to_owned(), scratch)])),

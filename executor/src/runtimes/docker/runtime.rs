@@ -146,6 +146,7 @@ impl Docker {
             tmp_bytes: bounds.tmp_bytes,
             shm_bytes: bounds.shm_bytes,
             credentials: settings.credentials.as_ref().map(|path| path.display().to_string()),
+            runtime: settings.runtime.clone(),
         })
     }
 

@@ -24,6 +24,8 @@ use crate::shim_api::layout::{Layout, parse_folder_name};
 #[derive(Debug)]
 pub struct DaemonWatch {
     socket: String,
+    /// The daemon's runtime that containers are to have.
+    runtime: Option<String>,
     /// The executor's folder, by which its containers are known.
     root: PathBuf,
     /// Whether it answers, and what to do when not; none = not asked.
@@ -35,6 +37,7 @@ impl DaemonWatch {
     pub fn new(settings: &DockerOptions, layout: &Layout) -> Self {
         Self {
             socket: settings.socket.display().to_string(),
+            runtime: settings.runtime.clone(),
             root: layout.root().to_owned(),
             answers: Mutex::default(),
             look_soon: Notify::new(),
@@ -122,7 +125,32 @@ impl DaemonWatch {
                  killed in time: run both in one pid namespace"
             ));
         }
+        self.check_runtime(&docker).await?;
         Ok(docker)
+    }
+
+    /// Whether the daemon has the runtime that the operator chose. Asked until it has, and again when the daemon was away: it
+    /// reads its list when it starts.
+    async fn check_runtime(&self, docker: &Docker) -> Result<(), String> {
+        let Some(wanted) = self.runtime.as_deref().filter(|_| self.problem().is_some()) else {
+            return Ok(());
+        };
+        let patience = Duration::from_millis(limits::DOCKER_PING_MS);
+        let info = match timeout(patience, docker.info()).await {
+            Ok(info) => info.map_err(|e| EngineError::from(e).message().to_owned()),
+            Err(_) => Err(format!("it did not answer within {} ms", patience.as_millis())),
+        };
+        let socket = &self.socket;
+        let known = info
+            .map_err(|why| {
+                format!("the Docker daemon at {socket} does not say which runtimes it has ({why})")
+            })?
+            .runtimes
+            .unwrap_or_default();
+        match known.contains_key(wanted) || wanted.starts_with(CONTAINERD) {
+            true => Ok(()),
+            false => Err(no_runtime(socket, wanted, known.into_keys().collect())),
+        }
     }
 
     /// How many containers of this executor the daemon has, by class; none: it does not say.
@@ -160,6 +188,18 @@ impl DaemonWatch {
             }
         }
     }
+}
+
+/// Runtimes that are named so the daemon finds by itself, and lists none of them.
+const CONTAINERD: &str = "io.containerd.";
+
+fn no_runtime(socket: &str, wanted: &str, mut known: Vec<String>) -> String {
+    known.sort_unstable();
+    format!(
+        "the Docker daemon at {socket} has no runtime {wanted:?} (executor.docker.runtime), but {}: add it to \"runtimes\" of the \
+         daemon's daemon.json and restart the daemon, or name one that it has",
+        known.join(", ")
+    )
 }
 
 fn label<'a>(container: &'a ContainerSummary, name: &str) -> Option<&'a str> {
