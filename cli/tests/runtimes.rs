@@ -189,3 +189,48 @@ fn stint_at(cluster: &Cluster, args: &[&str]) -> (Option<i32>, String, String) {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
+
+/// A task that runs as a process.
+fn process_of(tenant: &str, command: &[&str], program: &[&str]) -> Vec<String> {
+    let task =
+        ["--tenant", tenant, "--runtime", "process", "--class", "cpu_short", "--memory", "64MiB", "--"];
+    [command, &task, program].concat().into_iter().map(String::from).collect()
+}
+
+fn stint_with(cluster: &Cluster, args: Vec<String>) -> (Option<i32>, String, String) {
+    stint_at(cluster, &args.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_takes_tasks_of_the_tenants_that_it_names() {
+    let executor = "tenants = [\"physics\"]\n";
+    let cluster = Cluster::start(Setup { peers: 1, executor, ..Setup::default() }).await;
+    let (code, out, err) = stint_with(&cluster, process_of("physics", &["run"], &["echo", "taken"]));
+    assert_eq!((code, out.as_str()), (Some(0), "taken\n"), "{err}");
+    let (code, _, err) = stint_with(&cluster, process_of("chem", &["submit", "--must-fit"], &["true"]));
+    assert!(code == Some(1) && err.contains("takes no tasks of tenant chem"), "{code:?} {err}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_of_a_second_tenant_do_not_share_the_user_of_the_first() {
+    let executor = "sandbox = false\n";
+    let mut cluster = Cluster::start(Setup { peers: 1, executor, ..Setup::default() }).await;
+    let first = |cluster: &Cluster| stint_with(cluster, process_of("physics", &["run"], &["echo", "ran"]));
+    let ran = (Some(0), "ran\n".to_owned());
+    let (code, out, err) = first(&cluster);
+    assert_eq!((code, out), ran, "the first tenant: {err}");
+    let (code, id, err) = stint_with(&cluster, process_of("chem", &["submit", "-o", "quiet"], &["true"]));
+    assert!(code == Some(0) && err.contains("as one user"), "it is warned of: {err}");
+    let (code, out, err) = first(&cluster);
+    assert_eq!((code, out), ran, "it goes on: {err}");
+    let (_, explained, _) = stint_at(&cluster, &["explain", "--tenant", "chem", id.trim()]);
+    assert!(explained.contains("executor.tenants"), "{explained}");
+    // Its operator says that they may.
+    let peer = &mut cluster.peers[0];
+    peer.edit("sandbox = false", "sandbox = false\ntenants = [\"*\"]");
+    peer.kill().await;
+    peer.spawn(&[]);
+    peer.ready().await;
+    let (code, out, err) = stint_at(&cluster, &["wait", "--tenant", "chem", id.trim()]);
+    assert_eq!(code, Some(0), "{out}{err}");
+}

@@ -191,7 +191,8 @@ impl Host for HostClient {
         if self.shared.needs_disk(launch.runtime) {
             self.shared.disk.look();
         }
-        match (self.shared.usable(launch.runtime).map(|_| ()), stage) {
+        let usable = self.shared.usable(launch.runtime).map(|_| ());
+        match (usable.and_then(|()| self.shared.takes(&launch.tenant)), stage) {
             (Err(refusal), _) => self.refuse(launch.lease, refusal),
             (Ok(()), AttemptStage::With(..)) => self.start_mock(launch),
             (Ok(()), AttemptStage::Preparing(_)) => drop(tokio::spawn(staging::start(self.clone(), launch))),

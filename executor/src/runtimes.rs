@@ -86,6 +86,12 @@ pub trait NodeRuntime: Send + Sync {
         None
     }
 
+    /// Whether programs of all tenants are one user of this host, with nothing else between them.
+    fn has_one_user(&self, permits: HostCapabilities) -> bool {
+        let _ = permits;
+        false
+    }
+
     /// What the watchdog is told of an attempt for which everything was prepared.
     fn request(
         &self,

@@ -64,6 +64,8 @@ pub struct HostOptions {
     pub sandbox: bool,
     /// Runtimes the operator enabled.
     pub runtimes: Vec<Runtime>,
+    /// Tenants whose tasks are taken, as `NodeRules` has them; empty: none are named, and all are taken.
+    pub tenants: Vec<String>,
     pub crun_path: PathBuf,
     /// Time between KILL and the end of a lease: covers killing and reaping.
     pub kill_margin_ms: u64,
@@ -99,7 +101,7 @@ impl HostOptions {
         }
     }
 
-    /// What tasks may name of this host, as it is offered. A folder also counts under its true name: what a task names there is
+    /// What tasks may name of this host, and whose they may be, as it is offered. A folder also counts under its true name: what a task names there is
     /// looked at by its own.
     pub fn rules(&self) -> NodeRules {
         let shown = |folders: &[PathBuf]| {
@@ -116,6 +118,8 @@ impl HostOptions {
             image_roots: self.crun.roots.iter().map(|root| root.display().to_string()).collect(),
             input_roots: shown(&self.artifact_roots),
             secrets: self.secrets_dir.is_some(),
+            tenants: (!self.tenants.is_empty()).then(|| self.tenants.clone()),
+            one_user: None,
         }
     }
 
@@ -126,6 +130,7 @@ impl HostOptions {
             shim_command,
             sandbox: true,
             runtimes: vec![Runtime::Process, Runtime::Mock],
+            tenants: Vec::new(),
             crun_path: "crun".into(),
             kill_margin_ms: limits::KILL_MARGIN_MS,
             disk_timeout_ms: limits::DISK_TIMEOUT_MS,

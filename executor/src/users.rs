@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use stint_protocol::limits::{NOBODY, TENANT_UID_BOUNDS};
+use stint_protocol::limits::{NOBODY, TENANT_UID_BOUNDS, TENANT_UIDS};
 
 use crate::host::Launch;
 
@@ -15,6 +15,12 @@ pub fn user_for(configured: Option<UserAndGroup>, launch: &Launch) -> UserAndGro
     let own = launch.tenant_uid.filter(|uid| *uid >= TENANT_UID_BOUNDS.0 && is_mapped(*uid));
     let own = own.map(|uid| (uid, uid));
     configured.or(own).unwrap_or((NOBODY, NOBODY))
+}
+
+/// Whether this node can have programs of the users that tenants are given at first.
+pub fn are_mapped() -> bool {
+    let (first, last) = TENANT_UIDS;
+    is_mapped(first) && is_mapped(last)
 }
 
 /// Whether this node can have programs of this user and its group. In a container with users of its own there may be few: there

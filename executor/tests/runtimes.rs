@@ -7,9 +7,9 @@ mod support;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use stint_executor::{Host, LogStream, StopReason};
-use stint_protocol::{EndKind, Runtime};
-use support::{Client, Rig, assert_kind, launch, odd_seconds, processes_with, spec, wait_until};
+use stint_executor::{Host, Launch, LogStream, StopReason};
+use stint_protocol::{EndKind, Runtime, Tenant};
+use support::{Client, Rig, assert_kind, launch, odd_seconds, processes_with, spec, task, wait_until};
 
 #[tokio::test]
 async fn mock_attempts_do_what_their_words_say() {
@@ -217,4 +217,42 @@ async fn a_disk_that_hangs_is_named_and_gets_nothing_until_it_answers() {
     wait_until("the disk answers again", || health().is_ok()).await;
     reader.await.unwrap().unwrap();
     assert_kind(&client.run(&["true"]).await, EndKind::Exited(0));
+}
+
+#[tokio::test]
+async fn a_node_starts_no_task_of_a_tenant_that_it_does_not_take() {
+    let mut rig = Rig::new(true);
+    rig.settings.tenants = vec!["physics".into(), "chem".into()];
+    let mut client = rig.open().await;
+    assert_eq!(client.host.health().rules.tenants.as_deref(), Some(&rig.settings.tenants[..]));
+    for (tenant, kind) in [("chem", EndKind::Exited(0)), ("other", EndKind::StartFailed)] {
+        let launch = Launch { tenant: Tenant::new(tenant).unwrap(), ..task(&["/bin/true"]) };
+        let lease = launch.lease;
+        client.host.start(launch);
+        let end = client.end(lease).await;
+        assert_eq!(end.kind, kind, "{end:?}");
+        assert!(kind == EndKind::Exited(0) || end.message.contains("executor.tenants"), "{end:?}");
+    }
+}
+
+async fn said_of_users(change: impl FnOnce(&mut Rig)) -> Option<bool> {
+    let mut rig = Rig::new(true);
+    change(&mut rig);
+    let client = rig.open().await;
+    client.host.health().rules.one_user
+}
+
+#[tokio::test]
+async fn a_host_says_where_processes_of_all_tenants_are_one_user() {
+    let root = support::is_root();
+    assert_eq!(said_of_users(|_| {}).await, (!root).then_some(true));
+    assert_eq!(said_of_users(|rig| rig.settings.sandbox = false).await, Some(true));
+    let one = Some((1000, 1000));
+    assert_eq!(said_of_users(|rig| rig.settings.process.confine.user = one).await, Some(true));
+    // Containers keep them apart, whatever their user.
+    let containers = said_of_users(|rig| {
+        rig.settings.runtimes = vec![Runtime::Crun];
+        rig.settings.crun.confine.user = one;
+    });
+    assert_eq!(containers.await, None);
 }

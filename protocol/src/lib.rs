@@ -47,7 +47,7 @@ pub use ids::{
 };
 pub use image::{ImageKind, ImageSource, Named, PinnedImage};
 pub use mounts::{HostMount, InvalidMount, MountRefused, MountRoot, is_taken};
-pub use node_rules::{NodeRules, folders_of_inputs};
+pub use node_rules::{ALL_TENANTS, NodeRules, folders_of_inputs};
 pub use outcome::{AttemptEnd, EndKind, Outcome, Usage, weight_of, weight_of_not_kept};
 pub use resources::{GpuInfo, GpuRequest, NodeOffer, QuarantinedGpu, Resources};
 pub use retry::RetryPolicy;

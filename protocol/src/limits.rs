@@ -142,6 +142,8 @@ pub const TENANT_UID_BOUNDS: (u32, u32) = (1_000, 2_000_000_000);
 pub const TENANT_UIDS_MOST: u32 = 1 << 20;
 /// The user who is nobody: the kernel shows it for those whom it cannot name, and programs without a user of their own run as it.
 pub const NOBODY: u32 = 65_534;
+/// Tenants that a node can name as those whose tasks it takes: they stand in its offer.
+pub const NODE_TENANTS: usize = 128;
 /// Tenants that can have rules of their own: the table is copied with each change of settings.
 pub const TENANTS_WITH_RULES: usize = 4_096;
 /// Changes of settings that the cluster remembers: some months of an operator's work, a few KiB.

@@ -8,6 +8,7 @@ use minicbor::{Decode, Encode};
 use crate::class::Runtime;
 use crate::docker_image::{ImageRefusal, Reference};
 use crate::files::{InputSource, TaskFiles};
+use crate::ids::Tenant;
 use crate::image::SCHEME;
 use crate::limits;
 use crate::task::TaskSpec;
@@ -31,7 +32,18 @@ pub struct NodeRules {
     /// Whether it has secrets of any tenant.
     #[n(4)]
     pub secrets: bool,
+    /// Names of the tenants whose tasks it takes; `*` among them: everybody's. None: everybody's, and no one thought of who that is.
+    #[n(5)]
+    #[cbor(default)]
+    pub tenants: Option<Vec<String>>,
+    /// Its process runtime gives programs of all tenants one user.
+    #[n(6)]
+    #[cbor(default)]
+    pub one_user: Option<bool>,
 }
+
+/// Among the tenants of a node: all of them.
+pub const ALL_TENANTS: &str = "*";
 
 impl NodeRules {
     /// Rules that let tasks have everything.
@@ -43,7 +55,21 @@ impl NodeRules {
             image_roots: all("/"),
             input_roots: all("/"),
             secrets: true,
+            tenants: None,
+            one_user: None,
         }
+    }
+
+    /// Whether it takes tasks of a tenant.
+    pub fn takes(&self, tenant: &Tenant) -> bool {
+        let named =
+            |named: &Vec<String>| named.iter().any(|name| name == ALL_TENANTS || name == tenant.as_str());
+        self.tenants.as_ref().is_none_or(named)
+    }
+
+    /// Whether its operator has to say first whose programs may share a user.
+    pub fn is_for_one_tenant(&self, runtime: Runtime) -> bool {
+        runtime == Runtime::Process && self.one_user == Some(true) && self.tenants.is_none()
     }
 
     /// The rules as a node offers them: where they are too long for that, only the node itself knows them, and tasks are placed as if
@@ -51,7 +77,10 @@ impl NodeRules {
     pub fn offered(self) -> Self {
         let lists = [&self.docker_images, &self.image_roots, &self.input_roots];
         let bytes: usize = lists.into_iter().flatten().map(|text| text.len() + 8).sum();
-        if bytes <= limits::NODE_RULES_BYTES { self } else { Self::open() }
+        if bytes <= limits::NODE_RULES_BYTES {
+            return self;
+        }
+        Self { tenants: self.tenants, one_user: self.one_user, ..Self::open() }
     }
 
     /// What a task names and the node does not let it have with this runtime; empty = all is allowed.
@@ -133,7 +162,7 @@ mod tests {
             docker_by_digest: false,
             image_roots: vec!["/images".into()],
             input_roots: vec!["/data".into()],
-            secrets: false,
+            ..NodeRules::default()
         };
         let forbids = |runtime, image: &str| !rules.forbids(runtime, &spec(Some(image))).is_empty();
         assert!(!forbids(Runtime::Docker, "busybox:1") && forbids(Runtime::Docker, "evil/busybox"));
@@ -156,6 +185,20 @@ mod tests {
         let refused = rules.forbids(Runtime::Process, &asking);
         assert_eq!(refused, [NotAllowed::InputRoot("/home".into()), NotAllowed::Secrets]);
         assert!(NodeRules::open().forbids(Runtime::Process, &asking).is_empty());
+    }
+
+    #[test]
+    fn a_node_takes_tasks_of_the_tenants_that_it_names() {
+        let takes = |tenants: Option<&[&str]>, tenant: &str| {
+            let tenants = tenants.map(|names| names.iter().map(|name| name.to_string()).collect());
+            NodeRules { tenants, ..NodeRules::default() }.takes(&Tenant::new(tenant).unwrap())
+        };
+        assert!(takes(None, "a") && takes(Some(&["a", "b"]), "b") && takes(Some(&["*"]), "a"));
+        assert!(!takes(Some(&["a", "b"]), "c") && !takes(Some(&["ab"]), "a"));
+        let long =
+            NodeRules { docker_images: vec!["a".repeat(limits::NODE_RULES_BYTES)], ..NodeRules::default() };
+        let long = NodeRules { tenants: Some(vec!["a".into()]), one_user: Some(true), ..long }.offered();
+        assert!(!long.takes(&Tenant::new("b").unwrap()) && long.one_user == Some(true) && long.secrets);
     }
 
     #[test]

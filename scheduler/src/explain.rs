@@ -141,7 +141,7 @@ fn lacks(state: &State, node: &Node, task: &Task, reachable: &BTreeSet<NodeId>) 
         lacks.push(NodeUnfitReason::Unreachable);
     }
     lacks.extend(missing(state, node, &task.spec).into_iter().map(NodeUnfitReason::Of));
-    match choose_runtime(state, node, &task.spec, Rules::Heeded) {
+    match choose_runtime(state, node, (&task.fields.tenant, &task.spec), Rules::Heeded) {
         Ok(runtime) => lacks.extend(backing_off(state, node, runtime, task).map(NodeUnfitReason::Of)),
         Err(runtime) => {
             let why = unusable(node, &runtime);

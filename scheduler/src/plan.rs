@@ -14,7 +14,7 @@ mod tenants;
 use std::collections::BTreeSet;
 
 use minicbor::{Decode, Encode};
-use stint_protocol::{GpuId, Incarnation, NodeId, Runtime, TaskId, TaskSpec};
+use stint_protocol::{GpuId, Incarnation, NodeId, Runtime, TaskId, TaskSpec, Tenant};
 
 use crate::node::Node;
 use crate::state::State;
@@ -77,10 +77,10 @@ pub fn plan(state: &State, input: &PlanInput) -> Plan {
 }
 
 /// Whether a node could run a task now if nothing else ran there.
-pub(crate) fn could_run(state: &State, node: &Node, spec: &TaskSpec) -> bool {
+pub(crate) fn could_run(state: &State, node: &Node, tenant: &Tenant, spec: &TaskSpec) -> bool {
     let whole = &node.offer.resources;
     filter::missing_but_gpus(node, spec, whole, node.offer.slots).is_empty()
-        && choose_runtime(state, node, spec, Rules::Heeded).is_ok()
+        && choose_runtime(state, node, (tenant, spec), Rules::Heeded).is_ok()
 }
 
 /// Whether an assignment is still right, against the state as it is when the plan is applied.
@@ -99,6 +99,7 @@ pub(crate) fn assignment_holds(state: &State, assignment: &Assignment) -> bool {
     let backs_off = node.hold(state.time(), assignment.runtime, &task.fields.tenant).is_some();
     // Whether rules count is for who plans to know; a node asks its own again.
     let allowed = filter::not_allowed(node, assignment.runtime, &task.spec, Rules::Ignored);
-    let allowed = allowed.is_ok_and(|refused| refused.is_empty());
+    let takes = filter::takes_with(state, node, assignment.runtime, &task.fields.tenant);
+    let allowed = takes && allowed.is_ok_and(|refused| refused.is_empty());
     waits && same_life && !backs_off && gpus_free && count_right && allowed && lacks.is_empty()
 }

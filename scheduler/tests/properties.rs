@@ -418,7 +418,11 @@ fn register(node: u64, life: u64, slots: u32, gpus: u8) -> RegisterNode {
         slots,
         rules: (node > 2).then(|| {
             let input_roots = ["/data", "/home"][..(node as usize - 2)].iter().map(|root| root.to_string());
-            Box::new(NodeRules { input_roots: input_roots.collect(), ..NodeRules::default() })
+            // One that takes tasks of one tenant, or of whoever came first as a process.
+            let tenants = (node == 4 && slots == 2).then(|| vec![owner(1).to_string()]);
+            let one_user = (slots == 3).then_some(true);
+            let input_roots = input_roots.collect();
+            Box::new(NodeRules { input_roots, tenants, one_user, ..NodeRules::default() })
         }),
         ..NodeOffer::default()
     };

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use quinn::ClientConfig;
 use quinn::crypto::rustls::QuicClientConfig;
-use stint_node::pki::{Authority, joining_client};
+use stint_node::pki::{Root, joining_client};
 use tokio::time::Instant;
 
 use crate::pushed::{self, memory};
@@ -238,8 +238,7 @@ fn joins(drill: &Drill) {
 
 fn pushes(drill: &Drill) {
     let ca = std::fs::read_to_string(drill.world.cluster.peers[0].dir.join("pki/ca.pem")).unwrap();
-    let authority = Authority { certificate: ca, key: String::new() };
-    let tls = joining_client(authority.fingerprint().unwrap()).unwrap();
+    let tls = joining_client(Root(ca).fingerprint().unwrap()).unwrap();
     let config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for peer in (0..3).cycle().take(60) {

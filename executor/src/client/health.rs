@@ -1,6 +1,6 @@
 //! What this host can do, by its settings and by what its watchdog says.
 
-use stint_protocol::Runtime as Kind;
+use stint_protocol::{Runtime as Kind, Tenant};
 
 use crate::client::state::ClientState;
 use crate::host::{Executing, HostHealth, Sandbox};
@@ -32,6 +32,17 @@ impl ClientState {
             return Err(Refusal::start_failed(problem));
         }
         Ok(runtime)
+    }
+
+    /// Whether tasks of this tenant are taken. They are placed by what nodes say that they take, so that another answer means that
+    /// this one changed.
+    pub fn takes(&self, tenant: &Tenant) -> Result<(), Refusal> {
+        match self.settings.rules().takes(tenant) {
+            true => Ok(()),
+            false => Err(Refusal::start_failed(format!(
+                "this node takes no tasks of tenant {tenant}: add it to executor.tenants"
+            ))),
+        }
     }
 
     /// Whether attempts of a runtime have files of their own on this host.
@@ -68,7 +79,9 @@ impl ClientState {
         problems.extend(state.link_problem.clone());
         problems.extend(self.disk.warning());
         problems.extend(self.runtimes.values().filter_map(|runtime| runtime.problem()));
-        let rules = self.settings.rules();
+        let mut rules = self.settings.rules();
+        let one_user = self.runtimes.get(&Kind::Process).is_some_and(|runtime| runtime.has_one_user(permits));
+        rules.one_user = one_user.then_some(true);
         HostHealth { sandbox, runtimes, allows, rules, accounted: state.accounted, problems }
     }
 }

@@ -53,6 +53,12 @@ impl NodeRuntime for Process {
         changes_user.then(|| users::user_for(self.0.process.confine.user, launch))
     }
 
+    /// They see the host's files, so that only their user keeps them from each other's.
+    fn has_one_user(&self, permits: HostCapabilities) -> bool {
+        let changes_user = self.0.sandbox && permits.jails && sys::effective_ids().0 == 0;
+        !changes_user || self.0.process.confine.user.is_some() || !users::are_mapped()
+    }
+
     fn request(
         &self,
         launch: &Launch,

@@ -215,7 +215,7 @@ impl<T, F: Format<Vec<T>>> Format<Vec<T>> for AtMost<F> {
     fn read(&self, value: &Value) -> Result<Vec<T>, Misfit> {
         let list = self.1.read(value)?;
         match list.len() {
-            count if count > self.0 => Err(format!("names {count} folders; {} at most", self.0).into()),
+            count if count > self.0 => Err(format!("names {count}; {} at most", self.0).into()),
             _ => Ok(list),
         }
     }

@@ -9,7 +9,7 @@ use stint_executor::{
     Bounds, ConfineOptions, CrunOptions, DiskLimits, DockerOptions, MountRules, OutputLimits, ProcessOptions,
     WRITABLE_FOLDERS,
 };
-use stint_protocol::limits::{FEWEST_PIDS, LEAST_TMPFS_BYTES, MOST_PIDS, MOUNT_ROOTS};
+use stint_protocol::limits::{FEWEST_PIDS, LEAST_TMPFS_BYTES, MOST_PIDS, MOUNT_ROOTS, NODE_TENANTS};
 use stint_protocol::{Class, ClassRules, Role, Runtime, Tenant, Version, version};
 use stint_slurm_bridge::controller::Timing;
 
@@ -19,7 +19,7 @@ use super::gpus::{GPU_SOURCE, GPU_TABLES, Gpus};
 use super::texts::{
     ABSOLUTE, ADDRESS, DEFAULT_FILTER, DOCKER_NETWORK, DOCKER_RUNTIME, FILE, FILTER, FOLDER, HOST_AND_PORT,
     IMAGE_PATTERN, KNOWN_VERSION, LABELS_TABLE, LISTENER, NODE_NAME, OPEN_FOLDER, PROGRAM, SUBMIT_OPTION,
-    TRUE_OR_FALSE, USER_AND_GROUP,
+    TENANT_NAME, TRUE_OR_FALSE, USER_AND_GROUP,
 };
 use super::users::{GROUP, TENANT, USERS_TABLE, Users};
 use super::{LogFormat, Machine, Origin, RaftProfile};
@@ -140,6 +140,9 @@ settings! {
         /// What may execute tasks, in order of preference. Those that are not installed are left out at start, with a
         /// message.
         pub runtimes: Vec<Runtime> = vec![Runtime::Crun, Runtime::Docker] => Words, flag "--runtimes LIST";
+        /// Tenants whose tasks it takes; `["*"]` takes those of all, also where processes of all tenants are one user.
+        pub tenants: Vec<String> = Vec::new(), "all; processes only of one tenant where all would be one user" =>
+            AtMost(NODE_TENANTS, List(TENANT_NAME));
         /// Whether the process runtime confines what it starts.
         pub sandbox: bool = true => TRUE_OR_FALSE;
         /// Cores for tasks.

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Component, Path, PathBuf};
 
 use stint_protocol::limits::{LABEL_BYTES, LABELS};
-use stint_protocol::{Version, version};
+use stint_protocol::{ALL_TENANTS, Tenant, Version, version};
 use stint_scheduler::{NoUidRange, UidRange};
 use stint_slurm_bridge::command::OWN_OPTIONS;
 use toml::Value;
@@ -64,6 +64,9 @@ pub const LISTENER: CustomFormat<Option<SocketAddr>> = CustomFormat {
     read: listener,
     show: |address| Some(address.map_or_else(String::new, |a| a.to_string()).into()),
 };
+/// Or `*` for all.
+pub const TENANT_NAME: CustomFormat<String> =
+    CustomFormat { kind: "tenant", read: tenant_name, show: show_text };
 pub const TRUE_OR_FALSE: CustomFormat<bool> =
     CustomFormat { kind: "true or false", read: boolean, show: |on| Some((*on).into()) };
 pub const USER_AND_GROUP: CustomFormat<(u32, u32)> = CustomFormat {
@@ -166,6 +169,14 @@ fn docker_network(value: &Value) -> Result<String, Misfit> {
         Err(format!("{name:?} is refused: tasks would share a network with what is outside of them"))?;
     }
     Ok(name)
+}
+
+fn tenant_name(value: &Value) -> Result<String, Misfit> {
+    let name = text(value)?;
+    match name == ALL_TENANTS {
+        true => Ok(name),
+        false => Ok(Tenant::new(&name).map_err(|e| e.to_string())?.to_string()),
+    }
 }
 
 /// As `daemon.json` of Docker names them.
@@ -294,6 +305,7 @@ mod tests {
             ("[executor.docker]\nnetwork = \"container:x\"", "is refused"),
             ("[executor.docker]\nuser = \"0:0\"", "is root"),
             ("[executor.docker]\nuser = \"nobody\"", "user:group in numbers"),
+            ("[executor]\ntenants = [\"Physics\"]", "a tenant has 1 to 63"),
             ("[executor.docker]\nruntime = \"/usr/bin/runsc\"", "no name of a runtime"),
             ("[executor.docker]\nallowed_images = [\"a b\"]", "no pattern of images"),
             ("[executor.docker]\nprivileged = true", "unknown key"),

@@ -261,7 +261,8 @@ fn files_are_nowhere(state: &State, task: &Task, leased: &Leased) -> bool {
     let without: Vec<NodeId> = lately.clone().map(|record| record.node).chain([leased.node]).collect();
     let first = lately.map(|record| record.leased_at).min().unwrap_or(leased.since);
     let too_late = state.time.since(first) > task.spec.timeout_ms;
-    let mut able = state.nodes.values().filter(|node| could_run(state, node, &task.spec));
+    let mut able =
+        state.nodes.values().filter(|node| could_run(state, node, &task.fields.tenant, &task.spec));
     let everywhere = able.all(|node| without.contains(&node.id));
     too_late || (everywhere && without.len() as u32 >= limits::FILES_MISSING_TRIES)
 }
@@ -282,7 +283,7 @@ fn denied_everywhere(state: &State, task: &Task, leased: &Leased) -> bool {
         node == leased.node || records.any(|record| record.node == node && record.end == EndKind::Denied)
     };
     let mut others = state.nodes.values().filter(|node| !denied_on(node.id));
-    !others.any(|node| could_run(state, node, &task.spec))
+    !others.any(|node| could_run(state, node, &task.fields.tenant, &task.spec))
 }
 
 /// What follows the end of an attempt (docs/using/results.md has the table of what is tried again).

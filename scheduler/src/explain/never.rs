@@ -18,25 +18,25 @@ const NAMED: usize = 3;
 pub fn never_fits(state: &State, tenant: &Tenant, spec: &SharedSpec) -> Option<String> {
     // Whatever names an image that is not there is refused for that.
     let spec = pin(state, tenant, spec).ok()?;
-    if state.nodes().next().is_none() || state.nodes().any(|node| could_ever(state, node, &spec)) {
+    if state.nodes().next().is_none() || state.nodes().any(|node| could_ever(state, node, tenant, &spec)) {
         return None;
     }
     let lacks: Vec<(&Node, Vec<UnfitReason>)> =
-        state.nodes().map(|node| (&**node, lacks(state, node, &spec))).collect();
+        state.nodes().map(|node| (&**node, lacks(state, node, tenant, &spec))).collect();
     let shared = lacks.first().and_then(|(_, first)| first.iter().find_map(|lack| shared(&lacks, lack)));
     Some(format!("no node can ever run this: {}", shared.unwrap_or_else(|| by_node(&lacks))))
 }
 
-fn could_ever(state: &State, node: &Node, spec: &TaskSpec) -> bool {
+fn could_ever(state: &State, node: &Node, tenant: &Tenant, spec: &TaskSpec) -> bool {
     node.incarnation.0 == 0
         || (fits_labels(node, &spec.constraints)
             && lacks_of_empty(node, spec).is_empty()
-            && choose_runtime(state, node, spec, Rules::Heeded).is_ok())
+            && choose_runtime(state, node, (tenant, spec), Rules::Heeded).is_ok())
 }
 
-fn lacks(state: &State, node: &Node, spec: &TaskSpec) -> Vec<UnfitReason> {
+fn lacks(state: &State, node: &Node, tenant: &Tenant, spec: &TaskSpec) -> Vec<UnfitReason> {
     let mut lacks = lacks_of_empty(node, spec);
-    lacks.extend(choose_runtime(state, node, spec, Rules::Heeded).err());
+    lacks.extend(choose_runtime(state, node, (tenant, spec), Rules::Heeded).err());
     lacks
 }
 

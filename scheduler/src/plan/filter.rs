@@ -5,7 +5,7 @@ use std::fmt;
 
 use stint_protocol::{
     Class, GpuId, NodeOffer, NodeRules, NotAllowed, QuarantinedGpu, Resources, Runtime, TaskFiles, TaskId,
-    TaskSpec, folders_of_inputs,
+    TaskSpec, Tenant, folders_of_inputs,
 };
 
 use crate::node::{Node, NodeMode};
@@ -25,6 +25,10 @@ pub(crate) enum UnfitReason {
     OnTrial,
     Class(Class),
     Runtime(Vec<Runtime>),
+    /// It takes tasks of other tenants only.
+    Tenant(Tenant),
+    /// Programs of all tenants would have one user on it, and nobody named the tenants that may.
+    OneUser,
     /// It offers a runtime, but not what the task asks for with it.
     Allowed(Vec<NotAllowed>),
     /// It knows no limits of tasks.
@@ -106,6 +110,16 @@ impl fmt::Display for UnfitReason {
             UnfitReason::Class(class) => write!(f, "does not offer class {class}"),
             UnfitReason::Runtime(wanted) => {
                 write!(f, "offers none of the runtimes {}", names_of(wanted))
+            }
+            UnfitReason::Tenant(tenant) => {
+                write!(f, "takes no tasks of tenant {tenant}: add it to executor.tenants there")
+            }
+            UnfitReason::OneUser => {
+                write!(
+                    f,
+                    "would run processes of several tenants as one user: run its peer as root, with the sandbox and without \
+                     executor.process.user, or name in executor.tenants whose tasks it takes"
+                )
             }
             UnfitReason::Allowed(refused) => {
                 let refusals: Vec<String> = refused.iter().map(NotAllowed::to_string).collect();
@@ -270,23 +284,47 @@ pub(super) fn suited_runtimes<'a>(
 pub(crate) fn choose_runtime(
     state: &State,
     node: &Node,
-    spec: &TaskSpec,
+    (tenant, spec): (&Tenant, &TaskSpec),
     rules: Rules,
 ) -> Result<Runtime, UnfitReason> {
+    if !takes(&node.offer, tenant) {
+        return Err(UnfitReason::Tenant(tenant.clone()));
+    }
     let suited = suited_runtimes(state, spec);
     let offered = suited.clone().filter(|runtime| node.offer.runtimes.contains(runtime));
-    let mut refused = Vec::new();
+    let (mut refused, mut one_user) = (Vec::new(), false);
     for runtime in offered {
+        if would_share(state, node, runtime, tenant) {
+            one_user = true;
+            continue;
+        }
         match not_allowed(node, runtime, spec, rules)? {
             lacks if lacks.is_empty() => return Ok(runtime),
             lacks => refused.extend(lacks),
         }
     }
-    Err(if refused.is_empty() {
-        UnfitReason::Runtime(suited.collect())
-    } else {
-        UnfitReason::Allowed(refused)
+    Err(match refused.is_empty() {
+        false => UnfitReason::Allowed(refused),
+        true if one_user => UnfitReason::OneUser,
+        true => UnfitReason::Runtime(suited.collect()),
     })
+}
+
+/// Whether nodes with this offer take tasks of a tenant. That none of them does is no reason to ask one.
+pub(super) fn takes(offer: &NodeOffer, tenant: &Tenant) -> bool {
+    offer.rules.as_deref().is_none_or(|rules| rules.takes(tenant))
+}
+
+/// Whether a tenant's programs would have the user of another tenant's there, which nobody wanted. The cluster's first tenant
+/// keeps what it had before there was another one.
+fn would_share(state: &State, node: &Node, runtime: Runtime, tenant: &Tenant) -> bool {
+    let for_one = node.offer.rules.as_deref().is_some_and(|rules| rules.is_for_one_tenant(runtime));
+    for_one && state.came_later(tenant)
+}
+
+/// Whether a node takes a tenant's tasks with this runtime, as its offer is now.
+pub(super) fn takes_with(state: &State, node: &Node, runtime: Runtime, tenant: &Tenant) -> bool {
+    takes(&node.offer, tenant) && !would_share(state, node, runtime, tenant)
 }
 
 /// Whether what nodes forbid of images, inputs and secrets counts.
@@ -329,10 +367,11 @@ pub(super) fn forbidden(rules: Option<&NodeRules>, runtime: Runtime, spec: &Task
 }
 
 /// Whether nodes with this offer let a task of their class have what it names, with a runtime that they have.
-pub(super) fn lets_have(state: &State, offer: &NodeOffer, spec: &TaskSpec) -> bool {
+pub(super) fn lets_have(state: &State, offer: &NodeOffer, (tenant, spec): (&Tenant, &TaskSpec)) -> bool {
     let has = |runtime: &Runtime| offer.runtimes.contains(runtime);
     let mut suited = suited_runtimes(state, spec).filter(has);
     offer.classes.contains(&spec.class)
+        && takes(offer, tenant)
         && suited.any(|runtime| forbidden(offer.rules.as_deref(), runtime, spec).is_empty())
 }
 

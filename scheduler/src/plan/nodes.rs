@@ -68,6 +68,13 @@ pub(super) struct Wanted<'a> {
     pub now: TimeMs,
 }
 
+impl Wanted<'_> {
+    /// Whose task it is, and what it asks for.
+    fn asked(&self) -> (&Tenant, &TaskSpec) {
+        (self.tenant.0, self.spec)
+    }
+}
+
 /// A node that fits, and what the task would get there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Fit {
@@ -186,8 +193,8 @@ impl Nodes {
     }
 
     /// Whether the rules of nodes count for a task: where none of them lets it have what it names, waiting is for nothing.
-    pub(super) fn rules_for(&self, state: &State, spec: &TaskSpec) -> Rules {
-        let allows = |(_, node): &(usize, Arc<Node>)| lets_have(state, &node.offer, spec);
+    pub(super) fn rules_for(&self, state: &State, tenant: &Tenant, spec: &TaskSpec) -> Rules {
+        let allows = |(_, node): &(usize, Arc<Node>)| lets_have(state, &node.offer, (tenant, spec));
         Rules::for_task(!names_anything(spec) || self.kinds.values().any(allows))
     }
 
@@ -326,7 +333,8 @@ impl Nodes {
                 group.runtimes.contains(&runtime) && (wanted.rules == Rules::Ignored || may())
             };
             let runs = group.nodes.summary().is_some() && group.classes.contains(&wanted.demand.class());
-            runs && suited.clone().any(allowed)
+            let takes = || group.rules.as_deref().is_none_or(|rules| rules.takes(wanted.tenant.0));
+            runs && takes() && suited.clone().any(allowed)
         });
         let best = meant.filter_map(|group| {
             let mut fit = None;
@@ -374,7 +382,7 @@ impl PlanNode {
         if !self.room.holds(&wanted.need) || !self.suits(wanted.demand) {
             return None;
         }
-        let runtime = choose_runtime(wanted.state, &self.node, wanted.spec, wanted.rules).ok()?;
+        let runtime = choose_runtime(wanted.state, &self.node, wanted.asked(), wanted.rules).ok()?;
         let gpus = match wanted.demand.gpus() {
             None => Vec::new(),
             Some(request) => {
@@ -398,12 +406,12 @@ impl PlanNode {
         whole(&self.node).may_hold(&wanted.need)
             && self.suits(wanted.demand)
             && wanted.demand.gpus().is_none_or(|request| fitting(request) >= request.count)
-            && choose_runtime(wanted.state, &self.node, wanted.spec, wanted.rules).is_ok()
+            && choose_runtime(wanted.state, &self.node, wanted.asked(), wanted.rules).is_ok()
     }
 
     /// Whether the node failed to start tasks of this kind, and gets none or one at a time.
     pub(super) fn is_held_for(&self, wanted: &Wanted<'_>) -> bool {
-        let Ok(runtime) = choose_runtime(wanted.state, &self.node, wanted.spec, wanted.rules) else {
+        let Ok(runtime) = choose_runtime(wanted.state, &self.node, wanted.asked(), wanted.rules) else {
             return false;
         };
         let (node, now, tenant) = (&self.node, wanted.now, wanted.tenant.0);

@@ -44,10 +44,10 @@ fn fit(state: &State, node: &Node, task: &Task) -> Option<Fit> {
     if !missing(state, node, &task.spec).is_empty() {
         return None;
     }
-    let allowed =
-        state.nodes().any(|node| node.incarnation.0 != 0 && lets_have(state, &node.offer, &task.spec));
-    let runtime = choose_runtime(state, node, &task.spec, Rules::for_task(allowed)).ok()?;
     let (now, tenant) = (state.time(), &task.fields.tenant);
+    let of = (tenant, &*task.spec);
+    let allowed = state.nodes().any(|node| node.incarnation.0 != 0 && lets_have(state, &node.offer, of));
+    let runtime = choose_runtime(state, node, of, Rules::for_task(allowed)).ok()?;
     if node.hold(now, runtime, tenant).is_some() {
         return None;
     }

@@ -172,7 +172,7 @@ impl Planner {
             need,
             spec: &spec,
             tenant: (&key.tenant, number),
-            rules: self.nodes.rules_for(state, &spec),
+            rules: self.nodes.rules_for(state, &key.tenant, &spec),
             now: self.now,
         };
         let failed = |node: NodeId| task.fields.failed_to_start_on(node);
@@ -232,7 +232,7 @@ impl Planner {
             need: known.need,
             spec: &known.spec,
             tenant: (&known.key.tenant, known.tenant),
-            rules: self.nodes.rules_for(state, &known.spec),
+            rules: self.nodes.rules_for(state, &known.key.tenant, &known.spec),
             now: self.now,
         };
         let place = reserve(&self.nodes, &wanted, line);
@@ -317,7 +317,7 @@ impl Planner {
         let known = self.nodes.get(node)?;
         let (need, spec) = (Need::from_demand(&task.demand), &task.spec);
         let tenant = (&task.fields.tenant, self.lines.get(line)?.tenant);
-        let rules = self.nodes.rules_for(state, spec);
+        let rules = self.nodes.rules_for(state, tenant.0, spec);
         let wanted = Wanted { state, demand: &task.demand, need, spec, tenant, rules, now: self.now };
         let fit = self.nodes.fit(known, &wanted);
         if known.is_held_for(&wanted) {

@@ -66,6 +66,11 @@ impl State {
         self.uids.iter()
     }
 
+    /// Whether the cluster had other tenants before this one. Where all share a user, it is not theirs to share.
+    pub(crate) fn came_later(&self, tenant: &Tenant) -> bool {
+        self.uids.first.as_ref().is_some_and(|first| first != tenant)
+    }
+
     /// Whether a tenant has its number, or can be given one. Earlier versions give none, and all replicas do the same.
     pub(crate) fn has_uid_for(&self, tenant: &Tenant) -> bool {
         self.version < version::TENANT_UIDS

@@ -48,16 +48,21 @@ fn rules_of_nodes_are_read_and_written_as_they_were_stored() {
         image_roots: list(&["/images"]),
         input_roots: list(&["/data"]),
         secrets: true,
+        tenants: None,
+        one_user: None,
     };
-    let register = Command::RegisterNode(RegisterNode {
-        node: NodeId(300),
-        incarnation: Incarnation(4),
-        nonce: Nonce(7),
-        offer: NodeOffer { allows: Some(allows()), rules: Some(Box::new(rules)), ..offer() },
-        problems: Vec::new(),
-    });
-    assert_eq!(register.needs(), version::NODE_RULES);
-    folder.check("rules-register-node.cbor", &register);
+    let for_some = NodeRules { tenants: Some(list(&["team-7", "*"])), one_user: Some(true), ..rules.clone() };
+    for (name, rules) in [("rules-register-node.cbor", rules), ("tenants-register-node.cbor", for_some)] {
+        let register = Command::RegisterNode(RegisterNode {
+            node: NodeId(300),
+            incarnation: Incarnation(4),
+            nonce: Nonce(7),
+            offer: NodeOffer { allows: Some(allows()), rules: Some(Box::new(rules)), ..offer() },
+            problems: Vec::new(),
+        });
+        assert_eq!(register.needs(), version::NODE_RULES);
+        folder.check(name, &register);
+    }
 }
 
 /// Rules of a tenant, and the settings of a state that has them.

@@ -160,7 +160,8 @@ impl Story {
     }
 
     /// `node N [speaks=V] [incarnation=I] [cpus=C] [slots=S] [gpus=a,b] [label=k:v] [runtimes=…]
-    /// [networks=none,host] [pids=P] [images=PATTERNS] [roots=FOLDERS] [inputs=FOLDERS] [secrets=yes]`: joins if new, registers.
+    /// [networks=none,host] [pids=P] [images=PATTERNS] [roots=FOLDERS] [inputs=FOLDERS] [secrets=yes]
+    /// [tenants=NAMES] [one_user=yes]`: joins if new, registers.
     /// Without networks it knows no limits of tasks, without images to secrets it offers no rules.
     fn node(&mut self, args: &[&str]) -> String {
         let id = node(args[0]);
@@ -434,15 +435,17 @@ fn files(spec: &mut TaskSpec) -> &mut TaskFiles {
 
 /// What a node lets tasks name, where the script says anything of it.
 fn rules(get: &dyn Fn(&str, &str) -> String) -> Option<Box<NodeRules>> {
-    let values = ["images", "roots", "inputs", "secrets"].map(|key| get(key, ""));
+    let values = ["images", "roots", "inputs", "secrets", "tenants", "one_user"].map(|key| get(key, ""));
     let list = |text: &str| text.split(',').filter(|word| !word.is_empty()).map(String::from).collect();
-    let [images, roots, inputs, secrets] = &values;
+    let [images, roots, inputs, secrets, tenants, one_user] = &values;
     let rules = NodeRules {
         docker_images: list(images),
         docker_by_digest: false,
         image_roots: list(roots),
         input_roots: list(inputs),
         secrets: secrets == "yes",
+        tenants: (!tenants.is_empty()).then(|| list(tenants)),
+        one_user: (one_user == "yes").then_some(true),
     };
     values.iter().any(|word| !word.is_empty()).then(|| Box::new(rules))
 }
