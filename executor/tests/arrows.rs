@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// From what knows nothing of the others to what knows them.
-const PARTS: [&str; 25] = [
+const PARTS: [&str; 26] = [
     "limits",
     "log",
     "refusal",
