@@ -10,11 +10,13 @@ use stint_node::pki::{
     CertificateRequest, Identity, KeyPair, Purpose, Root, Validity, carries, key_of, peer_client, public_key,
     renewing_client,
 };
-use stint_node::wire::{CallKind, KeyAnswer, KeyQuestion, RefusalCode, Renew, RenewAnswer, decode, encode};
+use stint_node::wire::{
+    CallKind, KeyAnswer, KeyQuestion, RefusalCode, Renew, RenewAnswer, Request, decode, encode,
+};
 use tokio::time::{Instant, sleep};
 
 use crate::quick;
-use crate::removed::over_tcp;
+use crate::removed::{call, calls_as, over_tcp};
 use crate::support::{Cluster, PATIENCE, Setup, accepted, stint_at};
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -77,6 +79,11 @@ async fn certificates_renew_themselves_while_all_goes_on() {
         let seen = validity(dir);
         assert!(seen.life() == Duration::from_secs(LIFE) && seen.from + 3_500 < now(), "{seen:?}");
     }
+    // A connection outlives a handshake, but not the certificate that was shown there.
+    let (stale, to) = (calls_as(&dirs[1]), cluster.address_of(0));
+    let ask = async || call(&stale, &to, CallKind::Forward, encode(&Request::ReadIndex).to_vec()).await;
+    let shown = validity(&dirs[1]).to;
+    ask().await.unwrap();
     for _ in 0..2 {
         let before: Vec<_> = dirs.iter().map(|dir| validity(dir)).collect();
         let ids = accepted(&cluster.client(), quick(&cluster, "300", 6)).await;
@@ -86,6 +93,7 @@ async fn certificates_renew_themselves_while_all_goes_on() {
             assert!(seen.to > now && before.to <= now, "{seen:?} after {before:?} at {now}");
         }
         cluster.finish(&ids, PATIENCE).await;
+        assert!(now() > shown && ask().await.unwrap_err().contains("the caller's certificate ended at"));
         // Clients see the new one, too, and members know each other over new connections.
         assert_eq!(over_tcp(port, &dirs[0].join("credentials")), (0, String::new()));
     }
@@ -210,7 +218,11 @@ async fn voters_alone_have_the_key_after_an_upgrade_and_joiners_never_get_it() {
     const CAP: &str = "[cluster]\nmax_version = 4\n";
     let more = |_| CAP.to_owned();
     let mut cluster =
-        Cluster::start(Setup { peers: 8, runtimes: "\"mock\"", more, ..Setup::default() }).await;
+        Cluster::start(Setup { peers: 7, runtimes: "\"mock\"", more, ..Setup::default() }).await;
+    let (token, founder) = (cluster.join_token(1).await, cluster.address_of(0));
+    let learner = cluster.another("t8");
+    cluster.peers[learner].spawn(&["--join", &founder, "--token", &token]);
+    cluster.peers[learner].ready().await;
     let dirs: Vec<PathBuf> = cluster.peers.iter().map(|peer| peer.dir.clone()).collect();
     let secret = text(&dirs[0], "ca-key.pem");
     for dir in &dirs {
@@ -227,9 +239,8 @@ async fn voters_alone_have_the_key_after_an_upgrade_and_joiners_never_get_it() {
     let line = secret.lines().nth(1).unwrap();
     assert!(has_text(&dirs[0], "BEGIN CERTIFICATE"));
     until("the key lies nowhere in the clear", || !dirs.iter().any(|dir| has_text(dir, line))).await;
-    let holders: Vec<bool> = dirs.iter().map(|dir| file(dir, "ca-key.sealed").exists()).collect();
-    assert_eq!(holders.iter().filter(|holds| **holds).count(), 7, "{holders:?}");
-    let learner = holders.iter().position(|holds| !holds).unwrap();
+    let holders: Vec<usize> = (0..8).filter(|peer| file(&dirs[*peer], "ca-key.sealed").exists()).collect();
+    assert_eq!(holders, (0..7).collect::<Vec<_>>());
 
     // A joiner asks the peer that has no key.
     let token = cluster.join_token(1).await;

@@ -16,14 +16,14 @@ const DEADLINE: Duration = Duration::from_secs(10);
 const REMOVED: &str = "was removed from this cluster";
 
 /// Calls with the certificate in this data folder.
-fn calls_as(data_dir: &Path) -> Peers {
+pub fn calls_as(data_dir: &Path) -> Peers {
     let read = |name: &str| std::fs::read_to_string(data_dir.join("pki").join(name)).unwrap();
     let identity = Identity { certificate: read("node.pem"), key: read("node-key.pem") };
     let endpoint = quinn::Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
     Peers::new(endpoint, peer_client(&Root(read("ca.pem")), &identity).unwrap()).unwrap()
 }
 
-async fn call(peers: &Peers, to: &str, kind: CallKind, body: Vec<u8>) -> Result<Vec<u8>, String> {
+pub async fn call(peers: &Peers, to: &str, kind: CallKind, body: Vec<u8>) -> Result<Vec<u8>, String> {
     match peers.call(&PeerAddress::any(to), kind, body.into(), DEADLINE).await {
         Ok(answer) => Ok(answer.to_vec()),
         Err(CallError::Refused(_, why)) => Err(why),
