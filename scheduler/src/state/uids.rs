@@ -125,9 +125,14 @@ mod tests {
         assert_eq!(given(&mut state, 4), Some(5_003));
         set_range(&mut state, 5_000, 5_004);
         assert_eq!(given(&mut state, 5), Some(5_004));
+        // One without any of it, and back once more.
+        set_range(&mut state, 6_000, 6_000);
+        assert_eq!(given(&mut state, 6), Some(6_000));
+        set_range(&mut state, 5_000, 5_005);
+        assert_eq!([7, 8].map(|n| given(&mut state, n)), [Some(5_005), None]);
         let mut all: Vec<u32> = state.tenant_uids().map(|(_, uid)| uid).collect();
         all.sort_unstable();
-        assert_eq!(all, [5_000, 5_001, 5_002, 5_003, 5_004]);
+        assert_eq!(all, [5_000, 5_001, 5_002, 5_003, 5_004, 5_005, 6_000]);
     }
 
     #[test]
