@@ -64,7 +64,7 @@ impl AttemptOutput {
                 (PeerAddress::node(other.id, &other.address), read.clone(), self.peers.clone());
             async move {
                 let answer =
-                    peers.call(&address, CallKind::ReadEndings, body, limits::FORWARD_DEADLINE).await.ok()?;
+                    peers.call(&address, CallKind::ReadEndings, body, limits::ENDING_ASK).await.ok()?;
                 let found = decode::<EndingsAnswer>(&answer).ok()?.endings.into_iter().next()?;
                 Some(found.ending)
             }

@@ -238,9 +238,12 @@ pub const ENDINGS_CHUNK_BYTES: usize = 256 * 1024;
 pub const ENDINGS_RETRY: Duration = Duration::from_secs(10);
 /// Distance of two looks for endings of tasks that are forgotten.
 pub const ENDINGS_SWEEP: Duration = Duration::from_secs(3_600);
-/// How long the node that ran an attempt has to give its output, where this peer has the end of it.
-pub const OUTPUT_PATIENCE: Duration = Duration::from_millis(500);
-/// Distance of two looks whether the node that is asked for output still is there.
+/// Longest pause before that.
+pub const ENDINGS_LONGEST_RETRY: Duration = Duration::from_secs(3_600);
+/// How long another peer has to give one ending.
+pub const ENDING_ASK: Duration = Duration::from_millis(500);
+/// After how long somebody first looks whether the node that is asked for output still is there, and the distance of further looks.
+pub const THERE_FIRST_LOOK: Duration = Duration::from_millis(20);
 pub const THERE_LOOK: Duration = Duration::from_millis(100);
 
 /// How many connections a front may have.

@@ -348,7 +348,9 @@ impl TaskSpec {
                  command, for example [\"apptainer\", \"exec\", \"/shared/tool.sif\", \"train\"]",
             );
         }
-        if self.files.is_some() {
+        // Who keeps the end of its output is said of every task.
+        let recorded = |files: &TaskFiles| TaskFiles { record: None, ..files.clone() };
+        if self.files.as_deref().is_some_and(|files| !recorded(files).is_empty()) {
             return refuse(
                 "files",
                 "are not for class gpu_slurm: inputs, outputs and secrets do not reach Slurm's nodes; use their \

@@ -114,13 +114,11 @@ impl EndingDisk {
         if unsynced.is_empty() { Ok(()) } else { File::open(&self.folder)?.sync_all() }
     }
 
-    /// Removes the files in which no ending is of an attempt that counts.
-    pub fn sweep(&self, mut counts: impl FnMut(LeaseId) -> bool) -> io::Result<usize> {
+    /// Removes the files below a number in which no ending is of an attempt that counts.
+    pub fn sweep(&self, below: u64, mut counts: impl FnMut(LeaseId) -> bool) -> io::Result<usize> {
         let mut removed = 0;
         let numbers = self.file_numbers()?;
-        // The last one may be written to.
-        let older = numbers.len().saturating_sub(1);
-        for number in numbers.into_iter().take(older) {
+        for number in numbers.into_iter().take_while(|number| (number + 1) * NUMBERS <= below) {
             let Some(file) = self.file(number)? else { continue };
             if !any_counts(&file, &mut counts)? {
                 std::fs::remove_file(self.path(number))?;
@@ -316,10 +314,10 @@ mod tests {
         for number in [1, 2, 1_500, 2_500] {
             disk.put(number, lease(number), &ending("words")).unwrap();
         }
-        assert_eq!(disk.sweep(|of| of == lease(2)).unwrap(), 1);
+        assert_eq!(disk.sweep(2_048, |of| of == lease(2)).unwrap(), 1);
         assert!(disk.get(1, lease(1)).unwrap().is_some(), "one of its file counts");
         assert!(disk.get(1_500, lease(1_500)).unwrap().is_none());
-        assert!(disk.get(2_500, lease(2_500)).unwrap().is_some(), "the last one stays");
+        assert!(disk.get(2_500, lease(2_500)).unwrap().is_some(), "its number was not asked for");
         disk.put(1_500, lease(1_500), &ending("again")).unwrap();
         assert!(disk.get(1_500, lease(1_500)).unwrap().is_some());
     }

@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn what_is_packed_is_unpacked_and_is_small() {
-        let line = b"2026-11-21T17:00:00 step 17 of 900, loss 0.113\n".repeat(80);
+        let line = b"2026-11-21T17:00:00 step 17 of 900, loss 0.113\n".repeat(90);
         let last = LastOutput {
             stdout: chunk(&line[..4_096], 10 << 20),
             stderr: chunk(b"a warning\n", 10),

@@ -128,19 +128,22 @@ impl Service {
         state
     }
 
-    /// Returns once a node is known to be lost: it is asked for nothing any more.
+    /// Returns once a node is known to be lost: it is asked for nothing any more. A new leader has not heard of those that are there
+    /// either, so one look is not enough; and most are asked nothing, as the answer is there before the first.
     pub(super) async fn until_gone(&self, node: NodeId) {
         if node == self.node.id {
             return std::future::pending().await;
         }
-        loop {
-            if let Ok(view) = self.cluster_view().await {
-                let is_there = view.reachable.contains(&node) || view.is_there(node);
-                if view.state.node(node).is_none() || !is_there {
-                    return;
-                }
+        let (mut pause, mut was_silent) = (limits::THERE_FIRST_LOOK, false);
+        while self.node.applied.view().state.node(node).is_some() {
+            sleep(pause).await;
+            pause = limits::THERE_LOOK;
+            let Ok(view) = self.cluster_view().await else { continue };
+            let is_silent = !view.reachable.contains(&node) && !view.is_there(node);
+            if is_silent && was_silent {
+                return;
             }
-            sleep(limits::THERE_LOOK).await;
+            was_silent = is_silent;
         }
     }
 

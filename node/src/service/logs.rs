@@ -139,7 +139,7 @@ impl Reader {
             }
             return;
         }
-        let error = match self.first_of_node(tail.is_some()).await {
+        let error = match self.first_of_node().await {
             Ok((bytes, next_offset, complete)) => {
                 let goes_on = bytes.is_empty() || self.send(0, bytes).await;
                 if goes_on && !complete && next_offset > 0 {
@@ -161,13 +161,9 @@ impl Reader {
         }
     }
 
-    /// Who has the end of it waits no longer for its node than is good for whoever reads.
-    async fn first_of_node(&self, has_tail: bool) -> Result<(Vec<u8>, u64, bool), ServiceError> {
-        let patience = match (has_tail, self.leaderless) {
-            (true, _) => limits::OUTPUT_PATIENCE,
-            (false, true) => limits::OUTAGE_READ,
-            (false, false) => limits::REQUEST_DEADLINE,
-        };
+    /// Unless its node is known to be lost, or takes too long.
+    async fn first_of_node(&self) -> Result<(Vec<u8>, u64, bool), ServiceError> {
+        let patience = if self.leaderless { limits::OUTAGE_READ } else { limits::REQUEST_DEADLINE };
         tokio::select! {
             asked = timeout(patience, self.ask(0)) => asked.unwrap_or(Err(ServiceError::OutputAway)),
             () = self.service.until_gone(self.source.node) => Err(self.gone()),

@@ -1,7 +1,7 @@
 //! What a task file and the flags of a submit become.
 
 use super::*;
-use crate::files::OutputPath;
+use crate::files::{KeepLogs, OutputPath};
 
 fn resolve(spec: TaskSpec) -> Result<TaskSpec, InvalidSpec> {
     let rules = ClassRules::default_for(spec.class);
@@ -86,6 +86,25 @@ fn refusals_say_what_to_change() {
         let message = resolve(spec).unwrap_err().to_string();
         assert!(message.contains(part), "{message:?} does not say {part:?}");
     }
+}
+
+/// What is the default needs no word, so a task that says it is one of earlier versions.
+#[test]
+fn a_task_says_who_keeps_its_output() {
+    let of = |class, logs, record| {
+        let files = Some(Box::new(TaskFiles { logs, record, ..TaskFiles::default() }));
+        resolve(TaskSpec { files, ..TaskSpec::new(class, arguments("x")) })
+    };
+    let short = |logs, record| of(Class::CpuShort, logs, record).unwrap();
+    let plain = short(Some(KeepLogs::Node), Some(true));
+    assert_eq!((plain.files.clone(), plain.needs()), (None, version::OLDEST));
+    for said in [short(Some(KeepLogs::Cluster), Some(true)), short(None, Some(false))] {
+        assert!(said.files.is_some() && said.needs() == version::ENDINGS, "{said:?}");
+    }
+    assert!(of(Class::GpuSlurm, None, Some(false)).is_ok(), "no file of the task's");
+    assert!(of(Class::GpuSlurm, Some(KeepLogs::Cluster), None).is_err());
+    let both = of(Class::CpuShort, Some(KeepLogs::Cluster), Some(false)).unwrap_err().to_string();
+    assert!(both.contains("logs_keep: is cluster, and record is false"), "{both}");
 }
 
 #[test]
