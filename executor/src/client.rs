@@ -267,6 +267,10 @@ impl Host for HostClient {
         })
     }
 
+    fn may_have_written(&self, lease: LeaseId) -> bool {
+        !self.shared.lock().silent.contains(&lease)
+    }
+
     fn last_output(&self, lease: LeaseId, max: usize) -> LastOutputFuture {
         let shared = self.shared.clone();
         Box::pin(async move {

@@ -285,6 +285,10 @@ impl Host for Bridge {
         })
     }
 
+    fn may_have_written(&self, lease: LeaseId) -> bool {
+        self.knows(lease) || self.0.local.may_have_written(lease)
+    }
+
     fn last_output(&self, lease: LeaseId, max: usize) -> LastOutputFuture {
         if !self.knows(lease) {
             return self.0.local.last_output(lease, max);

@@ -1,6 +1,6 @@
 //! What the node knows about its attempts, shared by the handles and the tasks of a client.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
@@ -38,6 +38,8 @@ pub struct LabelledEvent {
 pub struct State {
     pub running: BTreeMap<LeaseId, AttemptState>,
     pub ended: BTreeMap<LeaseId, AttemptEnd>,
+    /// Those of `ended` that no watchdog ran, so that they wrote nothing.
+    pub silent: BTreeSet<LeaseId>,
     pub outbox: Vec<ToShim>,
     pub hello: Option<Hello>,
     pub accounted: bool,
@@ -288,6 +290,7 @@ impl ClientState {
         let (mut state, now) = (self.lock(), SystemTime::now());
         for lease in leases {
             if state.ended.remove(lease).is_some() {
+                state.silent.remove(lease);
                 state.outbox.push(ToShim::Acknowledge(*lease));
                 state.kept.push_back((now, *lease));
             }
@@ -373,6 +376,9 @@ impl State {
                     end.message = why;
                 }
                 self.ended.insert(end.lease, end.clone());
+                if attempt.stage.is_with(Executing::Node) {
+                    self.silent.insert(end.lease);
+                }
                 attempt.labels
             }
         };

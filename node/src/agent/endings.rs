@@ -45,6 +45,10 @@ impl EndingReader {
     fn begin(&mut self, leases: Vec<LeaseId>, host: &Arc<dyn Host>) {
         let readers = Arc::new(Semaphore::new(limits::ENDING_READERS));
         for lease in leases {
+            if !host.may_have_written(lease) {
+                self.read.insert(lease, LastOutput::default());
+                continue;
+            }
             self.reading.insert(lease);
             let (host, readers) = (host.clone(), readers.clone());
             self.tasks.spawn(async move {
