@@ -83,7 +83,12 @@ pub async fn build_node(parts: NodeParts) -> Result<(Arc<Node>, LeaderQueue), Bu
     shared.counts.begin(raft.status().last_log.unwrap_or(0));
     let (leader, queue) = Leader::new(raft.clone(), shared.clone(), clock.clone());
     let reports = Reports { leader: leader.clone(), shared: shared.clone() };
-    let requests = Requests { leader: leader.clone(), shared: shared.clone(), clock: clock.clone() };
+    let requests = Requests {
+        leader: leader.clone(),
+        shared: shared.clone(),
+        clock: clock.clone(),
+        promotions: Default::default(),
+    };
     let requests = Arc::new(requests);
     let output = AttemptOutput { id, shared: shared.clone(), peers: peers.clone(), host: OnceLock::new() };
     let leader_client = Arc::new(LeaderClient {

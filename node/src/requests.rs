@@ -6,6 +6,7 @@ use std::time::Duration;
 use stint_protocol::{NodeId, TimeMs, Version, version};
 use stint_raft::{BarrierError, MembershipError, PeerInfo};
 use stint_scheduler::{Admit, Change, Command, Rejection, State, Submit, UpdateSettings};
+use tokio::sync::Mutex;
 
 use crate::applied_state::AppliedState;
 use crate::blobs::message::RegistryRequest;
@@ -20,6 +21,8 @@ pub struct Requests {
     pub leader: Arc<Leader>,
     pub shared: Arc<AppliedState>,
     pub clock: Arc<dyn Clock>,
+    /// Whoever makes a voter.
+    pub promotions: Mutex<()>,
 }
 
 enum RequestError {
@@ -284,8 +287,14 @@ impl Requests {
             _ => {}
         }
         self.leader.raft.add_learner(node.0, info).await?;
-        if status.voters.len() < limits::VOTERS {
-            self.leader.raft.promote(node.0).await?;
+        let has_room = || self.leader.raft.status().voters.len() < limits::VOTERS;
+        if has_room() {
+            self.leader.raft.catch_up(node.0).await?;
+            // Two that have caught up at once must not both take the last place.
+            let _alone = self.promotions.lock().await;
+            if has_room() {
+                self.leader.raft.promote(node.0).await?;
+            }
         }
         Ok(done)
     }

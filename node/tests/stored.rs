@@ -370,7 +370,9 @@ fn the_kinds_of_calls_keep_their_numbers() {
         (7, Join),
         (8, OfferBlob),
         (9, ReadBlob),
-        (10, ReadEndings),
+        (10, Renew),
+        (11, AuthorityKey),
+        (12, ReadEndings),
     ];
     for (number, kind) in kinds {
         assert_eq!(kind as u8, number, "{kind:?}: a number is never changed, nor given to another call");

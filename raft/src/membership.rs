@@ -65,8 +65,13 @@ impl<M: StateMachine> Raft<M> {
         if !status.learners.contains_key(&id) {
             return Err(MembershipError::UnknownPeer(id));
         }
-        self.caught_up(id, CATCH_UP_DEADLINE).await?;
+        self.catch_up(id).await?;
         self.change(ChangeMembers::AddVoterIds(BTreeSet::from([id])), Removed::Stay).await
+    }
+
+    /// Waits until a peer has caught up with this leader, up to 30 s.
+    pub async fn catch_up(&self, id: PeerId) -> Result<(), MembershipError> {
+        self.caught_up(id, CATCH_UP_DEADLINE).await
     }
 
     /// Takes a voter's vote; it stays as a learner.

@@ -20,7 +20,7 @@ pub struct WhileValid<S> {
 impl<S> WhileValid<S> {
     /// These parts, for this caller.
     pub fn new(parts: S, service: &Service, caller: &Principal) -> Self {
-        Self { parts, until: Some(Box::pin(service.until_invalid(caller))) }
+        Self { parts, until: Some(Box::pin(service.until_invalid(&caller.proof))) }
     }
 }
 
@@ -44,7 +44,7 @@ pub async fn while_valid<T>(
     answer: impl Future<Output = T>,
 ) -> Result<T, Status> {
     tokio::select! {
-        () = service.until_invalid(caller) => Err(invalid_now()),
+        () = service.until_invalid(&caller.proof) => Err(invalid_now()),
         answer = answer => Ok(answer),
     }
 }

@@ -33,9 +33,9 @@ pub struct NewToken {
 }
 
 impl Service {
-    /// Returns once the token that the caller showed is valid no more: it expired or was revoked. Never for other callers.
-    pub fn until_invalid(&self, caller: &Principal) -> impl Future<Output = ()> + Send + 'static {
-        let (node, proof) = (self.node.clone(), caller.proof.clone());
+    /// Returns once the token that a caller showed is valid no more: it expired or was revoked. Never for other proofs.
+    pub fn until_invalid(&self, proof: &Proof) -> impl Future<Output = ()> + Send + 'static {
+        let (node, proof) = (self.node.clone(), proof.clone());
         async move {
             let Proof::Token { id } = proof else { return std::future::pending().await };
             let is_valid = || {
