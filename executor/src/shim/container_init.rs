@@ -45,4 +45,28 @@ mod tests {
         assert_eq!(crate::runtimes::crun::read_elf(PROGRAM), Some(true), "it needs no loader");
         assert!(PROGRAM.len() < 16 * 1024, "{} bytes", PROGRAM.len());
     }
+
+    #[test]
+    fn what_a_daemon_ignores_reaches_no_program() {
+        let folder = tempfile::tempdir().unwrap();
+        let layout = Layout::new(folder.path());
+        fs::create_dir(layout.root()).unwrap();
+        install(&layout).unwrap();
+        let init = layout.container_init();
+        let report = folder.path().join("report");
+        fs::write(&report, "").unwrap();
+        // As with crun, and as process 1 with Docker.
+        for first in ["9".as_ref(), report.as_os_str()] {
+            let ignoring = "trap '' USR1 PIPE CHLD; exec \"$@\"";
+            let output = std::process::Command::new("unshare")
+                .args(["--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", ignoring, "sh"])
+                .args([init.as_os_str(), first])
+                .args(["grep", "SigIgn", "/proc/self/status"])
+                .output()
+                .unwrap();
+            let said = String::from_utf8(output.stdout).unwrap();
+            assert_eq!(said, "SigIgn:\t0000000000000000\n", "{:?}", output.stderr);
+            assert_eq!(output.status.code(), Some(0), "with {first:?}");
+        }
+    }
 }

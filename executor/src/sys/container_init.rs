@@ -45,6 +45,7 @@ mod number {
     pub const READ: usize = 0;
     pub const WRITE: usize = 1;
     pub const CLOSE: usize = 3;
+    pub const RT_SIGACTION: usize = 13;
     pub const RT_SIGPROCMASK: usize = 14;
     pub const CLONE: usize = 56;
     pub const EXECVE: usize = 59;
@@ -64,6 +65,7 @@ mod number {
     pub const READ: usize = 63;
     pub const WRITE: usize = 64;
     pub const CLOSE: usize = 57;
+    pub const RT_SIGACTION: usize = 134;
     pub const RT_SIGPROCMASK: usize = 135;
     pub const CLONE: usize = 220;
     pub const EXECVE: usize = 221;
@@ -92,6 +94,7 @@ const SIG_SETMASK: usize = 2;
 const PR_SET_DUMPABLE: usize = 4;
 const SIGKILL: usize = 9;
 const SIGCHLD: usize = 17;
+const LAST_SIGNAL: usize = 64;
 const WNOHANG: usize = 1;
 /// Bytes of the kernel's set of signals.
 const SET_BYTES: usize = 8;
@@ -157,6 +160,7 @@ extern "C" fn begin(stack: *const usize) -> ! {
     if count < 2 {
         exit(NOT_FOUND);
     }
+    reset_signals();
     // SAFETY: within the arguments and the null behind them.
     let (place, program, environment) =
         unsafe { (*arguments.add(1), arguments.add(2), arguments.add(count + 1)) };
@@ -262,6 +266,17 @@ impl Report {
             // SAFETY: pointer and length describe `record`.
             unsafe { call(number::PWRITE64, [file, start, size_of_val(&record), 0, 0, 0]) };
         }
+    }
+}
+
+/// Every signal back to its default. What a container daemon was started to ignore reaches its containers, and must not reach
+/// programs; with SIGCHLD ignored there would be no end to wait for.
+fn reset_signals() {
+    // The kernel's own structure: default action, no flags, nothing masked.
+    let default = [0u64; 4];
+    for signal in 1..=LAST_SIGNAL {
+        // SAFETY: the structure outlives the call, and the one of before is not asked for. Two signals cannot be set.
+        unsafe { call(number::RT_SIGACTION, [signal, (&raw const default).addr(), 0, SET_BYTES, 0, 0]) };
     }
 }
 
