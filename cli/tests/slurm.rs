@@ -207,7 +207,8 @@ async fn ends_follow_the_real_job() {
     let mut said = String::new();
     until("what it waits for is told", || {
         said = wide.iter().map(|id| stint(&cluster, &["result", id]).1).collect();
-        said.contains(": PENDING, Resources\"") && !said.contains("is kept on this node")
+        assert!(!said.contains("is kept on this node"), "it wrote nothing yet: {said}");
+        said.contains(": PENDING, Resources\"")
     })
     .await;
     client.cancel(v1::CancelRequest { tasks: wide.clone(), ..Default::default() }).await.unwrap();

@@ -3,8 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
+use futures_util::stream::{self, StreamExt};
 use stint_executor::{Host, LogChunk, LogStream};
 use stint_protocol::{Ending, LeaseId, NodeId, TaskId};
 use stint_scheduler::{AttemptRecord, Node, State};
@@ -50,6 +49,34 @@ impl AttemptOutput {
         decode(&body.map_err(|e| away(e.to_string()))?).map_err(away)
     }
 
+    /// Output of an attempt, by what this peer knows of it. As long as its node has not got it, there is nothing yet: who follows
+    /// waits as for new bytes.
+    pub async fn read_of(&self, source: OutputSource, read: ReadLog) -> Result<LogAnswer, Refusal> {
+        let OutputSource { node, lease, ended, .. } = source;
+        let until = Instant::now() + Duration::from_millis(read.wait_ms).min(limits::LOG_WAIT);
+        let mut pause = limits::LOG_FIRST_POLL;
+        loop {
+            let answer = self.read(node, read.clone()).await?;
+            if ended || matches!(answer, LogAnswer::Chunk { .. }) {
+                return Ok(answer);
+            }
+            if self.stage(node, lease).await.is_some() || self.has_ended(lease) {
+                // It came to its node after that was asked.
+                return self.read(node, read).await;
+            }
+            if Instant::now() >= until {
+                return Ok(log_answer(LogChunk { next_offset: read.offset, ..LogChunk::default() }));
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(limits::LOG_POLL);
+        }
+    }
+
+    fn has_ended(&self, lease: LeaseId) -> bool {
+        let now = output_source(&self.shared.view().state, lease.task, lease.attempt);
+        now.is_none_or(|source| source.ended)
+    }
+
     /// What an attempt wrote last, from this peer's disk, or from any other's that has it.
     pub async fn ending(&self, number: u64, lease: LeaseId) -> Option<Ending> {
         let endings = self.shared.endings.get()?.clone();
@@ -69,8 +96,10 @@ impl AttemptOutput {
                 Some(found.ending)
             }
         };
-        let mut asked: FuturesUnordered<_> =
-            state.nodes().filter(|other| other.id != self.id).map(ask).collect();
+        // Every peer keeps it: one of the first has it, unless nobody has.
+        let others = state.nodes().filter(|other| other.id != self.id).take(limits::ENDING_ASKED);
+        let others: Vec<_> = others.map(ask).collect();
+        let mut asked = stream::iter(others).buffer_unordered(limits::ENDING_ASKED_AT_ONCE);
         while let Some(answer) = asked.next().await {
             let Some(ending) = answer else { continue };
             if let Some(endings) = self.shared.endings.get().cloned() {

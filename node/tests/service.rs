@@ -26,6 +26,9 @@ use stint_raft::{PeerInfo, RaftOptions};
 use stint_scheduler::{Admit, Command, NodeMode, Settings};
 use tempfile::TempDir;
 
+#[path = "service/late.rs"]
+mod late;
+
 const NODE: NodeId = NodeId(1);
 
 /// A cluster of one peer that executes nothing: its tasks wait.

@@ -61,17 +61,19 @@ fn why_again(task: &v1::Task, before: u32) -> String {
 /// Copies the output of a followed attempt. A node that cannot be reached, or keeps the output no more, does not end
 /// the following: the attempt may go on, or another one begin elsewhere. Answers whether all of it was copied.
 async fn copy_while_it_lasts(client: &Client, followed: &Followed, attempt: u32) -> Result<bool, Failure> {
-    let mut chunks: Option<LogStream> = None;
+    let (mut chunks, mut over): (Option<LogStream>, bool) = (None, false);
     loop {
         let error = match copy_rest(client, followed, attempt, &mut chunks).await {
             Ok(complete) => return Ok(complete),
             Err(Failure::Call(error)) if may_pass(&error) => error,
             Err(other) => return Err(other),
         };
-        if is_over(&look(client, followed, LATER_LOOK_MS).await?.0, attempt) {
+        if over {
             talk(&format!("the output of attempt {attempt} is not complete: {error}"));
             return Ok(false);
         }
+        // What failed while the attempt went on says nothing of what is there at its end.
+        over = is_over(&look(client, followed, LATER_LOOK_MS).await?.0, attempt);
     }
 }
 

@@ -115,7 +115,7 @@ impl Reader {
 
     /// A piece from its node: its bytes, where to go on, and whether that was all.
     async fn ask(&self, offset: u64) -> Result<(Vec<u8>, u64, bool), ServiceError> {
-        match self.output().read(self.source.node, self.next(offset)).await? {
+        match self.output().read_of(self.source, self.next(offset)).await? {
             LogAnswer::Chunk { bytes, next_offset, complete } => Ok((bytes.into(), next_offset, complete)),
             LogAnswer::Failed(why) => Err(ServiceError::NotKept(why)),
         }

@@ -58,10 +58,9 @@ impl Service {
             return summary.into();
         }
         let asked = async {
-            let (node, lease) = (source.node, source.lease);
-            let tails =
-                async { tokio::join!(tail(output, node, lease, false), tail(output, node, lease, true)) };
-            let ((stdout, stderr), progress) = tokio::join!(tails, progress(output, node, lease));
+            let tails = async { tokio::join!(tail(output, source, false), tail(output, source, true)) };
+            let progress = progress(output, source.node, source.lease);
+            let ((stdout, stderr), progress) = tokio::join!(tails, progress);
             LastWords { stdout, stderr, progress }
         };
         tokio::select! {
@@ -71,9 +70,9 @@ impl Service {
     }
 }
 
-async fn tail(output: &AttemptOutput, node: NodeId, lease: LeaseId, stderr: bool) -> Tail {
+async fn tail(output: &AttemptOutput, source: OutputSource, stderr: bool) -> Tail {
     let read = ReadLog {
-        lease,
+        lease: source.lease,
         stderr,
         offset: 0,
         wait_ms: 0,
@@ -82,7 +81,7 @@ async fn tail(output: &AttemptOutput, node: NodeId, lease: LeaseId, stderr: bool
         progress: None,
         stage: None,
     };
-    match output.read(node, read).await {
+    match output.read_of(source, read).await {
         Ok(LogAnswer::Chunk { bytes, next_offset, .. }) => Tail {
             text: Some(String::from_utf8_lossy(&bytes).into_owned()),
             truncated: next_offset > bytes.len() as u64,
