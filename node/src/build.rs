@@ -11,7 +11,7 @@ use crate::applied_state::{AppliedState, NodeStateMachine, VersionTooOld};
 use crate::attempt_output::AttemptOutput;
 use crate::certificates::{CertificateParts, Certificates};
 use crate::clock::{Clock, Rng};
-use crate::endings::Endings;
+use crate::endings::{Endings, EndingsFolder};
 use crate::leader::{Leader, LeaderQueue};
 use crate::leader_client::LeaderClient;
 use crate::node::Node;
@@ -32,8 +32,8 @@ pub struct NodeParts {
     pub certificates: CertificateParts,
     /// The log's folder.
     pub log: PathBuf,
-    /// The folder of what attempts wrote last; none: this peer keeps none.
-    pub endings: Option<PathBuf>,
+    /// Where what attempts wrote last is kept; none: this peer keeps none.
+    pub endings: Option<EndingsFolder>,
     pub options: RaftOptions,
     /// Client and server side of the connections between peers.
     pub endpoint: quinn::Endpoint,

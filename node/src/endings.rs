@@ -21,9 +21,16 @@ pub use disk::{EndingDisk, Numbered};
 /// An ending, as an applied entry names it.
 pub type AppliedEnding = (u64, LeaseId, Arc<Ending>);
 
+/// Where a peer keeps endings, and how many bytes stay free on that disk: its log must never be without room.
+pub struct EndingsFolder {
+    pub path: PathBuf,
+    pub reserve: u64,
+}
+
 /// The endings of this peer.
 pub struct Endings {
     disk: EndingDisk,
+    folder: EndingsFolder,
     /// Some are lacking, which other peers have.
     lacking: Notify,
     has_failed: AtomicBool,
@@ -31,16 +38,32 @@ pub struct Endings {
 
 impl Endings {
     /// Opens their folder.
-    pub fn open(folder: PathBuf) -> io::Result<Arc<Self>> {
-        let disk = EndingDisk::open(folder)?;
-        Ok(Arc::new(Self { disk, lacking: Notify::new(), has_failed: AtomicBool::new(false) }))
+    pub fn open(folder: EndingsFolder) -> io::Result<Arc<Self>> {
+        let disk = EndingDisk::open(folder.path.clone())?;
+        Ok(Arc::new(Self { disk, folder, lacking: Notify::new(), has_failed: AtomicBool::new(false) }))
     }
 
-    /// Keeps what was applied. A disk that takes no more loses some, which the other peers have; nothing else stops for it.
+    /// Keeps what was applied. A disk that takes no more, or has no more than its reserve, loses some, which the other peers
+    /// have; nothing else stops for it.
     pub fn keep(&self, applied: &[AppliedEnding]) {
+        if let Err(error) = self.check_free() {
+            return self.note(Err(error), "no endings are kept on this peer's disk");
+        }
         for (number, lease, ending) in applied {
             let kept = self.disk.put(*number, *lease, ending);
             self.note(kept, "an ending could not be kept on this peer's disk");
+        }
+    }
+
+    fn check_free(&self) -> io::Result<()> {
+        let found = rustix::fs::statvfs(&self.folder.path)?;
+        let free = found.f_bavail.saturating_mul(found.f_frsize);
+        match free >= self.folder.reserve {
+            true => Ok(()),
+            false => Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                format!("{free} bytes are free, {} are reserved (blobs.reserve)", self.folder.reserve),
+            )),
         }
     }
 
@@ -87,6 +110,27 @@ impl Endings {
             Ok(()) => {}
             Err(error) if !self.has_failed.swap(true, Ordering::Relaxed) => tracing::warn!(%error, "{what}"),
             Err(error) => tracing::debug!(%error, "{what}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use minicbor::bytes::ByteVec;
+    use stint_protocol::TaskId;
+
+    use super::*;
+
+    #[test]
+    fn a_disk_without_its_reserve_takes_no_endings() {
+        let root = tempfile::tempdir().unwrap();
+        let lease = LeaseId { task: TaskId(1 << 16), attempt: 1 };
+        let ending = Ending { summary: Some(ByteVec::from(b"words".to_vec())), ..Ending::default() };
+        for (reserve, kept) in [(u64::MAX, false), (0, true)] {
+            let path = root.path().join("endings");
+            let endings = Endings::open(EndingsFolder { path, reserve }).unwrap();
+            endings.keep(&[(7, lease, Arc::new(ending.clone()))]);
+            assert_eq!(endings.get(7, lease).is_some(), kept, "{reserve}");
         }
     }
 }

@@ -36,13 +36,9 @@ impl NotBegun {
 
     /// Those that still are leases.
     pub fn leases(&self, state: &State) -> Vec<LeaseId> {
-        let holds = |node: NodeId, lease: &LeaseId| {
-            let task = state.task(lease.task).filter(|task| task.fields.attempts == lease.attempt);
-            task.and_then(|task| task.leased()).is_some_and(|leased| leased.node == node)
-        };
         let of_node = |(node, leases): (&NodeId, &Vec<LeaseId>)| {
             let node = *node;
-            leases.iter().copied().filter(move |lease| holds(node, lease)).collect::<Vec<_>>()
+            leases.iter().copied().filter(move |lease| state.holds_on(node, *lease)).collect::<Vec<_>>()
         };
         self.0.iter().flat_map(of_node).take(limits::NOT_BEGUN).collect()
     }

@@ -85,6 +85,8 @@ pub const TOKEN_LOOK: Duration = Duration::from_secs(1);
 /// Nodes of a cluster whose plans are made beside the node's other work: 10,000 take up to 0.3 s (docs/benchmarks.md), 500
 /// some milliseconds.
 pub const MANY_NODES: usize = 500;
+/// How long a report that brings no news is held at least, however short leases are: nodes report ten times a second at most.
+pub const LEAST_HOLD_MS: u64 = 100;
 /// How long an attempt's program may take to begin before its node tells that it has not: most take some milliseconds.
 pub const BEGIN_SOON_MS: u64 = 250;
 /// Attempts whose programs have not begun that a leader names at once: 24 bytes each, a third of a message.
@@ -99,8 +101,8 @@ pub const EXPIRY_TICK: Duration = Duration::from_millis(200);
 pub const CONNECT_DEADLINE: Duration = Duration::from_secs(3);
 /// Wait for a quorum's confirmation of leadership.
 pub const BARRIER_DEADLINE: Duration = Duration::from_secs(2);
-/// How long a peer whose log failed may take to let go of its watchdog, its log and its connections. It has promised
-/// nothing that it could still keep: attempts go on under the watchdog, the others elect, an operator waits for the end.
+/// How long a peer whose log failed, or that is no member any more, may take to let go of its watchdog, its log and its
+/// connections. It has promised nothing that it could still keep: attempts go on under the watchdog, the others elect, an operator waits for the end.
 pub const STOP_AFTER_FAILURE: Duration = Duration::from_secs(3);
 /// Longest that one wait request is held open (clients ask again).
 pub const WAIT_MOST: Duration = Duration::from_secs(30);
@@ -242,6 +244,9 @@ pub const ENDINGS_SWEEP: Duration = Duration::from_secs(3_600);
 pub const ENDINGS_LONGEST_RETRY: Duration = Duration::from_secs(3_600);
 /// How long another peer has to give one ending.
 pub const ENDING_ASK: Duration = Duration::from_millis(500);
+/// How many other peers are asked for one that this peer lacks, and how many of them at once.
+pub const ENDING_ASKED: usize = 16;
+pub const ENDING_ASKED_AT_ONCE: usize = 4;
 /// After how long somebody first looks whether the node that is asked for output still is there, and the distance of further looks.
 pub const THERE_FIRST_LOOK: Duration = Duration::from_millis(20);
 pub const THERE_LOOK: Duration = Duration::from_millis(100);

@@ -29,6 +29,7 @@ use crate::build::{BuildError, NodeParts, build_node};
 use crate::certificates::{CertificateParts, Surroundings, keep};
 use crate::clock::{Clock, HostClock, Rng};
 use crate::config::{Config, RaftProfile};
+use crate::endings::EndingsFolder;
 use crate::former_member::Mark;
 use crate::identity::{DataDir, IdentityError, Papers};
 use crate::join::{Admitted, Applicant, Given, JoinError, JoinToken, join};
@@ -192,16 +193,14 @@ pub async fn serve(
         }
         End::Gone(gone) => {
             tracing::error!("this peer has no part in its cluster any more, so it ends");
-            stop_node(&node, executing.host, tasks).await;
+            stop_soon(&node, executing.host, tasks).await;
             return Err(ended(&dir, gone));
         }
         End::Failed(why) => why,
     };
     // At once: what comes next may take its time on a disk that fails.
     tracing::error!(error = %why, "this peer stops at once; its attempts go on until their leases end");
-    if timeout(limits::STOP_AFTER_FAILURE, stop_node(&node, executing.host, tasks)).await.is_err() {
-        tracing::warn!("stopping took too long and is cut short");
-    }
+    stop_soon(&node, executing.host, tasks).await;
     let outgrown = node.applied.outgrown().map(NodeError::Outgrown);
     let contradicted = || node.raft.contradiction().map(NodeError::Contradicted);
     Err(outgrown.or_else(contradicted).unwrap_or(NodeError::LogFailed(why)))
@@ -237,6 +236,13 @@ async fn stop_node(node: &Node, host: Option<HostClient>, mut tasks: JoinSet<()>
     }
     node.raft.stop().await;
     node.peers.close();
+}
+
+/// The same, but not for long: nobody waits for what this peer could still keep.
+async fn stop_soon(node: &Node, host: Option<HostClient>, tasks: JoinSet<()>) {
+    if timeout(limits::STOP_AFTER_FAILURE, stop_node(node, host, tasks)).await.is_err() {
+        tracing::warn!("stopping took too long and is cut short");
+    }
 }
 
 /// Nobody is kept from working as there is no room for a line about it.
@@ -370,7 +376,8 @@ async fn open_node(
         life: Duration::from_millis(config.peers.certificate_ttl_ms),
     };
     let options = raft_options(config, &cluster, dir)?;
-    let (log, endings) = (dir.log(), Some(dir.path.join("endings")));
+    let log = dir.log();
+    let endings = Some(EndingsFolder { path: dir.path.join("endings"), reserve: config.blobs.disk.reserve });
     let endpoint = endpoint.clone();
     let speaks = config.cluster.max_version;
     let parts = NodeParts {

@@ -2,17 +2,19 @@
 //! Fields are numbered and only added.
 
 mod certificates;
+mod endings;
 mod grant;
 
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 use stint_protocol::{
-    AttemptEnd, BootMs, Ending, GpuInfo, ImageId, Incarnation, LeaseId, NodeId, Nonce, Runtime, SharedSpec,
-    TaskId, TaskName, Tenant, TimeMs, Version,
+    AttemptEnd, BootMs, GpuInfo, ImageId, Incarnation, LeaseId, NodeId, Nonce, Runtime, SharedSpec, TaskId,
+    TaskName, Tenant, TimeMs, Version,
 };
 use stint_scheduler::{AddAccessToken, NodeMode, RegisterNode, Submit, UpdateSettings};
 
 pub use certificates::{JoinRequests, KeyAnswer, KeyQuestion, Renew, RenewAnswer};
+pub use endings::{EndingsAnswer, KeptEnding, ReadEndings};
 pub use grant::Grant;
 
 use crate::blobs::message::RegistryRequest;
@@ -389,41 +391,6 @@ pub struct ReadLog {
     #[n(7)]
     #[cbor(default)]
     pub stage: Option<bool>,
-}
-
-/// Reads endings that this peer keeps.
-#[derive(Clone, Debug, Encode, Decode)]
-pub struct ReadEndings {
-    /// Their numbers begin with this one.
-    #[n(0)]
-    pub from: u64,
-    /// Only that one, if it is of this attempt.
-    #[n(1)]
-    pub lease: Option<LeaseId>,
-}
-
-/// Endings that were read.
-#[derive(Clone, Debug, Encode, Decode)]
-pub struct EndingsAnswer {
-    #[n(0)]
-    pub endings: Vec<KeptEnding>,
-    /// Where to go on; none: there are no more.
-    #[n(1)]
-    pub next: Option<u64>,
-    /// This peer lacks none that others have.
-    #[n(2)]
-    pub whole: bool,
-}
-
-/// One ending, and under which number of which attempt.
-#[derive(Clone, Debug, Encode, Decode)]
-pub struct KeptEnding {
-    #[n(0)]
-    pub number: u64,
-    #[n(1)]
-    pub lease: LeaseId,
-    #[n(2)]
-    pub ending: Ending,
 }
 
 /// Output that was read.

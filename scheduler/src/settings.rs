@@ -103,6 +103,11 @@ impl Settings {
         self.classes.iter().map(|rules| rules.lease_ttl_ms).max().unwrap_or(0)
     }
 
+    /// The shortest lease of any class, in milliseconds.
+    pub fn shortest_lease_of_a_class_ms(&self) -> u64 {
+        self.classes.iter().map(|rules| rules.lease_ttl_ms).min().unwrap_or(0)
+    }
+
     /// The shortest lease that outlives one change of leader, in milliseconds: what a founder's file is held to, too. A
     /// task may use half of its lease to stop; in the other half a failover (two election timeouts, as the margin over
     /// the longest lease has them), the drift and the kill margin must fit.

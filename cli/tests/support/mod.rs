@@ -1,6 +1,7 @@
 //! Whole clusters of real processes on loopback, for tests. Every process a test starts ends with it.
 #![allow(dead_code, unused_imports, clippy::unwrap_used, clippy::expect_used)] // each test file uses a part; a failed set-up fails the test
 
+mod calls;
 mod choices;
 pub mod leftovers;
 pub mod marks;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+pub use calls::{accepted, stint, stint_at, submit};
 pub use choices::{Choices, seed};
 use netns::{Network, Place};
 use stint_sdk::{Address, Client, Options, v1};
@@ -389,7 +391,8 @@ impl Peer {
     /// The exit status of a peer that ends by itself.
     pub async fn exit(&mut self) -> std::process::ExitStatus {
         let mut process = self.process.take().expect("the peer runs");
-        tokio::time::timeout(PATIENCE, process.wait()).await.expect("the peer does not end").unwrap()
+        let ended = tokio::time::timeout(PATIENCE, process.wait()).await;
+        ended.unwrap_or_else(|_| panic!("the peer does not end: {}", self.log())).unwrap()
     }
 
     pub fn log(&self) -> String {
@@ -464,36 +467,6 @@ fn config(setup: &Setup, index: usize, name: &str, dir: &Path, address: &str, ht
         );
     }
     text + &(setup.more)(index).replace("ROOT", &dir_of_all.display().to_string())
-}
-
-/// A request for `count` tasks of `class` that run `args`.
-pub fn submit(class: &str, args: &[&str], count: u32) -> v1::SubmitRequest {
-    let spec = v1::TaskSpec {
-        class: class.into(),
-        command: args.iter().map(|w| w.to_string()).collect(),
-        cpu_milli: 500,
-        memory_bytes: 32 << 20,
-        ..v1::TaskSpec::default()
-    };
-    v1::SubmitRequest { spec: Some(spec), count, ..v1::SubmitRequest::default() }
-}
-
-/// Exit code, stdout and stderr of `stint` with these words, through the first peer.
-pub fn stint(cluster: &Cluster, args: &[&str]) -> (i32, String, String) {
-    stint_at(cluster, 0, args)
-}
-
-/// The same through another peer.
-pub fn stint_at(cluster: &Cluster, peer: usize, args: &[&str]) -> (i32, String, String) {
-    let socket = format!("unix:{}", cluster.peers[peer].dir.join("stint.sock").display());
-    let output = std::process::Command::new(STINT).args(["--address", &socket]).args(args).output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
-}
-
-/// The ids of tasks that were acknowledged.
-pub async fn accepted(client: &Client, request: v1::SubmitRequest) -> Vec<String> {
-    client.submit(request).await.expect("the submit is acknowledged").task_ids
 }
 
 /// The watchdog of a peer, by the peer's place. Inits and monitors have its command line too: they are its children.

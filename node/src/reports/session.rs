@@ -52,14 +52,16 @@ pub struct ReportSession {
     ticket: Ticket,
     /// By the leader's clock: leases are renewed from here on.
     arrived: BootMs,
+    hold_ms: u64,
     stage: Stage,
 }
 
 impl ReportSession {
     /// A report arrived.
     pub fn begin<W>(report: Report, core: &mut LeaderCore<W>, view: &PeerView<'_>) -> (Self, Step) {
-        let mut session =
-            Self { report, ticket: core.ticket(), arrived: view.now, stage: Stage::Registering };
+        let hold_ms = report.hold_ms.min(longest_hold_ms(view.state));
+        let (ticket, arrived) = (core.ticket(), view.now);
+        let mut session = Self { report, ticket, arrived, hold_ms, stage: Stage::Registering };
         let step = session.receive(core, view);
         (session, step)
     }
@@ -70,7 +72,7 @@ impl ReportSession {
 
     /// How long the report may be held, in milliseconds from when it arrived.
     pub fn hold_ms(&self) -> u64 {
-        self.report.hold_ms.min(limits::REPORT_HOLD.as_millis() as u64)
+        self.hold_ms
     }
 
     /// Whether it is held until there is news.
@@ -175,6 +177,15 @@ impl ReportSession {
         let orders = orders::make(view.state, leadership, (self.arrived, view.now), &self.report, recorded);
         Step::Answer(ReportAnswer::Orders(orders))
     }
+}
+
+/// A lease counts from when the report was sent whose answer grants it. A node that has none yet does not know how short they
+/// are: what is held for too long would leave little of the first one. So it is a third of what the shortest has before its
+/// watchdog begins to stop an attempt that uses half of it for that, as on the node.
+fn longest_hold_ms(state: &State) -> u64 {
+    let settings = state.settings();
+    let open_ms = (settings.shortest_lease_of_a_class_ms() / 2).saturating_sub(settings.kill_margin_ms);
+    (open_ms / 3).clamp(limits::LEAST_HOLD_MS, limits::REPORT_HOLD.as_millis() as u64)
 }
 
 /// Leases that another incarnation of the node holds.

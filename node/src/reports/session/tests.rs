@@ -1,7 +1,9 @@
 //! Sequences of events while a report is answered, and what is done at each.
 
-use stint_protocol::{AttemptEnd, BootMs, EndKind, Incarnation, LeaseId, NodeId, NodeOffer, Nonce, TaskId};
-use stint_scheduler::{RegisterNode, StampedCommand, apply};
+use stint_protocol::{
+    AttemptEnd, BootMs, EndKind, Incarnation, LeaseId, NodeId, NodeOffer, Nonce, TaskId, TimeMs,
+};
+use stint_scheduler::{RegisterNode, Settings, StampedCommand, apply};
 
 use super::*;
 use crate::leader::core::{Proposal, ProposalError, Turn};
@@ -269,4 +271,21 @@ fn a_lease_that_ran_out_is_not_renewed_though_the_node_holds_it() {
     let asked = question(peer.confirm(&mut session));
     peer.core.quorum().answered(asked, true);
     assert!(orders(peer.confirm(&mut session)).grants.is_empty());
+}
+
+/// A node without a lease does not know how short they are; the leader does.
+#[test]
+fn a_report_is_held_no_longer_than_short_leases_allow() {
+    let holds = |ttl_ms: u64| {
+        let mut settings = Settings::default();
+        settings.classes.iter_mut().for_each(|rules| rules.lease_ttl_ms = ttl_ms.max(rules.lease_ttl_ms));
+        settings.classes[0].lease_ttl_ms = ttl_ms;
+        let mut state = State::default();
+        let command = Command::Configure(settings);
+        apply(&mut state, StampedCommand { now: TimeMs(1_000), command }).unwrap();
+        longest_hold_ms(&state)
+    };
+    assert_eq!(holds(60_000), limits::REPORT_HOLD.as_millis() as u64);
+    assert_eq!(holds(4_000), (2_000 - 500) / 3);
+    assert_eq!(holds(1_000), limits::LEAST_HOLD_MS);
 }
