@@ -86,7 +86,9 @@ async fn output_that_is_not_complete_does_not_end_with_0() {
             (0, &["logs", "-f", "task-0"], 1),
         ] {
             let world = of(code);
-            world.fake.logs.lock().unwrap().push_back(script.clone());
+            // What failed is asked for once more at the end.
+            let again = vec![Err(Status::not_found("node b keeps it no more"))];
+            world.fake.logs.lock().unwrap().extend([script.clone(), again]);
             let done = world.stint(args).await;
             assert_eq!((done.code, done.stdout.as_str()), (expected, copied), "{args:?}: {}", done.stderr);
             assert!(done.stderr.contains("the output of attempt 1 is not complete: "), "{}", done.stderr);
@@ -95,6 +97,11 @@ async fn output_that_is_not_complete_does_not_end_with_0() {
             assert_eq!(done.stderr.ends_with(lost), expected == 125, "{}", done.stderr);
         }
     }
+    // The node had it after all.
+    let world = World::with_task([finished(running("task-0", 1), "exited", 0)]);
+    world.fake.logs.lock().unwrap().extend([gone(), vec![chunk("stdout", 4, "two\n")]]);
+    let done = world.stint(&["run", "--", "x"]).await;
+    assert_eq!((done.code, done.stdout.as_str(), done.stderr.as_str()), (0, "one two\n", ""));
     let world = World::with_task([finished(running("t", 1), "exited", 0)]);
     for args in [&["logs", "t"][..], &["logs", "--attempt", "1", "t"]] {
         world.fake.logs.lock().unwrap().push_back(cut());

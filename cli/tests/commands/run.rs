@@ -42,6 +42,8 @@ async fn run_outlives_a_node_whose_output_is_gone() {
     let logs = [
         vec![chunk("stdout", 0, "one "), gone()],
         vec![chunk("stdout", 0, "one and "), gone()],
+        // Once more, now that the attempt is over.
+        vec![gone()],
         vec![chunk("stdout", 0, "two\n")],
     ];
     world.fake.logs.lock().unwrap().extend(logs);
