@@ -396,7 +396,11 @@ fn read_output(
     }
     let folder = shared.layout.attempt(lease);
     let (work, packed) = (folder.join("work"), folder.join(stages::PACKED));
-    let read = stages::outputs::read(&work, &packed, path, offset, max);
+    let mut read = stages::outputs::read(&work, &packed, path, offset, max);
+    if read.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+        // The work folder went while it was looked into: what counts of it is beside it now.
+        read = stages::outputs::read(&work, &packed, path, offset, max);
+    }
     let (bytes, complete) = read.map_err(|source| LogError::Read { lease, source })?;
     let next_offset = offset + bytes.len() as u64;
     Ok(LogChunk { bytes, next_offset, complete })

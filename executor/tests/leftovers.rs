@@ -235,6 +235,56 @@ fn fillers() -> Vec<Launch> {
     scripts.iter().flat_map(both).collect()
 }
 
+/// Files without bytes: a disk has room for so many, and a peer that cannot make one stops.
+#[tokio::test]
+async fn who_makes_too_many_files_is_killed_while_there_is_room_for_others() {
+    let mut rig = Rig::new(true);
+    rig.settings.process.writable.clear();
+    rig.settings.disk = DiskLimits { attempt_bytes: 0, reserve_bytes: 1 << 30 };
+    let folder = rig.folder.path().to_owned();
+    let disk = SmallDisk::sized(&folder, "512m,nr_inodes=100000");
+    let left = || rustix::fs::statvfs(&folder).unwrap().f_favail;
+    let make_files = |name: &str, count: usize| {
+        std::fs::create_dir(folder.join(name)).unwrap();
+        (0..count).for_each(|n| std::fs::write(folder.join(name).join(n.to_string()), "").unwrap());
+    };
+    // What is on it already: filling takes less time so.
+    make_files("before", 80_000);
+    let mut client = rig.open().await;
+    let bystander = shell(Runtime::Process, "sleep 100");
+    let spared = bystander.lease;
+    client.host.start(bystander);
+    for runtime in [Runtime::Process, Runtime::Crun] {
+        wait_until("something can be started", || client.host.health().runtimes[&runtime].is_ok()).await;
+        // Slow enough for a look every 200 ms to come in time on a busy machine.
+        let makes = "trap '' TERM; n=0; while :; do n=$((n+1)); mkdir d$n; \
+            for m in 1 2 3 4 5 6 7 8 9; do : >d$n/$m; done; [ $((n % 20)) -ne 0 ] || sleep 0.02; done";
+        let filler = shell(runtime, makes);
+        let lease = filler.lease;
+        client.host.start(filler);
+        let least = AtomicU64::new(u64::MAX);
+        let end = tokio::select! {
+            end = client.end(lease) => end,
+            () = async { loop { least.fetch_min(left(), SeqCst); sleep(Duration::from_millis(2)).await } } => unreachable!(),
+        };
+        assert_kind(&end, EndKind::DiskExceeded);
+        assert!(end.message.contains("files, the most of all"), "{}", end.message);
+        assert!(least.load(SeqCst) > 0, "there was room for no file");
+        client.host.acknowledge(vec![lease]);
+        wait_until("its files are removed", || left() > 15_000).await;
+    }
+    assert!(client.host.running().iter().any(|attempt| attempt.lease == spared && !attempt.stopping));
+    // By somebody else: nothing starts, nobody is killed, and it is said.
+    make_files("others", 15_500);
+    wait_until("it is said", || {
+        let health = client.host.health();
+        health.runtimes[&Runtime::Process].as_ref().is_err_and(|why| why.contains("files (inodes)"))
+    })
+    .await;
+    assert!(client.host.running().iter().any(|attempt| attempt.lease == spared && !attempt.stopping));
+    drop((client, disk));
+}
+
 /// Kills of programs that do not listen to TERM take the kill margin, not their grace.
 #[tokio::test]
 async fn what_fills_the_disk_is_killed_before_it_is_full_and_the_node_goes_on() {

@@ -1,5 +1,6 @@
 //! What the node learns from a watchdog's greeting: at its own start, and when the connection was made anew.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use stint_protocol::{AttemptEnd, BootMs, EndKind, LeaseId};
@@ -39,10 +40,11 @@ impl ClientState {
             }
         }
         self.secrets.sweep(|lease| state.running.contains_key(&lease));
-        let kept = folders
+        let kept: VecDeque<_> = folders
             .into_iter()
             .filter(|(_, l)| !state.running.contains_key(l) && !state.ended.contains_key(l))
             .collect();
+        state.to_clear = kept.iter().map(|(_, lease)| *lease).collect();
         state.kept = kept;
         state.hello = Some(hello.clone());
     }

@@ -38,6 +38,9 @@ const MOST_FILES: usize = 200_000;
 const WORTH_IT: u64 = 8;
 /// A small disk keeps this part of itself free, whatever the reserve.
 const PART_OF_SMALL_DISK: u64 = 20;
+/// Files that a disk has room for besides, or a twentieth of its own where that is less: the peer's log, images and folders of
+/// attempts make some hundred.
+const FILES_RESERVED: u64 = 10_000;
 
 /// How a disk stands against its reserve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,9 +55,26 @@ enum Room {
         free: u64,
         reserve: u64,
     },
+    /// Bytes enough, and hardly room for another file: inodes are used up.
+    NoFiles {
+        left: u64,
+        reserve: u64,
+    },
 }
 
 impl Room {
+    /// Whether nothing starts.
+    fn is_full(self) -> bool {
+        matches!(self, Room::None { .. } | Room::NoFiles { .. })
+    }
+
+    /// Some file systems have no number of files: their total is 0.
+    fn judge_files(left: u64, total: u64, was_full: bool) -> Option<Self> {
+        let reserve = FILES_RESERVED.min(total / PART_OF_SMALL_DISK);
+        let full = if was_full { reserve + reserve / 4 } else { reserve };
+        (left < full).then_some(Room::NoFiles { left, reserve })
+    }
+
     fn judge(free: u64, total: u64, reserve: u64, was_full: bool) -> Self {
         let reserve = reserve.min(total / PART_OF_SMALL_DISK);
         // Full until a quarter more is free, so that it does not go back and forth.
@@ -69,7 +89,9 @@ impl Room {
     fn look(folder: &Path, reserve: u64, was_full: bool) -> io::Result<Self> {
         let found = rustix::fs::statvfs(folder)?;
         let (free, total) = (found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize);
-        Ok(Self::judge(free, total, reserve, was_full))
+        let by_bytes = Self::judge(free, total, reserve, was_full);
+        let by_files = || Self::judge_files(found.f_favail, found.f_files, was_full);
+        Ok(if by_bytes.is_full() { by_bytes } else { by_files().unwrap_or(by_bytes) })
     }
 
     fn problem(self, folder: &Path) -> Option<String> {
@@ -81,6 +103,9 @@ impl Room {
                 "{at} is full but for {}, less than the {} that stay free (executor.disk_reserve): make room",
                 size(free),
                 size(reserve)
+            )),
+            Room::NoFiles { left, reserve } => Some(format!(
+                "{at} has room for {left} files (inodes), less than the {reserve} that stay free: remove small files"
             )),
         }
     }
@@ -164,12 +189,12 @@ async fn measure_those_due(
 async fn look_at_room(shared: &Arc<ClientState>, was_full: bool) -> bool {
     // What cannot be asked is not full; whoever writes there tells.
     let Some(room) = room(shared, was_full).await else { return was_full };
-    let full = matches!(room, Room::None { .. });
+    let full = room.is_full();
     if shared.disk.set_room(room.problem(shared.layout.root()), full) {
         match room {
             Room::Enough => tracing::info!("the disk has room again"),
             Room::Little { .. } => tracing::warn!(problem = ?room, "the disk is nearly full"),
-            Room::None { .. } => {
+            Room::None { .. } | Room::NoFiles { .. } => {
                 tracing::error!(problem = ?room, "the disk is full: nothing is started here")
             }
         }
@@ -187,7 +212,7 @@ async fn room(shared: &Arc<ClientState>, was_full: bool) -> Option<Room> {
 async fn make_room(shared: &Arc<ClientState>) -> bool {
     let until = Instant::now() + LOOK;
     while Instant::now() < until && remove_ended(shared).await {
-        if let Some(Room::Enough | Room::Little { .. }) = room(shared, true).await {
+        if room(shared, true).await.is_some_and(|room| !room.is_full()) {
             return false;
         }
     }
@@ -196,14 +221,27 @@ async fn make_room(shared: &Arc<ClientState>) -> bool {
         return true;
     }
     let (attempts, layout) = (attempts(shared), shared.layout.clone());
-    let largest = move || largest(attempts, &layout);
+    let by_files = matches!(room(shared, true).await, Some(Room::NoFiles { .. }));
+    let largest = move || largest(attempts, &layout, by_files);
     let found = tokio::task::spawn_blocking(largest).await.ok().flatten();
-    let Some(Room::None { free, reserve }) = room(shared, true).await else { return false };
-    let worth_it = |(_, taken): &(LeaseId, Taken)| taken.bytes >= reserve / WORTH_IT || taken.is_cut;
-    if let Some((lease, taken)) = found.filter(worth_it) {
-        let more = if taken.is_cut { "more than " } else { "" };
-        let taken = format!("its files took {more}{}, the most of all", size(taken.bytes));
-        kill(shared, lease, format!("{taken}, when the node's disk had {} left", size(free)));
+    let why = match (room(shared, true).await, found) {
+        (Some(Room::None { free, reserve }), Some((lease, taken)))
+            if !by_files && (taken.bytes >= reserve / WORTH_IT || taken.is_cut) =>
+        {
+            let taken = format!("its files took {}{}", taken.more(), size(taken.bytes));
+            Some((lease, format!("{taken}, the most of all, when the node's disk had {} left", size(free))))
+        }
+        (Some(Room::NoFiles { left, reserve }), Some((lease, taken)))
+            if by_files && (taken.files as u64 >= reserve / WORTH_IT || taken.is_cut) =>
+        {
+            let taken = format!("it had {}{} files", taken.more(), taken.files);
+            Some((lease, format!("{taken}, the most of all, when the node's disk had room for {left} files")))
+        }
+        (Some(room), _) if !room.is_full() => return false,
+        _ => None,
+    };
+    if let Some((lease, why)) = why {
+        kill(shared, lease, why);
     }
     true
 }
@@ -245,16 +283,21 @@ pub fn remove_files(folder: &Path) {
     }
 }
 
-/// The attempt whose files take the most bytes of the disk, those included that it has open but no name for.
-fn largest(attempts: Vec<(LeaseId, PathBuf)>, layout: &Layout) -> Option<(LeaseId, Taken)> {
+/// The attempt whose files take the most bytes of the disk, those included that it has open but no name for; or that has the most
+/// files.
+fn largest(attempts: Vec<(LeaseId, PathBuf)>, layout: &Layout, by_files: bool) -> Option<(LeaseId, Taken)> {
     let nameless = nameless(layout);
     let measure = |(lease, folder): (LeaseId, PathBuf)| {
         let hidden = cgroup_of(layout, &folder).and_then(|cgroup| nameless.get(&cgroup).copied());
         let named = bytes_of(&folder, u64::MAX, MOST_FILES);
         (lease, Taken { bytes: named.bytes + hidden.unwrap_or_default(), ..named })
     };
-    // Where the bytes are equal, who has more files than are counted.
-    attempts.into_iter().map(measure).max_by_key(|(_, taken)| *taken)
+    let rank = |(_, taken): &(LeaseId, Taken)| match by_files {
+        true => (u64::from(taken.is_cut), taken.files as u64),
+        // Where the bytes are equal, who has more files than are counted.
+        false => (taken.bytes, u64::from(taken.is_cut)),
+    };
+    attempts.into_iter().map(measure).max_by_key(rank)
 }
 
 /// The name of the cgroup of the attempt that runs in a folder.
@@ -265,39 +308,45 @@ fn cgroup_of(layout: &Layout, folder: &Path) -> Option<String> {
 }
 
 /// What files take of their disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Taken {
     bytes: u64,
+    files: usize,
     /// There are more files than were counted.
     is_cut: bool,
+}
+
+impl Taken {
+    fn more(self) -> &'static str {
+        if self.is_cut { "more than " } else { "" }
+    }
 }
 
 /// What the files below take; no further than a little over `enough`, nor more files than `most`. What goes meanwhile counts
 /// for nothing.
 fn bytes_of(folder: &Path, enough: u64, most: usize) -> Taken {
     let Ok(top) = std::fs::symlink_metadata(folder) else { return Taken::default() };
-    let (mut left, mut linked, mut bytes) = (vec![folder.to_owned()], HashSet::new(), 0_u64);
-    let mut count = 0_usize;
+    let (mut left, mut linked, mut taken) = (vec![folder.to_owned()], HashSet::new(), Taken::default());
     while let Some(folder) = left.pop() {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-            count += 1;
-            if count > most {
-                return Taken { bytes, is_cut: true };
+            if taken.files >= most {
+                return Taken { is_cut: true, ..taken };
             }
+            taken.files += 1;
             let Ok(meta) = entry.metadata() else { continue };
             if meta.dev() != top.dev() || (meta.nlink() > 1 && meta.is_file() && !linked.insert(meta.ino())) {
                 continue;
             }
-            bytes += meta.blocks() * 512;
-            if bytes > enough {
-                return Taken { bytes, is_cut: false };
+            taken.bytes += meta.blocks() * 512;
+            if taken.bytes > enough {
+                return taken;
             }
             if meta.is_dir() {
                 left.push(entry.path());
             }
         }
     }
-    Taken { bytes, is_cut: false }
+    taken
 }
 
 /// Bytes of files that the processes of each attempt have open and that have no name any more, by the name of its cgroup.
@@ -338,6 +387,15 @@ mod tests {
         assert_eq!(judge(49, true), Room::None { free: 49, reserve });
         assert_eq!(judge(50, true), Room::Little { free: 50 });
         assert_eq!(Room::judge(49, total, 500, false), Room::None { free: 49, reserve: 50 }, "a small disk");
+    }
+
+    #[test]
+    fn a_disk_without_room_for_files_is_full_too() {
+        let judge = |left, was_full| Room::judge_files(left, 100_000, was_full).is_some();
+        assert_eq!((judge(5_000, false), judge(4_999, false)), (false, true));
+        assert_eq!((judge(6_249, true), judge(6_250, true)), (true, false));
+        assert!(Room::judge_files(9_999, u64::MAX, false).is_some());
+        assert!(Room::judge_files(0, 0, false).is_none(), "it does not count files");
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub struct State {
     pub link_problem: Option<String>,
     /// Acknowledged attempts whose folders are kept, oldest first.
     pub kept: VecDeque<(SystemTime, LeaseId)>,
+    /// Those of them whose work folders have not been looked at since.
+    pub to_clear: Vec<LeaseId>,
     pub quarantine: Quarantine,
     pub closing: bool,
     /// Messages were taken from the outbox and are not written yet.
@@ -293,6 +295,7 @@ impl ClientState {
                 state.silent.remove(lease);
                 state.outbox.push(ToShim::Acknowledge(*lease));
                 state.kept.push_back((now, *lease));
+                state.to_clear.push(*lease);
             }
         }
         drop(state);

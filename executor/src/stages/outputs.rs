@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, Metadata};
 use std::io;
-use std::os::unix::fs::{FileExt, FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use stint_protocol::{NotKept, OutputPath, limits};
@@ -177,6 +177,19 @@ pub fn read(work: &Path, packed: &Path, path: &str, offset: u64, max: usize) -> 
     let mut bytes = vec![0; left];
     file.read_exact_at(&mut bytes, offset)?;
     Ok((bytes, offset + left as u64 >= size))
+}
+
+/// Gives a kept file a second name beside the archives: `read` finds it there when the work folder is gone.
+pub fn hold(work: &Path, packed: &Path, path: &str) -> io::Result<()> {
+    let target = packed.join(path);
+    if fs::symlink_metadata(&target).is_ok_and(|meta| meta.is_file()) {
+        return Ok(());
+    }
+    let file = work.join(resolve(work, Path::new(path)).map_err(io::Error::other)?);
+    if let Some(parent) = target.parent() {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+    }
+    fs::hard_link(file, target)
 }
 
 /// Where a path below the work folder leads, without a link on the way; or why it leads nowhere. Links are followed here

@@ -1,9 +1,10 @@
 //! What a process writes: all of it is kept, whatever else it does.
 
+use std::path::Path;
 use std::time::Duration;
 
-use stint_executor::{Host, LogStream, StopReason, boot_now};
-use stint_protocol::{EndKind, Runtime};
+use stint_executor::{Host, LogStream, PROGRESS_FILE, StopReason, boot_now};
+use stint_protocol::{EndKind, OutputPath, Runtime, TaskFiles};
 
 use crate::WAYS;
 use crate::support::{Rig, assert_kind, launch, odd_seconds, processes_with, shell, spec, task, wait_until};
@@ -147,4 +148,48 @@ async fn output_that_is_too_large_for_a_file_is_dropped_and_said() {
     assert!(end.message.contains("could not be kept (2097152 bytes): File too large"), "{end:?}");
     assert_eq!(rig.shim_pid(), Some(watchdog));
     assert_kind(&client.run(&["/bin/true"]).await, EndKind::Exited(0));
+}
+
+/// When an end is recorded, what the program left for itself goes. What it said stays, and so do its outputs.
+#[tokio::test]
+async fn work_folders_go_and_outputs_stay() {
+    for (sandbox, runtime) in [(true, Runtime::Process), (false, Runtime::Process), (true, Runtime::Crun)] {
+        let rig = Rig::new(sandbox);
+        let mut client = rig.open().await;
+        if let Err(why) = &client.host.health().runtimes[&runtime] {
+            println!("SKIPPED {runtime}: {why}");
+            continue;
+        }
+        let script = "mkdir -p out deep/er; echo model >out/model; ln -s ../deep/er/real out/link; echo real >deep/er/real; \
+            head -c 3000000 /dev/zero >junk; echo '{\"percent\": 40}' >$STINT_PROGRESS_FILE; echo said";
+        let mut spec = spec(&["/bin/sh", "-c", script]);
+        let outputs = vec![OutputPath { path: "out".into(), optional: false }];
+        spec.files = Some(Box::new(TaskFiles { outputs, ..TaskFiles::default() }));
+        let launch = launch(spec, runtime);
+        let lease = launch.lease;
+        client.host.start(launch);
+        let end = client.end(lease).await;
+        assert_kind(&end, EndKind::Exited(0));
+        let paths: Vec<&str> = end.outputs.iter().flatten().map(|kept| kept.path.as_str()).collect();
+        assert_eq!(paths, ["out/link", "out/model"], "{runtime}");
+        let folder = rig.executor().join("attempts").join(format!("{}-1", lease.task));
+        assert!(folder.join("work/junk").exists(), "nobody has recorded the end");
+        client.host.acknowledge(vec![lease]);
+        let names = |folder: &Path| -> Vec<String> {
+            let entries = std::fs::read_dir(folder).unwrap();
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        };
+        wait_until("the work folder is cleared", || names(&folder.join("work")) == [PROGRESS_FILE]).await;
+        // Also those that a node clears that came back meanwhile.
+        drop(client);
+        let client = rig.open().await;
+        for (path, bytes) in [("out/link", &b"real\n"[..]), ("out/model", b"model\n")] {
+            let read = client.host.read_output(lease, path, 0, 100).await.unwrap();
+            assert_eq!((read.bytes.as_slice(), read.complete), (bytes, true), "{runtime}: {path}");
+        }
+        assert!(client.host.read_output(lease, "junk", 0, 100).await.is_err(), "it is no output");
+        assert_eq!(client.log(lease, LogStream::Stdout).await, "said\n");
+        let progress = client.host.progress(lease).await.unwrap().bytes;
+        assert!(String::from_utf8(progress).unwrap().contains("40"), "{runtime}");
+    }
 }
