@@ -67,4 +67,4 @@ pub use shim_api::request::Pull;
 pub use stages::holes::HoleReader;
 pub use store::{ImageConfig, ImageFiles, Store, StoreError, StoreFuture};
 pub use sys::spawn::WRITABLE as WRITABLE_FOLDERS;
-pub use sys::{Allocator, as_before as open_files_as_before, raise_open_files};
+pub use sys::{Allocator, MiMalloc, as_before as open_files_as_before, raise_open_files};

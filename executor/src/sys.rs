@@ -21,7 +21,7 @@ use stint_protocol::BootMs;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-pub use allocator::Allocator;
+pub use allocator::{Allocator, MiMalloc};
 pub use heap::keep_one as keep_one_heap;
 pub use open_files::{as_before, back_to_before, open_files, raise_open_files};
 pub use process::{

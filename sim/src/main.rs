@@ -14,7 +14,7 @@ use crate::command::{Done, exit, explain, regressions, replay, run, scenarios, s
 
 /// The fast layer takes a sixth less time with it.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: stint_executor::MiMalloc = stint_executor::MiMalloc;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
