@@ -20,7 +20,7 @@ pub fn log_changes(state: &State, results: &Results) {
             Change::Submitted { first, count, repeated: false } => submitted(state, *first, *count),
             Change::Leased { lease, node } => placed(state, *lease, *node),
             Change::Queued { task } => queued_again(state, *task),
-            Change::Finished { task, outcome } => finished(state, *task, outcome),
+            Change::Finished { task, outcome, .. } => finished(state, *task, outcome),
             _ => {}
         }
     }

@@ -78,9 +78,7 @@ impl TaskMetrics {
         }
         for change in changes {
             match change {
-                Change::Finished { task, outcome } => {
-                    state.spec(*task).into_iter().for_each(|spec| self.finished(spec.class, outcome));
-                }
+                Change::Finished { class, outcome, .. } => self.finished(*class, outcome),
                 Change::Leased { lease, .. } => self.leased(state, lease.task),
                 Change::Queued { task } => self.queued_again(state, *task),
                 _ => {}

@@ -8,7 +8,7 @@ use minicbor::bytes::ByteArray;
 use minicbor::{Decode, Encode};
 use stint_protocol::image::SCHEME;
 use stint_protocol::{
-    AttemptEnd, Blob, Digest, Ending, IdempotencyKey, ImageId, ImageKind, ImageName, ImageSource,
+    AttemptEnd, Blob, Class, Digest, Ending, IdempotencyKey, ImageId, ImageKind, ImageName, ImageSource,
     Incarnation, LeaseId, NodeId, NodeOffer, Nonce, Outcome, Role, SharedSpec, TaskId, TaskName, Tenant,
     TimeMs, Version,
 };
@@ -327,6 +327,7 @@ pub enum Change {
     },
     Finished {
         task: TaskId,
+        class: Class,
         outcome: Outcome,
     },
     NodeChanged {

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use imbl::{OrdMap, OrdSet};
+use imbl::{OrdMap, Vector};
 use minicbor::Encoder;
 use minicbor::encode::Write;
 use stint_protocol::{SharedSpec, TaskId, Tenant, TimeMs};
@@ -64,17 +64,29 @@ type Owned = (Tenant, EncodedTask);
 #[derive(Clone, Debug, Default)]
 struct Open {
     tasks: OrdMap<TaskId, Owned>,
-    order: OrdSet<FinishedAt>,
+    /// Sorted: almost all come in order, and go in order.
+    order: Vector<FinishedAt>,
 }
 
 impl Open {
-    fn insert(&mut self, at: FinishedAt, task: Owned) {
-        self.order.insert(at);
-        self.tasks.insert(at.1, task);
+    /// False when it is there already: that one stays.
+    fn insert(&mut self, at: FinishedAt, task: Owned) -> bool {
+        if let Some(before) = self.tasks.insert(at.1, task) {
+            self.tasks.insert(at.1, before);
+            return false;
+        }
+        match self.order.back() {
+            Some(last) if *last > at => {
+                let place = self.order.binary_search(&at).unwrap_or_else(|place| place);
+                self.order.insert(place, at);
+            }
+            _ => self.order.push_back(at),
+        }
+        true
     }
 
     fn remove_first(&mut self) -> Option<(FinishedAt, Owned)> {
-        let at = self.order.remove_min()?;
+        let at = self.order.pop_front()?;
         let task = self.tasks.remove(&at.1);
         Some((at, task.unwrap_or_else(|| panic!("task {} has a time and no record", at.1))))
     }
@@ -137,11 +149,8 @@ impl History {
 
     /// Takes in a task of a snapshot, in any order; `pack_all` follows the last one.
     pub fn insert_unpacked(&mut self, at: FinishedAt, tenant: Tenant, task: EncodedTask) -> bool {
-        let is_new = !self.contains(&at.1);
-        if is_new {
-            self.hot.insert(at, (tenant, task));
-        }
-        is_new
+        let is_old = self.index.contains(&at.1) || self.thawed.tasks.contains_key(&at.1);
+        !is_old && self.hot.insert(at, (tenant, task))
     }
 
     /// Packs all but the latest.
@@ -164,7 +173,7 @@ impl History {
 
     /// When the task finished that finished first.
     pub fn oldest_at(&self) -> Option<TimeMs> {
-        let open = [&self.thawed, &self.hot].map(|open| open.order.get_min().map(|(at, _)| *at));
+        let open = [&self.thawed, &self.hot].map(|open| open.order.front().map(|(at, _)| *at));
         let packed = self.blocks.get_min().map(|(_, block)| block.first_at);
         open.into_iter().chain([packed]).flatten().min()
     }
@@ -174,7 +183,7 @@ impl History {
         while let Some((number, block)) =
             self.blocks.get_min().map(|(number, block)| (*number, block.clone()))
         {
-            if self.thawed.order.get_min().is_some_and(|(at, _)| *at < block.first_at) {
+            if self.thawed.order.front().is_some_and(|(at, _)| *at < block.first_at) {
                 break;
             }
             self.blocks.remove(&number);
@@ -186,14 +195,14 @@ impl History {
             }
             self.index.remove(tasks.into_iter().map(|((_, id), _)| id).collect());
         }
-        let (thawed, hot) = (self.thawed.order.get_min(), self.hot.order.get_min());
+        let (thawed, hot) = (self.thawed.order.front(), self.hot.order.front());
         thawed.into_iter().chain(hot).min().copied()
     }
 
     /// Takes out the task that finished first.
     pub fn remove_first(&mut self) -> Option<(TaskId, EncodedTask)> {
         let first = self.first()?;
-        let from = if self.thawed.order.get_min() == Some(&first) { &mut self.thawed } else { &mut self.hot };
+        let from = if self.thawed.order.front() == Some(&first) { &mut self.thawed } else { &mut self.hot };
         from.remove_first().map(|((_, id), (_, task))| (id, task))
     }
 

@@ -396,6 +396,7 @@ pub(super) fn finish(state: &mut State, id: TaskId, outcome: Outcome, changes: &
     let Some(task) = state.tasks.remove(&id) else { return };
     state.spec_bytes = state.spec_bytes.saturating_sub(share_of_spec(&task));
     image::drop_use(state, &task.spec);
+    let class = task.spec.class;
     let task = Arc::unwrap_or_clone(task);
     if let Some(key) = task.fields.key
         && let Some(record) = state.keys.get_mut(&(task.fields.tenant.clone(), key))
@@ -418,7 +419,7 @@ pub(super) fn finish(state: &mut State, id: TaskId, outcome: Outcome, changes: &
     let (at, tenant) = ((outcome.finished_at, id), finished.fields.tenant.clone());
     let is_new = state.history.insert(at, tenant, EncodedTask::new(&finished));
     assert!(is_new, "task {id} would get a second outcome");
-    changes.push(Change::Finished { task: id, outcome });
+    changes.push(Change::Finished { task: id, class, outcome });
 }
 
 #[cfg(test)]

@@ -72,6 +72,8 @@ pub(super) struct Index {
     /// By the first id of each.
     pages: OrdMap<TaskId, Arc<Page>>,
     len: usize,
+    /// No id that is here is greater: most of those that are looked for are.
+    greatest: Option<TaskId>,
 }
 
 impl Index {
@@ -101,7 +103,7 @@ impl Index {
     }
 
     pub fn contains(&self, id: &TaskId) -> bool {
-        self.get(id).is_some()
+        Some(*id) <= self.greatest && self.get(id).is_some()
     }
 
     /// The first known id of a range.
@@ -133,6 +135,7 @@ impl Index {
     pub fn insert(&mut self, mut tasks: Vec<Packed>) {
         tasks.sort_unstable_by_key(|(id, ..)| *id);
         self.len += tasks.len();
+        self.greatest = self.greatest.max(tasks.last().map(|(id, ..)| *id));
         let mut rest = tasks.into_iter().peekable();
         while let Some((first, ..)) = rest.peek() {
             let key = self.pages.get_prev(first).map(|(key, _)| *key);

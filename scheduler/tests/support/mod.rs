@@ -471,7 +471,7 @@ fn change(change: &Change) -> String {
             format!("released {}#{} on {node}", short(lease.task), lease.attempt)
         }
         Change::Queued { task } => format!("queued {}", short(*task)),
-        Change::Finished { task, outcome } => format!(
+        Change::Finished { task, outcome, .. } => format!(
             "finished {} {} ({:?}) by attempt {}",
             short(*task),
             outcome.as_str(),

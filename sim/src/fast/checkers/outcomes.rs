@@ -14,7 +14,7 @@ impl Outcomes {
     pub fn changed(&mut self, changes: &[Change]) -> Result<(), String> {
         for change in changes {
             match change {
-                Change::Finished { task, outcome } => {
+                Change::Finished { task, outcome, .. } => {
                     if let Some(known) = self.0.insert(*task, outcome.clone()) {
                         return Err(format!("task {task} ended as {known:?} and as {outcome:?}"));
                     }
