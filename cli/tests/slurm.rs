@@ -204,19 +204,23 @@ async fn ends_follow_the_real_job() {
     })
     .await;
     told_as_pending(&cluster).await;
-    let mut said = String::new();
-    until("what it waits for is told", || {
-        said = wide.iter().map(|id| stint(&cluster, &["result", id]).1).collect();
-        assert!(!said.contains("is kept on this node"), "it wrote nothing yet: {said}");
-        said.contains(": PENDING, Resources\"")
-    })
-    .await;
+    waits_for_resources(&cluster, &wide).await;
     client.cancel(v1::CancelRequest { tasks: wide.clone(), ..Default::default() }).await.unwrap();
     for task in cluster.finish(&wide, PATIENCE).await {
         assert_eq!(ends(&task), ["cancelled"], "{task:#?}");
     }
     until("Slurm has none of them", || {
         !slurm.jobs().iter().any(|job| job.contains("RUNNING") || job.contains("PENDING"))
+    })
+    .await;
+}
+
+/// The result of one of these tasks says what it waits for, and none that its output is gone: it wrote nothing yet.
+async fn waits_for_resources(cluster: &Cluster, tasks: &[String]) {
+    until("what it waits for is told", || {
+        let said: String = tasks.iter().map(|id| stint(cluster, &["result", id]).1).collect();
+        assert!(!said.contains("is kept on this node"), "{said}");
+        said.contains(": PENDING, Resources\"")
     })
     .await;
 }
