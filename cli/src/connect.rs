@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 
 use stint_node::config::{GROUP_SOCKET, default_data_dir};
-use stint_node::pki::require_tls13;
+use stint_node::pki::{self, Validity, require_tls13, utc};
+use stint_protocol::TimeMs;
 use stint_sdk::api::Outdated;
 use stint_sdk::{Address, Client, Credentials, Options, Token};
 
@@ -28,10 +29,29 @@ pub fn client(global: &Global) -> Result<Client, Failure> {
     }
     let token = token(global, &data_dir.join("credentials"))?;
     let credentials = credentials(global, data_dir.join("credentials"));
+    if token.is_none() && addresses.iter().any(Address::needs_credentials) {
+        credentials.as_ref().map(|credentials| check_ends(&credentials.cert, now_ms())).transpose()?;
+    }
     let server_name = global.server_name.clone();
     require_tls13()?;
     let on_outdated = Some(tell_outdated as fn(&Outdated));
     Ok(Client::new(Options { credentials, token, server_name, on_outdated, ..Options::to_any(addresses) })?)
+}
+
+/// A certificate that has ended is refused by every peer in words of TLS.
+fn check_ends(certificate: &Path, now_ms: u64) -> Result<(), Failure> {
+    let text = std::fs::read_to_string(certificate).unwrap_or_default();
+    let validity = pki::read(&text).ok().and_then(|certificate| Validity::read(&certificate));
+    match validity.filter(|validity| validity.is_over(TimeMs(now_ms))) {
+        None => Ok(()),
+        Some(validity) => Err(Failure::Failed(format!(
+            "the certificate {} ended at {}, and it is {} here: copy the folder {{data_dir}}/credentials of a peer again, \
+             which renews it",
+            certificate.display(),
+            utc(validity.to),
+            utc(now_ms / 1_000)
+        ))),
+    }
 }
 
 /// The socket of this machine's node: its own for who may open that, else the one of its group, where there is one.

@@ -3,6 +3,8 @@
 
 #[path = "cluster/attacked.rs"]
 mod attacked;
+#[path = "cluster/authority.rs"]
+mod authority;
 #[path = "cluster/certificates.rs"]
 mod certificates;
 #[path = "cluster/endings.rs"]

@@ -24,6 +24,9 @@ use crate::wire::{CallKind, ForwardAnswer, Refusal, RefusalCode, ReportAnswer, R
 /// How a peer of before is refused by a cluster that was recovered: by these words it knows that it is left out.
 pub const RECOVERED: &str = "this cluster was recovered as ";
 
+/// How a peer that cannot come back after the authority was changed begins to be refused.
+pub const LEFT_BEHIND: &str = "the authority of the cluster was changed";
+
 /// What becomes of a call whose caller is known.
 pub enum Verdict {
     /// It is carried out.
@@ -50,6 +53,12 @@ impl Node {
         if self.was_removed(node, kind) {
             caller.log_refusal(kind, "it was removed from this cluster");
             return Verdict::Answer(refuse_removed(node, kind));
+        }
+        if !caller.is_vouched_for(self.certificates.changes(), || self.certificates.root()) {
+            caller.log_refusal(kind, "the authority that issued its certificate is trusted no more");
+            return Verdict::Answer(Err(format!(
+                "{LEFT_BEHIND}, and the caller has no certificate of the new one"
+            )));
         }
         let now = self.clock.wall();
         match caller.expired(now) {
@@ -93,7 +102,9 @@ fn refuse_removed(node: NodeId, kind: CallKind) -> Result<Bytes, String> {
 /// the user talked to has decided whether that user may.
 pub fn check_request(caller: &Caller, request: &Request) -> Result<(), String> {
     let about = match request {
-        Request::SetNodeAddress { node, .. } | Request::Registry(RegistryRequest::Lose { node, .. }) => *node,
+        Request::SetNodeAddress { node, .. }
+        | Request::CertifyNode { node, .. }
+        | Request::Registry(RegistryRequest::Lose { node, .. }) => *node,
         Request::Submit(_)
         | Request::Cancel(_)
         | Request::SetNodeMode { .. }
@@ -105,6 +116,8 @@ pub fn check_request(caller: &Caller, request: &Request) -> Result<(), String> {
         | Request::ReadIndex
         | Request::LeaderView
         | Request::NotBegun
+        | Request::RotateAuthority(_)
+        | Request::DropOldAuthority { .. }
         | Request::Admit { .. }
         | Request::Enlist(_)
         | Request::TransferLeader(_)
@@ -132,7 +145,7 @@ mod tests {
     #[test]
     fn a_node_speaks_for_itself_alone_and_passes_on_what_users_ask_for() {
         let own = Authority::make().unwrap().issue_peer(NodeId(2), None).unwrap();
-        let caller = Caller::new(Some(der(&own.certificate)), ([127, 0, 0, 1], 9).into());
+        let caller = Caller::new(vec![der(&own.certificate)], ([127, 0, 0, 1], 9).into());
         let moved = |node| {
             let request = Request::SetNodeAddress {
                 node: NodeId(node),

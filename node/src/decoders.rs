@@ -52,6 +52,9 @@ fn peer_request(bytes: &[u8]) {
         Some(CallKind::Renew) => round::<wire::Renew>(body),
         Some(CallKind::AuthorityKey) => round::<wire::KeyQuestion>(body),
         Some(CallKind::ReadEndings) => round::<wire::ReadEndings>(body),
+        Some(CallKind::RenewAdmin) => round::<pki::CertificateRequest>(body),
+        Some(CallKind::KeepNextKey) => round::<pki::Authority>(body),
+        Some(CallKind::Authorities) => {}
         // The decoders of Raft are those of its crate.
         Some(CallKind::RaftControl | CallKind::RaftAppend | CallKind::RaftSnapshot) | None => {}
     }
@@ -70,6 +73,8 @@ fn peer_answer(bytes: &[u8]) {
         Some(CallKind::Renew) => round::<wire::RenewAnswer>(body),
         Some(CallKind::AuthorityKey) => round::<wire::KeyAnswer>(body),
         Some(CallKind::ReadEndings) => round::<wire::EndingsAnswer>(body),
+        Some(CallKind::RenewAdmin | CallKind::Authorities) => round::<String>(body),
+        Some(CallKind::KeepNextKey) => {}
         Some(CallKind::RaftControl | CallKind::RaftAppend | CallKind::RaftSnapshot) | None => {}
     }
 }
@@ -131,7 +136,8 @@ fn certificates(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes).into_owned();
     let root = pki::Root(text.clone());
     if root.fingerprint().is_ok() {
-        let _ = (root.cluster_id(), root.node_behind(&certificate));
+        let _ = (root.cluster_id(), root.node_behind(&certificate), root.for_clients());
+        let _ = (root.for_old_clients(), root.has_become(&root));
         let _ = pki::peer_server(&root, &pki::Identity { certificate: text.clone(), key: text });
     }
 }

@@ -98,13 +98,13 @@ impl Papers {
         node: NodeId,
         recovered: Option<&str>,
         address: &str,
-        validity: Validity,
+        (validity, of_admin): (Validity, Validity),
     ) -> Result<Self, PkiError> {
         let (peer, admin) = (public_key(&keys.peer)?, public_key(&keys.admin)?);
         Ok(Self {
             root: authority.root(),
             certificate: authority.certify_peer(&peer, node, recovered, address, validity)?,
-            admin: authority.certify_admin(&admin, node)?,
+            admin: authority.certify_admin(&admin, node, of_admin)?,
         })
     }
 }
@@ -117,8 +117,8 @@ pub struct NewBeginning<'a> {
     /// Where it is reached.
     pub address: &'a str,
     pub wait_ms: u64,
-    /// Of its certificate.
-    pub validity: Validity,
+    /// Of its certificate and of the administrator's.
+    pub validity: (Validity, Validity),
     /// Whether a new authority's key is sealed.
     pub sealed: bool,
 }
@@ -216,8 +216,10 @@ impl DataDir {
         };
         let (id, address) = (new.cluster_id, new.address);
         if stays {
+            // The one of before is trusted no more.
+            pki.write_root(&authority.root())?;
             let key = public_key(&pki.key()?)?;
-            pki.write_certificate(&authority.certify_peer(&key, node, Some(id), address, new.validity)?)?;
+            pki.write_certificate(&authority.certify_peer(&key, node, Some(id), address, new.validity.0)?)?;
         } else {
             let keys = self.keys(false)?;
             let papers = Papers::issue(&authority, &keys, node, Some(id), address, new.validity)?;
@@ -278,7 +280,7 @@ impl DataDir {
         pki.write_certificate(&papers.certificate)?;
         let credentials = self.credentials();
         make_dir(&credentials)?;
-        write_secret(&credentials.join("ca.pem"), &papers.root.0)?;
+        write_secret(&credentials.join("ca.pem"), &papers.root.for_clients()?)?;
         write_secret(&credentials.join("admin.pem"), &papers.admin)?;
         write_secret(&credentials.join("admin-key.pem"), &keys.admin.serialize_pem())
     }

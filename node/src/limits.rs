@@ -64,6 +64,10 @@ pub const WRITE_PATIENCE: Duration = Duration::from_millis(900);
 pub const LONELY: Duration = Duration::from_secs(3);
 /// How often a peer looks whether its certificate is to be renewed and what becomes of the authority's key: a few comparisons.
 pub const CERTIFICATE_LOOK: Duration = Duration::from_millis(500);
+/// How often a peer that misses a leader asks others which authority the cluster has by now.
+pub const AUTHORITY_QUESTION: Duration = Duration::from_secs(5);
+/// How long a leader hears nothing of members without a certificate of the new authority before it counts them as away.
+pub const AUTHORITY_PATIENCE: Duration = Duration::from_secs(30);
 /// How long it waits at most before it tries again what failed.
 pub const CERTIFICATE_RETRY: Duration = Duration::from_secs(30);
 /// One question for another certificate: who is asked may have to pass it on.

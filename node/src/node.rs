@@ -58,7 +58,11 @@ impl Node {
 
     /// What tells its cluster from others of the same name.
     pub fn cluster_id(&self) -> Result<String, PkiError> {
-        self.recovered.clone().map_or_else(|| self.certificates.root.cluster_id(), Ok)
+        let state = self.applied.view().state;
+        // As it was before the authority changed.
+        let kept = state.authorities().current.as_ref().map(|current| current.new.cluster_id.clone());
+        let known = self.recovered.clone().or(kept);
+        known.map_or_else(|| self.certificates.root().cluster_id(), Ok)
     }
 
     /// A request of Raft, which says by itself, too, from whom it is.
@@ -119,6 +123,9 @@ impl Handler for Node {
                 CallKind::ReadBlob => Ok(encode(&self.read_blob(decode(&body)?).await)),
                 CallKind::Join => self.on_join(&caller, body).await,
                 CallKind::Renew => self.on_renew(&caller, body).await,
+                CallKind::RenewAdmin => self.on_renew_admin(&caller, body),
+                CallKind::KeepNextKey => self.on_next_key(&caller, body).await,
+                CallKind::Authorities => Ok(encode(&self.certificates.root().0)),
                 CallKind::AuthorityKey => Ok(encode(&self.on_key_question(&caller, decode(&body)?))),
             }
         })

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use tokio::time::timeout;
 pub use server::{serve, server_config};
 
 use crate::limits;
-use crate::pki::{self, PEER_NAME, Validity};
+use crate::pki::{self, PEER_NAME, Root, Validity};
 use crate::wire::CallKind;
 
 /// A boxed future, for doors.
@@ -46,6 +46,10 @@ pub enum CallError {
 #[derive(Clone, Debug)]
 pub struct Caller {
     certificate: Option<CertificateDer<'static>>,
+    /// What was shown behind it.
+    by_way_of: Arc<[CertificateDer<'static>]>,
+    /// As of so many changes of the authority it is known that one that is trusted issued it.
+    vouched_as_of: Arc<AtomicU64>,
     node: Option<NodeId>,
     validity: Option<Validity>,
     from: SocketAddr,
@@ -54,11 +58,27 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// The holder of this certificate, which was verified.
-    pub(crate) fn new(certificate: Option<CertificateDer<'static>>, from: SocketAddr) -> Self {
+    /// The holder of the first of these certificates, which was verified by way of the others.
+    pub(crate) fn new(certificates: Vec<CertificateDer<'static>>, from: SocketAddr) -> Self {
+        let mut certificates = certificates.into_iter();
+        let (certificate, by_way_of) = (certificates.next(), certificates.collect());
         let node = certificate.as_ref().and_then(pki::node_of);
         let validity = certificate.as_ref().and_then(Validity::read);
-        Self { certificate, node, validity, from, is_logged: Arc::default() }
+        let vouched_as_of = Arc::default();
+        Self { certificate, by_way_of, vouched_as_of, node, validity, from, is_logged: Arc::default() }
+    }
+
+    /// Whether an authority that is trusted now issued its certificate: a connection lives longer than a handshake.
+    pub fn is_vouched_for(&self, changes: u64, root: impl Fn() -> Arc<Root>) -> bool {
+        if self.vouched_as_of.load(SeqCst) == changes {
+            return true;
+        }
+        let own = self.certificate.as_ref();
+        let vouched = own.is_some_and(|own| root().vouches_for(own, &self.by_way_of));
+        if vouched {
+            self.vouched_as_of.store(changes, SeqCst);
+        }
+        vouched
     }
 
     /// Whether it holds a certificate of a peer of this cluster.
@@ -174,9 +194,16 @@ impl Attempts {
         match next.clone().now_or_never() {
             None => self.next = Some((next, way)),
             Some(Ok(_)) => (self.current, self.way) = (next, way),
+            // Whom this side does not trust any more, or who does not trust it, is not talked to over the old one either.
+            Some(Err(why)) if is_refused(&why) => (self.current, self.way) = (next, way),
             Some(Err(_)) => {}
         }
     }
+}
+
+/// Whether a connection failed for what one side proved itself with, and not for the network.
+fn is_refused(why: &str) -> bool {
+    why.contains("certificate")
 }
 
 /// Whether it is being made, or up.
@@ -214,6 +241,18 @@ impl Peers {
         let mut shown = self.shown.write().unwrap_or_else(|e| e.into_inner());
         *shown = (client, shown.1 + 1);
         Ok(())
+    }
+
+    /// Makes new connections at once to all to whom there is one: soon what was shown before is good for nothing.
+    pub fn renew_connections(&self) {
+        let shown = self.shown.read().unwrap_or_else(|e| e.into_inner());
+        let mut attempts = self.attempts.lock().unwrap_or_else(|e| e.into_inner());
+        for ((to, _), known) in attempts.iter_mut() {
+            known.take_over();
+            if is_usable(&known.current) && known.way != shown.1 {
+                known.next = Some((self.begin(&shown.0, to), shown.1));
+            }
+        }
     }
 
     /// Calls a peer. An error does not say whether the peer acted on the call.

@@ -5,6 +5,7 @@ mod folder;
 mod request;
 mod sealed;
 mod tls;
+mod trust;
 mod validity;
 
 use std::sync::Arc;
@@ -13,18 +14,17 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyUsagePurpose, PKCS_ED25519, PublicKeyData,
     SerialNumber,
 };
+use rustls::ProtocolVersion;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{ProtocolVersion, RootCertStore};
-use sha2::{Digest, Sha256};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use stint_protocol::NodeId;
 
 pub use folder::PkiFolder;
 pub use rcgen::KeyPair;
 pub use request::{CertificateRequest, Purpose, disk_of_key};
 pub use tls::{joining_client, peer_client, peer_server, renewing_client};
+pub use trust::Root;
 pub use validity::{Validity, utc};
 
 /// The name in every peer's certificate.
@@ -94,10 +94,6 @@ pub struct Authority {
     #[n(1)]
     pub key: String,
 }
-
-/// The certificate of an authority, which all peers and clients trust, as PEM text.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Root(pub String);
 
 /// A certificate with its key, as PEM texts.
 #[derive(Clone)]
@@ -186,10 +182,24 @@ impl Authority {
         self.sign(key, &names, validity)
     }
 
-    /// Issues an administrator's certificate of this key for the folder of a node: it is good for as long as that is a
+    /// Issues an administrator's certificate of this key for the folder of a node: it is good for no longer than that is a
     /// member.
-    pub fn certify_admin(&self, key: &PublicKey, node: NodeId) -> Result<String, PkiError> {
-        self.sign(key, &[ADMIN_NAME, &admin_of_name(node)], Validity::ENDLESS)
+    pub fn certify_admin(
+        &self,
+        key: &PublicKey,
+        node: NodeId,
+        validity: Validity,
+    ) -> Result<String, PkiError> {
+        self.sign(key, &[ADMIN_NAME, &admin_of_name(node)], validity)
+    }
+
+    /// Certifies the key of another authority: who trusts this one alone takes what that one issues.
+    pub fn endorse(&self, other: &Self) -> Result<String, PkiError> {
+        let issuer = Issuer::new(authority_params()?, KeyPair::from_pem(&self.key)?);
+        let mut params = authority_params()?;
+        params.serial_number = Some(SerialNumber::from(sealed::random::<16>()?.to_vec()));
+        params.use_authority_key_identifier_extension = true;
+        Ok(params.signed_by(&public_key(&KeyPair::from_pem(&other.key)?)?, &issuer)?.pem())
     }
 
     /// Issues the certificate of a peer with a key of its own.
@@ -210,37 +220,6 @@ pub fn new_key() -> Result<KeyPair, PkiError> {
 /// The public half of a key.
 pub fn public_key(key: &KeyPair) -> Result<PublicKey, PkiError> {
     key.public_key_raw().try_into().map(PublicKey).map_err(|_| PkiError::NoProof)
-}
-
-impl Root {
-    /// What tells a cluster that it made from others of the same name: 16 hexadecimal digits.
-    pub fn cluster_id(&self) -> Result<String, PkiError> {
-        Ok(self.fingerprint()?.iter().take(8).map(|byte| format!("{byte:02x}")).collect())
-    }
-
-    /// SHA-256 of the certificate: what a join token carries, so that a joiner knows whom it talks to.
-    pub fn fingerprint(&self) -> Result<[u8; 32], PkiError> {
-        Ok(Sha256::digest(self.der()?).into())
-    }
-
-    fn der(&self) -> Result<CertificateDer<'static>, PkiError> {
-        read(&self.0)
-    }
-
-    fn roots(&self) -> Result<Arc<RootCertStore>, PkiError> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.der()?)?;
-        Ok(Arc::new(roots))
-    }
-
-    /// The node to which this certificate was given, also when its time is over: nothing else may be wrong about it.
-    pub fn node_behind(&self, certificate: &CertificateDer<'_>) -> Result<NodeId, PkiError> {
-        let validity = Validity::read(certificate).ok_or(PkiError::NotOurs)?;
-        let verifier = WebPkiClientVerifier::builder_with_provider(self.roots()?, provider()).build()?;
-        let at = UnixTime::since_unix_epoch(std::time::Duration::from_secs(validity.to));
-        verifier.verify_client_cert(certificate, &[], at)?;
-        node_of(certificate).filter(|_| carries(certificate, PEER_NAME)).ok_or(PkiError::NotOurs)
-    }
 }
 
 fn authority_params() -> Result<CertificateParams, PkiError> {
@@ -276,7 +255,9 @@ impl Identity {
     }
 
     fn chain(&self, root: &Root) -> Result<Vec<CertificateDer<'static>>, PkiError> {
-        Ok(vec![self.der()?, root.der()?])
+        let mut chain = vec![self.der()?];
+        chain.extend(root.certificates()?);
+        Ok(chain)
     }
 
     fn private_key(&self) -> Result<PrivateKeyDer<'static>, PkiError> {
@@ -339,7 +320,7 @@ mod tests {
             let peer = der(&authority.issue_peer(node, Some("00ff")).unwrap());
             assert_eq!((node_of(&peer), admin_of(&peer)), (Some(node), None));
             let key = new_key().unwrap();
-            let admin = authority.certify_admin(&public_key(&key).unwrap(), node).unwrap();
+            let admin = authority.certify_admin(&public_key(&key).unwrap(), node, Validity::ENDLESS).unwrap();
             let admin = super::der(&admin);
             assert_eq!((node_of(&admin), admin_of(&admin)), (None, Some(node)));
             assert!(
@@ -394,7 +375,7 @@ mod tests {
         let root = authority.root();
         assert_eq!(root.node_behind(&make(&authority)).unwrap(), NodeId(3));
         assert!(root.node_behind(&make(&other)).is_err());
-        let admin = authority.certify_admin(&PublicKey([7; 32]), NodeId(3)).unwrap();
+        let admin = authority.certify_admin(&PublicKey([7; 32]), NodeId(3), Validity::ENDLESS).unwrap();
         assert!(root.node_behind(&super::der(&admin)).is_err());
         let mut changed = make(&authority).to_vec();
         let at = changed.windows(6).position(|window| window == b"node-3").unwrap() + 5;

@@ -10,7 +10,7 @@ use stint_raft::{OfflineLog, OpenError, PeerInfo, Position};
 use stint_scheduler::{State, begin_anew, write_snapshot};
 
 use crate::applied_state::{AppliedState, NodeStateMachine};
-use crate::certificates::LIFE;
+use crate::certificates::{ADMIN_LIFE, LIFE};
 use crate::clock::{Clock as _, HostClock, Rng};
 use crate::identity::{DataDir, IdentityError, NewBeginning, Papers};
 use crate::lease_clock::longest_wait_ms;
@@ -112,10 +112,13 @@ pub fn restore(file: &Path, data_dir: &Path) -> Result<api::ClusterRestored, Rec
 }
 
 /// How long the certificates of a cluster are valid, and whether its authority's key is sealed: its version says so.
-fn of_version(state: &State) -> (Validity, bool) {
+fn of_version(state: &State) -> ((Validity, Validity), bool) {
     match state.version() >= version::CERTIFICATES {
-        true => (Validity::starting(HostClock.wall(), LIFE), true),
-        false => (Validity::ENDLESS, false),
+        true => {
+            let starting = |life| Validity::starting(HostClock.wall(), life);
+            ((starting(LIFE), starting(ADMIN_LIFE)), true)
+        }
+        false => ((Validity::ENDLESS, Validity::ENDLESS), false),
     }
 }
 

@@ -6,7 +6,7 @@ use stint_protocol::NodeId;
 use stint_raft::MembershipError;
 use tokio::time::sleep;
 
-use crate::callers::RECOVERED;
+use crate::callers::{LEFT_BEHIND, RECOVERED};
 use crate::limits;
 use crate::node::Node;
 use crate::outage::Outage;
@@ -33,7 +33,8 @@ pub async fn removed(node: Arc<Node>, address: String) -> Gone {
         was_member |= is_member;
         // Where its certificate has expired nobody talks to it but for another one.
         if let Some(why) = node.certificates.gone() {
-            return if why.starts_with(RECOVERED) { Gone::LeftOut(why.into()) } else { Gone::Removed };
+            let is_left_out = [RECOVERED, LEFT_BEHIND].iter().any(|start| why.starts_with(start));
+            return if is_left_out { Gone::LeftOut(why.into()) } else { Gone::Removed };
         }
         let outage = Outage::seen(&node.raft.status());
         let lonely = outage.is_some_and(|outage| outage.leaderless >= limits::LONELY);

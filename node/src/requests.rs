@@ -139,6 +139,11 @@ impl Requests {
             }
             Request::CreateAccessToken(add) => self.token(Command::AddAccessToken(add)).await,
             Request::RevokeAccessToken { hash } => self.all(vec![Command::RemoveAccessToken { hash }]).await,
+            Request::RotateAuthority(rotate) => self.all(vec![Command::RotateAuthority(rotate)]).await,
+            Request::DropOldAuthority { force } => self.all(vec![Command::DropOldAuthority { force }]).await,
+            Request::CertifyNode { node, fingerprint } => {
+                self.all(vec![Command::CertifyNode { node, fingerprint }]).await
+            }
             Request::ReadIndex => Ok(Reply::Index(self.leader.raft.barrier(limits::BARRIER_DEADLINE).await?)),
             Request::LeaderView => self.view().await,
             Request::NotBegun => {

@@ -3,6 +3,7 @@
 
 pub mod access;
 mod access_tokens;
+mod authority;
 mod cluster;
 mod documents;
 mod error;

@@ -28,7 +28,7 @@ use crate::blobs::OpenError;
 use crate::build::{BuildError, NodeParts, build_node};
 use crate::certificates::{CertificateParts, Surroundings, keep};
 use crate::clock::{Clock, HostClock, Rng};
-use crate::config::{Config, RaftProfile};
+use crate::config::{Config, PeersConfig, RaftProfile};
 use crate::endings::EndingsFolder;
 use crate::former_member::Mark;
 use crate::identity::{DataDir, IdentityError, Papers};
@@ -121,8 +121,8 @@ pub enum NodeError {
     )]
     Removed(PathBuf),
     #[error(
-        "this peer ends, as a peer that it knew says: {why}. Its folder is {}: what it knows that the recovered cluster \
-         does not is lost with it",
+        "this peer ends, as a peer that it knew says: {why}. Its folder is {}: what it knows that the cluster does not \
+         is lost with it",
         .folder.display()
     )]
     LeftOut { why: String, folder: PathBuf },
@@ -156,7 +156,8 @@ pub async fn serve(
     tasks.spawn(peers::serve(endpoint, node.clone()));
     tasks.spawn(node.leader.clone().run(queue));
     // Before anything else: where its certificate has expired nobody else talks to this peer.
-    let around = Surroundings { folder: dir.pki(), address: advertise.clone(), also: named };
+    let (folder, credentials) = (dir.pki(), dir.credentials());
+    let around = Surroundings { folder, credentials, address: advertise.clone(), also: named };
     tasks.spawn(keep(node.clone(), around));
     membership::settle(&node, &mut dir, &config, &advertise, &mut stop).await?;
     tasks.spawn(announce(node.clone(), advertise.clone()));
@@ -274,14 +275,21 @@ fn with_port(advertise: &str, local: SocketAddr) -> String {
 struct Terms {
     sealed: bool,
     validity: Validity,
+    /// Of the administrator's certificate.
+    admin: Validity,
 }
 
 impl Terms {
     fn from_config(config: &Config) -> Self {
-        let life = Duration::from_millis(config.peers.certificate_ttl_ms);
+        let starting = |ms| Validity::starting(HostClock.wall(), Duration::from_millis(ms));
+        let PeersConfig { certificate_ttl_ms, admin_certificate_ttl_ms, .. } = config.peers;
         match config.cluster.max_version >= version::CERTIFICATES {
-            true => Self { sealed: true, validity: Validity::starting(HostClock.wall(), life) },
-            false => Self { sealed: false, validity: Validity::ENDLESS },
+            true => Self {
+                sealed: true,
+                validity: starting(certificate_ttl_ms),
+                admin: starting(admin_certificate_ttl_ms),
+            },
+            false => Self { sealed: false, validity: Validity::ENDLESS, admin: Validity::ENDLESS },
         }
     }
 }
@@ -306,7 +314,8 @@ async fn settle_identity(
             }
             let (node, authority, terms) = (NodeId(1), Authority::make()?, Terms::from_config(config));
             let keys = dir.join_keys()?;
-            let papers = Papers::issue(&authority, &keys, node, None, advertise, terms.validity)?;
+            let papers =
+                Papers::issue(&authority, &keys, node, None, advertise, (terms.validity, terms.admin))?;
             dir.keep_key(&authority, terms.sealed)?;
             dir.become_node(node, &config.cluster.name, None, (&papers, &keys), &[])?;
             Ok(())
@@ -330,7 +339,10 @@ async fn settle_identity(
                 Given::Papers(papers) => papers,
                 Given::Authority(authority) => {
                     dir.keep_key(&authority, false)?;
-                    Papers::issue(&authority, &keys, node, recovered, advertise, Validity::ENDLESS)?
+                    {
+                        let endless = (Validity::ENDLESS, Validity::ENDLESS);
+                        Papers::issue(&authority, &keys, node, recovered, advertise, endless)?
+                    }
                 }
             };
             dir.become_node(node, &cluster, recovered, (&papers, &keys), &addresses)?;
@@ -374,6 +386,7 @@ async fn open_node(
         identity: pki.identity()?,
         authority: pki.readable_authority(),
         life: Duration::from_millis(config.peers.certificate_ttl_ms),
+        admin_life: Duration::from_millis(config.peers.admin_certificate_ttl_ms),
     };
     let options = raft_options(config, &cluster, dir)?;
     let log = dir.log();

@@ -112,6 +112,7 @@ pub fn task_of(change: &Change) -> Option<TaskId> {
         | Change::JoinTokenRemoved
         | Change::AccessTokenAdded { .. }
         | Change::AccessTokenRemoved
+        | Change::AuthorityChanged
         | Change::VersionRaised { .. }
         | Change::ImageRegistered { .. }
         | Change::ImageDeleted { .. }

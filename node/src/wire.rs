@@ -11,7 +11,7 @@ use stint_protocol::{
     AttemptEnd, BootMs, GpuInfo, ImageId, Incarnation, LeaseId, NodeId, Nonce, Runtime, SharedSpec, TaskId,
     TaskName, Tenant, TimeMs, Version,
 };
-use stint_scheduler::{AddAccessToken, NodeMode, RegisterNode, Submit, UpdateSettings};
+use stint_scheduler::{AddAccessToken, NodeMode, RegisterNode, RotateAuthority, Submit, UpdateSettings};
 
 pub use certificates::{JoinRequests, KeyAnswer, KeyQuestion, Renew, RenewAnswer};
 pub use endings::{EndingsAnswer, KeptEnding, ReadEndings};
@@ -36,6 +36,9 @@ pub enum CallKind {
     Renew = 10,
     AuthorityKey = 11,
     ReadEndings = 12,
+    RenewAdmin = 13,
+    KeepNextKey = 14,
+    Authorities = 15,
 }
 
 impl CallKind {
@@ -44,7 +47,8 @@ impl CallKind {
         use CallKind::*;
         let of_raft = [RaftControl, RaftAppend, RaftSnapshot];
         let others = [Report, Forward, ReadLog, Join, OfferBlob, ReadBlob, Renew, AuthorityKey, ReadEndings];
-        of_raft.into_iter().chain(others).find(|k| *k as u8 == number)
+        let of_authority = [RenewAdmin, KeepNextKey, Authorities];
+        of_raft.into_iter().chain(others).chain(of_authority).find(|k| *k as u8 == number)
     }
 }
 
@@ -54,9 +58,10 @@ impl CallKind {
         matches!(self, CallKind::RaftControl | CallKind::RaftAppend | CallKind::RaftSnapshot)
     }
 
-    /// Whether who has no certificate of a peer may ask it: it wants one, and what it shows is in the question.
+    /// Whether who has no certificate of a peer may ask it: it wants one, and what it shows is in the question; or it asks for
+    /// what is no secret.
     pub fn is_for_strangers(self) -> bool {
-        matches!(self, CallKind::Join | CallKind::Renew)
+        matches!(self, CallKind::Join | CallKind::Renew | CallKind::Authorities)
     }
 
     /// Many bytes that must not hold up votes and heartbeats: they go over a connection of their own.
@@ -245,6 +250,21 @@ pub enum Request {
     /// The leases whose programs have not begun, as their nodes told the leader last.
     #[n(16)]
     NotBegun,
+    #[n(17)]
+    RotateAuthority(#[n(0)] RotateAuthority),
+    #[n(18)]
+    DropOldAuthority {
+        #[n(0)]
+        force: bool,
+    },
+    /// This member has a certificate of this authority (SHA-256 of its root).
+    #[n(19)]
+    CertifyNode {
+        #[n(0)]
+        node: NodeId,
+        #[n(1)]
+        fingerprint: minicbor::bytes::ByteArray<32>,
+    },
 }
 
 /// Answers to requests.

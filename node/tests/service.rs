@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::stream;
 use stint_node::blobs::Expected;
 use stint_node::build::{NodeParts, build_node};
-use stint_node::certificates::{CertificateParts, LIFE};
+use stint_node::certificates::{ADMIN_LIFE, CertificateParts, LIFE};
 use stint_node::clock::{HostClock, Rng};
 use stint_node::config::replicated::Scope;
 use stint_node::node::Node;
@@ -51,7 +51,13 @@ impl World {
             cluster: "test".into(),
             recovered: None,
             speaks: version::CURRENT,
-            certificates: CertificateParts { root: authority.root(), identity, authority: None, life: LIFE },
+            certificates: CertificateParts {
+                root: authority.root(),
+                identity,
+                authority: None,
+                life: LIFE,
+                admin_life: ADMIN_LIFE,
+            },
             log: folder.path().join("raft"),
             endings: None,
             options: RaftOptions::new("test"),
@@ -247,7 +253,9 @@ async fn answer(
         | Operation::RevokeJoinToken
         | Operation::CreateToken
         | Operation::ListTokens
-        | Operation::RevokeToken => return None,
+        | Operation::RevokeToken
+        | Operation::RotateAuthority => return None,
+        Operation::GetAuthority => service.authority(caller).await.map(|found| format!("{found:?}")),
     })
 }
 

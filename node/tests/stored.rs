@@ -15,7 +15,7 @@ use stint_node::wire::{
 use stint_protocol::*;
 use stint_scheduler::{
     AddAccessToken, Admit, ChangedBy, ClassSetting, Command, KeepBlob, NodeMode, RegisterImage, RegisterNode,
-    Setting, StopReason, Submit, UpdateSettings,
+    RotateAuthority, Setting, StopReason, Submit, UpdateSettings,
 };
 use stored::{Stored, assert_reads};
 
@@ -207,6 +207,12 @@ fn forwarded_requests_are_read_and_written_as_they_were_stored() {
         ("create-access-token", Request::CreateAccessToken(access_token())),
         ("revoke-access-token", Request::RevokeAccessToken { hash: ByteArray::from([3; 32]) }),
         ("not-begun", Request::NotBegun),
+        (
+            "rotate-authority",
+            Request::RotateAuthority(RotateAuthority { overlap_ms: 60_000, by: administrator() }),
+        ),
+        ("drop-old-authority", Request::DropOldAuthority { force: true }),
+        ("certify-node", Request::CertifyNode { node: NodeId(2), fingerprint: ByteArray::from([4; 32]) }),
     ];
     for (number, (name, request)) in requests.iter().enumerate() {
         stored().check(&format!("request-{number}-{name}.cbor"), request);
@@ -214,6 +220,10 @@ fn forwarded_requests_are_read_and_written_as_they_were_stored() {
     stored().check("request-0-submit-4.cbor", &Request::Submit(submit(limited_spec())));
     let commented = TaskSpec { comment: Some("why".into()), ..TaskSpec::clone(&limited_spec()) };
     stored().check("request-0-submit-5.cbor", &Request::Submit(submit(SharedSpec::new(commented))));
+}
+
+fn administrator() -> ChangedBy {
+    ChangedBy { role: "admin".into(), proof: "local_socket".into(), peer: NodeId(2) }
 }
 
 fn access_token() -> AddAccessToken {
@@ -373,6 +383,9 @@ fn the_kinds_of_calls_keep_their_numbers() {
         (10, Renew),
         (11, AuthorityKey),
         (12, ReadEndings),
+        (13, RenewAdmin),
+        (14, KeepNextKey),
+        (15, Authorities),
     ];
     for (number, kind) in kinds {
         assert_eq!(kind as u8, number, "{kind:?}: a number is never changed, nor given to another call");

@@ -2,6 +2,7 @@
 //! are only added; times are milliseconds since 1970; what is not there is null. `tests/stored/api` has an example of
 //! each. Words such as a state are text, so that a reader passes on those of a newer peer.
 
+mod authority;
 mod caller;
 mod cluster;
 mod explanation;
@@ -16,6 +17,7 @@ mod settings;
 mod task;
 mod token;
 
+pub use authority::Authority;
 pub use caller::Caller;
 pub use cluster::{Cluster, HeldBack, JoinToken, JoinTokenRevoked, LeaderTransferred, ListedJoinToken, Peer};
 pub use explanation::{Explanation, NodeReason};

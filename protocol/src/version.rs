@@ -67,6 +67,9 @@ pub const CERTIFICATES: Version = Version(5);
 /// Access tokens of tenants: `AddAccessToken`, `RemoveAccessToken`.
 pub const ACCESS_TOKENS: Version = Version(5);
 
+/// Another certificate authority for a running cluster: `RotateAuthority` and what follows it.
+pub const CA_ROTATION: Version = Version(5);
+
 /// Each tenant has a user number of its own, which its programs run as: given with its first submit, and to all that have tasks
 /// when the cluster is raised.
 pub const TENANT_UIDS: Version = Version(5);

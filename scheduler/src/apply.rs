@@ -1,6 +1,7 @@
 //! The one way the state changes: a command in, changes or a rejection out.
 
 mod access;
+mod authority;
 mod blob;
 mod cancel;
 mod image;
@@ -73,6 +74,10 @@ fn dispatch(state: &mut State, command: Command, changes: &mut Vec<Change>) -> R
         Command::RemoveJoinToken { hash } => join::remove_token(state, &hash, changes),
         Command::AddAccessToken(add) => access::add_token(state, add, changes),
         Command::RemoveAccessToken { hash } => access::remove_token(state, &hash, changes),
+        Command::RotateAuthority(rotate) => authority::rotate(state, rotate, changes),
+        Command::TrustAuthority(new) => authority::trust(state, new, changes),
+        Command::CertifyNode { node, fingerprint } => authority::certify(state, node, &fingerprint, changes),
+        Command::DropOldAuthority { force } => authority::drop_old(state, force, changes),
         Command::Tick => Ok(()),
         Command::SetNodeAddress { node, address } => node::set_address(state, node, address, changes),
         Command::SetNodeVersion { node, speaks } => version::set_node_version(state, node, speaks, changes),

@@ -13,6 +13,7 @@ use stint_protocol::{
     TimeMs, Version,
 };
 
+use crate::authority::{NewAuthority, RotateAuthority};
 use crate::node::NodeMode;
 use crate::plan::Plan;
 use crate::settings::{ChangedBy, InvalidSettings, Setting, Settings, UidRange};
@@ -289,6 +290,26 @@ pub enum Command {
         #[n(0)]
         hash: ByteArray<32>,
     },
+    /// The leader is to make another certificate authority.
+    #[n(28)]
+    RotateAuthority(#[n(0)] RotateAuthority),
+    /// There is another one: it issues certificates from now on, and the old one is trusted, too.
+    #[n(29)]
+    TrustAuthority(#[n(0)] NewAuthority),
+    /// A member shows a certificate of this authority (SHA-256 of its root).
+    #[n(30)]
+    CertifyNode {
+        #[n(0)]
+        node: NodeId,
+        #[n(1)]
+        fingerprint: ByteArray<32>,
+    },
+    /// The old authority is trusted no more; `force`: also where members have no other certificate.
+    #[n(31)]
+    DropOldAuthority {
+        #[n(0)]
+        force: bool,
+    },
 }
 
 /// What a command changed; the node turns these into wake-ups and answers.
@@ -345,6 +366,8 @@ pub enum Change {
         expires_ms: u64,
     },
     AccessTokenRemoved,
+    /// Which authority is wanted or trusted, or which members have a certificate of it.
+    AuthorityChanged,
     VersionRaised {
         to: Version,
     },
@@ -444,6 +467,17 @@ pub enum Rejection {
     UnknownAccessToken,
     #[error("{0} tokens are valid, which is the most: revoke some with `stint token rm`")]
     AccessTokensFull(usize),
+    #[error("the authority is being changed already: see `stint cluster ca status`")]
+    AuthorityChanges,
+    #[error("nobody has asked for this certificate authority: see `stint cluster ca status`")]
+    NoAuthorityAsked,
+    #[error("no change of the authority is going on that could be finished: see `stint cluster ca status`")]
+    NoAuthorityChange,
+    #[error(
+        "these have no certificate of the new authority yet: {0}. Start them and wait (`stint cluster ca status`), or add \
+         --force: then they get theirs when they come back"
+    )]
+    NotAllCertified(String),
     #[error("this cluster is configured already")]
     AlreadyConfigured,
     #[error(

@@ -4,6 +4,7 @@
 
 mod access_token;
 mod apply;
+mod authority;
 mod check;
 mod command;
 mod demand;
@@ -21,6 +22,7 @@ mod task;
 
 pub use access_token::AccessToken;
 pub use apply::{StampedCommand, apply, begin_anew};
+pub use authority::{AskedRotation, Authorities, Authority, NewAuthority, RotateAuthority};
 pub use check::check;
 pub use command::{
     AddAccessToken, Admit, Change, Command, KeepBlob, RegisterImage, RegisterNode, Rejection, Submit,

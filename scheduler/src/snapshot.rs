@@ -84,6 +84,7 @@ pub fn same(one: &State, other: &State) -> bool {
         && one.join_tokens.iter().eq(other.join_tokens.iter())
         && one.access_tokens.iter().eq(other.access_tokens.iter())
         && one.uids == other.uids
+        && one.authorities == other.authorities
         && one.waiting() == other.waiting()
         && one.suspended.iter().eq(other.suspended.iter())
         && one.tenants.iter().eq(other.tenants.iter())

@@ -15,6 +15,7 @@ use stint_protocol::{
 };
 
 use crate::access_token::AccessToken;
+use crate::authority::Authorities;
 use crate::command::Rejection;
 use crate::history::History;
 use crate::image::{BlobRecord, Image, Keep};
@@ -65,6 +66,7 @@ pub struct State {
     pub(crate) uids: TenantUids,
     /// By the hashes of their secrets.
     pub(crate) access_tokens: OrdMap<[u8; 32], AccessToken>,
+    pub(crate) authorities: Arc<Authorities>,
     pub(crate) images: OrdMap<ImageId, Arc<Image>>,
     pub(crate) blobs: OrdMap<Digest, Arc<BlobRecord>>,
     /// What tenants want kept for a time.
@@ -123,6 +125,18 @@ impl State {
         let longest = Class::ALL.into_iter().map(|class| self.longest_lease_ms(class)).max().unwrap_or(0);
         let settings = &self.settings;
         settings.lease_margin_ms.saturating_sub(drift_ms(longest)).max(settings.kill_margin_ms)
+    }
+
+    /// The certificate authority, and how far its change is.
+    pub fn authorities(&self) -> &Authorities {
+        &self.authorities
+    }
+
+    /// Members without a certificate of the new authority, while the authority changes.
+    pub fn nodes_to_certify(&self) -> impl Iterator<Item = &Arc<Node>> {
+        let changing = self.authorities.changing();
+        let without = move |id| changing.is_some_and(|change| change.certified.binary_search(id).is_err());
+        self.nodes.iter().filter(move |(id, _)| without(id)).map(|(_, node)| node)
     }
 
     /// The version that the cluster speaks: nothing that it lacks stands in the log.

@@ -272,6 +272,23 @@ impl Client {
         Ok(self.peers.call(operation, request, send).await?.id)
     }
 
+    /// Which certificate authority the cluster has, and how far its change is.
+    pub async fn authority(&self) -> Result<v1::Authority, Error> {
+        let operation = self.operation("read the authority");
+        let send = |mut s: StintClient<_>, r| async move { s.get_authority(r).await };
+        self.peers.call(operation, v1::GetAuthorityRequest {}, send).await
+    }
+
+    /// Begins a change of the certificate authority, or ends it. A repeated try may find it begun or ended already.
+    pub async fn rotate_authority(
+        &self,
+        request: v1::RotateAuthorityRequest,
+    ) -> Result<v1::Authority, Error> {
+        let operation = self.operation("change the authority");
+        let send = |mut s: StintClient<_>, r| async move { s.rotate_authority(r).await };
+        self.peers.call(operation, request, send).await
+    }
+
     /// Hands the leadership to `node` (id or name; empty = any other voter); returns the new leader's id.
     pub async fn transfer_leader(&self, node: &str) -> Result<u64, Error> {
         let operation = self.operation("transfer the leadership");

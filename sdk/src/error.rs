@@ -66,7 +66,16 @@ pub struct Try {
 impl fmt::Display for Try {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.address, self.problem)?;
+        // In words of TLS: what this side trusts, or shows, is of another authority, or has ended.
+        let of_certificates =
+            ["UnknownIssuer", "BadSignature", "UnknownCA", "DecryptError", "CertificateExpired"];
         match &self.address {
+            Address::Https { .. } if of_certificates.iter().any(|word| self.problem.contains(word)) => {
+                f.write_str(
+                    " (ca.pem or the certificate has ended, or is of an authority that the cluster does not have any more: copy \
+                     the folder {data_dir}/credentials of a peer again)",
+                )
+            }
             Address::Unix(_) if self.problem.starts_with("Permission denied") => f.write_str(
                 " (only its user may open the socket of a node, and members of the group `api.group` the other one: ask an \
                  administrator of this machine to add you to that group)",
@@ -79,4 +88,25 @@ impl fmt::Display for Try {
 fn list(tried: &[Try]) -> String {
     let shown: Vec<String> = tried.iter().map(Try::to_string).collect();
     shown.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_certificates_of_before_is_told_what_to_do() {
+        let tried = |address: &str, problem: &str| Try {
+            address: address.parse().unwrap(),
+            problem: problem.into(),
+            connected: false,
+            leaderless: false,
+        };
+        for problem in ["invalid peer certificate: BadSignature", "received fatal alert: CertificateExpired"]
+        {
+            let said = tried("https://a:1", problem).to_string();
+            assert!(said.contains(problem) && said.contains("credentials of a peer again"), "{said}");
+        }
+        assert!(!tried("https://a:1", "connection refused").to_string().contains("credentials"));
+    }
 }

@@ -9,7 +9,7 @@ use stint_node::agent::Agent;
 use stint_node::announce::announce;
 use stint_node::applied_state::VersionTooOld;
 use stint_node::build::{BuildError, NodeParts, build_node};
-use stint_node::certificates::{CertificateParts, LIFE};
+use stint_node::certificates::{ADMIN_LIFE, CertificateParts, LIFE};
 use stint_node::clock::{Clock, Rng};
 use stint_node::node::{Link, Node};
 use stint_node::peers;
@@ -215,6 +215,7 @@ impl Peer {
                 identity: identity(self.0.id),
                 authority: None,
                 life: LIFE,
+                admin_life: ADMIN_LIFE,
             },
             log: PathBuf::from("/raft"),
             // It would be files beside the simulated disk.

@@ -1,5 +1,6 @@
 //! `stint cluster`: the cluster as a whole.
 
+pub mod ca;
 pub mod join_token;
 pub mod recover;
 pub mod settings;
@@ -33,6 +34,8 @@ pub enum ClusterCommand {
     Set(settings::Changes),
     /// Make a token with which a new node joins, list those that are valid, revoke one
     JoinToken(join_token::JoinTokenArgs),
+    /// Show the certificate authority, or change it while all goes on
+    Ca(ca::CaArgs),
     /// Hand the leadership to another peer
     TransferLeader(TransferLeaderArgs),
     /// Save the state of the cluster to a file, look into one, or restore a cluster from one
@@ -53,6 +56,7 @@ pub fn run(global: &Global, args: ClusterArgs) -> Done {
         ClusterCommand::Show(args) => with_client(global, |context| settings::show(context, args)),
         ClusterCommand::Set(changes) => with_client(global, |context| settings::set(context, changes)),
         ClusterCommand::JoinToken(args) => with_client(global, |context| join_token::run(context, args)),
+        ClusterCommand::Ca(args) => with_client(global, |context| ca::run(context, args)),
         ClusterCommand::TransferLeader(args) => with_client(global, |context| transfer_leader(context, args)),
         ClusterCommand::Snapshot(args) => snapshot::run(global, args),
         ClusterCommand::Recover(args) => recover::run(&Output::new(global.output), args),

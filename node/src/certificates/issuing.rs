@@ -6,13 +6,13 @@ use rustls::pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
 use stint_protocol::{NodeId, version};
 
-use crate::callers::RECOVERED;
+use crate::callers::{LEFT_BEHIND, RECOVERED};
 use crate::join::token_id;
 use crate::leader_client::unexpected;
 use crate::limits;
 use crate::node::Node;
 use crate::peers::{Caller, PeerAddress};
-use crate::pki::{Authority, PkiError, PublicKey, Purpose, disk_of_key, key_of, recovered_name};
+use crate::pki::{Authority, PkiError, PublicKey, Purpose, disk_of_key, key_of, node_of, recovered_name};
 use crate::wire::{
     CallKind, Join, JoinAnswer, JoinRequests, KeyAnswer, KeyQuestion, Refusal, RefusalCode, Renew,
     RenewAnswer, Reply, Request, decode, encode,
@@ -38,6 +38,10 @@ fn unavailable(why: &str) -> Refusal {
 
 fn failed(error: PkiError) -> Refusal {
     Refusal::new(RefusalCode::Invalid, error.to_string())
+}
+
+fn removed(node: NodeId) -> Refusal {
+    Refusal::new(RefusalCode::NotFound, format!("node {node} was removed from this cluster"))
 }
 
 impl Node {
@@ -127,8 +131,8 @@ impl Node {
         };
         let now = self.clock.wall();
         let certificate = self.certificates.certify(authority, &keys.peer, node, &at, now).map_err(failed)?;
-        let admin = authority.certify_admin(&keys.admin, node).map_err(failed)?;
-        let root = authority.certificate.clone();
+        let admin = self.certificates.certify_admin(authority, &keys.admin, node, now).map_err(failed)?;
+        let root = self.certificates.root().0.clone();
         Ok((node, JoinAnswer::Enrolled { node, root, certificate, admin, cluster, recovered, now }))
     }
 
@@ -156,11 +160,15 @@ impl Node {
 
     fn renewed(&self, authority: &Authority, renew: &Renew) -> Result<(NodeId, RenewAnswer), Refusal> {
         let certificate = CertificateDer::from(renew.certificate.to_vec());
-        let node = self.certificates.root.node_behind(&certificate).map_err(failed)?;
         let key = renew.request.check(Purpose::Renewal { of: &certificate }).map_err(failed)?;
+        let vouched = self.certificates.root().node_behind(&certificate);
         if key_of(&certificate) != Some(key) {
-            return Err(failed(PkiError::NoProof));
+            return Err(vouched.err().map_or(failed(PkiError::NoProof), failed));
         }
+        let node = match vouched {
+            Ok(node) => node,
+            Err(error) => self.node_of_key(&certificate, &key, error)?,
+        };
         if let Some(id) = &self.recovered
             && !crate::pki::carries(&certificate, &recovered_name(id))
         {
@@ -170,14 +178,41 @@ impl Node {
             ));
         }
         if self.applied.was_removed(node) {
-            let why = format!("node {node} was removed from this cluster");
-            return Err(Refusal::new(RefusalCode::NotFound, why));
+            return Err(removed(node));
         }
         let state = self.applied.view().state;
         let record = state.node(node).ok_or_else(|| unavailable("this peer does not know the node yet"))?;
         let now = self.clock.wall();
         let renewed = self.certificates.certify(authority, &key, node, &record.address, now);
         Ok((node, RenewAnswer::Renewed { certificate: renewed.map_err(failed)?, now }))
+    }
+
+    /// The member whose certificate an authority of before issued, if it has the key from which the id of its data folder was
+    /// made: such a certificate itself proves nothing any more.
+    fn node_of_key(
+        &self,
+        certificate: &CertificateDer<'_>,
+        key: &PublicKey,
+        why: PkiError,
+    ) -> Result<NodeId, Refusal> {
+        let Some(node) = node_of(certificate).filter(|_| self.certificates.was_changed()) else {
+            return Err(failed(why));
+        };
+        if self.applied.was_removed(node) {
+            return Err(removed(node));
+        }
+        let state = self.applied.view().state;
+        let record = state.node(node).ok_or_else(|| unavailable("this peer does not know the node yet"))?;
+        match record.disk == disk_of_key(key) {
+            true => Ok(node),
+            false => Err(Refusal::new(
+                RefusalCode::NotFound,
+                format!(
+                    "{LEFT_BEHIND} while node {node} was away, and its data folder is of a time before keys named it: empty \
+                     the data folder and join anew"
+                ),
+            )),
+        }
     }
 
     /// The authority's key, for a voter; for others, whether it is here.

@@ -1,5 +1,6 @@
 //! A peer looks after its own certificate and, while it votes, the authority's key, for as long as it runs.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use rustls::pki_types::CertificateDer;
 use stint_protocol::{TimeMs, version};
 use tokio::time::sleep;
 
+use super::{admin, rotation};
 use crate::identity::IdentityError;
 use crate::limits;
 use crate::node::Node;
@@ -25,6 +27,8 @@ const RENEWED_AFTER: std::ops::Range<u64> = 500..800;
 /// Where a peer finds and keeps what it needs for that.
 pub struct Surroundings {
     pub folder: PkiFolder,
+    /// The folder of the administrator's certificate.
+    pub credentials: PathBuf,
     /// Where it is reached.
     pub address: String,
     /// Peers to ask beside those that its log names.
@@ -33,7 +37,7 @@ pub struct Surroundings {
 
 /// Why it could not be done; it is tried again.
 #[derive(Debug, thiserror::Error)]
-enum KeepError {
+pub(super) enum KeepError {
     #[error(transparent)]
     Folder(#[from] IdentityError),
     #[error(transparent)]
@@ -44,18 +48,32 @@ enum KeepError {
     NobodyRenewed(String),
     #[error("no voter gives the key of the authority:\n  {0}")]
     NoKey(String),
+    #[error("no voter renewed the administrator's certificate:\n  {0}")]
+    NobodyRenewedAdmin(String),
+    #[error("another authority is wanted, and this leader has not the key of the one that there is yet")]
+    NoKeyToEndorse,
+    #[error("another authority is wanted, and too few voters keep its key:\n  {0}")]
+    TooFewKeep(String),
+    #[error("the leader does not take it: {0}")]
+    Leader(String),
 }
 
 /// Looks after both until the peer ends.
 pub async fn keep(node: Arc<Node>, around: Surroundings) {
     let mut said = String::new();
     let (mut share, mut pause) = (draw_share(&node), limits::CERTIFICATE_LOOK);
+    let mut pace = rotation::Pace::default();
+    // Set here alone, once.
+    let _ = node.certificates.folder.set(around.folder.clone());
     loop {
+        let trusted = rotation::look_after_trust(&node, &around, &mut pace).await;
         let key = look_after_key(&node, &around).await;
         let renewed = look_after_certificate(&node, &around, share).await;
+        let admin = admin::look_after_admin(&node, &around).await;
+        let rotated = rotation::look_after_rotation(&node, &mut pace).await;
         // Twice as long after what failed, and after a new certificate: never one after the other, whatever is wrong with it.
         pause = (pause * 2).min(longest_pause(&node));
-        match key.and(renewed) {
+        match trusted.and(key).and(admin).and(rotated).and(renewed) {
             Ok(true) => share = draw_share(&node),
             Ok(false) => {
                 said.clear();
@@ -113,7 +131,11 @@ async fn look_after_key(node: &Node, around: &Surroundings) -> Result<(), KeepEr
     let (certificates, folder) = (&node.certificates, &around.folder);
     let authority = certificates.authority();
     let holds = authority.is_some() || (!votes && folder.has_authority_key());
-    match key_duty(speaks, votes, follows, holds, folder.has_clear_key()) {
+    let is_open = folder.has_clear_key() || authority.as_ref().is_some_and(|own| folder.is_next(&own.root()));
+    if rotation::is_settled(node) {
+        folder.forget_other_next(&certificates.root())?;
+    }
+    match key_duty(speaks, votes, follows, holds, is_open) {
         KeyDuty::Nothing => {}
         KeyDuty::Seal => {
             if let Some(authority) = authority {
@@ -151,8 +173,9 @@ async fn fetch_key(node: &Node) -> Result<Authority, KeepError> {
     for voter in node.other_voters() {
         let why = match ask_for_key(node, &voter, false).await {
             Ok(KeyAnswer::Key(key)) => {
-                let authority = Authority { certificate: node.certificates.root.0.clone(), key };
-                if authority.is_of(&node.certificates.root) {
+                let root = node.certificates.root();
+                let authority = Authority { certificate: root.first().to_owned(), key };
+                if authority.is_of(&root) {
                     return Ok(authority);
                 }
                 "it gave a key of another authority".into()
@@ -198,7 +221,8 @@ async fn look_after_certificate(
     let known = state.node(node.id).map(|record| record.address.as_str()).filter(|_| speaks);
     let names_host = known.and_then(host_of).is_none_or(|host| pki::carries(&own, host));
     let now = node.clock.wall();
-    if !is_due(validity, names_host, speaks, share, now) || node.certificates.gone().is_some() {
+    let is_old = !node.certificates.root().issued(&own);
+    if !(is_old || is_due(validity, names_host, speaks, share, now)) || node.certificates.gone().is_some() {
         return Ok(false);
     }
     let key = KeyPair::from_pem(&node.certificates.identity().key).map_err(PkiError::from)?;
@@ -219,21 +243,36 @@ async fn look_after_certificate(
     };
     let renewed = Validity::read(&pki::read(&certificate)?).ok_or(PkiError::NotOurs)?;
     around.folder.write_certificate(&certificate)?;
-    show(node, certificate)?;
+    let key = node.certificates.identity().key.clone();
+    show(node, Identity { certificate, key })?;
     tracing::info!(until = utc(renewed.to), "this peer has a new certificate");
     Ok(true)
 }
 
 /// Proves itself with this certificate from now on: new connections do, in both directions.
-fn show(node: &Node, certificate: String) -> Result<(), KeepError> {
-    let (certificates, key) = (&node.certificates, node.certificates.identity().key.clone());
-    let identity = Identity { certificate, key };
-    let server = pki::peer_server(&certificates.root, &identity)?;
-    let client = pki::peer_client(&certificates.root, &identity)?;
+pub(super) fn show(node: &Node, identity: Identity) -> Result<(), KeepError> {
+    let (certificates, root) = (&node.certificates, node.certificates.root());
+    let server = pki::peer_server(&root, &identity)?;
+    let client = pki::peer_client(&root, &identity)?;
     node.peers.show(server, client).map_err(KeepError::Peers)?;
+    if certificates.changes() > 0 {
+        node.peers.renew_connections();
+    }
     *certificates.identity.write().unwrap_or_else(|e| e.into_inner()) = Arc::new(identity);
     certificates.renewed.send_replace(());
     Ok(())
+}
+
+/// Connections on which this peer shows no certificate.
+pub(super) fn as_stranger(node: &Node) -> Result<Peers, KeepError> {
+    let tls = pki::renewing_client(&node.certificates.root())?;
+    node.peers.beside(tls).map_err(KeepError::Peers)
+}
+
+/// Other voters, and those that the operator named.
+pub(super) fn voters_to_ask(node: &Node, around: &Surroundings) -> Vec<PeerAddress> {
+    let also = around.also.iter().map(|address| PeerAddress::any(address));
+    node.other_voters().into_iter().chain(also).collect()
 }
 
 /// Asks voters, over connections on which this peer shows no certificate: its own may have expired. None: this peer is no
@@ -243,11 +282,9 @@ async fn ask_to_renew(
     around: &Surroundings,
     renew: &Renew,
 ) -> Result<Option<String>, KeepError> {
-    let tls = pki::renewing_client(&node.certificates.root)?;
-    let peers: Peers = node.peers.beside(tls).map_err(KeepError::Peers)?;
-    let also = around.also.iter().map(|address| PeerAddress::any(address));
+    let peers = as_stranger(node)?;
     let mut reasons = Vec::new();
-    for target in node.other_voters().into_iter().chain(also) {
+    for target in voters_to_ask(node, around) {
         let answer = peers.call(&target, CallKind::Renew, encode(renew), limits::RENEW_DEADLINE).await;
         let why = match answer.map_err(|e| e.to_string()).and_then(|body| decode::<RenewAnswer>(&body)) {
             Ok(RenewAnswer::Renewed { certificate, now }) => match check(node, renew, &certificate, now) {
@@ -271,7 +308,7 @@ async fn ask_to_renew(
 fn check(node: &Node, renew: &Renew, certificate: &str, there: TimeMs) -> Result<(), String> {
     let given = pki::read(certificate).map_err(|error| error.to_string())?;
     let (old, here) = (CertificateDer::from(renew.certificate.to_vec()), node.clock.wall());
-    let of = node.certificates.root.node_behind(&given).map_err(|error| error.to_string())?;
+    let of = node.certificates.root().node_behind(&given).map_err(|error| error.to_string())?;
     if of != node.id || key_of(&given) != key_of(&old) {
         return Err(PkiError::NotOurs.to_string());
     }

@@ -107,12 +107,18 @@ fn check_listeners(findings: &mut Findings) {
 
 /// Tests take seconds. A year at most: what is valid for much longer counts as never to be renewed.
 fn check_certificates(findings: &mut Findings) {
+    let peers = &findings.config.peers;
+    let (of_nodes, of_admins) = (peers.certificate_ttl_ms, peers.admin_certificate_ttl_ms);
+    check_life(findings, "peers.certificate_ttl", of_nodes, true);
+    check_life(findings, "peers.admin_certificate_ttl", of_admins, false);
+}
+
+fn check_life(findings: &mut Findings, key: &'static str, life: u64, is_needed_to_be_off: bool) {
     const DAY_MS: u64 = 24 * 3_600 * 1_000;
-    let (key, life) = ("peers.certificate_ttl", findings.config.peers.certificate_ttl_ms);
     match life {
         ..10_000 => findings.error(key, "is too short: a certificate is valid for 10 s at least"),
         _ if life > 366 * DAY_MS => findings.error(key, "is too long: 366 days at most"),
-        _ if life < DAY_MS => {
+        _ if life < DAY_MS && is_needed_to_be_off => {
             findings.warn(
                 key,
                 "is short: a node that is off for longer needs a peer that it can reach to come back",
@@ -303,8 +309,10 @@ mod tests {
         assert!(problems("30d").is_empty() && problems("366d").is_empty());
         assert!(problems("20s").len() == 1 && problems("20s")[0].severity == Severity::Warning);
         for (ttl, said) in [("9s", "10 s at least"), ("367d", "366 days at most")] {
-            let refused = refusals(&format!("[peers]\ncertificate_ttl = \"{ttl}\"\n"), &[], &[]);
-            assert!(refused.contains(said), "{refused}");
+            for key in ["certificate_ttl", "admin_certificate_ttl"] {
+                let refused = refusals(&format!("[peers]\n{key} = \"{ttl}\"\n"), &[], &[]);
+                assert!(refused.contains(said), "{refused}");
+            }
         }
     }
 

@@ -24,7 +24,7 @@ use super::texts::{
 use super::users::{GROUP, TENANT, USERS_TABLE, Users};
 use super::{LogFormat, Machine, Origin, RaftProfile};
 use crate::blobs::{BlobSettings, DiskBounds};
-use crate::certificates::LIFE;
+use crate::certificates::{ADMIN_LIFE, LIFE};
 
 settings! {
     /// Everything a node is started with.
@@ -73,6 +73,8 @@ settings! {
             HOST_AND_PORT, flag "--advertise HOST:PORT";
         /// How long the certificates of nodes are valid that this peer issues while it votes. They renew themselves.
         pub certificate_ttl_ms: u64 = LIFE.as_millis() as u64 => Time, key "certificate_ttl";
+        /// The same of administrators' certificates. Each node renews the one in its folder.
+        pub admin_certificate_ttl_ms: u64 = ADMIN_LIFE.as_millis() as u64 => Time, key "admin_certificate_ttl";
     }
 }
 

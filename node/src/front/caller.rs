@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rustls::pki_types::CertificateDer;
 use tonic::service::Interceptor;
 use tonic::transport::server::TlsConnectInfo;
 use tonic::{Request, Status};
@@ -15,7 +16,7 @@ use crate::audit::{AuditLine, Refused};
 use crate::join::token_id;
 use crate::local_users::LocalUsers;
 use crate::node::Node;
-use crate::pki::{self, ADMIN_NAME};
+use crate::pki::{self, ADMIN_NAME, Validity, utc};
 use crate::service::{Principal, Proof, Tenants};
 
 /// The unix socket: who may open it may do everything.
@@ -62,7 +63,7 @@ impl Interceptor for Tls {
         // Who shows a token wants to be no more than that says, whatever certificate it has.
         let caller = match shown_token(&request) {
             Some(token) => of_token(applied, now, token),
-            None => of_certificate(applied, &request),
+            None => of_certificate(&self.0, &request),
         };
         let caller = caller.inspect_err(|status| audit_refusal(&self.0, &request, None, status))?;
         asked(&request);
@@ -94,22 +95,46 @@ fn of_token(applied: &AppliedState, now: TimeMs, text: Result<&str, Status>) -> 
     })
 }
 
-fn of_certificate(applied: &AppliedState, request: &Request<()>) -> Result<Principal, Status> {
+fn of_certificate(node: &Node, request: &Request<()>) -> Result<Principal, Status> {
+    let own = shown_certificate(request)?;
+    let (certificates, now) = (&node.certificates, node.clock.wall());
+    // A connection lives longer than a handshake, in which both were looked at.
+    if let Some(ended) = Validity::read(&own).filter(|validity| validity.is_over(now)) {
+        return Err(Status::unauthenticated(format!(
+            "this administrator's certificate ended at {}, and it is {} here: {COPY_ANEW}",
+            utc(ended.to),
+            utc(now.0 / 1_000)
+        )));
+    }
+    if certificates.changes() > 0 && !certificates.root().vouches_for(&own, &[]) {
+        return Err(Status::unauthenticated(format!(
+            "this administrator's certificate is of an authority that the cluster does not trust any more: {COPY_ANEW}"
+        )));
+    }
+    of_administrator(&node.applied, &own)
+}
+
+const COPY_ANEW: &str = "copy the credentials folder of a peer again, which renews it";
+
+fn shown_certificate(request: &Request<()>) -> Result<CertificateDer<'static>, Status> {
     let certificates =
         request.extensions().get::<TlsConnectInfo<ConnectionHandle>>().and_then(|info| info.peer_certs());
     let own = certificates.and_then(|certificates| certificates.first().cloned());
-    let Some(own) = own else {
-        return Err(Status::unauthenticated(
+    own.ok_or_else(|| {
+        Status::unauthenticated(
             "show a token (--token-file or STINT_TOKEN; `stint token create` makes one), or the administrator's certificate \
              from the credentials folder of a peer",
-        ));
-    };
-    if !pki::carries(&own, ADMIN_NAME) {
+        )
+    })
+}
+
+fn of_administrator(applied: &AppliedState, own: &CertificateDer<'_>) -> Result<Principal, Status> {
+    if !pki::carries(own, ADMIN_NAME) {
         return Err(Status::permission_denied(
             "use the administrator's certificate from the credentials folder of a peer, or a token",
         ));
     }
-    if let Some(node) = pki::admin_of(&own).filter(|node| applied.was_removed(*node)) {
+    if let Some(node) = pki::admin_of(own).filter(|node| applied.was_removed(*node)) {
         tracing::warn!(node = node.0, "an administrator's certificate of a node that was removed is refused");
         return Err(Status::permission_denied(format!(
             "this administrator's certificate is of node {node}, which was removed from the cluster: use the one in the \
@@ -183,8 +208,7 @@ mod tests {
 
     #[test]
     fn no_certificate_does_not_open_the_tls_door() {
-        let applied = AppliedState::new(version::OLDEST).unwrap();
-        assert_eq!(of_certificate(&applied, &Request::new(())).unwrap_err().code(), Code::Unauthenticated);
+        assert_eq!(shown_certificate(&Request::new(())).unwrap_err().code(), Code::Unauthenticated);
     }
 
     #[test]

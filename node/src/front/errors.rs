@@ -60,6 +60,7 @@ fn codes(error: &ServiceError) -> Codes {
         | E::TokenValidTooLong
         | E::TokenUsesTooMany
         | E::AccessValidTooLong
+        | E::OverlapTooLong
         | E::TokenCommentTooLong(_)
         | E::TokenNeedsTenant(_)
         | E::AdminOfOneTenant

@@ -260,6 +260,24 @@ impl Stint for NativeApi {
         asked.answer(revoked.map(|id| v1::RevokeTokenReply { id }))
     }
 
+    async fn get_authority(&self, request: Request<v1::GetAuthorityRequest>) -> Answer<v1::Authority> {
+        let (caller, _) = caller::take(request)?;
+        let asked = self.asked();
+        let found = asked.0.authority(&caller).await;
+        asked.answer(found.map(v1::Authority::from))
+    }
+
+    async fn rotate_authority(&self, request: Request<v1::RotateAuthorityRequest>) -> Answer<v1::Authority> {
+        let (caller, request) = caller::take(request)?;
+        let overlap = Some(request.overlap_ms).filter(|ms| *ms > 0).map(Duration::from_millis);
+        let asked = self.asked();
+        let changed = match request.finish {
+            true => asked.0.finish_rotation(&caller, request.force).await,
+            false => asked.0.rotate_authority(&caller, overlap).await,
+        };
+        asked.answer(changed.map(v1::Authority::from))
+    }
+
     async fn transfer_leader(
         &self,
         request: Request<v1::TransferLeaderRequest>,

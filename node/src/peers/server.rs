@@ -85,7 +85,7 @@ impl Server {
         };
         let certificates =
             connection.peer_identity().and_then(|i| i.downcast::<Vec<CertificateDer<'static>>>().ok());
-        let caller = Caller::new(certificates.and_then(|c| c.first().cloned()), connection.remote_address());
+        let caller = Caller::new(certificates.map(|c| *c).unwrap_or_default(), connection.remote_address());
         let share =
             caller.certificate.as_ref().filter(|_| caller.is_peer()).map(|c| self.shares.share_for(c));
         let call = Call { caller, handler: self.handler.clone() };

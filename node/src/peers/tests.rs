@@ -242,6 +242,27 @@ async fn a_new_certificate_takes_over_and_no_call_waits_for_it() {
     assert_ne!(peer.attempt(&served.to(), false).await.unwrap().stable_id(), before);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_trusted_no_more_is_not_called_over_a_connection_of_before() {
+    let served = served();
+    let peer = served.peer();
+    assert_eq!(served.call(&peer, CallKind::Report, 3).await.unwrap(), "3");
+    let (other, root) = (Authority::make().unwrap(), served.authority.root());
+    let own = served.authority.issue_peer(NodeId(2), None).unwrap();
+    let server = pki::peer_server(&root, &own).unwrap();
+    peer.show(server, pki::peer_client(&other.root(), &own).unwrap()).unwrap();
+    peer.renew_connections();
+    let until = Instant::now() + PATIENCE;
+    let refused = loop {
+        match served.call(&peer, CallKind::Report, 3).await {
+            Ok(_) => assert!(Instant::now() < until, "it is called for ever"),
+            Err(why) => break why,
+        }
+        sleep(Duration::from_millis(1)).await;
+    };
+    assert!(refused.contains("invalid peer certificate"), "{refused}");
+}
+
 /// Carries packets of one client to the server and back; counts those that ask the client to show its address.
 async fn relay(to: SocketAddr, retries: Arc<AtomicUsize>) -> SocketAddr {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();

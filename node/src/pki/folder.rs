@@ -12,6 +12,8 @@ const KEY: &str = "node-key.pem";
 /// The authority's key, as programs before version 5 of the cluster read it, and sealed.
 const CLEAR: &str = "ca-key.pem";
 const SEALED: &str = "ca-key.sealed";
+/// That of an authority that may be the next one, sealed.
+const NEXT: &str = "ca-key-next.sealed";
 
 /// The folder `pki` of a data folder.
 #[derive(Clone)]
@@ -75,14 +77,39 @@ impl PkiFolder {
     /// The authority with its key, where it is here.
     pub fn authority(&self) -> Result<Option<Authority>, IdentityError> {
         let root = self.root()?;
-        let key = if self.0.join(SEALED).exists() {
-            Some(sealed::open(&self.read(SEALED)?, &self.read(KEY)?, &root)?)
-        } else if self.has_clear_key() {
-            Some(self.read(CLEAR)?)
-        } else {
-            None
-        };
-        Ok(key.map(|key| Authority { certificate: root.0, key }))
+        let of_root = |key| Authority { certificate: root.first().to_owned(), key };
+        if let Some(key) = self.opened(NEXT, &root) {
+            return Ok(Some(of_root(key)));
+        }
+        if self.0.join(SEALED).exists() {
+            return Ok(Some(of_root(sealed::open(&self.read(SEALED)?, &self.read(KEY)?, &root)?)));
+        }
+        if self.has_clear_key() {
+            return Ok(Some(of_root(self.read(CLEAR)?)).filter(|authority| authority.is_of(&root)));
+        }
+        Ok(None)
+    }
+
+    fn opened(&self, name: &str, root: &Root) -> Option<String> {
+        sealed::open(&self.read(name).ok()?, &self.read(KEY).ok()?, root).ok()
+    }
+
+    /// Keeps the key of an authority that may be the next one, beside that of the one that is.
+    pub fn seal_next(&self, authority: &Authority) -> Result<(), IdentityError> {
+        self.write(NEXT, &sealed::seal(&authority.key, &self.read(KEY)?, &authority.root())?)
+    }
+
+    /// Keeps no key of an authority that came to nothing.
+    pub fn forget_other_next(&self, root: &Root) -> Result<(), IdentityError> {
+        match self.0.join(NEXT).exists() && !self.is_next(root) {
+            true => self.remove(NEXT),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether the key of this authority lies where that of the next one does.
+    pub fn is_next(&self, root: &Root) -> bool {
+        self.opened(NEXT, root).is_some()
     }
 
     /// The same; a key that cannot be read is as good as none: another voter has it.
@@ -100,7 +127,7 @@ impl PkiFolder {
 
     /// Whether it has the authority's key in any form.
     pub fn has_authority_key(&self) -> bool {
-        self.has_clear_key() || self.0.join(SEALED).exists()
+        [CLEAR, SEALED, NEXT].into_iter().any(|name| self.0.join(name).exists())
     }
 
     /// Keeps the authority's key as programs of before read it.
@@ -111,12 +138,17 @@ impl PkiFolder {
     /// Keeps the authority's key, sealed, and nothing of it in the clear.
     pub fn seal(&self, authority: &Authority) -> Result<(), IdentityError> {
         let sealed = sealed::seal(&authority.key, &self.read(KEY)?, &authority.root())?;
+        let is_next = self.is_next(&authority.root());
         self.write(SEALED, &sealed)?;
+        if is_next {
+            self.remove(NEXT)?;
+        }
         self.remove(CLEAR)
     }
 
     /// Keeps no key of the authority.
     pub fn forget_authority_key(&self) -> Result<(), IdentityError> {
+        self.remove(NEXT)?;
         self.remove(SEALED)?;
         self.remove(CLEAR)
     }
@@ -143,6 +175,25 @@ mod tests {
         let secret = authority.key.lines().nth(1).unwrap();
         let files = fs::read_dir(folder.path().join("pki")).unwrap();
         assert!(files.flatten().map(lines).all(|text| !text.contains(secret)));
+        // The key of the next authority is not this one's, until that is trusted; then the old one is gone.
+        let (next, old_root) = (Authority::make().unwrap(), authority.root());
+        pki.seal_next(&Authority::make().unwrap()).unwrap();
+        pki.forget_other_next(&next.root()).unwrap();
+        assert!(!pki.0.join(NEXT).exists(), "a leader was lost before it was trusted");
+        pki.seal_next(&next).unwrap();
+        pki.forget_other_next(&next.root()).unwrap();
+        assert_eq!(pki.authority().unwrap().unwrap().key, authority.key);
+        assert!(pki.is_next(&next.root()) && !pki.is_next(&old_root));
+        let changed = Root::changed(&next.certificate, &authority.endorse(&next).unwrap(), Some(&old_root.0));
+        pki.write_root(&changed).unwrap();
+        let found = pki.authority().unwrap().unwrap();
+        assert_eq!((&found.key, &found.certificate), (&next.key, &next.certificate));
+        pki.seal(&found).unwrap();
+        assert!(!pki.is_next(&next.root()));
+        assert_eq!(pki.authority().unwrap().unwrap().key, next.key);
+        pki.write_root(&old_root).unwrap();
+        assert!(pki.authority().is_err(), "nobody needs the old one's key");
+        pki.write_root(&changed).unwrap();
         pki.forget_authority_key().unwrap();
         assert!(pki.authority().unwrap().is_none() && !pki.has_authority_key());
     }

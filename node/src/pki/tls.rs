@@ -77,7 +77,7 @@ impl ServerCertVerifier for FingerprintVerifier {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let expected = |c: &&CertificateDer<'_>| Sha256::digest(c).as_slice() == self.fingerprint;
         let Some(root) = intermediates.iter().find(expected) else {
-            let text = "the peer's cluster is not the one that made the join token";
+            let text = "the peer's cluster is not the one that made the join token, or has another authority since: make a new token";
             return Err(rustls::Error::General(text.into()));
         };
         let mut roots = RootCertStore::empty();

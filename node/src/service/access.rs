@@ -79,6 +79,8 @@ operations! {
     CreateToken: "creating a token", Admin;
     ListTokens: "listing tokens", Admin;
     RevokeToken: "revoking a token", Admin;
+    GetAuthority: "reading how far a change of the authority is", Read;
+    RotateAuthority: "changing the authority", Admin;
 }
 
 impl fmt::Display for Operation {
@@ -105,7 +107,8 @@ impl Operation {
             | Operation::SaveSnapshot
             | Operation::RevokeJoinToken
             | Operation::CreateToken
-            | Operation::RevokeToken => true,
+            | Operation::RevokeToken
+            | Operation::RotateAuthority => true,
             Operation::GetTask
             | Operation::ListTasks
             | Operation::WaitForTasks
@@ -120,7 +123,8 @@ impl Operation {
             | Operation::GetSettings
             | Operation::ListJoinTokens
             | Operation::WhoAmI
-            | Operation::ListTokens => false,
+            | Operation::ListTokens
+            | Operation::GetAuthority => false,
         }
     }
 }
@@ -250,7 +254,7 @@ mod tests {
     use crate::service::{Proof, Tenants};
 
     /// The role that each operation needs, and for another tenant: a changed line is a changed promise.
-    const NEEDS: [(Operation, Role, Option<Role>); 28] = [
+    const NEEDS: [(Operation, Role, Option<Role>); 30] = [
         (Operation::SubmitTasks, Role::Submit, Some(Role::Admin)),
         (Operation::GetTask, Role::Read, Some(Role::Operator)),
         (Operation::ListTasks, Role::Read, Some(Role::Operator)),
@@ -279,6 +283,8 @@ mod tests {
         (Operation::CreateToken, Role::Admin, None),
         (Operation::ListTokens, Role::Admin, None),
         (Operation::RevokeToken, Role::Admin, None),
+        (Operation::GetAuthority, Role::Read, None),
+        (Operation::RotateAuthority, Role::Admin, None),
     ];
 
     fn caller(tenant: &str, tenants: Tenants, role: Role) -> Principal {

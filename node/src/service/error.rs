@@ -52,6 +52,8 @@ pub enum ServiceError {
     TokenValidTooLong,
     #[error("uses: {most} at most", most = own::TOKEN_USES)]
     TokenUsesTooMany,
+    #[error("overlap: 366 days at most")]
+    OverlapTooLong,
     #[error("valid_ms: 366 days at most")]
     AccessValidTooLong,
     #[error("comment: {0} bytes; {most} at most", most = limits::TOKEN_COMMENT_BYTES)]

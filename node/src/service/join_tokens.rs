@@ -59,7 +59,7 @@ impl Service {
         };
         let (id, seconds) = (token_id(&hash), valid.as_secs());
         tracing::info!(token = id, uses, seconds, proof = ?caller.proof, "join token made");
-        let token = JoinToken { fingerprint: self.node.certificates.root.fingerprint()?, secret };
+        let token = JoinToken { fingerprint: self.node.certificates.root().fingerprint()?, secret };
         Ok(MadeJoinToken { id, token, expires, uses })
     }
 

@@ -164,7 +164,7 @@ impl ApiServer {
         let own = node.certificates.of_api(host)?;
         let tls = ServerTlsConfig::new()
             .identity(Identity::from_pem(&own.certificate, &own.key))
-            .client_ca_root(Certificate::from_pem(&node.certificates.root.0))
+            .client_ca_root(Certificate::from_pem(node.certificates.root().for_clients()?))
             .client_auth_optional(true)
             .timeout(limits::TLS_HANDSHAKE);
         let checked = InterceptedService::new(native::service(node.clone()), Tls(node.clone()));

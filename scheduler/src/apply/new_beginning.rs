@@ -48,6 +48,8 @@ pub fn begin_anew(state: &mut State, keeps: Option<NodeId>, now: TimeMs) {
     state.uids.pass_over(TENANTS_UNKNOWN, state.settings.rules.tenant_uids);
     state.join_tokens.clear();
     state.access_tokens.clear();
+    // It has an authority of its own, or that of the survivor alone.
+    state.authorities = Default::default();
 }
 
 impl State {

@@ -28,6 +28,10 @@ impl Command {
             Command::AddJoinToken { uses, .. } => part(uses.is_some(), version::JOIN_TOKENS),
             Command::RemoveJoinToken { .. } => version::JOIN_TOKENS,
             Command::AddAccessToken(_) | Command::RemoveAccessToken { .. } => version::ACCESS_TOKENS,
+            Command::RotateAuthority(_)
+            | Command::TrustAuthority(_)
+            | Command::CertifyNode { .. }
+            | Command::DropOldAuthority { .. } => version::CA_ROTATION,
             Command::Configure(_)
             | Command::Cancel(_)
             | Command::CommitPlan(_)
@@ -56,6 +60,10 @@ impl Command {
             | Command::RemoveJoinToken { .. }
             | Command::AddAccessToken(_)
             | Command::RemoveAccessToken { .. }
+            | Command::RotateAuthority(_)
+            | Command::TrustAuthority(_)
+            | Command::CertifyNode { .. }
+            | Command::DropOldAuthority { .. }
             | Command::Tick
             | Command::SetNodeAddress { .. }
             | Command::SetNodeVersion { .. }

@@ -81,6 +81,9 @@ pub fn read_snapshot(from: impl Read) -> Result<State, SnapshotError> {
             once(state.uids.insert(tenant.clone(), uid), what)
         })?;
     }
+    if fields > 21 {
+        state.authorities = Arc::new(items.next()?);
+    }
     sum_up_leases(&mut state)?;
     Ok(state)
 }

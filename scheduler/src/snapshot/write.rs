@@ -26,10 +26,11 @@ pub fn write_snapshot(state: &State, to: impl io::Write) -> io::Result<()> {
 /// replica that applied and one that was restored from a snapshot; for comparing, no two tasks share one.
 pub(super) fn write<W: Write>(state: &State, sharing: bool, to: W) -> Result<(), Error<W::Error>> {
     let mut e = Encoder::new(to);
-    let uids = !state.uids.is_empty();
+    let authorities = !state.authorities.is_empty();
+    let uids = !state.uids.is_empty() || authorities;
     let tokens = !state.access_tokens.is_empty() || uids;
     let changed = state.audit.revision > 0 || tokens;
-    e.array(FIELDS + u64::from(changed) + u64::from(tokens) + 2 * u64::from(uids))?
+    e.array(FIELDS + u64::from(changed) + u64::from(tokens) + 2 * u64::from(uids) + u64::from(authorities))?
         .u32(FORMAT)?
         .bool(state.configured)?
         .encode(&*state.settings)?
@@ -66,6 +67,9 @@ pub(super) fn write<W: Write>(state: &State, sharing: bool, to: W) -> Result<(),
         for (tenant, uid) in state.uids.iter() {
             e.encode((tenant, uid))?;
         }
+    }
+    if authorities {
+        e.encode(&*state.authorities)?;
     }
     e.ok()
 }

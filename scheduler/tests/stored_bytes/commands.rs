@@ -36,6 +36,10 @@ const COMMANDS: &[(u32, &str)] = &[
     (25, "remove-join-token"),
     (26, "add-access-token"),
     (27, "remove-access-token"),
+    (28, "rotate-authority"),
+    (29, "trust-authority"),
+    (30, "certify-node"),
+    (31, "drop-old-authority"),
 ];
 const RETIRED: &[(u32, &str)] = &[];
 /// Commands that got fields since they were stored first, with the layout that is written today; files of the earlier
@@ -74,6 +78,10 @@ fn name_of(command: &Command) -> &'static str {
         Command::RemoveJoinToken { .. } => "remove-join-token",
         Command::AddAccessToken(_) => "add-access-token",
         Command::RemoveAccessToken { .. } => "remove-access-token",
+        Command::RotateAuthority(_) => "rotate-authority",
+        Command::TrustAuthority(_) => "trust-authority",
+        Command::CertifyNode { .. } => "certify-node",
+        Command::DropOldAuthority { .. } => "drop-old-authority",
     }
 }
 
@@ -134,6 +142,7 @@ fn every_command_is_stored_and_every_file_is_known() {
         "snapshot-6.cbor".into(),
         "tokens-snapshot.cbor".into(),
         "access-snapshot.cbor".into(),
+        "authority-snapshot.cbor".into(),
         "uids-snapshot.cbor".into(),
         "uids-update-settings.cbor".into(),
         "rules-register-node.cbor".into(),

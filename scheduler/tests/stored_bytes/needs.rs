@@ -47,9 +47,16 @@ fn comments_of_tasks_need_version_5() {
 
 #[test]
 fn access_tokens_need_version_5() {
-    let of_tokens = samples().into_iter().filter(|command| number_of(command) >= 26);
+    let of_tokens = samples().into_iter().filter(|command| (26..28).contains(&number_of(command)));
     let needs: Vec<Version> = of_tokens.map(|command| command.needs()).collect();
     assert_eq!(needs, [version::ACCESS_TOKENS; 2]);
+}
+
+#[test]
+fn another_authority_needs_version_5() {
+    let of_authority = samples().into_iter().filter(|command| (28..32).contains(&number_of(command)));
+    let needs: Vec<Version> = of_authority.map(|command| command.needs()).collect();
+    assert_eq!(needs, [version::CA_ROTATION; 4]);
 }
 
 #[test]

@@ -60,7 +60,21 @@ pub fn samples() -> Vec<Command> {
         Command::RemoveJoinToken { hash: [0x70; 32] },
         Command::AddAccessToken(add_access_token()),
         Command::RemoveAccessToken { hash: [0x73; 32].into() },
+        Command::RotateAuthority(RotateAuthority { overlap_ms: 604_800_000, by: operator() }),
+        Command::TrustAuthority(new_authority()),
+        Command::CertifyNode { node: NodeId(2), fingerprint: [0x74; 32].into() },
+        Command::DropOldAuthority { force: true },
     ]
+}
+
+pub fn new_authority() -> NewAuthority {
+    NewAuthority {
+        root: "-----BEGIN CERTIFICATE----- new".into(),
+        fingerprint: [0x74; 32].into(),
+        endorsement: "-----BEGIN CERTIFICATE----- new by old".into(),
+        old_root: "-----BEGIN CERTIFICATE----- old".into(),
+        cluster_id: "3f2a9c01d2e4b5a6".into(),
+    }
 }
 
 pub fn add_access_token() -> AddAccessToken {

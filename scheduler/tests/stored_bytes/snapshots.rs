@@ -5,7 +5,7 @@ use stint_scheduler::*;
 
 use crate::described::{IMAGES, describe, describe_images, described};
 use crate::nodes::{allows, end_with_usage, lease, usage};
-use crate::samples::{add_access_token, every_setting, operator};
+use crate::samples::{add_access_token, every_setting, new_authority, operator};
 use crate::stored::{Stored, assert_same};
 use crate::tasks::{blob, commented_submit, pinned, register_image, task_limits, team};
 
@@ -274,6 +274,35 @@ fn a_snapshot_with_an_access_token_is_read_and_written_as_it_was_stored() {
     let token = state.access_token(&[0x73; 32]).unwrap();
     assert_eq!((token.tenant.as_ref(), token.role, &token.by), (Some(&team()), Role::Submit, &operator()));
     assert_eq!((token.created, token.comment.as_str()), (state.time(), "nightly"));
+    assert_same(name, &encode_snapshot(&state), &stored);
+}
+
+/// The state of before, in which the authority changes and another change is not asked for.
+fn with_new_authority() -> State {
+    let mut state = with_access_token();
+    let certify = Command::CertifyNode { node: NodeId(2), fingerprint: [0x74; 32].into() };
+    let by = operator();
+    let rotate = RotateAuthority { overlap_ms: 604_800_000, by };
+    for command in [Command::RotateAuthority(rotate), Command::TrustAuthority(new_authority()), certify] {
+        let now = state.time();
+        apply(&mut state, StampedCommand { now, command }).unwrap();
+        check(&state).unwrap();
+    }
+    state
+}
+
+#[test]
+fn a_snapshot_with_another_authority_is_read_and_written_as_it_was_stored() {
+    let name = "authority-snapshot.cbor";
+    let folder = Stored::of_crate(env!("CARGO_MANIFEST_DIR"));
+    let stored = folder.bytes(name, || encode_snapshot(&with_new_authority()));
+    let state = decode_snapshot(&stored).unwrap();
+    check(&state).unwrap();
+    let (authorities, since) = (state.authorities(), state.time());
+    let old_until = Some(since.plus(604_800_000));
+    let certified = vec![NodeId(2)];
+    let current = Authority { new: new_authority(), since, by: operator(), old_until, certified };
+    assert_eq!((&authorities.asked, &authorities.current), (&None, &Some(current)));
     assert_same(name, &encode_snapshot(&state), &stored);
 }
 

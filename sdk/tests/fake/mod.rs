@@ -255,6 +255,17 @@ impl Stint for Fake {
         Ok(Response::new(CreateTokenReply { token, id, expires_at_ms: 1, tenant, role }))
     }
 
+    async fn get_authority(&self, _: Request<GetAuthorityRequest>) -> Answer<Authority> {
+        self.gate().await?;
+        Ok(Response::new(Authority { phase: "steady".into(), ..Authority::default() }))
+    }
+
+    async fn rotate_authority(&self, request: Request<RotateAuthorityRequest>) -> Answer<Authority> {
+        self.gate().await?;
+        let phase = if request.into_inner().finish { "steady" } else { "asked" };
+        Ok(Response::new(Authority { phase: phase.into(), ..Authority::default() }))
+    }
+
     async fn list_tokens(&self, _: Request<ListTokensRequest>) -> Answer<ListTokensReply> {
         self.gate().await?;
         Ok(Response::new(ListTokensReply { tokens: Vec::new() }))

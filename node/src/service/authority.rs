@@ -1,0 +1,89 @@
+//! The certificate authority: how far its change is, another one, and the end of the old one.
+
+use std::time::Duration;
+
+use stint_protocol::{api, version};
+use stint_scheduler::{ChangedBy, RotateAuthority, State};
+
+use super::access::Operation;
+use super::{Principal, Service, ServiceError};
+use crate::wire::Request;
+
+const DAY: Duration = Duration::from_secs(24 * 3_600);
+/// How long what the old authority issued stays valid when nothing is said, and at most.
+const OVERLAP: Duration = Duration::from_secs(7 * DAY.as_secs());
+const OVERLAP_MOST: Duration = Duration::from_secs(366 * DAY.as_secs());
+
+impl Service {
+    /// Which authority the cluster has, and how far its change is.
+    pub async fn authority(&self, caller: &Principal) -> Result<api::Authority, ServiceError> {
+        self.allow(caller, Operation::GetAuthority)?;
+        self.document(&self.read().await?)
+    }
+
+    /// Begins a change of the authority. What the old one issued stays valid for this long.
+    pub async fn rotate_authority(
+        &self,
+        caller: &Principal,
+        overlap: Option<Duration>,
+    ) -> Result<api::Authority, ServiceError> {
+        self.allow(caller, Operation::RotateAuthority)?;
+        let overlap = overlap.unwrap_or(OVERLAP);
+        if overlap > OVERLAP_MOST {
+            return Err(ServiceError::OverlapTooLong);
+        }
+        self.node.leader_client.check_speaks(version::CA_ROTATION)?;
+        let by = ChangedBy {
+            role: caller.role.as_str().into(),
+            proof: caller.proof.describe(),
+            peer: self.node.id,
+        };
+        tracing::info!(
+            by = by.proof,
+            days = overlap.as_secs() / DAY.as_secs(),
+            "another authority is wanted"
+        );
+        let rotate = RotateAuthority { overlap_ms: overlap.as_millis() as u64, by };
+        self.ask(Request::RotateAuthority(rotate)).await?;
+        self.document(&self.read().await?)
+    }
+
+    /// Ends the change: the old authority is trusted no more. `force`: also where members have nothing else.
+    pub async fn finish_rotation(
+        &self,
+        caller: &Principal,
+        force: bool,
+    ) -> Result<api::Authority, ServiceError> {
+        self.allow(caller, Operation::RotateAuthority)?;
+        self.node.leader_client.check_speaks(version::CA_ROTATION)?;
+        self.ask(Request::DropOldAuthority { force }).await?;
+        tracing::info!(
+            by = caller.proof.describe(),
+            force,
+            "the old authority of the cluster is trusted no more"
+        );
+        self.document(&self.read().await?)
+    }
+
+    fn document(&self, state: &State) -> Result<api::Authority, ServiceError> {
+        let authorities = state.authorities();
+        let current = authorities.current.as_ref();
+        let fingerprint = match current {
+            Some(current) => *current.new.fingerprint,
+            None => self.node.certificates.root().fingerprint()?,
+        };
+        let phase = match (authorities.asked.is_some(), authorities.changing().is_some()) {
+            (true, _) => "asked",
+            (false, true) => "changing",
+            (false, false) => "steady",
+        };
+        Ok(api::Authority {
+            cluster_id: self.node.cluster_id()?,
+            fingerprint: fingerprint.iter().map(|byte| format!("{byte:02x}")).collect(),
+            phase: phase.into(),
+            since_ms: current.map(|current| current.since.0),
+            old_until_ms: current.and_then(|current| current.old_until).map(|until| until.0),
+            waits_for: state.nodes_to_certify().map(|node| node.name.clone()).collect(),
+        })
+    }
+}
