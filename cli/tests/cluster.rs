@@ -15,6 +15,8 @@ mod joining;
 mod pushed;
 #[path = "cluster/removed.rs"]
 mod removed;
+#[path = "cluster/run_as.rs"]
+mod run_as;
 mod support;
 #[path = "cluster/tokens.rs"]
 mod tokens;

@@ -81,6 +81,7 @@ async fn through_us(host: &HostClient, events: &mut mpsc::Receiver<HostEvent>, n
         lease,
         tenant,
         tenant_uid: None,
+        run_as: None,
         name: None,
         spec,
         runtime: Runtime::Crun,

@@ -67,6 +67,7 @@ async fn ours(shim: &std::ffi::OsStr, sandbox: bool, runtime: Runtime) -> Durati
             lease,
             tenant,
             tenant_uid: None,
+            run_as: None,
             name: None,
             spec: spec.clone(),
             runtime,

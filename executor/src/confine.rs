@@ -41,6 +41,7 @@ pub fn confinement(rules: &ConfineOptions, writable: &[PathBuf], launch: &Launch
         tmp_bytes: bounds.tmp_bytes,
         shm_bytes: bounds.shm_bytes,
         writable: writable.iter().map(|folder| folder.display().to_string()).collect(),
+        groups: users::groups_for(launch),
     }
 }
 
@@ -60,6 +61,7 @@ mod tests {
             lease: LeaseId { task: TaskId(1), attempt: 1 },
             tenant: Tenant::default_tenant(),
             tenant_uid,
+            run_as: None,
             name: None,
             spec: SharedSpec::new(spec),
             runtime: Runtime::Process,

@@ -14,6 +14,7 @@ use stint_protocol::{
 pub use crate::attempt_stage::{AttemptStage, Executing, Execution, Preparation};
 pub use crate::shim_api::request::AttemptLabels;
 pub use crate::shim_api::wire::{RunningAttempt, Sandbox, StopReason};
+pub use crate::users::LocalUser;
 
 /// What one attempt needs to be started.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub struct Launch {
     pub tenant: Tenant,
     /// The user, and group, that programs of the tenant run as where the operator named no other. None: it has none yet.
     pub tenant_uid: Option<u32>,
+    /// Who its spec says that it runs as, as this host found that user. None: nobody is named, or was not looked for yet.
+    pub run_as: Option<LocalUser>,
     /// The task's, when its user gave it one.
     pub name: Option<TaskName>,
     /// Resolved: no field asks for a default any more.

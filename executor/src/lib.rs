@@ -53,8 +53,8 @@ pub use clock::boot_now;
 pub use gpu::{FixedGpu, GpuError, GpuLocks, GpuSource, detect_gpus, lock_gpus};
 pub use host::{
     AttemptLabels, AttemptStage, AttemptStatus, ContainersFuture, Executing, Execution, Host, HostError,
-    HostEvent, HostHealth, LastOutput, LastOutputFuture, Launch, LogChunk, LogError, LogFuture, LogStream,
-    Preparation, RunningAttempt, Sandbox, StopReason,
+    HostEvent, HostHealth, LastOutput, LastOutputFuture, Launch, LocalUser, LogChunk, LogError, LogFuture,
+    LogStream, Preparation, RunningAttempt, Sandbox, StopReason,
 };
 pub use observer::{Artifact, Observer, PullEnd, Rule};
 pub use progress::{FILE as PROGRESS_FILE, Progress, read as read_progress};

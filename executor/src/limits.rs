@@ -129,6 +129,10 @@ pub const DOCKER_REMOVE_MS: u64 = 3_000;
 pub const MONITOR_HUNG_MS: u64 = 60_000;
 /// How often the node asks whether its Docker daemon is there, in milliseconds.
 pub const DOCKER_PING_MS: u64 = 2_000;
+/// How long this machine's directory of users (LDAP and the like) may take to say who a user is, in milliseconds.
+pub const USER_LOOK_UP_MS: u64 = 10_000;
+/// Groups of a user beside its own: more than directories of users have, and a message's worth. The kernel takes 65,536.
+pub const GROUPS: usize = 4_096;
 /// How often the node looks for containers that nobody accounts for, in milliseconds.
 pub const DOCKER_SWEEP_MS: u64 = 30_000;
 /// How often an image is tried to be pulled in one attempt.

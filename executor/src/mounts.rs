@@ -2,11 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use stint_protocol::limits::MOUNTS;
 use stint_protocol::{HostMount, MountRoot, Runtime, TaskSpec, is_taken};
 
+use crate::host::Launch;
 use crate::refusal::Refusal;
 use crate::settings::MountRules;
+use crate::shim_api::inside::HOST_FOLDERS;
 use crate::shim_api::request::ResolvedMount;
+use crate::users::{self, LocalUser};
 
 /// Of the kernel, and memory that looks like files: the secrets of attempts lie there.
 const SYSTEM: [&str; 3] = ["/proc", "/sys", "/dev"];
@@ -32,11 +36,16 @@ impl MountRules {
     }
 
     /// What a task mounts, found on this host: no part of a source is a link. It may have to wait for a slow file system.
-    /// `closed`: what nobody sees, whatever the operator opened.
-    pub fn find(&self, spec: &TaskSpec, closed: &[PathBuf]) -> Result<Vec<ResolvedMount>, Refusal> {
+    /// `closed`: what nobody sees, whatever the operator opened. `user`: who must be able to reach it; none: whoever submits tasks may.
+    pub fn find(
+        &self,
+        spec: &TaskSpec,
+        closed: &[PathBuf],
+        user: Option<&LocalUser>,
+    ) -> Result<Vec<ResolvedMount>, Refusal> {
         let Some(limits) = spec.limits.as_deref() else { return Ok(Vec::new()) };
         let found: Result<Vec<ResolvedMount>, Refusal> =
-            limits.mounts().iter().map(|mount| self.find_one(mount, closed)).collect();
+            limits.mounts().iter().map(|mount| self.find_one(mount, closed, user)).collect();
         let found = found?;
         // Where it is missing it would be made, as root, in the host's folder.
         let below = |mount: &&ResolvedMount| {
@@ -53,7 +62,45 @@ impl MountRules {
         }
     }
 
-    fn find_one(&self, mount: &HostMount, closed: &[PathBuf]) -> Result<ResolvedMount, Refusal> {
+    /// The home of a user, as an attempt sees it where the operator opened it; none: it does not, or it mounts something there itself.
+    pub fn find_home(
+        &self,
+        user: &LocalUser,
+        launch: &Launch,
+        closed: &[PathBuf],
+        others: &[ResolvedMount],
+    ) -> Option<ResolvedMount> {
+        let home = user.home.to_str()?;
+        let overlaps = |other: &Path| user.home.starts_with(other) || other.starts_with(&user.home);
+        if others.len() >= MOUNTS || others.iter().any(|mount| overlaps(Path::new(&mount.target))) {
+            return None;
+        }
+        // Without an image the host's system folders are there.
+        if HOST_FOLDERS.iter().any(|name| overlaps(&Path::new("/").join(name))) {
+            return None;
+        }
+        let source = match launch.runtime {
+            Runtime::Docker => self
+                .writable
+                .iter()
+                .chain(&self.readable)
+                .find(|root| user.home.starts_with(root))?
+                .to_str()?,
+            _ => home,
+        };
+        let found = |writable| {
+            let mount = HostMount { source: source.into(), target: None, writable };
+            self.find_one(&mount, closed, Some(user)).ok()
+        };
+        found(true).or_else(|| found(false))
+    }
+
+    fn find_one(
+        &self,
+        mount: &HostMount,
+        closed: &[PathBuf],
+        user: Option<&LocalUser>,
+    ) -> Result<ResolvedMount, Refusal> {
         let source = &mount.source;
         // A link there must not lead out of what the operator opened, nor tell what lies outside.
         let denied = || {
@@ -64,13 +111,21 @@ impl MountRules {
             Refusal::denied(message)
         };
         let missing = || Refusal::files_missing(format!("{source} is not there on this node"));
-        let Ok(real) = std::fs::canonicalize(source) else {
-            return Err(if self.is_inside(Path::new(source)) { missing() } else { denied() });
+        // As the user: whoever is root sees through the modes of the folders above.
+        let look = || std::fs::canonicalize(source).and_then(|real| Ok((std::fs::metadata(&real)?, real)));
+        let (meta, real) = match users::as_whom(user, look) {
+            Ok(found) => found,
+            Err(_) if user.is_some() => {
+                let message =
+                    format!("{source} is not there on this node, or not for the user that it runs as");
+                return Err(Refusal::files_missing(message));
+            }
+            Err(_) => return Err(if self.is_inside(Path::new(source)) { missing() } else { denied() }),
         };
         if !self.real().any(|(root, writable)| real.starts_with(root) && (writable || !mount.writable)) {
             return Err(denied());
         }
-        // Whoever is root sees through the modes of the folders above.
+        // As above.
         let closed = closed.iter().filter_map(|path| std::fs::canonicalize(path).ok());
         let own = closed.chain(SYSTEM.iter().map(PathBuf::from));
         if let Some(own) = own.into_iter().find(|own| real.starts_with(own) || own.starts_with(&real)) {
@@ -83,7 +138,6 @@ impl MountRules {
             let message = format!("{source} would be seen at {seen_at}, and {taken} is the program's own");
             return Err(Refusal::not_runnable(message));
         }
-        let meta = std::fs::metadata(&real).map_err(|_| missing())?;
         let text = real.to_str().filter(|text| !text.contains([':', ',', '\0']));
         match text {
             Some(real) if meta.is_dir() || meta.is_file() => Ok(ResolvedMount {
@@ -136,7 +190,7 @@ mod tests {
         let settings = MountRules { readable: vec![at("alias")], writable: vec![at("work")] };
         std::fs::create_dir(at("open/own")).unwrap();
         let closed = [at("open/own")];
-        let find = |name: &str, writable| settings.find(&mounting(&at(name), writable), &closed);
+        let find = |name: &str, writable| settings.find(&mounting(&at(name), writable), &closed, None);
         let found = |name: &str, writable| find(name, writable).unwrap().remove(0);
         // Where the links lead, so that whoever mounts follows none.
         let real = std::fs::canonicalize(at("open")).unwrap();
@@ -149,7 +203,7 @@ mod tests {
         assert_eq!(refused("alias/absent", false).kind, EndKind::FilesMissing, "another node may have it");
         let gone = MountRules { readable: vec![at("not-mounted")], ..MountRules::default() };
         for name in ["not-mounted", "not-mounted/set"] {
-            let refusal = gone.find(&mounting(&at(name), false), &closed).unwrap_err();
+            let refusal = gone.find(&mounting(&at(name), false), &closed, None).unwrap_err();
             assert_eq!(
                 refusal.kind,
                 EndKind::FilesMissing,
@@ -167,10 +221,10 @@ mod tests {
             spec.limits = Some(limits);
         };
         place(&mut in_it, "/in");
-        assert!(settings.find(&in_it, &closed).is_ok());
+        assert!(settings.find(&in_it, &closed, None).is_ok());
         place(&mut in_it, "/in/absent");
         assert_eq!(
-            settings.find(&in_it, &closed).unwrap_err().kind,
+            settings.find(&in_it, &closed, None).unwrap_err().kind,
             EndKind::NotRunnable,
             "root would make it"
         );

@@ -11,6 +11,7 @@ use crate::limits;
 use crate::observer::Observer;
 use crate::shim_api::request::Pull;
 use crate::store::Store;
+use crate::sys;
 use crate::users::UserAndGroup;
 
 /// How much of ended attempts is kept (acknowledged ones only; others are always kept).
@@ -64,6 +65,8 @@ pub struct HostOptions {
     pub sandbox: bool,
     /// Runtimes the operator enabled.
     pub runtimes: Vec<Runtime>,
+    /// The least number of a user that tasks run as, where they run as those who submitted them. None: as those of their tenants.
+    pub run_as: Option<u32>,
     /// Tenants whose tasks are taken, as `NodeRules` has them; empty: none are named, and all are taken.
     pub tenants: Vec<String>,
     pub crun_path: PathBuf,
@@ -120,6 +123,8 @@ impl HostOptions {
             secrets: self.secrets_dir.is_some(),
             tenants: (!self.tenants.is_empty()).then(|| self.tenants.clone()),
             one_user: None,
+            // Only root changes its user.
+            run_as: self.run_as.filter(|_| sys::effective_ids().0 == 0),
         }
     }
 
@@ -130,6 +135,7 @@ impl HostOptions {
             shim_command,
             sandbox: true,
             runtimes: vec![Runtime::Process, Runtime::Mock],
+            run_as: None,
             tenants: Vec::new(),
             crun_path: "crun".into(),
             kill_margin_ms: limits::KILL_MARGIN_MS,

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)] // libc has no safe interface for pidfds, signalfd, clone and prctl; each call says why it is sound
 
 mod allocator;
+mod as_user;
 mod heap;
 mod open_files;
 mod process;
@@ -22,6 +23,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 pub use allocator::{Allocator, MiMalloc};
+pub use as_user::as_user;
 pub use heap::keep_one as keep_one_heap;
 pub use open_files::{as_before, back_to_before, open_files, raise_open_files};
 pub use process::{

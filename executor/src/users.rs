@@ -1,20 +1,159 @@
-//! As whom programs run: the user that the operator named, else the one of the task's tenant.
+//! As whom programs run: the user who submitted the task, where it says so and the operator lets it; else the user that the
+//! operator named, else the one of the task's tenant.
 
+use std::io;
+use std::path::PathBuf;
+use std::process::Output;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use stint_protocol::limits::{NOBODY, TENANT_UID_BOUNDS, TENANT_UIDS};
+use tokio::process::Command;
+use tokio::time::timeout;
 
 use crate::host::Launch;
+use crate::refusal::Refusal;
+use crate::shim_api::request::ResolvedMount;
+use crate::{limits, sys};
 
 /// User and group in numbers.
 pub type UserAndGroup = (u32, u32);
 
+/// A user of this machine, as its directory of users has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalUser {
+    pub name: String,
+    pub ids: UserAndGroup,
+    /// All groups beside that one.
+    pub groups: Vec<u32>,
+    pub home: PathBuf,
+}
+
 /// User and group of an attempt's program, where the node may change them. `configured`: the operator's, for all tenants.
 pub fn user_for(configured: Option<UserAndGroup>, launch: &Launch) -> UserAndGroup {
+    if let Some(user) = &launch.run_as {
+        return user.ids;
+    }
     // Whatever a leader says, no tenant is a user of the system.
     let own = launch.tenant_uid.filter(|uid| *uid >= TENANT_UID_BOUNDS.0 && is_mapped(*uid));
     let own = own.map(|uid| (uid, uid));
     configured.or(own).unwrap_or((NOBODY, NOBODY))
+}
+
+/// Further groups of an attempt's program.
+pub fn groups_for(launch: &Launch) -> Vec<u32> {
+    launch.run_as.as_ref().map_or_else(Vec::new, |user| user.groups.clone())
+}
+
+/// The name of the user of an attempt's program.
+pub fn name_for(launch: &Launch) -> String {
+    launch.run_as.as_ref().map_or_else(|| launch.tenant.to_string(), |user| user.name.clone())
+}
+
+/// The home of its user, when it is among what an attempt sees.
+pub fn home_among(mounts: &[ResolvedMount], launch: &Launch) -> Option<String> {
+    let home = &launch.run_as.as_ref()?.home;
+    let is_there = mounts.iter().any(|mount| mount.folder && home.starts_with(&mount.target));
+    is_there.then(|| home.display().to_string())
+}
+
+/// Looks at files as a user who runs tasks, or as this node.
+pub fn as_whom<T: Send>(
+    user: Option<&LocalUser>,
+    look: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
+    match user {
+        Some(user) => sys::as_user(user.ids, &user.groups, look),
+        None => look(),
+    }
+}
+
+/// Its user must reach the file or folder of this host that an attempt runs.
+pub fn check_image(launch: &Launch) -> Result<(), Refusal> {
+    let (Some(user), Some(image)) = (&launch.run_as, &launch.spec.image) else { return Ok(()) };
+    if !image.starts_with('/') {
+        return Ok(());
+    }
+    let reached = as_whom(Some(user), || std::fs::metadata(std::fs::canonicalize(image)?));
+    let message = || format!("the image {image} is not there on this node, or not for user {}", user.name);
+    reached.map(drop).map_err(|_| Refusal::files_missing(message()))
+}
+
+/// A user as this machine knows it now: name, groups and home are this machine's to say, and nobody is root.
+pub async fn look_up(uid: u32) -> Result<LocalUser, Refusal> {
+    let failed = |e: io::Error| {
+        Refusal::start_failed(format!(
+            "this machine's directory of users does not say who user {uid} is: {e}"
+        ))
+    };
+    let known = entry_of(uid).await.map_err(failed)?;
+    // Another node may know the user.
+    let unknown = || Refusal::denied(format!("user {uid}, who submitted it, is not known on this node"));
+    let mut user = known.ok_or_else(unknown)?;
+    let (own, group) = user.ids;
+    if own == 0 || group == 0 || own == NOBODY || !is_mapped(own) {
+        return Err(Refusal::denied(format!("this node runs nothing as user {uid} with group {group}")));
+    }
+    let mut groups = groups_of(&user.name).await.map_err(failed)?;
+    // Root's opens what root alone should.
+    groups.retain(|other| *other != 0 && *other != group);
+    if groups.len() > limits::GROUPS {
+        return Err(Refusal::denied(format!("user {uid} has more than {} groups", limits::GROUPS)));
+    }
+    user.groups = groups;
+    Ok(user)
+}
+
+/// First in the machine's own file, then in whatever else it asks.
+async fn entry_of(uid: u32) -> io::Result<Option<LocalUser>> {
+    let own = tokio::fs::read("/etc/passwd").await.unwrap_or_default();
+    if let Some(user) = in_passwd(&String::from_utf8_lossy(&own), uid) {
+        return Ok(Some(user));
+    }
+    match ask("getent", &["passwd", &uid.to_string()]).await {
+        // 2: it has no such user. Others: it could not be asked.
+        Ok(answer) if matches!(answer.status.code(), Some(0 | 2)) => {
+            Ok(in_passwd(&String::from_utf8_lossy(&answer.stdout), uid))
+        }
+        Ok(answer) => Err(failure(&answer)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// All groups, as a login gets them.
+async fn groups_of(name: &str) -> io::Result<Vec<u32>> {
+    let answer = ask("id", &["-G", "--", name]).await?;
+    if !answer.status.success() {
+        return Err(failure(&answer));
+    }
+    let text = String::from_utf8_lossy(&answer.stdout).into_owned();
+    text.split_whitespace().map(|word| word.parse().map_err(|_| io::ErrorKind::InvalidData.into())).collect()
+}
+
+fn failure(answer: &Output) -> io::Error {
+    let said = String::from_utf8_lossy(&answer.stderr);
+    io::Error::other(format!("{} {}", answer.status, said.trim()))
+}
+
+/// By a program of the machine's: the C library would wait for its directory within this process, without an end.
+async fn ask(program: &str, args: &[&str]) -> io::Result<Output> {
+    let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    let mut command = Command::new(program);
+    let asked = command.args(args).env_clear().env("PATH", path).kill_on_drop(true).output();
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "it does not answer");
+    timeout(Duration::from_millis(limits::USER_LOOK_UP_MS), asked).await.map_err(late)?
+}
+
+/// From lines `NAME:PASSWORD:UID:GID:COMMENT:HOME:SHELL`.
+fn in_passwd(text: &str, uid: u32) -> Option<LocalUser> {
+    let user = |line: &str| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let [name, _, user, group, _, home, ..] = fields[..] else { return None };
+        let ids = (user.parse().ok()?, group.parse().ok()?);
+        Some(LocalUser { name: name.into(), ids, groups: Vec::new(), home: home.into() })
+    };
+    text.lines().filter_map(user).find(|known| known.ids.0 == uid && !known.name.is_empty())
 }
 
 /// Whether this node can have programs of the users that tenants are given at first.
@@ -55,6 +194,27 @@ fn has(map: &[Mapped], uid: u32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_user_is_found_by_number_and_what_is_no_entry_is_passed_over() {
+        let text = "root:x:0:0:root:/root:/bin/sh\nbroken:x:1000\n:x:1000:7::/:\nalice:x:1000:100:A:/home/alice:/bin/sh\n\
+                    +::::::\nlate:x:1000:0::/:/bin/sh\n";
+        let found = in_passwd(text, 1000).unwrap();
+        assert_eq!(
+            (found.name.as_str(), found.ids, found.home),
+            ("alice", (1000, 100), "/home/alice".into())
+        );
+        assert_eq!(in_passwd(text, 1001), None);
+    }
+
+    #[tokio::test]
+    async fn nothing_runs_as_root_or_as_nobody_or_as_who_is_not_known() {
+        for (uid, said) in [(0, "runs nothing as user 0"), (4_000_000_001, "is not known on this node")] {
+            let Refusal { kind, message } = look_up(uid).await.unwrap_err();
+            assert!(kind == stint_protocol::EndKind::Denied && message.contains(said), "{message}");
+        }
+        assert_eq!(look_up(NOBODY).await.unwrap_err().kind, stint_protocol::EndKind::Denied);
+    }
 
     #[test]
     fn a_container_may_have_no_users_for_tenants() {

@@ -27,6 +27,8 @@ pub struct LocalUsers {
     others: Option<Role>,
     /// Of those who have no line; none: each has one of its own.
     tenant_of_others: Option<Tenant>,
+    /// Tasks run as the users who submit them, from this number on; none: as those of their tenants.
+    run_as: Option<u32>,
 }
 
 /// Who has no line, and what to do about it.
@@ -41,7 +43,7 @@ pub struct UnknownUser(pub u32);
 impl LocalUsers {
     /// Looks the names up. A user that this machine does not know has no role, and the log says so: an account that was
     /// deleted must not keep a peer from starting.
-    pub async fn from_config(config: &ApiConfig) -> Self {
+    pub async fn from_config(config: &ApiConfig, run_as: Option<u32>) -> Self {
         let mut rules = BTreeMap::new();
         for (name, rule) in &config.users {
             match number(Directory::Users, name).await {
@@ -65,6 +67,7 @@ impl LocalUsers {
             rules,
             others: config.default_role,
             tenant_of_others: config.default_tenant.clone(),
+            run_as,
         }
     }
 
@@ -81,7 +84,13 @@ impl LocalUsers {
             (None, Some(role)) => (self.tenant_of(uid), role),
             (None, None) => return Err(UnknownUser(uid)),
         };
-        Ok(Principal { tenant, tenants: Tenants::All, role, proof, from: None })
+        Ok(Principal { tenant, tenants: Tenants::All, role, proof, from: None, runs_as: self.runs_as(uid) })
+    }
+
+    /// Never root, nor who stands for anybody of another user namespace.
+    fn runs_as(&self, uid: u32) -> Option<u32> {
+        let least = self.run_as?;
+        Some(uid).filter(|uid| *uid >= least && *uid != 0 && *uid != NOBODY)
     }
 
     fn tenant_of(&self, uid: u32) -> Tenant {
@@ -146,7 +155,19 @@ mod tests {
     fn users(others: Option<Role>, tenant: Option<&str>) -> LocalUsers {
         let rule = UserRule { tenant: Tenant::new("physics").unwrap(), role: Role::Submit };
         let tenant_of_others = tenant.map(|name| Tenant::new(name).unwrap());
-        LocalUsers { own: 500, rules: [(1000, rule)].into(), others, tenant_of_others }
+        LocalUsers { own: 500, rules: [(1000, rule)].into(), others, tenant_of_others, run_as: None }
+    }
+
+    #[test]
+    fn tasks_run_as_who_submits_them_where_the_operator_lets_them_and_never_as_a_user_of_the_system() {
+        let of = |run_as, uid| {
+            let known = LocalUsers { run_as, ..users(Some(Role::Submit), None) };
+            known.principal(uid).ok().and_then(|caller| caller.runs_as)
+        };
+        assert_eq!([1000, 1001].map(|uid| of(Some(1000), uid)), [Some(1000), Some(1001)]);
+        assert_eq!([0, 500, 33, NOBODY].map(|uid| of(Some(1000), uid)), [None; 4]);
+        assert_eq!([0, 1000].map(|uid| of(Some(0), uid)), [None, Some(1000)]);
+        assert_eq!((of(Some(1001), 1000), of(None, 1000)), (None, None));
     }
 
     #[test]

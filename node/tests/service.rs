@@ -97,7 +97,7 @@ fn administrator() -> Principal {
 
 fn caller(tenant: &str, role: Role) -> Principal {
     let (tenant, tenants) = (Tenant::new(tenant).unwrap(), Tenants::Own);
-    Principal { tenant, tenants, role, proof: Proof::LocalSocket, from: None }
+    Principal { tenant, tenants, role, proof: Proof::LocalSocket, from: None, runs_as: None }
 }
 
 fn team() -> Tenant {

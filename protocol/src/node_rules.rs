@@ -40,6 +40,10 @@ pub struct NodeRules {
     #[n(6)]
     #[cbor(default)]
     pub one_user: Option<bool>,
+    /// Tasks run as the users who submitted them, from this number of a user on. None: as the users of their tenants.
+    #[n(7)]
+    #[cbor(default)]
+    pub run_as: Option<u32>,
 }
 
 /// Among the tenants of a node: all of them.
@@ -57,6 +61,7 @@ impl NodeRules {
             secrets: true,
             tenants: None,
             one_user: None,
+            run_as: None,
         }
     }
 
@@ -80,7 +85,7 @@ impl NodeRules {
         if bytes <= limits::NODE_RULES_BYTES {
             return self;
         }
-        Self { tenants: self.tenants, one_user: self.one_user, ..Self::open() }
+        Self { tenants: self.tenants, one_user: self.one_user, run_as: self.run_as, ..Self::open() }
     }
 
     /// What a task names and the node does not let it have with this runtime; empty = all is allowed.
@@ -90,7 +95,14 @@ impl NodeRules {
         let files = spec.files.as_deref().filter(|_| host);
         let inputs = files.into_iter().flat_map(|files| self.forbidden_inputs(files));
         let secrets = files.filter(|files| !files.secrets.is_empty() && !self.secrets);
-        image.into_iter().chain(inputs).chain(secrets.map(|_| NotAllowed::Secrets)).collect()
+        let own_user = spec.run_as.filter(|uid| host && !self.runs_as(runtime, *uid)).map(NotAllowed::RunAs);
+        image.into_iter().chain(inputs).chain(secrets.map(|_| NotAllowed::Secrets)).chain(own_user).collect()
+    }
+
+    /// Whether programs of this runtime run as a user who submits tasks. Never as root.
+    fn runs_as(&self, runtime: Runtime, uid: u32) -> bool {
+        let changes_user = runtime != Runtime::Process || self.one_user != Some(true);
+        changes_user && uid != 0 && self.run_as.is_some_and(|least| uid >= least)
     }
 
     fn forbids_image(&self, runtime: Runtime, image: &str) -> Option<NotAllowed> {
@@ -185,6 +197,25 @@ mod tests {
         let refused = rules.forbids(Runtime::Process, &asking);
         assert_eq!(refused, [NotAllowed::InputRoot("/home".into()), NotAllowed::Secrets]);
         assert!(NodeRules::open().forbids(Runtime::Process, &asking).is_empty());
+    }
+
+    #[test]
+    fn a_node_runs_tasks_as_their_users_only_where_it_says_so_and_never_as_root() {
+        let forbids = |run_as, one_user, runtime, uid| {
+            let rules = NodeRules { run_as, one_user, ..NodeRules::open() };
+            !rules.forbids(runtime, &TaskSpec { run_as: Some(uid), ..spec(None) }).is_empty()
+        };
+        for runtime in [Runtime::Process, Runtime::Crun, Runtime::Docker] {
+            assert!(forbids(None, None, runtime, 1000), "{runtime}");
+            assert!(!forbids(Some(1000), None, runtime, 1000), "{runtime}");
+            assert!(
+                forbids(Some(1000), None, runtime, 999) && forbids(Some(0), None, runtime, 0),
+                "{runtime}"
+            );
+        }
+        assert!(forbids(Some(1000), Some(true), Runtime::Process, 1000));
+        assert!(!forbids(Some(1000), Some(true), Runtime::Crun, 1000));
+        assert!(!forbids(None, None, Runtime::Mock, 1000));
     }
 
     #[test]

@@ -80,6 +80,11 @@ pub struct TaskSpec {
     #[n(21)]
     #[cbor(default)]
     pub comment: Option<String>,
+    /// The user of a machine that its program runs as: who submitted it, as the kernel told the peer that took it. No request says
+    /// it. None: the user of its tenant.
+    #[n(22)]
+    #[cbor(default)]
+    pub run_as: Option<u32>,
 }
 
 /// Why a spec was refused, and what to change.
@@ -122,6 +127,7 @@ impl TaskSpec {
             pinned: None,
             limits: None,
             comment: None,
+            run_as: None,
         }
     }
 
@@ -191,6 +197,7 @@ impl TaskSpec {
             (names_image, version::IMAGES),
             (self.limits.is_some(), version::TASK_LIMITS),
             (self.comment.is_some(), Version(5)),
+            (self.run_as.is_some(), version::RUN_AS),
             (self.files.as_ref().is_some_and(|files| files.keep.is_some()), version::OUTPUTS_OF_ALL_ENDS),
             (self.files.as_ref().is_some_and(|files| files.says_of_logs()), version::ENDINGS),
         ];

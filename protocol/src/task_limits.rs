@@ -184,6 +184,8 @@ pub enum NotAllowed {
     InputRoot(String),
     /// Secrets, of which the node has none.
     Secrets,
+    /// To run as the user with this number, who submitted it.
+    RunAs(u32),
 }
 
 impl Allowance {
@@ -241,6 +243,11 @@ impl fmt::Display for NotAllowed {
                 write!(f, "opens no inputs in {folder}: add a folder above it to artifacts.roots there")
             }
             NotAllowed::Secrets => write!(f, "has no secrets: set secrets.dir there"),
+            NotAllowed::RunAs(uid) => write!(
+                f,
+                "runs nothing as user {uid}, who submitted it: set executor.run_as = \"user\" there, on a node that is root, and \
+                 executor.run_as_min_uid to {uid} or less"
+            ),
             NotAllowed::Network { runtime: Runtime::Docker, asked } => {
                 write!(f, "gives containers of Docker no network {asked}: use another runtime")
             }

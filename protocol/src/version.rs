@@ -74,6 +74,10 @@ pub const CA_ROTATION: Version = Version(5);
 /// when the cluster is raised.
 pub const TENANT_UIDS: Version = Version(5);
 
+/// Tasks that run as the user of a machine who submitted them: `TaskSpec.run_as`. A node of an earlier version would run them as
+/// another user.
+pub const RUN_AS: Version = Version(5);
+
 /// What a node allows of images, inputs and secrets is a part of its offer (`NodeOffer.rules`), and what one node denies is tried on
 /// others.
 pub const NODE_RULES: Version = Version(5);

@@ -96,6 +96,7 @@ fn running() -> v1::Task {
         name: "train-7".into(),
         class: "gpu".into(),
         comment: "for the report of week 48".into(),
+        run_as_uid: 1000,
         state: "running".into(),
         not_before_ms: 1_500,
         attempts: 2,

@@ -35,6 +35,8 @@ struct Named {
     image: Option<String>,
     folders: BTreeSet<String>,
     secrets: bool,
+    /// The user that it runs as, when that is who submitted it.
+    run_as: Option<u32>,
 }
 
 impl Named {
@@ -44,7 +46,7 @@ impl Named {
         let files = spec.files.as_deref();
         let folders = files.into_iter().flat_map(folders_of_inputs).map(String::from).collect();
         let secrets = files.is_some_and(|files| !files.secrets.is_empty());
-        let named = Self { image, folders, secrets };
+        let named = Self { image, folders, secrets, run_as: spec.run_as };
         (named != Self::default()).then(|| Box::new(named))
     }
 }

@@ -46,6 +46,7 @@ impl Rig {
             lease: LEASE,
             tenant: Tenant::default_tenant(),
             tenant_uid: None,
+            run_as: None,
             name: None,
             spec,
             runtime: Runtime::Slurm,

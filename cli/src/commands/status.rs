@@ -42,6 +42,7 @@ fn facts(task: &Task, now_ms: u64) -> Table {
         .pair("priority", task.priority.to_string())
         .pair("command", command_line(&task.command, usize::MAX))
         .pair("comment", task.comment.clone().unwrap_or_default())
+        .pair("runs as", task.run_as_uid.map(|uid| format!("user {uid}")).unwrap_or_default())
         .pair("submitted", format!("{} ago", age(task.submitted_at_ms, now_ms)))
         .pair("node", task.node.clone().unwrap_or_default())
         .pair("run time", run_time(task, now_ms));

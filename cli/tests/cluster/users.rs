@@ -8,15 +8,16 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
+use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use crate::support::{Cluster, PATIENCE, STINT, Setup, stint};
 
-const GROUP: u32 = 64_120;
-const ALICE: u32 = 64_123;
-const BOB: u32 = 64_124;
+pub const GROUP: u32 = 64_120;
+pub const ALICE: u32 = 64_123;
+pub const BOB: u32 = 64_124;
 /// A member of the group without a line of its own.
-const CARL: u32 = 64_125;
+pub const CARL: u32 = 64_125;
 const OPERATOR: u32 = 64_126;
 
 const API: &str = "listen = \"\"\ngroup = 64120\ngroup_socket = \"ROOT/run/stint.sock\"\n[api.users]\n\
@@ -24,20 +25,29 @@ const API: &str = "listen = \"\"\ngroup = 64120\ngroup_socket = \"ROOT/run/stint
                    64126 = { tenant = \"ops\", role = \"operator\" }\n64127 = { tenant = \"physics\", role = \"read\" }";
 
 /// One peer whose group may call, and the program where every user may run it.
-struct World {
-    cluster: Cluster,
+pub struct World {
+    pub cluster: Cluster,
     program: PathBuf,
 }
 
 impl World {
-    async fn start(api: &'static str) -> Self {
+    /// That every user may walk through.
+    pub fn folder() -> TempDir {
         let root = tempfile::Builder::new().prefix("stint-test-").tempdir().unwrap();
         std::fs::set_permissions(root.path(), Permissions::from_mode(0o755)).unwrap();
+        root
+    }
+
+    async fn start(api: &'static str) -> Self {
+        Self::start_in(Self::folder(), Setup { peers: 1, api, ..Setup::default() }).await
+    }
+
+    pub async fn start_in(root: TempDir, setup: Setup) -> Self {
         let program = root.path().join("stint");
         if std::fs::hard_link(STINT, &program).is_err() {
             std::fs::copy(STINT, &program).unwrap();
         }
-        let cluster = Cluster::start_in(root, Setup { peers: 1, api, ..Setup::default() }).await;
+        let cluster = Cluster::start_in(root, setup).await;
         Self { cluster, program }
     }
 
@@ -52,18 +62,18 @@ impl World {
         (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
     }
 
-    fn member(&self, uid: u32, args: &[&str]) -> (i32, String, String) {
+    pub fn member(&self, uid: u32, args: &[&str]) -> (i32, String, String) {
         self.as_user(uid, GROUP, args)
     }
 
     /// What the command prints, without its last line end.
-    fn done(&self, uid: u32, args: &[&str]) -> String {
+    pub fn done(&self, uid: u32, args: &[&str]) -> String {
         let (code, out, err) = self.member(uid, args);
         assert_eq!(code, 0, "{args:?} as {uid}: {out}{err}");
         out.trim_end().to_owned()
     }
 
-    fn ids(&self, uid: u32, args: &[&str]) -> Vec<String> {
+    pub fn ids(&self, uid: u32, args: &[&str]) -> Vec<String> {
         self.done(uid, &[&["ps", "--all", "-o", "quiet"], args].concat()).lines().map(String::from).collect()
     }
 }

@@ -41,6 +41,8 @@ pub struct Peer {
     /// Namespaces of its own, where the test wants them.
     pub place: Option<Place>,
     umask: Option<&'static str>,
+    /// Its machine has the users and groups of these files, which stand for those in `/etc`.
+    users: Option<PathBuf>,
 }
 
 /// A cluster and its folder. Peers first: they end before the network between them.
@@ -72,6 +74,8 @@ pub struct Setup {
     pub namespaces: bool,
     /// Of each peer, without namespaces.
     pub umask: Option<&'static str>,
+    /// The machine of each peer has the users and groups of `passwd` and `group` in the cluster's folder.
+    pub users: bool,
     /// More lines for the configuration of each peer, by its place; `ROOT` in them is the cluster's folder.
     pub more: fn(usize) -> String,
 }
@@ -89,6 +93,7 @@ impl Default for Setup {
             api: "listen = \"\"",
             namespaces: false,
             umask: None,
+            users: false,
             more: |_| String::new(),
         }
     }
@@ -134,6 +139,7 @@ impl Cluster {
                 open_files: None,
                 place,
                 umask: setup.umask,
+                users: setup.users.then(|| cluster.root.path().to_owned()),
             });
         }
         cluster.peers[0].spawn(&["--bootstrap"]);
@@ -164,7 +170,18 @@ impl Cluster {
         std::fs::write(dir.join("stint.toml"), text).unwrap();
         let name = name.to_owned();
         let (variables, process, umask) = (Vec::new(), None, self.peers[0].umask);
-        self.peers.push(Peer { name, dir, http, process, variables, open_files: None, place: None, umask });
+        let users = self.peers[0].users.clone();
+        self.peers.push(Peer {
+            name,
+            dir,
+            http,
+            process,
+            variables,
+            open_files: None,
+            place: None,
+            umask,
+            users,
+        });
         let added = self.peers.len() - 1;
         self.peers[added].move_elsewhere();
         added
@@ -285,13 +302,22 @@ impl Peer {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log_file()).unwrap();
         let umask = self.umask.map(|umask| format!("umask {umask}"));
         let limit = self.open_files.map(|limit| format!("ulimit {limit}"));
-        let before: Vec<String> = umask.into_iter().chain(limit).collect();
+        let mut before: Vec<String> = umask.into_iter().chain(limit).collect();
+        for file in ["passwd", "group"] {
+            before.extend(
+                self.users
+                    .iter()
+                    .map(|users| format!("mount --bind {} /etc/{file}", users.join(file).display())),
+            );
+        }
         let args = match (&self.place, before.is_empty()) {
             (Some(place), _) => place.enter(Path::new(STINT)),
             (None, true) => vec![STINT.to_owned()],
             (None, false) => {
                 let script = format!("{} && exec \"$0\" \"$@\"", before.join(" && "));
-                vec!["sh".to_owned(), "-c".to_owned(), script, STINT.to_owned()]
+                // What it mounts is seen by it and its children alone.
+                let alone = ["unshare", "--mount"].into_iter().filter(|_| self.users.is_some());
+                alone.chain(["sh", "-c", &script, STINT]).map(String::from).collect()
             }
         };
         let child = Command::new(&args[0])

@@ -78,6 +78,12 @@ impl ClientState {
         };
         problems.extend(state.link_problem.clone());
         problems.extend(self.disk.warning());
+        if self.settings.run_as.is_some() && self.settings.rules().run_as.is_none() {
+            problems.push(
+                "executor.run_as = \"user\" takes a node that is root: no task runs as who submitted it"
+                    .into(),
+            );
+        }
         problems.extend(self.runtimes.values().filter_map(|runtime| runtime.problem()));
         let mut rules = self.settings.rules();
         let one_user = self.runtimes.get(&Kind::Process).is_some_and(|runtime| runtime.has_one_user(permits));

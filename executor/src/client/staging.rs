@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use stint_protocol::{AttemptEnd, Blob, EndKind, LeaseId, TaskFiles, limits as message};
+use stint_protocol::{
+    AttemptEnd, Blob, EndKind, LeaseId, NodeRules, Runtime, TaskFiles, TaskSpec, limits as message,
+};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
@@ -26,6 +28,7 @@ use crate::stages::inputs::{self, Inputs};
 use crate::stages::mask::Masks;
 use crate::stages::{self, Owner, StageRecord, Staged};
 use crate::store::StoreError;
+use crate::users::{self, LocalUser};
 use crate::{limits, progress};
 
 /// How images are named that the cluster keeps.
@@ -38,7 +41,7 @@ fn has_mounts(launch: &Launch) -> bool {
 
 /// Whether something is to be prepared before the watchdog gets it.
 pub fn must_wait(launch: &Launch) -> bool {
-    must_stage(launch) || has_mounts(launch)
+    must_stage(launch) || has_mounts(launch) || launch.spec.run_as.is_some()
 }
 
 /// What it waits for first.
@@ -61,7 +64,7 @@ fn registered_image(launch: &Launch) -> Option<&str> {
 }
 
 /// Prepares an attempt and hands it to the watchdog; ends it when that cannot be done or it is stopped meanwhile.
-pub async fn start(client: HostClient, launch: Launch) {
+pub async fn start(client: HostClient, mut launch: Launch) {
     let shared = client.shared.clone();
     let lease = launch.lease;
     let began = Instant::now();
@@ -69,7 +72,7 @@ pub async fn start(client: HostClient, launch: Launch) {
     let ready = tokio::select! {
         biased;
         reason = shared.until_stopped(lease) => Err(stopped(reason)),
-        ready = prepare(&shared, &launch) => ready,
+        ready = prepare(&shared, &mut launch) => ready,
         problem = shared.disk.until_it_hangs() => {
             // Whoever writes its files cannot be stopped, and the watchdog never hears of it: what is there is cleared when the disk
             // lets go.
@@ -97,9 +100,11 @@ fn stopped(reason: StopReason) -> Refusal {
     Refusal::new(kind, "it was stopped before its program was started")
 }
 
-async fn prepare(shared: &Arc<ClientState>, launch: &Launch) -> Result<Staged, Refusal> {
+async fn prepare(shared: &Arc<ClientState>, launch: &mut Launch) -> Result<Staged, Refusal> {
+    launch.run_as = find_user(shared, launch).await?;
+    let launch = &*launch;
     let mut staged = if must_stage(launch) { stage(shared, launch).await? } else { Staged::default() };
-    if has_mounts(launch) {
+    if has_mounts(launch) || launch.run_as.is_some() {
         shared.prepares(launch.lease, Preparation::Mounts);
         staged.mounts = find_mounts(shared, launch).await?;
     }
@@ -112,6 +117,18 @@ async fn prepare(shared: &Arc<ClientState>, launch: &Launch) -> Result<Staged, R
     Ok(staged)
 }
 
+/// The user that its spec names, as this node knows that user now. A peer said the number: whether anything runs so here, this node
+/// says.
+async fn find_user(shared: &ClientState, launch: &Launch) -> Result<Option<LocalUser>, Refusal> {
+    let Some(uid) = launch.spec.run_as else { return Ok(None) };
+    let rules = NodeRules { run_as: shared.settings.rules().run_as, ..NodeRules::open() };
+    let named = TaskSpec { run_as: Some(uid), ..TaskSpec::new(launch.spec.class, Vec::new()) };
+    match rules.forbids(launch.runtime, &named).first() {
+        Some(rule) => Err(Refusal::denied(format!("this node {rule}"))),
+        None => users::look_up(uid).await.map(Some),
+    }
+}
+
 /// Looks for what is to be mounted, apart from everything else: a file system of the network may not answer.
 async fn find_mounts(shared: &Arc<ClientState>, launch: &Launch) -> Result<Vec<ResolvedMount>, Refusal> {
     let settings = &shared.settings;
@@ -119,8 +136,17 @@ async fn find_mounts(shared: &Arc<ClientState>, launch: &Launch) -> Result<Vec<R
     let own =
         [Some(settings.data_dir.clone()), settings.secrets_dir.clone(), settings.docker.credentials.clone()];
     let closed: Vec<PathBuf> = own.into_iter().flatten().collect();
-    let (opened, spec) = (settings.mounts.clone(), launch.spec.clone());
-    let look = tokio::task::spawn_blocking(move || opened.find(&spec, &closed));
+    let (opened, launch) = (settings.mounts.clone(), launch.clone());
+    let may_show = launch.runtime == Runtime::Docker || shared.permits().jails;
+    let look = tokio::task::spawn_blocking(move || {
+        let user = launch.run_as.as_ref();
+        users::check_image(&launch)?;
+        let mut found = opened.find(&launch.spec, &closed, user)?;
+        let home =
+            user.filter(|_| may_show).and_then(|user| opened.find_home(user, &launch, &closed, &found));
+        found.extend(home);
+        Ok(found)
+    });
     let found = match timeout(Duration::from_millis(limits::MOUNT_LOOK_MS), look).await {
         Ok(found) => found.unwrap_or_else(|e| Err(Refusal::start_failed(format!("looking for mounts: {e}")))),
         Err(_) => {
@@ -200,7 +226,8 @@ fn place(
     record.write(&shared.layout, lease).map_err(making)?;
     let is_stopped = || shared.stop_reason(lease).is_some();
     let roots = &shared.settings.artifact_roots;
-    let placed = Inputs { work: &work, owner, roots, fetched, is_stopped: &is_stopped }.place(files);
+    let user = launch.run_as.as_ref();
+    let placed = Inputs { work: &work, owner, user, roots, fetched, is_stopped: &is_stopped }.place(files);
     shared.observe(|observer| match &placed {
         Ok(placed) => placed.iter().for_each(|(artifact, bytes)| observer.moved(*artifact, *bytes)),
         Err(refusal) if refusal.is_denied() => observer.denied(Rule::ArtifactRoots),

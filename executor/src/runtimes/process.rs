@@ -66,6 +66,10 @@ impl NodeRuntime for Process {
         permits: HostCapabilities,
     ) -> Result<StartRequest, Refusal> {
         let spec = &launch.spec;
+        if launch.run_as.is_some() && self.has_one_user(permits) {
+            let why = "the process runtime of this node runs programs as one user, and not as those who submit tasks";
+            return Err(Refusal::denied(why));
+        }
         let image = root::resolve(&self.0, spec, false, staged.image.as_ref())?;
         self.check(spec, permits)?;
         let (mode, confinement) = if self.0.sandbox {

@@ -8,7 +8,7 @@ use crate::settings::HostOptions;
 use crate::shim_api::request::{Mode, StartRequest};
 use crate::stages::Staged;
 use crate::store::ImageFiles;
-use crate::sys;
+use crate::{sys, users};
 
 /// Where programs are looked for when the task sets no PATH.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -30,8 +30,9 @@ pub fn common<'a>(
 ) -> StartRequest {
     let spec = &launch.spec;
     let asked = spec.limits.as_deref();
-    let name = has_own_user(mode).then(|| launch.tenant.to_string());
-    let mut environment = environment(launch, image, defaults, name);
+    let name = has_own_user(mode).then(|| users::name_for(launch));
+    let home = users::home_among(&staged.mounts, launch);
+    let mut environment = environment(launch, image, defaults, (name, home));
     environment.extend(staged.environment.iter().cloned());
     StartRequest {
         lease: launch.lease,
@@ -66,18 +67,19 @@ fn has_own_user(mode: Mode) -> bool {
     mode != Mode::Direct && sys::effective_ids().0 == 0
 }
 
-/// Nothing of the node's own environment; the task's over the defaults, and Stint's over the task's. `name`: of its user, for whom
-/// no list of users has one.
+/// Nothing of the node's own environment; the task's over the defaults, and Stint's over the task's. Name and home are its user's:
+/// of a tenant's no list of users has them.
 fn environment<'a>(
     launch: &Launch,
     image: Option<&ImageFiles>,
     defaults: impl IntoIterator<Item = &'a (&'a str, &'a str)>,
-    name: Option<String>,
+    (name, home): (Option<String>, Option<String>),
 ) -> BTreeMap<String, String> {
     let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
     let mut all: BTreeMap<String, String> = defaults.into_iter().map(own).collect();
     all.extend(name.into_iter().flat_map(|name| ["USER", "LOGNAME"].map(|of| (of.to_owned(), name.clone()))));
     all.extend(root::environment(image));
+    all.extend(home.map(|home| ("HOME".to_owned(), home)));
     all.extend(launch.spec.env.clone());
     let ids: Vec<&str> = launch.gpus.iter().map(|gpu| gpu.id.as_str()).collect();
     // Without GPUs both say so: a program must not take a device that belongs to another attempt.

@@ -86,6 +86,7 @@ fn jail(namespaces: Namespaces) -> Jail {
         shown: Vec::new(),
         hidden: Vec::new(),
         user: (!namespaces.user).then_some((NOBODY, NOBODY)),
+        groups: Vec::new(),
         open_files: sys::open_files(limits::OPEN_FILES),
     }
 }

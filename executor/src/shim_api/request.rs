@@ -83,6 +83,10 @@ pub struct DockerRequest {
     #[n(12)]
     #[cbor(default)]
     pub runtime: Option<String>,
+    /// Further groups of the user.
+    #[n(13)]
+    #[cbor(default)]
+    pub groups: Vec<u32>,
 }
 
 /// One attempt to be started. The environment is complete and closed.
@@ -243,4 +247,8 @@ pub struct Confinement {
     /// Folders of the host that a sandboxed process may write in.
     #[n(6)]
     pub writable: Vec<String>,
+    /// Further groups of the user.
+    #[n(7)]
+    #[cbor(default)]
+    pub groups: Vec<u32>,
 }

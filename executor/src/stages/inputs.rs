@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, chown};
 use std::path::{Component, Path, PathBuf};
 
@@ -10,6 +11,7 @@ use stint_protocol::{Blob, EndKind, InputFile, InputSource, TaskFiles};
 use super::{Owner, copy};
 use crate::observer::Artifact;
 use crate::refusal::Refusal;
+use crate::users::{self, LocalUser};
 
 /// The blobs that the inputs name.
 pub fn blobs(files: &TaskFiles) -> impl Iterator<Item = Blob> {
@@ -23,6 +25,8 @@ pub fn blobs(files: &TaskFiles) -> impl Iterator<Item = Blob> {
 pub struct Inputs<'a> {
     pub work: &'a Path,
     pub owner: Owner,
+    /// Who must be able to read what comes from this host; none: whoever submits tasks may.
+    pub user: Option<&'a LocalUser>,
     /// Folders of this host whose files tasks may have.
     pub roots: &'a [PathBuf],
     /// Files of the blobs, in the order of `blobs`.
@@ -44,17 +48,18 @@ impl Inputs<'_> {
                 }
                 InputSource::File(path) => (Artifact::File, self.allowed(input, Path::new(path))?),
                 InputSource::Blob(_) => {
-                    (Artifact::Blob, fetched.next().cloned().ok_or_else(|| missing(input))?)
+                    let source = fetched.next().ok_or_else(|| missing(input))?;
+                    (Artifact::Blob, File::open(source).map_err(|e| unreadable(input, source, &e))?)
                 }
             };
-            let mut file = File::open(&source).map_err(|e| unreadable(input, &source, &e))?;
+            let mut file = source;
             placed.push((artifact, self.place_one(input, &mut file)?));
         }
         Ok(placed)
     }
 
-    /// The true path of a file of this host, when it lies below an open folder whatever links lead to it.
-    fn allowed(&self, input: &InputFile, path: &Path) -> Result<PathBuf, Refusal> {
+    /// A file of this host, when it lies below an open folder whatever links lead to it, and its user may read it.
+    fn allowed(&self, input: &InputFile, path: &Path) -> Result<File, Refusal> {
         let below = |path: &Path| {
             let true_root = |root: &PathBuf| std::fs::canonicalize(root).unwrap_or_else(|_| root.clone());
             self.roots.iter().any(|root| path.starts_with(true_root(root)) || path.starts_with(root))
@@ -71,13 +76,16 @@ impl Inputs<'_> {
         if !below(path) {
             return Err(denied());
         }
-        let real = std::fs::canonicalize(path).map_err(|e| unreadable(input, path, &e))?;
+        let opened =
+            users::as_whom(self.user, || open_file(path)).map_err(|e| unreadable(input, path, &e))?;
+        let Some((file, real)) = opened else { return Err(Refusal::not_runnable(not_a_file(input, path))) };
         let true_roots = self.roots.iter().filter_map(|root| std::fs::canonicalize(root).ok());
         if !true_roots.into_iter().any(|root| real.starts_with(root)) {
             return Err(denied());
         }
-        let is_file = std::fs::metadata(&real).is_ok_and(|meta| meta.is_file());
-        if is_file { Ok(real) } else { Err(Refusal::not_runnable(not_a_file(input, path))) }
+        // What was opened, and not what a link that changed since leads to.
+        let is_same = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
+        if is_same.is_ok_and(|opened| opened == real) { Ok(file) } else { Err(denied()) }
     }
 
     fn place_one(&self, input: &InputFile, from: &mut impl io::Read) -> Result<u64, Refusal> {
@@ -126,6 +134,17 @@ impl Inputs<'_> {
     }
 }
 
+/// A file and its true path; none: something else lies there.
+fn open_file(path: &Path) -> io::Result<Option<(File, PathBuf)>> {
+    let real = std::fs::canonicalize(path)?;
+    if !std::fs::metadata(&real)?.is_file() {
+        return Ok(None);
+    }
+    // Nothing that lies there by now keeps it waiting.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&real)?;
+    Ok(file.metadata()?.is_file().then_some((file, real)))
+}
+
 fn missing(input: &InputFile) -> Refusal {
     Refusal::start_failed(format!("input {:?} was not fetched", input.path))
 }
@@ -157,7 +176,7 @@ mod tests {
 
     fn place(work: &Path, roots: &[PathBuf], input: InputFile) -> Result<Vec<(Artifact, u64)>, Refusal> {
         let files = TaskFiles { inputs: vec![input], ..TaskFiles::default() };
-        Inputs { work, owner: None, roots, fetched: &[], is_stopped: &|| false }.place(&files)
+        Inputs { work, owner: None, user: None, roots, fetched: &[], is_stopped: &|| false }.place(&files)
     }
 
     #[test]
@@ -218,8 +237,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let files =
             TaskFiles { inputs: vec![input("a", InputSource::Content(vec![0; 8]))], ..TaskFiles::default() };
-        let inputs =
-            Inputs { work: folder.path(), owner: None, roots: &[], fetched: &[], is_stopped: &|| true };
+        let inputs = Inputs {
+            work: folder.path(),
+            owner: None,
+            user: None,
+            roots: &[],
+            fetched: &[],
+            is_stopped: &|| true,
+        };
         assert!(inputs.place(&files).is_err());
     }
 }

@@ -157,6 +157,8 @@ struct RawJail {
     all_shown: usize,
     hidden: *const *const c_char,
     user: Option<(u32, u32)>,
+    groups: *const u32,
+    all_groups: usize,
     open_files: (u64, u64),
 }
 
@@ -222,6 +224,8 @@ impl RawJail {
             all_shown: all_shown.len(),
             hidden: region.strings(&jail.hidden)?,
             user: jail.user,
+            groups: region.put(&jail.groups)?,
+            all_groups: jail.groups.len(),
             open_files: jail.open_files,
         };
         let place = region.put(&[raw])?;

@@ -206,6 +206,7 @@ pub fn launch(spec: TaskSpec, runtime: Runtime) -> Launch {
         lease,
         tenant: Tenant::default_tenant(),
         tenant_uid: None,
+        run_as: None,
         name: None,
         spec: SharedSpec::new(spec),
         runtime,

@@ -313,7 +313,7 @@ impl AgentCore {
             env.insert("STINT_TASK_NAME".to_string(), name.to_string());
         }
         let Launching { tenant, tenant_uid, name, spec, runtime, gpus, .. } = launching;
-        Launch { lease, tenant, tenant_uid, name, spec, runtime, gpus, deadline, env }
+        Launch { lease, tenant, tenant_uid, run_as: None, name, spec, runtime, gpus, deadline, env }
     }
 }
 

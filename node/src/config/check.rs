@@ -169,6 +169,23 @@ fn check_users(findings: &mut Findings) {
     }
 }
 
+/// One user for all programs, and the user of each: the node cannot do both.
+fn check_run_as(findings: &mut Findings) {
+    let executor = &findings.config.executor;
+    if executor.runs_as_users().is_none() {
+        return;
+    }
+    let users = [
+        (Runtime::Process, executor.process.confine.user),
+        (Runtime::Crun, executor.crun.confine.user),
+        (Runtime::Docker, executor.docker.user),
+    ];
+    for (runtime, _) in users.into_iter().filter(|(_, user)| user.is_some()) {
+        let message = "names one user for all programs, and executor.run_as = \"user\" the user of each: take one of them out";
+        findings.error(&format!("executor.{runtime}.user"), message);
+    }
+}
+
 fn check_executor(findings: &mut Findings) {
     let executor = &findings.config.executor;
     if !executor.enabled {
@@ -194,6 +211,7 @@ fn check_executor(findings: &mut Findings) {
             findings.warn(&format!("executor.{runtime}.networks"), risk);
         }
     }
+    check_run_as(findings);
     if runs(Runtime::Mock) {
         findings.warn("executor.runtimes", "mock runs nothing: it only says so; for tests");
     }

@@ -11,6 +11,7 @@ use toml::Value;
 
 use super::describe::Format;
 use super::texts::{text, texts};
+use super::users::RunAs;
 use super::{LogFormat, RaftProfile};
 
 /// Why a value does not fit its key, in words that follow the key's name.
@@ -261,6 +262,7 @@ message! {
     Network, Network::ALL, |word: &str| Ok(word.parse()?);
     Role, Role::ALL, |word: &str| Ok(word.parse()?);
     Pull, Pull::ALL;
+    RunAs, RunAs::ALL;
     RaftProfile, RaftProfile::ALL;
     LogFormat, LogFormat::ALL;
     Placement, Placement::ALL;

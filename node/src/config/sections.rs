@@ -21,7 +21,7 @@ use super::texts::{
     IMAGE_PATTERN, KNOWN_VERSION, LABELS_TABLE, LISTENER, NODE_NAME, OPEN_FOLDER, PROGRAM, SUBMIT_OPTION,
     TENANT_NAME, TRUE_OR_FALSE, USER_AND_GROUP,
 };
-use super::users::{GROUP, TENANT, USERS_TABLE, Users};
+use super::users::{GROUP, RunAs, TENANT, USERS_TABLE, Users};
 use super::{LogFormat, Machine, Origin, RaftProfile};
 use crate::blobs::{BlobSettings, DiskBounds};
 use crate::certificates::{ADMIN_LIFE, LIFE};
@@ -145,6 +145,11 @@ settings! {
         /// Tenants whose tasks it takes; `["*"]` takes those of all, also where processes of all tenants are one user.
         pub tenants: Vec<String> = Vec::new(), "all; processes only of one tenant where all would be one user" =>
             AtMost(NODE_TENANTS, List(TENANT_NAME));
+        /// As whom programs run: the user of the task's tenant, or the user of the machine who submitted the task through the socket of
+        /// a group (`api.group`). `user` counts on the peer that takes the submit and on the node, which must be root.
+        pub run_as: RunAs = RunAs::Tenant => OneWord;
+        /// The least number of a user that programs run as with `run_as = "user"`.
+        pub run_as_min_uid: u32 = 1000 => Whole(1, 4_294_967_293);
         /// Whether the process runtime confines what it starts.
         pub sandbox: bool = true => TRUE_OR_FALSE;
         /// Cores for tasks.

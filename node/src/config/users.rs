@@ -1,4 +1,4 @@
-//! The users of this machine who may call, with the tenant and the role of each.
+//! The users of this machine who may call, with the tenant and the role of each, and as whom their tasks run.
 
 use std::collections::BTreeMap;
 
@@ -6,6 +6,7 @@ use stint_protocol::{Role, Tenant};
 use stint_sdk::suggest;
 use toml::{Table, Value};
 
+use super::ExecutorConfig;
 use super::formats::Misfit;
 use super::texts::{CustomFormat, show_text, text, texts};
 
@@ -35,6 +36,34 @@ pub const TENANT: CustomFormat<Tenant> = CustomFormat {
     read: |value| Tenant::new(&text(value)?).map_err(|e| e.to_string().into()),
     show: |tenant| Some(tenant.as_str().into()),
 };
+
+/// As whom programs run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunAs {
+    /// The user of the task's tenant.
+    Tenant,
+    /// The user of the machine who submitted it.
+    User,
+}
+
+impl RunAs {
+    pub const ALL: [RunAs; 2] = [RunAs::Tenant, RunAs::User];
+
+    /// The word operators write.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RunAs::Tenant => "tenant",
+            RunAs::User => "user",
+        }
+    }
+}
+
+impl ExecutorConfig {
+    /// From which number of a user on tasks run as the users who submit them; none: they run as those of their tenants.
+    pub fn runs_as_users(&self) -> Option<u32> {
+        (self.run_as == RunAs::User).then_some(self.run_as_min_uid)
+    }
+}
 
 const KEYS: [&str; 2] = ["tenant", "role"];
 const EXAMPLE: &str = "write alice = { tenant = \"physics\", role = \"submit\" }";

@@ -92,6 +92,7 @@ fn of_token(applied: &AppliedState, now: TimeMs, text: Result<&str, Status>) -> 
         role: token.role,
         proof: Proof::Token { id: token_id(&hash) },
         from: None,
+        runs_as: None,
     })
 }
 

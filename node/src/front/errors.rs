@@ -49,7 +49,7 @@ const DATA_LOSS: Codes = (Code::DataLoss, StatusCode::INTERNAL_SERVER_ERROR);
 fn codes(error: &ServiceError) -> Codes {
     use ServiceError as E;
     match error {
-        E::RoleTooLow { .. } | E::ForeignTenant(_) => DENIED,
+        E::RoleTooLow { .. } | E::ForeignTenant(_) | E::UserOfTenants(_) => DENIED,
         E::InvalidSpec(_)
         | E::InvalidName(_)
         | E::NoRuntimeOffered { .. }

@@ -289,7 +289,7 @@ mod tests {
 
     fn caller(tenant: &str, tenants: Tenants, role: Role) -> Principal {
         let tenant = Tenant::new(tenant).unwrap();
-        Principal { tenant, tenants, role, proof: Proof::LocalSocket, from: None }
+        Principal { tenant, tenants, role, proof: Proof::LocalSocket, from: None, runs_as: None }
     }
 
     #[test]

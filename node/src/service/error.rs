@@ -23,6 +23,12 @@ pub enum ServiceError {
     #[error("you may not act for tenant {0}: name one of your own")]
     ForeignTenant(Tenant),
 
+    #[error(
+        "user {0} of this machine has a number that the cluster gives to tenants, so nothing runs as that user: an administrator gives \
+         tenants others (`stint cluster set tenant_uids=FIRST-LAST`)"
+    )]
+    UserOfTenants(u32),
+
     // What was asked for cannot be meant.
     #[error(transparent)]
     InvalidSpec(#[from] InvalidSpec),

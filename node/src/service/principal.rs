@@ -14,6 +14,8 @@ pub struct Principal {
     pub proof: Proof,
     /// The machine that it calls from; none: this one.
     pub from: Option<SocketAddr>,
+    /// The user of this machine that its tasks run as, as the kernel says; none: that of their tenant.
+    pub runs_as: Option<u32>,
 }
 
 /// The tenants that a caller may act for.
@@ -41,7 +43,14 @@ pub enum Proof {
 impl Principal {
     /// Who may do everything.
     pub fn administrator(proof: Proof) -> Self {
-        Self { tenant: Tenant::default_tenant(), tenants: Tenants::All, role: Role::Admin, proof, from: None }
+        Self {
+            tenant: Tenant::default_tenant(),
+            tenants: Tenants::All,
+            role: Role::Admin,
+            proof,
+            from: None,
+            runs_as: None,
+        }
     }
 
     /// Whether it may do for a tenant what for another's takes this role.

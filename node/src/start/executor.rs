@@ -108,6 +108,7 @@ fn host_settings(config: &Config, gpus: GpuSource) -> Result<HostOptions, NodeEr
     let here = config.executor.runtimes.iter().copied().filter(|runtime| *runtime != Runtime::Slurm);
     settings.runtimes = here.collect();
     settings.tenants = config.executor.tenants.clone();
+    settings.run_as = config.executor.runs_as_users();
     settings.crun_path = config.executor.crun_path.clone();
     settings.kill_margin_ms = config.executor.kill_margin_ms;
     settings.max_log_bytes = config.executor.max_log_bytes;

@@ -16,7 +16,7 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use super::NodeError;
 use super::group_socket::{self, GroupSocketError};
-use crate::config::{ApiConfig, Config};
+use crate::config::Config;
 use crate::front::connections::{Connection, LimitedListener, Patience};
 use crate::front::{GroupSocket, Socket, Tls, http, native};
 use crate::limits;
@@ -48,7 +48,7 @@ pub async fn start(
         None => serve_socket(node, &config.api.socket, most, tasks)?,
         Some(group) => {
             serve_socket(node, &config.api.socket, most / 2, tasks)?;
-            serve_group(node, &config.api, group, most / 2, tasks).await?;
+            serve_group(node, config, group, most / 2, tasks).await?;
         }
     }
     let most = limits::API_CONNECTIONS.within(open_files);
@@ -94,7 +94,7 @@ fn serve_socket(
 /// A door for members of a group: the kernel says which user calls.
 async fn serve_group(
     node: &Arc<Node>,
-    config: &ApiConfig,
+    config: &Config,
     group: &str,
     most: usize,
     tasks: &mut JoinSet<()>,
@@ -104,9 +104,10 @@ async fn serve_group(
         Ok(None) => return Err(GroupSocketError::UnknownGroup(group.into()).into()),
         Err(error) => return Err(GroupSocketError::LookUp(group.into(), error).into()),
     };
-    let users = Arc::new(LocalUsers::from_config(config).await);
-    let listener = group_socket::bind(&config.group_socket, gid)?;
-    tracing::info!(socket = %config.group_socket.display(), group, gid, "members of the group may call");
+    let users = Arc::new(LocalUsers::from_config(&config.api, config.executor.runs_as_users()).await);
+    let socket = &config.api.group_socket;
+    let listener = group_socket::bind(socket, gid)?;
+    tracing::info!(socket = %socket.display(), group, gid, "members of the group may call");
     let of_a_user = most.div_ceil(limits::USERS_SHARE);
     let patience = Patience::FirstRequest(limits::FIRST_REQUEST);
     let connections = LimitedListener::with_users("group_socket", listener, most, of_a_user, patience);

@@ -45,6 +45,8 @@ pub struct Task {
     /// As submitted.
     pub limits: Option<Limits>,
     pub comment: Option<String>,
+    /// The user that its program runs as, when that is the one who submitted it.
+    pub run_as_uid: Option<u32>,
     /// What each attempt is given. The native API has it; the JSON never did.
     #[serde(default, skip_serializing)]
     pub cpu_milli: u64,
@@ -141,6 +143,7 @@ impl Task {
             memory_bytes: spec.memory_bytes,
             limits: spec.limits.as_deref().map(Limits::from),
             comment: spec.comment.clone(),
+            run_as_uid: spec.run_as,
             ..Self::default()
         }
     }
@@ -221,6 +224,7 @@ mod grpc {
                 attempt_records: all(task.attempt_records),
                 limits: task.limits.map(Limits::from),
                 comment: given(task.comment),
+                run_as_uid: Some(task.run_as_uid).filter(|uid| *uid > 0),
                 cpu_milli: task.cpu_milli,
                 memory_bytes: task.memory_bytes,
             }
@@ -248,6 +252,7 @@ mod grpc {
                 memory_bytes: task.memory_bytes,
                 limits: task.limits.map(v1::TaskLimits::from),
                 comment: task.comment.unwrap_or_default(),
+                run_as_uid: task.run_as_uid.unwrap_or_default(),
             }
         }
     }

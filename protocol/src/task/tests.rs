@@ -173,6 +173,7 @@ fn a_spec_needs_the_highest_version_of_its_parts() {
     };
     assert_eq!(needs(&all), version::TASK_LIMITS);
     assert_eq!(needs(&|spec| spec.comment = Some("why".into())), Version(5));
+    assert_eq!(needs(&|spec| spec.run_as = Some(1000)), version::RUN_AS);
 }
 
 #[test]

@@ -363,7 +363,12 @@ pub(crate) fn not_allowed(
 /// What a task names of images, inputs and secrets that nodes with these rules do not let it have. A node without any says what it
 /// forbids when it is asked to start the task.
 pub(super) fn forbidden(rules: Option<&NodeRules>, runtime: Runtime, spec: &TaskSpec) -> Vec<NotAllowed> {
-    rules.map_or_else(Vec::new, |rules| rules.forbids(runtime, spec))
+    match (rules, spec.run_as) {
+        (Some(rules), _) => rules.forbids(runtime, spec),
+        // Of this it would say nothing, and run it as somebody else.
+        (None, Some(_)) => NodeRules::open().forbids(runtime, spec),
+        (None, None) => Vec::new(),
+    }
 }
 
 /// Whether nodes with this offer let a task of their class have what it names, with a runtime that they have.
@@ -378,7 +383,7 @@ pub(super) fn lets_have(state: &State, offer: &NodeOffer, (tenant, spec): (&Tena
 /// Whether there is anything of a task that the rules of nodes could forbid.
 pub(super) fn names_anything(spec: &TaskSpec) -> bool {
     let of_files = |files: &TaskFiles| !files.secrets.is_empty() || folders_of_inputs(files).next().is_some();
-    spec.image.is_some() || spec.files.as_deref().is_some_and(of_files)
+    spec.image.is_some() || spec.run_as.is_some() || spec.files.as_deref().is_some_and(of_files)
 }
 
 /// Whether a runtime can run a spec which names none: Docker needs an image, a process has none, and only a task that

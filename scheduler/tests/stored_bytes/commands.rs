@@ -147,6 +147,8 @@ fn every_command_is_stored_and_every_file_is_known() {
         "uids-update-settings.cbor".into(),
         "rules-register-node.cbor".into(),
         "tenants-register-node.cbor".into(),
+        "run-as-register-node.cbor".into(),
+        "run-as-submit.cbor".into(),
         "tenants-snapshot.cbor".into(),
         "tenants-update-settings.cbor".into(),
         "mounts-submit.cbor".into(),

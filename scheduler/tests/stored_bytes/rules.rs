@@ -50,9 +50,16 @@ fn rules_of_nodes_are_read_and_written_as_they_were_stored() {
         secrets: true,
         tenants: None,
         one_user: None,
+        run_as: None,
     };
     let for_some = NodeRules { tenants: Some(list(&["team-7", "*"])), one_user: Some(true), ..rules.clone() };
-    for (name, rules) in [("rules-register-node.cbor", rules), ("tenants-register-node.cbor", for_some)] {
+    let for_users = NodeRules { run_as: Some(1_000), ..rules.clone() };
+    let all = [
+        ("rules-register-node.cbor", rules),
+        ("tenants-register-node.cbor", for_some),
+        ("run-as-register-node.cbor", for_users),
+    ];
+    for (name, rules) in all {
         let register = Command::RegisterNode(RegisterNode {
             node: NodeId(300),
             incarnation: Incarnation(4),
@@ -63,6 +70,16 @@ fn rules_of_nodes_are_read_and_written_as_they_were_stored() {
         assert_eq!(register.needs(), version::NODE_RULES);
         folder.check(name, &register);
     }
+}
+
+/// The user of a machine that a task runs as.
+#[test]
+fn who_a_task_runs_as_is_read_and_written_as_it_was_stored() {
+    let folder = Stored::of_crate(env!("CARGO_MANIFEST_DIR"));
+    let spec = SharedSpec::new(TaskSpec { run_as: Some(1_000), ..spec() });
+    let command = Command::Submit(Submit { spec, ..submit(None, None) });
+    assert_eq!(command.needs(), version::RUN_AS);
+    folder.check("run-as-submit.cbor", &command);
 }
 
 /// Rules of a tenant, and the settings of a state that has them.

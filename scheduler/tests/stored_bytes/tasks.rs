@@ -91,6 +91,7 @@ pub fn spec() -> TaskSpec {
         pinned: None,
         limits: None,
         comment: None,
+        run_as: None,
     }
 }
 

@@ -254,7 +254,7 @@ impl Story {
     }
 
     /// `submit CLASS [count=N] [name=X] [key=K] [priority=P] [gpus=G] [cpus=C] [timeout=SECONDS] [image=I] [runtime=R] [retry] [fail]
-    /// [constraint=k:v] [input=PATH] [secret=NAME] [network=N] [pids=P] [tmp=BYTES] [tenant=T] [ask]`. `ask`: only whether any node could ever run it.
+    /// [constraint=k:v] [input=PATH] [secret=NAME] [network=N] [pids=P] [tmp=BYTES] [tenant=T] [run_as=UID] [ask]`. `ask`: only whether any node could ever run it.
     fn submit(&mut self, args: &[&str]) -> String {
         let mut tenant = Tenant::default_tenant();
         let mut spec = TaskSpec::new(args[0].parse().unwrap(), vec!["true".into()]);
@@ -291,6 +291,7 @@ impl Story {
                 ("secret", name) => {
                     files(&mut spec).secrets.push(SecretUse { name: name.into(), variable: None });
                 }
+                ("run_as", uid) => spec.run_as = Some(uid.parse().unwrap()),
                 ("pids", pids) => limits(&mut spec).pids = Some(pids.parse().unwrap()),
                 ("tmp", bytes) => limits(&mut spec).tmp_bytes = Some(bytes.parse().unwrap()),
                 other => panic!("{other:?}"),
@@ -435,9 +436,10 @@ fn files(spec: &mut TaskSpec) -> &mut TaskFiles {
 
 /// What a node lets tasks name, where the script says anything of it.
 fn rules(get: &dyn Fn(&str, &str) -> String) -> Option<Box<NodeRules>> {
-    let values = ["images", "roots", "inputs", "secrets", "tenants", "one_user"].map(|key| get(key, ""));
+    let values =
+        ["images", "roots", "inputs", "secrets", "tenants", "one_user", "run_as"].map(|key| get(key, ""));
     let list = |text: &str| text.split(',').filter(|word| !word.is_empty()).map(String::from).collect();
-    let [images, roots, inputs, secrets, tenants, one_user] = &values;
+    let [images, roots, inputs, secrets, tenants, one_user, run_as] = &values;
     let rules = NodeRules {
         docker_images: list(images),
         docker_by_digest: false,
@@ -446,6 +448,7 @@ fn rules(get: &dyn Fn(&str, &str) -> String) -> Option<Box<NodeRules>> {
         secrets: secrets == "yes",
         tenants: (!tenants.is_empty()).then(|| list(tenants)),
         one_user: (one_user == "yes").then_some(true),
+        run_as: run_as.parse().ok(),
     };
     values.iter().any(|word| !word.is_empty()).then(|| Box::new(rules))
 }

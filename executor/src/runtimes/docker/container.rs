@@ -103,6 +103,7 @@ fn host_config(
         readonly_rootfs: Some(true),
         network_mode: Some(docker.network.clone()),
         runtime: docker.runtime.clone(),
+        group_add: (!docker.groups.is_empty()).then(|| docker.groups.iter().map(u32::to_string).collect()),
         ipc_mode: Some("private".into()),
         shm_size: Some(amount(shm)),
         tmpfs: Some(HashMap::from([("/tmp".to_owned(), scratch)])),

@@ -147,6 +147,7 @@ impl Docker {
             shm_bytes: bounds.shm_bytes,
             credentials: settings.credentials.as_ref().map(|path| path.display().to_string()),
             runtime: settings.runtime.clone(),
+            groups: users::groups_for(launch),
         })
     }
 

@@ -26,6 +26,7 @@ pub fn jail_for(request: &StartRequest, confinement: &Confinement, changes_user:
         shown: writable.chain(mounts).collect(),
         hidden: hidden_devices(&request.gpus),
         user: changes_user.then_some(user),
+        groups: confinement.groups.clone(),
         open_files: sys::open_files(limits::OPEN_FILES),
     }
 }

@@ -223,9 +223,9 @@ pub(super) fn give_up_privileges(raw: &Raw, jail: &RawJail) {
     let changed = done
         && empty_bounding_set()
         && jail.user.is_none_or(|(user, group)| {
-            // SAFETY: no groups, so no pointer is read.
+            // SAFETY: so many groups lie there, in a region that was copied with the address space.
             unsafe {
-                libc::syscall(libc::SYS_setgroups, 0, ptr::null::<libc::gid_t>()) == 0
+                libc::syscall(libc::SYS_setgroups, jail.all_groups, jail.groups) == 0
                     && libc::syscall(libc::SYS_setresgid, group, group, group) == 0
                     && libc::syscall(libc::SYS_setresuid, user, user, user) == 0
             }

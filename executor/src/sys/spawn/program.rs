@@ -54,6 +54,8 @@ pub struct Jail {
     pub hidden: Vec<CString>,
     /// User and group that it runs as; none: those of the watchdog.
     pub user: Option<(u32, u32)>,
+    /// Further groups of that user.
+    pub groups: Vec<u32>,
     /// Open files: at first and at most.
     pub open_files: (u64, u64),
 }

@@ -1,8 +1,8 @@
 //! Submitting tasks: checked here, accepted by the leader.
 
 use sha2::{Digest, Sha256};
-use stint_protocol::{IdempotencyKey, SharedSpec, TaskId, TaskName, TaskSpec, Tenant};
-use stint_scheduler::{Submit, never_fits};
+use stint_protocol::{Class, IdempotencyKey, SharedSpec, TaskId, TaskName, TaskSpec, Tenant};
+use stint_scheduler::{State, Submit, never_fits};
 
 use super::runtime;
 use crate::leader_client::unexpected;
@@ -53,6 +53,7 @@ impl Service {
             false => self.node.applied.view().state,
         };
         runtime::choose(&state, &mut new)?;
+        new.spec.run_as = user_of(caller, &new.spec, &state)?;
         let must_fit = new.must_fit;
         let submit = self.checked(new)?;
         let never = never_fits(&state, &submit.tenant, &submit.spec);
@@ -95,6 +96,15 @@ impl Service {
             key_made_ms,
         })
     }
+}
+
+/// The user of a machine that a task runs as: who the kernel says submits it, and nobody whom the request names. What Slurm runs is
+/// its own affair.
+fn user_of(caller: &Principal, spec: &TaskSpec, state: &State) -> Result<Option<u32>, ServiceError> {
+    let Some(uid) = caller.runs_as.filter(|_| spec.class != Class::GpuSlurm) else { return Ok(None) };
+    let is_a_tenants = state.settings().rules.tenant_uids.contains(uid);
+    // Else a tenant's programs could be told from that user's by nobody.
+    if is_a_tenants { Err(ServiceError::UserOfTenants(uid)) } else { Ok(Some(uid)) }
 }
 
 /// What tells one request from another under the same idempotency key.

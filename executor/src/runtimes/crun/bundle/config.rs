@@ -84,6 +84,10 @@ pub fn config(
 
 fn process(request: &StartRequest, root: &RootFs, of_devices: &[String]) -> Result<Process, OciSpecError> {
     let (uid, gid) = user(request);
+    let mut user = UserBuilder::default().uid(uid).gid(gid);
+    if let Some(confinement) = request.confinement.as_ref().filter(|rules| !rules.groups.is_empty()) {
+        user = user.additional_gids(confinement.groups.clone());
+    }
     let named = |pair: &String, name: &str| pair.split_once('=').is_some_and(|(n, _)| n == name);
     let unset = |pair: &&String| {
         pair.split_once('=').is_some_and(|(n, _)| !request.environment.iter().any(|e| named(e, n)))
@@ -93,7 +97,7 @@ fn process(request: &StartRequest, root: &RootFs, of_devices: &[String]) -> Resu
     let working_dir = request.working_dir.as_deref().map(|wanted| working_dir::inside(wanted, WORK));
     ProcessBuilder::default()
         .terminal(false)
-        .user(UserBuilder::default().uid(uid).gid(gid).build()?)
+        .user(user.build()?)
         .args(
             [INIT.to_owned(), REFUSALS.to_string()]
                 .into_iter()
@@ -211,6 +215,7 @@ mod tests {
                 tmp_bytes: 1 << 20,
                 shm_bytes: 2 << 20,
                 writable: Vec::new(),
+                groups: vec![1003, 1004],
             })),
             gpu_ids: Vec::new(),
             own_folder: false,
@@ -321,6 +326,7 @@ mod tests {
         let config = document(&layout, &request, &root, Devices { mounts: Vec::new(), env });
         let process = &config["process"];
         assert_eq!((&process["user"]["uid"], &process["user"]["gid"]), (&json!(1001), &json!(1002)));
+        assert_eq!(process["user"]["additionalGids"], json!([1003, 1004]));
         assert_eq!((&process["cwd"], &process["noNewPrivileges"]), (&json!("/srv"), &json!(true)));
         assert_eq!(process["env"], json!(["A=own", "B=device"]), "the task's own variables win");
         let sized = |place: &str| {
