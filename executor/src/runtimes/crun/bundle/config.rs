@@ -267,6 +267,9 @@ mod tests {
         };
         let request = StartRequest {
             secrets: Some(Box::new(secrets)),
+            confinement: request()
+                .confinement
+                .map(|own| Box::new(Confinement { groups: Vec::new(), ..*own })),
             working_dir: Some("src".into()),
             mounts: vec![given("/srv/data", "/data", false), given("/srv/out", "/out", true)],
             volumes: vec!["/var/cache".into()],
