@@ -19,6 +19,7 @@ mod results;
 mod settings;
 mod snapshots;
 mod tasks;
+mod tenants;
 mod who;
 
 use std::sync::{Arc, OnceLock};

@@ -242,6 +242,7 @@ async fn answer(
             service.cluster_status(caller).await.map(|status| format!("{status:?}"))
         }
         Operation::GetSettings => service.settings(caller, Some(&of)).await.map(|found| format!("{found:?}")),
+        Operation::ListTenants => service.list_tenants(caller).await.map(|tenants| format!("{tenants:?}")),
         Operation::WhoAmI => service.who_am_i(caller).map(|who| format!("{who:?}")),
         Operation::SetNodeMode
         | Operation::RemoveNode
@@ -253,6 +254,7 @@ async fn answer(
         | Operation::RevokeJoinToken
         | Operation::CreateToken
         | Operation::ListTokens
+        | Operation::RemoveTenant
         | Operation::RevokeToken
         | Operation::RotateAuthority => return None,
         Operation::GetAuthority => service.authority(caller).await.map(|found| format!("{found:?}")),

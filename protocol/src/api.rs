@@ -15,6 +15,7 @@ mod recovery;
 mod result;
 mod settings;
 mod task;
+mod tenant;
 mod token;
 
 pub use authority::Authority;
@@ -33,4 +34,5 @@ pub use settings::{
     ChangedSetting, ClassSettings, ClusterSettings, Settings, SettingsChange, TenantSettings,
 };
 pub use task::{Attempt, Kept, Limits, NotKept, Outcome, Submitted, Task, Usage, Waited};
+pub use tenant::ListedTenant;
 pub use token::{ListedToken, Token, TokenRevoked};

@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use stint_protocol::api::{
     Caller, Cluster, ClusterRecovered, ClusterRestored, ClusterSnapshot, Explanation, Image, JoinToken,
-    JoinTokenRevoked, LeaderTransferred, ListedJoinToken, ListedToken, Node, NodeRemoved, Settings, Task,
-    TaskResult, Token, TokenRevoked,
+    JoinTokenRevoked, LeaderTransferred, ListedJoinToken, ListedTenant, ListedToken, Node, NodeRemoved,
+    Settings, Task, TaskResult, Token, TokenRevoked,
 };
 use stint_protocol::v1;
 
@@ -263,6 +263,17 @@ fn tokens() {
         comment: "nightly".into(),
     };
     check::<_, ListedToken>("listed-token.json", listed);
+    let tenant = v1::Tenant {
+        tenant: "physics".into(),
+        max_priority: 80,
+        weight: 3,
+        uid: 200_000,
+        unfinished: 2,
+        finished: 40,
+        images: 1,
+        tokens: 1,
+    };
+    check::<_, ListedTenant>("listed-tenant.json", tenant);
     check_document("token-revoked.json", &TokenRevoked { revoked: "00a1b2c3d4e5".into() });
 }
 

@@ -25,6 +25,7 @@ use crate::settings::{Settings, SettingsAudit, drift_ms};
 use crate::task::{FinishedTask, Task};
 
 pub(crate) use queue::{Line, LineKey, Place, Queue};
+pub use tenants::TenantHoldings;
 pub(crate) use tenants::TenantTasks;
 pub(crate) use uids::TenantUids;
 

@@ -289,6 +289,21 @@ impl Client {
         self.peers.call(operation, request, send).await
     }
 
+    /// The tenants that have anything, as far as the caller sees them.
+    pub async fn list_tenants(&self) -> Result<Vec<v1::Tenant>, Error> {
+        let operation = self.operation("list tenants");
+        let send = |mut s: StintClient<_>, r| async move { s.list_tenants(r).await };
+        Ok(self.peers.call(operation, v1::ListTenantsRequest {}, send).await?.tenants)
+    }
+
+    /// Removes a tenant that has nothing in use; what it was. A repeated try may find it gone already.
+    pub async fn remove_tenant(&self, tenant: &str) -> Result<v1::Tenant, Error> {
+        let operation = self.operation("remove the tenant");
+        let request = v1::RemoveTenantRequest { tenant: tenant.into() };
+        let send = |mut s: StintClient<_>, r| async move { s.remove_tenant(r).await };
+        self.peers.call(operation, request, send).await
+    }
+
     /// Hands the leadership to `node` (id or name; empty = any other voter); returns the new leader's id.
     pub async fn transfer_leader(&self, node: &str) -> Result<u64, Error> {
         let operation = self.operation("transfer the leadership");

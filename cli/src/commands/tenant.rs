@@ -1,18 +1,21 @@
-//! `stint tenant`: the rules of tenants, shown and changed.
+//! `stint tenant`: tenants and their rules, listed, shown, changed and removed.
 
 use clap::{Args, Subcommand};
 use stint_protocol::limits;
-use stint_sdk::api::Settings;
+use stint_sdk::api::{ListedTenant, Settings};
 use stint_sdk::v1::UpdateSettingsRequest;
 
 use super::Context;
 use super::cluster::settings::{Changes, ShowArgs, tell, update};
 use crate::Done;
+use crate::table::{Cell, Table};
 use crate::text::Text;
 use crate::view::{history, tenants};
 
 const EXAMPLES: &str = "\
 Examples:
+  stint tenant ls                                    the tenants that have anything, and how much
+  stint tenant rm team-7                             it has nothing in use any more: forget its rules
   stint tenant show                                  the tenants that have rules of their own
   stint tenant set team-7 --max-priority 80          its tasks may have a priority of up to 80 from now on
   stint tenant set team-7 --weight 3                 it is due three times as much as a tenant of weight 1";
@@ -28,8 +31,19 @@ pub struct TenantArgs {
 pub enum TenantCommand {
     /// Show the rules of one tenant, or of all that have rules of their own
     Show(ShowTenantArgs),
+    /// List the tenants that have anything: rules of their own, tasks, images, tokens
+    Ls,
+    /// Remove a tenant that has no unfinished tasks, images or tokens: its rules are forgotten, its user number stays its own
+    Rm(RmArgs),
     /// Change the rules of a tenant; tasks that were accepted keep their priority
     Set(SetTenantArgs),
+}
+
+#[derive(Args, Debug)]
+pub struct RmArgs {
+    /// Its name
+    #[arg(value_name = "TENANT")]
+    pub name: String,
 }
 
 #[derive(Args, Debug)]
@@ -71,6 +85,13 @@ pub async fn run(context: Context, args: TenantArgs) -> Done {
             let settings = Settings::from(context.client.get_settings_of_tenant(&name).await?);
             show(&context, of_tenant(settings, &name), name.is_empty(), args.show.history)
         }
+        TenantCommand::Ls => list(&context).await,
+        TenantCommand::Rm(args) => {
+            let removed = ListedTenant::from(context.client.remove_tenant(&args.name).await?);
+            let name = removed.tenant.clone();
+            context.output.show(&removed, [name.clone()], || format!("{name} removed"))?;
+            Ok(0)
+        }
         TenantCommand::Set(args) => {
             let SetTenantArgs { name, rules, if_revision } = args;
             let most = rules.max_priority.map(|most| ("max_priority".to_owned(), most.to_string()));
@@ -83,6 +104,28 @@ pub async fn run(context: Context, args: TenantArgs) -> Done {
             Ok(done)
         }
     }
+}
+
+async fn list(context: &Context) -> Done {
+    let tenants: Vec<ListedTenant> =
+        context.client.list_tenants().await?.into_iter().map(ListedTenant::from).collect();
+    let names: Vec<String> = tenants.iter().map(|listed| listed.tenant.clone()).collect();
+    context.output.show(&tenants, names, || table(&tenants))?;
+    Ok(0)
+}
+
+fn table(tenants: &[ListedTenant]) -> Table {
+    let heads = ["TENANT", "UNFINISHED", "FINISHED", "IMAGES", "TOKENS", "MAX_PRIORITY", "WEIGHT", "UID"];
+    let mut table = Table::new(&heads);
+    for listed in tenants {
+        let counts =
+            [listed.unfinished, listed.finished, listed.images, listed.tokens].map(|n| n.to_string());
+        let rules = [listed.max_priority, listed.weight].map(|n| n.to_string());
+        let uid = listed.uid.map_or_else(String::new, |uid| uid.to_string());
+        let cells = [listed.tenant.clone()].into_iter().chain(counts).chain(rules).chain([uid]);
+        table.row(cells.map(Cell::from).collect());
+    }
+    table
 }
 
 /// The settings with the rules of this tenant alone; of all when it has no name.

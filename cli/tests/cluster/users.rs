@@ -205,3 +205,62 @@ async fn who_has_no_line_is_told_what_to_do_and_who_is_no_member_does_not_get_in
     let id = world.done(CARL, &["submit", "-o", "quiet", "--", "true"]);
     assert_eq!((world.ids(CARL, &[]), world.ids(64_130, &[])), (vec![id], vec![]));
 }
+
+#[tokio::test]
+async fn a_tenant_is_removed_when_it_has_nothing_in_use_and_its_number_stays_its_own() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: other users are started by root alone");
+        return;
+    }
+    let world = World::start(API).await;
+    let root = |args: &[&str]| stint(&world.cluster, args);
+    let uid = |user: u32| {
+        let run =
+            ["run", "--class", "cpu_short", "--runtime", "process", "--memory", "32MiB", "--", "id", "-u"];
+        world.done(user, &run)
+    };
+    let own = uid(ALICE);
+    let id = world.done(ALICE, &["submit", "-o", "quiet", "--memory", "32MiB", "--", "sleep", "600"]);
+    let (code, _, err) = root(&["tenant", "set", "physics", "--weight", "3"]);
+    assert_eq!(code, 0, "{err}");
+    let (_, secret, err) = root(&["token", "create", "--tenant", "physics", "--role", "read", "-o", "quiet"]);
+    assert!(secret.starts_with("stint"), "{err}");
+    // Each sees its own, and root all.
+    assert_eq!(world.done(BOB, &["tenant", "ls", "-o", "quiet"]), "");
+    let (_, listed, _) = root(&["tenant", "ls", "-o", "json"]);
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    let own_line = serde_json::json!({
+        "tenant": "physics", "max_priority": 50, "weight": 3, "uid": own.parse::<u32>().unwrap(), "unfinished": 1,
+        "finished": 1, "images": 0, "tokens": 1
+    });
+    assert_eq!(listed, serde_json::json!([own_line]));
+    assert!(
+        world.done(ALICE, &["tenant", "ls"]).contains("physics  1           1         0       1       50")
+    );
+    // Administrators alone remove it, and not while anything of it is in use.
+    let (code, _, err) = world.member(ALICE, &["tenant", "rm", "physics"]);
+    assert!(code == 1 && err.contains("removing a tenant takes the role admin"), "{err}");
+    let in_use = |what: &str, gone: &str| {
+        let (code, out, err) = root(&["tenant", "rm", "physics"]);
+        let said = code == 1 && out.is_empty() && err.contains(what);
+        assert!(said && (gone.is_empty() || !err.contains(gone)), "{code} {out}{err}");
+    };
+    in_use("1 unfinished tasks (stint cancel), 1 valid tokens (stint token rm)", "");
+    world.done(ALICE, &["cancel", &id]);
+    world.member(ALICE, &["wait", &id]);
+    in_use("it has 1 valid tokens", "unfinished");
+    let (_, token, _) = root(&["token", "ls", "-o", "quiet"]);
+    assert_eq!(root(&["token", "rm", token.trim()]).0, 0);
+    assert_eq!(root(&["tenant", "rm", "physics"]).1, "physics removed\n");
+    // Its rules are gone. What it finished is forgotten in its time, and its number is nobody else's.
+    let (_, shown, _) = root(&["tenant", "show", "physics"]);
+    assert!(shown.contains(&format!("physics  50            1       {own}")), "{shown}");
+    let others = uid(BOB);
+    assert_ne!(others, own);
+    assert_eq!(uid(ALICE), own);
+    let (code, _, err) = root(&["tenant", "rm", "nowhere"]);
+    assert!(code == 1 && err.contains("no tenant nowhere"), "{err}");
+    root(&["submit", "--memory", "32MiB", "--", "true"]);
+    let (code, _, err) = root(&["tenant", "rm", "default"]);
+    assert!(code == 1 && err.contains("root, whose tenant it is"), "{err}");
+}

@@ -75,12 +75,17 @@ fn codes(error: &ServiceError) -> Codes {
         | E::NodeGone(_)
         | E::JoinTokenNotFound(_)
         | E::AccessTokenNotFound(_)
+        | E::TenantNotFound(_)
         | E::ImageNotFound { .. }
         | E::ImageGone
         | E::OutputNotFound { .. }
         | E::OutputNodeUnknown
         | E::NotKept(_) => NOT_FOUND,
-        E::NoOutputYet(_) | E::NotFinished | E::RemovalCosts { .. } | E::NeverFits(_) => CONFLICT,
+        E::NoOutputYet(_)
+        | E::NotFinished
+        | E::RemovalCosts { .. }
+        | E::TenantInUse { .. }
+        | E::NeverFits(_) => CONFLICT,
         E::UploadsFull => FULL,
         E::UploadPaused | E::OutputUnreadable(_) | E::Stopping | E::NotReady(_) => UNAVAILABLE,
         E::NoLeader { tried: false, .. } | E::OutputAway | E::NotInCopy { .. } => UNAVAILABLE,

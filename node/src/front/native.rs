@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::stream::{Map, StreamExt};
 use stint_executor::LogStream;
 use stint_protocol::v1::stint_server::{Stint, StintServer};
-use stint_protocol::{Class, ImageName, TaskId, TaskStatus, v1};
+use stint_protocol::{Class, ImageName, TaskId, TaskStatus, Tenant, v1};
 use stint_scheduler::NodeMode;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -276,6 +276,23 @@ impl Stint for NativeApi {
             false => asked.0.rotate_authority(&caller, overlap).await,
         };
         asked.answer(changed.map(v1::Authority::from))
+    }
+
+    async fn list_tenants(&self, request: Request<v1::ListTenantsRequest>) -> Answer<v1::ListTenantsReply> {
+        let (caller, _) = caller::take(request)?;
+        let asked = self.asked();
+        let tenants = asked.0.list_tenants(&caller).await;
+        asked.answer(tenants.map(|tenants| v1::ListTenantsReply {
+            tenants: tenants.into_iter().map(v1::Tenant::from).collect(),
+        }))
+    }
+
+    async fn remove_tenant(&self, request: Request<v1::RemoveTenantRequest>) -> Answer<v1::Tenant> {
+        let (caller, request) = caller::take(request)?;
+        let tenant = Tenant::new(&request.tenant).map_err(invalid)?;
+        let asked = self.asked();
+        let removed = asked.0.remove_tenant(&caller, &tenant).await;
+        asked.answer(removed.map(v1::Tenant::from))
     }
 
     async fn transfer_leader(

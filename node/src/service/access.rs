@@ -81,6 +81,8 @@ operations! {
     RevokeToken: "revoking a token", Admin;
     GetAuthority: "reading how far a change of the authority is", Read;
     RotateAuthority: "changing the authority", Admin;
+    ListTenants: "listing tenants", Read;
+    RemoveTenant: "removing a tenant", Admin;
 }
 
 impl fmt::Display for Operation {
@@ -108,7 +110,8 @@ impl Operation {
             | Operation::RevokeJoinToken
             | Operation::CreateToken
             | Operation::RevokeToken
-            | Operation::RotateAuthority => true,
+            | Operation::RotateAuthority
+            | Operation::RemoveTenant => true,
             Operation::GetTask
             | Operation::ListTasks
             | Operation::WaitForTasks
@@ -124,7 +127,8 @@ impl Operation {
             | Operation::ListJoinTokens
             | Operation::WhoAmI
             | Operation::ListTokens
-            | Operation::GetAuthority => false,
+            | Operation::GetAuthority
+            | Operation::ListTenants => false,
         }
     }
 }
@@ -285,6 +289,8 @@ mod tests {
         (Operation::RevokeToken, Role::Admin, None),
         (Operation::GetAuthority, Role::Read, None),
         (Operation::RotateAuthority, Role::Admin, None),
+        (Operation::ListTenants, Role::Read, None),
+        (Operation::RemoveTenant, Role::Admin, None),
     ];
 
     fn caller(tenant: &str, tenants: Tenants, role: Role) -> Principal {

@@ -28,6 +28,10 @@ pub enum ServiceError {
          tenants others (`stint cluster set tenant_uids=FIRST-LAST`)"
     )]
     UserOfTenants(u32),
+    #[error("tenant {tenant} cannot be removed: it has {has}")]
+    TenantInUse { tenant: Tenant, has: String },
+    #[error("no tenant {0}: `stint tenant ls` shows those that have anything")]
+    TenantNotFound(Tenant),
 
     // What was asked for cannot be meant.
     #[error(transparent)]

@@ -276,6 +276,16 @@ impl Stint for Fake {
         Ok(Response::new(RevokeTokenReply { id: request.into_inner().id }))
     }
 
+    async fn list_tenants(&self, _: Request<ListTenantsRequest>) -> Answer<ListTenantsReply> {
+        self.gate().await?;
+        Ok(Response::new(ListTenantsReply { tenants: Vec::new() }))
+    }
+
+    async fn remove_tenant(&self, request: Request<RemoveTenantRequest>) -> Answer<Tenant> {
+        self.gate().await?;
+        Ok(Response::new(Tenant { tenant: request.into_inner().tenant, ..Tenant::default() }))
+    }
+
     async fn transfer_leader(&self, _: Request<TransferLeaderRequest>) -> Answer<TransferLeaderReply> {
         self.gate().await?;
         Ok(Response::new(TransferLeaderReply { leader_id: 2 }))
