@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 
 use stint_node::config::{GROUP_SOCKET, default_data_dir};
-use stint_node::pki::{self, Validity, require_tls13, utc};
+use stint_node::pki::{self, Root, Validity, require_tls13, utc};
 use stint_protocol::TimeMs;
 use stint_sdk::api::Outdated;
 use stint_sdk::{Address, Client, Credentials, Options, Token};
@@ -30,7 +30,7 @@ pub fn client(global: &Global) -> Result<Client, Failure> {
     let token = token(global, &data_dir.join("credentials"))?;
     let credentials = credentials(global, data_dir.join("credentials"));
     if token.is_none() && addresses.iter().any(Address::needs_credentials) {
-        credentials.as_ref().map(|credentials| check_ends(&credentials.cert, now_ms())).transpose()?;
+        credentials.as_ref().map(|credentials| check_certificate(credentials, now_ms())).transpose()?;
     }
     let server_name = global.server_name.clone();
     require_tls13()?;
@@ -38,11 +38,22 @@ pub fn client(global: &Global) -> Result<Client, Failure> {
     Ok(Client::new(Options { credentials, token, server_name, on_outdated, ..Options::to_any(addresses) })?)
 }
 
-/// A certificate that has ended is refused by every peer in words of TLS.
-fn check_ends(certificate: &Path, now_ms: u64) -> Result<(), Failure> {
-    let text = std::fs::read_to_string(certificate).unwrap_or_default();
-    let validity = pki::read(&text).ok().and_then(|certificate| Validity::read(&certificate));
-    match validity.filter(|validity| validity.is_over(TimeMs(now_ms))) {
+/// What is wrong with a certificate peers say in words of TLS, if they say it at all.
+fn check_certificate(credentials: &Credentials, now_ms: u64) -> Result<(), Failure> {
+    let (certificate, ca) = (&credentials.cert, &credentials.ca);
+    let text = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+    // What cannot be read is told where it is used.
+    let Ok(own) = pki::read(&text(certificate)) else { return Ok(()) };
+    let root = Root(text(ca));
+    if root.fingerprint().is_ok() && !root.vouches_for(&own, &[]) {
+        talk(&format!(
+            "{} and {} are of two authorities, as the cluster has another one since one of them was copied: copy the folder \
+             {{data_dir}}/credentials of a peer again",
+            ca.display(),
+            certificate.display()
+        ));
+    }
+    match Validity::read(&own).filter(|validity| validity.is_over(TimeMs(now_ms))) {
         None => Ok(()),
         Some(validity) => Err(Failure::Failed(format!(
             "the certificate {} ended at {}, and it is {} here: copy the folder {{data_dir}}/credentials of a peer again, \

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use stint_protocol::{TimeMs, version};
 
 use super::keeper::{KeepError, Surroundings};
-use crate::identity::{io, write_secret};
+use crate::identity::write_secret;
 use crate::limits;
 use crate::node::Node;
 use crate::peers::Caller;
@@ -66,11 +66,11 @@ async fn ask(node: &Node, request: &CertificateRequest) -> Result<String, KeepEr
 /// Whom clients are to trust lies beside it.
 pub(super) fn write_root(around: &Surroundings, root: &pki::Root) -> Result<(), KeepError> {
     let (path, text) = (around.credentials.join("ca.pem"), root.for_clients()?);
-    if fs::read_to_string(&path).is_ok_and(|found| found == text) {
-        return Ok(());
+    // An operator may have taken the whole folder away.
+    match !around.credentials.exists() || fs::read_to_string(&path).is_ok_and(|found| found == text) {
+        true => Ok(()),
+        false => Ok(write_secret(&path, &text)?),
     }
-    fs::metadata(&around.credentials).map_err(io("looking at", &around.credentials))?;
-    Ok(write_secret(&path, &text)?)
 }
 
 impl Node {

@@ -132,6 +132,10 @@ fn duty(
 /// Brings a change on.
 pub(super) async fn look_after_rotation(node: &Node, pace: &mut Pace) -> Result<(), KeepError> {
     let (state, now) = (node.applied.view().state, node.clock.wall());
+    let authorities = state.authorities();
+    if authorities.asked.is_none() && authorities.changing().is_none() {
+        return Ok(());
+    }
     let has_new = node.certificates.identity().der().is_ok_and(|own| node.certificates.root().issued(&own));
     let reachable = node.leader.while_leading(|lease_clock| lease_clock.reachable(node.clock.boot()));
     let leads = reachable.is_some();
