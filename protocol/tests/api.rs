@@ -11,9 +11,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use stint_protocol::api::{
-    Caller, Cluster, ClusterRecovered, ClusterRestored, ClusterSnapshot, Explanation, Image, JoinToken,
-    JoinTokenRevoked, LeaderTransferred, ListedJoinToken, ListedTenant, ListedToken, Node, NodeRemoved,
-    Settings, Task, TaskResult, Token, TokenRevoked,
+    Authority, Caller, Cluster, ClusterRecovered, ClusterRestored, ClusterSnapshot, Explanation, Image,
+    JoinToken, JoinTokenRevoked, LeaderTransferred, ListedJoinToken, ListedTenant, ListedToken, Node,
+    NodeRemoved, Settings, Task, TaskResult, Token, TokenRevoked,
 };
 use stint_protocol::v1;
 
@@ -275,6 +275,19 @@ fn tokens() {
     };
     check::<_, ListedTenant>("listed-tenant.json", tenant);
     check_document("token-revoked.json", &TokenRevoked { revoked: "00a1b2c3d4e5".into() });
+}
+
+#[test]
+fn a_certificate_authority() {
+    let changing = v1::Authority {
+        cluster_id: "3f2a9c01d2e4b5a6".into(),
+        fingerprint: "0f".repeat(32),
+        phase: "changing".into(),
+        since_ms: Some(1_790_000_000_000),
+        old_until_ms: Some(1_790_604_800_000),
+        waits_for: vec!["gpu-2".into()],
+    };
+    check::<_, Authority>("authority.json", changing);
 }
 
 #[test]
