@@ -258,7 +258,7 @@ mod tests {
     use crate::service::{Proof, Tenants};
 
     /// The role that each operation needs, and for another tenant: a changed line is a changed promise.
-    const NEEDS: [(Operation, Role, Option<Role>); 30] = [
+    const NEEDS: [(Operation, Role, Option<Role>); 32] = [
         (Operation::SubmitTasks, Role::Submit, Some(Role::Admin)),
         (Operation::GetTask, Role::Read, Some(Role::Operator)),
         (Operation::ListTasks, Role::Read, Some(Role::Operator)),
