@@ -14,7 +14,6 @@ use stint_protocol::{
 pub use crate::attempt_stage::{AttemptStage, Executing, Execution, Preparation};
 pub use crate::shim_api::request::AttemptLabels;
 pub use crate::shim_api::wire::{RunningAttempt, Sandbox, StopReason};
-pub use crate::users::LocalUser;
 
 /// What one attempt needs to be started.
 #[derive(Clone, Debug)]
@@ -36,6 +35,17 @@ pub struct Launch {
     pub deadline: BootMs,
     /// Variables the node sets (`STINT_TASK_ID`, `STINT_ATTEMPT`, …); they win over the task's own.
     pub env: BTreeMap<String, String>,
+}
+
+/// A user of this machine, as its directory of users has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalUser {
+    pub name: String,
+    /// The numbers of the user and of its group.
+    pub ids: (u32, u32),
+    /// All groups beside that one.
+    pub groups: Vec<u32>,
+    pub home: PathBuf,
 }
 
 /// What happened on the host.

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use stint_protocol::limits::MOUNTS;
 use stint_protocol::{HostMount, MountRoot, Runtime, TaskSpec, is_taken};
 
-use crate::host::Launch;
+use crate::host::{Launch, LocalUser};
 use crate::refusal::Refusal;
 use crate::settings::MountRules;
 use crate::shim_api::inside::HOST_FOLDERS;
 use crate::shim_api::request::ResolvedMount;
-use crate::users::{self, LocalUser};
+use crate::users;
 
 /// Of the kernel, and memory that looks like files: the secrets of attempts lie there.
 const SYSTEM: [&str; 3] = ["/proc", "/sys", "/dev"];

@@ -2,7 +2,6 @@
 //! operator named, else the one of the task's tenant.
 
 use std::io;
-use std::path::PathBuf;
 use std::process::Output;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -11,23 +10,13 @@ use stint_protocol::limits::{NOBODY, TENANT_UID_BOUNDS, TENANT_UIDS};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use crate::host::Launch;
+use crate::host::{Launch, LocalUser};
 use crate::refusal::Refusal;
 use crate::shim_api::request::ResolvedMount;
 use crate::{limits, sys};
 
 /// User and group in numbers.
 pub type UserAndGroup = (u32, u32);
-
-/// A user of this machine, as its directory of users has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LocalUser {
-    pub name: String,
-    pub ids: UserAndGroup,
-    /// All groups beside that one.
-    pub groups: Vec<u32>,
-    pub home: PathBuf,
-}
 
 /// User and group of an attempt's program, where the node may change them. `configured`: the operator's, for all tenants.
 pub fn user_for(configured: Option<UserAndGroup>, launch: &Launch) -> UserAndGroup {

@@ -27,6 +27,7 @@ use std::sync::{Arc, OnceLock};
 use stint_protocol::api;
 
 pub use access_tokens::NewToken;
+pub use authority::AuthorityChange;
 pub use error::{NotReady, ServiceError};
 pub use images::{ImagePage, NewImage};
 pub use join_tokens::MadeJoinToken;

@@ -24,6 +24,10 @@ fn home(world: &World, name: &str) -> PathBuf {
 
 /// A cluster on a machine with these users. Their homes are open to tasks, and each is its user's alone.
 async fn machine() -> World {
+    machine_with("\"process\", \"crun\"").await
+}
+
+async fn machine_with(runtimes: &'static str) -> World {
     let root = World::folder();
     let at = |name: &str| root.path().join(name);
     let mut passwd = String::from("root:x:0:0::/root:/bin/sh\nwww-data:x:33:33::/var/www:/bin/sh\n");
@@ -49,7 +53,7 @@ async fn machine() -> World {
         peers: 1,
         api: API,
         users: true,
-        runtimes: "\"process\", \"crun\"",
+        runtimes,
         executor: "run_as = \"user\"\n",
         more: |_| {
             "[executor.mounts]\nwritable = [\"ROOT/home\"]\n[artifacts]\nroots = [\"ROOT/home\"]\n\
@@ -130,6 +134,35 @@ async fn programs_of_a_user_are_that_users_with_its_groups_home_files_and_secret
     let (code, out, err) =
         stint(&world.cluster, &command("run", "process", &["--tenant", "lab"], &["id", "-u"]));
     assert!(code == 0 && out.starts_with("200"), "{out}{err}");
+}
+
+#[tokio::test]
+async fn containers_of_a_user_are_that_users_too() {
+    const IMAGE: &str = "stint-test/busybox:1";
+    let asked = std::process::Command::new("docker").args(["image", "inspect", IMAGE]).output();
+    if !rustix::process::geteuid().is_root() || !asked.is_ok_and(|answer| answer.status.success()) {
+        eprintln!("skipped: it takes root and a daemon with {IMAGE}");
+        return;
+    }
+    let world = machine_with("\"docker\"").await;
+    let own = home(&world, "alice");
+    // Docker mounts the folder that holds all homes: modes keep them apart.
+    let script = format!(
+        "id -u; id -g; id -G | tr ' ' '\\n' | sort -n | tr '\\n' ' '; echo; echo $USER $HOME; cat ~/own; cat in.txt; \
+         cat \"$TOKEN_FILE\" >/dev/null && stat -c '%u' . in.txt \"$TOKEN_FILE\"; echo made >~/made; \
+         cat {bob} 2>/dev/null || echo not of bob",
+        bob = home(&world, "bob").join("own").display()
+    );
+    let input = format!("in.txt={}", own.join("own").display());
+    let options = ["--image", IMAGE, "--input", &input, "--secret", "token"];
+    let (code, out, err) = world.member(ALICE, &command("run", "docker", &options, &["sh", "-c", &script]));
+    assert_eq!(code, 0, "{out}{err}");
+    let expected = format!(
+        "{ALICE}\n{ALICE}\n{GROUP} {ALICE} {LAB} \nalice {}\nof alice\nof alice\n{ALICE}\n{ALICE}\n{ALICE}\nnot of bob\n",
+        own.display()
+    );
+    assert_eq!(out, expected);
+    assert_eq!(fs::metadata(own.join("made")).unwrap().uid(), ALICE);
 }
 
 #[tokio::test]

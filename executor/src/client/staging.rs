@@ -20,7 +20,7 @@ use super::keep_logs;
 use super::keeping;
 use super::lines::{self, trouble};
 use super::state::ClientState;
-use crate::host::{HostEvent, Launch, LogStream, Preparation, StopReason};
+use crate::host::{HostEvent, Launch, LocalUser, LogStream, Preparation, StopReason};
 use crate::observer::Rule;
 use crate::refusal::Refusal;
 use crate::shim_api::request::ResolvedMount;
@@ -28,7 +28,7 @@ use crate::stages::inputs::{self, Inputs};
 use crate::stages::mask::Masks;
 use crate::stages::{self, Owner, StageRecord, Staged};
 use crate::store::StoreError;
-use crate::users::{self, LocalUser};
+use crate::users;
 use crate::{limits, progress};
 
 /// How images are named that the cluster keeps.

@@ -9,9 +9,10 @@ use std::path::{Component, Path, PathBuf};
 use stint_protocol::{Blob, EndKind, InputFile, InputSource, TaskFiles};
 
 use super::{Owner, copy};
+use crate::host::LocalUser;
 use crate::observer::Artifact;
 use crate::refusal::Refusal;
-use crate::users::{self, LocalUser};
+use crate::users;
 
 /// The blobs that the inputs name.
 pub fn blobs(files: &TaskFiles) -> impl Iterator<Item = Blob> {

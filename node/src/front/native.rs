@@ -19,7 +19,8 @@ use super::{caller, images};
 use crate::limits;
 use crate::node::Node;
 use crate::service::{
-    LogPart, LogsAsked, OutputAsked, OutputPart, Principal, Service, ServiceError, TaskFilter, Wait,
+    AuthorityChange, LogPart, LogsAsked, OutputAsked, OutputPart, Principal, Service, ServiceError,
+    TaskFilter, Wait,
 };
 
 /// Serves one peer's API.
@@ -270,11 +271,12 @@ impl Stint for NativeApi {
     async fn rotate_authority(&self, request: Request<v1::RotateAuthorityRequest>) -> Answer<v1::Authority> {
         let (caller, request) = caller::take(request)?;
         let overlap = Some(request.overlap_ms).filter(|ms| *ms > 0).map(Duration::from_millis);
-        let asked = self.asked();
-        let changed = match request.finish {
-            true => asked.0.finish_rotation(&caller, request.force).await,
-            false => asked.0.rotate_authority(&caller, overlap).await,
+        let change = match request.finish {
+            true => AuthorityChange::Finish { force: request.force },
+            false => AuthorityChange::Begin { overlap },
         };
+        let asked = self.asked();
+        let changed = asked.0.change_authority(&caller, change).await;
         asked.answer(changed.map(v1::Authority::from))
     }
 

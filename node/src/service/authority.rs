@@ -14,6 +14,15 @@ const DAY: Duration = Duration::from_secs(24 * 3_600);
 const OVERLAP: Duration = Duration::from_secs(7 * DAY.as_secs());
 const OVERLAP_MOST: Duration = Duration::from_secs(366 * DAY.as_secs());
 
+/// What is to be done about the authority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthorityChange {
+    /// Another one. What the old one issued stays valid for so long; none: the default.
+    Begin { overlap: Option<Duration> },
+    /// The old one is trusted no more. With `force` also where members have nothing else.
+    Finish { force: bool },
+}
+
 impl Service {
     /// Which authority the cluster has, and how far its change is.
     pub async fn authority(&self, caller: &Principal) -> Result<api::Authority, ServiceError> {
@@ -21,47 +30,31 @@ impl Service {
         self.document(&self.read().await?)
     }
 
-    /// Begins a change of the authority. What the old one issued stays valid for this long.
-    pub async fn rotate_authority(
+    /// Begins a change of the authority, or ends it.
+    pub async fn change_authority(
         &self,
         caller: &Principal,
-        overlap: Option<Duration>,
+        change: AuthorityChange,
     ) -> Result<api::Authority, ServiceError> {
         self.allow(caller, Operation::RotateAuthority)?;
-        let overlap = overlap.unwrap_or(OVERLAP);
-        if overlap > OVERLAP_MOST {
-            return Err(ServiceError::OverlapTooLong);
-        }
         self.node.leader_client.check_speaks(version::CA_ROTATION)?;
-        let by = ChangedBy {
-            role: caller.role.as_str().into(),
-            proof: caller.proof.describe(),
-            peer: self.node.id,
+        let by = caller.proof.describe();
+        let request = match change {
+            AuthorityChange::Begin { overlap } => {
+                let overlap = overlap.unwrap_or(OVERLAP);
+                if overlap > OVERLAP_MOST {
+                    return Err(ServiceError::OverlapTooLong);
+                }
+                tracing::info!(by, days = overlap.as_secs() / DAY.as_secs(), "another authority is wanted");
+                let by = ChangedBy { role: caller.role.as_str().into(), proof: by, peer: self.node.id };
+                Request::RotateAuthority(RotateAuthority { overlap_ms: overlap.as_millis() as u64, by })
+            }
+            AuthorityChange::Finish { force } => {
+                tracing::info!(by, force, "the old authority of the cluster is to be trusted no more");
+                Request::DropOldAuthority { force }
+            }
         };
-        tracing::info!(
-            by = by.proof,
-            days = overlap.as_secs() / DAY.as_secs(),
-            "another authority is wanted"
-        );
-        let rotate = RotateAuthority { overlap_ms: overlap.as_millis() as u64, by };
-        self.ask(Request::RotateAuthority(rotate)).await?;
-        self.document(&self.read().await?)
-    }
-
-    /// Ends the change: the old authority is trusted no more. `force`: also where members have nothing else.
-    pub async fn finish_rotation(
-        &self,
-        caller: &Principal,
-        force: bool,
-    ) -> Result<api::Authority, ServiceError> {
-        self.allow(caller, Operation::RotateAuthority)?;
-        self.node.leader_client.check_speaks(version::CA_ROTATION)?;
-        self.ask(Request::DropOldAuthority { force }).await?;
-        tracing::info!(
-            by = caller.proof.describe(),
-            force,
-            "the old authority of the cluster is trusted no more"
-        );
+        self.ask(request).await?;
         self.document(&self.read().await?)
     }
 
