@@ -57,7 +57,7 @@ async fn machine_with(runtimes: &'static str) -> World {
         executor: "run_as = \"user\"\n",
         more: |_| {
             "[executor.mounts]\nwritable = [\"ROOT/home\"]\n[artifacts]\nroots = [\"ROOT/home\"]\n\
-             [secrets]\ndir = \"ROOT/secrets\"\n"
+             [secrets]\ndir = \"ROOT/secrets\"\n[executor.docker]\nallowed_images = [\"stint-test/*\"]\n"
                 .into()
         },
         ..Setup::default()

@@ -7,7 +7,7 @@ use bollard::errors::Error;
 use bollard::query_parameters::RemoveContainerOptions;
 use bollard::{API_DEFAULT_VERSION, Docker};
 use tokio::net::UnixStream;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::limits;
 
@@ -118,6 +118,12 @@ where
     }
 }
 
+/// The process that listens at the daemon's socket. None: nobody does, or somebody else listens for it, as systemd may.
+pub async fn listener(socket: &str) -> Option<i32> {
+    let connection = timeout(Duration::from_millis(limits::DOCKER_PING_MS), UnixStream::connect(socket));
+    connection.await.ok()?.ok()?.peer_cred().ok()?.pid().filter(|pid| *pid > 1)
+}
+
 /// Whether somebody listens at the socket: a daemon that is merely slow does, also one that takes no connection.
 pub async fn is_there(socket: &str) -> bool {
     use std::io::ErrorKind::{ConnectionRefused, NotFound};
@@ -138,5 +144,19 @@ pub async fn remove(docker: &Docker, name: &str) -> Result<(), EngineError> {
     match docker.remove_container(name, Some(options)).await.map_err(EngineError::from) {
         Err(fault) if fault.status() == 404 => Ok(()),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_listens_is_told_by_the_kernel() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("docker.sock").display().to_string();
+        assert_eq!(listener(&socket).await, None);
+        let _listens = tokio::net::UnixListener::bind(&socket).unwrap();
+        assert_eq!(listener(&socket).await, Some(std::process::id() as i32));
     }
 }

@@ -274,6 +274,7 @@ impl ContainerMonitor<'_> {
         // What was wished before the handle was there.
         stop_level.mark_changed();
         let mut silent = false;
+        let daemon = engine::listener(&self.docker.socket).await;
         let cgroups = usage::cgroups_of(self.slot.container.load(SeqCst));
         let mut away: Option<Instant> = None;
         let mut given_up = false;
@@ -324,7 +325,9 @@ impl ContainerMonitor<'_> {
             let message = "the Docker daemon stopped while it ran and did not come back: it was killed";
             return verdict(EndKind::Lost, message);
         }
-        let mut ended = self.finish_watched(prepared, process.get_ref(), away.is_some()).await;
+        // One that was back before anybody missed it ended what it did not keep, too.
+        let is_another = daemon.is_some() && engine::listener(&self.docker.socket).await != daemon;
+        let mut ended = self.finish_watched(prepared, process.get_ref(), away.is_some() || is_another).await;
         ended.usage = Some(used).filter(|used| *used != Usage::default());
         ended
     }
