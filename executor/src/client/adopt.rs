@@ -44,7 +44,8 @@ impl ClientState {
             .into_iter()
             .filter(|(_, l)| !state.running.contains_key(l) && !state.ended.contains_key(l))
             .collect();
-        state.to_clear = kept.iter().map(|(_, lease)| *lease).collect();
+        // Where something may still run that nobody knows of, its files are not taken from under it.
+        state.to_clear = kept.iter().filter(|_| accounted).map(|(_, lease)| *lease).collect();
         state.kept = kept;
         state.hello = Some(hello.clone());
     }
