@@ -75,7 +75,10 @@ class Cluster:
 
     def stint(self, *words, check=True):
         address = ",".join(f"unix:{folder}/stint.sock" for folder in self.dirs)
-        return subprocess.run([STINT, "--address", address, *words], check=check, capture_output=True, text=True).stdout
+        done = subprocess.run([STINT, "--address", address, *words], capture_output=True, text=True)
+        if check and done.returncode != 0:
+            raise SystemExit(f"stint {' '.join(map(str, words[:3]))}: exit {done.returncode}: {done.stderr.strip()[-500:]}; see {self.root}")
+        return done.stdout
 
     def ready(self, peers):
         until = time.monotonic() + PATIENCE_S
@@ -316,7 +319,7 @@ def live(args):
             return f"--count {each} --class cpu_long --runtime mock --cpus 0.01 --memory {1024 + n}KiB -- hang"
         subprocess.run(
             ["xargs", "-P4", "-d", "\n", "-I{}", "sh", "-c", f"exec {STINT} --address {sockets} submit $0", "{}"],
-            input="\n".join(words(n) for n in range(submits)) + "\n", text=True, check=True, stdout=subprocess.DEVNULL,
+            input="\n".join(words(n) for n in range(submits)) + "\n", text=True, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )
 
     def restart():

@@ -5,11 +5,12 @@
 mod block;
 mod index;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use imbl::{OrdMap, Vector};
+use imbl::OrdMap;
 use minicbor::Encoder;
 use minicbor::encode::Write;
 use stint_protocol::{SharedSpec, TaskId, Tenant, TimeMs};
@@ -36,7 +37,7 @@ pub(crate) struct EncodedTask {
 impl EncodedTask {
     /// Packs what snapshots store of a task. What an older version stored comes out as this version writes it.
     pub fn new(task: &FinishedTask) -> Self {
-        let mut bytes = Vec::with_capacity(128);
+        let mut bytes = Vec::with_capacity(256);
         minicbor::encode(&task.fields, &mut bytes)
             .unwrap_or_else(|never| panic!("encoding to memory: {never}"));
         Self { spec: task.spec.clone(), fields: bytes.into() }
@@ -64,8 +65,9 @@ type Owned = (Tenant, EncodedTask);
 #[derive(Clone, Debug, Default)]
 struct Open {
     tasks: OrdMap<TaskId, Owned>,
-    /// Sorted: almost all come in order, and go in order.
-    order: Vector<FinishedAt>,
+    /// By when they finished. What one entry of the log ends has one time, and comes in the order of the nodes that report
+    /// it: it is put in order as it goes.
+    order: OrdMap<TimeMs, Arc<BinaryHeap<Reverse<TaskId>>>>,
 }
 
 impl Open {
@@ -75,20 +77,30 @@ impl Open {
             self.tasks.insert(at.1, before);
             return false;
         }
-        match self.order.back() {
-            Some(last) if *last > at => {
-                let place = self.order.binary_search(&at).unwrap_or_else(|place| place);
-                self.order.insert(place, at);
-            }
-            _ => self.order.push_back(at),
-        }
+        Arc::make_mut(self.order.entry(at.0).or_default()).push(Reverse(at.1));
         true
     }
 
+    /// The one that finished first.
+    fn first(&self) -> Option<FinishedAt> {
+        let (at, ids) = self.order.get_min()?;
+        ids.peek().map(|Reverse(id)| (*at, *id))
+    }
+
     fn remove_first(&mut self) -> Option<(FinishedAt, Owned)> {
-        let at = self.order.pop_front()?;
-        let task = self.tasks.remove(&at.1);
-        Some((at, task.unwrap_or_else(|| panic!("task {} has a time and no record", at.1))))
+        let (at, id) = self.first()?;
+        let ids = self.order.get_mut(&at).map(Arc::make_mut)?;
+        ids.pop();
+        if ids.is_empty() {
+            self.order.remove(&at);
+        }
+        let task = self.tasks.remove(&id);
+        Some(((at, id), task.unwrap_or_else(|| panic!("task {id} has a time and no record"))))
+    }
+
+    /// When each finished.
+    fn order(&self) -> impl Iterator<Item = FinishedAt> + '_ {
+        self.order.iter().flat_map(|(at, ids)| ids.iter().map(move |Reverse(id)| (*at, *id)))
     }
 
     /// Ids older than `before`, newest first; those of one tenant, or of all.
@@ -173,7 +185,7 @@ impl History {
 
     /// When the task finished that finished first.
     pub fn oldest_at(&self) -> Option<TimeMs> {
-        let open = [&self.thawed, &self.hot].map(|open| open.order.front().map(|(at, _)| *at));
+        let open = [&self.thawed, &self.hot].map(|open| open.order.get_min().map(|(at, _)| *at));
         let packed = self.blocks.get_min().map(|(_, block)| block.first_at);
         open.into_iter().chain([packed]).flatten().min()
     }
@@ -183,7 +195,7 @@ impl History {
         while let Some((number, block)) =
             self.blocks.get_min().map(|(number, block)| (*number, block.clone()))
         {
-            if self.thawed.order.front().is_some_and(|(at, _)| *at < block.first_at) {
+            if self.thawed.order.get_min().is_some_and(|(at, _)| *at < block.first_at) {
                 break;
             }
             self.blocks.remove(&number);
@@ -195,14 +207,13 @@ impl History {
             }
             self.index.remove(tasks.into_iter().map(|((_, id), _)| id).collect());
         }
-        let (thawed, hot) = (self.thawed.order.front(), self.hot.order.front());
-        thawed.into_iter().chain(hot).min().copied()
+        self.thawed.first().into_iter().chain(self.hot.first()).min()
     }
 
     /// Takes out the task that finished first.
     pub fn remove_first(&mut self) -> Option<(TaskId, EncodedTask)> {
         let first = self.first()?;
-        let from = if self.thawed.order.front() == Some(&first) { &mut self.thawed } else { &mut self.hot };
+        let from = if self.thawed.first() == Some(first) { &mut self.thawed } else { &mut self.hot };
         from.remove_first().map(|((_, id), (_, task))| (id, task))
     }
 
@@ -223,7 +234,7 @@ impl History {
     /// When each finished, in that order.
     pub fn order(&self) -> impl Iterator<Item = FinishedAt> {
         let packed = self.blocks.values().flat_map(|block| block.unpack()).map(|(at, _)| at);
-        let open = self.thawed.order.iter().chain(&self.hot.order).copied();
+        let open = self.thawed.order().chain(self.hot.order());
         open.chain(packed).collect::<BTreeSet<FinishedAt>>().into_iter()
     }
 

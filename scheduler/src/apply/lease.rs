@@ -59,9 +59,7 @@ pub(super) fn record_ends(
     changes: &mut Vec<Change>,
 ) -> Result<(), Rejection> {
     for end in ends {
-        if state.leases.contains(&(node, end.lease)) {
-            end_attempt(state, node, end, changes);
-        }
+        end_attempt(state, node, end, changes);
     }
     Ok(())
 }
@@ -88,16 +86,15 @@ pub(super) fn expire(
 
 /// The cluster begins anew without what this attempt did: it is lost, which is no loss that its task is to blame for.
 pub(super) fn abandon(state: &mut State, node: NodeId, lease: LeaseId, changes: &mut Vec<Change>) {
-    let Some(released) = release(state, node, lease) else { return };
+    let Some((mut task, released)) = release(state, node, lease) else { return };
     let now = state.time;
     let message = "the cluster began anew from a copy: what became of this attempt is not known";
     let end = AttemptEnd::new(lease, EndKind::Lost, message.into(), 0);
-    let Some(task) = state.tasks.get_mut(&lease.task).map(Arc::make_mut) else { return };
-    record_attempt(task, &released, &end, None, now);
+    record_attempt(&mut task, &released, &end, None, now);
     let kind = match released.is_cancelled() {
         true => EndKind::Cancelled,
         false if task.spec.on_lost == OnLost::Fail => EndKind::Lost,
-        false => return requeue(state, lease.task, now, changes),
+        false => return requeue(state, lease.task, task, now, changes),
     };
     let outcome = Outcome {
         kind,
@@ -110,17 +107,18 @@ pub(super) fn abandon(state: &mut State, node: NodeId, lease: LeaseId, changes: 
         not_kept: None,
         usage: None,
     };
-    finish(state, lease.task, outcome, changes);
+    remember(state, lease.task, task, outcome, changes);
 }
 
+/// An attempt is over, unless its lease was over before: such an end is stale, and changes nothing.
 fn end_attempt(state: &mut State, node: NodeId, mut end: AttemptEnd, changes: &mut Vec<Change>) {
-    let Some(released) = release(state, node, end.lease) else { return };
-    let verdict = Verdict::read(state, &released, &end);
+    let id = end.lease.task;
+    let Some((mut task, released)) = release(state, node, end.lease) else { return };
+    let verdict = Verdict::read(state, &task, &released, &end);
     changes.push(Change::Released { lease: end.lease, node });
     let now = state.time;
     let ending = end.ending.take().map(|ending| keep_ending(state, end.lease, *ending, changes));
-    let Some(task) = state.tasks.get_mut(&end.lease.task).map(Arc::make_mut) else { return };
-    record_attempt(task, &released, &end, ending, now);
+    record_attempt(&mut task, &released, &end, ending, now);
     if let Some(node) = state.nodes.get_mut(&node).map(Arc::make_mut) {
         if state.version >= version::HOLDS {
             node.note_end(&end, &released, &task.fields.tenant, now);
@@ -128,17 +126,16 @@ fn end_attempt(state: &mut State, node: NodeId, mut end: AttemptEnd, changes: &m
             node.note_end_for_all(&end, released.since, now);
         }
     }
-    let cleared = if verdict.refused_elsewhere { refusing_nodes(task) } else { Vec::new() };
-    let tenant = task.fields.tenant.clone();
-    let next = decide(end.lease.task, task, &released, end, now, verdict);
-    for node in cleared {
-        if let Some(node) = state.nodes.get_mut(&node).map(Arc::make_mut) {
-            node.forget_refusals(released.runtime, &tenant);
+    if verdict.refused_elsewhere {
+        for node in refusing_nodes(&task) {
+            if let Some(node) = state.nodes.get_mut(&node).map(Arc::make_mut) {
+                node.forget_refusals(released.runtime, &task.fields.tenant);
+            }
         }
     }
-    match next {
-        Next::Finish(outcome, id) => finish(state, id, outcome, changes),
-        Next::Retry(id, not_before) => requeue(state, id, not_before, changes),
+    match decide(id, &mut task, &released, end, now, verdict) {
+        Next::Finish(outcome) => remember(state, id, task, outcome, changes),
+        Next::Retry(not_before) => requeue(state, id, task, not_before, changes),
     }
 }
 
@@ -157,12 +154,17 @@ fn refusing_nodes(task: &Task) -> Vec<NodeId> {
     refused.map(|record| record.node).collect()
 }
 
-/// Takes the lease from its task, its node and its GPUs.
-fn release(state: &mut State, node: NodeId, lease: LeaseId) -> Option<Leased> {
-    let task = state.tasks.get(&lease.task)?;
-    let leased = task.leased()?.clone();
-    let need = task.spec.resources();
+/// Takes the lease from its node and its GPUs, and its task out of the state: whoever asks puts it back, or into the history.
+/// Looked up once, and copied at most once, as nearly all that is leased ends with this.
+fn release(state: &mut State, node: NodeId, lease: LeaseId) -> Option<(Task, Leased)> {
     state.leases.remove(&(node, lease))?;
+    let task = state.tasks.remove(&lease.task).map(Arc::unwrap_or_clone);
+    let mut task = task.unwrap_or_else(|| panic!("task {} has a lease and no record", lease.task));
+    let waits = TaskState::Queued { since: state.time, not_before: state.time };
+    let TaskState::Leased(leased) = std::mem::replace(&mut task.fields.state, waits) else {
+        panic!("task {} has a lease and does not know it", lease.task)
+    };
+    let need = task.spec.resources();
     if let Some(record) = state.nodes.get_mut(&node).map(Arc::make_mut) {
         record.used = record.used.minus(&need);
         record.running = record.running.saturating_sub(1);
@@ -174,7 +176,7 @@ fn release(state: &mut State, node: NodeId, lease: LeaseId) -> Option<Leased> {
             state.gpus.remove(gpu);
         }
     }
-    Some(leased)
+    Some((task, leased))
 }
 
 fn record_attempt(task: &mut Task, leased: &Leased, end: &AttemptEnd, ending: Option<u64>, now: TimeMs) {
@@ -193,12 +195,14 @@ fn record_attempt(task: &mut Task, leased: &Leased, end: &AttemptEnd, ending: Op
     if task.fields.records.len() >= limits::ATTEMPT_RECORDS {
         task.fields.records.remove(0);
     }
+    // Most have one.
+    task.fields.records.reserve_exact(1);
     task.fields.records.push(record);
 }
 
 enum Next {
-    Finish(Outcome, TaskId),
-    Retry(TaskId, TimeMs),
+    Finish(Outcome),
+    Retry(TimeMs),
 }
 
 /// What the state says of an end beyond its task. By version: all replicas decide the same.
@@ -218,7 +222,7 @@ struct Verdict {
 }
 
 impl Verdict {
-    fn read(state: &State, leased: &Leased, end: &AttemptEnd) -> Self {
+    fn read(state: &State, task: &Task, leased: &Leased, end: &AttemptEnd) -> Self {
         let losses_at_most = state.settings.rules.crash_loop_losses;
         let plain = Self {
             losses_at_most,
@@ -228,7 +232,6 @@ impl Verdict {
             denied_everywhere: true,
             refused_elsewhere: false,
         };
-        let Some(task) = state.tasks.get(&end.lease.task) else { return plain };
         if state.version < version::FAIR_VERDICTS {
             return plain;
         }
@@ -310,19 +313,19 @@ fn decide(
     // have it done again.
     if leased.is_cancelled() && !outcome.succeeded() {
         outcome.kind = EndKind::Cancelled;
-        return Next::Finish(outcome, id);
+        return Next::Finish(outcome);
     }
     let policy = &task.spec.retry;
     match outcome.kind {
-        EndKind::Exited(0) | EndKind::NotRunnable | EndKind::Cancelled => Next::Finish(outcome, id),
-        EndKind::Denied if verdict.denied_everywhere => Next::Finish(outcome, id),
+        EndKind::Exited(0) | EndKind::NotRunnable | EndKind::Cancelled => Next::Finish(outcome),
+        EndKind::Denied if verdict.denied_everywhere => Next::Finish(outcome),
         // Tried again without `retry_failures`, too: the program did its work, and only what it left was lost.
         EndKind::OutputLost => {
             let count = one_more(&mut task.fields.failures);
             let again = count < policy.max_attempts;
-            if again { retry_after(id, policy, count, now) } else { Next::Finish(outcome, id) }
+            if again { retry_after(id, policy, count, now) } else { Next::Finish(outcome) }
         }
-        EndKind::Drained => Next::Retry(id, now),
+        EndKind::Drained => Next::Retry(now),
         EndKind::Lost => {
             if verdict.losses_forgotten {
                 task.fields.losses = 0;
@@ -335,18 +338,18 @@ fn decide(
                     format!("crash_loop: lost its node {losses} times; last: {}", outcome.message);
             }
             let give_up = outcome.crash_loop || task.spec.on_lost == OnLost::Fail;
-            if give_up { Next::Finish(outcome, id) } else { Next::Retry(id, now) }
+            if give_up { Next::Finish(outcome) } else { Next::Retry(now) }
         }
         EndKind::StartRefused if verdict.refused_elsewhere => {
             outcome.kind = EndKind::NotRunnable;
             outcome.message =
                 clip(format!("no node is at fault, as another one says the same: {}", outcome.message));
-            Next::Finish(outcome, id)
+            Next::Finish(outcome)
         }
         EndKind::StartFailed | EndKind::StartRefused | EndKind::FilesMissing | EndKind::Denied => {
             let count = one_more(&mut task.fields.failed_starts);
             let again = count < limits::FAILED_STARTS && !verdict.files_are_nowhere;
-            if again { retry_after(id, policy, count, now) } else { Next::Finish(outcome, id) }
+            if again { retry_after(id, policy, count, now) } else { Next::Finish(outcome) }
         }
         EndKind::Exited(_)
         | EndKind::Signalled(_)
@@ -356,7 +359,7 @@ fn decide(
         | EndKind::OutputMissing => {
             let count = one_more(&mut task.fields.failures);
             let again = policy.retry_failures && count < policy.max_attempts;
-            if again { retry_after(id, policy, count, now) } else { Next::Finish(outcome, id) }
+            if again { retry_after(id, policy, count, now) } else { Next::Finish(outcome) }
         }
     }
 }
@@ -368,7 +371,7 @@ fn one_more(count: &mut u32) -> u32 {
 
 fn retry_after(id: TaskId, policy: &RetryPolicy, count: u32, now: TimeMs) -> Next {
     let wait = policy.backoff_after(count);
-    Next::Retry(id, now.plus(wait + jitter(id, count, wait)))
+    Next::Retry(now.plus(wait + jitter(id, count, wait)))
 }
 
 /// Up to a quarter of the wait, from the task's id: the same on every replica, different between tasks.
@@ -377,27 +380,31 @@ fn jitter(id: TaskId, failures: u32, wait: u64) -> u64 {
     (mixed >> 32) % (wait / 4 + 1)
 }
 
-fn requeue(state: &mut State, id: TaskId, not_before: TimeMs, changes: &mut Vec<Change>) {
+/// A task that was released waits again.
+fn requeue(state: &mut State, id: TaskId, mut task: Task, not_before: TimeMs, changes: &mut Vec<Change>) {
     let since = state.time;
-    let Some(task) = state.tasks.get_mut(&id).map(Arc::make_mut) else { return };
     task.fields.state = TaskState::Queued { since, not_before };
-    let Some(task) = state.tasks.get(&id) else { return };
     if not_before > since {
         state.delayed.insert((not_before, id));
     } else {
-        state.queue.insert(id, task);
+        state.queue.insert(id, &task);
     }
+    state.tasks.insert(id, Arc::new(task));
     changes.push(Change::Queued { task: id });
 }
 
-/// Records the outcome, once: the task leaves the live state for the history.
+/// Records the outcome of a task that holds no lease, once.
 pub(super) fn finish(state: &mut State, id: TaskId, outcome: Outcome, changes: &mut Vec<Change>) {
     suspend::leave_place(state, id);
     let Some(task) = state.tasks.remove(&id) else { return };
+    remember(state, id, Arc::unwrap_or_clone(task), outcome, changes);
+}
+
+/// A task that was taken out of the live state goes into the history.
+fn remember(state: &mut State, id: TaskId, task: Task, outcome: Outcome, changes: &mut Vec<Change>) {
     state.spec_bytes = state.spec_bytes.saturating_sub(share_of_spec(&task));
     image::drop_use(state, &task.spec);
     let class = task.spec.class;
-    let task = Arc::unwrap_or_clone(task);
     if let Some(key) = task.fields.key
         && let Some(record) = state.keys.get_mut(&(task.fields.tenant.clone(), key))
     {
@@ -416,8 +423,8 @@ pub(super) fn finish(state: &mut State, id: TaskId, outcome: Outcome, changes: &
     state.finished_total += 1;
     let finished = FinishedTask { spec: task.spec, fields };
     state.history_bytes += finished.weight();
-    let (at, tenant) = ((outcome.finished_at, id), finished.fields.tenant.clone());
-    let is_new = state.history.insert(at, tenant, EncodedTask::new(&finished));
+    let encoded = EncodedTask::new(&finished);
+    let is_new = state.history.insert((outcome.finished_at, id), finished.fields.tenant, encoded);
     assert!(is_new, "task {id} would get a second outcome");
     changes.push(Change::Finished { task: id, class, outcome });
 }
