@@ -9,15 +9,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use bytes::Bytes;
 use stint_raft::{ProposeError, Raft, Role};
 use stint_scheduler::Command;
-use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Notify, oneshot, watch};
-use tokio::task::block_in_place;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 pub use self::core::ProposalError;
 use self::core::{Answers, LeaderCore, Proposal, ProposalResult};
 use self::quorum::Ticket;
 use crate::applied_state::{AppliedState, NodeStateMachine, Prepared, Results};
+use crate::blocking::beside_other_work;
 use crate::clock::Clock;
 use crate::leadership::{PeerView, RaftRole};
 use crate::lease_clock::LeaseClock;
@@ -223,15 +222,6 @@ impl Leader {
     }
 }
 
-/// Runs what takes long. Everything else that this thread would do goes to another one meanwhile, where there may be one:
-/// reports, answers and the log go on.
-fn beside_other_work<R>(work: impl FnOnce() -> R) -> R {
-    match Handle::current().runtime_flavor() {
-        RuntimeFlavor::CurrentThread => work(),
-        _ => block_in_place(work),
-    }
-}
-
 /// Waits for the clock's next tick or for something else to do; true if the clock ticked. A tick that is due counts even
 /// when there is always something else: leases have to end on a busy leader too.
 async fn tick_or(tick: &mut Interval, more: impl Future<Output = ()>) -> bool {
@@ -264,33 +254,7 @@ fn send_answers(answers: Answers<oneshot::Sender<ProposalResult>>) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-
-    /// One thread for everything, and a plan of a large cluster.
-    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-    async fn what_takes_long_holds_up_nothing_else() {
-        let (over, mut seen) = (Arc::new(Notify::new()), 0);
-        let ends = over.clone();
-        let plan = tokio::spawn(async move {
-            beside_other_work(|| std::thread::sleep(Duration::from_millis(500)));
-            ends.notify_one();
-        });
-        // As tasks of the same thread, after it has begun to plan.
-        let others = tokio::spawn(async move {
-            let mut tick = interval(Duration::from_millis(10));
-            loop {
-                tokio::select! {
-                    biased;
-                    () = over.notified() => return seen,
-                    _ = tick.tick() => seen += 1,
-                }
-            }
-        });
-        plan.await.unwrap();
-        assert!(others.await.unwrap() >= 5, "nothing else was done");
-    }
 
     #[tokio::test(start_paused = true)]
     async fn a_leader_that_always_has_something_to_write_hears_its_clock_tick() {

@@ -8,6 +8,7 @@ pub mod applied_state;
 pub mod attempt_output;
 mod audit;
 pub mod blobs;
+mod blocking;
 pub mod build;
 mod callers;
 pub mod certificates;

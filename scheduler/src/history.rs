@@ -139,6 +139,12 @@ impl History {
         self.hot.tasks.contains_key(id) || self.index.contains(id) || self.thawed.tasks.contains_key(id)
     }
 
+    /// Whose a task is. Unpacks nothing.
+    pub fn tenant_of(&self, id: &TaskId) -> Option<&Tenant> {
+        let open = self.hot.tasks.get(id).or_else(|| self.thawed.tasks.get(id)).map(|(tenant, _)| tenant);
+        open.or_else(|| self.index.tenant_of(id))
+    }
+
     /// The first known id of a range.
     pub fn first_in(&self, ids: RangeInclusive<TaskId>) -> Option<TaskId> {
         let hot = self.hot.tasks.range(ids.clone()).next().map(|(id, _)| *id);
@@ -264,7 +270,7 @@ impl History {
 }
 
 /// Looks at many tasks, at each once: what it unpacked beside one that was asked for is kept for the next.
-struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     history: &'a History,
     unpacked: BTreeMap<u32, BTreeMap<TaskId, EncodedTask>>,
     /// Their numbers, the one that was unpacked first in front.
@@ -272,11 +278,12 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(history: &'a History) -> Self {
+    pub fn new(history: &'a History) -> Self {
         Self { history, unpacked: BTreeMap::new(), order: Default::default() }
     }
 
-    fn get(&mut self, id: &TaskId) -> Option<EncodedTask> {
+    /// One that was asked for before is unpacked again.
+    pub fn get(&mut self, id: &TaskId) -> Option<EncodedTask> {
         let open = self.history.hot.tasks.get(id).or_else(|| self.history.thawed.tasks.get(id));
         if let Some((_, task)) = open {
             return Some(task.clone());

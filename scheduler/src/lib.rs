@@ -40,5 +40,5 @@ pub use settings::{
 pub use snapshot::{
     SnapshotError, decode_snapshot, digest, encode_snapshot, read_snapshot, same, write_snapshot,
 };
-pub use state::{State, TenantHoldings};
+pub use state::{FinishedTasks, State, TenantHoldings};
 pub use task::{AttemptRecord, FinishedTask, Leased, StopReason, SuspendReason, Task, TaskState};

@@ -17,7 +17,7 @@ use stint_protocol::{
 use crate::access_token::AccessToken;
 use crate::authority::Authorities;
 use crate::command::Rejection;
-use crate::history::History;
+use crate::history::{History, Reader};
 use crate::image::{BlobRecord, Image, Keep};
 use crate::join_token::JoinToken;
 use crate::node::{GpuRecord, Node};
@@ -95,6 +95,16 @@ pub struct State {
     pub(crate) blob_references: OrdMap<Digest, u32>,
     pub(crate) unused_blobs: OrdSet<(TimeMs, Digest)>,
     pub(crate) keep_order: OrdSet<(TimeMs, Tenant, Digest)>,
+}
+
+/// The finished tasks of a state.
+pub struct FinishedTasks<'a>(Reader<'a>);
+
+impl FinishedTasks<'_> {
+    /// A task that finished and is still kept.
+    pub fn get(&mut self, id: TaskId) -> Option<FinishedTask> {
+        self.0.get(&id).map(|task| task.unpack())
+    }
 }
 
 impl State {
@@ -179,6 +189,11 @@ impl State {
         self.history.get(&id).map(|task| task.unpack())
     }
 
+    /// For looking at many finished tasks: those that are kept together are unpacked together.
+    pub fn finished_tasks(&self) -> FinishedTasks<'_> {
+        FinishedTasks(Reader::new(&self.history))
+    }
+
     /// Of tasks and endings: none has this number or a higher one.
     pub fn next_number(&self) -> u64 {
         self.next_sequence
@@ -198,7 +213,7 @@ impl State {
     /// The tenant of a known task.
     pub fn tenant_of(&self, id: TaskId) -> Option<Tenant> {
         let live = self.tasks.get(&id).map(|t| t.fields.tenant.clone());
-        live.or_else(|| self.finished(id).map(|t| t.fields.tenant))
+        live.or_else(|| self.history.tenant_of(&id).cloned())
     }
 
     /// Whether a submit of this tenant under this key was accepted, and is remembered.

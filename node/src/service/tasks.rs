@@ -18,6 +18,7 @@ pub use submit::{AcceptedTasks, NewTasks};
 use super::access::Operation;
 use super::freshness::ClusterView;
 use super::{Principal, Service, ServiceError, documents};
+use crate::blocking::beside_other_work_if_many;
 use crate::limits;
 use crate::wire::{Refusal, RefusalCode, Reply, Request};
 
@@ -52,14 +53,17 @@ impl Service {
     pub async fn wait(&self, caller: &Principal, wait: Wait) -> Result<Waited, ServiceError> {
         let scope = self.allow_in(caller, Operation::WaitForTasks, &wait.tenant)?;
         let began = Instant::now();
-        let ids = scope.find_tasks(&self.read().await?, &wait.tasks)?;
+        let state = self.read().await?;
+        let named = wait.tasks.len();
+        let ids = beside_other_work_if_many(named, || scope.find_tasks(&state, &wait.tasks))?;
+        drop(state);
         let mut open = ids.clone();
         let most = wait.timeout.unwrap_or(limits::WAIT_MOST);
         let done = |state: &State| all_or_any(state, &mut open, wait.any);
         // What looking for a leader took is a part of the wait.
         let finished = self.wait_until(&ids, most.saturating_sub(began.elapsed()), done).await?;
         let state = self.node.applied.view().state;
-        let mut tasks = documents::tasks(&state, &ids);
+        let mut tasks = beside_other_work_if_many(named, || documents::tasks(&state, &ids));
         if !finished {
             self.mark_unbegun(&state, &ids, &mut tasks).await;
         }
@@ -74,12 +78,14 @@ impl Service {
         tasks: &[String],
     ) -> Result<Vec<api::Task>, ServiceError> {
         let scope = self.allow_in(caller, Operation::CancelTasks, tenant)?;
-        let ids = scope.find_tasks(&self.read().await?, tasks)?;
+        let state = self.read().await?;
+        let ids = beside_other_work_if_many(tasks.len(), || scope.find_tasks(&state, tasks))?;
+        drop(state);
         let state = match self.ask(Request::Cancel(ids.clone())).await? {
             Reply::Done { index } => self.node.leader_client.read_at(index).await?,
             _ => self.read().await?,
         };
-        Ok(documents::tasks(&state, &ids))
+        Ok(beside_other_work_if_many(tasks.len(), || documents::tasks(&state, &ids)))
     }
 
     /// Why a task waits, and what would let it start; or where its attempt is.

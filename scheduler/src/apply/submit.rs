@@ -7,7 +7,7 @@ use stint_protocol::{TaskId, TaskName, limits, version};
 use super::image;
 use crate::command::{Change, Rejection, Submit};
 use crate::demand::Demand;
-use crate::state::{KeyRecord, State};
+use crate::state::{FinishedTasks, KeyRecord, State};
 use crate::task::{Task, TaskFields, TaskState};
 
 pub(super) fn submit(state: &mut State, submit: Submit, changes: &mut Vec<Change>) -> Result<(), Rejection> {
@@ -96,27 +96,29 @@ fn names(state: &State, submit: &Submit) -> Result<Vec<Option<TaskName>>, Reject
     let Some(base) = &submit.name else {
         return Ok(vec![None; submit.count as usize]);
     };
-    let one = |index: u32| -> Result<Option<TaskName>, Rejection> {
+    // Names of one submit were of one before, most often: tasks that are packed together.
+    let mut finished = state.finished_tasks();
+    let mut one = |index: u32| -> Result<Option<TaskName>, Rejection> {
         let name =
             if submit.count == 1 { Ok(base.clone()) } else { TaskName::new(&format!("{base}-{index}")) };
         // A front refuses names that leave no room for the index.
         let Ok(name) = name else { return Ok(None) };
         match state.named(&submit.tenant, &name) {
-            Some(holder) if !gives_up_name(state, holder, nth(submit.first, index)) => {
+            Some(holder) if !gives_up_name(state, &mut finished, holder, nth(submit.first, index)) => {
                 Err(Rejection::NameTaken { name, holder })
             }
             _ => Ok(Some(name)),
         }
     };
-    (0..submit.count).map(one).collect()
+    (0..submit.count).map(&mut one).collect()
 }
 
 /// Whether a task's name may pass on to a new one: it has finished. Earlier versions let it go when the task is forgotten,
 /// and all replicas do the same. Among finished tasks, time of submit and id say which is the latest, so a task of the same
 /// millisecond with a higher id keeps it: whoever reads a snapshot could not tell otherwise.
-fn gives_up_name(state: &State, holder: TaskId, next: TaskId) -> bool {
-    let finished = || state.finished(holder).map(|task| (task.fields.submitted_at, holder));
-    state.version >= version::NAMES_AGAIN && finished().is_some_and(|before| before < (state.time, next))
+fn gives_up_name(state: &State, finished: &mut FinishedTasks<'_>, holder: TaskId, next: TaskId) -> bool {
+    let mut before = || finished.get(holder).map(|task| (task.fields.submitted_at, holder));
+    state.version >= version::NAMES_AGAIN && before().is_some_and(|before| before < (state.time, next))
 }
 
 fn remember_key(state: &mut State, submit: &Submit) {

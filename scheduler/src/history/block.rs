@@ -10,6 +10,12 @@ use super::{EncodedTask, FinishedAt};
 /// Fast, and a tenth of the size already.
 const LEVEL: i32 = 1;
 
+#[cfg(test)]
+thread_local! {
+    /// Blocks that this thread unpacked.
+    pub static UNPACKED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// Some hundred tasks.
 #[derive(Debug)]
 pub struct Block {
@@ -45,6 +51,8 @@ impl Block {
 
     /// The tasks, the one that finished first in front.
     pub fn unpack(&self) -> Vec<(FinishedAt, EncodedTask)> {
+        #[cfg(test)]
+        UNPACKED.with(|count| count.set(count.get() + 1));
         let bytes = zstd::stream::decode_all(&*self.packed);
         let bytes = bytes.unwrap_or_else(|e| panic!("what was compressed in memory: {e}"));
         self.read(&bytes).unwrap_or_else(|e| panic!("what was packed is read: {e}"))

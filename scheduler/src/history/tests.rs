@@ -43,6 +43,31 @@ fn id(n: u64) -> TaskId {
     TaskId(u128::from(n / 1_000 * 1_000 + n % 1_000 * 7 % 1_000))
 }
 
+/// Whoever asks for ten thousand tasks by their ids, in any order, does not wait for ten thousand blocks.
+#[test]
+fn tasks_that_are_packed_together_are_unpacked_together() {
+    let (spec, mut history) = (spec(1), History::default());
+    for n in 0..20_000_u64 {
+        let (at, index) = (TimeMs(1_000 + n / 40), n as u32);
+        history.insert((at, id(n)), tenant(index), task(&spec, at, index));
+    }
+    let unpacked = |look: &mut dyn FnMut()| {
+        let before = block::UNPACKED.get();
+        look();
+        block::UNPACKED.get() - before
+    };
+    let ids: Vec<TaskId> = (0..20_000).map(id).collect();
+    let blocks = history.blocks.len();
+    let mut reader = Reader::new(&history);
+    let mut all = || assert!(ids.iter().rev().all(|id| reader.get(id).is_some()));
+    assert_eq!(unpacked(&mut all), blocks, "each once");
+    let mut tenants = || assert!(ids.iter().all(|id| history.tenant_of(id).is_some()));
+    assert_eq!(unpacked(&mut tenants), 0, "whose a task is stands beside it");
+    assert_eq!(history.tenant_of(&id(600)), Some(&tenant(600)));
+    assert_eq!(history.tenant_of(&id(19_999)), Some(&tenant(19_999)));
+    assert_eq!(history.tenant_of(&TaskId(5_000_000)), None);
+}
+
 /// Beside a plain list of the same tasks: whatever is packed or unpacked, all answers are the same.
 #[test]
 fn what_is_packed_is_as_if_it_were_not() {

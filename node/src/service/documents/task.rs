@@ -13,7 +13,12 @@ pub fn task(state: &State, id: TaskId) -> Option<api::Task> {
 
 /// Those of these tasks that are still known.
 pub fn tasks(state: &State, ids: &[TaskId]) -> Vec<api::Task> {
-    ids.iter().filter_map(|id| task(state, *id)).collect()
+    let mut finished = state.finished_tasks();
+    let mut one = |id: TaskId| {
+        let live = state.task(id).map(|task| live_task(state, id, task));
+        live.or_else(|| finished.get(id).map(|task| finished_task(state, id, &task)))
+    };
+    ids.iter().filter_map(|id| one(*id)).collect()
 }
 
 /// Where a live task stands.

@@ -6,6 +6,7 @@ use stint_protocol::{Class, TaskId, TaskStatus, Tenant, api, limits};
 use stint_scheduler::State;
 
 use super::begun::Unbegun;
+use crate::blocking::beside_other_work_if_many;
 use crate::service::access::Operation;
 use crate::service::{Principal, Service, ServiceError, documents};
 
@@ -25,6 +26,11 @@ pub struct TaskFilter {
 }
 
 impl TaskFilter {
+    /// How many tasks are looked at for a page: any number of them, where only some are wanted.
+    fn looks_at(&self) -> usize {
+        if self.state.is_some() || self.class.is_some() { usize::MAX } else { self.limit }
+    }
+
     fn may_list_leased(&self) -> bool {
         let leased = [TaskStatus::Starting, TaskStatus::Pending, TaskStatus::Running];
         self.state.is_none_or(|wanted| leased.contains(&wanted))
@@ -49,7 +55,8 @@ impl Service {
         let scope = self.allow_in(caller, Operation::ListTasks, &filter.tenant)?;
         let state = self.read().await?;
         let unbegun = self.unbegun(filter.may_list_leased() && state.running() > 0).await;
-        Ok(scope.listed().map(|tenant| page(&state, tenant, filter, &unbegun)).unwrap_or_default())
+        let Some(tenant) = scope.listed() else { return Ok(TaskPage::default()) };
+        Ok(beside_other_work_if_many(filter.looks_at(), || page(&state, tenant, filter, &unbegun)))
     }
 }
 
