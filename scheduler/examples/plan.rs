@@ -1,5 +1,5 @@
 //! Cost of a plan by nodes, by tasks that are queued and by how many different demands they have:
-//! `cargo run --profile dist -p stint-scheduler --example plan [-- --all] [-- --check]`.
+//! `cargo run --profile dist -p stint-scheduler --example plan [-- --all] [-- --check] [-- --nodes N]`.
 //!
 //! Nodes run eight tasks each. When all are full, each round ends some tasks and plans what takes their place. Figures are
 //! medians. `--check` looks after each plan for a waiting task that fits and was not placed.
@@ -161,7 +161,8 @@ fn main() {
     let given: Vec<String> = std::env::args().skip(1).collect();
     let has = |flag: &str| given.iter().any(|word| word == flag);
     let (all, check) = (has("--all"), has("--check"));
-    for nodes in [10, 1_000, 10_000] {
+    let only = given.iter().position(|word| word == "--nodes").map(|place| given[place + 1].parse().unwrap());
+    for nodes in [10, 1_000, 10_000].into_iter().filter(|nodes| only.is_none_or(|only: u64| only == *nodes)) {
         for queued in if all { vec![100, 100_000, 1_000_000] } else { vec![100, 100_000] } {
             for demands in [1, 500, 5_000] {
                 measure(nodes, queued, demands, check);
