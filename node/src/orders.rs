@@ -361,6 +361,7 @@ mod tests {
             blob: Blob { digest: Digest::from_bytes([7; 32]), size: 1 },
             stored: true,
             executable: Some(true),
+            pinned: None,
         };
         let end = AttemptEnd {
             usage,

@@ -165,6 +165,17 @@ pub struct KeptFile {
     #[n(3)]
     #[cbor(default)]
     pub executable: Option<bool>,
+    /// Its bytes stay with the cluster as long as the task is remembered: a mark of the replicated state, which no node sets.
+    #[n(4)]
+    #[cbor(default)]
+    pub pinned: Option<bool>,
+}
+
+impl KeptFile {
+    /// Whether the cluster keeps its bytes because of it.
+    pub fn is_pinned(&self) -> bool {
+        self.pinned == Some(true)
+    }
 }
 
 /// A file among the outputs of an attempt that was not kept.

@@ -24,6 +24,11 @@ pub const IMAGES: usize = 100_000;
 pub const KEPT_BLOBS: usize = 1_000_000;
 /// How long a tenant may have a blob kept at most, in milliseconds: a year.
 pub const KEEP_BLOB_MS: u64 = 365 * 24 * 3_600_000;
+/// Kept files that are remembered of the attempts of tasks that are not finished: each stands in the memory of every peer, with its
+/// path and the record of its bytes in some hundred bytes.
+pub const EARLIER_OUTPUTS: u64 = 500_000;
+/// Bytes that the record of one blob takes in the memory of every peer, about.
+pub const BLOB_RECORD_BYTES: usize = 256;
 /// Blobs that one command names at most: 1,000 digests are 40 KiB.
 pub const BLOBS_PER_COMMAND: usize = 1_000;
 /// Bytes of an idempotency key: two UUIDs and some words.

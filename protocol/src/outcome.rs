@@ -5,6 +5,7 @@ use minicbor::{Decode, Encode};
 use crate::ending::Ending;
 use crate::files::{KeptFile, NotKept};
 use crate::ids::LeaseId;
+use crate::limits;
 use crate::time::TimeMs;
 
 /// How one attempt ended.
@@ -165,9 +166,13 @@ impl AttemptEnd {
     }
 }
 
-/// Bytes that the names of kept files take, about.
+/// Bytes that the names of kept files take, about, with the records of those whose bytes are pinned.
 pub fn weight_of(outputs: Option<&[KeptFile]>) -> usize {
-    outputs.unwrap_or_default().iter().map(|kept| kept.path.len() + 80).sum()
+    let of = |kept: &KeptFile| {
+        let record = if kept.is_pinned() { limits::BLOB_RECORD_BYTES } else { 0 };
+        kept.path.len() + 80 + record
+    };
+    outputs.unwrap_or_default().iter().map(of).sum()
 }
 
 /// Bytes that the names of files take that were not kept, about.

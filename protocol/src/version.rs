@@ -95,6 +95,10 @@ pub const ENDINGS: Version = Version(5);
 /// `AttemptEnd.not_kept`, `KeptFile.executable`, `TaskFiles.keep`.
 pub const OUTPUTS_OF_ALL_ENDS: Version = Version(5);
 
+/// What each attempt left is remembered with its task, and its bytes are kept as long as that: `AttemptRecord.outputs`,
+/// `KeptFile.pinned`.
+pub const OUTPUTS_OF_ATTEMPTS: Version = Version(5);
+
 /// Tasks that are suspended: `Suspend`, `Wake` and the state that they lead to. No cluster speaks it yet: the state
 /// machine keeps such tasks, and no request suspends one.
 pub const SUSPEND: Version = Version(1_000);

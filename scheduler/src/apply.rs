@@ -9,6 +9,7 @@ mod join;
 mod lease;
 mod new_beginning;
 mod node;
+mod outputs;
 mod settings;
 mod submit;
 mod suspend;
@@ -18,6 +19,7 @@ pub use new_beginning::begin_anew;
 
 pub(crate) use blob::forget_keep;
 pub(crate) use image::pin;
+pub(crate) use outputs::{count_of, forget_of_task};
 pub(crate) use submit::share_of_spec;
 pub(crate) use suspend::wake_place;
 

@@ -212,5 +212,7 @@ fn check_keys(state: &State) -> Result<(), String> {
         let derived = live.get(&(tenant, key)).copied().unwrap_or(0);
         agree(format_args!("live tasks of key {key}"), &record.live, &derived)?;
     }
-    agree("bytes of live specs", &state.spec_bytes, &bytes)
+    agree("bytes of live specs", &state.spec_bytes, &bytes)?;
+    let earlier = state.tasks.values().map(|task| crate::apply::count_of(task)).sum();
+    agree("outputs of earlier attempts", &state.earlier_outputs, &earlier)
 }

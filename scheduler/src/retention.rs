@@ -3,7 +3,7 @@
 
 use stint_protocol::{limits, version};
 
-use crate::apply::forget_keep;
+use crate::apply::{forget_keep, forget_of_task};
 use crate::state::State;
 
 /// Things forgotten with one command at most, so that no single entry is slow. More than any command adds
@@ -49,6 +49,7 @@ fn forget_first(state: &mut State) {
     let Some((id, task)) = state.history.remove_first() else { return };
     let task = task.unpack();
     state.history_bytes = state.history_bytes.saturating_sub(task.weight());
+    forget_of_task(state, &task.fields);
     state.tenant_forgot(&task.fields.tenant);
     if let Some(name) = task.fields.name {
         let name = (task.fields.tenant, name);

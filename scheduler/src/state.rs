@@ -87,11 +87,13 @@ pub struct State {
     /// What the history weighs.
     pub(crate) history_bytes: u64,
     pub(crate) key_order: OrdSet<(TimeMs, Tenant, IdempotencyKey)>,
+    /// Files that tasks which are not finished remember of their attempts.
+    pub(crate) earlier_outputs: u64,
     /// Listed images.
     pub(crate) image_names: OrdMap<(Tenant, ImageName), ImageId>,
     /// Live tasks by image; none with 0.
     pub(crate) image_uses: OrdMap<ImageId, u32>,
-    /// Images and keeps by blob; none with 0.
+    /// Images, keeps and files that tasks left, by blob; none with 0.
     pub(crate) blob_references: OrdMap<Digest, u32>,
     pub(crate) unused_blobs: OrdSet<(TimeMs, Digest)>,
     pub(crate) keep_order: OrdSet<(TimeMs, Tenant, Digest)>,

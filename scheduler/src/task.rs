@@ -7,8 +7,8 @@ pub use stop::StopReason;
 use crate::demand::Demand;
 use minicbor::{Decode, Encode};
 use stint_protocol::{
-    EndKind, GpuId, IdempotencyKey, Incarnation, NodeId, Outcome, Runtime, SharedSpec, TaskName, Tenant,
-    TimeMs, weight_of, weight_of_not_kept,
+    EndKind, GpuId, IdempotencyKey, Incarnation, KeptFile, NodeId, Outcome, Runtime, SharedSpec, TaskName,
+    Tenant, TimeMs, weight_of, weight_of_not_kept,
 };
 
 /// What only a leased task has.
@@ -88,6 +88,21 @@ pub struct AttemptRecord {
     #[n(9)]
     #[cbor(default)]
     pub ending: Option<u64>,
+    /// What was kept of its outputs, when the task did not end with it: those of the attempt that decided it stand in the outcome.
+    #[n(10)]
+    #[cbor(default)]
+    pub outputs: Option<Box<[KeptFile]>>,
+    /// So many files were kept and are not remembered, as the cluster remembers too many.
+    #[n(11)]
+    #[cbor(default)]
+    pub outputs_forgotten: Option<u32>,
+}
+
+impl AttemptRecord {
+    /// Files that are remembered of it.
+    pub fn outputs(&self) -> &[KeptFile] {
+        self.outputs.as_deref().unwrap_or_default()
+    }
 }
 
 /// A task that waits or runs.
@@ -171,11 +186,21 @@ pub struct FinishedFields {
     pub outcome: Outcome,
 }
 
+impl FinishedFields {
+    /// All files that are remembered of its attempts.
+    pub fn outputs(&self) -> impl Iterator<Item = &KeptFile> {
+        let of_outcome = self.outcome.outputs.iter().flatten();
+        self.records.iter().flat_map(|record| record.outputs()).chain(of_outcome)
+    }
+}
+
 impl FinishedTask {
     /// Bytes it takes in memory, about; the first of a submit accounts for the spec that all share.
     pub fn weight(&self) -> u64 {
         let spec = if self.fields.index == 0 { self.spec.weight() } else { 64 };
-        let message_bytes: usize = self.fields.records.iter().map(|record| record.message.len() + 128).sum();
+        let of_record =
+            |record: &AttemptRecord| record.message.len() + 128 + weight_of(record.outputs.as_deref());
+        let message_bytes: usize = self.fields.records.iter().map(of_record).sum();
         let outcome = &self.fields.outcome;
         let usage = outcome.usage.as_ref().map_or(0, |_| 64);
         let files = weight_of(outcome.outputs.as_deref()) + weight_of_not_kept(outcome.not_kept.as_deref());

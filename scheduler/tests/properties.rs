@@ -48,6 +48,7 @@ enum Step {
     End {
         pick: usize,
         kind: usize,
+        left: Vec<u8>,
     },
     StaleEnd {
         pick: usize,
@@ -105,7 +106,8 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(node, slots, gpus, new_life)| Step::Register { node, slots, gpus, new_life }),
         5 => any::<u8>().prop_map(|reachable| Step::Plan { reachable }),
         1 => any::<u8>().prop_map(|reachable| Step::LosePlan { reachable }),
-        6 => (0..64usize, 0..9usize).prop_map(|(pick, kind)| Step::End { pick, kind }),
+        6 => (0..64usize, 0..9usize, proptest::collection::vec(0..5u8, 0..3))
+            .prop_map(|(pick, kind, left)| Step::End { pick, kind, left }),
         1 => (0..64usize).prop_map(|pick| Step::StaleEnd { pick }),
         1 => (0..64usize).prop_map(Step::Expire),
         1 => (1..5u64, 0..3usize, proptest::option::of(0..5_000u64))
@@ -299,9 +301,10 @@ impl Run {
                 self.planner.plan(&self.state, &PlanInput { reachable });
                 None
             }
-            Step::End { pick, kind } => {
+            Step::End { pick, kind, left } => {
                 let (node, lease) = self.a_lease(pick)?;
-                Some(Command::RecordEnds { node, ends: vec![end(lease, kind)] })
+                let outputs = Some(left.into_iter().map(output).collect());
+                Some(Command::RecordEnds { node, ends: vec![AttemptEnd { outputs, ..end(lease, kind) }] })
             }
             Step::StaleEnd { pick } => {
                 let (node, mut lease) = self.a_lease(pick)?;
@@ -396,6 +399,14 @@ fn owner(tenant: u8) -> Tenant {
 
 fn blob(content: u8) -> Blob {
     Blob { digest: Digest::from_bytes([content; 32]), size: content.into() }
+}
+
+/// What an attempt left: bytes that the cluster has or not, as it happens, and some that its node alone has.
+fn output(content: u8) -> KeptFile {
+    let (path, stored) = (format!("out/{content}"), content > 0);
+    // A node's word for it counts for nothing.
+    let pinned = content.is_multiple_of(2).then_some(true);
+    KeptFile { path, blob: blob(content), stored, executable: None, pinned }
 }
 
 fn holding(holders: u8) -> Vec<NodeId> {

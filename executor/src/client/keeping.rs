@@ -234,7 +234,7 @@ impl<'a> Keeping<'a> {
         let executable = executable.then_some(true);
         if self.to_cluster {
             match self.store(&file).await {
-                Ok(blob) => return Ok(KeptFile { path, blob, stored: true, executable }),
+                Ok(blob) => return Ok(KeptFile { path, blob, stored: true, executable, pinned: None }),
                 Err(Failure::Lost(_)) if self.else_here => {}
                 Err(failure) => return Err(failure),
             }
@@ -243,7 +243,7 @@ impl<'a> Keeping<'a> {
         let hash = move || stages::blob_of(&file, &|| stopped.load(Ordering::Relaxed));
         let hashed = tokio::task::spawn_blocking(hash).await.map_err(|e| Failure::Lost(e.to_string()))?;
         let blob = hashed.map_err(|e| Failure::Refused(format!("cannot be read: {e}")))?;
-        Ok(KeptFile { path, blob, stored: false, executable })
+        Ok(KeptFile { path, blob, stored: false, executable, pinned: None })
     }
 
     /// Gives a file to the cluster, again while no peer answers.

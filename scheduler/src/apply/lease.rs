@@ -9,6 +9,7 @@ use stint_protocol::{
 };
 
 use crate::apply::image;
+use crate::apply::outputs;
 use crate::apply::submit::share_of_spec;
 use crate::apply::suspend;
 use crate::command::{Change, Rejection};
@@ -90,7 +91,8 @@ pub(super) fn abandon(state: &mut State, node: NodeId, lease: LeaseId, changes: 
     let now = state.time;
     let message = "the cluster began anew from a copy: what became of this attempt is not known";
     let end = AttemptEnd::new(lease, EndKind::Lost, message.into(), 0);
-    record_attempt(&mut task, &released, &end, None, now);
+    let oldest = record_attempt(&mut task, &released, &end, None, now);
+    outputs::forget_of(state, oldest.as_ref());
     let kind = match released.is_cancelled() {
         true => EndKind::Cancelled,
         false if task.spec.on_lost == OnLost::Fail => EndKind::Lost,
@@ -117,8 +119,9 @@ fn end_attempt(state: &mut State, node: NodeId, mut end: AttemptEnd, changes: &m
     let verdict = Verdict::read(state, &task, &released, &end);
     changes.push(Change::Released { lease: end.lease, node });
     let now = state.time;
+    let kept = end.outputs.take();
     let ending = end.ending.take().map(|ending| keep_ending(state, end.lease, *ending, changes));
-    record_attempt(&mut task, &released, &end, ending, now);
+    let oldest = record_attempt(&mut task, &released, &end, ending, now);
     if let Some(node) = state.nodes.get_mut(&node).map(Arc::make_mut) {
         if state.version >= version::HOLDS {
             node.note_end(&end, &released, &task.fields.tenant, now);
@@ -133,9 +136,16 @@ fn end_attempt(state: &mut State, node: NodeId, mut end: AttemptEnd, changes: &m
             }
         }
     }
+    outputs::forget_of(state, oldest.as_ref());
     match decide(id, &mut task, &released, end, now, verdict) {
-        Next::Finish(outcome) => remember(state, id, task, outcome, changes),
-        Next::Retry(not_before) => requeue(state, id, task, not_before, changes),
+        Next::Finish(mut outcome) => {
+            outcome.outputs = outputs::hold(state, kept);
+            remember(state, id, task, outcome, changes);
+        }
+        Next::Retry(not_before) => {
+            outputs::remember(state, &mut task, kept);
+            requeue(state, id, task, not_before, changes);
+        }
     }
 }
 
@@ -179,7 +189,14 @@ fn release(state: &mut State, node: NodeId, lease: LeaseId) -> Option<(Task, Lea
     Some((task, leased))
 }
 
-fn record_attempt(task: &mut Task, leased: &Leased, end: &AttemptEnd, ending: Option<u64>, now: TimeMs) {
+/// Notes an attempt that ended with its task, which remembers so many: answers the oldest one when that goes for it.
+fn record_attempt(
+    task: &mut Task,
+    leased: &Leased,
+    end: &AttemptEnd,
+    ending: Option<u64>,
+    now: TimeMs,
+) -> Option<AttemptRecord> {
     let record = AttemptRecord {
         number: end.lease.attempt,
         node: leased.node,
@@ -191,13 +208,15 @@ fn record_attempt(task: &mut Task, leased: &Leased, end: &AttemptEnd, ending: Op
         run_ms: end.run_ms,
         runtime: Some(leased.runtime),
         ending,
+        outputs: None,
+        outputs_forgotten: None,
     };
-    if task.fields.records.len() >= limits::ATTEMPT_RECORDS {
-        task.fields.records.remove(0);
-    }
+    let is_full = task.fields.records.len() >= limits::ATTEMPT_RECORDS;
+    let oldest = is_full.then(|| task.fields.records.remove(0));
     // Most have one.
     task.fields.records.reserve_exact(1);
     task.fields.records.push(record);
+    oldest
 }
 
 enum Next {
@@ -402,6 +421,7 @@ pub(super) fn finish(state: &mut State, id: TaskId, outcome: Outcome, changes: &
 
 /// A task that was taken out of the live state goes into the history.
 fn remember(state: &mut State, id: TaskId, task: Task, outcome: Outcome, changes: &mut Vec<Change>) {
+    state.earlier_outputs -= outputs::count_of(&task);
     state.spec_bytes = state.spec_bytes.saturating_sub(share_of_spec(&task));
     image::drop_use(state, &task.spec);
     let class = task.spec.class;

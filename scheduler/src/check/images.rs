@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use stint_protocol::{Blob, Digest, ImageId, ImageName, Tenant};
+use stint_protocol::{Blob, Digest, ImageId, ImageName, KeptFile, Tenant};
 
 use super::{agree, agree_all};
 use crate::state::State;
@@ -56,8 +56,9 @@ fn check_references(state: &State) -> Result<(), String> {
         agree(format_args!("size of {}", blob.digest), &known, &Some(blob.size))?;
     }
     let of_keeps = state.keeps.keys().map(|(_, digest)| *digest);
+    let of_outputs = held_by_tasks(state);
     let mut references: BTreeMap<Digest, u32> = BTreeMap::new();
-    for digest in of_images.iter().map(|blob| blob.digest).chain(of_keeps) {
+    for digest in of_images.iter().map(|blob| blob.digest).chain(of_keeps).chain(of_outputs) {
         *references.entry(digest).or_default() += 1;
         if !state.blobs.contains_key(&digest) {
             return Err(format!("{digest} is referred to and not known"));
@@ -71,6 +72,17 @@ fn check_references(state: &State) -> Result<(), String> {
     agree_all("references to blobs", counts, references.into_iter().collect())?;
     let unused = state.blobs.iter().filter_map(|(digest, record)| Some((record.unused_since?, *digest)));
     agree_all("unused blobs", state.unused_blobs.iter().copied(), unused.collect())
+}
+
+/// What tasks hold, once for each file that they remember.
+fn held_by_tasks(state: &State) -> Vec<Digest> {
+    let live = state.tasks.values().flat_map(|task| task.fields.records.clone());
+    let live = live.flat_map(|record| record.outputs.unwrap_or_default());
+    let finished = state.history.iter().flat_map(|(_, task)| {
+        let fields = task.unpack().fields;
+        fields.outputs().cloned().collect::<Vec<KeptFile>>()
+    });
+    live.chain(finished).filter(|file| file.is_pinned()).map(|file| file.blob.digest).collect()
 }
 
 /// Holders are members, in order, each once.

@@ -5,7 +5,8 @@ use std::io::Read;
 use std::sync::Arc;
 
 use stint_protocol::{
-    Digest, IdempotencyKey, LeaseId, NodeId, Resources, SharedSpec, TaskId, TaskName, Tenant, TimeMs,
+    Digest, IdempotencyKey, KeptFile, LeaseId, NodeId, Resources, SharedSpec, TaskId, TaskName, Tenant,
+    TimeMs,
 };
 
 use super::items::Items;
@@ -138,6 +139,12 @@ fn add_keep(state: &mut State, tenant: Tenant, digest: Digest, keep: Keep) -> Re
     once(known.is_none(), || format!("blob {digest} is kept twice for one tenant"))
 }
 
+fn add_output(state: &mut State, file: &KeptFile) {
+    if file.is_pinned() {
+        *state.blob_references.entry(file.blob.digest).or_default() += 1;
+    }
+}
+
 fn add_image(state: &mut State, image: Image) -> Result<(), SnapshotError> {
     if image.listed {
         state.image_names.insert((image.tenant.clone(), image.name.clone()), image.id);
@@ -193,6 +200,8 @@ fn add_finished_name(state: &mut State, id: TaskId, task: &FinishedFields) {
 fn add_task(state: &mut State, id: TaskId, task: Task) -> Result<(), SnapshotError> {
     add_name(state, id, &task.fields.tenant, &task.fields.name)?;
     state.spec_bytes += crate::apply::share_of_spec(&task);
+    state.earlier_outputs += crate::apply::count_of(&task);
+    task.fields.records.iter().flat_map(|record| record.outputs()).for_each(|file| add_output(state, file));
     if let Some(pinned) = &task.spec.pinned {
         *state.image_uses.entry(pinned.id).or_default() += 1;
     }
@@ -243,6 +252,7 @@ fn add_finished(state: &mut State, id: TaskId, task: FinishedTask) -> Result<(),
     add_finished_name(state, id, &task.fields);
     state.tenant_finished(&task.fields.tenant, id);
     state.history_bytes += task.weight();
+    task.fields.outputs().for_each(|file| add_output(state, file));
     let (at, tenant) = ((task.fields.outcome.finished_at, id), task.fields.tenant.clone());
     let is_new = state.history.insert_unpacked(at, tenant, EncodedTask::new(&task));
     once(is_new && !state.tasks.contains_key(&id), || format!("task {id} is there twice"))

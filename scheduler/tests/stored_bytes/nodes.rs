@@ -69,6 +69,7 @@ pub fn ends_with_outputs() -> Vec<AttemptEnd> {
         blob: Blob { digest: Digest::from_bytes([0xb2; 32]), size: 7 },
         stored,
         executable: None,
+        pinned: None,
     };
     let end = |task, kind, outputs: Option<Box<[KeptFile]>>| AttemptEnd {
         lease: lease(task, 1),

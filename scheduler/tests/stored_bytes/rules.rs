@@ -208,26 +208,78 @@ fn a_snapshot_with_an_ending_is_read_and_written_as_it_was_stored() {
 }
 
 fn with_ending() -> State {
-    let mut state = State::default();
-    let mut run =
-        |command| apply(&mut state, StampedCommand { now: TimeMs(1_790_000_000_000), command }).unwrap();
-    run(Command::Configure(Settings::default()));
-    let (name, address, speaks) = ("n1".into(), "10.0.0.1:7001".into(), Version(5));
-    run(Command::Admit(Admit { disk: [1; 16], name, address, token: None, speaks }));
-    let (node, incarnation, nonce, problems) = (NodeId(1), Incarnation(1), Nonce(4), Vec::new());
-    run(Command::RegisterNode(RegisterNode { node, incarnation, nonce, offer: offer(), problems }));
-    let spec = TaskSpec::new(Class::CpuShort, vec!["/bin/true".into()]);
-    let spec = SharedSpec::new(spec.resolve(&ClassRules::default_for(Class::CpuShort)).unwrap());
-    let (tenant, task) = (team(), TaskId(7 << 16));
-    let (count, name, key, key_made_ms) = (1, None, None, None);
-    run(Command::Submit(Submit { tenant, first: task, count, name, spec, key, digest: 0, key_made_ms }));
-    let assignments = vec![Assignment { task, node, incarnation, runtime: Runtime::Crun, gpus: Vec::new() }];
-    run(Command::CommitPlan(Plan { assignments }));
-    let end = AttemptEnd::new(LeaseId { task, attempt: 1 }, EndKind::Exited(0), String::new(), 5);
+    let mut state = with_task();
+    let end = AttemptEnd::new(LeaseId { task: TASK, attempt: 1 }, EndKind::Exited(0), String::new(), 5);
     let ends = vec![AttemptEnd { ending: Some(Box::new(ending())), ..end }];
-    let changes = run(Command::RecordEnds { node, ends });
+    let changes = plan_and_end(&mut state, 1, ends);
     let kept =
         |change: &Change| matches!(change, Change::EndingKept { ending: kept, .. } if **kept == ending());
     assert!(changes.iter().any(kept), "{changes:?}");
     state
+}
+
+/// The record of an attempt has what it left, and a mark at those files whose bytes stay.
+#[test]
+fn a_snapshot_with_outputs_of_attempts_is_read_and_written_as_it_was_stored() {
+    let name = "attempts-snapshot.cbor";
+    let folder = Stored::of_crate(env!("CARGO_MANIFEST_DIR"));
+    let stored = folder.bytes(name, || encode_snapshot(&with_outputs()));
+    let state = decode_snapshot(&stored).unwrap();
+    check(&state).unwrap();
+    let (_, task) = state.finished_before(TaskId(u128::MAX)).next().unwrap();
+    let pinned = |files: &[KeptFile]| files.iter().map(|file| file.is_pinned()).collect::<Vec<_>>();
+    assert_eq!(pinned(task.fields.records[0].outputs()), [true, false]);
+    assert_eq!(pinned(&task.fields.outcome.outputs.unwrap()), [true, false]);
+    assert_same(name, &encode_snapshot(&state), &stored);
+}
+
+fn with_outputs() -> State {
+    let mut state = with_task();
+    let blob = |byte| Blob { digest: Digest::from_bytes([byte; 32]), size: 7 };
+    let keep = KeepBlob { tenant: team(), blob: blob(1), keep_ms: 1_000, holders: vec![NodeId(1)] };
+    run(&mut state, Command::KeepBlob(keep));
+    let kept = |byte| KeptFile {
+        path: format!("out/{byte}"),
+        blob: blob(byte),
+        stored: true,
+        executable: None,
+        pinned: None,
+    };
+    for (attempt, kind) in [(1, EndKind::Drained), (2, EndKind::Exited(0))] {
+        let end = AttemptEnd::new(LeaseId { task: TASK, attempt }, kind, String::new(), 5);
+        let outputs = Some([kept(1), kept(2)].into());
+        plan_and_end(&mut state, attempt, vec![AttemptEnd { outputs, ..end }]);
+    }
+    state
+}
+
+const TASK: TaskId = TaskId(7 << 16);
+
+fn run(state: &mut State, command: Command) -> Vec<Change> {
+    apply(state, StampedCommand { now: TimeMs(1_790_000_000_000), command }).unwrap()
+}
+
+/// A cluster of one node that speaks version 5, and a task that waits.
+fn with_task() -> State {
+    let mut state = State::default();
+    run(&mut state, Command::Configure(Settings::default()));
+    let (name, address, speaks) = ("n1".into(), "10.0.0.1:7001".into(), Version(5));
+    run(&mut state, Command::Admit(Admit { disk: [1; 16], name, address, token: None, speaks }));
+    let (node, incarnation, nonce, problems) = (NodeId(1), Incarnation(1), Nonce(4), Vec::new());
+    let register = RegisterNode { node, incarnation, nonce, offer: offer(), problems };
+    run(&mut state, Command::RegisterNode(register));
+    let spec = TaskSpec::new(Class::CpuShort, vec!["/bin/true".into()]);
+    let spec = SharedSpec::new(spec.resolve(&ClassRules::default_for(Class::CpuShort)).unwrap());
+    let (count, name, key, key_made_ms) = (1, None, None, None);
+    let submit = Submit { tenant: team(), first: TASK, count, name, spec, key, digest: 0, key_made_ms };
+    run(&mut state, Command::Submit(submit));
+    state
+}
+
+fn plan_and_end(state: &mut State, attempt: u32, ends: Vec<AttemptEnd>) -> Vec<Change> {
+    let (node, incarnation, runtime) = (NodeId(1), Incarnation(1), Runtime::Crun);
+    let assignment = Assignment { task: TASK, node, incarnation, runtime, gpus: Vec::new() };
+    run(state, Command::CommitPlan(Plan { assignments: vec![assignment] }));
+    assert!(state.leases().any(|(_, lease)| lease.attempt == attempt));
+    run(state, Command::RecordEnds { node, ends })
 }

@@ -14,6 +14,11 @@ pub fn blob(word: &str) -> Blob {
     Blob { digest: Digest::from_bytes([number; 32]), size: u64::from(number) * 1_000 }
 }
 
+/// A file of these bytes that an attempt left.
+pub fn output(word: &str) -> KeptFile {
+    KeptFile { path: format!("out/{word}"), blob: blob(word), stored: true, executable: None, pinned: None }
+}
+
 fn content(digest: &Digest) -> String {
     format!("content {}", digest.bytes()[0])
 }

@@ -320,7 +320,7 @@ impl Story {
         }))
     }
 
-    /// `end NODE TASK ATTEMPT KIND [WORD]`
+    /// `end NODE TASK ATTEMPT KIND [WORD] [left=CONTENT,…]`: with outputs that the cluster keeps, as their node says.
     fn end(&mut self, args: &[&str]) -> String {
         let kind = match args[3].split_once('=').unwrap_or((args[3], "0")) {
             ("exit", code) => EndKind::Exited(code.parse().unwrap()),
@@ -344,7 +344,9 @@ impl Story {
             }
             _ => String::new(),
         };
-        let end = AttemptEnd::new(lease(args[1], args[2]), kind, message, 5);
+        let mut end = AttemptEnd::new(lease(args[1], args[2]), kind, message, 5);
+        let left = args.iter().find_map(|word| word.strip_prefix("left="));
+        end.outputs = left.map(|contents| contents.split(',').map(images::output).collect());
         self.show(Command::RecordEnds { node: node(args[0]), ends: vec![end] })
     }
 
@@ -392,22 +394,44 @@ impl Story {
     fn show_task(&mut self, id: TaskId) -> String {
         if let Some(done) = self.state.finished(id) {
             let o = &done.fields.outcome;
+            let (kind, attempts) = (&o.kind, done.fields.attempts);
+            let left = left(&done.fields.records, o.outputs.as_deref());
             return format!(
-                "  finished {} as {:?}, attempts {}, message {:?}",
+                "  finished {} as {kind:?}, attempts {attempts}, message {:?}{left}",
                 o.as_str(),
-                o.kind,
-                done.fields.attempts,
                 o.message
             );
         }
         match self.state.task(id) {
             None => "  unknown".into(),
             Some(t) => format!(
-                "  {:?}, attempts {}, failures {}, losses {}",
-                t.fields.state, t.fields.attempts, t.fields.failures, t.fields.losses
+                "  {:?}, attempts {}, failures {}, losses {}{}",
+                t.fields.state,
+                t.fields.attempts,
+                t.fields.failures,
+                t.fields.losses,
+                left(&t.fields.records, None)
             ),
         }
     }
+}
+
+/// What is remembered of the outputs of each attempt, and of the one that decided; `!`: its bytes need not stay.
+fn left(records: &[AttemptRecord], of_outcome: Option<&[KeptFile]>) -> String {
+    let paths = |files: &[KeptFile]| -> Vec<String> {
+        files.iter().map(|file| format!("{}{}", file.path, if file.is_pinned() { "" } else { "!" })).collect()
+    };
+    let mut out = String::new();
+    for record in records {
+        if !record.outputs().is_empty() || record.outputs_forgotten.is_some() {
+            let forgotten = record.outputs_forgotten.map(|n| format!(", {n} forgotten")).unwrap_or_default();
+            write!(out, ", attempt {} left {:?}{forgotten}", record.number, paths(record.outputs())).unwrap();
+        }
+    }
+    if let Some(files) = of_outcome {
+        write!(out, ", the last one left {:?}", paths(files)).unwrap();
+    }
+    out
 }
 
 /// `2.3` is the fourth task of the second submit.

@@ -137,6 +137,7 @@ fn of_a_task_that_succeeded_with_outputs() {
         blob: Blob { digest: Digest::from_bytes([byte; 32]), size: 9 },
         stored,
         executable: None,
+        pinned: None,
     };
     let outputs: Box<[KeptFile]> = Box::new([kept("model.bin", 7, true), kept("log/err.txt", 8, false)]);
     let usage = Usage { cpu_ms: Some(7), peak_memory_bytes: Some(1 << 20), ..Usage::default() };
