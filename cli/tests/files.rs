@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use stint_sdk::v1;
@@ -376,15 +377,115 @@ async fn outputs_are_kept_by_the_cluster_and_outlive_the_node_that_made_them() {
     assert_eq!((code, out.as_str()), (0, "5000\n"), "{err}");
 }
 
+/// Digests of all that any peer stores.
+fn stored(cluster: &Cluster) -> BTreeSet<String> {
+    let folders = cluster.peers.iter().map(|peer| std::fs::read_dir(peer.dir.join("blobs")).unwrap());
+    let names = folders.flatten().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.len() == 64).collect()
+}
+
+/// What `stint outputs` lists: path and where it is kept, and the digests.
+fn listed(cluster: &Cluster, peer: usize, args: &[&str]) -> (String, BTreeSet<String>) {
+    let args = [&["outputs"], args, &["-o", "json"]].concat();
+    let files: serde_json::Value = serde_json::from_str(&done(cluster, peer, &args)).unwrap();
+    let files = files.as_array().unwrap();
+    let word = |file: &serde_json::Value, key: &str| file[key].as_str().unwrap().to_owned();
+    let paths: Vec<String> = files.iter().map(|file| word(file, "path")).collect();
+    let digests = files.iter().map(|file| word(file, "digest").replace("sha256:", ""));
+    (paths.join(" "), digests.collect())
+}
+
+/// A task of two attempts: the first one fails, the second one waits until somebody lets it go on.
+fn submit_twice(cluster: &Cluster, go: &std::path::Path) {
+    let script = format!(
+        "echo log of $STINT_ATTEMPT; mkdir out; echo left by $STINT_ATTEMPT >out/file; test $STINT_ATTEMPT = 2 || exit 3; \
+         until [ -e {} ]; do sleep 0.05; done",
+        go.display()
+    );
+    let retried = ["--retry-failures", "--retries", "2", "--logs-keep", "cluster"];
+    let submit = ["submit", "--name", "twice", "--output-file", "out"];
+    done(cluster, 0, &[&submit[..], &retried, &["--", "sh", "-c", &script]].concat());
+}
+
+/// As long as its task is known, also when files that attempts leave are kept no longer, and their node is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outputs_of_every_attempt_stay_as_long_as_their_task_is_known() {
+    let more = |_| "[blobs]\nkeep_files = \"1s\"\nsweep_after = \"1s\"\n".to_owned();
+    let mut cluster = Cluster::start(Setup { more, ..Setup::default() }).await;
+    let go = cluster.shared().join("go");
+    submit_twice(&cluster, &go);
+    let until = Instant::now() + PATIENCE;
+    let outputs = |args: &[&str]| stint_at(&cluster, 1, &[&["outputs", "twice"], args].concat());
+    // While the second attempt runs.
+    while outputs(&["--attempt", "2"]).2.contains("no attempt 2")
+        || outputs(&["--attempt", "2"]).2.contains("not known")
+    {
+        assert!(Instant::now() < until, "{}", done(&cluster, 0, &["status", "twice"]));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(outputs(&["--attempt", "1", "out/file"]), (0, "left by 1\n".into(), String::new()));
+    for (args, part) in [
+        (&["--attempt", "2"][..], "attempt 2 of twice is not finished"),
+        (&[], "twice is not finished"),
+        (&["--attempt", "3"], "attempt 3 of twice is not known"),
+        (&["--attempt", "1", "other"], "no output \"other\""),
+    ] {
+        let (code, out, err) = outputs(args);
+        assert!(code == 1 && out.is_empty() && err.contains(part), "{args:?}: {code} {out} {err}");
+    }
+    std::fs::write(&go, "").unwrap();
+    done(&cluster, 0, &["wait", "twice"]);
+    // The logs that the cluster kept came last, and go when their time is over.
+    let (first, last) = (listed(&cluster, 0, &["twice", "--attempt", "1"]), listed(&cluster, 0, &["twice"]));
+    assert_eq!((first.0.as_str(), last.0.as_str()), ("out/file", "out/file"));
+    let of_both: BTreeSet<String> = first.1.union(&last.1).cloned().collect();
+    while stored(&cluster) != of_both {
+        assert!(Instant::now() < until, "{:?} are stored, {of_both:?} were left", stored(&cluster));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let result: serde_json::Value = serde_json::from_str(&done(&cluster, 1, &["result", "twice"])).unwrap();
+    let of_first = &result["attempt_records"][0];
+    assert_eq!((&of_first["number"], &of_first["outputs"][0]["kept"]), (&1.into(), &"cluster".into()));
+    let ran_on = cluster.peers.iter().position(|peer| of_first["node"] == peer.name.as_str()).unwrap();
+    cluster.peers[ran_on].kill().await;
+    for other in [(ran_on + 1) % 3, (ran_on + 2) % 3] {
+        for (args, expected) in [
+            (&["--attempt", "1"][..], "left by 1\n"),
+            (&["--attempt", "2"], "left by 2\n"),
+            (&[], "left by 2\n"),
+        ] {
+            let args = [&["outputs", "twice", "out/file"], args].concat();
+            assert_eq!(done(&cluster, other, &args), expected);
+        }
+    }
+    // With the task all of it goes.
+    let other = (ran_on + 1) % 3;
+    done(&cluster, other, &["cluster", "set", "keep_finished_for=1s"]);
+    while stint_at(&cluster, other, &["outputs", "twice"]).0 == 0 {
+        assert!(Instant::now() < until, "it is not forgotten");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let left = |place: usize| -> Vec<String> {
+        let files = std::fs::read_dir(cluster.peers[place].dir.join("blobs")).unwrap();
+        files.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    };
+    while !left(other).is_empty() {
+        assert!(Instant::now() < until, "{:?} stay without their task", left(other));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn status_and_result_say_the_same_of_a_task_that_was_cancelled_between_two_attempts() {
     let cluster = start(1).await;
     let client = cluster.client();
-    let mut request = submit("cpu_short", &["sh", "-c", "echo first try >&2; exit 3"], 1);
+    let mut request = submit("cpu_short", &["sh", "-c", "echo half >half; echo first try >&2; exit 3"], 1);
     request.name = "twice".into();
     let retry =
         v1::RetryPolicy { max_attempts: 3, backoff_ms: 60_000, max_backoff_ms: 60_000, retry_failures: true };
-    request.spec.as_mut().unwrap().retry = Some(retry);
+    let spec = request.spec.as_mut().unwrap();
+    spec.retry = Some(retry);
+    spec.outputs = vec![v1::OutputPath { path: "half".into(), optional: false }];
     accepted(&client, request).await;
     let until = Instant::now() + PATIENCE;
     let status = || -> serde_json::Value {
@@ -395,6 +496,9 @@ async fn status_and_result_say_the_same_of_a_task_that_was_cancelled_between_two
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     done(&cluster, 0, &["cancel", "twice"]);
+    let (code, left, hint) = stint_at(&cluster, 0, &["outputs", "twice", "-o", "json"]);
+    assert!(code == 0 && left == "[]\n" && hint.contains("--attempt 1"), "{code} {left} {hint}");
+    assert_eq!(done(&cluster, 0, &["outputs", "twice", "--attempt", "1", "half"]), "half\n");
     let (status, args) = (status(), done(&cluster, 0, &["status", "twice"]));
     let result: serde_json::Value = serde_json::from_str(&done(&cluster, 0, &["result", "twice"])).unwrap();
     assert_eq!((&status["outcome"]["status"], &result["phase"]), (&"cancelled".into(), &"cancelled".into()));

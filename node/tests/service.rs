@@ -130,7 +130,7 @@ fn logs() -> LogsAsked {
 }
 
 fn output() -> OutputAsked {
-    OutputAsked { tenant: team(), task: "job".into(), path: "model.bin".into(), offset: 0 }
+    OutputAsked { tenant: team(), task: "job".into(), path: "model.bin".into(), offset: 0, attempt: 0 }
 }
 
 fn image() -> NewImage {

@@ -68,6 +68,7 @@ fn attempt(number: u32, end: &str) -> v1::Attempt {
         end: end.into(),
         message: if end == "lost" { "node b was lost".into() } else { String::new() },
         gpus: vec!["GPU-1".into()],
+        ..v1::Attempt::default()
     }
 }
 
@@ -117,13 +118,24 @@ fn running() -> v1::Task {
     }
 }
 
-fn finished() -> v1::Task {
-    let kept = |path: &str, stored| v1::KeptFile {
+fn kept(path: &str, stored: bool) -> v1::KeptFile {
+    v1::KeptFile {
         path: path.into(),
         blob: Some(v1::Blob { digest: format!("sha256:{}", "07".repeat(32)), size_bytes: 9 }),
         stored,
         executable: !stored,
-    };
+        gone: false,
+    }
+}
+
+fn tried_again() -> v1::Task {
+    let gone = v1::KeptFile { gone: true, ..kept("log", true) };
+    let first = v1::Attempt { outputs: vec![kept("half", true), gone], ..attempt(1, "exited") };
+    let second = v1::Attempt { outputs_forgotten: 3, ..attempt(2, "lost") };
+    v1::Task { attempts: 2, attempt_records: vec![first, second], ..waiting() }
+}
+
+fn finished() -> v1::Task {
     v1::Task {
         state: "finished".into(),
         attempts: 1,
@@ -156,6 +168,7 @@ fn tasks() {
     check::<_, Task>("task-waiting.json", waiting());
     check::<_, Task>("task-running.json", running());
     check::<_, Task>("task-finished.json", finished());
+    check::<_, Task>("task-tried-again.json", tried_again());
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn hostile() -> World {
     let outcome = task.outcome.as_mut().unwrap();
     outcome.message = text();
     let blob = Some(v1::Blob::default());
-    outcome.outputs = vec![v1::KeptFile { path: text(), blob, stored: true, executable: false }];
+    outcome.outputs = vec![v1::KeptFile { path: text(), blob, stored: true, executable: false, gone: false }];
     outcome.not_kept = vec![v1::NotKept { path: text(), reason: text() }];
     let (end, message, node_name) = (text(), text(), text());
     let gpus = vec![text()];

@@ -86,8 +86,10 @@ async fn the_examples_of_every_help_work_as_they_are_written() {
     let mut task = finished(running("task-0", 1), "exited", 0);
     let digest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855".into();
     let blob = Some(v1::Blob { digest, size_bytes: 0 });
-    task.outcome.as_mut().unwrap().outputs =
-        vec![v1::KeptFile { path: "model.bin".into(), blob, stored: true, executable: false }];
+    let outcome = task.outcome.as_mut().unwrap();
+    outcome.attempt = 1;
+    outcome.outputs =
+        vec![v1::KeptFile { path: "model.bin".into(), blob, stored: true, executable: false, gone: false }];
     let world = World::with_task([task]);
     *world.fake.result.lock().unwrap() = "{}".into();
     *world.fake.images.lock().unwrap() = vec![image("tool")];

@@ -330,7 +330,7 @@ settings! {
         sweep_after => Time;
         /// How long a peer may be silent before what it has is copied elsewhere.
         heal_after => Time;
-        /// How long a file that an attempt left with the cluster is kept.
+        /// How long a file that an attempt left with the cluster is kept, when its task is forgotten before.
         keep_files => Time;
         /// Size of one unpacked image.
         max_unpacked => Bytes(1);

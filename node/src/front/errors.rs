@@ -79,10 +79,14 @@ fn codes(error: &ServiceError) -> Codes {
         | E::ImageNotFound { .. }
         | E::ImageGone
         | E::OutputNotFound { .. }
+        | E::AttemptUnknown { .. }
+        | E::OutputsForgotten(_)
+        | E::OutputGone(_)
         | E::OutputNodeUnknown
         | E::NotKept(_) => NOT_FOUND,
         E::NoOutputYet(_)
         | E::NotFinished
+        | E::AttemptNotEnded(_)
         | E::RemovalCosts { .. }
         | E::TenantInUse { .. }
         | E::NeverFits(_) => CONFLICT,

@@ -159,8 +159,8 @@ impl Stint for NativeApi {
 
     async fn read_output(&self, request: Request<v1::ReadOutputRequest>) -> Answer<Self::ReadOutputStream> {
         let (caller, request) = caller::take(request)?;
-        let v1::ReadOutputRequest { tenant: name, task, path, offset } = request;
-        let asked = OutputAsked { tenant: tenant(&caller, &name)?, task, path, offset };
+        let v1::ReadOutputRequest { tenant: name, task, path, offset, attempt } = request;
+        let asked = OutputAsked { tenant: tenant(&caller, &name)?, task, path, offset, attempt };
         let service = self.asked();
         let parts = service.0.read_output(&caller, &asked).await;
         service.answer(parts.map(|parts| service.stream(&caller, parts, output_chunk)))

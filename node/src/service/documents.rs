@@ -8,7 +8,10 @@ mod task;
 pub use image::image;
 pub use node::{cluster_peers, holding_back, node};
 pub use settings::settings;
-pub use task::{end_message, finished_task, listed_state, live_task, not_kept, task, tasks, usage};
+pub use task::{
+    end_message, finished_task, is_gone, listed_state, live_task, not_kept, task, tasks, usage,
+    without_earlier_outputs,
+};
 
 use stint_protocol::NodeId;
 use stint_scheduler::State;

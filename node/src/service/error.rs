@@ -107,6 +107,15 @@ pub enum ServiceError {
     ImageGone,
     #[error("the task left no output {path:?}: see `stint outputs {task}`")]
     OutputNotFound { task: String, path: String },
+    #[error(
+        "attempt {attempt} of {task} is not known: the last {most} attempts of a task are, see `stint status {task}`",
+        most = limits::ATTEMPT_RECORDS
+    )]
+    AttemptUnknown { task: String, attempt: u32 },
+    #[error("what attempt {0} left is not remembered: tasks that are not finished remember {most} files of their attempts together", most = limits::EARLIER_OUTPUTS)]
+    OutputsForgotten(u32),
+    #[error("the bytes of {0:?} are gone: no peer has them any more")]
+    OutputGone(String),
     #[error("which node ran the task is not known any more")]
     OutputNodeUnknown,
     /// In the words of the node that should keep it.
@@ -118,6 +127,8 @@ pub enum ServiceError {
     NoOutputYet(TaskId),
     #[error("the task is not finished: its outputs are kept at its end")]
     NotFinished,
+    #[error("attempt {0} has not ended: its outputs are kept at its end")]
+    AttemptNotEnded(u32),
 
     #[error("{costs}; --force removes it all the same")]
     RemovalCosts { costs: String },

@@ -1,12 +1,13 @@
-//! Files that a finished task left, as a stream of bytes.
+//! Files that the attempts of a task left, as a stream of bytes.
 
 use std::sync::Arc;
 
 use stint_protocol::{KeptFile, LeaseId, NodeId, Tenant};
-use stint_scheduler::State;
+use stint_scheduler::{AttemptRecord, FinishedTask, State, Task};
 use tokio::sync::mpsc;
 
 use super::access::{Operation, Scope};
+use super::documents::is_gone;
 use super::{Principal, Service, ServiceError};
 use crate::limits;
 use crate::node::Node;
@@ -20,10 +21,12 @@ pub struct OutputAsked {
     pub tenant: Tenant,
     /// Id or name.
     pub task: String,
-    /// As in the outcome of the task.
+    /// As in the outcome of the task, or in the record of the attempt.
     pub path: String,
     /// Where to begin, in bytes.
     pub offset: u64,
+    /// From 1. 0: the one that decided how the task ended.
+    pub attempt: u32,
 }
 
 /// A piece of an output.
@@ -40,10 +43,12 @@ struct Found {
     node: NodeId,
     lease: LeaseId,
     file: KeptFile,
+    /// Nobody has its bytes, by what the cluster knows.
+    gone: bool,
 }
 
 impl Service {
-    /// Reads an output of a finished task, wherever it is kept.
+    /// Reads an output of a task, wherever it is kept: of the attempt that it ended with, or of one before.
     pub async fn read_output(
         &self,
         caller: &Principal,
@@ -65,14 +70,64 @@ impl Service {
 
 fn find(scope: Scope<'_>, state: &State, asked: &OutputAsked) -> Result<Found, ServiceError> {
     let id = scope.find_task(state, &asked.task)?;
-    let task = state.finished(id).ok_or(ServiceError::NotFinished)?;
-    let outcome = &task.fields.outcome;
-    let file = outcome.outputs.iter().flatten().find(|kept| kept.path == asked.path).cloned();
-    let unknown = || ServiceError::OutputNotFound { task: asked.task.clone(), path: asked.path.clone() };
-    let file = file.ok_or_else(unknown)?;
-    let record = task.fields.records.iter().rev().find(|record| record.number == outcome.attempt);
+    let left = match (state.task(id), state.finished(id)) {
+        (Some(task), _) => of_live(task, asked)?,
+        (None, Some(task)) => of_finished(task, asked)?,
+        (None, None) => return Err(ServiceError::TaskGone),
+    };
+    let Left { number: attempt, node, files } = left;
+    let file = files.into_iter().find(|kept| kept.path == asked.path).ok_or_else(|| unknown(asked))?;
+    let gone = is_gone(state, Some(node), &file);
+    Ok(Found { node, lease: LeaseId { task: id, attempt }, file, gone })
+}
+
+/// What one attempt left.
+struct Left {
+    number: u32,
+    node: NodeId,
+    files: Box<[KeptFile]>,
+}
+
+fn unknown(asked: &OutputAsked) -> ServiceError {
+    ServiceError::OutputNotFound { task: asked.task.clone(), path: asked.path.clone() }
+}
+
+fn of_live(task: &Task, asked: &OutputAsked) -> Result<Left, ServiceError> {
+    match asked.attempt {
+        0 => Err(ServiceError::NotFinished),
+        number if task.leased().is_some() && number == task.fields.attempts => {
+            Err(ServiceError::AttemptNotEnded(number))
+        }
+        _ => of_record(task.fields.records.iter().cloned(), asked),
+    }
+}
+
+fn of_finished(task: FinishedTask, asked: &OutputAsked) -> Result<Left, ServiceError> {
+    let FinishedTask { fields, .. } = task;
+    let number = fields.outcome.attempt;
+    if asked.attempt > 0 && asked.attempt != number {
+        return of_record(fields.records.into_iter(), asked);
+    }
+    let files = fields.outcome.outputs.ok_or_else(|| unknown(asked))?;
+    let record = fields.records.iter().rev().find(|record| record.number == number);
     let node = record.map(|record| record.node).ok_or(ServiceError::OutputNodeUnknown)?;
-    Ok(Found { node, lease: LeaseId { task: id, attempt: outcome.attempt }, file })
+    Ok(Left { number, node, files })
+}
+
+fn of_record(
+    mut records: impl Iterator<Item = AttemptRecord>,
+    asked: &OutputAsked,
+) -> Result<Left, ServiceError> {
+    let OutputAsked { task, attempt, .. } = asked;
+    let unknown = || ServiceError::AttemptUnknown { task: task.clone(), attempt: *attempt };
+    let record = records.find(|record| record.number == *attempt).ok_or_else(unknown)?;
+    match record.outputs_forgotten {
+        Some(_) => Err(ServiceError::OutputsForgotten(*attempt)),
+        None => {
+            let files = record.outputs.unwrap_or_default();
+            Ok(Left { number: record.number, node: record.node, files })
+        }
+    }
 }
 
 async fn send_all(
@@ -84,7 +139,11 @@ async fn send_all(
     let stored = found.file.stored;
     if stored {
         // From now on this peer has a copy, so what follows is read from its own disk.
-        node.stored()?.fetch(found.file.blob).await?;
+        let fetched = node.stored()?.fetch(found.file.blob).await;
+        fetched.map_err(|refusal| match found.gone {
+            true => ServiceError::OutputGone(found.file.path.clone()),
+            false => refusal.into(),
+        })?;
     }
     while offset < found.file.blob.size {
         let read = match stored {

@@ -9,11 +9,11 @@ use stint_protocol::api::{
     AttemptSummary, OutputFile, OutputsSummary, ResultEnd, ResultError, ResultLogs, ResultOutputs,
     ResultSpec, TaskResult,
 };
-use stint_protocol::{EndKind, KeptFile, Outcome, TaskId, Tenant};
+use stint_protocol::{EndKind, KeptFile, NodeId, Outcome, TaskId, Tenant};
 use stint_scheduler::{AttemptRecord, FinishedTask, State, Task, TaskState};
 
 use super::access::Operation;
-use super::documents::{end_message, node_name, not_kept, usage};
+use super::documents::{end_message, is_gone, node_name, not_kept, usage};
 use super::{Principal, Service, ServiceError};
 use crate::attempt_output::output_source;
 use last_words::LastWords;
@@ -117,30 +117,33 @@ fn finished(state: &State, id: TaskId, task: &FinishedTask) -> TaskResult {
             signal: signal(&outcome.kind),
             finished_at: outcome.finished_at.0,
             latency_ms: outcome.finished_at.since(fields.submitted_at),
-            result: outputs(outcome),
+            result: outputs(state, outcome, &fields.records),
             attempt_records: fields.records.iter().map(|record| attempt(state, record)).collect(),
         }),
     }
 }
 
-fn outputs(outcome: &Outcome) -> ResultOutputs {
+fn outputs(state: &State, outcome: &Outcome, records: &[AttemptRecord]) -> ResultOutputs {
+    let decided = records.iter().find(|record| record.number == outcome.attempt);
+    let node = decided.map(|record| record.node);
     let kept = || outcome.outputs.iter().flatten();
     let bytes = kept().map(|kept| kept.blob.size).sum();
     ResultOutputs {
         latency_ms: outcome.run_ms,
         metrics: outcome.usage.as_deref().map(usage),
-        outputs: kept().map(output).collect(),
+        outputs: kept().map(|file| output(state, node, file)).collect(),
         not_kept: outcome.not_kept.iter().flatten().map(not_kept).collect(),
         outputs_summary: OutputsSummary { files: kept().count() as u64, bytes },
     }
 }
 
-fn output(kept: &KeptFile) -> OutputFile {
+fn output(state: &State, node: Option<NodeId>, kept: &KeptFile) -> OutputFile {
+    let place = if kept.stored { "cluster" } else { "node" };
     OutputFile {
         path: kept.path.clone(),
         digest: kept.blob.digest.to_string(),
         size_bytes: kept.blob.size,
-        kept: if kept.stored { "cluster" } else { "node" }.into(),
+        kept: if is_gone(state, node, kept) { "gone" } else { place }.into(),
         executable: kept.executable.unwrap_or_default(),
     }
 }
@@ -154,6 +157,8 @@ fn attempt(state: &State, record: &AttemptRecord) -> AttemptSummary {
         latency_ms: record.run_ms,
         kind: error_kind(&record.end).into(),
         message: end_message(&record.end, &record.message),
+        outputs: record.outputs().iter().map(|file| output(state, Some(record.node), file)).collect(),
+        outputs_forgotten: record.outputs_forgotten,
     }
 }
 

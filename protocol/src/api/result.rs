@@ -81,7 +81,7 @@ pub struct OutputFile {
     pub path: String,
     pub digest: String,
     pub size_bytes: u64,
-    /// cluster, node
+    /// cluster, node, gone
     pub kept: String,
     #[serde(default)]
     pub executable: bool,
@@ -104,6 +104,12 @@ pub struct AttemptSummary {
     pub latency_ms: u64,
     pub kind: String,
     pub message: String,
+    /// What was kept of its outputs, when the task did not end with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<OutputFile>,
+    /// So many were kept and are not remembered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outputs_forgotten: Option<u32>,
 }
 
 /// Why a task failed.

@@ -86,6 +86,9 @@ pub struct Kept {
     pub stored: bool,
     #[serde(default)]
     pub executable: bool,
+    /// Nobody has its bytes any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gone: bool,
 }
 
 /// A file that was not kept, and why.
@@ -107,6 +110,12 @@ pub struct Attempt {
     pub end: Option<String>,
     pub message: String,
     pub gpus: Vec<String>,
+    /// What was kept of its outputs, when the task did not end with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<Kept>,
+    /// So many were kept and are not remembered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outputs_forgotten: Option<u32>,
 }
 
 /// Limits that a task was submitted with; null is as its node gives it.
@@ -316,16 +325,16 @@ mod grpc {
 
     impl From<v1::KeptFile> for Kept {
         fn from(kept: v1::KeptFile) -> Self {
-            let v1::KeptFile { path, blob, stored, executable } = kept;
+            let v1::KeptFile { path, blob, stored, executable, gone } = kept;
             let v1::Blob { digest, size_bytes } = blob.unwrap_or_default();
-            Self { path, digest, size_bytes, stored, executable }
+            Self { path, digest, size_bytes, stored, executable, gone }
         }
     }
 
     impl From<Kept> for v1::KeptFile {
         fn from(kept: Kept) -> Self {
-            let Kept { path, digest, size_bytes, stored, executable } = kept;
-            Self { path, blob: Some(v1::Blob { digest, size_bytes }), stored, executable }
+            let Kept { path, digest, size_bytes, stored, executable, gone } = kept;
+            Self { path, blob: Some(v1::Blob { digest, size_bytes }), stored, executable, gone }
         }
     }
 
@@ -354,6 +363,8 @@ mod grpc {
                 end: given(attempt.end),
                 message: attempt.message,
                 gpus: attempt.gpus,
+                outputs: all(attempt.outputs),
+                outputs_forgotten: Some(attempt.outputs_forgotten).filter(|files| *files > 0),
             }
         }
     }
@@ -369,6 +380,8 @@ mod grpc {
                 end: attempt.end.unwrap_or_default(),
                 message: attempt.message,
                 gpus: attempt.gpus,
+                outputs: all(attempt.outputs),
+                outputs_forgotten: attempt.outputs_forgotten.unwrap_or_default(),
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Tasks, their attempts and their outcomes.
 
-use stint_protocol::{EndKind, KeptFile, NotKept, Outcome, TaskId, TaskStatus, Usage, api};
+use stint_protocol::{EndKind, KeptFile, NodeId, NotKept, Outcome, TaskId, TaskStatus, Usage, api};
 use stint_scheduler::{AttemptRecord, FinishedTask, State, Task, TaskState};
 
 use super::node_name;
@@ -11,14 +11,20 @@ pub fn task(state: &State, id: TaskId) -> Option<api::Task> {
     live.or_else(|| state.finished(id).map(|task| finished_task(state, id, &task)))
 }
 
-/// Those of these tasks that are still known.
+/// Those of these tasks that are still known, without what their earlier attempts left.
 pub fn tasks(state: &State, ids: &[TaskId]) -> Vec<api::Task> {
     let mut finished = state.finished_tasks();
     let mut one = |id: TaskId| {
         let live = state.task(id).map(|task| live_task(state, id, task));
         live.or_else(|| finished.get(id).map(|task| finished_task(state, id, &task)))
     };
-    ids.iter().filter_map(|id| one(*id)).collect()
+    ids.iter().filter_map(|id| one(*id)).map(without_earlier_outputs).collect()
+}
+
+/// As one of many: what attempts left may be more than all else of them together.
+pub fn without_earlier_outputs(mut task: api::Task) -> api::Task {
+    task.attempt_records.iter_mut().for_each(|record| record.outputs.clear());
+    task
 }
 
 /// Where a live task stands.
@@ -79,13 +85,15 @@ pub fn finished_task(state: &State, id: TaskId, task: &FinishedTask) -> api::Tas
         attempts: fields.attempts,
         node_id: last.map(|record| record.node.0),
         node: last.map(|record| node_name(state, record.node)),
-        outcome: Some(outcome(&fields.outcome)),
+        outcome: Some(outcome(state, &fields.outcome, &fields.records)),
         attempt_records: fields.records.iter().map(|record| attempt(state, record)).collect(),
         ..api::Task::of_spec(&task.spec)
     }
 }
 
-fn outcome(outcome: &Outcome) -> api::Outcome {
+fn outcome(state: &State, outcome: &Outcome, records: &[AttemptRecord]) -> api::Outcome {
+    let decided = records.iter().find(|record| record.number == outcome.attempt);
+    let kept = |file| kept(state, decided.map(|record| record.node), file);
     let kind = if outcome.crash_loop { "crash_loop" } else { outcome.kind.as_str() };
     api::Outcome {
         status: outcome.as_str().into(),
@@ -102,13 +110,22 @@ fn outcome(outcome: &Outcome) -> api::Outcome {
     }
 }
 
-fn kept(kept: &KeptFile) -> api::Kept {
+fn kept(state: &State, node: Option<NodeId>, kept: &KeptFile) -> api::Kept {
     api::Kept {
         path: kept.path.clone(),
         digest: kept.blob.digest.to_string(),
         size_bytes: kept.blob.size,
         stored: kept.stored,
         executable: kept.executable.unwrap_or_default(),
+        gone: is_gone(state, node, kept),
+    }
+}
+
+/// Whether nobody has the bytes of a file that an attempt on this node left.
+pub fn is_gone(state: &State, node: Option<NodeId>, kept: &KeptFile) -> bool {
+    match kept.stored {
+        true => state.blob(&kept.blob.digest).is_none_or(|record| record.holders.is_empty()),
+        false => node.is_none_or(|node| state.node(node).is_none()),
     }
 }
 
@@ -133,6 +150,8 @@ fn attempt(state: &State, record: &AttemptRecord) -> api::Attempt {
         end: Some(record.end.as_str().into()),
         message: end_message(&record.end, &record.message),
         gpus: record.gpus.iter().map(|gpu| gpu.to_string()).collect(),
+        outputs: record.outputs().iter().map(|file| kept(state, Some(record.node), file)).collect(),
+        outputs_forgotten: record.outputs_forgotten,
     }
 }
 

@@ -12,7 +12,7 @@ use stint_protocol::{
     version,
 };
 use stint_scheduler::{
-    Admit, Command, PlanInput, RegisterNode, Settings, StampedCommand, State, Submit, apply, plan,
+    Admit, Command, KeepBlob, PlanInput, RegisterNode, Settings, StampedCommand, State, Submit, apply, plan,
 };
 
 use super::document;
@@ -75,7 +75,7 @@ impl World {
         }));
         let spec = spec.clone().resolve(world.state.settings().class(spec.class)).unwrap();
         world.apply(Command::Submit(Submit {
-            tenant: Tenant::new("team-7").unwrap(),
+            tenant: tenant(),
             first: TASK,
             count: 1,
             name: name.map(|name| TaskName::new(name).unwrap()),
@@ -92,6 +92,13 @@ impl World {
         apply(&mut self.state, StampedCommand { now: TimeMs(self.now), command }).unwrap();
     }
 
+    /// The cluster has bytes that attempts leave.
+    fn keep(&mut self, blob: Blob) {
+        let keep = KeepBlob { tenant: tenant(), blob, keep_ms: 60_000, holders: vec![NodeId(1)] };
+        let now = TimeMs(self.now);
+        apply(&mut self.state, StampedCommand { now, command: Command::KeepBlob(keep) }).unwrap();
+    }
+
     fn start(&mut self) {
         let plan = plan(&self.state, &PlanInput { reachable: BTreeSet::from([NodeId(1)]) });
         self.apply(Command::CommitPlan(plan));
@@ -106,6 +113,15 @@ impl World {
     fn check(&self, name: &str, (stdout, stderr): (Tail, Tail), progress: Value) {
         check(name, &document(&self.state, TASK, LastWords { stdout, stderr, progress }).unwrap());
     }
+}
+
+fn tenant() -> Tenant {
+    Tenant::new("team-7").unwrap()
+}
+
+fn kept(path: &str, byte: u8, stored: bool) -> KeptFile {
+    let blob = Blob { digest: Digest::from_bytes([byte; 32]), size: 9 };
+    KeptFile { path: path.into(), blob, stored, executable: None, pinned: None }
 }
 
 fn tail(text: &str) -> Tail {
@@ -132,13 +148,7 @@ fn of_a_task_that_waits_and_then_runs() {
 fn of_a_task_that_succeeded_with_outputs() {
     let mut world = World::with(spec(Class::CpuShort), None);
     world.start();
-    let kept = |path: &str, byte, stored| KeptFile {
-        path: path.into(),
-        blob: Blob { digest: Digest::from_bytes([byte; 32]), size: 9 },
-        stored,
-        executable: None,
-        pinned: None,
-    };
+    world.keep(kept("model.bin", 7, true).blob);
     let outputs: Box<[KeptFile]> = Box::new([kept("model.bin", 7, true), kept("log/err.txt", 8, false)]);
     let usage = Usage { cpu_ms: Some(7), peak_memory_bytes: Some(1 << 20), ..Usage::default() };
     world.end(1, |lease| AttemptEnd {
@@ -148,6 +158,29 @@ fn of_a_task_that_succeeded_with_outputs() {
     });
     let cut = Tail { truncated: true, ..tail("the end of much\n") };
     world.check("result-succeeded.json", (cut, tail("")), Value::Null);
+}
+
+/// What the first attempt left is told with it. What nobody has is said to be gone.
+#[test]
+fn of_a_task_that_was_tried_again() {
+    let mut spec = spec(Class::CpuShort);
+    spec.retry.retry_failures = true;
+    let mut world = World::with(spec, None);
+    world.start();
+    world.keep(kept("half", 7, true).blob);
+    let left = |files: Vec<KeptFile>, kind| {
+        move |lease| AttemptEnd {
+            outputs: Some(files.into()),
+            ..AttemptEnd::new(lease, kind, String::new(), 900)
+        }
+    };
+    let first = vec![kept("half", 7, true), kept("lost", 8, true), kept("log", 9, false)];
+    world.end(1, left(first, EndKind::Exited(3)));
+    world.now += 60_000;
+    world.apply(Command::Tick);
+    world.start();
+    world.end(2, left(vec![kept("whole", 6, true)], EndKind::Exited(0)));
+    world.check("result-tried-again.json", Default::default(), Value::Null);
 }
 
 #[test]

@@ -83,5 +83,6 @@ fn page(state: &State, tenant: &Tenant, filter: &TaskFilter, unbegun: &Unbegun) 
     rows.truncate(limit);
     unbegun.mark(state, rows.iter_mut().map(|(id, task)| (*id, task)));
     let next = rows.last().filter(|_| more).map(|(id, _)| *id);
-    TaskPage { tasks: rows.into_iter().map(|(_, task)| task).collect(), next }
+    let tasks = rows.into_iter().map(|(_, task)| documents::without_earlier_outputs(task));
+    TaskPage { tasks: tasks.collect(), next }
 }
