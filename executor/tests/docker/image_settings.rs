@@ -20,12 +20,8 @@ const ROWS: [[&str; 3]; 8] = [
     ["`WORKDIR`", "the program starts there, unless the task says where; HOME is the work folder", ""],
     ["`ENV`", "set; the task's own variables win", ""],
     ["`USER`", "not used: the user is the node's choice", ""],
-    ["`ENTRYPOINT`, `CMD`", "run when the task names no command", ""],
-    [
-        "`ENTRYPOINT` beside a command",
-        "left out: the command is all that runs",
-        "crun: stays in front of the command, as `docker run` has it",
-    ],
+    ["`ENTRYPOINT`", "stays in front of the task's command, as `docker run` has it", ""],
+    ["`CMD`", "runs when the task names no command, behind `ENTRYPOINT`", ""],
     ["`STOPSIGNAL`", "sent in the place of TERM", ""],
     ["`VOLUME`", "an empty folder, its program's own, which counts as disk of the attempt", ""],
     ["`HEALTHCHECK`", "not run", ""],
@@ -54,11 +50,12 @@ fn config() -> ImageConfig {
 struct Built(String);
 
 impl Built {
-    fn new() -> Self {
+    fn new(entrypoint: &[String]) -> Self {
         // Kept by the commit, which does not take it as a change.
         let container = docker(&["create", "--stop-signal", "SIGINT", IMAGE, "/bin/true"]);
+        let shown = format!("ENTRYPOINT {entrypoint:?}");
         let changes = [
-            "ENTRYPOINT [\"/bin/echo\", \"entry\"]",
+            &*shown,
             "CMD [\"default\"]",
             "ENV OF_IMAGE=image",
             "ENV OF_BOTH=image",
@@ -68,7 +65,7 @@ impl Built {
             "USER 0",
             "HEALTHCHECK --interval=200ms CMD touch /work/checked",
         ];
-        let name = format!("stint-test/settings-{}:1", std::process::id());
+        let name = format!("stint-test/settings-{}-{}:1", std::process::id(), entrypoint.len());
         let changes = changes.iter().flat_map(|change| ["--change", change]);
         docker(&["commit"].into_iter().chain(changes).chain([&*container, &name]).collect::<Vec<_>>());
         docker(&["rm", &container]);
@@ -115,7 +112,7 @@ fn make_root(root: &Path) {
 }
 
 async fn open(entrypoint: &[String]) -> (Built, Rig, Client) {
-    let built = Built::new();
+    let built = Built::new(entrypoint);
     let mut rig = Rig::new(true);
     let root = rig.folder.path().join("image");
     make_root(&root);
@@ -150,18 +147,18 @@ async fn says(client: &mut Client, launch: Launch) -> String {
 async fn what_an_image_says_counts_the_same_with_each_runtime() {
     let (built, _rig, mut client) = open(&config().entrypoint).await;
     for runtime in RUNTIMES {
-        let own = order(&built, runtime, &[], |_| {});
-        assert_eq!(says(&mut client, own).await, "entry default\n", "{runtime:?}");
-        let with_command = order(&built, runtime, &["/bin/echo", "own"], |_| {});
-        let expected = if runtime == Runtime::Docker { "own\n" } else { "entry /bin/echo own\n" };
-        assert_eq!(says(&mut client, with_command).await, expected, "{runtime:?}");
+        for (command, expected) in
+            [(&[][..], "entry default\n"), (&["own", "words"], "entry own words\n"), (&[""], "entry \n")]
+        {
+            let said = says(&mut client, order(&built, runtime, command, |_| {})).await;
+            assert_eq!(said, expected, "{runtime:?}");
+        }
     }
 }
 
-/// A shell with this script, which is the entry point with crun.
-fn script(runtime: Runtime, text: &str) -> Vec<&str> {
-    let command = vec!["/bin/sh", "-c", text];
-    if runtime == Runtime::Docker { command } else { command[1..].to_vec() }
+/// Words for the entry point of the image, which is a shell.
+fn script(text: &str) -> [&str; 2] {
+    ["-c", text]
 }
 
 const SETTINGS: &str = "pwd; echo $HOME $OF_IMAGE $OF_BOTH; [ $(id -u) -gt 0 ] && echo other; \
@@ -172,7 +169,7 @@ const SETTINGS: &str = "pwd; echo $HOME $OF_IMAGE $OF_BOTH; [ $(id -u) -gt 0 ] &
 async fn settings_of_an_image_are_heeded() {
     let (built, rig, mut client) = open(&["/bin/sh".to_owned()]).await;
     for runtime in RUNTIMES {
-        let set = order(&built, runtime, &script(runtime, SETTINGS), |spec| {
+        let set = order(&built, runtime, &script(SETTINGS), |spec| {
             spec.env.insert("OF_BOTH".into(), "task".into());
         });
         let lease = set.lease;
@@ -181,14 +178,14 @@ async fn settings_of_an_image_are_heeded() {
         // On the disk that its attempt's files are counted on.
         let kept = rig.executor().join("attempts").join(format!("{}-{}", lease.task, lease.attempt));
         assert!(kept.join("volumes/0/new").exists(), "{runtime:?}");
-        let elsewhere = order(&built, runtime, &script(runtime, "pwd"), |spec| {
+        let elsewhere = order(&built, runtime, &script("pwd"), |spec| {
             let limits = TaskLimits { working_dir: Some("/data".into()), ..TaskLimits::default() };
             spec.limits = Some(Box::new(limits));
         });
         assert_eq!(says(&mut client, elsewhere).await, "/data\n", "{runtime:?}");
         // TERM would end it in silence.
         let text = "trap 'echo asked; exit 0' INT; echo ready; while :; do sleep 0.05; done";
-        let asked = order(&built, runtime, &script(runtime, text), |_| {});
+        let asked = order(&built, runtime, &script(text), |_| {});
         let lease = asked.lease;
         client.host.start(asked);
         client.until_output(lease, "ready").await;

@@ -14,12 +14,11 @@ use crate::shim_api::layout::{Layout, folder_name};
 use crate::shim_api::request::{DockerRequest, StartRequest};
 use crate::{image_config, limits, sys, working_dir};
 
-/// What is executed: the task's command replaces the image's whole command line; without one the image's own runs.
+/// What is executed, as `docker run` puts it together: the image's entry point, and behind it the task's command, or the image's own
+/// when the task has none (`root::command` has the same for images that crun runs).
 pub fn command(request: &StartRequest, image: &ImageConfig) -> Vec<String> {
-    if !request.command.is_empty() {
-        return request.command.clone();
-    }
-    image.entrypoint.iter().chain(&image.cmd).flatten().cloned().collect()
+    let default = image.cmd.iter().flatten().filter(|_| request.command.is_empty());
+    image.entrypoint.iter().flatten().chain(&request.command).chain(default).cloned().collect()
 }
 
 /// The signal that asks an image's program to end.
