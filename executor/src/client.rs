@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stint_protocol::limits::clip;
-use stint_protocol::{AttemptEnd, BootMs, LeaseId, QuarantinedGpu};
+use stint_protocol::{AttemptEnd, BootMs, KeptFile, LeaseId, QuarantinedGpu};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -32,9 +32,11 @@ use crate::host::{
 };
 use crate::refusal::Refusal;
 use crate::runtimes::mock::{self, ToMock};
+use crate::said::{self, Said};
 use crate::settings::HostOptions;
 use crate::shim_api::layout::Layout;
 use crate::shim_api::wire::ToShim;
+use crate::stages::mask::Masks;
 use crate::stages::{self, StageRecord, Staged};
 use crate::watchdog::AttemptTimes;
 use crate::{limits, logs, progress};
@@ -372,14 +374,51 @@ fn read_progress(shared: &ClientState, lease: LeaseId) -> Result<LogChunk, LogEr
 
 /// What an attempt wrote last, if its task does not keep that to its node.
 fn last_output(shared: &ClientState, lease: LeaseId, max: usize) -> LastOutput {
-    if StageRecord::of_attempt(&shared.layout, lease).is_some_and(|record| record.record == Some(false)) {
+    let record = StageRecord::of_attempt(&shared.layout, lease);
+    if record.as_ref().is_some_and(|record| record.record == Some(false)) {
         return LastOutput::default();
     }
+    let stdout = end_of_stdout(shared, lease);
+    let said = match record.is_some_and(|record| record.secrets) {
+        true => stages::said(&shared.layout, lease).unwrap_or_default(),
+        false => {
+            let end = stages::finished(&shared.layout, lease);
+            let kept = end.and_then(|end| end.outputs).unwrap_or_default();
+            said(shared, lease, &stdout, &kept, None)
+        }
+    };
     LastOutput {
-        stdout: log_tail(shared, lease, LogStream::Stdout, max).unwrap_or_default(),
+        stdout: stdout.cut_to(max),
         stderr: log_tail(shared, lease, LogStream::Stderr, max).unwrap_or_default(),
         progress: read_progress(shared, lease).unwrap_or_default().bytes,
+        said,
     }
+}
+
+/// As much of it as is looked at for what a program said.
+fn end_of_stdout(shared: &ClientState, lease: LeaseId) -> LogChunk {
+    log_tail(shared, lease, LogStream::Stdout, limits::RESULT_TAIL_BYTES).unwrap_or_default()
+}
+
+/// What the program of an attempt that has ended says its result is.
+fn said(
+    shared: &ClientState,
+    lease: LeaseId,
+    stdout: &LogChunk,
+    kept: &[KeptFile],
+    masks: Option<&Masks>,
+) -> Said {
+    let folder = shared.layout.attempt(lease);
+    let (work, packed) = (folder.join("work"), folder.join(stages::PACKED));
+    let read =
+        |path: &str, most| stages::outputs::read(&work, &packed, path, 0, most).ok().map(|(bytes, _)| bytes);
+    Said { result: said::find_result(stdout, masks), files: said::small_files(kept, masks, read) }
+}
+
+/// Notes it of an attempt with secrets, which nobody can hide later.
+fn keep_said(shared: &ClientState, lease: LeaseId, kept: &[KeptFile], masks: &Masks) -> std::io::Result<()> {
+    let said = said(shared, lease, &end_of_stdout(shared, lease), kept, Some(masks));
+    stages::keep_said(&shared.layout, lease, &said)
 }
 
 /// Reads a piece of a file that an attempt left; only those that were kept as its outputs.

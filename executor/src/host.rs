@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use crate::said::Said;
 use stint_protocol::{
     Allowance, AttemptEnd, BootMs, Class, GpuInfo, LeaseId, NodeRules, QuarantinedGpu, Runtime, SharedSpec,
     TaskName, Tenant,
@@ -139,6 +140,7 @@ pub trait Host: Send + Sync + 'static {
                 stdout: stdout.await.unwrap_or_default(),
                 stderr: stderr.await.unwrap_or_default(),
                 progress: progress.await.unwrap_or_default().bytes,
+                said: Said::default(),
             }
         })
     }
@@ -167,6 +169,15 @@ pub struct LastOutput {
     pub stderr: LogChunk,
     /// As `Host::progress` answers.
     pub progress: Vec<u8>,
+    pub said: Said,
+}
+
+impl LogChunk {
+    /// Leaves so many bytes, those at its end.
+    pub fn cut_to(mut self, most: usize) -> Self {
+        self.bytes.drain(..self.bytes.len().saturating_sub(most));
+        self
+    }
 }
 
 /// The answer to `Host::last_output`.

@@ -35,6 +35,7 @@ mod progress;
 mod refusal;
 mod root;
 mod runtimes;
+mod said;
 mod settings;
 pub mod shim;
 mod shim_api;
@@ -56,9 +57,11 @@ pub use host::{
     HostEvent, HostHealth, LastOutput, LastOutputFuture, Launch, LocalUser, LogChunk, LogError, LogFuture,
     LogStream, Preparation, RunningAttempt, Sandbox, StopReason,
 };
+pub use limits::RESULT_TAIL_BYTES;
 pub use observer::{Artifact, Observer, PullEnd, Rule};
 pub use progress::{FILE as PROGRESS_FILE, Progress, read as read_progress};
 pub use runtimes::docker::credentials::{Credentials, CredentialsError};
+pub use said::{Said, SmallFile, result_line};
 pub use settings::{
     Bounds, ConfineOptions, CrunOptions, DiskLimits, DockerOptions, HostOptions, KeepEnded, MountRules,
     OutputLimits, ProcessOptions,

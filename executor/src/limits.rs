@@ -75,6 +75,17 @@ pub const SECRET_LEAST_BYTES: usize = 4;
 pub const PROGRESS_TAIL_BYTES: u64 = 64 * 1024;
 /// Bytes of one record of progress (docs/using/results.md#progress).
 pub const PROGRESS_LINE_BYTES: usize = 8 * 1024;
+/// How much of the end of a program's stdout is looked at for its result, in bytes.
+pub const RESULT_TAIL_BYTES: usize = 256 * 1024;
+/// Bytes of the result that a program says on a line of its stdout: with all else of an ending it goes through the log, to every peer.
+pub const RESULT_LINE_BYTES: usize = 8 * 1024;
+/// Outputs that are told as JSON beside it.
+pub const SMALL_FILES: usize = 64;
+/// Bytes of each of them on disk, where it may be indented, and as it is told.
+pub const SMALL_FILE_READ_BYTES: u64 = 64 * 1024;
+pub const SMALL_FILE_BYTES: usize = 8 * 1024;
+/// Bytes of all of them together, with their names.
+pub const SMALL_FILES_BYTES: usize = 12 * 1024;
 /// Numbers that a record of progress may name.
 pub const PROGRESS_METRICS: usize = 64;
 /// Longest time that an attempt's files may take to be there, in milliseconds: an hour at the speed of a slow disk.

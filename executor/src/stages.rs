@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use minicbor::{Decode, Encode};
 use stint_protocol::{AttemptEnd, KeepLogs, KeepOutputs, LeaseId, OutputPath, Tenant};
 
+use crate::said::Said;
 use crate::shim_api::layout::Layout;
 use crate::shim_api::request::{AttemptLabels, GivenSecrets, ResolvedMount};
 use crate::store::ImageFiles;
@@ -113,6 +114,20 @@ pub fn finish(layout: &Layout, end: &AttemptEnd) -> io::Result<()> {
 /// How an attempt ended whose outputs were kept.
 pub fn finished(layout: &Layout, lease: LeaseId) -> Option<AttemptEnd> {
     minicbor::decode(&std::fs::read(end_file(layout, lease)).ok()?).ok()
+}
+
+fn said_file(layout: &Layout, lease: LeaseId) -> PathBuf {
+    layout.attempt(lease).join("said")
+}
+
+/// Notes what the program of an attempt said, with its secrets hidden.
+pub fn keep_said(layout: &Layout, lease: LeaseId, said: &Said) -> io::Result<()> {
+    write_whole(&said_file(layout, lease), &minicbor::to_vec(said).map_err(io::Error::other)?)
+}
+
+/// What was noted.
+pub fn said(layout: &Layout, lease: LeaseId) -> Option<Said> {
+    minicbor::decode(&std::fs::read(said_file(layout, lease)).ok()?).ok()
 }
 
 /// Writes a file that is there as a whole or not at all.

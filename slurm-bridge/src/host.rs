@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use stint_executor::{
     AttemptStage, AttemptStatus, ContainersFuture, Executing, Execution, Host, HostEvent, HostHealth,
-    LastOutput, LastOutputFuture, Launch, LogChunk, LogError, LogFuture, LogStream, Progress, RunningAttempt,
-    StopReason,
+    LastOutput, LastOutputFuture, Launch, LogChunk, LogError, LogFuture, LogStream, Progress,
+    RESULT_TAIL_BYTES, RunningAttempt, Said, StopReason, result_line,
 };
 use stint_protocol::{Allowance, AttemptEnd, BootMs, LeaseId, Network, QuarantinedGpu, Runtime};
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -293,12 +293,15 @@ impl Host for Bridge {
         if !self.knows(lease) {
             return self.0.local.last_output(lease, max);
         }
-        let stdout = self.log_tail(lease, LogStream::Stdout, max);
+        let stdout = self.log_tail(lease, LogStream::Stdout, RESULT_TAIL_BYTES);
         let stderr = self.log_tail(lease, LogStream::Stderr, max);
         let progress = self.progress(lease);
         Box::pin(async move {
             let (stdout, stderr) = (stdout.await.unwrap_or_default(), stderr.await.unwrap_or_default());
-            LastOutput { stdout, stderr, progress: progress.await.unwrap_or_default().bytes }
+            // Tasks of Slurm have neither secrets nor outputs.
+            let said = Said { result: result_line(&stdout), ..Said::default() };
+            let (stdout, progress) = (stdout.cut_to(max), progress.await.unwrap_or_default().bytes);
+            LastOutput { stdout, stderr, progress, said }
         })
     }
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::support::{Cluster, PATIENCE, Setup, accepted, leftovers, stint_at, submit};
@@ -59,6 +59,11 @@ fn kept(cluster: &Cluster, peer: usize) -> Vec<PathBuf> {
 }
 
 const LARGE: &str = "head -c 10485760 /dev/zero | tr '\\0' x; echo; echo the last words";
+/// More output follows than a tail has.
+const SAYS: &str = "mkdir out; echo '{ \"loss\": 0.5 }' >out/metrics.json; echo none >out/notes; \
+    echo '__STINT_RESULT__:{\"score\": 0.75}'; seq 1 20000";
+const TELLS_SAID: &str = "mkdir out; echo '{\"key\":\"'$KEY'\"}' >out/k.json; \
+    printf '__DSPY_RESULT__:[\"%s\",\"\\u0063orrect-horse\"]\\n' $KEY; sleep 0.1";
 const LONG: &str = "seq 1 40000; echo a warning >&2";
 
 fn run_all(cluster: &Cluster, place: usize) {
@@ -69,6 +74,8 @@ fn run_all(cluster: &Cluster, place: usize) {
     ran(cluster, place, "said", &[], "echo one; echo two >&2; echo 3/4 >>$STINT_PROGRESS_FILE");
     ran(cluster, place, "large", &[], LARGE);
     ran(cluster, place, "long", &["--logs-keep", "cluster"], LONG);
+    ran(cluster, place, "says", &["--output-file", "out"], SAYS);
+    ran(cluster, place, "says-secret", &["--secret", "token=KEY", "--output-file", "out"], TELLS_SAID);
     ran(cluster, place, "unrecorded", &["--record", "false"], "echo for its node alone");
     let tell = "echo it is $KEY; echo it is $KEY >&2; echo '{\"message\":\"'$KEY'\"}' >>$STINT_PROGRESS_FILE";
     ran(cluster, place, "secret", &["--secret", "token=KEY", "--logs-keep", "cluster"], tell);
@@ -117,6 +124,14 @@ fn prove(cluster: &Cluster, peer: usize) {
     let logs = &secret["logs"];
     assert_eq!((&logs["stdout_tail"], &logs["stderr_tail"]), (&hidden.clone().into(), &hidden.into()));
     assert_eq!(secret["progress"]["message"], "*".repeat(13));
+
+    let says = &result(cluster, peer, "says")["result"];
+    assert_eq!(says["runner_output"], json!({ "score": 0.75 }), "{says}");
+    assert_eq!(says["json"], json!({ "out/metrics.json": { "loss": 0.5 } }), "{says}");
+    let secret = &result(cluster, peer, "says-secret")["result"];
+    let hidden = "*".repeat(13);
+    assert_eq!(secret["runner_output"], json!([hidden, hidden]), "{secret}");
+    assert_eq!(secret["json"], json!({ "out/k.json": { "key": hidden } }), "{secret}");
 
     let failed = result(cluster, peer, "failed");
     assert_eq!(failed["error"]["stderr_excerpt"], "why\n");

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use stint_protocol::{
-    AttemptEnd, Blob, EndKind, LeaseId, NodeRules, Runtime, TaskFiles, TaskSpec, limits as message,
+    AttemptEnd, Blob, EndKind, KeptFile, LeaseId, NodeRules, Runtime, TaskFiles, TaskSpec, limits as message,
 };
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
@@ -316,7 +316,9 @@ async fn finish(shared: &Arc<ClientState>, places: &Semaphore, mut end: AttemptE
     let (masked, mut is_hidden) = (shared.clone(), true);
     if record.secrets {
         let masks = masks.unwrap_or(Masks::Unknown);
-        is_hidden = tokio::task::spawn_blocking(move || hide(&masked, lease, &masks)).await.is_ok();
+        let kept = end.outputs.clone().unwrap_or_default();
+        let hidden = move || hide(&masked, lease, &kept, &masks);
+        is_hidden = tokio::task::spawn_blocking(hidden).await.is_ok();
     }
     if is_hidden {
         keep_logs::keep_logs(shared, &record, &mut end).await;
@@ -337,7 +339,7 @@ async fn finish(shared: &Arc<ClientState>, places: &Semaphore, mut end: AttemptE
 }
 
 /// Hides the secrets of an attempt in what it wrote.
-fn hide(shared: &ClientState, lease: LeaseId, masks: &Masks) {
+fn hide(shared: &ClientState, lease: LeaseId, kept: &[KeptFile], masks: &Masks) {
     let folder = shared.layout.attempt(lease);
     // Before the streams: what a program said there counts, too.
     if let Err(error) = progress::keep_last(&folder, masks) {
@@ -351,5 +353,8 @@ fn hide(shared: &ClientState, lease: LeaseId, masks: &Masks) {
             trouble!(error, shared, lease, %error, "output with secrets cannot be masked: it is removed");
             let _ = std::fs::remove_file(folder.join(stream.as_str()));
         }
+    }
+    if let Err(error) = super::keep_said(shared, lease, kept, masks) {
+        trouble!(warn, shared, lease, %error, "what a program with secrets said its result is could not be noted");
     }
 }

@@ -4,6 +4,8 @@ mod last_words;
 #[cfg(test)]
 mod pins;
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 use stint_protocol::api::{
     AttemptSummary, OutputFile, OutputsSummary, ResultEnd, ResultError, ResultLogs, ResultOutputs,
@@ -38,16 +40,19 @@ impl Service {
 
 /// With the ends of its output, and with what it said about how far it is.
 fn document(state: &State, id: TaskId, last_words: LastWords) -> Option<TaskResult> {
-    let LastWords { stdout, stderr, progress } = last_words;
+    let LastWords { stdout, stderr, progress, said, files } = last_words;
     let finished_task = state.finished(id);
     let mut document = match (&finished_task, state.task(id)) {
         (Some(task), _) => finished(state, id, task),
         (None, Some(task)) => live(state, id, task),
         (None, None) => return None,
     };
+    // What the last attempt wrote is not why a task ended that waited for the next one, nor is what it left the task's.
+    let waited = finished_task.is_some_and(|task| task.fields.outcome.attempt == 0);
+    if let Some(end) = document.end.as_mut().filter(|_| !waited) {
+        (end.result.runner_output, end.result.json) = (said, files);
+    }
     if let Some(error) = &mut document.error {
-        // What the last attempt wrote is not why a task ended that waited for the next one.
-        let waited = finished_task.is_some_and(|task| task.fields.outcome.attempt == 0);
         error.stderr_excerpt = stderr.text.clone().filter(|_| !waited);
     }
     document.progress = progress;
@@ -134,6 +139,8 @@ fn outputs(state: &State, outcome: &Outcome, records: &[AttemptRecord]) -> Resul
         outputs: kept().map(|file| output(state, node, file)).collect(),
         not_kept: outcome.not_kept.iter().flatten().map(not_kept).collect(),
         outputs_summary: OutputsSummary { files: kept().count() as u64, bytes },
+        runner_output: Value::Null,
+        json: BTreeMap::new(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! One document that says how a task stands or ended, with the end of its output (`docs/using/results.md`).
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -73,6 +75,12 @@ pub struct ResultOutputs {
     #[serde(default)]
     pub not_kept: Vec<NotKept>,
     pub outputs_summary: OutputsSummary,
+    /// What the program says its result is, on a line of its stdout.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub runner_output: Value,
+    /// What is in those outputs that are small JSON, by path.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub json: BTreeMap<String, Value>,
 }
 
 /// A file that was kept.

@@ -1,5 +1,7 @@
 //! What an attempt wrote last: from the peers when its end is recorded, else from its node.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 use stint_protocol::limits::ENDING_TAIL_BYTES;
 use stint_protocol::{LeaseId, NodeId};
@@ -9,13 +11,17 @@ use crate::endings::summary::{EndingSummary, OutputTail, unpack};
 use crate::service::Service;
 use crate::wire::{LogAnswer, ReadLog};
 
-/// The ends of both streams, and the last progress.
+/// The ends of both streams, the last progress, and what the program says its result is.
 #[derive(Default)]
 pub struct LastWords {
     pub stdout: Tail,
     pub stderr: Tail,
     /// Null when it said nothing, or nobody knows.
     pub progress: Value,
+    /// Null when it said none, or no ending has it.
+    pub said: Value,
+    /// Outputs that are small JSON, by path.
+    pub files: BTreeMap<String, Value>,
 }
 
 /// The end of one output stream.
@@ -30,7 +36,7 @@ impl LastWords {
     fn away() -> Self {
         let away =
             || Tail { problem: Some("the node that keeps it does not answer".into()), ..Tail::default() };
-        Self { stdout: away(), stderr: away(), progress: Value::Null }
+        Self { stdout: away(), stderr: away(), ..Self::default() }
     }
 }
 
@@ -41,8 +47,12 @@ impl From<EndingSummary> for LastWords {
             truncated: !tail.is_whole(),
             problem: None,
         };
-        let progress = serde_json::from_slice(&ending.progress).unwrap_or_default();
-        Self { stdout: tail(&ending.stdout), stderr: tail(&ending.stderr), progress }
+        let read = |json: &[u8]| serde_json::from_slice(json).unwrap_or_default();
+        let progress = read(&ending.progress);
+        let said = ending.result.as_ref().map(|result| read(result)).unwrap_or_default();
+        let files = ending.files.into_iter().flatten().map(|file| (file.path, read(&file.json)));
+        let files = files.collect();
+        Self { stdout: tail(&ending.stdout), stderr: tail(&ending.stderr), progress, said, files }
     }
 }
 
@@ -61,7 +71,7 @@ impl Service {
             let tails = async { tokio::join!(tail(output, source, false), tail(output, source, true)) };
             let progress = progress(output, source.node, source.lease);
             let ((stdout, stderr), progress) = tokio::join!(tails, progress);
-            LastWords { stdout, stderr, progress }
+            LastWords { stdout, stderr, progress, ..LastWords::default() }
         };
         tokio::select! {
             answer = self.unless_away(asked) => answer.unwrap_or_else(LastWords::away),

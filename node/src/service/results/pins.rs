@@ -111,7 +111,11 @@ impl World {
     }
 
     fn check(&self, name: &str, (stdout, stderr): (Tail, Tail), progress: Value) {
-        check(name, &document(&self.state, TASK, LastWords { stdout, stderr, progress }).unwrap());
+        self.check_all(name, LastWords { stdout, stderr, progress, ..LastWords::default() });
+    }
+
+    fn check_all(&self, name: &str, last_words: LastWords) {
+        check(name, &document(&self.state, TASK, last_words).unwrap());
     }
 }
 
@@ -181,6 +185,21 @@ fn of_a_task_that_was_tried_again() {
     world.start();
     world.end(2, left(vec![kept("whole", 6, true)], EndKind::Exited(0)));
     world.check("result-tried-again.json", Default::default(), Value::Null);
+}
+
+/// What a program says its result is, on its stdout and in files that are small JSON.
+#[test]
+fn of_a_task_that_says_its_result() {
+    let mut world = World::with(spec(Class::CpuShort), None);
+    world.start();
+    world.end(1, |lease| AttemptEnd::new(lease, EndKind::Exited(0), String::new(), 900));
+    let said = json!({ "score": 0.75, "answers": ["a", "b"] });
+    let files = [("out/metrics.json".to_owned(), json!({ "loss": 0.5 }))].into();
+    let stdout = tail("__STINT_RESULT__:{\"score\":0.75,\"answers\":[\"a\",\"b\"]}\n");
+    world.check_all(
+        "result-said.json",
+        LastWords { stdout, stderr: tail(""), said, files, ..LastWords::default() },
+    );
 }
 
 #[test]
