@@ -368,6 +368,52 @@ def live(args):
         cluster.close()
 
 
+def endings(args):
+    """How soon the other peers tell what a task wrote last, left as JSON and said to be its result, when its node is gone."""
+    cluster = Cluster(3, sandbox=False, sync_delay_ms=args.sync_delay_ms)
+    try:
+        script = "seq 2000; echo '__STINT_RESULT__:{\"score\": 0.75}'; seq 500; echo '{\"loss\": 0.5}' >metrics.json"
+        words = ["--class", "cpu_short", "--runtime", "process", "--cpus", "0.1", "--memory", "16MiB", "--output-file", "metrics.json"]
+        lost = next(place for place in range(3) if place != cluster.leader())
+        others = [place for place in range(3) if place != lost]
+        for place in others:
+            cluster.stint("node", "cordon", cluster.dirs[place].name)
+        tasks = cluster.stint("submit", "--count", "20", *words, "-o", "quiet", "--", "/bin/sh", "-c", script).split()
+        cluster.stint("wait", *tasks)
+
+        def asked(place, *words):
+            begun = time.monotonic()
+            told = subprocess.run([STINT, "--address", f"unix:{cluster.dirs[place]}/stint.sock", *words], check=True, capture_output=True).stdout
+            return json.loads(told), (time.monotonic() - begun) * 1000
+
+        def told(what):
+            results, states = [], []
+            for task in tasks:
+                for place in others:
+                    result, took = asked(place, "result", task)
+                    kept = result["result"]
+                    if not result["logs"]["stdout_tail"] or not kept.get("runner_output") or not kept.get("json"):
+                        raise SystemExit(f"an ending is not told by {cluster.dirs[place].name}: {result}")
+                    results.append(took)
+                    # The same but for the ending: a command is started, a peer asked, and its state read.
+                    states.append(asked(place, "--output", "json", "status", task)[1])
+            results.sort()
+            more = statistics.median(results) - statistics.median(states)
+            print(
+                f"{what}: `stint result` through another peer p50 {statistics.median(results):.1f} ms, "
+                f"p99 {results[int(len(results) * 0.99)]:.1f} ms; {more:+.1f} ms beside `stint status`, which reads no ending", flush=True
+            )
+
+        told("the node is there")
+        cluster.processes[lost].kill()
+        cluster.processes[lost].wait()
+        told("its node was killed a moment ago")
+        time.sleep(3)
+        told("its node is known to be lost")
+    finally:
+        cluster.close()
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--sync-delay-ms", type=int, default=0)
@@ -423,7 +469,7 @@ def speed(args):
             cluster.close()
 
 
-MEASURES = {"speed": speed, "failover": failover, "logs": logs, "queue": queue, "finished": finished, "live": live}
+MEASURES = {"speed": speed, "failover": failover, "logs": logs, "queue": queue, "finished": finished, "live": live, "endings": endings}
 
 if __name__ == "__main__":
     main()
