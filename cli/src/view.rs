@@ -11,7 +11,7 @@ use stint_sdk::units;
 
 pub use images::{content, size};
 pub use limits::{limits_line, usage_line};
-pub use settings::{classes, cluster_settings, history, tenants};
+pub use settings::{classes, cluster_settings, history, images_of, tenants};
 
 use crate::table::{Cell, Tone};
 

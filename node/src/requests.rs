@@ -97,7 +97,9 @@ impl From<Rejection> for RequestError {
             | Rejection::AccessTokensFull(_)
             | Rejection::KeptBlobsFull(_) => RefusalCode::Full,
             Rejection::NoHolder(_) => RefusalCode::Unavailable,
-            Rejection::BadJoinToken | Rejection::JoinTokenUsed(_) => RefusalCode::Denied,
+            Rejection::BadJoinToken | Rejection::JoinTokenUsed(_) | Rejection::ImageNotAllowed(_) => {
+                RefusalCode::Denied
+            }
             Rejection::KeyTooOld(_) => RefusalCode::Unknown,
             _ => RefusalCode::Conflict,
         };

@@ -458,6 +458,38 @@ async fn a_priority_over_the_tenants_highest_is_refused_with_what_to_do() {
 }
 
 #[tokio::test]
+async fn an_image_that_its_tenant_may_not_use_is_refused_with_what_it_may() {
+    let world = World::start().await;
+    let (service, admin) = (&world.service, &administrator());
+    let of = Scope::Tenant(team());
+    let list = "busybox,stint://tool";
+    let after =
+        service.update_settings(admin, SettingsUpdate { of, ..update("images", list) }).await.unwrap();
+    let allowed = after.tenants.iter().find(|rules| rules.tenant == "team-7").unwrap();
+    assert_eq!(allowed.allowed_images, ["busybox", "stint://tool"]);
+    let changed = &after.changes[0];
+    let (role, setting) = (changed.role.as_str(), &changed.settings[0]);
+    assert_eq!((role, setting.key.as_str(), setting.to.as_str()), ("admin", "tenants.team-7.images", list));
+    let with = |image: &str, must_fit| {
+        let spec = TaskSpec { image: Some(image.into()), ..job().spec };
+        NewTasks { name: None, spec, must_fit, ..job() }
+    };
+    // Whoever asks, and whether or not nodes could run it.
+    for caller in [admin, &caller("team-7", Role::Submit)] {
+        let error = service.submit(caller, with("evil.example/x", false)).await.unwrap_err();
+        let said =
+            "tenant team-7 may not use image evil.example/x, only busybox,stint://tool: name one of these";
+        assert!(error.to_string().contains(said), "{error}");
+        assert_eq!(tonic::Status::from(error).code(), tonic::Code::PermissionDenied);
+    }
+    service.submit(admin, with("busybox:1.36", false)).await.unwrap();
+    let listed = service.list_tenants(admin).await.unwrap();
+    let listed = listed.iter().find(|listed| listed.tenant == "team-7").unwrap();
+    assert_eq!(listed.allowed_images, ["busybox", "stint://tool"]);
+    world.stop().await;
+}
+
+#[tokio::test]
 async fn a_removal_that_another_leader_began_is_finished() {
     let world = World::start().await;
     let hash = [7; 32];

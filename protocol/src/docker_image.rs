@@ -79,7 +79,7 @@ impl Reference {
         Ok(())
     }
 
-    fn matches(&self, pattern: &str) -> bool {
+    pub(crate) fn matches(&self, pattern: &str) -> bool {
         if pattern == "*" || pattern == "**" {
             return true;
         }
@@ -131,7 +131,7 @@ fn is_component(text: &str) -> bool {
 }
 
 /// `*` matches anything but a slash, `**` anything. It takes no more steps than the product of both lengths.
-fn glob(pattern: &[u8], text: &[u8]) -> bool {
+pub(crate) fn glob(pattern: &[u8], text: &[u8]) -> bool {
     let (mut at, mut place) = (0, 0);
     // Where the last `*` and the last `**` go on, in the pattern and in the text.
     let (mut star, mut stars) = (None, None);

@@ -9,6 +9,7 @@ mod ending;
 pub mod files;
 pub mod ids;
 pub mod image;
+mod image_list;
 pub mod limits;
 mod mounts;
 mod node_rules;
@@ -46,6 +47,7 @@ pub use ids::{
     TaskId, TaskName, Tenant,
 };
 pub use image::{ImageKind, ImageSource, Named, PinnedImage};
+pub use image_list::{ImageList, InvalidImageList};
 pub use mounts::{HostMount, InvalidMount, MountRefused, MountRoot, is_taken};
 pub use node_rules::{ALL_TENANTS, NodeRules, folders_of_inputs};
 pub use outcome::{AttemptEnd, EndKind, Outcome, Usage, weight_of, weight_of_not_kept};

@@ -149,6 +149,11 @@ pub const TENANT_UIDS_MOST: u32 = 1 << 20;
 pub const NOBODY: u32 = 65_534;
 /// Tenants that a node can name as those whose tasks it takes: they stand in its offer.
 pub const NODE_TENANTS: usize = 128;
+/// Patterns of images that a tenant's rules can name.
+pub const TENANT_IMAGES: usize = 32;
+/// Bytes of a tenant's patterns of images, with what separates them: every peer keeps those of all tenants in memory, and one answer shows
+/// them.
+pub const TENANT_IMAGES_BYTES: usize = 1024;
 /// Tenants that can have rules of their own: the table is copied with each change of settings.
 pub const TENANTS_WITH_RULES: usize = 4_096;
 /// Changes of settings that the cluster remembers: some months of an operator's work, a few KiB.

@@ -285,6 +285,7 @@ fn tokens() {
         finished: 40,
         images: 1,
         tokens: 1,
+        allowed_images: vec!["ghcr.io/team-7/*".into()],
     };
     check::<_, ListedTenant>("listed-tenant.json", tenant);
     check_document("token-revoked.json", &TokenRevoked { revoked: "00a1b2c3d4e5".into() });
@@ -432,8 +433,13 @@ fn the_settings() {
         max_gpus: 4,
         lease_ttl_ms: 30_000,
     };
-    let tenants =
-        vec![v1::TenantSettings { tenant: "team-7".into(), max_priority: 80, weight: 3, uid: Some(200_007) }];
+    let tenants = vec![v1::TenantSettings {
+        tenant: "team-7".into(),
+        max_priority: 80,
+        weight: 3,
+        uid: Some(200_007),
+        allowed_images: vec!["ghcr.io/team-7/*".into(), "stint://tool".into()],
+    }];
     let (cluster, classes, changes) = (Some(cluster), vec![class], vec![change]);
     check::<_, Settings>("settings.json", v1::Settings { revision: 3, cluster, classes, changes, tenants });
 }

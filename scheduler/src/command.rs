@@ -16,7 +16,7 @@ use stint_protocol::{
 use crate::authority::{NewAuthority, RotateAuthority};
 use crate::node::NodeMode;
 use crate::plan::Plan;
-use crate::settings::{ChangedBy, InvalidSettings, Setting, Settings, UidRange};
+use crate::settings::{ChangedBy, ImageNotAllowed, InvalidSettings, Setting, Settings, UidRange};
 use crate::task::SuspendReason;
 
 /// Accept `count` tasks of one spec, named `first`, `first + 1`, …
@@ -424,6 +424,10 @@ pub enum Rejection {
          (`stint tenant set {tenant} --max-priority {asked}`)"
     )]
     PriorityTooHigh { tenant: Tenant, asked: u8, most: u8 },
+    #[error(
+        "{0}: name one of these, or have an administrator allow it (`stint tenant set {tenant} --images …`)", tenant = .0.tenant
+    )]
+    ImageNotAllowed(#[from] ImageNotAllowed),
     #[error(
         "no user number is left for a new tenant: all of {0} are given; have an administrator name more (`stint cluster set \
          tenant_uids=FIRST-LAST`)"

@@ -28,7 +28,7 @@ struct DemandFields {
     named: Option<Box<Named>>,
 }
 
-/// What it names of the node that runs it: nodes have rules for that. Not each input by itself, as tasks that differ in no more
+/// What it names of the node that runs it: nodes have rules for that, and tenants for images. Not each input by itself, as tasks that differ in no more
 /// than the file are to stand in one line.
 #[derive(Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Named {
@@ -41,12 +41,10 @@ struct Named {
 
 impl Named {
     fn from_spec(spec: &TaskSpec) -> Option<Box<Self>> {
-        let bytes = spec.pinned.as_ref().is_some_and(|pinned| pinned.source.blob().is_some());
-        let image = spec.image.clone().filter(|_| !bytes);
         let files = spec.files.as_deref();
         let folders = files.into_iter().flat_map(folders_of_inputs).map(String::from).collect();
         let secrets = files.is_some_and(|files| !files.secrets.is_empty());
-        let named = Self { image, folders, secrets, run_as: spec.run_as };
+        let named = Self { image: spec.image.clone(), folders, secrets, run_as: spec.run_as };
         (named != Self::default()).then(|| Box::new(named))
     }
 }

@@ -83,6 +83,17 @@ fn last_end(task: &Task) -> String {
 
 /// Asks the planner what it would do now, so that it says nothing else than what happens.
 fn explain_waiting(state: &State, id: TaskId, task: &Task, reachable: &BTreeSet<NodeId>) -> Explanation {
+    // No node could do anything about that.
+    if let Err(barred) = state.settings().tenants.check_image(&task.fields.tenant, &task.spec) {
+        let advice = vec![
+            format!(
+                "it goes on once an administrator allows that: `stint tenant set {} --images …`",
+                barred.tenant
+            ),
+            "cancel it to have it no more".into(),
+        ];
+        return Explanation { advice, ..only_summary(barred.to_string()) };
+    }
     let mut planner = Planner::default();
     let ahead = planner.ahead(state, reachable, id, task);
     let input = PlanInput { reachable: reachable.clone() };

@@ -34,8 +34,9 @@ pub use join_token::{JoinToken, TokenLimit};
 pub use node::{GpuRecord, Node, NodeMode, StartBackoff, StartHold};
 pub use plan::{Assignment, Plan, PlanInput, Planner, overlooked, plan};
 pub use settings::{
-    ChangedBy, ChangedSetting, ClassSetting, ClusterRules, InvalidSettings, NoUidRange, Placement, Setting,
-    Settings, SettingsAudit, SettingsChange, TenantRules, TenantSetting, TenantTable, UidRange,
+    ChangedBy, ChangedSetting, ClassSetting, ClusterRules, ImageNotAllowed, InvalidSettings, NoUidRange,
+    Placement, Setting, Settings, SettingsAudit, SettingsChange, TenantRules, TenantSetting, TenantTable,
+    UidRange,
 };
 pub use snapshot::{
     SnapshotError, decode_snapshot, digest, encode_snapshot, read_snapshot, same, write_snapshot,

@@ -101,5 +101,6 @@ pub(crate) fn assignment_holds(state: &State, assignment: &Assignment) -> bool {
     let allowed = filter::not_allowed(node, assignment.runtime, &task.spec, Rules::Ignored);
     let takes = filter::takes_with(state, node, assignment.runtime, &task.fields.tenant);
     let allowed = takes && allowed.is_ok_and(|refused| refused.is_empty());
-    waits && same_life && !backs_off && gpus_free && count_right && allowed && lacks.is_empty()
+    let barred = state.settings().tenants.check_image(&task.fields.tenant, &task.spec).is_err();
+    waits && !barred && same_life && !backs_off && gpus_free && count_right && allowed && lacks.is_empty()
 }

@@ -7,12 +7,12 @@ mod tenants;
 mod uids;
 
 use minicbor::{Decode, Encode};
-use stint_protocol::{Class, ClassRules, Tenant, limits};
+use stint_protocol::{Class, ClassRules, InvalidImageList, Tenant, limits};
 
 pub use audit::{ChangedBy, ChangedSetting, SettingsAudit, SettingsChange};
 pub use cluster::ClusterRules;
 pub use setting::{ClassSetting, Setting};
-pub use tenants::{TenantRules, TenantSetting, TenantTable};
+pub use tenants::{ImageNotAllowed, TenantRules, TenantSetting, TenantTable};
 pub use uids::{NoUidRange, UidRange};
 
 /// How a node is chosen among those that fit.
@@ -132,6 +132,7 @@ impl Settings {
         let rules = self.tenants.rules(tenant);
         within("max_priority", rules.max_priority.into(), 0, limits::MAX_PRIORITY.into())?;
         within("weight", rules.weight.into(), 1, limits::TENANT_WEIGHT.into())?;
+        rules.images.check().map_err(InvalidSettings::BadImages)?;
         match self.tenants.len() {
             count if count > limits::TENANTS_WITH_RULES => Err(InvalidSettings::TooManyTenants),
             _ => Ok(()),
@@ -186,10 +187,12 @@ pub enum InvalidSettings {
     #[error("{key}: {value} is not from {least} to {most}")]
     OutOfRange { key: &'static str, value: u64, least: u64, most: u64 },
     #[error(
-        "{most} tenants have rules of their own, which is the most: give one back what every tenant has (`stint tenant set TENANT --max-priority 50 --weight 1`)",
+        "{most} tenants have rules of their own, which is the most: give one back what every tenant has (`stint tenant set TENANT --max-priority 50 --weight 1 --images any`)",
         most = limits::TENANTS_WITH_RULES
     )]
     TooManyTenants,
+    #[error("images: {0}")]
+    BadImages(InvalidImageList),
     #[error(
         "tenant_uids: {0} is no range for tenants: two numbers from {least} to {most}, {count} of them at most, without {nobody}",
         least = limits::TENANT_UID_BOUNDS.0,

@@ -123,7 +123,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (1..5u64, 1..5u8).prop_map(|(node, content)| Step::Hold { node, content }),
         1 => (1..5u64, 1..5u8).prop_map(|(node, content)| Step::Lose { node, content }),
         1 => Just(Step::Drop),
-        2 => (0..13usize, 0..40u64, proptest::option::of(0..4u64))
+        2 => (0..14usize, 0..40u64, proptest::option::of(0..4u64))
             .prop_map(|(which, value, on)| Step::Settings { which, value, on }),
     ]
 }
@@ -190,7 +190,12 @@ impl Run {
         let before = self.state.finished_total();
         let mut finished = 0;
         if let Some(command) = self.command(step) {
+            let asked = command.clone();
             let changes = self.apply(command).unwrap_or_default();
+            if let (Command::Submit(Submit { tenant, first, .. }), false) = (asked, changes.is_empty()) {
+                // A repetition is answered as it was, whatever the rules are now.
+                self.state.spec(first).iter().for_each(|spec| self.assert_allowed(&tenant, spec));
+            }
             for change in &changes {
                 match change {
                     Change::Submitted { count, repeated: false, .. } => self.accepted += u64::from(*count),
@@ -214,6 +219,13 @@ impl Run {
             assert_eq!(first, tenant, "two tenants had user number {uid}");
         }
         assert_eq!(self.uids.len(), self.state.tenant_uids().count(), "a tenant got another user number");
+    }
+
+    /// A task is accepted, and starts, only with an image that its tenant may use.
+    fn assert_allowed(&self, tenant: &Tenant, spec: &TaskSpec) {
+        let images = self.state.settings().tenants.rules(tenant).images;
+        let allowed = spec.image.as_ref().is_none_or(|image| images.allows(image));
+        assert!(allowed, "{tenant} has {:?} of {images}", spec.image);
     }
 
     /// What a tenant lists is what is found among all tasks.
@@ -288,6 +300,7 @@ impl Run {
                     let spec = TaskSpec::clone(&self.state.spec(assignment.task).unwrap());
                     let spec = SharedSpec::new(TaskSpec { files: None, ..spec });
                     let tenant = self.state.tenant_of(assignment.task).unwrap();
+                    self.assert_allowed(&tenant, &spec);
                     assert_eq!(never_fits(&self.state, &tenant, &spec), None, "it starts now");
                 }
                 self.apply(Command::CommitPlan(plan.clone())).unwrap();
@@ -389,6 +402,11 @@ fn setting(which: usize, value: u64) -> Vec<Setting> {
         }
         7 => vec![Setting::Tenant(owner(value as u8 % 2), TenantSetting::MaxPriority(3 * value as u8))],
         8 => vec![Setting::Tenant(owner(value as u8 % 2), TenantSetting::Weight(value as u32))],
+        13 => {
+            let list =
+                ["any", "stint://i0", "stint://i*@sha256:01*", "stint://i1,busybox"][value as usize / 2 % 4];
+            vec![Setting::Tenant(owner(value as u8 % 2), TenantSetting::Images(list.parse().unwrap()))]
+        }
         _ => vec![Setting::Class(Class::Gpu, ClassSetting::LeaseTtlMs(value * 10_000))],
     }
 }

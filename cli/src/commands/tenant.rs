@@ -1,7 +1,7 @@
 //! `stint tenant`: tenants and their rules, listed, shown, changed and removed.
 
 use clap::{Args, Subcommand};
-use stint_protocol::limits;
+use stint_protocol::{ImageList, limits};
 use stint_sdk::api::{ListedTenant, Settings};
 use stint_sdk::v1::UpdateSettingsRequest;
 
@@ -10,7 +10,7 @@ use super::cluster::settings::{Changes, ShowArgs, tell, update};
 use crate::Done;
 use crate::table::{Cell, Table};
 use crate::text::Text;
-use crate::view::{history, tenants};
+use crate::view::{history, images_of, tenants};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -18,7 +18,9 @@ Examples:
   stint tenant rm team-7                             it has nothing in use any more: forget its rules
   stint tenant show                                  the tenants that have rules of their own
   stint tenant set team-7 --max-priority 80          its tasks may have a priority of up to 80 from now on
-  stint tenant set team-7 --weight 3                 it is due three times as much as a tenant of weight 1";
+  stint tenant set team-7 --weight 3                 it is due three times as much as a tenant of weight 1
+  stint tenant set team-7 --images 'busybox,stint://tool'    its tasks may use these images and no others
+  stint tenant set team-7 --images any               its tasks may use any image again";
 
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -76,6 +78,10 @@ pub struct Rules {
     /// How many times the share of a tenant of weight 1 it is due at the same priority, 1 to 10000 [at first: 1]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::TENANT_WEIGHT)))]
     pub weight: Option<u32>,
+    /// The images that its tasks may use: patterns of Docker references, of registered images (stint://NAME) or of paths; any: all
+    /// [at first: any]
+    #[arg(long, value_name = "PATTERN,…")]
+    pub images: Option<ImageList>,
 }
 
 pub async fn run(context: Context, args: TenantArgs) -> Done {
@@ -96,7 +102,9 @@ pub async fn run(context: Context, args: TenantArgs) -> Done {
             let SetTenantArgs { name, rules, if_revision } = args;
             let most = rules.max_priority.map(|most| ("max_priority".to_owned(), most.to_string()));
             let weight = rules.weight.map(|weight| ("weight".to_owned(), weight.to_string()));
-            let changes = Changes { values: most.into_iter().chain(weight).collect(), if_revision };
+            let images = rules.images.map(|images| ("images".to_owned(), images.to_string()));
+            let values = most.into_iter().chain(weight).chain(images).collect();
+            let changes = Changes { values, if_revision };
             let of = UpdateSettingsRequest { tenant: name.clone(), ..Default::default() };
             let (before, settings) = update(&context, of, changes).await?;
             let done = show(&context, of_tenant(settings.clone(), &name), false, false)?;
@@ -115,14 +123,28 @@ async fn list(context: &Context) -> Done {
 }
 
 fn table(tenants: &[ListedTenant]) -> Table {
-    let heads = ["TENANT", "UNFINISHED", "FINISHED", "IMAGES", "TOKENS", "MAX_PRIORITY", "WEIGHT", "UID"];
+    let heads = [
+        "TENANT",
+        "UNFINISHED",
+        "FINISHED",
+        "IMAGES",
+        "TOKENS",
+        "MAX_PRIORITY",
+        "WEIGHT",
+        "UID",
+        "ALLOWED_IMAGES",
+    ];
     let mut table = Table::new(&heads);
     for listed in tenants {
         let counts =
             [listed.unfinished, listed.finished, listed.images, listed.tokens].map(|n| n.to_string());
         let rules = [listed.max_priority, listed.weight].map(|n| n.to_string());
         let uid = listed.uid.map_or_else(String::new, |uid| uid.to_string());
-        let cells = [listed.tenant.clone()].into_iter().chain(counts).chain(rules).chain([uid]);
+        let cells = [listed.tenant.clone()]
+            .into_iter()
+            .chain(counts)
+            .chain(rules)
+            .chain([uid, images_of(&listed.allowed_images)]);
         table.row(cells.map(Cell::from).collect());
     }
     table

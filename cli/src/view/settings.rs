@@ -68,18 +68,24 @@ fn values(rules: &ClassSettings) -> [String; RULES.len()] {
 
 /// A line for each tenant; with `all` one more for those that have no rules of their own.
 pub fn tenants(settings: &Settings, all: bool) -> Table {
-    let mut table = Table::new(&["TENANT", "MAX_PRIORITY", "WEIGHT", "UID"]);
-    let mut row = |name: Cell, most: u32, weight: u32, uid: Option<u32>| {
+    let mut table = Table::new(&["TENANT", "MAX_PRIORITY", "WEIGHT", "UID", "ALLOWED_IMAGES"]);
+    let mut row = |name: Cell, most: u32, weight: u32, uid: Option<u32>, images: &[String]| {
         let uid = uid.map_or_else(|| "-".to_owned(), |uid| uid.to_string());
-        table.row(vec![name, most.to_string().into(), weight.to_string().into(), uid.into()]);
+        let images = images_of(images).into();
+        table.row(vec![name, most.to_string().into(), weight.to_string().into(), uid.into(), images]);
     };
-    for TenantSettings { tenant, max_priority, weight, uid } in &settings.tenants {
-        row(tenant.as_str().into(), *max_priority, *weight, *uid);
+    for TenantSettings { tenant, max_priority, weight, uid, allowed_images } in &settings.tenants {
+        row(tenant.as_str().into(), *max_priority, *weight, *uid, allowed_images);
     }
     if all {
-        row(Cell::new("(others)", Tone::Faint), limits::TENANT_MAX_PRIORITY.into(), 1, None);
+        row(Cell::new("(others)", Tone::Faint), limits::TENANT_MAX_PRIORITY.into(), 1, None, &[]);
     }
     table
+}
+
+/// As `stint tenant set --images` takes them.
+pub fn images_of(patterns: &[String]) -> String {
+    if patterns.is_empty() { "any".into() } else { patterns.join(",") }
 }
 
 /// Who changed what: a line for each setting whose key is asked for, newest first.

@@ -64,6 +64,10 @@ async fn rules_of_tenants_are_shown_and_changed() {
         max_priority,
         weight,
         uid: (tenant != "default").then_some(200_001),
+        allowed_images: ["ghcr.io/team-7/*", "stint://tool"][..weight as usize - 1]
+            .iter()
+            .map(|p| p.to_string())
+            .collect(),
     };
     let setting = |key: &str| v1::ChangedSetting { key: key.into(), from: "1".into(), to: "3".into() };
     let change = v1::SettingsChange {
@@ -79,16 +83,16 @@ async fn rules_of_tenants_are_shown_and_changed() {
     };
     let done = world.stint(&["tenant", "show"]).await;
     let expected = "\
-TENANT    MAX_PRIORITY  WEIGHT  UID
-default   100           1       -
-team-7    80            3       200001
-(others)  50            1       -
+TENANT    MAX_PRIORITY  WEIGHT  UID     ALLOWED_IMAGES
+default   100           1       -       any
+team-7    80            3       200001  ghcr.io/team-7/*,stint://tool
+(others)  50            1       -       any
 ";
     assert_eq!(done.stdout, expected);
     let done = world.stint(&["tenant", "show", "team-7", "--history"]).await;
     assert!(
         done.stdout
-            .starts_with("TENANT  MAX_PRIORITY  WEIGHT  UID\nteam-7  80            3       200001\n\n"),
+            .starts_with("TENANT  MAX_PRIORITY  WEIGHT  UID     ALLOWED_IMAGES\nteam-7  80            3       200001  ghcr.io/team-7/*,stint://tool\n\n"),
         "{}",
         done.stdout
     );
@@ -101,6 +105,15 @@ team-7    80            3       200001
         (done.code, done.stderr.as_str()),
         (0, "stint: nothing to change; the settings keep revision 7\n")
     );
+    let done = world.stint(&["tenant", "set", "team-7", "--images", "ghcr.io/a/*, stint://b"]).await;
+    assert_eq!(done.code, 0, "{}", done.stderr);
+    assert_eq!(world.fake.updates.lock().unwrap()[1].values["images"], "ghcr.io/a/*,stint://b");
+    for (wrong, said) in
+        [("", "names no image"), ("any,a", "\"any\" stands alone"), ("docker://x", "no pattern")]
+    {
+        let done = world.stint(&["tenant", "set", "team-7", "--images", wrong]).await;
+        assert!(done.code == 2 && done.stderr.contains(said), "{wrong}: {}", done.stderr);
+    }
     let asked = world.fake.updates.lock().unwrap()[0].clone();
     assert_eq!((asked.tenant.as_str(), asked.class.as_str(), asked.if_revision), ("team-7", "", Some(7)));
     assert_eq!((asked.values["max_priority"].as_str(), asked.values["weight"].as_str()), ("80", "3"));

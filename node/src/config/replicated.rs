@@ -10,7 +10,7 @@ use toml::Value;
 
 use super::describe::{About, Place, Settings, Visitor, settings};
 use super::formats::{Misfit, OneWord, Time, Whole};
-use super::texts::{TRUE_OR_FALSE, UID_RANGE};
+use super::texts::{IMAGE_LIST, TRUE_OR_FALSE, UID_RANGE};
 
 /// Keys of the cluster that no request changes, with what decides them.
 const FIXED: &[(&str, &str)] = &[
@@ -44,6 +44,8 @@ settings! {
         max_priority => Whole(0, limits::MAX_PRIORITY as u64);
         /// At the same priority it is due so many times the share of a tenant with weight 1.
         weight => Whole(1, limits::TENANT_WEIGHT as u64);
+        /// Which images its tasks may name: `any`, or patterns with commas between them.
+        images => IMAGE_LIST;
     }
 }
 
@@ -241,6 +243,10 @@ mod tests {
         let weight = Setting::Tenant(Tenant::new("team-7").unwrap(), TenantSetting::Weight(3));
         assert_eq!(read_one(&team(), "weight", "3"), Ok(vec![weight.clone()]));
         assert_eq!((key(&weight).as_str(), value(&weight).as_str()), ("tenants.team-7.weight", "3"));
+        let images = "ghcr.io/acme/*,stint://tool".parse().unwrap();
+        let images = Setting::Tenant(Tenant::new("team-7").unwrap(), TenantSetting::Images(images));
+        assert_eq!(read_one(&team(), "images", "ghcr.io/acme/*, stint://tool"), Ok(vec![images.clone()]));
+        assert_eq!(value(&images), "ghcr.io/acme/*,stint://tool");
         let setting = Setting::Class(Class::Gpu, ClassSetting::DefaultMemoryBytes(3 << 29));
         assert_eq!(
             (key(&setting).as_str(), value(&setting).as_str()),
@@ -268,6 +274,13 @@ mod tests {
             ),
             (&team(), "weight", "0", "weight: \"0\" is not a whole number from 1 to 10000"),
             (&team(), "max_priority", "101", "is not a whole number from 0 to 100"),
+            (&team(), "images", "any,busybox", "images: \"any\" stands alone"),
+            (
+                &team(),
+                "images",
+                "docker://x",
+                "images: \"docker://x\" is no pattern of images: write for example",
+            ),
             (&Scope::Cluster, "keep_for_gpus", "maybe", "keep_for_gpus: "),
             (&Scope::Cluster, "tenant_uids", "200000", "write for example \"200000-265535\""),
             (gpu, "placement", "spread", "`stint cluster set placement=…`"),

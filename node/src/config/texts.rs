@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Component, Path, PathBuf};
 
 use stint_protocol::limits::{LABEL_BYTES, LABELS};
-use stint_protocol::{ALL_TENANTS, Tenant, Version, version};
+use stint_protocol::{ALL_TENANTS, ImageList, InvalidImageList, Tenant, Version, version};
 use stint_scheduler::{NoUidRange, UidRange};
 use stint_slurm_bridge::command::OWN_OPTIONS;
 use toml::Value;
@@ -76,6 +76,11 @@ pub const USER_AND_GROUP: CustomFormat<(u32, u32)> = CustomFormat {
 };
 pub const LABELS_TABLE: CustomFormat<BTreeMap<String, String>> =
     CustomFormat { kind: "table of texts", read: labels, show: |labels| Value::try_from(labels).ok() };
+pub const IMAGE_LIST: CustomFormat<ImageList> = CustomFormat {
+    kind: "any, or patterns",
+    read: |value| text(value)?.parse().map_err(|e: InvalidImageList| e.to_string().into()),
+    show: |images| Some(images.to_string().into()),
+};
 pub const UID_RANGE: CustomFormat<UidRange> = CustomFormat {
     kind: "range of numbers",
     read: |value| text(value)?.parse().map_err(|e: NoUidRange| e.to_string().into()),

@@ -51,9 +51,8 @@ impl Service {
         revision: u64,
     ) -> Result<(), ServiceError> {
         self.node.leader_client.check_speaks(version::TENANT_RULES)?;
-        let TenantRules { max_priority, weight } = TenantRules::default_for(tenant);
-        let rules = [TenantSetting::MaxPriority(max_priority), TenantSetting::Weight(weight)];
-        let to = rules.map(|rule| Setting::Tenant(tenant.clone(), rule)).into();
+        let rules = TenantSetting::all_in(&TenantRules::default_for(tenant)).into_iter();
+        let to = rules.map(|rule| Setting::Tenant(tenant.clone(), rule)).collect();
         let (role, proof) = (caller.role.as_str().into(), caller.proof.describe());
         let by = ChangedBy { role, proof, peer: self.node.id };
         let update = UpdateSettings { to, if_revision: Some(revision), by };
@@ -83,7 +82,7 @@ fn in_the_way(tenant: &Tenant, holdings: &TenantHoldings) -> Vec<String> {
 
 fn listed(state: &State, tenant: Tenant, now: TimeMs) -> api::ListedTenant {
     let TenantHoldings { unfinished, finished, images, tokens } = state.holdings(&tenant, now);
-    let TenantRules { max_priority, weight } = state.settings().tenants.rules(&tenant);
+    let TenantRules { max_priority, weight, images: allowed } = state.settings().tenants.rules(&tenant);
     api::ListedTenant {
         uid: state.tenant_uid(&tenant),
         tenant: tenant.to_string(),
@@ -93,5 +92,6 @@ fn listed(state: &State, tenant: Tenant, now: TimeMs) -> api::ListedTenant {
         finished,
         images,
         tokens,
+        allowed_images: allowed.patterns().to_vec(),
     }
 }

@@ -59,6 +59,9 @@ pub struct TenantSettings {
     /// The user that its programs run as, where a node's operator named no other; none: it has had no task yet.
     #[serde(default)]
     pub uid: Option<u32>,
+    /// Patterns of images that its tasks may name; none: any image.
+    #[serde(default)]
+    pub allowed_images: Vec<String>,
 }
 
 /// What one request changed.

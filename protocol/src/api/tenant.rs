@@ -17,6 +17,9 @@ pub struct ListedTenant {
     pub images: u64,
     /// Valid ones.
     pub tokens: u64,
+    /// Patterns of images that its tasks may name; none: any image.
+    #[serde(default)]
+    pub allowed_images: Vec<String>,
 }
 
 /// As `stint.v1` carries them, both ways.
@@ -27,19 +30,37 @@ mod grpc {
 
     impl From<v1::Tenant> for ListedTenant {
         fn from(listed: v1::Tenant) -> Self {
-            let v1::Tenant { tenant, max_priority, weight, uid, unfinished, finished, images, tokens } =
-                listed;
+            let v1::Tenant {
+                tenant,
+                max_priority,
+                weight,
+                uid,
+                allowed_images,
+                unfinished,
+                finished,
+                images,
+                tokens,
+            } = listed;
             let uid = Some(uid).filter(|uid| *uid > 0);
-            Self { tenant, max_priority, weight, uid, unfinished, finished, images, tokens }
+            Self { tenant, max_priority, weight, uid, allowed_images, unfinished, finished, images, tokens }
         }
     }
 
     impl From<ListedTenant> for v1::Tenant {
         fn from(listed: ListedTenant) -> Self {
-            let ListedTenant { tenant, max_priority, weight, uid, unfinished, finished, images, tokens } =
-                listed;
+            let ListedTenant {
+                tenant,
+                max_priority,
+                weight,
+                uid,
+                allowed_images,
+                unfinished,
+                finished,
+                images,
+                tokens,
+            } = listed;
             let uid = uid.unwrap_or_default();
-            Self { tenant, max_priority, weight, uid, unfinished, finished, images, tokens }
+            Self { tenant, max_priority, weight, uid, allowed_images, unfinished, finished, images, tokens }
         }
     }
 }

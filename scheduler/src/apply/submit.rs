@@ -56,6 +56,7 @@ fn check(state: &State, submit: &Submit) -> Result<Vec<Option<TaskName>>, Reject
         return Err(Rejection::BadCount { asked: submit.count, most });
     }
     check_priority(state, submit)?;
+    state.settings.tenants.check_image(&submit.tenant, &submit.spec)?;
     if !state.has_uid_for(&submit.tenant) {
         return Err(Rejection::NoUidLeft(state.settings.rules.tenant_uids));
     }

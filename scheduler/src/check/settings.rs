@@ -15,6 +15,9 @@ pub(super) fn check(state: &State) -> Result<(), String> {
     if settings.tenants.iter().any(|(tenant, rules)| *rules == TenantRules::default_for(tenant)) {
         return Err("rules are kept that every tenant has".into());
     }
+    if settings.tenants.iter().any(|(_, rules)| rules.images.check().is_err()) {
+        return Err("a tenant has patterns of images that are none".into());
+    }
     if settings.tenants.len() > limits::TENANTS_WITH_RULES {
         return Err(format!("rules of {} tenants", settings.tenants.len()));
     }

@@ -33,7 +33,7 @@ enum LineStatus {
     Blocked,
     /// Tried by the plan that is being made, for nothing.
     Tried,
-    /// No node that may get work could ever hold it.
+    /// No node that may get work could ever hold it, or its tenant may not use its image.
     Impossible,
 }
 
@@ -45,6 +45,8 @@ pub(super) struct PlanLine {
     /// Tasks that the plan has not placed.
     pub places: OrdSet<Place>,
     pub tenant: usize,
+    /// Its tenant may not use its image, as long as the settings are these.
+    barred: bool,
     unit: usize,
     status: LineStatus,
     head: Head,
@@ -120,13 +122,14 @@ impl Lines {
         let need = Need::from_demand(&key.demand);
         let head = (first.rank, first.sequence, id);
         self.by_key.insert(key.clone(), id);
-        let status =
-            if nodes.possible(&key.demand, &need) { LineStatus::Fresh } else { LineStatus::Impossible };
+        let barred = state.settings().tenants.check_image(&key.tenant, &task.spec).is_err();
+        let possible = !barred && nodes.possible(&key.demand, &need);
+        let status = if possible { LineStatus::Fresh } else { LineStatus::Impossible };
         if status == LineStatus::Impossible {
             self.impossible.insert(id);
         }
         let (key, spec, places) = (key.clone(), task.spec.clone(), now.0.clone());
-        let line = PlanLine { key, need, spec, places, tenant, unit, status, head };
+        let line = PlanLine { key, need, spec, places, tenant, barred, unit, status, head };
         self.units[unit].put_in(&line);
         self.lines.insert(id, line);
     }
@@ -210,7 +213,7 @@ impl Lines {
         self.offers = nodes.offers;
         for id in std::mem::take(&mut self.impossible) {
             let Some(line) = self.lines.get(&id) else { continue };
-            if nodes.possible(&line.key.demand, &line.need) {
+            if !line.barred && nodes.possible(&line.key.demand, &line.need) {
                 self.move_to(id, LineStatus::Fresh);
             } else {
                 self.impossible.insert(id);

@@ -41,6 +41,7 @@ pub fn overlooked(
 }
 
 fn fit(state: &State, node: &Node, task: &Task) -> Option<Fit> {
+    state.settings().tenants.check_image(&task.fields.tenant, &task.spec).ok()?;
     if !missing(state, node, &task.spec).is_empty() {
         return None;
     }

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
-use stint_protocol::{Tenant, limits};
+use stint_protocol::image::SCHEME;
+use stint_protocol::{ImageList, TaskSpec, Tenant, limits};
 
 /// The rules of one tenant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct TenantRules {
     /// The highest priority that its tasks may have.
     #[n(0)]
@@ -14,6 +15,15 @@ pub struct TenantRules {
     /// At the same priority it is due so many times the share of a tenant with weight 1.
     #[n(1)]
     pub weight: u32,
+    /// Which images its tasks may name.
+    #[n(2)]
+    #[cbor(encode_with = "minicbor::Encode::encode", is_nil = "ImageList::is_any")]
+    #[cbor(decode_with = "minicbor::Decode::decode", nil = "any_image")]
+    pub images: ImageList,
+}
+
+fn any_image() -> Option<ImageList> {
+    Some(ImageList::default())
 }
 
 impl TenantRules {
@@ -22,7 +32,7 @@ impl TenantRules {
     pub fn default_for(tenant: &Tenant) -> Self {
         let max_priority =
             if tenant.is_default() { limits::MAX_PRIORITY } else { limits::TENANT_MAX_PRIORITY };
-        Self { max_priority, weight: 1 }
+        Self { max_priority, weight: 1, images: ImageList::default() }
     }
 }
 
@@ -33,17 +43,25 @@ pub enum TenantSetting {
     MaxPriority(#[n(0)] u8),
     #[n(1)]
     Weight(#[n(0)] u32),
+    #[n(2)]
+    Images(#[n(0)] ImageList),
 }
 
 impl TenantSetting {
-    pub(super) fn all_in(rules: &TenantRules) -> [TenantSetting; 2] {
-        [TenantSetting::MaxPriority(rules.max_priority), TenantSetting::Weight(rules.weight)]
+    /// Every rule, as it is.
+    pub fn all_in(rules: &TenantRules) -> Vec<TenantSetting> {
+        vec![
+            TenantSetting::MaxPriority(rules.max_priority),
+            TenantSetting::Weight(rules.weight),
+            TenantSetting::Images(rules.images.clone()),
+        ]
     }
 
     pub(super) fn name(&self) -> &'static str {
         match self {
             TenantSetting::MaxPriority(_) => "max_priority",
             TenantSetting::Weight(_) => "weight",
+            TenantSetting::Images(_) => "images",
         }
     }
 
@@ -51,6 +69,7 @@ impl TenantSetting {
         match self {
             TenantSetting::MaxPriority(_) => TenantSetting::MaxPriority(rules.max_priority),
             TenantSetting::Weight(_) => TenantSetting::Weight(rules.weight),
+            TenantSetting::Images(_) => TenantSetting::Images(rules.images.clone()),
         }
     }
 
@@ -58,7 +77,25 @@ impl TenantSetting {
         match self {
             TenantSetting::MaxPriority(most) => rules.max_priority = *most,
             TenantSetting::Weight(weight) => rules.weight = *weight,
+            TenantSetting::Images(images) => rules.images = images.clone(),
         }
+    }
+}
+
+/// A task names an image that its tenant may not use.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("tenant {tenant} may not use image {image}, only {allowed}")]
+pub struct ImageNotAllowed {
+    pub tenant: Tenant,
+    pub image: String,
+    pub allowed: ImageList,
+}
+
+/// The image as its user names it, too, where it is registered and stands for a Docker reference.
+fn shown(spec: &TaskSpec, image: &str) -> String {
+    match &spec.pinned {
+        Some(pinned) if pinned.source.blob().is_none() => format!("{SCHEME}{} ({image})", pinned.name),
+        _ => image.into(),
     }
 }
 
@@ -67,9 +104,21 @@ impl TenantSetting {
 pub struct TenantTable(BTreeMap<Tenant, TenantRules>);
 
 impl TenantTable {
+    /// Whether a tenant's task may name its image. A task without one names nothing that could be forbidden.
+    pub(crate) fn check_image(&self, tenant: &Tenant, spec: &TaskSpec) -> Result<(), ImageNotAllowed> {
+        let allowed = self.0.get(tenant).map(|rules| &rules.images);
+        match (allowed, &spec.image) {
+            (Some(allowed), Some(image)) if !allowed.allows(image) => {
+                let (tenant, allowed) = (tenant.clone(), allowed.clone());
+                Err(ImageNotAllowed { tenant, image: shown(spec, image), allowed })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The rules of any tenant.
     pub fn rules(&self, tenant: &Tenant) -> TenantRules {
-        self.0.get(tenant).copied().unwrap_or_else(|| TenantRules::default_for(tenant))
+        self.0.get(tenant).cloned().unwrap_or_else(|| TenantRules::default_for(tenant))
     }
 
     /// Gives a tenant other rules; one that has those of the beginning again is forgotten.
@@ -130,10 +179,12 @@ mod tests {
     fn only_what_was_changed_is_kept_and_written() {
         let team = Tenant::new("team-7").unwrap();
         let mut table = TenantTable::default();
-        assert_eq!(table.rules(&team), TenantRules { max_priority: 50, weight: 1 });
-        assert_eq!(table.rules(&Tenant::default_tenant()), TenantRules { max_priority: 100, weight: 1 });
-        let rules = TenantRules { max_priority: 80, weight: 3 };
-        table.put(&team, rules);
+        let at_first = |max_priority| TenantRules { max_priority, weight: 1, images: ImageList::default() };
+        assert_eq!(table.rules(&team), at_first(50));
+        assert_eq!(table.rules(&Tenant::default_tenant()), at_first(100));
+        let images = "ghcr.io/acme/*".parse().unwrap();
+        let rules = TenantRules { max_priority: 80, weight: 3, images };
+        table.put(&team, rules.clone());
         let read: TenantTable = minicbor::decode(&minicbor::to_vec(&table).unwrap()).unwrap();
         assert_eq!((read.rules(&team), read.len()), (rules, 1));
         table.put(&team, TenantRules::default_for(&team));

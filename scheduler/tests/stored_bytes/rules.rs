@@ -100,7 +100,7 @@ fn rules_of_tenants_are_read_and_written_as_they_were_stored() {
     let stored = folder.bytes(name, || encode_snapshot(&state));
     let read = decode_snapshot(&stored).unwrap();
     check(&read).unwrap();
-    let rules = TenantRules { max_priority: 80, weight: 300 };
+    let rules = TenantRules { max_priority: 80, weight: 300, images: ImageList::default() };
     assert_eq!(read.settings().tenants.iter().collect::<Vec<_>>(), [(&team(), &rules)]);
     let rules = ClusterRules { crash_loop_losses: 5, keep_for_gpus: false, ..ClusterRules::default() };
     assert_eq!(read.settings().rules, rules);

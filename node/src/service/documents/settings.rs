@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use stint_protocol::{Class, Runtime, Tenant, api};
-use stint_scheduler::{ChangedSetting, Setting, Settings, SettingsChange, State};
+use stint_scheduler::{ChangedSetting, Setting, Settings, SettingsChange, State, TenantRules};
 
 use super::node_name;
 use crate::config::replicated;
@@ -62,9 +62,10 @@ fn tenants(state: &State, caller: &Principal, asked: Option<&Tenant>) -> Vec<api
         .filter(|of| caller.sees(of))
         .collect();
     let rules = |of: Tenant| {
-        let rules = settings.tenants.rules(&of);
-        let (max_priority, weight) = (rules.max_priority.into(), rules.weight);
-        api::TenantSettings { tenant: of.to_string(), max_priority, weight, uid: state.tenant_uid(&of) }
+        let TenantRules { max_priority, weight, images } = settings.tenants.rules(&of);
+        let (tenant, uid, max_priority) = (of.to_string(), state.tenant_uid(&of), max_priority.into());
+        let allowed_images = images.patterns().to_vec();
+        api::TenantSettings { tenant, max_priority, weight, uid, allowed_images }
     };
     shown.into_iter().map(rules).collect()
 }

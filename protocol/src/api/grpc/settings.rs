@@ -139,15 +139,15 @@ impl From<ClassSettings> for v1::ClassSettings {
 
 impl From<v1::TenantSettings> for TenantSettings {
     fn from(message: v1::TenantSettings) -> Self {
-        let v1::TenantSettings { tenant, max_priority, weight, uid } = message;
-        Self { tenant, max_priority, weight, uid }
+        let v1::TenantSettings { tenant, max_priority, weight, uid, allowed_images } = message;
+        Self { tenant, max_priority, weight, uid, allowed_images }
     }
 }
 
 impl From<TenantSettings> for v1::TenantSettings {
     fn from(document: TenantSettings) -> Self {
-        let TenantSettings { tenant, max_priority, weight, uid } = document;
-        Self { tenant, max_priority, weight, uid }
+        let TenantSettings { tenant, max_priority, weight, uid, allowed_images } = document;
+        Self { tenant, max_priority, weight, uid, allowed_images }
     }
 }
 
