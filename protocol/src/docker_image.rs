@@ -68,7 +68,8 @@ impl Reference {
     }
 
     /// Whether an operator's rules let it run. No pattern allows nothing; `*` stays inside one part of the path, `**`
-    /// goes across. A pattern without a tag or digest means every one of them.
+    /// goes across. A pattern without a tag or digest means every one of them. One with a tag alone means no image that is named by
+    /// digest: Docker pulls that, whatever tag stands before it.
     pub fn check(&self, allowed: &[String], require_digest: bool) -> Result<(), ImageRefusal> {
         if !allowed.iter().any(|pattern| self.matches(pattern)) {
             return Err(ImageRefusal::NotAllowed { name: self.full(), none: allowed.is_empty() });
@@ -96,7 +97,9 @@ impl Reference {
             (Some(pattern), Some(own)) => glob(pattern.as_bytes(), own.as_bytes()),
             (Some(_), None) => false,
         };
+        let by_tag_alone = tag.is_some() && digest.is_none();
         glob(with_registry(path).as_bytes(), self.repository.as_bytes())
+            && !(by_tag_alone && self.digest.is_some())
             && part(tag, &self.tag)
             && part(digest, &self.digest)
     }
@@ -215,6 +218,10 @@ mod tests {
         assert!(allowed("busybox", &["busybox"]));
         assert!(allowed("busybox:1", &["busybox"]));
         assert!(!allowed("busybox:2", &["busybox:1"]));
+        // Docker pulls the digest, whatever the tag.
+        let pinned = format!("busybox:1@{DIGEST}");
+        assert!(!allowed(&pinned, &["busybox:1"]) && !allowed(&pinned, &["busybox:*"]));
+        assert!(allowed(&pinned, &["busybox"]) && allowed(&pinned, &["busybox:1@sha256:*", "a"]));
         assert!(allowed("docker.io/library/busybox:1.36", &["busybox:1.*"]));
         assert!(!allowed("evil/busybox", &["busybox"]));
         assert!(!allowed("evil.example/library/busybox", &["busybox"]));
