@@ -140,7 +140,10 @@ pub const DOCKER_REMOVE_MS: u64 = 3_000;
 pub const MONITOR_HUNG_MS: u64 = 60_000;
 /// How often the node asks whether its Docker daemon is there, in milliseconds.
 pub const DOCKER_PING_MS: u64 = 2_000;
-/// How long this machine's directory of users (LDAP and the like) may take to say who a user is, in milliseconds.
+/// Users who are looked up at once: each look-up runs a program of the machine's, and a directory that does not answer keeps it.
+pub const USER_LOOK_UPS: usize = 8;
+/// How long this machine's directory of users (LDAP and the like) may take to say who a user is, in milliseconds; waiting for a turn
+/// is a part of it.
 pub const USER_LOOK_UP_MS: u64 = 10_000;
 /// Groups of a user beside its own: more than directories of users have, and a message's worth. The kernel takes 65,536.
 pub const GROUPS: usize = 4_096;

@@ -1,19 +1,21 @@
 //! As whom programs run: the user who submitted the task, where it says so and the operator lets it; else the user that the
 //! operator named, else the one of the task's tenant.
 
+mod look_ups;
+
 use std::io;
 use std::process::Output;
-use std::sync::OnceLock;
-use std::time::Duration;
+use std::sync::{LazyLock, OnceLock};
 
 use stint_protocol::limits::{NOBODY, TENANT_UID_BOUNDS, TENANT_UIDS};
 use tokio::process::Command;
-use tokio::time::timeout;
 
 use crate::host::{Launch, LocalUser};
 use crate::refusal::Refusal;
 use crate::shim_api::request::ResolvedMount;
 use crate::{limits, sys};
+
+use look_ups::LookUps;
 
 /// User and group in numbers.
 pub type UserAndGroup = (u32, u32);
@@ -70,11 +72,17 @@ pub fn check_image(launch: &Launch) -> Result<(), Refusal> {
 
 /// A user as this machine knows it now: name, groups and home are this machine's to say, and nobody is root.
 pub async fn look_up(uid: u32) -> Result<LocalUser, Refusal> {
-    let failed = |e: io::Error| {
-        Refusal::start_failed(format!(
-            "this machine's directory of users does not say who user {uid} is: {e}"
-        ))
-    };
+    static LOOK_UPS: LazyLock<LookUps<Result<LocalUser, Refusal>>> = LazyLock::new(LookUps::new);
+    let found = LOOK_UPS.ask(uid, || look(uid)).await;
+    found.unwrap_or_else(|| Err(not_said(uid, "it does not answer")))
+}
+
+fn not_said(uid: u32, why: impl std::fmt::Display) -> Refusal {
+    Refusal::start_failed(format!("this machine's directory of users does not say who user {uid} is: {why}"))
+}
+
+async fn look(uid: u32) -> Result<LocalUser, Refusal> {
+    let failed = |e: io::Error| not_said(uid, e);
     let known = entry_of(uid).await.map_err(failed)?;
     // Another node may know the user.
     let unknown = || Refusal::denied(format!("user {uid}, who submitted it, is not known on this node"));
@@ -129,9 +137,7 @@ fn failure(answer: &Output) -> io::Error {
 async fn ask(program: &str, args: &[&str]) -> io::Result<Output> {
     let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     let mut command = Command::new(program);
-    let asked = command.args(args).env_clear().env("PATH", path).kill_on_drop(true).output();
-    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "it does not answer");
-    timeout(Duration::from_millis(limits::USER_LOOK_UP_MS), asked).await.map_err(late)?
+    command.args(args).env_clear().env("PATH", path).kill_on_drop(true).output().await
 }
 
 /// From lines `NAME:PASSWORD:UID:GID:COMMENT:HOME:SHELL`.
