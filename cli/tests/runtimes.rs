@@ -212,6 +212,90 @@ async fn a_node_takes_tasks_of_the_tenants_that_it_names() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dedicated_tenants_tasks_run_on_its_nodes_alone() {
+    // What runs there outlives the restart of its node, however long that takes.
+    let setup = Setup { lease_ttl: "60s", executor: "slots = 4\n", more: told_apart, ..Setup::default() };
+    let mut cluster = Cluster::start(setup).await;
+    let done = |cluster: &Cluster, args: &[&str]| {
+        let (code, out, err) = stint_at(cluster, args);
+        assert_eq!(code, Some(0), "{args:?}: {out}{err}");
+        out.trim_end().to_owned()
+    };
+    // Another tenant's task runs where the tenant's own node is to be.
+    let options =
+        ["submit", "-o", "quiet", "--tenant", "chem", "--memory", "64MiB", "--constraint", "peer=2"];
+    let before = done(&cluster, &[&options[..], &["--", "sleep", "600"]].concat());
+    let until = Instant::now() + PATIENCE;
+    while !done(&cluster, &["status", "--tenant", "chem", &before]).contains("running") {
+        assert!(Instant::now() < until, "it does not run");
+        sleep(Duration::from_millis(50)).await;
+    }
+    let shown = done(&cluster, &["tenant", "set", "physics", "--dedicated"]);
+    assert!(shown.contains("true"), "{shown}");
+    let (code, _, err) = stint_with(&cluster, process_of("physics", &["submit", "--must-fit"], &["true"]));
+    assert!(code == Some(1) && err.contains("is not dedicated to tenant physics"), "{code:?} {err}");
+    let (code, id, err) = stint_with(&cluster, process_of("physics", &["submit", "-o", "quiet"], &["true"]));
+    assert!(code == Some(0) && err.contains("is not dedicated to tenant physics"), "it is warned of: {err}");
+    // The node is given to it, and waits for the other's end.
+    let peer = &mut cluster.peers[2];
+    peer.edit("slots = 4", "slots = 4\ntenants = [\"physics\"]");
+    peer.kill().await;
+    peer.spawn(&[]);
+    peer.ready().await;
+    let until = Instant::now() + PATIENCE;
+    let explain = ["explain", "--tenant", "physics", id.trim()];
+    while !done(&cluster, &explain).contains("still runs tasks of others") {
+        assert!(Instant::now() < until, "{}", done(&cluster, &explain));
+        sleep(Duration::from_millis(50)).await;
+    }
+    // Others go elsewhere meanwhile.
+    let (code, out, err) = stint_with(&cluster, process_of("chem", &["run"], &["echo", "elsewhere"]));
+    assert_eq!((code, out.as_str()), (Some(0), "elsewhere\n"), "{err}");
+    assert!(done(&cluster, &["status", "--tenant", "chem", &before]).contains("running"), "it goes on");
+    done(&cluster, &["cancel", "--tenant", "chem", &before]);
+    done(&cluster, &["wait", "--tenant", "physics", id.trim()]);
+    let ran: serde_json::Value =
+        serde_json::from_str(&done(&cluster, &["status", "--tenant", "physics", id.trim(), "-o", "json"]))
+            .unwrap();
+    assert!(ran.to_string().contains(&cluster.peers[2].name), "{ran}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_is_judged_again_when_the_images_of_its_tenant_change() {
+    let cluster = Cluster::start(Setup { peers: 1, ..Setup::default() }).await;
+    let submit = |image: &str| {
+        let args = ["submit", "-o", "quiet", "--tenant", "blue", "--class", "cpu_short", "--runtime", "mock"];
+        stint_at(&cluster, &[&args[..], &["--image", image, "--", "mock", "run=10ms"]].concat())
+    };
+    let done = |args: &[&str]| {
+        let (code, out, err) = stint_at(&cluster, args);
+        assert_eq!(code, Some(0), "{args:?}: {out}{err}");
+        out
+    };
+    let node = cluster.peers[0].name.clone();
+    done(&["node", "cordon", &node]);
+    let (code, id, err) = submit("evil.example/x");
+    assert_eq!(code, Some(0), "{err}");
+    done(&["tenant", "set", "blue", "--images", "ghcr.io/blue/*,stint://tool"]);
+    let (code, _, err) = submit("evil.example/x");
+    let said =
+        "tenant blue may not use image evil.example/x, only ghcr.io/blue/*,stint://tool: name one of these";
+    assert!(code == Some(1) && err.contains(said), "{code:?} {err}");
+    assert_eq!(submit("ghcr.io/blue/x").0, Some(0));
+    done(&["node", "resume", &node]);
+    let explained = done(&["explain", "--tenant", "blue", id.trim()]);
+    assert!(explained.contains("may not use image evil.example/x"), "{explained}");
+    let (_, allowed, _) = submit("ghcr.io/blue/y");
+    done(&["wait", "--tenant", "blue", allowed.trim()]);
+    assert!(done(&["status", "--tenant", "blue", id.trim()]).contains("queued"), "it waits on");
+    done(&["tenant", "set", "blue", "--images", "any"]);
+    done(&["wait", "--tenant", "blue", id.trim()]);
+    let shown = done(&["tenant", "show", "blue", "--history"]);
+    assert!(shown.contains("tenants.blue.images") && shown.contains("admin (local_socket)"), "{shown}");
+    assert!(done(&["tenant", "ls"]).contains("any"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_of_a_second_tenant_do_not_share_the_user_of_the_first() {
     let executor = "sandbox = false\n";
     let mut cluster = Cluster::start(Setup { peers: 1, executor, ..Setup::default() }).await;

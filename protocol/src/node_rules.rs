@@ -72,6 +72,12 @@ impl NodeRules {
         self.tenants.as_ref().is_none_or(named)
     }
 
+    /// Whether it is for this tenant alone.
+    pub fn is_dedicated_to(&self, tenant: &Tenant) -> bool {
+        let names = self.tenants.as_deref().unwrap_or_default();
+        !names.is_empty() && names.iter().all(|name| name == tenant.as_str())
+    }
+
     /// Whether its operator has to say first whose programs may share a user.
     pub fn is_for_one_tenant(&self, runtime: Runtime) -> bool {
         runtime == Runtime::Process && self.one_user == Some(true) && self.tenants.is_none()
@@ -226,6 +232,12 @@ mod tests {
         };
         assert!(takes(None, "a") && takes(Some(&["a", "b"]), "b") && takes(Some(&["*"]), "a"));
         assert!(!takes(Some(&["a", "b"]), "c") && !takes(Some(&["ab"]), "a"));
+        let alone = |names: Option<&[&str]>| {
+            let tenants = names.map(|names| names.iter().map(|name| name.to_string()).collect());
+            NodeRules { tenants, ..NodeRules::default() }.is_dedicated_to(&Tenant::new("a").unwrap())
+        };
+        assert!(alone(Some(&["a"])) && alone(Some(&["a", "a"])));
+        assert!(!alone(None) && !alone(Some(&[])) && !alone(Some(&["a", "b"])) && !alone(Some(&["a", "*"])));
         let long =
             NodeRules { docker_images: vec!["a".repeat(limits::NODE_RULES_BYTES)], ..NodeRules::default() };
         let long = NodeRules { tenants: Some(vec!["a".into()]), one_user: Some(true), ..long }.offered();

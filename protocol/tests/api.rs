@@ -286,6 +286,7 @@ fn tokens() {
         images: 1,
         tokens: 1,
         allowed_images: vec!["ghcr.io/team-7/*".into()],
+        dedicated: true,
     };
     check::<_, ListedTenant>("listed-tenant.json", tenant);
     check_document("token-revoked.json", &TokenRevoked { revoked: "00a1b2c3d4e5".into() });
@@ -439,6 +440,7 @@ fn the_settings() {
         weight: 3,
         uid: Some(200_007),
         allowed_images: vec!["ghcr.io/team-7/*".into(), "stint://tool".into()],
+        dedicated: true,
     }];
     let (cluster, classes, changes) = (Some(cluster), vec![class], vec![change]);
     check::<_, Settings>("settings.json", v1::Settings { revision: 3, cluster, classes, changes, tenants });

@@ -151,8 +151,9 @@ fn lacks(state: &State, node: &Node, task: &Task, reachable: &BTreeSet<NodeId>) 
     if !reachable.contains(&node.id) {
         lacks.push(NodeUnfitReason::Unreachable);
     }
-    lacks.extend(missing(state, node, &task.spec).into_iter().map(NodeUnfitReason::Of));
-    match choose_runtime(state, node, (&task.fields.tenant, &task.spec), Rules::Heeded) {
+    let of = (&task.fields.tenant, &*task.spec);
+    lacks.extend(missing(state, node, of).into_iter().map(NodeUnfitReason::Of));
+    match choose_runtime(state, node, of, Rules::Heeded) {
         Ok(runtime) => lacks.extend(backing_off(state, node, runtime, task).map(NodeUnfitReason::Of)),
         Err(runtime) => {
             let why = unusable(node, &runtime);

@@ -12,6 +12,7 @@ mod explain;
 mod history;
 mod image;
 mod join_token;
+pub mod mutations;
 mod node;
 mod plan;
 mod retention;

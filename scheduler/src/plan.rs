@@ -96,11 +96,20 @@ pub(crate) fn assignment_holds(state: &State, assignment: &Assignment) -> bool {
     let count_right =
         distinct.len() == assignment.gpus.len() && assignment.gpus.len() == task.spec.leased_gpus() as usize;
     let lacks = filter::missing_but_gpus(node, &task.spec, &node.free(), node.free_slots());
+    let alone = filter::strangers(state, node.id, &task.fields.tenant).next().is_none();
     let backs_off = node.hold(state.time(), assignment.runtime, &task.fields.tenant).is_some();
     // Whether rules count is for who plans to know; a node asks its own again.
     let allowed = filter::not_allowed(node, assignment.runtime, &task.spec, Rules::Ignored);
     let takes = filter::takes_with(state, node, assignment.runtime, &task.fields.tenant);
     let allowed = takes && allowed.is_ok_and(|refused| refused.is_empty());
     let barred = state.settings().tenants.check_image(&task.fields.tenant, &task.spec).is_err();
-    waits && !barred && same_life && !backs_off && gpus_free && count_right && allowed && lacks.is_empty()
+    waits
+        && !barred
+        && alone
+        && same_life
+        && !backs_off
+        && gpus_free
+        && count_right
+        && allowed
+        && lacks.is_empty()
 }

@@ -187,7 +187,7 @@ pub enum InvalidSettings {
     #[error("{key}: {value} is not from {least} to {most}")]
     OutOfRange { key: &'static str, value: u64, least: u64, most: u64 },
     #[error(
-        "{most} tenants have rules of their own, which is the most: give one back what every tenant has (`stint tenant set TENANT --max-priority 50 --weight 1 --images any`)",
+        "{most} tenants have rules of their own, which is the most: give one back what every tenant has (`stint tenant set TENANT --max-priority 50 --weight 1 --dedicated=false --images any`)",
         most = limits::TENANTS_WITH_RULES
     )]
     TooManyTenants,

@@ -41,6 +41,12 @@ enum Step {
     Plan {
         reachable: u8,
     },
+    /// A plan that is carried out after settings changed.
+    LatePlan {
+        reachable: u8,
+        which: usize,
+        value: u64,
+    },
     /// A plan that never becomes an entry.
     LosePlan {
         reachable: u8,
@@ -108,6 +114,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<u8>().prop_map(|reachable| Step::LosePlan { reachable }),
         6 => (0..64usize, 0..9usize, proptest::collection::vec(0..5u8, 0..3))
             .prop_map(|(pick, kind, left)| Step::End { pick, kind, left }),
+        1 => (any::<u8>(), 0..15usize, 0..40u64)
+            .prop_map(|(reachable, which, value)| Step::LatePlan { reachable, which, value }),
         1 => (0..64usize).prop_map(|pick| Step::StaleEnd { pick }),
         1 => (0..64usize).prop_map(Step::Expire),
         1 => (1..5u64, 0..3usize, proptest::option::of(0..5_000u64))
@@ -123,7 +131,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (1..5u64, 1..5u8).prop_map(|(node, content)| Step::Hold { node, content }),
         1 => (1..5u64, 1..5u8).prop_map(|(node, content)| Step::Lose { node, content }),
         1 => Just(Step::Drop),
-        2 => (0..14usize, 0..40u64, proptest::option::of(0..4u64))
+        3 => (0..15usize, 0..40u64, proptest::option::of(0..4u64))
             .prop_map(|(which, value, on)| Step::Settings { which, value, on }),
     ]
 }
@@ -179,6 +187,30 @@ impl Run {
         assert_eq!(result, same, "a replica answers otherwise");
         check(&self.state).unwrap();
         result
+    }
+
+    /// Carries a plan out; each of its attempts is where its tenant's rules let it be.
+    fn commit(&mut self, plan: Plan) {
+        for change in self.apply(Command::CommitPlan(plan)).unwrap() {
+            let Change::Leased { lease, node } = change else { continue };
+            let tenant = self.state.tenant_of(lease.task).unwrap();
+            self.assert_allowed(&tenant, &self.state.spec(lease.task).unwrap());
+            self.assert_alone(&tenant, node);
+        }
+    }
+
+    /// A dedicated tenant's attempt is on a node that names it alone, and nobody's is beside one of another such tenant's.
+    fn assert_alone(&self, tenant: &Tenant, node: NodeId) {
+        let is_dedicated = |tenant: &Tenant| self.state.settings().tenants.rules(tenant).dedicated;
+        let names =
+            self.state.node(node).unwrap().offer.rules.as_ref().and_then(|rules| rules.tenants.clone());
+        let alone = names.is_some_and(|names| names == [tenant.as_str()]);
+        assert!(alone || !is_dedicated(tenant), "{tenant} is dedicated, and starts on {node}");
+        for lease in self.state.leases_of(node) {
+            let other = self.state.tenant_of(lease.task).unwrap();
+            let shares = other == *tenant || !(is_dedicated(tenant) || is_dedicated(&other));
+            assert!(shares, "{tenant} starts on {node} beside {other}");
+        }
     }
 
     fn a_lease(&self, pick: usize) -> Option<(NodeId, LeaseId)> {
@@ -300,13 +332,21 @@ impl Run {
                     let spec = TaskSpec::clone(&self.state.spec(assignment.task).unwrap());
                     let spec = SharedSpec::new(TaskSpec { files: None, ..spec });
                     let tenant = self.state.tenant_of(assignment.task).unwrap();
-                    self.assert_allowed(&tenant, &spec);
                     assert_eq!(never_fits(&self.state, &tenant, &spec), None, "it starts now");
                 }
-                self.apply(Command::CommitPlan(plan.clone())).unwrap();
+                self.commit(plan.clone());
                 assert_eq!(self.state.running(), leases + count, "a fresh plan lost assignments");
                 let missed = overlooked(&mut self.planner, &self.state, &input, &plan);
                 assert_eq!(missed, None, "a task that fits waits");
+                None
+            }
+            Step::LatePlan { reachable, which, value } => {
+                let reachable = (1..5u64).filter(|n| reachable & (1 << n) != 0).map(NodeId).collect();
+                let plan = self.planner.plan(&self.state, &PlanInput { reachable });
+                let by = ChangedBy { role: "admin".into(), proof: "local_socket".into(), peer: NodeId(1) };
+                let update = UpdateSettings { to: setting(which, value), if_revision: None, by };
+                self.apply(Command::UpdateSettings(update)).ok();
+                self.commit(plan);
                 None
             }
             Step::LosePlan { reachable } => {
@@ -402,6 +442,9 @@ fn setting(which: usize, value: u64) -> Vec<Setting> {
         }
         7 => vec![Setting::Tenant(owner(value as u8 % 2), TenantSetting::MaxPriority(3 * value as u8))],
         8 => vec![Setting::Tenant(owner(value as u8 % 2), TenantSetting::Weight(value as u32))],
+        14 => {
+            vec![Setting::Tenant(owner(value as u8 % 2), TenantSetting::Dedicated(!value.is_multiple_of(3)))]
+        }
         13 => {
             let list =
                 ["any", "stint://i0", "stint://i*@sha256:01*", "stint://i1,busybox"][value as usize / 2 % 4];
@@ -448,7 +491,7 @@ fn register(node: u64, life: u64, slots: u32, gpus: u8) -> RegisterNode {
         rules: (node > 2).then(|| {
             let input_roots = ["/data", "/home"][..(node as usize - 2)].iter().map(|root| root.to_string());
             // One that takes tasks of one tenant, or of whoever came first as a process.
-            let tenants = (node == 4 && slots == 2).then(|| vec![owner(1).to_string()]);
+            let tenants = (slots == 2).then(|| vec![owner(node as u8 - 3).to_string()]);
             let one_user = (slots == 3).then_some(true);
             let input_roots = input_roots.collect();
             Box::new(NodeRules { input_roots, tenants, one_user, ..NodeRules::default() })

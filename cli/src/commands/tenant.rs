@@ -20,6 +20,7 @@ Examples:
   stint tenant set team-7 --max-priority 80          its tasks may have a priority of up to 80 from now on
   stint tenant set team-7 --weight 3                 it is due three times as much as a tenant of weight 1
   stint tenant set team-7 --images 'busybox,stint://tool'    its tasks may use these images and no others
+  stint tenant set team-7 --dedicated                its tasks run on nodes that are for it alone
   stint tenant set team-7 --images any               its tasks may use any image again";
 
 #[derive(Args, Debug)]
@@ -82,6 +83,10 @@ pub struct Rules {
     /// [at first: any]
     #[arg(long, value_name = "PATTERN,…")]
     pub images: Option<ImageList>,
+    /// It shares its nodes with nobody: its tasks run on nodes whose executor.tenants names it alone; --dedicated=false: it shares
+    /// again [at first: false]
+    #[arg(long, value_name = "true|false", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub dedicated: Option<bool>,
 }
 
 pub async fn run(context: Context, args: TenantArgs) -> Done {
@@ -103,7 +108,8 @@ pub async fn run(context: Context, args: TenantArgs) -> Done {
             let most = rules.max_priority.map(|most| ("max_priority".to_owned(), most.to_string()));
             let weight = rules.weight.map(|weight| ("weight".to_owned(), weight.to_string()));
             let images = rules.images.map(|images| ("images".to_owned(), images.to_string()));
-            let values = most.into_iter().chain(weight).chain(images).collect();
+            let dedicated = rules.dedicated.map(|dedicated| ("dedicated".to_owned(), dedicated.to_string()));
+            let values = most.into_iter().chain(weight).chain(images).chain(dedicated).collect();
             let changes = Changes { values, if_revision };
             let of = UpdateSettingsRequest { tenant: name.clone(), ..Default::default() };
             let (before, settings) = update(&context, of, changes).await?;
@@ -132,6 +138,7 @@ fn table(tenants: &[ListedTenant]) -> Table {
         "MAX_PRIORITY",
         "WEIGHT",
         "UID",
+        "DEDICATED",
         "ALLOWED_IMAGES",
     ];
     let mut table = Table::new(&heads);
@@ -140,11 +147,11 @@ fn table(tenants: &[ListedTenant]) -> Table {
             [listed.unfinished, listed.finished, listed.images, listed.tokens].map(|n| n.to_string());
         let rules = [listed.max_priority, listed.weight].map(|n| n.to_string());
         let uid = listed.uid.map_or_else(String::new, |uid| uid.to_string());
-        let cells = [listed.tenant.clone()]
-            .into_iter()
-            .chain(counts)
-            .chain(rules)
-            .chain([uid, images_of(&listed.allowed_images)]);
+        let cells = [listed.tenant.clone()].into_iter().chain(counts).chain(rules).chain([
+            uid,
+            listed.dedicated.to_string(),
+            images_of(&listed.allowed_images),
+        ]);
         table.row(cells.map(Cell::from).collect());
     }
     table

@@ -68,17 +68,21 @@ fn values(rules: &ClassSettings) -> [String; RULES.len()] {
 
 /// A line for each tenant; with `all` one more for those that have no rules of their own.
 pub fn tenants(settings: &Settings, all: bool) -> Table {
-    let mut table = Table::new(&["TENANT", "MAX_PRIORITY", "WEIGHT", "UID", "ALLOWED_IMAGES"]);
-    let mut row = |name: Cell, most: u32, weight: u32, uid: Option<u32>, images: &[String]| {
+    let mut table = Table::new(&["TENANT", "MAX_PRIORITY", "WEIGHT", "UID", "DEDICATED", "ALLOWED_IMAGES"]);
+    let mut row = |name: Cell, rules: &TenantSettings| {
+        let TenantSettings { tenant: _, max_priority, weight, uid, allowed_images, dedicated } = rules;
         let uid = uid.map_or_else(|| "-".to_owned(), |uid| uid.to_string());
-        let images = images_of(images).into();
-        table.row(vec![name, most.to_string().into(), weight.to_string().into(), uid.into(), images]);
+        let rules = [max_priority.to_string(), weight.to_string(), uid, dedicated.to_string()];
+        let cells = rules.into_iter().chain([images_of(allowed_images)]).map(Cell::from);
+        table.row([name].into_iter().chain(cells).collect());
     };
-    for TenantSettings { tenant, max_priority, weight, uid, allowed_images } in &settings.tenants {
-        row(tenant.as_str().into(), *max_priority, *weight, *uid, allowed_images);
+    for rules in &settings.tenants {
+        row(rules.tenant.as_str().into(), rules);
     }
     if all {
-        row(Cell::new("(others)", Tone::Faint), limits::TENANT_MAX_PRIORITY.into(), 1, None, &[]);
+        let max_priority = limits::TENANT_MAX_PRIORITY.into();
+        let others = TenantSettings { max_priority, weight: 1, ..TenantSettings::default() };
+        row(Cell::new("(others)", Tone::Faint), &others);
     }
     table
 }

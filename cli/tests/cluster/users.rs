@@ -231,7 +231,8 @@ async fn a_tenant_is_removed_when_it_has_nothing_in_use_and_its_number_stays_its
     let listed: Value = serde_json::from_str(&listed).unwrap();
     let own_line = serde_json::json!({
         "tenant": "physics", "max_priority": 50, "weight": 3, "uid": own.parse::<u32>().unwrap(), "unfinished": 1,
-        "finished": 1, "images": 0, "tokens": 1, "allowed_images": []
+        "finished": 1, "images": 0, "tokens": 1, "allowed_images": [],
+        "dedicated": false
     });
     assert_eq!(listed, serde_json::json!([own_line]));
     assert!(

@@ -64,6 +64,7 @@ async fn rules_of_tenants_are_shown_and_changed() {
         max_priority,
         weight,
         uid: (tenant != "default").then_some(200_001),
+        dedicated: weight > 1,
         allowed_images: ["ghcr.io/team-7/*", "stint://tool"][..weight as usize - 1]
             .iter()
             .map(|p| p.to_string())
@@ -83,16 +84,16 @@ async fn rules_of_tenants_are_shown_and_changed() {
     };
     let done = world.stint(&["tenant", "show"]).await;
     let expected = "\
-TENANT    MAX_PRIORITY  WEIGHT  UID     ALLOWED_IMAGES
-default   100           1       -       any
-team-7    80            3       200001  ghcr.io/team-7/*,stint://tool
-(others)  50            1       -       any
+TENANT    MAX_PRIORITY  WEIGHT  UID     DEDICATED  ALLOWED_IMAGES
+default   100           1       -       false      any
+team-7    80            3       200001  true       ghcr.io/team-7/*,stint://tool
+(others)  50            1       -       false      any
 ";
     assert_eq!(done.stdout, expected);
     let done = world.stint(&["tenant", "show", "team-7", "--history"]).await;
     assert!(
         done.stdout
-            .starts_with("TENANT  MAX_PRIORITY  WEIGHT  UID     ALLOWED_IMAGES\nteam-7  80            3       200001  ghcr.io/team-7/*,stint://tool\n\n"),
+            .starts_with("TENANT  MAX_PRIORITY  WEIGHT  UID     DEDICATED  ALLOWED_IMAGES\nteam-7  80            3       200001  true       ghcr.io/team-7/*,stint://tool\n\n"),
         "{}",
         done.stdout
     );
@@ -108,6 +109,13 @@ team-7    80            3       200001  ghcr.io/team-7/*,stint://tool
     let done = world.stint(&["tenant", "set", "team-7", "--images", "ghcr.io/a/*, stint://b"]).await;
     assert_eq!(done.code, 0, "{}", done.stderr);
     assert_eq!(world.fake.updates.lock().unwrap()[1].values["images"], "ghcr.io/a/*,stint://b");
+    for (at, (flag, value)) in
+        [("--dedicated", "true"), ("--dedicated=false", "false")].into_iter().enumerate()
+    {
+        let done = world.stint(&["tenant", "set", flag, "team-7"]).await;
+        assert_eq!(done.code, 0, "{}", done.stderr);
+        assert_eq!(world.fake.updates.lock().unwrap()[2 + at].values["dedicated"], value);
+    }
     for (wrong, said) in
         [("", "names no image"), ("any,a", "\"any\" stands alone"), ("docker://x", "no pattern")]
     {

@@ -46,6 +46,8 @@ settings! {
         weight => Whole(1, limits::TENANT_WEIGHT as u64);
         /// Which images its tasks may name: `any`, or patterns with commas between them.
         images => IMAGE_LIST;
+        /// It shares its nodes with nobody: its tasks run on those that name it alone in `executor.tenants`.
+        dedicated => TRUE_OR_FALSE;
     }
 }
 

@@ -82,7 +82,8 @@ fn in_the_way(tenant: &Tenant, holdings: &TenantHoldings) -> Vec<String> {
 
 fn listed(state: &State, tenant: Tenant, now: TimeMs) -> api::ListedTenant {
     let TenantHoldings { unfinished, finished, images, tokens } = state.holdings(&tenant, now);
-    let TenantRules { max_priority, weight, images: allowed } = state.settings().tenants.rules(&tenant);
+    let TenantRules { max_priority, weight, images: allowed, dedicated } =
+        state.settings().tenants.rules(&tenant);
     api::ListedTenant {
         uid: state.tenant_uid(&tenant),
         tenant: tenant.to_string(),
@@ -93,5 +94,6 @@ fn listed(state: &State, tenant: Tenant, now: TimeMs) -> api::ListedTenant {
         images,
         tokens,
         allowed_images: allowed.patterns().to_vec(),
+        dedicated,
     }
 }

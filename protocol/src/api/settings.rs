@@ -62,6 +62,9 @@ pub struct TenantSettings {
     /// Patterns of images that its tasks may name; none: any image.
     #[serde(default)]
     pub allowed_images: Vec<String>,
+    /// It shares its nodes with nobody.
+    #[serde(default)]
+    pub dedicated: bool,
 }
 
 /// What one request changed.

@@ -20,6 +20,9 @@ pub struct ListedTenant {
     /// Patterns of images that its tasks may name; none: any image.
     #[serde(default)]
     pub allowed_images: Vec<String>,
+    /// It shares its nodes with nobody.
+    #[serde(default)]
+    pub dedicated: bool,
 }
 
 /// As `stint.v1` carries them, both ways.
@@ -36,13 +39,25 @@ mod grpc {
                 weight,
                 uid,
                 allowed_images,
+                dedicated,
                 unfinished,
                 finished,
                 images,
                 tokens,
             } = listed;
             let uid = Some(uid).filter(|uid| *uid > 0);
-            Self { tenant, max_priority, weight, uid, allowed_images, unfinished, finished, images, tokens }
+            Self {
+                tenant,
+                max_priority,
+                weight,
+                uid,
+                allowed_images,
+                dedicated,
+                unfinished,
+                finished,
+                images,
+                tokens,
+            }
         }
     }
 
@@ -54,13 +69,25 @@ mod grpc {
                 weight,
                 uid,
                 allowed_images,
+                dedicated,
                 unfinished,
                 finished,
                 images,
                 tokens,
             } = listed;
             let uid = uid.unwrap_or_default();
-            Self { tenant, max_priority, weight, uid, allowed_images, unfinished, finished, images, tokens }
+            Self {
+                tenant,
+                max_priority,
+                weight,
+                uid,
+                allowed_images,
+                dedicated,
+                unfinished,
+                finished,
+                images,
+                tokens,
+            }
         }
     }
 }

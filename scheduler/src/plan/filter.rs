@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use stint_protocol::{
-    Class, GpuId, NodeOffer, NodeRules, NotAllowed, QuarantinedGpu, Resources, Runtime, TaskFiles, TaskId,
-    TaskSpec, Tenant, folders_of_inputs,
+    Class, GpuId, LeaseId, NodeId, NodeOffer, NodeRules, NotAllowed, QuarantinedGpu, Resources, Runtime,
+    TaskFiles, TaskId, TaskSpec, Tenant, folders_of_inputs,
 };
 
+use crate::mutations::{Mutation, planted};
 use crate::node::{Node, NodeMode};
 use crate::state::State;
 
@@ -27,6 +28,13 @@ pub(crate) enum UnfitReason {
     Runtime(Vec<Runtime>),
     /// It takes tasks of other tenants only.
     Tenant(Tenant),
+    /// Its tenant shares its nodes with nobody, and it is not its alone.
+    NotDedicated(Tenant),
+    /// It runs tasks that a task of this tenant shares no node with; whether that is because of this tenant.
+    Strangers {
+        tenant: Tenant,
+        dedicated: bool,
+    },
     /// Programs of all tenants would have one user on it, and nobody named the tenants that may.
     OneUser,
     /// It offers a runtime, but not what the task asks for with it.
@@ -81,6 +89,7 @@ impl UnfitReason {
             UnfitReason::Slots { most } => *most > 0,
             UnfitReason::Held { .. }
             | UnfitReason::OnTrial
+            | UnfitReason::Strangers { .. }
             | UnfitReason::Quarantined { .. }
             | UnfitReason::KeptForGpus { .. }
             | UnfitReason::Reserved { .. }
@@ -111,16 +120,10 @@ impl fmt::Display for UnfitReason {
             UnfitReason::Runtime(wanted) => {
                 write!(f, "offers none of the runtimes {}", names_of(wanted))
             }
-            UnfitReason::Tenant(tenant) => {
-                write!(f, "takes no tasks of tenant {tenant}: add it to executor.tenants there")
-            }
-            UnfitReason::OneUser => {
-                write!(
-                    f,
-                    "would run processes of several tenants as one user: run its peer as root, with the sandbox and without \
-                     executor.process.user, or name in executor.tenants whose tasks it takes"
-                )
-            }
+            UnfitReason::Tenant(_)
+            | UnfitReason::NotDedicated(_)
+            | UnfitReason::Strangers { .. }
+            | UnfitReason::OneUser => self.fmt_of_tenant(f),
             UnfitReason::Allowed(refused) => {
                 let refusals: Vec<String> = refused.iter().map(NotAllowed::to_string).collect();
                 f.write_str(&refusals.join("; "))
@@ -163,6 +166,34 @@ impl fmt::Display for UnfitReason {
     }
 }
 
+impl UnfitReason {
+    /// What lies in whose task it is.
+    fn fmt_of_tenant(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            UnfitReason::Tenant(tenant) => {
+                write!(f, "takes no tasks of tenant {tenant}: add it to executor.tenants there")
+            }
+            UnfitReason::NotDedicated(tenant) => {
+                write!(f, "is not dedicated to tenant {tenant}: name it alone in executor.tenants there")
+            }
+            UnfitReason::Strangers { tenant, dedicated: true } => {
+                write!(f, "still runs tasks of others, and tenant {tenant} is dedicated: it shares no node")
+            }
+            UnfitReason::Strangers { .. } => {
+                write!(f, "still runs tasks of a dedicated tenant, which shares no node")
+            }
+            UnfitReason::OneUser => {
+                write!(
+                    f,
+                    "would run processes of several tenants as one user: run its peer as root, with the sandbox and without \
+                     executor.process.user, or name in executor.tenants whose tasks it takes"
+                )
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Runtimes as users are told of them: only who asks for mock knows of it.
 pub(crate) fn names_of(runtimes: &[Runtime]) -> String {
     let names = runtimes.iter().filter(|runtime| **runtime != Runtime::Mock || runtimes.len() == 1);
@@ -170,8 +201,12 @@ pub(crate) fn names_of(runtimes: &[Runtime]) -> String {
 }
 
 /// Everything `node` lacks for `spec`; empty = it fits now.
-pub(crate) fn missing(state: &State, node: &Node, spec: &TaskSpec) -> Vec<UnfitReason> {
+pub(crate) fn missing(state: &State, node: &Node, (tenant, spec): (&Tenant, &TaskSpec)) -> Vec<UnfitReason> {
     let mut lacks = missing_but_gpus(node, spec, &node.free(), node.free_slots());
+    if strangers(state, node.id, tenant).next().is_some() {
+        let dedicated = state.settings().tenants.is_dedicated(tenant);
+        lacks.push(UnfitReason::Strangers { tenant: tenant.clone(), dedicated });
+    }
     if let Some(backoff) = node.backing_off(state.time()) {
         let left_ms = backoff.until.since(state.time());
         lacks.push(UnfitReason::Held { left_ms, tasks: backoff.tasks, message: backoff.message.clone() });
@@ -285,10 +320,14 @@ pub(crate) fn choose_runtime(
     state: &State,
     node: &Node,
     (tenant, spec): (&Tenant, &TaskSpec),
-    rules: Rules,
+    heeded: Rules,
 ) -> Result<Runtime, UnfitReason> {
-    if !takes(&node.offer, tenant) {
+    let rules = node.offer.rules.as_deref();
+    if !names(rules, tenant) {
         return Err(UnfitReason::Tenant(tenant.clone()));
+    }
+    if !takes(state, rules, tenant) {
+        return Err(UnfitReason::NotDedicated(tenant.clone()));
     }
     let suited = suited_runtimes(state, spec);
     let offered = suited.clone().filter(|runtime| node.offer.runtimes.contains(runtime));
@@ -298,7 +337,7 @@ pub(crate) fn choose_runtime(
             one_user = true;
             continue;
         }
-        match not_allowed(node, runtime, spec, rules)? {
+        match not_allowed(node, runtime, spec, heeded)? {
             lacks if lacks.is_empty() => return Ok(runtime),
             lacks => refused.extend(lacks),
         }
@@ -310,9 +349,31 @@ pub(crate) fn choose_runtime(
     })
 }
 
-/// Whether nodes with this offer take tasks of a tenant. That none of them does is no reason to ask one.
-pub(super) fn takes(offer: &NodeOffer, tenant: &Tenant) -> bool {
-    offer.rules.as_deref().is_none_or(|rules| rules.takes(tenant))
+/// Whether nodes with these rules take tasks of a tenant: they do not name others alone, and are its alone where it shares its nodes
+/// with nobody. That none of them does is no reason to ask one.
+pub(super) fn takes(state: &State, rules: Option<&NodeRules>, tenant: &Tenant) -> bool {
+    let is_its = || rules.is_some_and(|rules| rules.is_dedicated_to(tenant));
+    let alone = state.settings().tenants.is_dedicated(tenant) && !planted(Mutation::LeaveDedicated);
+    names(rules, tenant) && (!alone || is_its())
+}
+
+fn names(rules: Option<&NodeRules>, tenant: &Tenant) -> bool {
+    rules.is_none_or(|rules| rules.takes(tenant))
+}
+
+/// What runs on a node and shares it with no task of this tenant, as one of the two tenants shares its nodes with nobody. It began
+/// before the settings or the node's rules were these: no plan gives one node to both.
+pub(super) fn strangers<'a>(
+    state: &'a State,
+    node: NodeId,
+    tenant: &'a Tenant,
+) -> impl Iterator<Item = LeaseId> + use<'a> {
+    let tenants = &state.settings().tenants;
+    let leases = tenants.any_dedicated().then(|| state.leases_of(node));
+    let strange = |lease: &LeaseId| {
+        state.task(lease.task).is_some_and(|task| !tenants.may_share(&task.fields.tenant, tenant))
+    };
+    leases.into_iter().flatten().filter(move |lease| !planted(Mutation::ShareDedicated) && strange(lease))
 }
 
 /// Whether a tenant's programs would have the user of another tenant's there, which nobody wanted. The cluster's first tenant
@@ -324,7 +385,7 @@ fn would_share(state: &State, node: &Node, runtime: Runtime, tenant: &Tenant) ->
 
 /// Whether a node takes a tenant's tasks with this runtime, as its offer is now.
 pub(super) fn takes_with(state: &State, node: &Node, runtime: Runtime, tenant: &Tenant) -> bool {
-    takes(&node.offer, tenant) && !would_share(state, node, runtime, tenant)
+    takes(state, node.offer.rules.as_deref(), tenant) && !would_share(state, node, runtime, tenant)
 }
 
 /// Whether what nodes forbid of images, inputs and secrets counts.
@@ -376,7 +437,7 @@ pub(super) fn lets_have(state: &State, offer: &NodeOffer, (tenant, spec): (&Tena
     let has = |runtime: &Runtime| offer.runtimes.contains(runtime);
     let mut suited = suited_runtimes(state, spec).filter(has);
     offer.classes.contains(&spec.class)
-        && takes(offer, tenant)
+        && takes(state, offer.rules.as_deref(), tenant)
         && suited.any(|runtime| forbidden(offer.rules.as_deref(), runtime, spec).is_empty())
 }
 

@@ -9,7 +9,8 @@ use stint_protocol::{
 
 use super::chunks::{Chunks, Summary};
 use super::filter::{
-    Rules, choose_runtime, fits_labels, forbidden, lets_have, names_anything, suited_runtimes,
+    Rules, choose_runtime, fits_labels, forbidden, lets_have, names_anything, strangers, suited_runtimes,
+    takes,
 };
 use super::room::{Need, Room};
 use super::score::rank;
@@ -108,7 +109,13 @@ impl Nodes {
     }
 
     pub(super) fn leases_of(&self, id: NodeId) -> impl Iterator<Item = &Running> {
-        self.leases.get(&id).into_iter().flat_map(BTreeMap::values)
+        self.leases_by_end(id).map(|(_, running)| running)
+    }
+
+    /// The one that is over first comes first.
+    pub(super) fn leases_by_end(&self, id: NodeId) -> impl Iterator<Item = (LeaseId, &Running)> {
+        let leases = self.leases.get(&id).into_iter().flatten();
+        leases.map(|((_, lease), running)| (*lease, running))
     }
 
     pub(super) fn lease(&mut self, node: NodeId, lease: LeaseId, running: Running) {
@@ -333,7 +340,7 @@ impl Nodes {
                 group.runtimes.contains(&runtime) && (wanted.rules == Rules::Ignored || may())
             };
             let runs = group.nodes.summary().is_some() && group.classes.contains(&wanted.demand.class());
-            let takes = || group.rules.as_deref().is_none_or(|rules| rules.takes(wanted.tenant.0));
+            let takes = || takes(wanted.state, group.rules.as_deref(), wanted.tenant.0);
             runs && takes() && suited.clone().any(allowed)
         });
         let best = meant.filter_map(|group| {
@@ -354,10 +361,13 @@ impl Nodes {
         best.min_by_key(|(place, _)| *place).map(|(_, fit)| fit)
     }
 
-    /// What the task would get on a node, if it fits there and the node is not held for its kind.
+    /// What the task would get on a node, if it fits there, next to what runs there, and the node is not held for its kind.
     pub(super) fn fit(&self, known: &PlanNode, wanted: &Wanted<'_>) -> Option<Fit> {
         let fit = known.fit(wanted)?;
         let (tenant, number) = wanted.tenant;
+        if strangers(wanted.state, fit.node, tenant).next().is_some() {
+            return None;
+        }
         if known.node.start_holds().is_empty() {
             return Some(fit);
         }

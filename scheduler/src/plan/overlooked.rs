@@ -42,11 +42,11 @@ pub fn overlooked(
 
 fn fit(state: &State, node: &Node, task: &Task) -> Option<Fit> {
     state.settings().tenants.check_image(&task.fields.tenant, &task.spec).ok()?;
-    if !missing(state, node, &task.spec).is_empty() {
-        return None;
-    }
     let (now, tenant) = (state.time(), &task.fields.tenant);
     let of = (tenant, &*task.spec);
+    if !missing(state, node, of).is_empty() {
+        return None;
+    }
     let allowed = state.nodes().any(|node| node.incarnation.0 != 0 && lets_have(state, &node.offer, of));
     let runtime = choose_runtime(state, node, of, Rules::for_task(allowed)).ok()?;
     if node.hold(now, runtime, tenant).is_some() {

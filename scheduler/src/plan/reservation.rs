@@ -2,9 +2,11 @@
 //! nothing (docs/internals/placement.md#reservations).
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
-use stint_protocol::{GpuId, GpuRequest, NodeId, TimeMs};
+use stint_protocol::{GpuId, GpuRequest, LeaseId, NodeId, TimeMs};
 
+use super::filter::strangers;
 use super::lines::{LineId, Turn};
 use super::nodes::{Fit, Nodes, PlanNode, Running, Wanted};
 use super::room::{Need, Room};
@@ -63,21 +65,23 @@ pub(super) fn reserve(nodes: &Nodes, wanted: &Wanted<'_>, line: LineId) -> Kept 
     }
 }
 
-/// When enough is free on the node for the need, if before `earlier`.
+/// When enough is free on the node for the need, and nothing runs there that its tenant shares no node with, if before `earlier`.
 fn free_at(nodes: &Nodes, known: &PlanNode, wanted: &Wanted<'_>, earlier: Option<TimeMs>) -> Option<TimeMs> {
     let sooner = |at: TimeMs| earlier.is_none_or(|earlier| at < earlier);
     let (now, request) = (wanted.now, wanted.demand.gpus());
     let mut left = Left::now(known, request);
-    if left.holds(&wanted.need) {
+    let mut strange: BTreeSet<LeaseId> = strangers(wanted.state, known.node.id, wanted.tenant.0).collect();
+    if strange.is_empty() && left.holds(&wanted.need) {
         return sooner(now).then_some(now);
     }
-    for running in nodes.leases_of(known.node.id) {
+    for (lease, running) in nodes.leases_by_end(known.node.id) {
         let at = running.until.max(now);
         if !sooner(at) {
             return None;
         }
         left.add(wanted.state, known, request, running);
-        if left.holds(&wanted.need) {
+        strange.remove(&lease);
+        if strange.is_empty() && left.holds(&wanted.need) {
             return Some(at);
         }
     }

@@ -20,6 +20,19 @@ pub struct TenantRules {
     #[cbor(encode_with = "minicbor::Encode::encode", is_nil = "ImageList::is_any")]
     #[cbor(decode_with = "minicbor::Decode::decode", nil = "any_image")]
     pub images: ImageList,
+    /// It shares its nodes with nobody: its tasks run on those that name it alone.
+    #[n(3)]
+    #[cbor(encode_with = "minicbor::Encode::encode", is_nil = "is_off")]
+    #[cbor(decode_with = "minicbor::Decode::decode", nil = "off")]
+    pub dedicated: bool,
+}
+
+fn is_off(flag: &bool) -> bool {
+    !flag
+}
+
+fn off() -> Option<bool> {
+    Some(false)
 }
 
 fn any_image() -> Option<ImageList> {
@@ -32,7 +45,7 @@ impl TenantRules {
     pub fn default_for(tenant: &Tenant) -> Self {
         let max_priority =
             if tenant.is_default() { limits::MAX_PRIORITY } else { limits::TENANT_MAX_PRIORITY };
-        Self { max_priority, weight: 1, images: ImageList::default() }
+        Self { max_priority, weight: 1, images: ImageList::default(), dedicated: false }
     }
 }
 
@@ -45,6 +58,8 @@ pub enum TenantSetting {
     Weight(#[n(0)] u32),
     #[n(2)]
     Images(#[n(0)] ImageList),
+    #[n(3)]
+    Dedicated(#[n(0)] bool),
 }
 
 impl TenantSetting {
@@ -54,6 +69,7 @@ impl TenantSetting {
             TenantSetting::MaxPriority(rules.max_priority),
             TenantSetting::Weight(rules.weight),
             TenantSetting::Images(rules.images.clone()),
+            TenantSetting::Dedicated(rules.dedicated),
         ]
     }
 
@@ -62,6 +78,7 @@ impl TenantSetting {
             TenantSetting::MaxPriority(_) => "max_priority",
             TenantSetting::Weight(_) => "weight",
             TenantSetting::Images(_) => "images",
+            TenantSetting::Dedicated(_) => "dedicated",
         }
     }
 
@@ -70,6 +87,7 @@ impl TenantSetting {
             TenantSetting::MaxPriority(_) => TenantSetting::MaxPriority(rules.max_priority),
             TenantSetting::Weight(_) => TenantSetting::Weight(rules.weight),
             TenantSetting::Images(_) => TenantSetting::Images(rules.images.clone()),
+            TenantSetting::Dedicated(_) => TenantSetting::Dedicated(rules.dedicated),
         }
     }
 
@@ -78,6 +96,7 @@ impl TenantSetting {
             TenantSetting::MaxPriority(most) => rules.max_priority = *most,
             TenantSetting::Weight(weight) => rules.weight = *weight,
             TenantSetting::Images(images) => rules.images = images.clone(),
+            TenantSetting::Dedicated(dedicated) => rules.dedicated = *dedicated,
         }
     }
 }
@@ -101,12 +120,16 @@ fn shown(spec: &TaskSpec, image: &str) -> String {
 
 /// The rules of tenants, as far as they are not those that every tenant has at first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TenantTable(BTreeMap<Tenant, TenantRules>);
+pub struct TenantTable {
+    rules: BTreeMap<Tenant, TenantRules>,
+    /// How many of them share their nodes with nobody: where there is none, placement looks at no neighbours.
+    dedicated: usize,
+}
 
 impl TenantTable {
     /// Whether a tenant's task may name its image. A task without one names nothing that could be forbidden.
     pub(crate) fn check_image(&self, tenant: &Tenant, spec: &TaskSpec) -> Result<(), ImageNotAllowed> {
-        let allowed = self.0.get(tenant).map(|rules| &rules.images);
+        let allowed = self.rules.get(tenant).map(|rules| &rules.images);
         match (allowed, &spec.image) {
             (Some(allowed), Some(image)) if !allowed.allows(image) => {
                 let (tenant, allowed) = (tenant.clone(), allowed.clone());
@@ -118,31 +141,47 @@ impl TenantTable {
 
     /// The rules of any tenant.
     pub fn rules(&self, tenant: &Tenant) -> TenantRules {
-        self.0.get(tenant).cloned().unwrap_or_else(|| TenantRules::default_for(tenant))
+        self.rules.get(tenant).cloned().unwrap_or_else(|| TenantRules::default_for(tenant))
     }
 
     /// Gives a tenant other rules; one that has those of the beginning again is forgotten.
     pub fn put(&mut self, tenant: &Tenant, rules: TenantRules) {
-        if rules == TenantRules::default_for(tenant) {
-            self.0.remove(tenant);
-        } else {
-            self.0.insert(tenant.clone(), rules);
-        }
+        self.dedicated += usize::from(rules.dedicated);
+        let before = match rules == TenantRules::default_for(tenant) {
+            true => self.rules.remove(tenant),
+            false => self.rules.insert(tenant.clone(), rules),
+        };
+        self.dedicated -= usize::from(before.is_some_and(|rules| rules.dedicated));
+    }
+
+    /// Whether any tenant shares its nodes with nobody.
+    pub(crate) fn any_dedicated(&self) -> bool {
+        self.dedicated > 0
+    }
+
+    /// Whether a tenant shares its nodes with nobody.
+    pub(crate) fn is_dedicated(&self, tenant: &Tenant) -> bool {
+        self.any_dedicated() && self.rules.get(tenant).is_some_and(|rules| rules.dedicated)
+    }
+
+    /// Whether attempts of these two may be on one node.
+    pub(crate) fn may_share(&self, one: &Tenant, other: &Tenant) -> bool {
+        one == other || !(self.is_dedicated(one) || self.is_dedicated(other))
     }
 
     /// The tenants that have rules of their own, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&Tenant, &TenantRules)> {
-        self.0.iter()
+        self.rules.iter()
     }
 
     /// Tenants that have rules of their own.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.rules.len()
     }
 
     /// Whether every tenant has the rules of the beginning.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.rules.is_empty()
     }
 }
 
@@ -153,17 +192,19 @@ impl<C> Encode<C> for TenantTable {
         e: &mut Encoder<W>,
         ctx: &mut C,
     ) -> Result<(), encode::Error<W::Error>> {
-        self.0.encode(e, ctx)
+        self.rules.encode(e, ctx)
     }
 
     fn is_nil(&self) -> bool {
-        self.0.is_empty()
+        self.rules.is_empty()
     }
 }
 
 impl<'b, C> Decode<'b, C> for TenantTable {
     fn decode(d: &mut Decoder<'b>, ctx: &mut C) -> Result<Self, decode::Error> {
-        Decode::decode(d, ctx).map(Self)
+        let rules: BTreeMap<Tenant, TenantRules> = Decode::decode(d, ctx)?;
+        let dedicated = rules.values().filter(|rules| rules.dedicated).count();
+        Ok(Self { rules, dedicated })
     }
 
     fn nil() -> Option<Self> {
@@ -179,15 +220,29 @@ mod tests {
     fn only_what_was_changed_is_kept_and_written() {
         let team = Tenant::new("team-7").unwrap();
         let mut table = TenantTable::default();
-        let at_first = |max_priority| TenantRules { max_priority, weight: 1, images: ImageList::default() };
+        let at_first = |max_priority| TenantRules {
+            max_priority,
+            weight: 1,
+            images: ImageList::default(),
+            dedicated: false,
+        };
         assert_eq!(table.rules(&team), at_first(50));
         assert_eq!(table.rules(&Tenant::default_tenant()), at_first(100));
         let images = "ghcr.io/acme/*".parse().unwrap();
-        let rules = TenantRules { max_priority: 80, weight: 3, images };
+        let rules = TenantRules { max_priority: 80, weight: 3, images, dedicated: false };
         table.put(&team, rules.clone());
         let read: TenantTable = minicbor::decode(&minicbor::to_vec(&table).unwrap()).unwrap();
-        assert_eq!((read.rules(&team), read.len()), (rules, 1));
+        assert_eq!((read.rules(&team), read.len()), (rules.clone(), 1));
+        // What is as at first between others is left out, and found again.
+        let dedicated = TenantRules { dedicated: true, images: ImageList::default(), ..rules };
+        for _ in 0..2 {
+            table.put(&team, dedicated.clone());
+            let read: TenantTable = minicbor::decode(&minicbor::to_vec(&table).unwrap()).unwrap();
+            assert_eq!((read.rules(&team), &read), (dedicated.clone(), &table));
+            assert!(read.is_dedicated(&team) && !read.may_share(&team, &Tenant::default_tenant()));
+        }
         table.put(&team, TenantRules::default_for(&team));
+        assert!(!table.any_dedicated());
         assert!(table.is_empty() && Encode::<()>::is_nil(&table));
     }
 }

@@ -100,10 +100,42 @@ fn rules_of_tenants_are_read_and_written_as_they_were_stored() {
     let stored = folder.bytes(name, || encode_snapshot(&state));
     let read = decode_snapshot(&stored).unwrap();
     check(&read).unwrap();
-    let rules = TenantRules { max_priority: 80, weight: 300, images: ImageList::default() };
+    let rules = TenantRules { max_priority: 80, weight: 300, images: ImageList::default(), dedicated: false };
     assert_eq!(read.settings().tenants.iter().collect::<Vec<_>>(), [(&team(), &rules)]);
     let rules = ClusterRules { crash_loop_losses: 5, keep_for_gpus: false, ..ClusterRules::default() };
     assert_eq!(read.settings().rules, rules);
+    assert_same(name, &encode_snapshot(&read), &stored);
+}
+
+/// Images and nodes of tenants: each rule alone, and one whose others are as at first.
+#[test]
+fn images_and_nodes_of_tenants_are_read_and_written_as_they_were_stored() {
+    let folder = Stored::of_crate(env!("CARGO_MANIFEST_DIR"));
+    let images: ImageList = "ghcr.io/team/*,stint://tool".parse().unwrap();
+    let other = Tenant::new("team-8").unwrap();
+    let to = vec![
+        Setting::Tenant(team(), TenantSetting::Images(images.clone())),
+        Setting::Tenant(other.clone(), TenantSetting::Images(ImageList::default())),
+        Setting::Tenant(other.clone(), TenantSetting::Dedicated(true)),
+    ];
+    let command = Command::UpdateSettings(UpdateSettings { to, if_revision: None, by: operator() });
+    assert_eq!(command.needs(), version::TENANT_RULES);
+    folder.check("tenant-images-update-settings.cbor", &command);
+    let mut state = State::default();
+    for command in [Command::Configure(settings()), command] {
+        apply(&mut state, StampedCommand { now: TimeMs(1_790_000_000_000), command }).unwrap();
+    }
+    let name = "tenant-images-snapshot.cbor";
+    let stored = folder.bytes(name, || encode_snapshot(&state));
+    let read = decode_snapshot(&stored).unwrap();
+    check(&read).unwrap();
+    let at_first = |tenant: &Tenant| TenantRules::default_for(tenant);
+    let expected = [
+        (team(), TenantRules { images, ..at_first(&team()) }),
+        (other.clone(), TenantRules { dedicated: true, ..at_first(&other) }),
+    ];
+    let rules = read.settings().tenants.iter().map(|(tenant, rules)| (tenant.clone(), rules.clone()));
+    assert_eq!(rules.collect::<Vec<_>>(), expected);
     assert_same(name, &encode_snapshot(&read), &stored);
 }
 

@@ -32,6 +32,7 @@ fn setting(key: &str, value: &str) -> Setting {
         let rule = match rule {
             "max_priority" => TenantSetting::MaxPriority(number() as u8),
             "weight" => TenantSetting::Weight(number() as u32),
+            "dedicated" => TenantSetting::Dedicated(value == "true"),
             "images" => TenantSetting::Images(value.parse().unwrap()),
             other => panic!("{other:?}"),
         };

@@ -1,5 +1,6 @@
 //! The properties of the fast layer, one a file. Each is told what happens and answers what is wrong with it.
 
+mod alone;
 mod bounds;
 mod deadlines;
 mod endings;
@@ -11,6 +12,7 @@ mod room;
 mod stamps;
 mod touched;
 
+pub use alone::alone;
 pub use bounds::Bounds;
 pub use deadlines::Deadlines;
 pub use endings::{Endings, ending_of};

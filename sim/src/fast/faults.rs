@@ -182,6 +182,10 @@ impl World {
         for peer in 0..self.peers.len() {
             self.hosts[peer].profile.healed = true;
             self.quicken(peer);
+            // It takes everybody's tasks again.
+            if self.operator.dedicates {
+                self.stop_process(peer);
+            }
             self.queue.at(self.now + 10, Event::StartProcess { peer });
         }
         self.ready_all();

@@ -7,7 +7,7 @@ use stint_protocol::{BootMs, EndKind, GpuId, IdempotencyKey, LeaseId, NodeId, Sh
 use stint_scheduler::{Change, State};
 
 use super::checkers::{
-    Bounds, Deadlines, Endings, InForce, Outcomes, Promises, Replicas, Room, Stamps, touched,
+    Bounds, Deadlines, Endings, InForce, Outcomes, Promises, Replicas, Room, Stamps, alone, touched,
 };
 use super::log::Log;
 use super::process::Process;
@@ -97,6 +97,7 @@ impl Oracle {
             self.trace.note(self.now, "change", 0, 0, || format!("{change:?}"));
         }
         self.note(touched(changes, state), "what an entry changed is sound");
+        self.note(alone(changes, state), "a dedicated tenant shares no node");
         let over = self.in_force.changed(changes);
         self.note(over, "a lease is over only when its attempt is gone");
         let outcomes = self.outcomes.changed(changes);

@@ -43,11 +43,15 @@ pub enum FastPlant {
     PlanOnChangesOnly,
     /// A leader keeps an entry's effect as it was before its plan.
     EffectWithoutPlan,
+    /// A task starts beside attempts with which its tenant, or theirs, shares no node.
+    ShareDedicated,
+    /// A tenant that shares its nodes with nobody starts on those of others, too.
+    LeaveDedicated,
 }
 
 impl FastPlant {
     /// Every one.
-    pub const ALL: [FastPlant; 21] = [
+    pub const ALL: [FastPlant; 23] = [
         FastPlant::RenewAfterRevoke,
         FastPlant::ActBeforeOwnTermEntry,
         FastPlant::SkipDriftMargin,
@@ -69,6 +73,8 @@ impl FastPlant {
         FastPlant::NeverCatchUp,
         FastPlant::PlanOnChangesOnly,
         FastPlant::EffectWithoutPlan,
+        FastPlant::ShareDedicated,
+        FastPlant::LeaveDedicated,
     ];
 
     /// The word of the command line.
@@ -95,6 +101,8 @@ impl FastPlant {
             FastPlant::NeverCatchUp => "never_catch_up",
             FastPlant::PlanOnChangesOnly => "plan_on_changes_only",
             FastPlant::EffectWithoutPlan => "effect_without_plan",
+            FastPlant::ShareDedicated => "share_dedicated",
+            FastPlant::LeaveDedicated => "leave_dedicated",
         }
     }
 
@@ -119,6 +127,11 @@ impl FastPlant {
         matches!(self, SweepWithoutEntry | SweepFoundTwice | SweepAskedFor)
     }
 
+    /// Whether it lies in which tenants share a node: the operator says so of some, in every seed.
+    pub fn is_of_dedication(self) -> bool {
+        matches!(self, FastPlant::ShareDedicated | FastPlant::LeaveDedicated)
+    }
+
     /// Whether it lies in the product's own code, which only a build with the feature `mutations` can change.
     pub fn needs_feature(self) -> bool {
         use FastPlant::*;
@@ -126,7 +139,7 @@ impl FastPlant {
             RenewAfterRevoke | ActBeforeOwnTermEntry | SkipDriftMargin | ReleaseOnNewIncarnation => true,
             OldReceiptTimes | WallClockJump | StaleOrders | RenewWithoutQuorum => true,
             LaunchWithoutDevices | RenewUnseen | StampWhenWritten | NeverCatchUp | PlanOnChangesOnly => true,
-            EffectWithoutPlan => true,
+            EffectWithoutPlan | ShareDedicated | LeaveDedicated => true,
             LateKill | FalseAccount | LeaseFromReceipt | SweepBlindly => false,
             SweepWithoutEntry | SweepFoundTwice | SweepAskedFor => false,
         }
@@ -151,6 +164,12 @@ impl FromStr for FastPlant {
 #[cfg(feature = "mutations")]
 pub fn plant_in_product(plant: Option<FastPlant>) {
     use stint_node::mutations::{Mutation, plant as set};
+    use stint_scheduler::mutations::Mutation as PlanMutation;
+    stint_scheduler::mutations::plant(match plant {
+        Some(FastPlant::ShareDedicated) => Some(PlanMutation::ShareDedicated),
+        Some(FastPlant::LeaveDedicated) => Some(PlanMutation::LeaveDedicated),
+        _ => None,
+    });
     set(match plant {
         Some(FastPlant::RenewAfterRevoke) => Some(Mutation::RenewAfterRevoke),
         Some(FastPlant::ActBeforeOwnTermEntry) => Some(Mutation::ActBeforeOwnTermEntry),

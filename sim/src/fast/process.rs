@@ -63,7 +63,10 @@ impl World {
         let life = self.peers[peer].life + 1;
         // What it had applied is on its disk; how far it lags when it leads is drawn by `elect`.
         let applied = self.peers[peer].applied;
-        let offer = self.shape.offers[peer].clone();
+        let (mut offer, healed) = (self.shape.offers[peer].clone(), self.is_healed());
+        if let Some(rules) = offer.rules.as_mut().filter(|_| !healed) {
+            rules.tenants = self.operator.tenants_of_a_node();
+        }
         let gpus = self.machines[machine].lock(peer, &offer.gpus);
         self.say("start", peer as u64, incarnation.0, || {
             format!("peer {} life {life} {incarnation:?} with {} GPUs", peer + 1, gpus.len())

@@ -74,6 +74,9 @@ impl World {
         if plant == Some(FastPlant::RenewUnseen) {
             (shape.images, operator.works, operator.only_leases) = (true, true, true);
         }
+        if plant.is_some_and(FastPlant::is_of_dedication) {
+            (shape.images, operator.works, operator.dedicates) = (true, true, true);
+        }
         let clocks = shape.clocks.clone();
         let log = Log::new(founding(&shape, &clocks[0]));
         let host = |peer| {

@@ -62,10 +62,10 @@ fn tenants(state: &State, caller: &Principal, asked: Option<&Tenant>) -> Vec<api
         .filter(|of| caller.sees(of))
         .collect();
     let rules = |of: Tenant| {
-        let TenantRules { max_priority, weight, images } = settings.tenants.rules(&of);
+        let TenantRules { max_priority, weight, images, dedicated } = settings.tenants.rules(&of);
         let (tenant, uid, max_priority) = (of.to_string(), state.tenant_uid(&of), max_priority.into());
         let allowed_images = images.patterns().to_vec();
-        api::TenantSettings { tenant, max_priority, weight, uid, allowed_images }
+        api::TenantSettings { tenant, max_priority, weight, uid, allowed_images, dedicated }
     };
     shown.into_iter().map(rules).collect()
 }

@@ -139,15 +139,15 @@ impl From<ClassSettings> for v1::ClassSettings {
 
 impl From<v1::TenantSettings> for TenantSettings {
     fn from(message: v1::TenantSettings) -> Self {
-        let v1::TenantSettings { tenant, max_priority, weight, uid, allowed_images } = message;
-        Self { tenant, max_priority, weight, uid, allowed_images }
+        let v1::TenantSettings { tenant, max_priority, weight, uid, allowed_images, dedicated } = message;
+        Self { tenant, max_priority, weight, uid, allowed_images, dedicated }
     }
 }
 
 impl From<TenantSettings> for v1::TenantSettings {
     fn from(document: TenantSettings) -> Self {
-        let TenantSettings { tenant, max_priority, weight, uid, allowed_images } = document;
-        Self { tenant, max_priority, weight, uid, allowed_images }
+        let TenantSettings { tenant, max_priority, weight, uid, allowed_images, dedicated } = document;
+        Self { tenant, max_priority, weight, uid, allowed_images, dedicated }
     }
 }
 
