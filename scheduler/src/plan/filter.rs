@@ -339,7 +339,12 @@ pub(crate) fn choose_runtime(
         }
         match not_allowed(node, runtime, spec, heeded)? {
             lacks if lacks.is_empty() => return Ok(runtime),
-            lacks => refused.extend(lacks),
+            // What several runtimes are denied alike is said once.
+            lacks => lacks.into_iter().for_each(|lack| {
+                if !refused.contains(&lack) {
+                    refused.push(lack);
+                }
+            }),
         }
     }
     Err(match refused.is_empty() {
