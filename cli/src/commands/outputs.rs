@@ -121,7 +121,7 @@ async fn save_all(context: &Context, left: &Left, folder: &Path) -> Done {
     for kept in &gone {
         talk(&format!("gone: {:?}, nobody has its bytes any more", kept.path));
     }
-    Ok(u8::from(!gone.is_empty()).into())
+    Ok(u8::from(!gone.is_empty()))
 }
 
 /// Says what is missing, and why.
