@@ -241,6 +241,8 @@ macro_rules! name_type {
     };
 }
 
+pub(crate) use name_type;
+
 name_type!(
     /// The owner of tasks and every other named thing: a DNS label (lower-case letters, digits, `-`; 63 at most).
     Tenant, "tenant", check_tenant

@@ -10,6 +10,7 @@ pub mod files;
 pub mod ids;
 pub mod image;
 mod image_list;
+pub mod instance;
 pub mod limits;
 mod mounts;
 mod node_rules;
@@ -48,6 +49,10 @@ pub use ids::{
 };
 pub use image::{ImageKind, ImageSource, Named, PinnedImage};
 pub use image_list::{ImageList, InvalidImageList};
+pub use instance::{
+    CheckpointId, EventKind, InstanceEvent, InstanceId, InstanceStatus, LeftResult, Payload, SignalKind,
+    Writer,
+};
 pub use mounts::{HostMount, InvalidMount, MountRefused, MountRoot, is_taken};
 pub use node_rules::{ALL_TENANTS, NodeRules, folders_of_inputs};
 pub use outcome::{AttemptEnd, EndKind, Outcome, Usage, weight_of, weight_of_not_kept};

@@ -182,3 +182,37 @@ pub const TOKEN_COMMENT_BYTES: usize = 256;
 pub const ENDING_TAIL_BYTES: usize = 4 * 1024;
 /// Bytes of each output stream of an attempt that the cluster keeps, where its task wants that.
 pub const CLUSTER_LOG_BYTES: usize = 1024 * 1024;
+/// Bytes of the id of a workflow instance: a UUID with some words, and the name of a folder.
+pub const INSTANCE_ID_BYTES: usize = 128;
+/// Bytes of a checkpoint's id, as a program gives it: a function's name and its key.
+pub const CHECKPOINT_ID_BYTES: usize = 512;
+/// Bytes of a payload of an instance that the log and the state hold themselves; longer ones are stored as blobs first.
+pub const INLINE_PAYLOAD_BYTES: usize = 16 * 1024;
+/// Bytes of the payload of an event that the log and the state hold themselves.
+pub const INLINE_EVENT_BYTES: usize = 4 * 1024;
+/// Checkpoints of one instance, the tries of its steps included.
+pub const CHECKPOINTS: u32 = 10_000;
+/// Bytes of payloads of all instances that every peer holds in memory.
+pub const DURABLE_BYTES: u64 = 512 * 1024 * 1024;
+/// Events that are kept of one instance; the oldest ones go.
+pub const EVENTS_KEPT: u32 = 1_000;
+/// Events of one command, and the bytes of all of them: half of a log entry.
+pub const EVENTS_PER_COMMAND: usize = 256;
+/// Bytes of the events of one command.
+pub const EVENT_BYTES_PER_COMMAND: usize = 256 * 1024;
+/// Custom signals that are kept for one instance, each for another checkpoint.
+pub const CUSTOM_SIGNALS: u32 = 1_000;
+/// Requests of an instance that are remembered, so that one that comes again is told from a new one: as many as a program may
+/// have on their way at a time.
+pub const INSTANCE_REQUESTS: usize = 16;
+/// Variables of an instance beside those of its image, and their bytes.
+pub const INSTANCE_VARIABLES_BYTES: usize = 32 * 1024;
+/// Suspended tasks that one command wakes at most; the next one goes on.
+pub const WAKES_PER_COMMAND: usize = 1_024;
+/// How long an instance that runs outside the cluster is kept after its end, in milliseconds: a week. One that the cluster
+/// started is forgotten with its task.
+pub const KEEP_OUTSIDE_MS: u64 = 7 * 24 * 3_600_000;
+/// Hours of which the ends of instances are counted for each tenant: a month.
+pub const INSTANCE_HOURS: u64 = 31 * 24;
+/// How long a program may go on after it said how its instance ended, in milliseconds.
+pub const LINGER_MS: u64 = 30_000;
