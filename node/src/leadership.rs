@@ -225,7 +225,7 @@ impl EntryBuilder {
         let catches_up =
             ahead_ms.is_some() && tick && !state.nothing_waits() && !planted(Mutation::NeverCatchUp);
         commands.extend(state.upgradable_to().map(|to| Command::RaiseVersion { to }));
-        if commands.is_empty() && (catches_up || state.drain_due(stamp)) {
+        if commands.is_empty() && (catches_up || state.stop_due(stamp)) {
             commands.push(Command::Tick);
         }
         let due = state.next_due().is_some_and(|due| due <= stamp);

@@ -118,6 +118,7 @@ pub fn task_of(change: &Change) -> Option<TaskId> {
         | Change::ImageDeleted { .. }
         | Change::BlobsChanged
         | Change::SettingsChanged { .. }
+        | Change::Instance(_)
         | Change::Configured => None,
     }
 }

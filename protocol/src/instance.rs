@@ -304,6 +304,18 @@ pub enum LeftResult {
     Cancelled,
 }
 
+impl LeftResult {
+    /// Bytes of its own that it brings, about.
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::Completed(output) => output.as_ref().map_or(0, |output| output.inline_len() as usize),
+            Self::Failed(error) => error.len(),
+            Self::Sleeping { checkpoint, .. } => checkpoint.as_str().len(),
+            Self::Suspended | Self::Cancelled => 0,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -354,8 +366,8 @@ mod tests {
 
     #[test]
     fn words_are_those_of_the_clients() {
-        let words = InstanceStatus::ALL.map(InstanceStatus::as_str);
-        assert_eq!(words, ["pending", "running", "suspended", "completed", "failed", "cancelled"]);
+        let statuses = InstanceStatus::ALL.map(InstanceStatus::as_str);
+        assert_eq!(statuses, ["pending", "running", "suspended", "completed", "failed", "cancelled"]);
         let ended: Vec<_> = InstanceStatus::ALL.into_iter().filter(|status| status.is_ended()).collect();
         assert_eq!(ended, [InstanceStatus::Completed, InstanceStatus::Failed, InstanceStatus::Cancelled]);
         let events =

@@ -5,6 +5,7 @@ use minicbor::{Decode, Encode};
 use crate::ending::Ending;
 use crate::files::{KeptFile, NotKept};
 use crate::ids::LeaseId;
+use crate::instance::LeftResult;
 use crate::limits;
 use crate::time::TimeMs;
 
@@ -58,6 +59,9 @@ pub enum EndKind {
     /// Its files took more of the node's disk than they may, or the most when little was left.
     #[n(14)]
     DiskExceeded,
+    /// The program of an instance was stopped because its node's process had started anew (retried; counts as a loss).
+    #[n(15)]
+    Cut,
 }
 
 impl EndKind {
@@ -79,6 +83,7 @@ impl EndKind {
             EndKind::FilesMissing => "files_missing",
             EndKind::StartRefused => "start_refused",
             EndKind::DiskExceeded => "disk_exceeded",
+            EndKind::Cut => "cut",
         }
     }
 }
@@ -150,19 +155,25 @@ pub struct AttemptEnd {
     #[n(7)]
     #[cbor(default)]
     pub ending: Option<Box<Ending>>,
+    /// What the program of an instance left in its file of results.
+    #[n(8)]
+    #[cbor(default)]
+    pub left: Option<Box<LeftResult>>,
 }
 
 impl AttemptEnd {
     /// An end that left no outputs, of which nobody says what it used.
     pub fn new(lease: LeaseId, kind: EndKind, message: String, run_ms: u64) -> Self {
-        Self { lease, kind, message, run_ms, outputs: None, usage: None, not_kept: None, ending: None }
+        let (outputs, usage, not_kept, ending, left) = (None, None, None, None, None);
+        Self { lease, kind, message, run_ms, outputs, usage, not_kept, ending, left }
     }
 
     /// Bytes it takes in a message or in the log, about.
     pub fn weight(&self) -> usize {
         let not_kept = weight_of_not_kept(self.not_kept.as_deref());
         let ending = self.ending.as_ref().map_or(0, |ending| ending.weight());
-        96 + self.message.len() + weight_of(self.outputs.as_deref()) + not_kept + ending
+        let left = self.left.as_ref().map_or(0, |left| left.weight());
+        96 + self.message.len() + weight_of(self.outputs.as_deref()) + not_kept + ending + left
     }
 }
 
@@ -243,7 +254,8 @@ impl Outcome {
             | EndKind::OutputMissing
             | EndKind::OutputLost
             | EndKind::FilesMissing
-            | EndKind::StartRefused => 125,
+            | EndKind::StartRefused
+            | EndKind::Cut => 125,
         }
     }
 }

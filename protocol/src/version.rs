@@ -99,8 +99,10 @@ pub const OUTPUTS_OF_ALL_ENDS: Version = Version(5);
 /// `KeptFile.pinned`.
 pub const OUTPUTS_OF_ATTEMPTS: Version = Version(5);
 
-/// Tasks that are suspended: `Suspend`, `Wake` and the state that they lead to. No cluster speaks it yet: the state
-/// machine keeps such tasks, and no request suspends one.
+/// Durable workflow instances: `Command::Instance`, and the state of tasks whose instances are suspended.
+pub const INSTANCES: Version = Version(5);
+
+/// Tasks that users suspend: `Suspend` and `Wake`. No cluster speaks it yet: no request suspends a task by itself.
 pub const SUSPEND: Version = Version(1_000);
 
 impl Default for Version {

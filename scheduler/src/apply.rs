@@ -5,6 +5,7 @@ mod authority;
 mod blob;
 mod cancel;
 mod image;
+mod instance;
 mod join;
 mod lease;
 mod new_beginning;
@@ -19,6 +20,7 @@ pub use new_beginning::begin_anew;
 
 pub(crate) use blob::forget_keep;
 pub(crate) use image::pin;
+pub(crate) use instance::{forget_oldest_hour, forget_oldest_outside, forget_with_task, weight_of_try};
 pub(crate) use outputs::{count_of, forget_of_task};
 pub(crate) use submit::share_of_spec;
 pub(crate) use suspend::wake_place;
@@ -48,6 +50,7 @@ pub fn apply(state: &mut State, stamped: StampedCommand) -> Result<Vec<Change>, 
     promote_due(state);
     suspend::wake_due(state, &mut changes);
     node::stop_drained(state, &mut changes);
+    instance::stop_lingering(state, &mut changes);
     let result = dispatch(state, stamped.command, &mut changes);
     retention::sweep(state);
     result.map(|()| changes)
@@ -101,6 +104,7 @@ fn dispatch(state: &mut State, command: Command, changes: &mut Vec<Change>) -> R
             blob::drop_unused(state, &blobs, changes);
             Ok(())
         }
+        Command::Instance(command) => instance::carry_out(state, *command, changes),
         Command::Suspend { task, reason, wake_at } => suspend::suspend(state, task, reason, wake_at, changes),
         Command::Wake(task) => suspend::wake(state, task, changes),
     }

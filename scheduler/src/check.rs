@@ -1,6 +1,7 @@
 //! The invariants of the state. Tests and the simulator call this after every apply; a broken one is a bug.
 
 mod images;
+mod instances;
 mod settings;
 
 use std::collections::BTreeMap;
@@ -29,7 +30,8 @@ pub fn check(state: &State) -> Result<(), String> {
     check_keys(state)?;
     check_tenants(state)?;
     check_uids(state)?;
-    images::check(state)
+    images::check(state)?;
+    instances::check(state)
 }
 
 fn agree<T: PartialEq + Debug>(what: impl Display, kept: &T, derived: &T) -> Result<(), String> {

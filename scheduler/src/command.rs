@@ -1,5 +1,6 @@
 //! What may be asked of the state machine, and what comes of it.
 
+mod instances;
 mod needs;
 
 use std::sync::Arc;
@@ -18,6 +19,8 @@ use crate::node::NodeMode;
 use crate::plan::Plan;
 use crate::settings::{ChangedBy, ImageNotAllowed, InvalidSettings, Setting, Settings, UidRange};
 use crate::task::SuspendReason;
+
+pub use instances::{InstanceAct, InstanceChange, InstanceCommand, InstanceRejection, Saved, StartInstance};
 
 /// Accept `count` tasks of one spec, named `first`, `first + 1`, …
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -310,6 +313,9 @@ pub enum Command {
         #[n(0)]
         force: bool,
     },
+    /// About a durable workflow instance.
+    #[n(32)]
+    Instance(#[n(0)] Box<InstanceCommand>),
 }
 
 /// What a command changed; the node turns these into wake-ups and answers.
@@ -388,6 +394,7 @@ pub enum Change {
         /// The settings' since then.
         revision: u64,
     },
+    Instance(InstanceChange),
 }
 
 /// Why a command was refused: data, the same on every replica.
@@ -491,6 +498,8 @@ pub enum Rejection {
     SettingsMoved { expected: u64, found: u64 },
     #[error(transparent)]
     InvalidSettings(#[from] InvalidSettings),
+    #[error(transparent)]
+    Instance(#[from] InstanceRejection),
     #[error("{0} is the name of another node: set another with [node] name")]
     NodeNameTaken(String),
     /// What was asked for, or a higher version, has to wait for this member.

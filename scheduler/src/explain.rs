@@ -45,6 +45,8 @@ pub fn explain(state: &State, id: TaskId, reachable: &BTreeSet<NodeId>) -> Optio
             let what = match leased.stop {
                 Some(StopReason::Cancelled) => "is being stopped",
                 Some(StopReason::Drained) => "is being stopped, to go on elsewhere,",
+                Some(StopReason::Asleep) => "is being stopped while its instance sleeps,",
+                Some(StopReason::Finished) => "is being stopped, as its instance has ended,",
                 None => "holds its lease",
             };
             Some(only_summary(format!("attempt {} {what} on node {node}", task.fields.attempts)))

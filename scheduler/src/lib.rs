@@ -11,6 +11,7 @@ mod demand;
 mod explain;
 mod history;
 mod image;
+mod instance;
 mod join_token;
 pub mod mutations;
 mod node;
@@ -26,11 +27,15 @@ pub use apply::{StampedCommand, apply, begin_anew};
 pub use authority::{AskedRotation, Authorities, Authority, NewAuthority, RotateAuthority};
 pub use check::check;
 pub use command::{
-    AddAccessToken, Admit, Change, Command, KeepBlob, RegisterImage, RegisterNode, Rejection, Submit,
-    UpdateSettings,
+    AddAccessToken, Admit, Change, Command, InstanceAct, InstanceChange, InstanceCommand, InstanceRejection,
+    KeepBlob, RegisterImage, RegisterNode, Rejection, Saved, StartInstance, Submit, UpdateSettings,
 };
 pub use explain::{Explanation, NodeReason, explain, never_fits};
 pub use image::{BlobRecord, Image, Keep};
+pub use instance::{
+    Checkpoint, Counts, CustomSignal, FailedTry, Given, HourCounts, Instance, InstanceNo, InstanceState,
+    Signal, Sleep, Why,
+};
 pub use join_token::{JoinToken, TokenLimit};
 pub use node::{GpuRecord, Node, NodeMode, StartBackoff, StartHold};
 pub use plan::{Assignment, Plan, PlanInput, Planner, overlooked, plan};

@@ -198,6 +198,7 @@ impl Node {
             | EndKind::Denied
             | EndKind::Cancelled
             | EndKind::Drained
+            | EndKind::Cut
             | EndKind::FilesMissing => {}
             // What was started before the trouble says nothing either. What was started since, by whomever, shows that the
             // node can start tasks with this runtime.
@@ -233,6 +234,7 @@ impl Node {
             | EndKind::Denied
             | EndKind::Cancelled
             | EndKind::Drained
+            | EndKind::Cut
             | EndKind::FilesMissing => {}
             // What was started before the trouble says nothing either.
             _ if self.start_backoff.as_ref().is_some_and(|backoff| since > backoff.at) => {

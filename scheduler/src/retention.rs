@@ -3,7 +3,9 @@
 
 use stint_protocol::{limits, version};
 
-use crate::apply::{forget_keep, forget_of_task};
+use crate::apply::{
+    forget_keep, forget_of_task, forget_oldest_hour, forget_oldest_outside, forget_with_task,
+};
 use crate::state::State;
 
 /// Things forgotten with one command at most, so that no single entry is slow. More than any command adds
@@ -11,10 +13,11 @@ use crate::state::State;
 const SWEEP_PER_COMMAND: usize = 256;
 
 pub(crate) fn sweep(state: &mut State) {
-    for _ in 0..SWEEP_PER_COMMAND {
-        if !forget_oldest_task(state) {
-            break;
-        }
+    // Instances go with their tasks, and what they have counts as well.
+    sweep_things(|| forget_oldest_task(state));
+    if !state.instances.is_empty() {
+        sweep_things(|| forget_oldest_outside(state));
+        sweep_things(|| forget_oldest_hour(state));
     }
     for _ in 0..SWEEP_PER_COMMAND {
         if !forget_oldest_key(state) {
@@ -28,25 +31,35 @@ pub(crate) fn sweep(state: &mut State) {
     }
 }
 
+/// `forget` forgets something and answers how much that was; 0: there is nothing to forget.
+fn sweep_things(mut forget: impl FnMut() -> usize) {
+    let mut things = 0;
+    while things < SWEEP_PER_COMMAND {
+        match forget() {
+            0 => return,
+            more => things += more,
+        }
+    }
+}
+
 fn forget_oldest_keep(state: &mut State) -> bool {
     let due = state.keep_order.get_min().filter(|(until, ..)| *until <= state.time).cloned();
     due.is_some_and(|(_, tenant, digest)| forget_keep(state, tenant, digest))
 }
 
-fn forget_oldest_task(state: &mut State) -> bool {
-    let Some(finished_at) = state.history.oldest_at() else { return false };
+fn forget_oldest_task(state: &mut State) -> usize {
+    let Some(finished_at) = state.history.oldest_at() else { return 0 };
     let too_many = state.history.len() as u64 > state.settings.keep_finished;
     let too_old = state.time.since(finished_at) > state.settings.keep_finished_ms;
     // Earlier versions count tasks only, and all replicas forget the same.
-    let too_heavy = state.version >= version::TASK_FILES && state.history_bytes > limits::HISTORY_BYTES;
-    if too_many || too_old || too_heavy {
-        forget_first(state);
-    }
-    too_many || too_old || too_heavy
+    let weight = state.history_bytes + state.instances.ended_bytes;
+    let too_heavy = state.version >= version::TASK_FILES && weight > limits::HISTORY_BYTES;
+    if too_many || too_old || too_heavy { forget_first(state) } else { 0 }
 }
 
-fn forget_first(state: &mut State) {
-    let Some((id, task)) = state.history.remove_first() else { return };
+/// Answers how much that was.
+fn forget_first(state: &mut State) -> usize {
+    let Some((id, task)) = state.history.remove_first() else { return 0 };
     let task = task.unpack();
     state.history_bytes = state.history_bytes.saturating_sub(task.weight());
     forget_of_task(state, &task.fields);
@@ -57,6 +70,7 @@ fn forget_first(state: &mut State) {
             state.names.remove(&name);
         }
     }
+    1 + forget_with_task(state, id)
 }
 
 /// A key lives at least `DEDUPE_WINDOW_MS` and as long as one of its tasks is not finished

@@ -1,6 +1,7 @@
 //! The state as bytes: our own versioned encoding, written and read in pieces. A spec shared by many tasks is stored
 //! once.
 
+mod instances;
 mod items;
 mod read;
 mod write;
@@ -95,4 +96,5 @@ pub fn same(one: &State, other: &State) -> bool {
         && one.images.iter().eq(other.images.iter())
         && one.blobs.iter().eq(other.blobs.iter())
         && one.keeps.iter().eq(other.keeps.iter())
+        && one.instances.same(&other.instances)
 }

@@ -1,6 +1,7 @@
 //! The replicated state: metadata only, in copy-on-write maps, so that a capture costs nothing.
 
 mod images;
+mod instances;
 mod queue;
 mod tenants;
 mod uids;
@@ -24,6 +25,7 @@ use crate::node::{GpuRecord, Node};
 use crate::settings::{Settings, SettingsAudit, drift_ms};
 use crate::task::{FinishedTask, Task};
 
+pub(crate) use instances::Instances;
 pub(crate) use queue::{Line, LineKey, Place, Queue};
 pub use tenants::TenantHoldings;
 pub(crate) use tenants::TenantTasks;
@@ -72,6 +74,7 @@ pub struct State {
     pub(crate) blobs: OrdMap<Digest, Arc<BlobRecord>>,
     /// What tenants want kept for a time.
     pub(crate) keeps: OrdMap<(Tenant, Digest), Keep>,
+    pub(crate) instances: Arc<Instances>,
     // Indexes: all of them re-derived by `check`.
     pub(crate) queue: Queue,
     pub(crate) delayed: OrdSet<(TimeMs, TaskId)>,
@@ -332,9 +335,10 @@ impl State {
         retry.into_iter().chain(wakes).chain(retry_at).min()
     }
 
-    /// Whether attempts must be stopped by then because their node's time to drain is over.
-    pub fn drain_due(&self, now: TimeMs) -> bool {
-        self.drains.get_min().is_some_and(|(at, _)| *at <= now)
+    /// Whether attempts must be stopped by then: because their node's time to drain is over, or because they go on although
+    /// their instances have ended.
+    pub fn stop_due(&self, now: TimeMs) -> bool {
+        self.drains.get_min().is_some_and(|(at, _)| *at <= now) || self.lingers(now)
     }
 
     /// Whether a join token's hash is valid now.

@@ -4,6 +4,8 @@
 #[path = "support/dripping.rs"]
 mod dripping;
 mod support;
+#[path = "support/workflows.rs"]
+mod workflows;
 
 use std::collections::BTreeMap;
 

@@ -59,6 +59,7 @@ fn may_leave_outputs(kind: &EndKind) -> bool {
         | EndKind::OutOfMemory
         | EndKind::Cancelled
         | EndKind::Drained
+        | EndKind::Cut
         | EndKind::Lost => true,
         EndKind::StartFailed
         | EndKind::NotRunnable

@@ -286,7 +286,10 @@ impl AgentCore {
         let may_start = !at.closing && at.now < deadline.minus(grant.kill_margin_ms);
         let stop = grant.stop.map(|reason| match reason {
             stint_scheduler::StopReason::Cancelled => AgentAction::Stop(lease, StopReason::Cancelled),
-            stint_scheduler::StopReason::Drained => AgentAction::Stop(lease, StopReason::Drained),
+            // What the end is called does not matter: the state knows why its instance needs the program no more.
+            stint_scheduler::StopReason::Drained
+            | stint_scheduler::StopReason::Asleep
+            | stint_scheduler::StopReason::Finished => AgentAction::Stop(lease, StopReason::Drained),
         });
         match (running.get(&lease), grant.launch) {
             (Some(false), _) => acts.extend(stop),

@@ -197,7 +197,7 @@ fn error_kind(kind: &EndKind) -> &'static str {
         EndKind::Exited(_) => "nonzero_exit",
         EndKind::Denied => "policy_denied",
         EndKind::NotRunnable => "validation",
-        EndKind::Lost => "runner_lost",
+        EndKind::Lost | EndKind::Cut => "runner_lost",
         EndKind::OutputLost => "artifact_store",
         EndKind::FilesMissing => "artifact_fetch",
         EndKind::StartRefused => "start_failed",
@@ -214,8 +214,8 @@ fn error_kind(kind: &EndKind) -> &'static str {
 
 /// Whether Stint itself tries again after such an end, unless the task asks for more.
 fn is_retryable(kind: &EndKind) -> bool {
-    use EndKind::{Drained, FilesMissing, Lost, OutputLost, StartFailed, StartRefused};
-    matches!(kind, Lost | StartFailed | StartRefused | Drained | OutputLost | FilesMissing)
+    use EndKind::{Cut, Drained, FilesMissing, Lost, OutputLost, StartFailed, StartRefused};
+    matches!(kind, Lost | Cut | StartFailed | StartRefused | Drained | OutputLost | FilesMissing)
 }
 
 fn signal(kind: &EndKind) -> Option<i32> {

@@ -19,7 +19,7 @@ pub struct Grant {
     pub launch: Option<Launching>,
 }
 
-/// A grant as it is read. `StopReason` says why its reason is two flags.
+/// A grant as it is read. `StopReason` says why its reason is two flags and a number.
 #[derive(Decode)]
 struct Sent {
     #[n(0)]
@@ -35,24 +35,33 @@ struct Sent {
     #[n(5)]
     #[cbor(default)]
     drained: bool,
+    #[n(6)]
+    #[cbor(default)]
+    further: Option<u8>,
 }
 
 impl<C> Encode<C> for Grant {
     /// Writes the fields of `Sent`.
     fn encode<W: Write>(&self, e: &mut Encoder<W>, context: &mut C) -> Result<(), encode::Error<W::Error>> {
         let (cancelled, drained) = StopReason::flags(self.stop);
-        e.array(6)?;
+        let number = StopReason::number(self.stop);
+        e.array(6 + u64::from(number.is_some()))?;
         self.lease.encode(e, context)?;
         e.u64(self.ttl_ms)?.u64(self.kill_margin_ms)?.bool(cancelled)?;
         self.launch.encode(e, context)?;
-        e.bool(drained)?.ok()
+        e.bool(drained)?;
+        match number {
+            Some(number) => e.u8(number)?.ok(),
+            None => e.ok(),
+        }
     }
 }
 
 impl<'b, C> Decode<'b, C> for Grant {
     fn decode(d: &mut Decoder<'b>, context: &mut C) -> Result<Self, decode::Error> {
-        let Sent { lease, ttl_ms, kill_margin_ms, cancelled, launch, drained } = Sent::decode(d, context)?;
-        let stop = StopReason::of_flags(cancelled, drained);
+        let Sent { lease, ttl_ms, kill_margin_ms, cancelled, launch, drained, further } =
+            Sent::decode(d, context)?;
+        let stop = StopReason::of_flags_and_number(cancelled, drained, further);
         Ok(Self { lease, ttl_ms, kill_margin_ms, stop, launch })
     }
 }

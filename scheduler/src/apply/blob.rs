@@ -8,18 +8,25 @@ use crate::command::{Change, KeepBlob, Rejection};
 use crate::image::{BlobRecord, Keep};
 use crate::state::State;
 
-/// Takes note that these members have the bytes. Nothing may refer to bytes that nobody has.
-pub(super) fn record_copies(state: &mut State, blob: Blob, holders: &[NodeId]) -> Result<(), Rejection> {
-    let members: Vec<NodeId> =
-        holders.iter().copied().filter(|node| state.nodes.contains_key(node)).collect();
+/// Says why nothing may refer to these bytes: nobody has them, or they are others.
+pub(super) fn check_copies(state: &State, blob: Blob, holders: &[NodeId]) -> Result<(), Rejection> {
     let known = state.blobs.get(&blob.digest);
     if let Some(known) = known.filter(|known| known.size != blob.size) {
         return Err(Rejection::BlobDiffers { digest: blob.digest, size: blob.size, known: known.size });
     }
-    if members.is_empty() && known.is_none_or(|known| known.holders.is_empty()) {
+    let is_held = holders.iter().any(|node| state.nodes.contains_key(node));
+    if !is_held && known.is_none_or(|known| known.holders.is_empty()) {
         return Err(Rejection::NoHolder(blob.digest));
     }
-    if known.is_none() {
+    Ok(())
+}
+
+/// Takes note that these members have the bytes. Nothing may refer to bytes that nobody has.
+pub(super) fn record_copies(state: &mut State, blob: Blob, holders: &[NodeId]) -> Result<(), Rejection> {
+    check_copies(state, blob, holders)?;
+    let members: Vec<NodeId> =
+        holders.iter().copied().filter(|node| state.nodes.contains_key(node)).collect();
+    if !state.blobs.contains_key(&blob.digest) {
         let unused_since = Some(state.time);
         state.unused_blobs.insert((state.time, blob.digest));
         let record = BlobRecord { size: blob.size, holders: Vec::new(), unused_since };

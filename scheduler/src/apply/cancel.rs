@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use stint_protocol::{EndKind, LeaseId, Outcome, TaskId};
 
-use crate::apply::lease;
+use crate::apply::{instance, lease};
 use crate::command::{Change, Rejection};
 use crate::state::State;
 use crate::task::{StopReason, TaskState};
@@ -13,6 +13,7 @@ pub(super) fn cancel(state: &mut State, id: TaskId, changes: &mut Vec<Change>) -
     if state.history.contains(&id) {
         return Ok(());
     }
+    instance::cancel_with_task(state, id, changes);
     let Some(task) = state.tasks.get_mut(&id) else {
         return Err(Rejection::UnknownTask(id));
     };

@@ -132,6 +132,9 @@ pub(super) fn drop_use(state: &mut State, spec: &TaskSpec) {
     *uses = uses.saturating_sub(1);
     if *uses == 0 {
         state.image_uses.remove(&id);
+        if state.instances.specs.contains_key(&id) {
+            Arc::make_mut(&mut state.instances).specs.remove(&id);
+        }
         forget_unused(state, id);
     }
 }

@@ -9,6 +9,7 @@ use stint_protocol::{
 };
 
 use crate::apply::image;
+use crate::apply::instance::{self, Next as OfInstance};
 use crate::apply::outputs;
 use crate::apply::submit::share_of_spec;
 use crate::apply::suspend;
@@ -16,7 +17,7 @@ use crate::command::{Change, Rejection};
 use crate::history::EncodedTask;
 use crate::plan::{Assignment, Plan, assignment_holds, could_run};
 use crate::state::State;
-use crate::task::{AttemptRecord, FinishedFields, FinishedTask, Leased, Task, TaskState};
+use crate::task::{AttemptRecord, FinishedFields, FinishedTask, Leased, SuspendReason, Task, TaskState};
 
 /// Grants each assignment that still holds; the others are dropped one by one.
 pub(super) fn commit_plan(state: &mut State, plan: Plan, changes: &mut Vec<Change>) -> Result<(), Rejection> {
@@ -93,6 +94,10 @@ pub(super) fn abandon(state: &mut State, node: NodeId, lease: LeaseId, changes: 
     let end = AttemptEnd::new(lease, EndKind::Lost, message.into(), 0);
     let oldest = record_attempt(&mut task, &released, &end, None, now);
     outputs::forget_of(state, oldest.as_ref());
+    if let Some(wake_at) = instance::goes_on_suspended(state, lease) {
+        let reason = if wake_at.is_some() { SuspendReason::Sleep } else { SuspendReason::Paused };
+        return suspend::after_attempt(state, (lease.task, task), reason, wake_at, changes);
+    }
     let kind = match released.is_cancelled() {
         true => EndKind::Cancelled,
         false if task.spec.on_lost == OnLost::Fail => EndKind::Lost,
@@ -129,6 +134,7 @@ fn end_attempt(state: &mut State, node: NodeId, mut end: AttemptEnd, changes: &m
             node.note_end_for_all(&end, released.since, now);
         }
     }
+    let of_instance = instance::after_attempt(state, node, &mut end, changes);
     if verdict.refused_elsewhere {
         for node in refusing_nodes(&task) {
             if let Some(node) = state.nodes.get_mut(&node).map(Arc::make_mut) {
@@ -137,7 +143,17 @@ fn end_attempt(state: &mut State, node: NodeId, mut end: AttemptEnd, changes: &m
         }
     }
     outputs::forget_of(state, oldest.as_ref());
-    match decide(id, &mut task, &released, end, now, verdict) {
+    let next = match of_instance {
+        OfInstance::Finish(how) => {
+            let mut outcome = outcome_of(end, now);
+            instance::settle_outcome(&mut outcome, how);
+            Next::Finish(outcome)
+        }
+        OfInstance::Suspend(reason, wake_at) => Next::Suspend(reason, wake_at),
+        OfInstance::Queue => Next::Retry(now),
+        OfInstance::AsTask => decide(id, &mut task, &released, end, now, verdict),
+    };
+    match next {
         Next::Finish(mut outcome) => {
             outcome.outputs = outputs::hold(state, kept);
             remember(state, id, task, outcome, changes);
@@ -145,6 +161,10 @@ fn end_attempt(state: &mut State, node: NodeId, mut end: AttemptEnd, changes: &m
         Next::Retry(not_before) => {
             outputs::remember(state, &mut task, kept);
             requeue(state, id, task, not_before, changes);
+        }
+        Next::Suspend(reason, wake_at) => {
+            outputs::remember(state, &mut task, kept);
+            suspend::after_attempt(state, (id, task), reason, wake_at, changes);
         }
     }
 }
@@ -222,6 +242,7 @@ fn record_attempt(
 enum Next {
     Finish(Outcome),
     Retry(TimeMs),
+    Suspend(SuspendReason, Option<TimeMs>),
 }
 
 /// What the state says of an end beyond its task. By version: all replicas decide the same.
@@ -317,17 +338,7 @@ fn decide(
     now: TimeMs,
     verdict: Verdict,
 ) -> Next {
-    let mut outcome = Outcome {
-        kind: end.kind,
-        message: end.message,
-        finished_at: now,
-        attempt: end.lease.attempt,
-        run_ms: end.run_ms,
-        crash_loop: false,
-        outputs: end.outputs,
-        usage: end.usage,
-        not_kept: end.not_kept,
-    };
+    let mut outcome = outcome_of(end, now);
     // A success that came before the stop stays one: what the program did is done, and who reads `cancelled` might
     // have it done again.
     if leased.is_cancelled() && !outcome.succeeded() {
@@ -345,18 +356,19 @@ fn decide(
             if again { retry_after(id, policy, count, now) } else { Next::Finish(outcome) }
         }
         EndKind::Drained => Next::Retry(now),
-        EndKind::Lost => {
+        EndKind::Lost | EndKind::Cut => {
+            let is_cut = outcome.kind == EndKind::Cut;
             if verdict.losses_forgotten {
                 task.fields.losses = 0;
             }
-            task.fields.losses += u32::from(verdict.loss_counts);
+            task.fields.losses += u32::from(verdict.loss_counts || is_cut);
             outcome.crash_loop = task.fields.losses >= verdict.losses_at_most;
             if outcome.crash_loop {
                 let losses = task.fields.losses;
                 outcome.message =
                     format!("crash_loop: lost its node {losses} times; last: {}", outcome.message);
             }
-            let give_up = outcome.crash_loop || task.spec.on_lost == OnLost::Fail;
+            let give_up = outcome.crash_loop || (task.spec.on_lost == OnLost::Fail && !is_cut);
             if give_up { Next::Finish(outcome) } else { Next::Retry(now) }
         }
         EndKind::StartRefused if verdict.refused_elsewhere => {
@@ -380,6 +392,21 @@ fn decide(
             let again = policy.retry_failures && count < policy.max_attempts;
             if again { retry_after(id, policy, count, now) } else { Next::Finish(outcome) }
         }
+    }
+}
+
+/// The end of an attempt as that of its task.
+fn outcome_of(end: AttemptEnd, now: TimeMs) -> Outcome {
+    Outcome {
+        kind: end.kind,
+        message: end.message,
+        finished_at: now,
+        attempt: end.lease.attempt,
+        run_ms: end.run_ms,
+        crash_loop: false,
+        outputs: end.outputs,
+        usage: end.usage,
+        not_kept: end.not_kept,
     }
 }
 
@@ -421,6 +448,7 @@ pub(super) fn finish(state: &mut State, id: TaskId, outcome: Outcome, changes: &
 
 /// A task that was taken out of the live state goes into the history.
 fn remember(state: &mut State, id: TaskId, task: Task, outcome: Outcome, changes: &mut Vec<Change>) {
+    instance::task_finished(state, id, &outcome, changes);
     state.earlier_outputs -= outputs::count_of(&task);
     state.spec_bytes = state.spec_bytes.saturating_sub(share_of_spec(&task));
     image::drop_use(state, &task.spec);

@@ -16,6 +16,11 @@ pub(super) fn submit(state: &mut State, submit: Submit, changes: &mut Vec<Change
         return Ok(());
     }
     let submit = Submit { spec: image::pin(state, &submit.tenant, &submit.spec)?, ..submit };
+    take_in(state, submit, changes)
+}
+
+/// Accepts what is no repetition, with the image that its spec names.
+pub(super) fn take_in(state: &mut State, submit: Submit, changes: &mut Vec<Change>) -> Result<(), Rejection> {
     let names = check(state, &submit)?;
     image::add_use(state, &submit.spec, submit.count);
     remember_key(state, &submit);

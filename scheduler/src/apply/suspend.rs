@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use stint_protocol::{TaskId, TimeMs};
+use stint_protocol::{TaskId, TimeMs, limits};
 
 use crate::command::{Change, Rejection};
 use crate::state::State;
-use crate::task::{SuspendReason, TaskState};
+use crate::task::{SuspendReason, Task, TaskState};
 
 /// Takes a waiting task out of the queue; one that is suspended already gets the new reason and time.
 pub(super) fn suspend(
@@ -37,11 +37,28 @@ pub(super) fn wake(state: &mut State, id: TaskId, changes: &mut Vec<Change>) -> 
     Ok(())
 }
 
-/// Wakes those whose time has come.
+/// Wakes those whose time has come; with the next command more of them, where there are many.
 pub(super) fn wake_due(state: &mut State, changes: &mut Vec<Change>) {
-    while let Some((_, id)) = state.suspended.get_min().copied().filter(|(at, _)| *at <= state.time) {
+    for _ in 0..limits::WAKES_PER_COMMAND {
+        let Some((_, id)) = state.suspended.get_min().copied().filter(|(at, _)| *at <= state.time) else {
+            return;
+        };
         queue_again(state, id, changes);
     }
+}
+
+/// A task whose attempt has ended is suspended instead of being tried again.
+pub(super) fn after_attempt(
+    state: &mut State,
+    (id, mut task): (TaskId, Task),
+    reason: SuspendReason,
+    wake_at: Option<TimeMs>,
+    changes: &mut Vec<Change>,
+) {
+    task.fields.state = TaskState::Suspended { reason, since: state.time, wake_at };
+    state.tasks.insert(id, Arc::new(task));
+    state.suspended.insert((wake_place(wake_at), id));
+    changes.push(Change::Suspended { task: id });
 }
 
 fn queue_again(state: &mut State, id: TaskId, changes: &mut Vec<Change>) {

@@ -58,7 +58,10 @@ fn check_references(state: &State) -> Result<(), String> {
     let of_keeps = state.keeps.keys().map(|(_, digest)| *digest);
     let of_outputs = held_by_tasks(state);
     let mut references: BTreeMap<Digest, u32> = BTreeMap::new();
-    for digest in of_images.iter().map(|blob| blob.digest).chain(of_keeps).chain(of_outputs) {
+    let of_instances = super::instances::blobs(state);
+    let of_instances = of_instances.iter().map(|blob| blob.digest);
+    let of_tasks = of_outputs.chain(of_instances);
+    for digest in of_images.iter().map(|blob| blob.digest).chain(of_keeps).chain(of_tasks) {
         *references.entry(digest).or_default() += 1;
         if !state.blobs.contains_key(&digest) {
             return Err(format!("{digest} is referred to and not known"));

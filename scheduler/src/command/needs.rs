@@ -32,6 +32,7 @@ impl Command {
             | Command::TrustAuthority(_)
             | Command::CertifyNode { .. }
             | Command::DropOldAuthority { .. } => version::CA_ROTATION,
+            Command::Instance(_) => version::INSTANCES,
             Command::Configure(_)
             | Command::Cancel(_)
             | Command::CommitPlan(_)
@@ -49,6 +50,7 @@ impl Command {
             Command::Submit(_) | Command::RecordEnds { .. } | Command::ExpireLeases(_) | Command::Wake(_) => {
                 true
             }
+            Command::Instance(command) => command.may_queue(),
             Command::Configure(_)
             | Command::Cancel(_)
             | Command::RegisterNode(_)
@@ -109,6 +111,7 @@ fn needs_of_end(end: &AttemptEnd) -> Version {
         part(end.kind == EndKind::StartRefused, version::START_REFUSED),
         part(end.kind == EndKind::DiskExceeded, version::DISK_EXCEEDED),
         part(end.usage.is_some(), version::TASK_LIMITS),
+        part(end.left.is_some() || end.kind == EndKind::Cut, version::INSTANCES),
         part(end.ending.is_some(), version::ENDINGS),
         part(end.not_kept.is_some() || says_executable, version::OUTPUTS_OF_ALL_ENDS),
     ])

@@ -85,6 +85,9 @@ pub fn read_snapshot(from: impl Read) -> Result<State, SnapshotError> {
     if fields > 21 {
         state.authorities = Arc::new(items.next()?);
     }
+    if fields > 22 {
+        super::instances::read(&mut items, &mut state)?;
+    }
     sum_up_leases(&mut state)?;
     Ok(state)
 }
@@ -122,7 +125,7 @@ fn spec_at(specs: &[(SharedSpec, Demand)], place: u32) -> Result<(SharedSpec, De
 }
 
 /// What is met must not contradict what was met before.
-fn once(holds: bool, what: impl FnOnce() -> String) -> Result<(), SnapshotError> {
+pub(super) fn once(holds: bool, what: impl FnOnce() -> String) -> Result<(), SnapshotError> {
     if holds { Ok(()) } else { Err(SnapshotError::Broken(what())) }
 }
 

@@ -26,11 +26,13 @@ pub fn write_snapshot(state: &State, to: impl io::Write) -> io::Result<()> {
 /// replica that applied and one that was restored from a snapshot; for comparing, no two tasks share one.
 pub(super) fn write<W: Write>(state: &State, sharing: bool, to: W) -> Result<(), Error<W::Error>> {
     let mut e = Encoder::new(to);
-    let authorities = !state.authorities.is_empty();
+    let instances = !state.instances.is_empty();
+    let authorities = !state.authorities.is_empty() || instances;
     let uids = !state.uids.is_empty() || authorities;
     let tokens = !state.access_tokens.is_empty() || uids;
     let changed = state.audit.revision > 0 || tokens;
-    e.array(FIELDS + u64::from(changed) + u64::from(tokens) + 2 * u64::from(uids) + u64::from(authorities))?
+    let later = u64::from(changed) + u64::from(tokens) + 2 * u64::from(uids) + u64::from(authorities);
+    e.array(FIELDS + later + if instances { super::instances::FIELDS } else { 0 })?
         .u32(FORMAT)?
         .bool(state.configured)?
         .encode(&*state.settings)?
@@ -70,6 +72,9 @@ pub(super) fn write<W: Write>(state: &State, sharing: bool, to: W) -> Result<(),
     }
     if authorities {
         e.encode(&*state.authorities)?;
+    }
+    if instances {
+        super::instances::write(&state.instances, &mut e)?;
     }
     e.ok()
 }

@@ -11,12 +11,16 @@ use super::Leased;
 ///
 /// Stored and sent as a flag for each of the two, as versions 1 to 4 of the cluster write and read it, so that peers of
 /// every version read each other's snapshots and orders. Both flags, which those versions write when both were asked
-/// for, are read as the stronger reason: they act on no other. A further reason needs a field of its own, written from a
-/// new version of the cluster on.
+/// for, are read as the stronger reason: they act on no other. A further reason has a number behind all else, which is
+/// written only where there is such a reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StopReason {
     /// Its node's time to drain is over: it goes on elsewhere.
     Drained,
+    /// Its instance sleeps, and is to hold nothing until it wakes.
+    Asleep,
+    /// Its instance ended a while ago, and it goes on.
+    Finished,
     /// A user asked for its end.
     Cancelled,
 }
@@ -28,11 +32,32 @@ impl StopReason {
             None => (false, false),
             Some(Self::Cancelled) => (true, false),
             Some(Self::Drained) => (false, true),
+            // Nodes that know nothing of instances have none.
+            Some(Self::Asleep | Self::Finished) => (false, false),
         }
     }
 
+    /// The number of a reason that is no flag. Stored and sent only where there is one, behind all else.
+    pub fn number(stop: Option<Self>) -> Option<u8> {
+        match stop {
+            Some(Self::Asleep) => Some(3),
+            Some(Self::Finished) => Some(4),
+            None | Some(Self::Cancelled | Self::Drained) => None,
+        }
+    }
+
+    /// The reason that was stored as these flags and this number. One of a later version is none.
+    pub fn of_flags_and_number(cancelled: bool, drained: bool, number: Option<u8>) -> Option<Self> {
+        let numbered = match number {
+            Some(3) => Some(Self::Asleep),
+            Some(4) => Some(Self::Finished),
+            _ => None,
+        };
+        Self::of_flags(cancelled, drained).max(numbered)
+    }
+
     /// The reason that was stored as these flags.
-    pub fn of_flags(cancelled: bool, drained: bool) -> Option<Self> {
+    fn of_flags(cancelled: bool, drained: bool) -> Option<Self> {
         match (cancelled, drained) {
             (true, _) => Some(Self::Cancelled),
             (false, true) => Some(Self::Drained),
@@ -71,27 +96,35 @@ struct Stored {
     #[n(6)]
     #[cbor(default)]
     drained: bool,
+    #[n(7)]
+    #[cbor(default)]
+    further: Option<u8>,
 }
 
 impl<C> Encode<C> for Leased {
     /// Writes the fields of `Stored`.
     fn encode<W: Write>(&self, e: &mut Encoder<W>, context: &mut C) -> Result<(), encode::Error<W::Error>> {
         let (cancelled, drained) = StopReason::flags(self.stop);
-        e.array(7)?;
+        let number = StopReason::number(self.stop);
+        e.array(7 + u64::from(number.is_some()))?;
         self.node.encode(e, context)?;
         self.incarnation.encode(e, context)?;
         self.since.encode(e, context)?;
         self.runtime.encode(e, context)?;
         self.gpus.encode(e, context)?;
-        e.bool(cancelled)?.bool(drained)?.ok()
+        e.bool(cancelled)?.bool(drained)?;
+        match number {
+            Some(number) => e.u8(number)?.ok(),
+            None => e.ok(),
+        }
     }
 }
 
 impl<'b, C> Decode<'b, C> for Leased {
     fn decode(d: &mut Decoder<'b>, context: &mut C) -> Result<Self, decode::Error> {
-        let Stored { node, incarnation, since, runtime, gpus, cancelled, drained } =
+        let Stored { node, incarnation, since, runtime, gpus, cancelled, drained, further } =
             Stored::decode(d, context)?;
-        let stop = StopReason::of_flags(cancelled, drained);
+        let stop = StopReason::of_flags_and_number(cancelled, drained, further);
         Ok(Self { node, incarnation, since, runtime, gpus, stop })
     }
 }
@@ -108,12 +141,15 @@ mod tests {
 
     #[test]
     fn whichever_came_first_a_cancel_goes_before_a_drain() {
-        use StopReason::{Cancelled, Drained};
+        use StopReason::{Asleep, Cancelled, Drained, Finished};
         for (asked, counts) in [
             (vec![Drained], Drained),
             (vec![Cancelled], Cancelled),
             (vec![Drained, Cancelled], Cancelled),
             (vec![Cancelled, Drained], Cancelled),
+            (vec![Finished, Asleep], Finished),
+            (vec![Finished, Cancelled, Drained], Cancelled),
+            (vec![Asleep, Drained], Asleep),
         ] {
             let mut leased = leased(None);
             asked.iter().for_each(|reason| leased.ask_to_stop(*reason));
@@ -131,6 +167,12 @@ mod tests {
             let leased = leased(stop);
             let bytes = minicbor::to_vec(&leased).unwrap();
             assert_eq!((bytes[0], &bytes[bytes.len() - 2..]), (0x87, &flags[..]));
+            assert_eq!(minicbor::decode::<Leased>(&bytes).unwrap(), leased);
+        }
+        for (stop, number) in [(StopReason::Asleep, 3), (StopReason::Finished, 4)] {
+            let leased = leased(Some(stop));
+            let bytes = minicbor::to_vec(&leased).unwrap();
+            assert_eq!((bytes[0], &bytes[bytes.len() - 3..]), (0x88, &[0xf4, 0xf4, number][..]));
             assert_eq!(minicbor::decode::<Leased>(&bytes).unwrap(), leased);
         }
         // Both, as an earlier version writes it; and none but the first, as the first version does.

@@ -40,6 +40,7 @@ const COMMANDS: &[(u32, &str)] = &[
     (29, "trust-authority"),
     (30, "certify-node"),
     (31, "drop-old-authority"),
+    (32, "instance"),
 ];
 const RETIRED: &[(u32, &str)] = &[];
 /// Commands that got fields since they were stored first, with the layout that is written today; files of the earlier
@@ -82,6 +83,7 @@ fn name_of(command: &Command) -> &'static str {
         Command::TrustAuthority(_) => "trust-authority",
         Command::CertifyNode { .. } => "certify-node",
         Command::DropOldAuthority { .. } => "drop-old-authority",
+        Command::Instance(_) => "instance",
     }
 }
 
@@ -160,6 +162,7 @@ fn every_command_is_stored_and_every_file_is_known() {
         "endings-record-ends.cbor".into(),
         "endings-snapshot.cbor".into(),
     ]);
+    expected.extend(crate::instances::files());
     expected.sort();
     assert_eq!(folder.names(), expected);
 }

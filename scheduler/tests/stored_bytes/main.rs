@@ -4,6 +4,7 @@
 
 mod commands;
 mod described;
+mod instances;
 mod needs;
 mod nodes;
 mod rules;

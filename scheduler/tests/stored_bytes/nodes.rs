@@ -80,6 +80,7 @@ pub fn ends_with_outputs() -> Vec<AttemptEnd> {
         usage: None,
         not_kept: None,
         ending: None,
+        left: None,
     };
     vec![
         end(20, EndKind::Exited(0), Some(vec![kept("out/a", true), kept("log", false)].into())),

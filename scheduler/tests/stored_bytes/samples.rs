@@ -64,6 +64,7 @@ pub fn samples() -> Vec<Command> {
         Command::TrustAuthority(new_authority()),
         Command::CertifyNode { node: NodeId(2), fingerprint: [0x74; 32].into() },
         Command::DropOldAuthority { force: true },
+        Command::Instance(Box::new(crate::instances::start())),
     ]
 }
 

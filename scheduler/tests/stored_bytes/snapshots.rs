@@ -256,7 +256,7 @@ fn a_snapshot_with_a_limited_join_token_is_read_and_written_as_it_was_stored() {
 }
 
 /// The state of before, with an access token.
-fn with_access_token() -> State {
+pub fn with_access_token() -> State {
     let mut state = with_limited_token();
     let (now, command) = (state.time(), Command::AddAccessToken(add_access_token()));
     apply(&mut state, StampedCommand { now, command }).unwrap();
