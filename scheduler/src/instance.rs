@@ -9,6 +9,10 @@ use stint_protocol::{
     TaskId, Tenant, TimeMs, limits,
 };
 
+use crate::mutations::{Mutation, planted};
+
+/// Requests that are remembered of an instance that sleeps or has ended: an operator's may still come again.
+const REMEMBERED_ASLEEP: usize = 4;
 /// Nobody waits longer, in milliseconds: a hundred years.
 const LONGEST_SLEEP_MS: u64 = 100 * 365 * 24 * 3_600_000;
 
@@ -201,10 +205,10 @@ impl Instance {
         self.recent.push(request);
     }
 
-    /// Nobody writes for it for now: only the last request may still come again.
+    /// Its program writes nothing for now: only what was asked last may still come again.
     pub(crate) fn forget_requests(&mut self) {
-        let last = self.recent.pop();
-        self.recent = last.into_iter().collect();
+        let first = self.recent.len().saturating_sub(REMEMBERED_ASLEEP);
+        self.recent = self.recent[first..].to_vec();
     }
 }
 
@@ -261,18 +265,14 @@ impl Sleep {
         if number <= self.done {
             return now;
         }
-        let fresh = now.plus(duration_ms.min(LONGEST_SLEEP_MS));
         match self.until {
             Some(until) if number == self.done + 1 => until,
-            // Two at once on one id: whoever does them again waits for the longer one.
-            Some(until) if until > now => {
-                self.until = Some(until.max(fresh));
-                fresh
-            }
+            Some(_) if planted(Mutation::SleepIgnoresOrdinal) => now,
+            // Whoever asks for the next one is done with the one before, also where the log's time lags behind.
             _ => {
-                self.done = number - 1;
-                self.until = Some(fresh);
-                fresh
+                let until = now.plus(duration_ms.min(LONGEST_SLEEP_MS));
+                (self.done, self.until) = (number - 1, Some(until));
+                until
             }
         }
     }

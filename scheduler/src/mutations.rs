@@ -9,6 +9,20 @@ pub enum Mutation {
     ShareDedicated,
     /// A tenant that shares its nodes with nobody starts on those of others, too (`plan/filter.rs`).
     LeaveDedicated,
+    /// A request that saves a step and comes again is told that the step was there before (`apply/instance/checkpoint.rs`).
+    RetryAnswersFound,
+    /// A launch writes whose lease is over (`apply/instance.rs`).
+    StaleLaunchWrites,
+    /// A suspended task that was woken is woken again (`apply/suspend.rs`).
+    WakeStaysIndexed,
+    /// A second sleep on one checkpoint is over at once (`instance.rs`).
+    SleepIgnoresOrdinal,
+    /// The last word on how an instance ended counts, not the first (`apply/instance/end.rs`).
+    EndOverwritten,
+    /// What paused an instance pauses it again when it was resumed (`apply/instance/event.rs`).
+    PauseSurvivesResume,
+    /// A program is stopped for its sleep that has written since its node looked (`apply/instance/sleep.rs`).
+    HibernateWhileBusy,
 }
 
 #[cfg(feature = "mutations")]

@@ -29,6 +29,7 @@ mod settings;
 mod shape;
 mod sweep;
 mod trace;
+mod workflows;
 mod world;
 
 pub use crowd::has_crowd;

@@ -34,7 +34,8 @@ fn stories() -> Vec<(u64, String, Option<FastPlant>)> {
 }
 
 fn all_are_caught(of_the_product: bool) {
-    let of_this_kind = |plant: &FastPlant| plant.needs_feature() == of_the_product;
+    let of_this_kind =
+        |plant: &FastPlant| plant.needs_feature() == of_the_product && !plant.is_of_workflows();
     let stored: Vec<FastPlant> = stories().into_iter().filter_map(|(_, _, plant)| plant).collect();
     for plant in FastPlant::ALL.into_iter().filter(|plant| of_this_kind(plant) && !stored.contains(plant)) {
         let first = first_caught(plant);
@@ -94,6 +95,17 @@ fn plants_around_the_product_are_caught() {
 #[test]
 fn plants_in_the_product_are_caught() {
     all_are_caught(true);
+}
+
+/// How workflow instances are treated, in the product's code and around it.
+#[test]
+fn plants_in_workflows_are_caught() {
+    let plants = FastPlant::ALL.into_iter().filter(|plant| plant.is_of_workflows());
+    for plant in plants.filter(|plant| !plant.needs_feature() || cfg!(feature = "mutations")) {
+        let first = first_caught(plant);
+        println!("{} is caught by seed {first:?}", plant.as_str());
+        assert!(first.is_some(), "{} is not caught in {CAUGHT_WITHIN} seeds", plant.as_str());
+    }
 }
 
 /// Each of them once broke a rule.

@@ -65,3 +65,21 @@ impl<'b, C> Decode<'b, C> for Grant {
         Ok(Self { lease, ttl_ms, kill_margin_ms, stop, launch })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use stint_protocol::TaskId;
+
+    use super::*;
+
+    #[test]
+    fn a_grant_says_why_its_attempt_is_to_stop() {
+        let lease = LeaseId { task: TaskId(1 << 16), attempt: 1 };
+        let reasons = [StopReason::Drained, StopReason::Asleep, StopReason::Finished, StopReason::Cancelled];
+        for stop in reasons.map(Some).into_iter().chain([None]) {
+            let grant = Grant { lease, ttl_ms: 1, kill_margin_ms: 2, stop, launch: None };
+            let read: Grant = minicbor::decode(&minicbor::to_vec(&grant).unwrap()).unwrap();
+            assert_eq!((read.stop, read.kill_margin_ms), (stop, 2));
+        }
+    }
+}

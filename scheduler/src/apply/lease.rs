@@ -98,12 +98,14 @@ pub(super) fn abandon(state: &mut State, node: NodeId, lease: LeaseId, changes: 
         let reason = if wake_at.is_some() { SuspendReason::Sleep } else { SuspendReason::Paused };
         return suspend::after_attempt(state, (lease.task, task), reason, wake_at, changes);
     }
+    let ended = instance::end_of_task(state, lease.task);
     let kind = match released.is_cancelled() {
         true => EndKind::Cancelled,
+        false if ended.is_some() => EndKind::Lost,
         false if task.spec.on_lost == OnLost::Fail => EndKind::Lost,
         false => return requeue(state, lease.task, task, now, changes),
     };
-    let outcome = Outcome {
+    let mut outcome = Outcome {
         kind,
         message: end.message,
         finished_at: now,
@@ -114,6 +116,7 @@ pub(super) fn abandon(state: &mut State, node: NodeId, lease: LeaseId, changes: 
         not_kept: None,
         usage: None,
     };
+    ended.into_iter().for_each(|how| instance::settle_outcome(&mut outcome, how));
     remember(state, lease.task, task, outcome, changes);
 }
 

@@ -39,7 +39,7 @@ fn nth(first: TaskId, index: u32) -> TaskId {
 }
 
 /// A repetition of a request that was accepted answers with the first one's tasks.
-fn known_request(state: &State, submit: &Submit) -> Result<Option<Change>, Rejection> {
+pub(super) fn known_request(state: &State, submit: &Submit) -> Result<Option<Change>, Rejection> {
     let Some(key) = &submit.key else { return Ok(None) };
     match state.keys.get(&(submit.tenant.clone(), key.clone())) {
         Some(known) if known.digest == submit.digest => {

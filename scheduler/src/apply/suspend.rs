@@ -5,6 +5,7 @@ use std::sync::Arc;
 use stint_protocol::{TaskId, TimeMs, limits};
 
 use crate::command::{Change, Rejection};
+use crate::mutations::{Mutation, planted};
 use crate::state::State;
 use crate::task::{SuspendReason, Task, TaskState};
 
@@ -62,7 +63,9 @@ pub(super) fn after_attempt(
 }
 
 fn queue_again(state: &mut State, id: TaskId, changes: &mut Vec<Change>) {
-    leave_place(state, id);
+    if !planted(Mutation::WakeStaysIndexed) {
+        leave_place(state, id);
+    }
     let now = state.time;
     set(state, id, TaskState::Queued { since: now, not_before: now });
     if let Some(task) = state.tasks.get(&id) {

@@ -60,7 +60,7 @@ fn check_references(state: &State) -> Result<(), String> {
     let mut references: BTreeMap<Digest, u32> = BTreeMap::new();
     let of_instances = super::instances::blobs(state);
     let of_instances = of_instances.iter().map(|blob| blob.digest);
-    let of_tasks = of_outputs.chain(of_instances);
+    let of_tasks = of_outputs.into_iter().chain(of_instances);
     for digest in of_images.iter().map(|blob| blob.digest).chain(of_keeps).chain(of_tasks) {
         *references.entry(digest).or_default() += 1;
         if !state.blobs.contains_key(&digest) {

@@ -124,7 +124,8 @@ pub enum InstanceAct {
 /// What a new instance is.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct StartInstance {
-    /// Of one task, with neither name nor key: the instance's id stands for both.
+    /// Of one task without a name: the instance's id stands for it. With a key, the request is known for what it was after the
+    /// instance is forgotten.
     #[n(0)]
     pub submit: Submit,
     #[n(1)]

@@ -1,6 +1,7 @@
 //! Plays a script against the state machine, with `check` after every command.
 #![allow(dead_code, clippy::unwrap_used)]
 
+mod flows;
 mod images;
 mod settings;
 
@@ -17,6 +18,7 @@ pub struct Story {
     submits: u128,
     images: u128,
     down: BTreeSet<NodeId>,
+    flows: flows::Flows,
 }
 
 impl Default for Story {
@@ -28,6 +30,7 @@ impl Default for Story {
             submits: 0,
             images: 0,
             down: BTreeSet::new(),
+            flows: flows::Flows::default(),
         };
         story.apply(Command::Configure(Settings::default())).unwrap();
         story
@@ -99,6 +102,11 @@ impl Story {
             "cancel" => self.show(Command::Cancel(task(rest[0]))),
             "suspend" => self.suspend(rest),
             "wake" => self.show(Command::Wake(task(rest[0]))),
+            "flow" | "again" => match flows::command(self, &args) {
+                Some(command) => self.show(command),
+                None => "  nothing was asked".into(),
+            },
+            "flows" => flows::show(&self.state),
             "list" => self.list(rest),
             "settings" => settings::settings(self, rest),
             "mode" => self.mode(rest),
@@ -335,6 +343,7 @@ impl Story {
             ("denied", _) => EndKind::Denied,
             ("start_refused", _) => EndKind::StartRefused,
             ("drained", _) => EndKind::Drained,
+            ("cut", _) => EndKind::Cut,
             other => panic!("{other:?}"),
         };
         let message = match kind {

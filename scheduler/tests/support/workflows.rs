@@ -200,7 +200,7 @@ impl Flows {
                 self.command(which, outside, InstanceAct::Signal { kind, payload: payload(1, false) })
             }
             Flow::Send { which, id, content } => {
-                let (checkpoint, payload) = (checkpoint(id), payload(content, content % 3 == 0));
+                let (checkpoint, payload) = (checkpoint(id), payload(content, content.is_multiple_of(3)));
                 self.command(which, outside, InstanceAct::SendCustom { checkpoint, payload })
             }
             Flow::Stop(which) => self.command(which, outside, InstanceAct::Stop { grace_ms: Some(1_000) }),
@@ -249,7 +249,7 @@ impl Flows {
             key_made_ms: None,
         };
         let env = [("A".to_owned(), "b".repeat(input.into()))].into();
-        StartInstance { submit, input: Some(payload(input, input % 3 == 0)), env }
+        StartInstance { submit, input: Some(payload(input, input.is_multiple_of(3))), env }
     }
 
     /// The same command again answers the same, and changes nothing that anybody sees.
@@ -357,7 +357,7 @@ fn act_of(write: Write, now: u64) -> InstanceAct {
             InstanceAct::ReportTry { checkpoint: checkpoint(id), failed }
         }
         Write::Sleep { id, ms } => {
-            let state = payload(ms as u8, ms % 5 == 0);
+            let state = payload(ms as u8, ms.is_multiple_of(5));
             InstanceAct::Sleep { checkpoint: checkpoint(id), state, duration_ms: ms }
         }
         Write::Record { kind, stored } => {
@@ -421,6 +421,10 @@ proptest! {
         prop_assert_eq!(digest(&restored), digest(&run.state));
         prop_assert!(same(&restored, &run.state));
         prop_assert!(same(&restored, &read_snapshot(super::Dripping::new(&bytes, piece)).unwrap()));
+        // A cluster that begins anew from it is as sound.
+        let mut anew = restored.clone();
+        begin_anew(&mut anew, Some(NodeId(1)), TimeMs(run.now));
+        check(&anew).unwrap();
         // When all has ended and is forgotten, nothing is left of it.
         for (_, instance) in run.state.clone().instances() {
             let act = match instance.task {

@@ -6,6 +6,7 @@ use stint_protocol::Digest;
 use stint_scheduler::Command;
 
 use super::clients::Reply;
+use super::workflows::FlowEvent;
 
 /// A call of a node's process, to find its way back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,6 +167,8 @@ pub enum Event {
         target: usize,
         digest: Digest,
     },
+    /// Something about workflow instances.
+    Flow(FlowEvent),
     /// Whether everything is finished is looked at.
     Look,
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use stint_executor::RunningAttempt;
 use stint_executor::watchdog::StopCause;
 use stint_node::agent::core::AgentAction;
-use stint_protocol::{AttemptEnd, BootMs, LeaseId};
+use stint_protocol::{AttemptEnd, BootMs, LeaseId, LeftResult};
 
 use super::checkers::ending_of;
 use super::host_model::{AttemptEvent, HostModel, ProgramProfile};
@@ -22,6 +22,8 @@ pub struct Host {
     pub profile: ProgramProfile,
     rng: SeededRng,
     accounted: bool,
+    /// What programs left in their files.
+    left: BTreeMap<LeaseId, LeftResult>,
     pub incarnation: u64,
     /// The world time of the event that is arranged for it.
     pub wake: Option<u64>,
@@ -36,6 +38,7 @@ impl Host {
             profile: ProgramProfile { kill_margin_ms, pace, healed: false },
             rng,
             accounted: true,
+            left: BTreeMap::new(),
             incarnation: 0,
             wake: None,
         }
@@ -55,6 +58,11 @@ impl Host {
 
     pub fn unacknowledged(&self) -> Vec<AttemptEnd> {
         self.ends.values().cloned().collect()
+    }
+
+    /// A program writes its file of results.
+    pub fn leaves(&mut self, lease: LeaseId, left: LeftResult) {
+        self.left.insert(lease, left);
     }
 
     /// Whether nothing runs and nothing waits to be acknowledged.
@@ -99,7 +107,8 @@ impl Host {
                 // What never began wrote nothing.
                 let ending = since.map(|_| Box::new(ending_of(lease)));
                 let end = AttemptEnd::new(lease, kind, String::new(), run_ms);
-                self.ends.insert(lease, AttemptEnd { ending, ..end });
+                let left = self.left.remove(&lease).map(Box::new);
+                self.ends.insert(lease, AttemptEnd { ending, left, ..end });
             }
         }
     }

@@ -7,6 +7,7 @@ use stint_executor::{Launch, RunningAttempt};
 use stint_protocol::{BootMs, EndKind, GpuId, LeaseId, SharedSpec};
 
 use super::shape::Pace;
+use super::workflows::PROGRAM;
 use crate::rng::SeededRng;
 
 /// Longest time a start takes, in milliseconds.
@@ -113,6 +114,14 @@ impl HostModel {
         self.watchdog.stop(lease, why);
     }
 
+    /// A program ends by itself.
+    pub fn exits(&mut self, lease: LeaseId, now: BootMs, kind: EndKind) {
+        if let Some(Phase::Running(program)) = self.attempts.get_mut(&lease).map(|attempt| &mut attempt.phase)
+        {
+            (program.ends_at, program.end) = (Some(now), kind);
+        }
+    }
+
     /// Everything in it dies at once. Answers what ran, and what had not begun.
     pub fn die(&mut self) -> Vec<AttemptEvent> {
         self.watchdog = Watchdog::default();
@@ -178,7 +187,11 @@ impl HostModel {
                 continue;
             }
             match Program::drawn(rng, now, profile) {
-                Ok(program) => {
+                Ok(mut program) => {
+                    // What a workflow does is not for its host to say.
+                    if attempt.launch.spec.command.first().is_some_and(|word| word == PROGRAM) {
+                        program.ends_at = None;
+                    }
                     attempt.phase = Phase::Running(program);
                     let gpus = attempt.launch.gpus.iter().map(|gpu| gpu.id.clone()).collect();
                     happened.push(AttemptEvent::Began { lease, gpus, spec: attempt.launch.spec.clone() });

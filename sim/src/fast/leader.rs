@@ -29,6 +29,8 @@ pub enum Waiter {
         peer: usize,
         life: u64,
     },
+    /// A request about a workflow instance.
+    Flow(u64),
     /// Whoever asked does not wait.
     Nobody,
 }
@@ -214,6 +216,7 @@ impl World {
         for (waiter, result) in answers {
             match waiter {
                 Waiter::Client { request, attempt } => self.client_answered(request, attempt, result),
+                Waiter::Flow(request) => self.flow_proposed(request, result),
                 Waiter::Session(session) => self.session_proposed(peer, session, result),
                 Waiter::Sweep { peer: sweeper, life } if result.is_ok() => {
                     self.sweep_may_go_on(peer, sweeper, life, self.peers[peer].applied);

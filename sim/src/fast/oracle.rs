@@ -3,11 +3,14 @@
 use stint_node::applied_state::{LogEntry, Results};
 use stint_node::limits;
 use stint_node::wire::{Orders, Report};
-use stint_protocol::{BootMs, EndKind, GpuId, IdempotencyKey, LeaseId, NodeId, SharedSpec, TaskId};
-use stint_scheduler::{Change, State};
+use stint_protocol::{
+    BootMs, CheckpointId, EndKind, GpuId, IdempotencyKey, InstanceId, LeaseId, NodeId, SharedSpec, TaskId,
+};
+use stint_scheduler::{Change, Command, InstanceCommand, State};
 
 use super::checkers::{
-    Bounds, Deadlines, Endings, InForce, Outcomes, Promises, Replicas, Room, Stamps, alone, touched,
+    AckedCheckpoints, Bounds, Committed, Deadlines, Endings, InForce, InstanceFencing, OneEnd, Outcomes,
+    Promises, Replicas, Room, Signals, Stamps, Steps, Wakes, alone, touched,
 };
 use super::log::Log;
 use super::process::Process;
@@ -32,6 +35,18 @@ pub struct Oracle {
     promises: Promises,
     replicas: Replicas,
     stamps: Stamps,
+    workflows: WorkflowCheckers,
+}
+
+/// What is checked of workflow instances.
+#[derive(Default)]
+struct WorkflowCheckers {
+    acked: AckedCheckpoints,
+    steps: Steps,
+    wakes: Wakes,
+    signals: Signals,
+    one_end: OneEnd,
+    fencing: InstanceFencing,
 }
 
 impl Oracle {
@@ -50,6 +65,7 @@ impl Oracle {
             promises: Promises::default(),
             replicas: Replicas::default(),
             stamps: Stamps::default(),
+            workflows: WorkflowCheckers::default(),
         }
     }
 
@@ -79,8 +95,13 @@ impl Oracle {
         self.trace.note(self.now, "entry", index, logged.entry.now.0, detail);
         let stamped = self.stamps.committed(logged.term, logged.entry.now, proposed_at);
         self.note(stamped, "the cluster's time goes on with real time");
-        for changes in results.iter().flatten() {
-            self.changed(changes, log.state());
+        for (command, result) in logged.entry.commands.iter().zip(results) {
+            if let Command::Instance(command) = command {
+                self.flow_committed(command, result.as_ref().ok(), log.state());
+            }
+            if let Ok(changes) = result {
+                self.changed(changes, log.state());
+            }
         }
         match self.replicas.committed(log) {
             Ok(true) => {
@@ -102,8 +123,60 @@ impl Oracle {
         self.note(over, "a lease is over only when its attempt is gone");
         let outcomes = self.outcomes.changed(changes);
         self.note(outcomes, "an outcome never changes");
+        self.workflows.fencing.changed(changes);
+        let wakes = self.workflows.wakes.changed(changes, state);
+        self.note(wakes, "a sleep ends once, at its time");
+        let one_end = self.workflows.one_end.changed(changes, state);
+        self.note(one_end, "an instance ends once");
         let endings = self.endings.changed(changes, state);
         self.note(endings, "an ending is that of its attempt");
+    }
+
+    fn flow_committed(&mut self, command: &InstanceCommand, changes: Option<&Vec<Change>>, state: &State) {
+        let of_it = |change: &Change| match change {
+            Change::Instance(change) => Some(change.clone()),
+            _ => None,
+        };
+        let changes: Option<Vec<_>> = changes.map(|changes| changes.iter().filter_map(of_it).collect());
+        let it = Committed { command, changes: changes.as_deref(), state };
+        let now = state.time();
+        let checkers = &mut self.workflows;
+        let results = [
+            (checkers.fencing.committed(&it), "nobody writes for a launch that is over"),
+            (checkers.acked.committed(&it), "the first state of a step stays"),
+            (checkers.wakes.committed(&it, now), "a sleep ends once, at its time"),
+            (checkers.signals.committed(&it, now), "a signal is seen, and seen once"),
+        ];
+        checkers.steps.committed(&it);
+        checkers.one_end.committed(&it);
+        results.into_iter().for_each(|(result, rule)| self.note(result, rule));
+    }
+
+    /// A program has done a step.
+    pub fn flow_did(&mut self, id: &InstanceId, step: &CheckpointId, attempt: u32, records_first: bool) {
+        self.trace.note(self.now, "did", attempt.into(), 0, || format!("{id} {step}"));
+        let did = self.workflows.steps.did(id, step, attempt, records_first);
+        self.note(did, "a recorded step is never done again, and none is skipped");
+    }
+
+    /// A program passes over a step that is done.
+    pub fn flow_skipped(&mut self, id: &InstanceId, step: &CheckpointId, attempt: u32, records_first: bool) {
+        let skipped = self.workflows.steps.skipped(id, step, attempt, records_first);
+        self.note(skipped, "a recorded step is never done again, and none is skipped");
+    }
+
+    /// A program hears that its step is kept.
+    pub fn flow_acknowledged(&mut self, id: &InstanceId, step: &CheckpointId, state: &State) {
+        let kept = self.workflows.acked.acknowledged(id, step, state);
+        self.note(kept, "the first state of a step stays");
+    }
+
+    /// A program gets what was sent to its step. `again`: it had got the same.
+    pub fn flow_given(&mut self, id: &InstanceId, attempt: u32, again: bool) {
+        if again {
+            let what = format!("attempt {attempt} of {id} got the same custom signal twice");
+            self.broken("a signal is seen, and seen once", what);
+        }
     }
 
     /// A leader makes orders.

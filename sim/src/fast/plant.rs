@@ -47,11 +47,29 @@ pub enum FastPlant {
     ShareDedicated,
     /// A tenant that shares its nodes with nobody starts on those of others, too.
     LeaveDedicated,
+    /// A request that saves a step and comes again is told that the step was there.
+    RetryAnswersFound,
+    /// A launch writes whose lease is over.
+    StaleLaunchWrites,
+    /// A suspended task is woken twice.
+    WakeStaysIndexed,
+    /// A second sleep on one id is over at once.
+    SleepIgnoresOrdinal,
+    /// The last word on how an instance ended counts.
+    EndOverwritten,
+    /// What paused an instance pauses it again.
+    PauseSurvivesResume,
+    /// A program is stopped for its sleep that does something else.
+    HibernateWhileBusy,
+    /// A program is told that its step is kept before it is in the log.
+    AnswerBeforeCommit,
+    /// A program gets what was sent to its step before the log says so.
+    TakeBeforeCommit,
 }
 
 impl FastPlant {
     /// Every one.
-    pub const ALL: [FastPlant; 23] = [
+    pub const ALL: [FastPlant; 32] = [
         FastPlant::RenewAfterRevoke,
         FastPlant::ActBeforeOwnTermEntry,
         FastPlant::SkipDriftMargin,
@@ -75,6 +93,15 @@ impl FastPlant {
         FastPlant::EffectWithoutPlan,
         FastPlant::ShareDedicated,
         FastPlant::LeaveDedicated,
+        FastPlant::RetryAnswersFound,
+        FastPlant::StaleLaunchWrites,
+        FastPlant::WakeStaysIndexed,
+        FastPlant::SleepIgnoresOrdinal,
+        FastPlant::EndOverwritten,
+        FastPlant::PauseSurvivesResume,
+        FastPlant::HibernateWhileBusy,
+        FastPlant::AnswerBeforeCommit,
+        FastPlant::TakeBeforeCommit,
     ];
 
     /// The word of the command line.
@@ -103,6 +130,15 @@ impl FastPlant {
             FastPlant::EffectWithoutPlan => "effect_without_plan",
             FastPlant::ShareDedicated => "share_dedicated",
             FastPlant::LeaveDedicated => "leave_dedicated",
+            FastPlant::RetryAnswersFound => "retry_answers_found",
+            FastPlant::StaleLaunchWrites => "stale_launch_writes",
+            FastPlant::WakeStaysIndexed => "wake_stays_indexed",
+            FastPlant::SleepIgnoresOrdinal => "sleep_ignores_ordinal",
+            FastPlant::EndOverwritten => "end_overwritten",
+            FastPlant::PauseSurvivesResume => "pause_survives_resume",
+            FastPlant::HibernateWhileBusy => "hibernate_while_busy",
+            FastPlant::AnswerBeforeCommit => "answer_before_commit",
+            FastPlant::TakeBeforeCommit => "take_before_commit",
         }
     }
 
@@ -132,6 +168,17 @@ impl FastPlant {
         matches!(self, FastPlant::ShareDedicated | FastPlant::LeaveDedicated)
     }
 
+    /// Whether it lies in how workflow instances are treated. There are some in every seed with these.
+    pub fn is_of_workflows(self) -> bool {
+        use FastPlant::*;
+        match self {
+            RetryAnswersFound | StaleLaunchWrites | WakeStaysIndexed | SleepIgnoresOrdinal => true,
+            EndOverwritten | PauseSurvivesResume | HibernateWhileBusy => true,
+            AnswerBeforeCommit | TakeBeforeCommit => true,
+            _ => false,
+        }
+    }
+
     /// Whether it lies in the product's own code, which only a build with the feature `mutations` can change.
     pub fn needs_feature(self) -> bool {
         use FastPlant::*;
@@ -140,6 +187,9 @@ impl FastPlant {
             OldReceiptTimes | WallClockJump | StaleOrders | RenewWithoutQuorum => true,
             LaunchWithoutDevices | RenewUnseen | StampWhenWritten | NeverCatchUp | PlanOnChangesOnly => true,
             EffectWithoutPlan | ShareDedicated | LeaveDedicated => true,
+            RetryAnswersFound | StaleLaunchWrites | WakeStaysIndexed | SleepIgnoresOrdinal => true,
+            EndOverwritten | PauseSurvivesResume | HibernateWhileBusy => true,
+            AnswerBeforeCommit | TakeBeforeCommit => false,
             LateKill | FalseAccount | LeaseFromReceipt | SweepBlindly => false,
             SweepWithoutEntry | SweepFoundTwice | SweepAskedFor => false,
         }
@@ -164,12 +214,7 @@ impl FromStr for FastPlant {
 #[cfg(feature = "mutations")]
 pub fn plant_in_product(plant: Option<FastPlant>) {
     use stint_node::mutations::{Mutation, plant as set};
-    use stint_scheduler::mutations::Mutation as PlanMutation;
-    stint_scheduler::mutations::plant(match plant {
-        Some(FastPlant::ShareDedicated) => Some(PlanMutation::ShareDedicated),
-        Some(FastPlant::LeaveDedicated) => Some(PlanMutation::LeaveDedicated),
-        _ => None,
-    });
+    plant_in_state(plant);
     set(match plant {
         Some(FastPlant::RenewAfterRevoke) => Some(Mutation::RenewAfterRevoke),
         Some(FastPlant::ActBeforeOwnTermEntry) => Some(Mutation::ActBeforeOwnTermEntry),
@@ -185,6 +230,24 @@ pub fn plant_in_product(plant: Option<FastPlant>) {
         Some(FastPlant::NeverCatchUp) => Some(Mutation::NeverCatchUp),
         Some(FastPlant::PlanOnChangesOnly) => Some(Mutation::PlanOnChangesOnly),
         Some(FastPlant::EffectWithoutPlan) => Some(Mutation::EffectWithoutPlan),
+        _ => None,
+    });
+}
+
+/// Plants what lies in the state machine.
+#[cfg(feature = "mutations")]
+fn plant_in_state(plant: Option<FastPlant>) {
+    use stint_scheduler::mutations::{Mutation, plant as set};
+    set(match plant {
+        Some(FastPlant::ShareDedicated) => Some(Mutation::ShareDedicated),
+        Some(FastPlant::LeaveDedicated) => Some(Mutation::LeaveDedicated),
+        Some(FastPlant::RetryAnswersFound) => Some(Mutation::RetryAnswersFound),
+        Some(FastPlant::StaleLaunchWrites) => Some(Mutation::StaleLaunchWrites),
+        Some(FastPlant::WakeStaysIndexed) => Some(Mutation::WakeStaysIndexed),
+        Some(FastPlant::SleepIgnoresOrdinal) => Some(Mutation::SleepIgnoresOrdinal),
+        Some(FastPlant::EndOverwritten) => Some(Mutation::EndOverwritten),
+        Some(FastPlant::PauseSurvivesResume) => Some(Mutation::PauseSurvivesResume),
+        Some(FastPlant::HibernateWhileBusy) => Some(Mutation::HibernateWhileBusy),
         _ => None,
     });
 }

@@ -87,6 +87,7 @@ impl World {
             self.queue.at(wakes, Event::Upkeep { peer, life });
         }
         self.hear_later(peer);
+        self.cut_flows(peer);
         self.arrange_host(peer);
     }
 
@@ -257,9 +258,11 @@ impl World {
             match event {
                 AttemptEvent::Began { lease, gpus, spec } => {
                     self.oracle.began(node, lease, &gpus, &spec, self.log.state());
+                    self.flow_began(node, lease);
                 }
                 AttemptEvent::Ended { lease, kind, since } => {
                     news = true;
+                    self.flow_ended(lease);
                     if since.is_some() {
                         self.oracle.ended(node, lease, &kind, boot);
                     }

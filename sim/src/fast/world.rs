@@ -21,6 +21,7 @@ use super::process::Process;
 use super::queue::Queue;
 use super::settings::Operator;
 use super::shape::Shape;
+use super::workflows::{FlowEvent, Workflows};
 use crate::oracle::Severity;
 use crate::rng::SeededRng;
 
@@ -56,6 +57,7 @@ pub struct World {
     pub trouble: FaultSchedule,
     pub image_clients: ImageClients,
     pub operator: Operator,
+    pub workflows: Workflows,
     /// When everything was healed.
     healed_at: Option<u64>,
 }
@@ -77,6 +79,11 @@ impl World {
         if plant.is_some_and(FastPlant::is_of_dedication) {
             (shape.images, operator.works, operator.dedicates) = (true, true, true);
         }
+        let of_flows = plant.is_some_and(FastPlant::is_of_workflows);
+        shape.images |= of_flows;
+        // Seeds with other plants stay as they were.
+        let in_seed = plant.map_or_else(|| Workflows::are_in(seed), |_| of_flows);
+        let workflows = Workflows::new(seed, shape.images && in_seed);
         let clocks = shape.clocks.clone();
         let log = Log::new(founding(&shape, &clocks[0]));
         let host = |peer| {
@@ -105,6 +112,7 @@ impl World {
             trouble: FaultSchedule::new(seed),
             image_clients: ImageClients::new(seed, &shape),
             operator,
+            workflows,
             healed_at: None,
             shape,
         };
@@ -123,6 +131,9 @@ impl World {
         self.queue.at(LOOK_MS, Event::Look);
         if self.image_clients.opened {
             self.queue.at(400, Event::Library);
+        }
+        if self.workflows.works {
+            self.queue.at(450, Event::Flow(FlowEvent::Ask));
         }
         if self.operator.works {
             self.queue.at(500, Event::Settings);
@@ -192,6 +203,7 @@ impl World {
             Event::Copied { peer, life, target, digest } => {
                 self.if_alive(peer, life, |w| w.on_copied(peer, target, digest))
             }
+            Event::Flow(event) => self.on_flow(event),
             Event::Look => return self.look(),
         }
         Ok(())
@@ -236,6 +248,7 @@ impl World {
             Some(healed) => {
                 self.ready_all();
                 self.cancel_crowd();
+                self.resume_flows();
                 let Err(why) = self.settled() else { return Err(Ended) };
                 let bound = SETTLE_MS * self.shape.pace.stretch() + 3 * self.shape.longest_wait_ms();
                 if self.now > healed + bound {
@@ -263,6 +276,7 @@ impl World {
         if state.waiting() + state.running() > 0 {
             return Err(format!("{} tasks wait, {} are leased", state.waiting(), state.running()));
         }
+        self.flows_settled()?;
         match self.hosts.iter().position(|host| !host.is_idle()) {
             Some(node) => Err(format!("node {} still runs or spools something", node + 1)),
             None => Ok(()),

@@ -53,6 +53,12 @@ pub(in crate::apply) fn after_attempt(
     }
 }
 
+/// How the instance of a task has ended, if it has.
+pub(in crate::apply) fn end_of_task(state: &State, task: TaskId) -> Option<InstanceState> {
+    let instance = state.instance_of_task(task).and_then(|no| state.instance(no))?;
+    instance.state.is_ended().then_some(instance.state)
+}
+
 /// Whether a launch whose fate nobody knows leaves its instance suspended, and until when.
 pub(in crate::apply) fn goes_on_suspended(state: &State, lease: LeaseId) -> Option<Option<TimeMs>> {
     let instance = state.instance_of_task(lease.task).and_then(|no| state.instance(no))?;

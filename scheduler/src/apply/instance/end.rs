@@ -6,6 +6,7 @@ use super::{add_bytes, drop_payload, tables};
 use crate::apply::blob;
 use crate::command::{Change, InstanceChange};
 use crate::instance::{Instance, InstanceNo, InstanceState};
+use crate::mutations::{Mutation, planted};
 use crate::state::{Instances, State};
 
 /// How an instance ends.
@@ -26,6 +27,10 @@ pub(super) fn end(
     changes: &mut Vec<Change>,
 ) {
     if instance.state.is_ended() {
+        if planted(Mutation::EndOverwritten) {
+            instance.state = end.how;
+            changes.push(Change::Instance(InstanceChange::Ended { no, status: end.how.status() }));
+        }
         return;
     }
     drop_waiting(state, no, instance);

@@ -9,6 +9,7 @@ use super::{Asked, add_bytes, check_room, count_write, drop_bytes, find, tables,
 use crate::apply::blob;
 use crate::command::{Change, InstanceChange, Rejection};
 use crate::instance::{Instance, InstanceNo, InstanceState, Why, decode_event, encode_event};
+use crate::mutations::{Mutation, planted};
 use crate::state::State;
 
 /// Keeps events in their order. The first that says how the instance ended decides it; what comes later is kept as an event.
@@ -75,7 +76,9 @@ pub(super) fn suspend(
         return;
     }
     let asked = instance.signal.as_ref().map(|signal| signal.kind);
-    drop_signal(state, instance);
+    if !planted(Mutation::PauseSurvivesResume) {
+        drop_signal(state, instance);
+    }
     if asked == Some(SignalKind::Cancel) {
         let by = Some(attempt).filter(|attempt| *attempt > 0);
         let cancelled = End { how: InstanceState::Cancelled, output: None, error: None, by };

@@ -6,6 +6,7 @@ use super::{Asked, find, tables};
 use crate::apply::{cancel, suspend};
 use crate::command::{Change, InstanceRejection, Rejection};
 use crate::instance::{InstanceNo, InstanceState};
+use crate::mutations::{Mutation, planted};
 use crate::state::State;
 use crate::task::{StopReason, TaskState};
 
@@ -58,7 +59,8 @@ pub(super) fn resume(state: &mut State, asked: Asked, changes: &mut Vec<Change>)
     }
     instance.remember(asked.request);
     // Whoever paused it wants it to go on now.
-    if instance.signal.as_ref().is_some_and(|signal| signal.kind == SignalKind::Pause) {
+    let paused = instance.signal.as_ref().is_some_and(|signal| signal.kind == SignalKind::Pause);
+    if paused && !planted(Mutation::PauseSurvivesResume) {
         drop_signal(state, &mut instance);
     }
     tables(state).put(no, instance);

@@ -8,6 +8,7 @@ use super::checkpoint::save_new;
 use super::{Asked, check_running, count_write, find, signal, tables, writer};
 use crate::command::{Change, InstanceChange, InstanceRejection, Rejection};
 use crate::instance::{InstanceState, Why};
+use crate::mutations::{Mutation, planted};
 use crate::state::State;
 use crate::task::StopReason;
 
@@ -53,7 +54,8 @@ pub(super) fn hibernate(
         return Err(InstanceRejection::LaunchedHere(asked.id).into());
     };
     let attempt = writer(state, &instance, asked.by)?;
-    let is_idle = instance.launch == attempt && instance.calls == calls;
+    let is_idle =
+        instance.launch == attempt && (instance.calls == calls || planted(Mutation::HibernateWhileBusy));
     let wake_at = state.nearest_wake(no, attempt);
     let Some(wake_at) = wake_at.filter(|_| is_idle && instance.state == InstanceState::Running) else {
         return Ok(());

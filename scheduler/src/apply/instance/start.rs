@@ -27,6 +27,10 @@ pub(super) fn start(
         return Ok(());
     }
     let StartInstance { submit, input, env } = start;
+    // It was started by this request before, and is forgotten.
+    if submit::known_request(state, &submit)?.is_some() {
+        return Err(InstanceRejection::Unknown(asked.id).into());
+    }
     if submit.count != 1 {
         return Err(Rejection::BadCount { asked: submit.count, most: 1 });
     }
@@ -35,7 +39,7 @@ pub(super) fn start(
     let spec = share_spec(state, image::pin(state, &submit.tenant, &submit.spec)?);
     let (task, tenant) = (submit.first, submit.tenant.clone());
     let image = spec.pinned.as_ref().map(|pinned| (pinned.id, pinned.name.clone()));
-    submit::take_in(state, Submit { spec, name: None, key: None, ..submit }, changes)?;
+    submit::take_in(state, Submit { spec, name: None, ..submit }, changes)?;
 
     let given = Given { input, env, request: asked.request };
     let mut instance = Instance {
