@@ -105,7 +105,9 @@ enum Either {
 fn either() -> impl Strategy<Value = Either> {
     let plan = any::<u8>().prop_map(|reachable| Step::Plan { reachable: reachable | 0b110 });
     let kinds = prop_oneof![2 => 5..7usize, 1 => Just(8usize), 1 => 0..9usize];
-    let end = (0..64usize, kinds).prop_map(|(pick, kind)| Either::Step(Step::End { pick, kind }));
+    let left = proptest::collection::vec(0..5u8, 0..3);
+    let end =
+        (0..64usize, kinds, left).prop_map(|(pick, kind, left)| Either::Step(Step::End { pick, kind, left }));
     prop_oneof![
         12 => flow().prop_map(Either::Flow),
         4 => plan.prop_map(Either::Step),
