@@ -178,6 +178,9 @@ impl Run {
             };
             run.apply(Command::Admit(admit)).unwrap();
         }
+        if current {
+            run.apply(Command::RaiseVersion { to: version::CURRENT }).unwrap();
+        }
         run
     }
 
