@@ -97,6 +97,12 @@ impl Story {
                 assert_eq!(missed, None, "a task that fits waits");
                 trace
             }
+            // `late KEY=VALUE…`: a plan that is carried out after settings changed.
+            "late" => {
+                let plan = self.planner.plan(&self.state, &self.input());
+                let changed = settings::settings(self, rest);
+                format!("{changed}\n{}", self.show(Command::CommitPlan(plan)))
+            }
             "end" => self.end(rest),
             "expire" => self.show(Command::ExpireLeases(vec![lease(rest[0], rest[1])])),
             "cancel" => self.show(Command::Cancel(task(rest[0]))),
