@@ -171,12 +171,18 @@ impl FastPlant {
     /// Whether it lies in how workflow instances are treated. There are some in every seed with these.
     pub fn is_of_workflows(self) -> bool {
         use FastPlant::*;
-        match self {
-            RetryAnswersFound | StaleLaunchWrites | WakeStaysIndexed | SleepIgnoresOrdinal => true,
-            EndOverwritten | PauseSurvivesResume | HibernateWhileBusy => true,
-            AnswerBeforeCommit | TakeBeforeCommit => true,
-            _ => false,
-        }
+        matches!(
+            self,
+            RetryAnswersFound
+                | StaleLaunchWrites
+                | WakeStaysIndexed
+                | SleepIgnoresOrdinal
+                | EndOverwritten
+                | PauseSurvivesResume
+                | HibernateWhileBusy
+                | AnswerBeforeCommit
+                | TakeBeforeCommit
+        )
     }
 
     /// Whether it lies in the product's own code, which only a build with the feature `mutations` can change.
