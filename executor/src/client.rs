@@ -28,11 +28,11 @@ use crate::clock::boot_now;
 use crate::host::{
     AttemptStage, AttemptStatus, ContainersFuture, Executing, Execution, Host, HostError, HostEvent,
     HostHealth, LastOutput, LastOutputFuture, Launch, LogChunk, LogError, LogFuture, LogStream,
-    RunningAttempt, StopReason,
+    RunningAttempt, Said, StopReason,
 };
 use crate::refusal::Refusal;
 use crate::runtimes::mock::{self, ToMock};
-use crate::said::{self, Said};
+use crate::said;
 use crate::settings::HostOptions;
 use crate::shim_api::layout::Layout;
 use crate::shim_api::wire::ToShim;

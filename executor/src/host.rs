@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use crate::said::Said;
+use minicbor::{Decode, Encode};
 use stint_protocol::{
     Allowance, AttemptEnd, BootMs, Class, GpuInfo, LeaseId, NodeRules, QuarantinedGpu, Runtime, SharedSpec,
     TaskName, Tenant,
@@ -170,6 +170,28 @@ pub struct LastOutput {
     /// As `Host::progress` answers.
     pub progress: Vec<u8>,
     pub said: Said,
+}
+
+/// What a program says its result is, as JSON without blanks and with secrets hidden.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Said {
+    /// Empty: it said nothing.
+    #[n(0)]
+    #[cbor(with = "minicbor::bytes")]
+    pub result: Vec<u8>,
+    #[n(1)]
+    pub files: Vec<SmallFile>,
+}
+
+/// An output that is small JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SmallFile {
+    /// As in the outputs of the attempt.
+    #[n(0)]
+    pub path: String,
+    #[n(1)]
+    #[cbor(with = "minicbor::bytes")]
+    pub json: Vec<u8>,
 }
 
 impl LogChunk {

@@ -55,13 +55,13 @@ pub use gpu::{FixedGpu, GpuError, GpuLocks, GpuSource, detect_gpus, lock_gpus};
 pub use host::{
     AttemptLabels, AttemptStage, AttemptStatus, ContainersFuture, Executing, Execution, Host, HostError,
     HostEvent, HostHealth, LastOutput, LastOutputFuture, Launch, LocalUser, LogChunk, LogError, LogFuture,
-    LogStream, Preparation, RunningAttempt, Sandbox, StopReason,
+    LogStream, Preparation, RunningAttempt, Said, Sandbox, SmallFile, StopReason,
 };
 pub use limits::RESULT_TAIL_BYTES;
 pub use observer::{Artifact, Observer, PullEnd, Rule};
 pub use progress::{FILE as PROGRESS_FILE, Progress, read as read_progress};
 pub use runtimes::docker::credentials::{Credentials, CredentialsError};
-pub use said::{Said, SmallFile, result_line};
+pub use said::result_line;
 pub use settings::{
     Bounds, ConfineOptions, CrunOptions, DiskLimits, DockerOptions, HostOptions, KeepEnded, MountRules,
     OutputLimits, ProcessOptions,

@@ -1,37 +1,14 @@
 //! What a program says its result is: a line of its stdout that begins with a marker, and small JSON files among its outputs.
 
-use minicbor::{Decode, Encode};
 use serde_json::Value;
 use stint_protocol::KeptFile;
 
-use crate::host::LogChunk;
+use crate::host::{LogChunk, SmallFile};
 use crate::limits;
 use crate::stages::mask::Masks;
 
 /// What the line begins with; the second is that of the published clients.
 const MARKERS: [&[u8]; 2] = [b"__STINT_RESULT__:", b"__DSPY_RESULT__:"];
-
-/// As JSON, without blanks, with secrets hidden.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
-pub struct Said {
-    /// Empty: it said nothing.
-    #[n(0)]
-    #[cbor(with = "minicbor::bytes")]
-    pub result: Vec<u8>,
-    #[n(1)]
-    pub files: Vec<SmallFile>,
-}
-
-/// An output that is small JSON.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct SmallFile {
-    /// As in the outputs of the attempt.
-    #[n(0)]
-    pub path: String,
-    #[n(1)]
-    #[cbor(with = "minicbor::bytes")]
-    pub json: Vec<u8>,
-}
 
 /// What is said in the end of a stdout that nobody writes to any more: the last marked line that is JSON. One that begins before these
 /// bytes is not seen.

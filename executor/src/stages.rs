@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use minicbor::{Decode, Encode};
 use stint_protocol::{AttemptEnd, KeepLogs, KeepOutputs, LeaseId, OutputPath, Tenant};
 
-use crate::said::Said;
+use crate::host::Said;
 use crate::shim_api::layout::Layout;
 use crate::shim_api::request::{AttemptLabels, GivenSecrets, ResolvedMount};
 use crate::store::ImageFiles;

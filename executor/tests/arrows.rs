@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// From what knows nothing of the others to what knows them.
-const PARTS: [&str; 26] = [
+const PARTS: [&str; 27] = [
     "limits",
     "log",
     "refusal",
@@ -29,6 +29,7 @@ const PARTS: [&str; 26] = [
     "confine",
     "root",
     "stages",
+    "said",
     "progress",
     "runtimes",
     "shim",
