@@ -161,6 +161,9 @@ fn every_command_is_stored_and_every_file_is_known() {
         "endings-submit-record.cbor".into(),
         "endings-record-ends.cbor".into(),
         "endings-snapshot.cbor".into(),
+        "attempts-snapshot.cbor".into(),
+        "tenant-images-update-settings.cbor".into(),
+        "tenant-images-snapshot.cbor".into(),
     ]);
     expected.extend(crate::instances::files());
     expected.sort();
