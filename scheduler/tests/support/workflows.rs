@@ -174,8 +174,9 @@ impl Flows {
             }
             Either::Flow(flow) => {
                 if let Some(command) = self.turn(flow) {
-                    self.carry_out(command.clone());
-                    self.last = Some(command);
+                    // What was refused may be in order later.
+                    let accepted = self.carry_out(command.clone());
+                    self.last = Some(command).filter(|_| accepted);
                 }
             }
         }
@@ -277,7 +278,8 @@ impl Flows {
         assert!(is_new || seen(&before) == seen(&self.run.state), "{command:?} was carried out twice");
     }
 
-    fn carry_out(&mut self, command: InstanceCommand) {
+    /// Answers whether it was accepted.
+    fn carry_out(&mut self, command: InstanceCommand) -> bool {
         let stale = match command.by {
             Writer::Launch(lease) => !self.run.state.holds(lease),
             Writer::Outside => false,
@@ -289,10 +291,12 @@ impl Flows {
                 assert!(!stale, "a launch that is over wrote: {command:?}");
                 self.accept(&changes);
                 self.keep(&command, &changes);
+                true
             }
             Err(refused) => {
                 let same = passed || before == digest(&self.run.state);
                 assert!(same, "{command:?} was refused and changed something: {refused}");
+                false
             }
         }
     }
