@@ -26,6 +26,8 @@ const BLOCK: usize = 256;
 /// Unpacked blocks that a reader keeps at most: a quarter of a million tasks that ran at the same time may finish in another order
 /// than they came in.
 const READ_BLOCKS: usize = 1_024;
+/// The same for tasks that a request names: some megabytes for each request, whatever it names.
+const NAMED_BLOCKS: usize = 64;
 
 /// A finished task, encoded but for its spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -275,11 +277,17 @@ pub(crate) struct Reader<'a> {
     unpacked: BTreeMap<u32, BTreeMap<TaskId, EncodedTask>>,
     /// Their numbers, the one that was unpacked first in front.
     order: VecDeque<u32>,
+    most_blocks: usize,
 }
 
 impl<'a> Reader<'a> {
-    pub fn new(history: &'a History) -> Self {
-        Self { history, unpacked: BTreeMap::new(), order: Default::default() }
+    fn new(history: &'a History) -> Self {
+        Self { history, unpacked: BTreeMap::new(), order: Default::default(), most_blocks: READ_BLOCKS }
+    }
+
+    /// For tasks that somebody names, in an order of their own.
+    pub fn of_named(history: &'a History) -> Self {
+        Self { most_blocks: NAMED_BLOCKS, ..Self::new(history) }
     }
 
     /// One that was asked for before is unpacked again.
@@ -300,7 +308,7 @@ impl<'a> Reader<'a> {
         if !tasks.is_empty() {
             self.unpacked.insert(number, tasks);
         }
-        while self.unpacked.len() > READ_BLOCKS {
+        while self.unpacked.len() > self.most_blocks {
             self.order.pop_front().map(|oldest| self.unpacked.remove(&oldest));
         }
         task

@@ -196,7 +196,7 @@ impl State {
 
     /// For looking at many finished tasks: those that are kept together are unpacked together.
     pub fn finished_tasks(&self) -> FinishedTasks<'_> {
-        FinishedTasks(Reader::new(&self.history))
+        FinishedTasks(Reader::of_named(&self.history))
     }
 
     /// Of tasks and endings: none has this number or a higher one.

@@ -58,9 +58,13 @@ fn tasks_that_are_packed_together_are_unpacked_together() {
     };
     let ids: Vec<TaskId> = (0..20_000).map(id).collect();
     let blocks = history.blocks.len();
-    let mut reader = Reader::new(&history);
+    let mut reader = Reader::of_named(&history);
     let mut all = || assert!(ids.iter().rev().all(|id| reader.get(id).is_some()));
     assert_eq!(unpacked(&mut all), blocks, "each once");
+    // One of each block: no more of them stay in memory than the bound.
+    let mut reader = Reader::of_named(&history);
+    assert!(blocks > NAMED_BLOCKS && ids.iter().step_by(BLOCK).all(|id| reader.get(id).is_some()));
+    assert!(reader.unpacked.len() <= NAMED_BLOCKS, "{} blocks stay unpacked", reader.unpacked.len());
     let mut tenants = || assert!(ids.iter().all(|id| history.tenant_of(id).is_some()));
     assert_eq!(unpacked(&mut tenants), 0, "whose a task is stands beside it");
     assert_eq!(history.tenant_of(&id(600)), Some(&tenant(600)));
